@@ -375,6 +375,11 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
             path.unlink()
 
 
+def record(path: Path) -> dict[str, Any]:
+    """Return what a Parquet file says of how it was made; empty where it says nothing."""
+    return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+
+
 def made_by(path: Path) -> str:
     """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
     parts = path.parts

@@ -13,7 +13,6 @@ from pipeline.run import Run
 from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.base import raw_files
 from pipeline.sources.product import is_path
-from pipeline.sources.registry import reader
 
 FIELDS = ("title", "brand", "categories", "description", "image_urls")
 MOST = 0.5  # share
@@ -38,7 +37,7 @@ def items(run: Run) -> None:
     """
     from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
 
-    file = reader(run.source).metadata(raw_files(run.layout.sources))
+    file = run.source.reader().metadata(raw_files(run.layout.sources))
     if file is None:
         return
     table = io.read_table(run.layout.items, schemas.ITEMS, [*FIELDS, "text_status", "extra"])

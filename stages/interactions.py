@@ -11,7 +11,7 @@ from pipeline.interactions.params import Interactions
 from pipeline.run import Run
 from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
-from pipeline.sources.registry import SOURCES, reader
+from pipeline.sources.registry import SOURCES
 from pipeline.stage import Needs, Stage
 from stages import dropped_rows
 from stages.download import DOWNLOAD
@@ -59,7 +59,7 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 
     source, params, raw = run.source, run.params[Interactions], downloaded(run.layout.sources)
     if isinstance(source, MmrecSource):
-        count = build.load_published(db, reader(source).ratings(raw))
+        count = build.load_published(db, source.reader().ratings(raw))
         image_features.check_features(raw, count)
         asins = mmrec.asins(mmrec.metadata(raw), count)
         tables = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
@@ -70,7 +70,7 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
             return build.imported(db, ratings, params.min_rating, division)
         return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
-    return repairs.split(db, reader(source), raw, run.folder / ".scratch", divide)
+    return repairs.split(db, source.reader(), raw, run.folder / ".scratch", divide)
 
 
 def _check_cutoffs(run: Run, split: SplitTables) -> None:

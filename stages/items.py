@@ -7,7 +7,7 @@ from pipeline.items import build
 from pipeline.items.params import Items
 from pipeline.run import Run
 from pipeline.sources.base import downloaded
-from pipeline.sources.registry import SOURCES, reader
+from pipeline.sources.registry import SOURCES
 from pipeline.stage import Needs, Stage
 from stages import dropped_rows
 from stages.download import DOWNLOAD
@@ -21,7 +21,7 @@ def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
     from pipeline.sources import inspect  # loads DuckDB
 
-    layout, source_reader = run.layout, reader(run.source)
+    layout, source_reader = run.layout, run.source.reader()
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = source_reader.metadata(downloaded(layout.sources))
     lines = run.progress(source_reader.lines(path), unit="line") if path else []

@@ -16,7 +16,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.features import registry as encoders
-from pipeline.features.names import feature_sets
+from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain

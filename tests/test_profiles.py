@@ -16,7 +16,7 @@ from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
 from pipeline.benchmark.settings import model_settings
 from pipeline.experiment.plans.benchmark import entries
-from pipeline.features.names import feature_sets
+from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS
 from pipeline.plan import operations
 from pipeline.sources.amazon2014 import Amazon2014

@@ -4,8 +4,6 @@ A published `.pth` is a zip that holds a pickle and raw tensors. It is read with
 rewritten as safetensors, whose header keeps the name and the sha256 of the file that it came from.
 """
 
-from __future__ import annotations
-
 import argparse
 import pickle
 import re
@@ -25,7 +23,7 @@ from torch import Tensor, nn
 from pipeline import io
 from pipeline.beit3.network import FIRST_POSITION
 from pipeline.errors import UserError, one_line
-from pipeline.http.fetch import local
+from pipeline.http.fetch import is_web_page, local
 from pipeline.ops.tensors import is_plain
 
 Fetch = Callable[[str, Path], None]
@@ -48,16 +46,10 @@ class Loaded(NamedTuple):
 
 
 def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return a checked file of this machine for a path or URL.
+    """Return a checked file of this machine for a path or URL; `folder` keeps downloads.
 
-    Args:
-        address: path, file:// or http(s) URL.
-        folder: where a download is kept for the next call.
-        sha256: what the file must have, hex; the digits in a name such as `vqkd-d93179da.pth` are checked in any case.
-        fetch: downloads.
-
-    Raises:
-        UserError: it cannot be fetched, or its checksum differs.
+    It must have the sha256 that is given, and the digits of it in a name such as `vqkd-d93179da.pth`; else
+    UserError.
     """
     path = local(address)
     if path is None:
@@ -75,14 +67,7 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
 
 
 def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return the safetensors file of a published checkpoint, converted at the first call.
-
-    Args:
-        address: path or URL of a `.pth` or `.safetensors` file.
-        folder: where the result is kept; of a downloaded `.pth` only the result stays.
-        sha256: of the published file, hex.
-        fetch: downloads.
-    """
+    """Return the safetensors file of a published checkpoint, kept in `folder`; a `.pth` is converted once."""
     path = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
     if path is None and target.exists() and _is_of(target, address, sha256):
@@ -118,11 +103,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the parameters in a `.pth` file, whatever its ending; nothing in it is run.
-
-    Raises:
-        UserError: it is unpacked, cut off, something else, or holds objects other than data.
-    """
+    """Read the parameters in a `.pth` file; nothing in it is run. UserError if it is anything but such a file."""
     _refuse(path)
     zipped = _zipped(path)
     try:
@@ -163,17 +144,9 @@ def fill(
     ignorable: Mapping[str, str],
     optional: tuple[str, ...],
 ) -> Loaded:
-    """Copy tensors into a network by name, after names and shapes were compared both ways.
+    """Copy tensors into a network by name, or none: UserError for a name that one side alone has, or another shape.
 
-    Args:
-        network: changed in place, or not at all.
-        tensors: by name.
-        where: the file, for messages.
-        ignorable: beginning of a name -> why tensors so named may be left out of the network.
-        optional: beginnings of the names of parameters that may be absent from the file.
-
-    Raises:
-        UserError: a name that only one side has, or a shape that differs; names the first few.
+    `ignorable` has beginnings of names that the network may lack, and why; `optional` those that the file may lack.
     """
     own = network.state_dict()
     reasons = {
@@ -181,15 +154,15 @@ def fill(
     }
     absent = sorted(own.keys() - tensors.keys())
     faults = {
-        "does not know": sorted(n for n, why in reasons.items() if why is None),
-        "lacks": [n for n in absent if not n.startswith(optional)],
-        "has in another shape": [
+        "the network does not know": sorted(n for n, why in reasons.items() if why is None),
+        "the file lacks": [n for n in absent if not n.startswith(optional)],
+        "the file has in another shape": [
             f"{n} ({_shape(tensors[n])}, expected {_shape(own[n])})"
             for n in own
             if n in tensors and tensors[n].shape != own[n].shape
         ],
     }  # fmt: skip
-    messages = [f"{_subject(what)} {what} {_some(names)}" for what, names in faults.items() if names]
+    messages = [f"{what} {_some(names)}" for what, names in faults.items() if names]
     if messages:
         raise UserError(f"{where}: not the weights of this network: {'; '.join(messages)}")
     with torch.no_grad():
@@ -199,15 +172,7 @@ def fill(
 
 
 def resized(table: Tensor, grid: int) -> Tensor:
-    """Interpolate the positions of square patches to another number of them, as BEiT3's own fine-tuning does.
-
-    Args:
-        table: float [g * g, D], row by row.
-        grid: patches a side wanted.
-
-    Returns:
-        float [grid * grid, D].
-    """
+    """Interpolate positions of square patches, [g * g, D] -> [grid * grid, D], as BEiT3's fine-tuning does."""
     old = round(len(table) ** 0.5)
     if old == grid:
         return table
@@ -247,7 +212,7 @@ def _refuse(path: Path) -> None:
         raise UserError(f"{path}: part of an unpacked checkpoint; {WHOLE}")
     with path.open("rb") as f:
         head = f.read(512)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    if is_web_page(head):
         raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
     if not _zipped(path):
         if head.startswith(b"PK\x03\x04"):
@@ -296,10 +261,6 @@ def _name(address: str) -> str:
     if not PLAIN.fullmatch(name):
         raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
     return name
-
-
-def _subject(fault: str) -> str:
-    return "the network" if fault == "does not know" else "the file"
 
 
 def _some(names: list[str]) -> str:

@@ -12,8 +12,6 @@ whole numbers: each row and each output has its own scale, and sums are exact. A
 Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -68,15 +66,7 @@ class Inference:
     """A BEiT3 that computes CLS and nothing else."""
 
     def __init__(self, network: BEiT3, precision: str) -> None:
-        """Lay out the weights of `network` where they are; it must not change any more.
-
-        Args:
-            network: trained.
-            precision: float32, bfloat16, or on a CPU that multiplies bytes int8.
-
-        Raises:
-            UserError: this device has no int8 products.
-        """
+        """Lay out the weights of `network`, not to change any more; UserError if int8 products are lacking."""
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
         self._vision: Callable[[Tensor | None, None, int], Tensor] = body.vision_embed

@@ -4,8 +4,6 @@ Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_
 BEiT3 files share the backbone; -itc ones have heads for contrast in place of those for masked modelling.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +42,7 @@ VQKD_UNUSED = {
 
 
 def shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Return the shape of a BEiT3 file's network, with the heads that the file has.
-
-    Raises:
-        UserError: no BEiT3 file.
-    """
+    """Return the shape of a BEiT3 file's network, with the heads that the file has; UserError if it is none."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
@@ -71,17 +65,9 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
 
 
 def continued(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
-    """Return the shape of a network that goes on from published weights.
+    """Return the shape of a network that goes on from published weights; `codes` are to be predicted, 0: no MIM head.
 
-    Args:
-        wanted: network size, image side, and the rows of text positions that texts need.
-        published: shape of the file.
-        codes: visual tokens to predict; 0: no MIM head.
-        pieces: ids of the tokenizer, special ones included.
-        where: the file, for messages.
-
-    Raises:
-        UserError: weights of another size, or of another tokenizer.
+    `wanted` has network size, image side and rows of text positions. UserError for another size or tokenizer.
     """
     _same_size(wanted, published, where)
     if not 0 <= published.vocab - pieces <= SPARE_PIECES:
@@ -100,7 +86,6 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
         network: of the same width and layers. It may lack either head, have another text position table, or a MIM
             head for another visual tokenizer: then the file's head is left out and the network's stays as it is.
         tensors: the file's.
-        where: the file, for messages.
 
     Returns:
         which tensors of the file were ignored and why, and which parameters it lacks.
@@ -124,15 +109,9 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
 
 
 def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQKD, checkpoints.Loaded]:
-    """Return the tokenizer in a safetensors file, for images of `grid` patches a side, ready to use.
+    """Return the tokenizer in a safetensors file, for images of `grid` patches a side; UserError if it is none.
 
-    Args:
-        path: as `checkpoints.prepare` makes it from a published file.
-        grid: patches a side; positions are interpolated where the file has others.
-        heads: attention heads; of 64 dimensions each by default, as published.
-
-    Raises:
-        UserError: no VQ-KD weights.
+    Positions are interpolated; heads have 64 dimensions each by default, as published.
     """
     tensors = checkpoints.read(path)
     try:

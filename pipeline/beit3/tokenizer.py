@@ -4,8 +4,6 @@ The file's own ids 0, 1, 2 are <unk>, <s>, </s>; the network's are <s> 0, <pad> 
 piece at its number plus one, and <mask> last.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Sequence
 

@@ -7,8 +7,6 @@ Parameter names are those of the released checkpoints, so that their files load 
 Letters: B batch, S image side, P patches, D width, H heads, C codes, E code width.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -163,14 +161,7 @@ class VQKD(nn.Module):
 
     @torch.no_grad()
     def tokens(self, image: Tensor) -> Tensor:
-        """Return the visual tokens of images.
-
-        Args:
-            image: float [B, 3, any, any], normalised to [-1, 1] as for the encoder; resized where it is not S x S.
-
-        Returns:
-            int64 [B, P] in [0, C), row by row from the top left.
-        """
+        """Return the visual tokens of [B, 3, any, any] in [-1, 1]: int64 [B, P] in [0, C), row by row."""
         side = self.config.image
         if image.shape[-2:] != (side, side):
             image = F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)

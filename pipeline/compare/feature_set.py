@@ -17,7 +17,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.probe import categories
-from pipeline.sources import npy
+from pipeline.sources import image_features
 
 TORCH = (".pt", ".pth")
 
@@ -113,7 +113,7 @@ def named(spec: str) -> tuple[str, str]:
 def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None, bool]:
     """Return a file's vectors in item order, how they were matched, if a text went into any, if it names its rows."""
     if path.suffix == ".npy":
-        return *_ordered(path, npy.opened(path), asins, order), None, False
+        return *_ordered(path, image_features.opened(path), asins, order), None, False
     if path.suffix in TORCH:
         return *_ordered(path, _torch(path), asins, order), None, False
     if path.is_dir() or path.suffix == ".parquet":

@@ -101,5 +101,15 @@ class Spec(Generic[Params]):
     """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
 
 
+def foreign(kind: Callable[[Origin, Any], Encoder]) -> Callable[[Context, Any], Encoder]:
+    """Return what makes an encoder of a kind that loads somebody's network, whose entry has `origin`."""
+
+    def make(context: Context, params: Any) -> Encoder:
+        assert context.origin is not None
+        return kind(context.origin, params)
+
+    return make
+
+
 class NoSettings(Section):
     """Settings of an encoder that has none."""

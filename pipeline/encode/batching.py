@@ -8,8 +8,6 @@ bfloat16. With both fixed, an interrupted, resumed or repeated run on the same m
 number of workers.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,13 +52,12 @@ def encode(
     """Encode items from the modalities that they have.
 
     Args:
-        encoder: ready to use.
         texts: of each item; empty where it has none.
         images: JPEG of each item; None where it has none.
         batch_size: items a forward pass.
         done: called after each batch with its number of items.
         workers: threads that prepare batches.
-        spent: counts operations and seconds.
+        throughput: counts operations and seconds.
 
     Raises:
         ValueError: the encoder gave a value that is not finite.

@@ -25,8 +25,10 @@ from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.layout import EncoderFiles
+from pipeline.ops import whitening
 from pipeline.ops.device import device_of, pick, pinned, sent
 from pipeline.ops.whitening import Whitening
+from pipeline.seeds import seed_for
 
 
 class BEiT3Params(Section):
@@ -145,10 +147,8 @@ class BEiT3Items:
 def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
     """Return the settings with the precision decided and checked; all variants get the trained network's.
 
-    The processor and the dataset's first items decide, so a run that was killed decides the same again.
-
-    Raises:
-        UserError: this device lacks the precision, or it changes the features too much.
+    The processor and the dataset's first items decide, so a killed run decides the same again. UserError if this
+    device lacks the precision, or it changes the features too much.
     """
     config = Config(**io.read_json(context.files.config))
     choices = precisions(config, pick()) if params.precision == "auto" else [params.precision]
@@ -231,3 +231,31 @@ BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
 RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
 IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
+
+
+MOST = 4096
+"""first items, to which whitening is fitted; bounds memory"""
+
+
+def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
+    """Draw the weights, with the trained one's shape and tokenizer: the control for pre-training.
+
+    CLS is whitened, as fitted to the first items, where the trained one's is read by a map: no teacher has a map of it.
+    """
+    layout, shared, files = context.layout, context.params, context.files
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("untrained", layout.dataset, shared.seed))
+        network = BEiT3(Config(**io.read_json(files.config))).to(pick())
+    precision = runnable(context, params.precision)
+    unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
+    if not whitens(context, params):
+        return unwhitened
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
+    images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
+    encoded = batching.encode(unwhitened, texts, images, shared.batch_size, workers=shared.workers)
+    has_any = encoded.has_image | encoded.has_text
+    fitted = whitening.fit(encoded.vectors[has_any])
+    return BEiT3Items(network, unwhitened.tokenizer, params.max_tokens, precision, fitted)
+
+
+UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)

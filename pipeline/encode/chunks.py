@@ -3,8 +3,6 @@
 Letters: B texts, n chunks, W width.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
@@ -90,13 +88,9 @@ class Chunks(NamedTuple):
 
 
 def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
-    """Cut texts between words into parts of as many tokens as fit; a text that fits stays as it is.
+    """Cut texts, none empty, between words into parts of at most `room` tokens; a text that fits stays as it is.
 
-    Args:
-        texts: B, none empty.
-        count: counts tokens.
-        room: tokens of a part, at most; a word of more is cut too.
-        most: parts of a text, at most; what comes after them is not read.
+    A word of more is cut too. Of a text `most` parts are read, and not what comes after them.
     """
     short = [text for text in texts if len(text) <= LETTERS * room]
     fits = iter(count(short) if short else [])
@@ -111,6 +105,11 @@ def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
         tokens += lengths[:most]
         owner += [number] * len(own[:most])
     return Chunks(parts, np.array(owner, np.int64), np.array(tokens, np.int64), np.array(there, np.int64))
+
+
+def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
+    """Return the tokens of each text, uncut, by a tokenizer of transformers."""
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:

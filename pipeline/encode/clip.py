@@ -7,8 +7,6 @@ text side by side, and the feature is what the map to that reads.
 B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
@@ -31,8 +29,7 @@ from pipeline.encode.minilm import MINILM
 from pipeline.encode.tfidf import TFIDF
 from pipeline.encode.towers import joined
 from pipeline.errors import UserError
-from pipeline.images import decoded
-from pipeline.images.pixels import normalised, squares
+from pipeline.images.pixels import decode_all, normalised, squares
 from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import device_of, one_thread, pick, pinned, sent
@@ -190,14 +187,7 @@ class Clip:
 
 
 def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> Any:
-    """Return open_clip's network with weights of torch's present seed.
-
-    Args:
-        params: its shape.
-        tokens: V, beside padding.
-        longest: tokens of a text.
-        taught: width of what the teachers know; 0: none teaches.
-    """
+    """Return open_clip's network with weights of torch's present seed; `taught`: width of the target, 0: none."""
     from open_clip import CLIP as Network
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
@@ -217,16 +207,12 @@ def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> A
 
 
 def fit(context: Context, params: ClipParams, progress: Progress) -> None:
-    """Train on the dataset's pairs, from the last checkpoint if there is one, and write the weights.
-
-    Raises:
-        UserError: fewer than two items have image and text.
-    """
+    """Train on the dataset's pairs, from the last checkpoint on, and write the weights; UserError for less than two."""
     seed = seed_for(CLIP_SEED, context.layout.dataset, context.params.seed)
     texts = io.read_table(context.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     folder = context.fitted.parent
     scratch = folder / f".{context.name}-pixels.npy"
-    row, pixels = decoded.decode(context.layout.images, params.image, scratch)
+    row, pixels = decode_all(context.layout.images, params.image, scratch)
     pairs = _pairs(context, params, texts, row)
     words = Words(params.max_tokens)
     tokens = [words.tokens(text) for text in texts if text.strip()]
@@ -256,11 +242,7 @@ def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> N
 
 
 def make(context: Context, params: ClipParams) -> Clip:
-    """Load what `fit` wrote.
-
-    Raises:
-        UserError: it is not there.
-    """
+    """Load what `fit` wrote; UserError if it is not there."""
     if not context.fitted.is_file():
         raise UserError(f"'encoders.{context.name}': {context.fitted} is not there; run `alignrec encode` again")
     weights = load_file(context.fitted)

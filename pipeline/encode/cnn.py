@@ -3,8 +3,6 @@
 The weights are TensorFlow's, converted; timm has the same network under other parameter names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from importlib.resources import files

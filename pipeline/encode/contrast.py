@@ -3,8 +3,6 @@
 n pairs, B batch, S image side, T tokens a text.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,18 +53,10 @@ class Budget:
 def train(
     network: Any, pairs: Pairs, budget: Budget, seed: int, checkpoint: Checkpoint, done: Callable[[int], object]
 ) -> None:
-    """Train in place, from the checkpoint if there is one.
+    """Train open_clip's CLIP in place, from the checkpoint if there is one; UserError if the loss is not finite.
 
-    Args:
-        network: open_clip's CLIP, on its device.
-        pairs: data.
-        budget: of the training.
-        seed: of the order of pairs.
-        checkpoint: written every few steps; the caller deletes it when the result is safe.
-        done: called with the number of steps that were taken before, then with 1 after each step.
-
-    Raises:
-        UserError: the loss is not finite.
+    `done` is told the steps taken before, then each step. The caller deletes the checkpoint when the result is
+    safe.
     """
     from open_clip import ClipLoss
 

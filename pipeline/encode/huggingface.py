@@ -1,7 +1,5 @@
 """Networks that transformers loads: CLIP and its like with two towers, and those that read images or texts alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -13,8 +11,8 @@ from torch import Tensor
 
 from pipeline.config.base import Positive
 from pipeline.encode import origin
-from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Most
+from pipeline.encode.base import Spec, foreign
+from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import Origin, Pretrained, plainly
 from pipeline.encode.towers import Join, Towers, limit, plain
 from pipeline.errors import UserError
@@ -77,9 +75,7 @@ class HuggingFace(Towers):
 
     def count(self, texts: list[str]) -> list[int]:
         """Return the tokens of each text without the prompt."""
-        tokenizer: Any = self._tokenizer
-        rows = tokenizer([self._plain(text) for text in texts], add_special_tokens=False, verbose=False)
-        return [len(row) for row in rows["input_ids"]]
+        return lengths(self._tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int:
         """Return the tokens of a text that are read at a time, beside its prompt and what the tokenizer adds."""
@@ -125,11 +121,8 @@ class HuggingFace(Towers):
         if self._dual:
             return _vectors(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
-        return pooled(hidden, inputs["attention_mask"], self._pooling)
-
-    @property
-    def _pooling(self) -> str:
-        return _pooling_of(type(self._network.config)) if self._params.pooling == "auto" else self._params.pooling
+        own = _pooling_of(type(self._network.config)) if self._params.pooling == "auto" else self._params.pooling
+        return pooled(hidden, inputs["attention_mask"], own)
 
     def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return inputs where the network is, floats in its precision."""
@@ -138,13 +131,7 @@ class HuggingFace(Towers):
 
 
 def pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
-    """Return float32 [B, W] of the tokens' vectors.
-
-    Args:
-        hidden: float32 [B, T, W].
-        mask: int64 [B, T], 1 where there is a token; padding is on the right.
-        how: mean, cls (the first token) or last.
-    """
+    """Return float32 [B, W] of tokens [B, T, W] where int64 [B, T] is 1: mean, first (cls) or last."""
     if how == "mean":
         real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
         return (hidden * real).sum(1) / real.sum(1)
@@ -153,11 +140,7 @@ def pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 def find(where: str, params: HuggingFaceParams) -> Origin:
-    """Return where a network's files are and what it reads; see `origin.find`.
-
-    Raises:
-        UserError: also where transformers does not know the network's type, or it is neither of these kinds.
-    """
+    """Do as `origin.find`; UserError also for a type that transformers does not know, or of neither kind."""
     source = origin.find(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
     reads = params.modalities if params.trust_remote_code else _reads(where, params, source)
     if reads is None:
@@ -165,13 +148,7 @@ def find(where: str, params: HuggingFaceParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, reads), prompt=params.prompt)
 
 
-def make(context: Context, params: HuggingFaceParams) -> HuggingFace:
-    """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return HuggingFace(context.origin, params)
-
-
-HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY)
+HUGGINGFACE = Spec(foreign(HuggingFace), HuggingFaceParams, origin=find, library=LIBRARY)
 
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:

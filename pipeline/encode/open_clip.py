@@ -1,7 +1,6 @@
 """Networks that open_clip loads: CLIP, SigLIP and their like, from the Hub, a folder, or a published tag."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin
-from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Most
+from pipeline.encode.base import Spec, foreign
+from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
 from pipeline.errors import UserError
@@ -59,8 +58,7 @@ class OpenClip(Towers):
         given = [self._plain(text) for text in texts]
         if self._inner is None:
             return [len(self._tokenizer.encode(text)) for text in given]
-        rows: Any = self._inner(given, add_special_tokens=False, verbose=False)
-        return [len(row) for row in rows["input_ids"]]
+        return lengths(self._inner, given)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         """Return float32 [B, 3, S, S], normalised as the network wants them."""
@@ -72,23 +70,19 @@ class OpenClip(Towers):
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
         """Return float32 [B, W]."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            vectors: Tensor = self._network.encode_image(sent(inputs, self._device))
-        return vectors.float()
+        return self._vectors(self._network.encode_image, inputs)
 
     def text_vectors(self, inputs: Tensor) -> Tensor:
         """Return float32 [B, W]."""
+        return self._vectors(self._network.encode_text, inputs)
+
+    def _vectors(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            vectors: Tensor = self._network.encode_text(sent(inputs, self._device))
-        return vectors.float()
+            return tower(sent(inputs, self._device)).float()
 
 
 def find(where: str, params: OpenClipParams) -> Origin:
-    """Return where a network's files are; see `origin.find`.
-
-    Raises:
-        UserError: also where open_clip has no such architecture or tag.
-    """
+    """Return where a network's files are, see `origin.find`; UserError also for an unknown architecture or tag."""
     source = origin.find(where, _published(where, params), LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
@@ -97,13 +91,7 @@ def find(where: str, params: OpenClipParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, ("image", "text")))
 
 
-def make(context: Context, params: OpenClipParams) -> OpenClip:
-    """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return OpenClip(context.origin, params)
-
-
-OPEN_CLIP = Spec(make, OpenClipParams, origin=find, library=LIBRARY)
+OPEN_CLIP = Spec(foreign(OpenClip), OpenClipParams, origin=find, library=LIBRARY)
 
 
 def _published(where: str, params: OpenClipParams) -> OpenClipParams:

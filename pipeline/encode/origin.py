@@ -3,8 +3,6 @@
 Nothing is loaded from either before it has been looked at: weights are safetensors and whole, never pickle.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -79,14 +77,8 @@ class Origin:
 def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
     """Return where a model's files are, fetched first if it is on the Hub; its `reads` holds both modalities.
 
-    Args:
-        where: path of the settings, such as `encoders.siglip2`.
-        params: name the model.
-        library: distribution that loads it.
-        wanted: patterns of the files that are fetched beside `ALWAYS`.
-
-    Raises:
-        UserError: there is no such model or revision, it cannot be reached, is not whole, or has no safe weights.
+    `where` is the path of the settings, `wanted` what is fetched beside `ALWAYS`. UserError if there is no such
+    model or revision, it cannot be reached, is not whole, or has no safe weights.
     """
     folder = params.folder
     if folder is None:
@@ -109,11 +101,7 @@ def release(library: str) -> str:
 
 
 def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
-    """Return which of the modalities that a network reads it is shown.
-
-    Raises:
-        UserError: `modalities` names one that it does not read.
-    """
+    """Return which of the modalities that a network reads it is shown; UserError if it is to be shown another."""
     for modality in params.modalities or ():
         if modality not in reads:
             raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
@@ -132,11 +120,7 @@ def plainly(where: str) -> Iterator[None]:
 
 
 def read_json(where: str, path: Path) -> dict[str, Any]:
-    """Return what a model's JSON file holds, {} where there is none.
-
-    Raises:
-        UserError: it is no JSON object.
-    """
+    """Return what a model's JSON file holds, {} where there is none; UserError if it is no JSON object."""
     if not path.is_file():
         return {}
     try:

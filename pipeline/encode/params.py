@@ -1,7 +1,5 @@
 """Section `encode` of params.yaml."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import PositiveFloat

@@ -20,7 +20,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "beit3-raw": "pipeline.encode.beit3:RAW",
         "beit3-image-masked": "pipeline.encode.beit3:IMAGE_MASKED",
         "beit3-text-masked": "pipeline.encode.beit3:TEXT_MASKED",
-        "beit3-untrained": "pipeline.encode.beit3_untrained:UNTRAINED",
+        "beit3-untrained": "pipeline.encode.beit3:UNTRAINED",
         "minilm": "pipeline.encode.minilm:MINILM",
         "tfidf": "pipeline.encode.tfidf:TFIDF",
         "clip": "pipeline.encode.clip:CLIP",

@@ -1,7 +1,5 @@
 """Networks that sentence-transformers loads: embedders of texts, of images, and of both in one pass."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -13,8 +11,8 @@ from torch import Tensor
 
 from pipeline.config.base import Positive
 from pipeline.encode import origin, towers
-from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Most
+from pipeline.encode.base import Spec, foreign
+from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
 from pipeline.encode.towers import Prepared, Towers, limit, plain
 from pipeline.errors import UserError, installing
@@ -47,11 +45,7 @@ class SentenceTransformers(Towers):
     """A model of sentence-transformers; it takes items as dicts, since it would follow a bare text that is a URL."""
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
-        """Load it.
-
-        Raises:
-            UserError: the model does not read what it is to be shown, or cannot do `join` or `dim`.
-        """
+        """Load it; UserError if the model does not read what it is to be shown, or cannot do `join` or `dim`."""
         self._params, self._device = params, pick()
         self._model = _loaded(source, params)
         if absent := [m for m in source.reads if not self._model.supports(m)]:
@@ -110,8 +104,7 @@ class SentenceTransformers(Towers):
 
     def count(self, texts: list[str]) -> list[int]:
         """Return the tokens of each text without the prompt."""
-        rows = self._model.tokenizer([self._plain(text) for text in texts], add_special_tokens=False, verbose=False)
-        return [len(row) for row in rows["input_ids"]]
+        return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int | None:
         """Return the tokens of a text that are read at a time beside its prompt; None where they cannot be counted."""
@@ -142,24 +135,14 @@ class SentenceTransformers(Towers):
 
 
 def find(where: str, params: SentenceTransformersParams) -> Origin:
-    """Return where a model's files are and what it reads; see `origin.find`.
-
-    Raises:
-        UserError: also where sentence-transformers is not installed.
-    """
+    """Do as `origin.find`; UserError also where sentence-transformers is not installed."""
     _library()
     source = origin.find(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
     prompt = _own_prompt(where, source) if params.prompt is None else params.prompt
     return replace(source, reads=origin.modalities(where, params, _reads(where, params, source)), prompt=prompt)
 
 
-def make(context: Context, params: SentenceTransformersParams) -> SentenceTransformers:
-    """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return SentenceTransformers(context.origin, params)
-
-
-SENTENCE_TRANSFORMERS = Spec(make, SentenceTransformersParams, origin=find, library=LIBRARY)
+SENTENCE_TRANSFORMERS = Spec(foreign(SentenceTransformers), SentenceTransformersParams, origin=find, library=LIBRARY)
 
 
 def _library() -> Any:

@@ -6,8 +6,6 @@ it takes; scikit-learn has it ready, but is 30 MB that nothing else here needs.
 n texts, T terms, F components.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -101,11 +99,7 @@ class Tfidf:
 
 
 def make(context: Context, params: TfidfParams) -> Tfidf:
-    """Fit to the whole catalogue: terms to all texts, components to all, or to MOST of them.
-
-    Raises:
-        UserError: no word stands in two texts.
-    """
+    """Fit terms to all texts, components to all or to MOST of them; UserError if no word stands in two texts."""
     layout = context.layout
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
     texts = texts.filter(pa.array([bool(text.as_py().strip()) for text in texts], pa.bool_()))

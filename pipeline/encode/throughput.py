@@ -1,7 +1,5 @@
 """What the making of a feature set took: items, operations, seconds."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Image networks that timm loads, such as DINOv2 and DINOv3, ConvNeXt or EVA: their pooled features."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Spec, foreign
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Towers
 from pipeline.ops.device import pick, pinned, sent
@@ -54,10 +52,4 @@ def find(where: str, params: TimmParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, ("image",)))
 
 
-def make(context: Context, params: TimmParams) -> Timm:
-    """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return Timm(context.origin, params)
-
-
-TIMM = Spec(make, TimmParams, reads=("image",), origin=find, library=LIBRARY)
+TIMM = Spec(foreign(Timm), TimmParams, reads=("image",), origin=find, library=LIBRARY)

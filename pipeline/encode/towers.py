@@ -3,8 +3,6 @@
 What every kind of them shares: images and texts made harmless, one vector an item from one or two.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -57,17 +55,10 @@ class Towers:
         room: int | None = None,
         most: int = chunks.MOST,
     ) -> None:
-        """Encode an image and a word, to see that it can and how wide it is.
+        """Encode an image and a word, to see that it can and how wide it is; `dim` numbers are kept of each vector.
 
-        Args:
-            reads: modalities.
-            join: how two vectors become one.
-            dim: numbers kept of each.
-            room: tokens of a text that its tower reads at a time; None: that cannot be said.
-            most: chunks of a text, at most.
-
-        Raises:
-            UserError: `dim` is more than the vectors have, or `mean` is asked of towers of unequal width.
+        A text tower reads `room` tokens at a time, None: that cannot be said, and `most` chunks of a text.
+        UserError if `dim` is more than there are, or `mean` is asked of towers of unequal width.
         """
         self.reads, self.join, self.dim = tuple(reads), join, dim
         self.room, self.most = room, most
@@ -159,15 +150,9 @@ class Towers:
 
 
 def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
-    """Return one vector an item from those of its modalities, each scaled to length 1 first.
+    """Return one vector an item of those of its modalities, [B, W] each of length 1 or None: float32 [B, F].
 
-    Args:
-        halves: float [B, W] each; None where the batch lacks the modality.
-        widths: W of each.
-        how: mean of what there is, or all side by side, zero where there is none.
-
-    Returns:
-        float32 [B, F].
+    `how` is the mean of what there is, or all side by side, zero where there is none.
     """
     units = [None if half is None else F.normalize(half.float()) for half in halves]
     present = [unit for unit in units if unit is not None]
@@ -214,8 +199,6 @@ def broken(controls: set[str]) -> Callable[[str], str]:
     if not controls:
         return str
     longest_first = sorted(controls, key=lambda word: (-len(word), word))
-    return partial(re.compile("|".join(map(re.escape, longest_first))).sub, _broken)
-
-
-def _broken(match: re.Match[str]) -> str:
-    return f"{match[0][0]} {match[0][1:]}"
+    return partial(
+        re.compile("|".join(map(re.escape, longest_first))).sub, lambda match: f"{match[0][0]} {match[0][1:]}"
+    )

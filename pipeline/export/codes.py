@@ -3,8 +3,6 @@
 I items, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,11 +110,7 @@ def of_release(release: Path, features: list[str], method: str | None) -> Codes:
 
 
 def _chosen(made: list[tuple[str, str]], features: list[str], method: str | None, remedy: str) -> tuple[str, str]:
-    """Return the one feature set with codes, and the first of its methods, unless others are asked for.
-
-    Raises:
-        UserError: there are no codes, or several feature sets to choose from.
-    """
+    """Return the one feature set with codes, and its first method, unless others are asked for; or UserError."""
     there = ", ".join(f"{name} by {own}" for name, own in made)
     fitting = [key for key in made if (not features or key[0] in features) and method in (None, key[1])]
     if not fitting:

@@ -1,7 +1,5 @@
 """The content of an export, read from a dataset's stages or from a release."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,13 +61,9 @@ class ExportContent:
 
 
 def of_dataset(layout: Layout, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
-    """Read the outputs of a dataset's stages.
+    """Read the outputs of a dataset's stages: all feature sets, or those that are named.
 
-    Args:
-        layout: of the dataset.
-        features: which feature sets; all where it is empty.
-        coded: read the semantic IDs of one feature set, and no other set.
-        method: that made them; None: the first.
+    With `coded`, the semantic IDs of one set, by `method` or the first, and no other set.
     """
     codes = of_layout(layout, _chosen(features, layout.feature_sets()) if features else [], method) if coded else None
     features = [codes.facts.features] if codes else features

@@ -3,8 +3,6 @@
 Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

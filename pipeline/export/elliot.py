@@ -6,8 +6,6 @@ elliot/dataset/dataset.py (`fixed`: tab separated, no header) and dataset/modula
 if it begins with a dot or looks like a file's name: hence `./`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ items; `user_id` and `sequence_data`, whose last item is to be predicted; `id` a
 this: its licence is for non-commercial research.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path

@@ -1,9 +1,6 @@
 """A dataset of the Hugging Face Hub: Parquet, and a card whose metadata names each table as a configuration."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +26,8 @@ def write(content: ExportContent, folder: Path) -> str:
             pq.write_table(
                 table.replace_schema_metadata(), folder / "data" / name / f"{split}.parquet", compression="zstd"
             )
-    configs = [_config(name, list(splits)) for name, splits in tables.items()]
+    files = {n: [{"split": s, "path": f"data/{n}/{s}.parquet"} for s in splits] for n, splits in tables.items()}
+    configs = [{"config_name": name, "data_files": of_table} for name, of_table in files.items()]
     block = yaml.safe_dump({"pretty_name": content.name, "configs": configs}, sort_keys=False)
     (folder / "README.md").write_text(f"---\n{block}---\n\n", encoding="utf-8")
     name = next(iter(content.features), "items")
@@ -42,8 +40,3 @@ here = str(Path.cwd())  # a folder's whole path, or its name on the Hub: `datase
 features = load_dataset(here, "{name}", split="train").with_format("numpy")
 ```
 """
-
-
-def _config(name: str, splits: list[str]) -> dict[str, Any]:
-    files = [{"split": split, "path": f"data/{name}/{split}.parquet"} for split in splits]
-    return {"config_name": name, "data_files": files}

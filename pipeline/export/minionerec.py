@@ -5,8 +5,6 @@ item.json and the three .inter files), data/Amazon/index/*.index.json, and data/
 which LC-Rec reads with the first two. LC-Rec's code has no licence and was not read.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ keys alone it ends in a TypeError. Relatives of it take whatever is called `*_fe
 The pipeline's own source kind `mmrec` reads the folder back with the same ids and the same split.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Plain files for numpy and pandas: a .npy file a feature set, and CSV."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

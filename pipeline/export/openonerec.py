@@ -5,8 +5,6 @@ Format: Kuaishou-OneRec/OpenOneRec, data/onerec_data/README.md and data/onerec_d
 `dense_caption`), tokenizer/README.md (`pid`, `embedding`).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +29,7 @@ METADATA = pa.schema(
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them.
-
-    Raises:
-        UserError: an ID has another number of codes than three.
-    """
+    """Write the files; return how to read them. UserError if an ID has another number of codes than three."""
     codes = content.codes
     assert codes is not None
     if codes.facts.levels != TRIPLET:

@@ -3,8 +3,6 @@
 Format: https://recbole.io/docs/user_guide/data/atomic_files.html and user_guide/config/data_settings.html
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ MMRec's FREEDOM the item is everyone's neighbour. So no export hands it on.
 I items, N rows of the export, F feature width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +25,7 @@ ZERO_ROWS = ("drawn", "drop")
 
 
 def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> ExportContent:
-    """Return the content without zero rows, and in the order of a mapping file if there is one.
-
-    Raises:
-        UserError: see the functions below, and identifiers.order; or items are to be dropped from a given order.
-    """
+    """Return the content without zero rows, and in the order of a mapping file if there is one; or UserError."""
     if order is None:
         return with_ids(without_zero_rows(content, zero_rows))
     asins = identifiers.order(order, content.items["asin"].to_pylist())
@@ -41,8 +35,7 @@ def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> Expo
 def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
     """Return the content without items that have no semantic ID, where the format wants IDs; `notes` say so.
 
-    Raises:
-        UserError: there are such items and rows have a given order (`fixed`), or no item has an ID.
+    UserError if rows have a given order (`fixed`), or no item has an ID.
     """
     if content.codes is None or (coded := content.codes.coded).all():
         return content
@@ -59,15 +52,9 @@ def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
 
 
 def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> ExportContent:
-    """Return the content without rows of zeros; `filled` or `notes` say what was done.
+    """Return the content without rows of zeros; `filled` or `notes` say what was done, one of ZERO_ROWS.
 
-    Args:
-        content: to export.
-        how: of ZERO_ROWS.
-        fixed: whether rows have a given order, from which none can be dropped.
-
-    Raises:
-        UserError: unknown `how`, no item may be left out or all would be, or a set holds nothing but zeros.
+    UserError if it is another, none or all would be left, a set is all zeros, or rows are `fixed` and one would go.
     """
     if how not in ZERO_ROWS:
         raise UserError(f"no way '{how}' with zero rows; there are {', '.join(ZERO_ROWS)}")
@@ -92,7 +79,6 @@ def reordered(content: ExportContent, asins: Sequence[str], where: str) -> Expor
     """Return the content with the rows of somebody's mapping; an item that we lack has a row of zeros.
 
     Args:
-        content: to export.
         asins: identifier of each row of the export, [N].
         where: name of the mapping file, for notes.
     """

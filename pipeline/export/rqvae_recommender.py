@@ -5,8 +5,6 @@ line, both from 1; datamaps.json; meta.json.gz, a Python dictionary a line) and 
 (`cached_ids`: an item a row, its codes and a last one that tells equal ones apart).
 """
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 from typing import Any

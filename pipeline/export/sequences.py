@@ -4,8 +4,6 @@ Predicted are: in train, every item of a user but the first, from those before; 
 from train and valid. Under leave-one-out these are the usual ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

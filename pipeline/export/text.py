@@ -1,7 +1,5 @@
 """Tables as tab separated text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,14 +8,7 @@ from pyarrow import csv
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:
-    """Write a table; null is an empty cell, a cell is quoted only if it must be.
-
-    Args:
-        path: where to.
-        table: the rows.
-        header: names for the first line, as they are; None for no such line.
-        delimiter: between cells.
-    """
+    """Write a table under a header, if any; null is an empty cell, and a cell is quoted only if it must be."""
     options = csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="needed")
     with path.open("wb") as f:
         if header is not None:

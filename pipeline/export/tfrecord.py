@@ -4,8 +4,6 @@ Format: https://www.tensorflow.org/tutorials/load_data/tfrecord; a record is its
 message, and a masked CRC32C of it. The message is in protocol buffers' wire format.
 """
 
-from __future__ import annotations
-
 import gzip
 import struct
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ Format: alibaba/TorchEasyRec, docs/source/models/sid_rqkmeans.md (`item_id`, `em
 tzrec/tools/sid/resolve_sid_collisions.py, which reads such codes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Writes an export: a folder that appears whole, with a README on reading it."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 from collections.abc import Sequence
@@ -48,15 +46,9 @@ FORMATS: dict[str, ModuleType] = {
 
 
 def write(content: ExportContent, form: str, to: Path) -> list[str]:
-    """Write `content` in a format; return sentences on what the format changes or cannot say, which the README has too.
+    """Write `content` into a folder, absent or empty; return what the format changes or cannot say, as the README does.
 
-    Args:
-        content: what to export.
-        form: a key of FORMATS.
-        to: folder to write; absent or empty.
-
-    Raises:
-        UserError: unknown format, `to` is not empty, or the disk is full.
+    UserError for an unknown format, a folder that holds something, or a full disk.
     """
     if wants_codes(form, None) and content.codes is None:
         raise UserError(f"{content.name}: '{form}' is a format of semantic IDs, and none were read")
@@ -79,11 +71,7 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
 
 
 def wants_codes(form: str, method: str | None) -> bool:
-    """Return whether a format is of semantic IDs.
-
-    Raises:
-        UserError: there is no such format, or a method of codes is named and it is not.
-    """
+    """Return whether a format is of semantic IDs; UserError for no format, or a method of codes with another."""
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
     if method is not None and form not in CODED:

@@ -25,7 +25,7 @@ from pipeline.features.node import Items
 from pipeline.ops import joining
 
 if TYPE_CHECKING:
-    from pipeline.features import mapped, recipe
+    from pipeline.features import mapped, search
 
 NONE = np.zeros(0, np.int64)
 """no items"""
@@ -65,16 +65,16 @@ class Chosen(Gathered):
         """Return the other sets' files, and the interactions."""
         return [*super().inputs(), self.layout.interactions]
 
-    def fitted(self, items: Items) -> recipe.Recipe:
+    def fitted(self, items: Items) -> search.Recipe:
         """Return the map of the winner."""
-        from pipeline.features import recipe  # loads SciPy
+        from pipeline.features import search  # loads SciPy
 
         winner = self.winner
         of = [node for node in self.of if node.name in winner.of]
         places = [i for i, node in enumerate(self.of) if node.name in winner.of]
         blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, winner.image)]
         content = joining.fit(self.parts, blocks, self.own.width, winner.power)
-        return recipe.fit(self.parts, content, winner.map, self.own.width, self._targets(NONE))
+        return search.fit_recipe(self.parts, content, winner.map, self.own.width, self._targets(NONE))
 
     @property
     def learned(self) -> bool:
@@ -83,22 +83,22 @@ class Chosen(Gathered):
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
         """Return its vectors, the map fitted without the interactions of some items: float32 [I, W]."""
-        from pipeline.features import recipe  # loads SciPy
+        from pipeline.features import search  # loads SciPy
 
-        again = recipe.fit(self.parts, self._whole.content, self.winner.map, self.own.width, self._targets(cold))
+        again = search.fit_recipe(self.parts, self._whole.content, self.winner.map, self.own.width, self._targets(cold))
         return np.concatenate(list(map(again, self.parts())))
 
     @cached_property
-    def winner(self) -> recipe.Candidate:
+    def winner(self) -> search.Candidate:
         """The candidate that was chosen."""
-        from pipeline.features import recipe  # loads SciPy
+        from pipeline.features import search  # loads SciPy
 
         rows = io.read_table(self.layout.tried(self.name), schemas.TRIED).to_pylist()
         (won,) = [row for row in rows if row["chosen"]]
-        return recipe.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
+        return search.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
 
     @cached_property
-    def _whole(self) -> recipe.Recipe:
+    def _whole(self) -> search.Recipe:
         """The winner fitted to all, as nothing but the map depends on interactions."""
         texts = io.read_table(self.layout.items, schemas.ITEMS, ["text"])["text"]
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))

@@ -3,8 +3,6 @@
 Letters: I items, F width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

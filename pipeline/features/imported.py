@@ -1,7 +1,5 @@
 """Feature sets that come with a source, in files: .npy, a row an item, or .b, a record an ASIN."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.features.names import TEXT
 from pipeline.features.node import Items, Maker, Node, table
+from pipeline.features.registry import TEXT
 from pipeline.items import identifiers
 from pipeline.ops.rows import unit_rows
 from pipeline.sources import image_features
@@ -35,14 +33,7 @@ class File(NamedTuple):
 def files(raw: Mapping[str, Path], asins: Sequence[str], encoders: Sequence[str]) -> dict[str, File]:
     """Return feature set -> file; image features by ASIN also concatenated with MiniLM, if that is encoded.
 
-    Args:
-        raw: role -> file.
-        asins: of all items.
-        encoders: names of those that run.
-
-    Raises:
-        UserError: a .npy file that does not have one row of numbers for each item, or for each that `feature_rows`
-            names; or that names no item of the dataset.
+    UserError if a .npy file has not one row of numbers an item, or `feature_rows` names no item of the dataset.
     """
     order = raw.get(ROWS)
     check_features(raw, len(asins) if order is None else len(identifiers.order(order, asins)))
@@ -108,18 +99,7 @@ class Imported(Node):
 
 
 def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Read rows of an imported feature file.
-
-    Args:
-        path: the file.
-        rows: int64 [n]; -1 gives a vector of zeros.
-
-    Returns:
-        float32 [n, F].
-
-    Raises:
-        UserError: a value is not finite.
-    """
+    """Return rows int64 [n] of a feature file, zeros for -1: float32 [n, F]; UserError if a value is not finite."""
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)[rows].astype(np.float32)
     vectors[rows < 0] = 0
     invalid = ~np.isfinite(vectors).all(axis=1)

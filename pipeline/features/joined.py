@@ -1,7 +1,5 @@
 """Other feature sets side by side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

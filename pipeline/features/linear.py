@@ -6,8 +6,6 @@ to one vector, those of images alone at a weight.
 Letters: n items, F and W widths.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -54,11 +52,7 @@ class Gathered(Node):
             yield [io.matrix(shard(path)["vector"]) for path in paths]
 
     def maker(self, items: Items) -> Maker:
-        """Return what maps the parts' rows; the map is fitted on the first call.
-
-        Raises:
-            UserError: there is no part.
-        """
+        """Return what maps the parts' rows; the map is fitted on the first call. UserError if there is no part."""
         if not self.of:
             raise UserError(
                 f"'encoders.{self.name}': no encoder is at hand to make it of; list one under encode.encoders, such as "
@@ -96,8 +90,6 @@ def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
     """Return which numbers of some sets belong together; with an image weight of 0 those of images alone are left out.
 
     Args:
-        nodes: the sets.
-        items: what they are made for.
         image: weight of a block of images alone.
     """
     return [block for i, node in enumerate(nodes) for block in _blocks(i, node, items, image)]

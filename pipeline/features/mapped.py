@@ -7,8 +7,6 @@ are not fitted on; all are mapped.
 Letters: U users, I items, T items with train interactions, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -63,11 +61,7 @@ class Mapped(Fitted):
         return True
 
     def fitted(self) -> Whitening:
-        """Return the map of centred vectors.
-
-        Raises:
-            UserError: no item has both a vector and train interactions.
-        """
+        """Return the map of centred vectors; UserError if no item has both a vector and train interactions."""
         return self._fitted(np.zeros(0, np.int64))
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
@@ -95,13 +89,7 @@ class Targets(NamedTuple):
 
 
 def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
-    """Return what the maps of a set are fitted to, without the interactions of some items.
-
-    Args:
-        node: the set.
-        width: factors at most.
-        cold: int [C], those items.
-    """
+    """Return what a set is mapped to, `width` factors at most, without the interactions of items `cold`, int [C]."""
     n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
     user, item = train_pairs(node.layout, cold)
     seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
@@ -114,8 +102,6 @@ def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, stren
 
     Args:
         vectors: returns those of all items, float32 [n, F] at a time; called twice.
-        targets: of all items.
-        strength: see `ridge`.
     """
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -130,12 +116,7 @@ def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, stren
 
 
 def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item of each train interaction, int32 [n] each, but for those of some items.
-
-    Args:
-        layout: of the dataset.
-        cold: int [C], those items.
-    """
+    """Return user and item of each train interaction, int32 [n] each, but for those of items `cold`, int [C]."""
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
     rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
     user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
@@ -144,12 +125,10 @@ def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return the leading right singular vectors of R, times the root of T: float64 [I, W], zero for other items.
+    """Return R's leading right singular vectors times the root of T: float64 [I, W], zero for other items.
 
-    Args:
-        matrix: [U, I], 1 where a user has an item in train; not empty.
-        width: W at most.
-        seed: of ARPACK's start, which decides the last bits alone.
+    R, not empty, is [U, I], 1 where a user has an item in train; the seed of ARPACK's start decides last bits
+    alone.
     """
     scaled = matrix.astype(np.float64)
     users, items = scaled.sum(axis=1), scaled.sum(axis=0)

@@ -4,8 +4,6 @@ Where numbers of the image alone stand beside numbers of the text alone, those o
 nothing is encoded again.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.config.base import Name, Section
@@ -36,11 +34,7 @@ class Masked(Node):
         return tuple(modality for modality in super().reads if modality != self.own.modality)
 
     def maker(self, items: Items) -> Maker:
-        """Return what makes the other set's rows without the modality.
-
-        Raises:
-            UserError: the set does not read it, or nothing else.
-        """
+        """Return what makes the other set's rows without the modality; UserError if it reads that not, or alone."""
         (node,) = self.of
         if set(node.reads) != {"image", "text"}:
             alone = f"reads {node.reads[0]}s alone" if node.reads else "is imported"

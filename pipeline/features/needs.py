@@ -1,7 +1,5 @@
 """What feature sets that are named in parameters depend on besides the items: settings, files, packages, code."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast

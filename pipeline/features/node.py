@@ -74,11 +74,7 @@ class Node(ABC):
 
     @abstractmethod
     def maker(self, items: Items) -> Maker:
-        """Return what makes its rows; what that takes is loaded on the first call.
-
-        Raises:
-            UserError: it cannot be made of what it is said to be made of.
-        """
+        """Return what makes its rows, loaded on the first call; UserError if it cannot be made of its parts."""
 
     def rows(self, items: Items) -> Maker:
         """Do as `maker`, and tell `items.done` of every row that is made."""
@@ -176,12 +172,9 @@ class Node(ABC):
         return any(node.learned for node in self.of)
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors, made without the interactions of some items: float32 [I, F].
+        """Return its vectors, made without the interactions of items `cold`, int [C]: float32 [I, F].
 
         A kind that `relearns` has it, where no node that it is made of learned.
-
-        Args:
-            cold: int [C], those items.
         """
         raise NotImplementedError(self.kind)
 
@@ -222,14 +215,7 @@ def width(path: Path) -> int:
 
 
 def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
-    """Return rows of schema features(F).
-
-    Args:
-        ids: item_id and asin of n items.
-        vectors: float32 [n, F].
-        has_image: bool [n], whether an image went in; null where that is unknown.
-        has_text: likewise.
-    """
+    """Return rows of schema features(F): item_id and asin, float32 [n, F], bool [n] flags, null where unknown."""
     columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
     return pa.table(columns | {"vector": io.vectors(vectors)})
 

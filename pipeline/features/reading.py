@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from pipeline import io
 
 if TYPE_CHECKING:  # which loads torch
     from pipeline.encode.chunks import Reading
@@ -56,5 +57,5 @@ def record(rows: pa.Table) -> dict[str, dict[str, float]]:
 
 def shares(files: Iterable[Path]) -> Shares | None:
     """Return what the records of a feature set's files say; None where no text was read, or nothing is known."""
-    records = (json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")) for path in files)
+    records = map(io.record, files)
     return summed(record[KEY.decode()] for record in records if KEY.decode() in record)

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.base import Section, checked, known, nearest
-from pipeline.encode.params import MODALITIES, variant
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import MODALITIES, Encode, variant
 from pipeline.encode.registry import CLIP, ENCODERS, OURS
 from pipeline.errors import UserError
 from pipeline.registry import Registry
+from pipeline.sources.base import Downloaded
+from pipeline.sources.image_features import FEATURE
 
 if TYPE_CHECKING:
     from pipeline.features.node import Node
@@ -34,6 +37,8 @@ FEATURES: Registry[type[Node]] = Registry(
     },
 )
 """kind -> node that is made of others"""
+TEXT = "minilm"
+"""the text encoder that imported image features are concatenated with"""
 LINEAR, CHOSEN = "linear", "chosen"
 """kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
 
@@ -67,11 +72,7 @@ def kind(encoders: Encoders, name: str) -> str:
 
 
 def settings(encoders: Encoders, name: str) -> Section:
-    """Return the settings that a name stands for.
-
-    Raises:
-        UserError: a key that its kind does not read, a value that it refuses, or settings of a variant.
-    """
+    """Return the settings that a name stands for; UserError for a key or value that its kind refuses."""
     which = kind(encoders, name)
     entry = ENCODERS.get(which)
     params, whose = (entry.params, entry.variant_of or name) if entry else (FEATURES[which].Params, name)
@@ -114,7 +115,6 @@ def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
     """Return the section with the parts of the sets that gather what is at hand, where they do not name them.
 
     Args:
-        encoders: the section.
         made: the feature sets of a dataset, no controls among them.
     """
     hand = at_hand(encoders, made)
@@ -124,12 +124,7 @@ def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
 
 
 def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
-    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice.
-
-    Args:
-        encoders: the section.
-        made: as for `gathering`.
-    """
+    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice."""
     given = [name for name in made if kind(encoders, name) in ENCODERS or not defined(encoders, name)]
     own = [name for name in given if kind(encoders, name).split("-")[0] not in (OURS, CLIP)]
     return [name for name in own if "-" not in name or not set(name.split("-")) <= set(own)]
@@ -152,16 +147,7 @@ def is_partial(encoders: Encoders, name: str) -> bool:
 
 
 def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
-    """Refuse unknown kinds and names, circles, and what is made of a set that is not written.
-
-    Args:
-        encoders: the section.
-        listed: `encode.encoders`.
-        imported: feature sets that come with a dataset.
-
-    Raises:
-        UserError: one line, which names the key.
-    """
+    """Refuse unknown kinds and names, circles, and what is made of a set that is not written; or UserError."""
     for name, given in encoders.items():
         if "kind" not in given and name not in kinds():
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, kinds())}")
@@ -178,16 +164,7 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
 
 
 def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str = "pretrain") -> None:
-    """Refuse teachers of pre-training that there are not, or that it makes itself.
-
-    Args:
-        encoders: the section.
-        distill_from: `pretrain.distill_from`.
-        where: path of the section that names them.
-
-    Raises:
-        UserError: one line, which names the key.
-    """
+    """Refuse teachers of pre-training that there are not, or that it makes itself; UserError names the key."""
     names = _names(encoders)
     known(distill_from, names, f"{where}.distill_from")
     for name in whole(encoders, distill_from):
@@ -234,3 +211,12 @@ def _stored(encoders: Encoders, name: str) -> bool:
     """Return whether a name is made of sets that must have been written."""
     which = kind(encoders, name)
     return which in FEATURES and FEATURES[which].stored
+
+
+def feature_sets(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets that `encode` makes of a dataset, before one is: encoded, imported, controls."""
+    source, encode = params.source(dataset), params[Encode]
+    files = source.files() if isinstance(source, Downloaded) else {}
+    imported = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+    beside_text = [f"{TEXT}-{name}" for name in imported if TEXT in encode.encoders]
+    return [*encode.encoders, *imported, *beside_text, *encode.controls]

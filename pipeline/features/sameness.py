@@ -1,7 +1,5 @@
 """Feature sets that tell no items apart: zeros, or one vector for all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +29,10 @@ class Seen(NamedTuple):
 
 
 def check(run: Run, name: str, file: Path | None = None, derived: bool = False) -> None:
-    """Warn of a feature set that hardly tells items apart.
+    """Warn of a feature set that hardly tells items apart; UserError if all vectors of items with content are zero.
 
-    Args:
-        run: of the stage, or of a variant of pre-training.
-        name: of the feature set.
-        file: that it was imported from, if it was.
-        derived: it is made of other sets, which are remarked themselves; whitening leaves zeros of one vector for all.
-
-    Raises:
-        UserError: every vector of an item with content is zero.
+    `file` is what it was imported from. Of a `derived` set the others are remarked; whitening leaves zeros of one
+    vector for all.
     """
     items, zero, equal = look(run.layout.features(name))
     if items and zero == items and not derived:

@@ -7,12 +7,11 @@ interactions from profiles and from maps. The geometric mean of the two is the s
 Letters: I items, G users, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +23,69 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import linear
 from pipeline.features.linear import Gathered
-from pipeline.features.mapped import targets
+from pipeline.features.mapped import Targets, fit_map, targets
 from pipeline.features.node import Items
-from pipeline.features.recipe import Candidate, fit
 from pipeline.features.registry import CLIP, OURS
 from pipeline.interactions import profiles
 from pipeline.ops import joining, whitening
-from pipeline.ops.joining import Block
+from pipeline.ops.joining import Block, Fit, Parts
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.whitening import Whitening
 from schemas import TRAIN, VALID
+
+Mapping = Literal["none", "alone", "beside"]
+HALF = np.float32(0.5)
+"""length of the mapped vector beside 1 of the content's"""
+RIDGE = 1.0
+"""of the map, as the default of `mapped`"""
+
+
+class Candidate(NamedTuple):
+    """One way to make the set."""
+
+    of: tuple[str, ...]
+    """feature sets"""
+    power: float
+    """see LinearParams"""
+    image: float
+    """see LinearParams"""
+    map: Mapping
+    """to factors of train interactions: none, or alone or beside the content"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A candidate that is fitted to a catalogue."""
+
+    content: Fit
+    ridge: Whitening | None
+    """from content to factors"""
+    last: Whitening | None
+    """of both side by side"""
+
+    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
+        content = self.content(parts)
+        if self.ridge is None:
+            return content
+        factors = whitening.applied(self.ridge, content)
+        return factors if self.last is None else whitening.applied(self.last, _both(content, factors))
+
+
+def fit_recipe(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets | None) -> Recipe:
+    """Return a candidate fitted to all items, `width` directions at most; `targets` are None for one without a map."""
+    if targets is None:
+        return Recipe(content, None, None)
+    ridge = fit_map(lambda: map(content, parts()), targets, RIDGE)
+    if how == "alone":
+        return Recipe(content, ridge, None)
+    both = lambda: (_both(x, whitening.applied(ridge, x)) for x in map(content, parts()))  # noqa: E731
+    return Recipe(content, ridge, whitening.fit_pca(both, width, 0))
+
+
+def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    return np.hstack([unit_rows(content)[0], unit_rows(factors)[0] * HALF])
+
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
 IMAGES = (0.3, 0.6, 1.0, 0.1)
@@ -44,13 +98,7 @@ SECOND = 1e9
 
 
 def candidates(hand: Sequence[str], trained: Sequence[str], images: bool) -> list[Candidate]:
-    """Return all candidates, those with the fewest steps away from `linear` first.
-
-    Args:
-        hand: sets of encoders that exist before.
-        trained: sets of encoders that are trained on the catalogue.
-        images: whether weights of images make a difference.
-    """
+    """Return all candidates of encoders at hand and trained here, those with the fewest steps from `linear` first."""
     every, alone = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
     of = list(dict.fromkeys(some for some in (*every, *alone) if some))
     steps = list(
@@ -61,17 +109,7 @@ def candidates(hand: Sequence[str], trained: Sequence[str], images: bool) -> lis
 
 
 def search(node: Gathered, width: int, seconds: float, progress: Progress) -> pa.Table:
-    """Return the candidates that were tried, schema TRIED; what is tried is kept, so that a killed search goes on.
-
-    Args:
-        node: the set to be made.
-        width: directions kept at most, and factors.
-        seconds: budget.
-        progress: makes a bar.
-
-    Raises:
-        UserError: there are no valid interactions to choose by.
-    """
+    """Return the candidates that were tried, schema TRIED; a killed search goes on. UserError if valid is empty."""
     trial = Trial(node, width)
     kept = node.folder / ".tried.json"
     done: list[list[float]] = io.read_json(kept) if kept.is_file() else []
@@ -106,7 +144,8 @@ class Trial:
         texts_alone = linear.blocks(node.of, self.items, 0.0)
         self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
-        self.targets = cache(lambda draw: targets(node, width, self._hidden(draw)))
+        hidden = [np.zeros(0, np.int64), *(draw.candidates for draw in self.cold)]
+        self.targets = cache(lambda draw: targets(node, width, hidden[draw]))
 
     def affordable(self, seconds: float) -> list[Candidate]:
         """Return the candidates that a budget is enough for, one at least."""
@@ -144,10 +183,7 @@ class Trial:
         parts, blocks = self._parts(candidate)
         goal = None if candidate.map == "none" else self.targets(draw)
         content = joining.fit(lambda: [parts], blocks, self.width, candidate.power)
-        return fit(lambda: [parts], content, candidate.map, self.width, goal)(parts)
-
-    def _hidden(self, draw: int) -> np.ndarray:
-        return self.cold[draw - 1].candidates if draw else np.zeros(0, np.int64)
+        return fit_recipe(lambda: [parts], content, candidate.map, self.width, goal)(parts)
 
     def _reduced(self, block: Block) -> np.ndarray:
         """Return the principal directions of a block, float32 [I, W], to which any power can be given."""

@@ -1,12 +1,10 @@
 """The feature sets of one dataset: what they are called, what they are made of, and each as a node."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import schemas
 from pipeline import io
@@ -37,18 +35,14 @@ class FeatureSets:
     """the sets that come with the source"""
 
     @classmethod
-    def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> FeatureSets:
+    def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> Self:
         """Return the sets of a dataset, those that come with its source included; see `imported.files`."""
         asins = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
         return cls(layout, params, encoders, imported.files(raw_files(layout.sources), asins, params.encoders))
 
     @cached_property
     def names(self) -> list[str]:
-        """All sets that are written: encoded, imported, controls.
-
-        Raises:
-            UserError: two sets of one name.
-        """
+        """All sets that are written: encoded, imported, controls. UserError if two have one name."""
         names = [*self.params.encoders, *self.imports, *self.params.controls]
         if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
             raise UserError(f"encode: two feature sets are called '{twice}'; rename the imported one or list it once")
@@ -70,11 +64,7 @@ class FeatureSets:
         return [name for name in ordered(self.names, self.parts) if name in self.names]
 
     def __getitem__(self, name: str) -> Node:
-        """Return a set; somebody's network is fetched, if need be, and looked at.
-
-        Raises:
-            UserError: there is none such, it cannot be read, or it refuses its settings.
-        """
+        """Return a set, its network fetched and looked at; UserError if it cannot be read or refuses its settings."""
         return self._node(name, self.layout.features(name))
 
     def encoded(self, name: str, kept: Path | None = None) -> Encoded:
@@ -106,11 +96,7 @@ class FeatureSets:
         return given | {"layout": self.layout, "params": self.params, "sources": sources}
 
     def _part(self, name: str, part: str, kept: Path) -> Node:
-        """Return what a set is made of; what is not written keeps what is trained for it beside the set.
-
-        Raises:
-            UserError: the dataset has none such.
-        """
+        """Return what a set is made of, or UserError; what is not written keeps its weights beside the set."""
         if not defined(self.encoders, part) and part not in self.imports:
             raise UserError(
                 f"'encoders.{name}.of': {self.layout.dataset} has no feature set '{part}'; import it or name another"

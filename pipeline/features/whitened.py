@@ -1,7 +1,5 @@
 """Another feature set after the processing that makes sets comparable: centred, PCA to one width, whitened."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -72,11 +70,7 @@ class Whitened(Fitted):
         return whitening.fit_pca(self.vectors, self.own.width, self.own.power)
 
     def maker(self, items: Items) -> Maker:
-        """Do as any fitted set.
-
-        Raises:
-            UserError: `width` is given, and larger than the other set's.
-        """
+        """Do as any fitted set; UserError if `width` is given, and larger than the other set's."""
         (node,), width = self.of, self.own.width
         if "width" in self.own.model_fields_set and width > (most := node.width(items)):
             raise UserError(f"'encoders.{self.name}.width': {width} is more than the {most} of {node.name}; give less")

@@ -1,7 +1,5 @@
 """Feature sets on disk: rows in shards, each written once; an interrupted set goes on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -35,17 +33,7 @@ Done = Callable[[int], object]
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray) -> dict[str, Exception]:
-    """Write all feature sets, each after what it is made of; a part of those that are made of none.
-
-    Args:
-        run: of the stage.
-        sets: of the dataset.
-        ids: item_id and asin of all items.
-        texts: of all items.
-
-    Returns:
-        those that failed, which keep what they had made, and why; what is made of them fails too.
-    """
+    """Write all feature sets after what they are made of (of a part, those of none); return those that failed."""
     failed: dict[str, Exception] = {}
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:

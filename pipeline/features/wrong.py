@@ -1,8 +1,5 @@
 """Another feature set made of wrong content: images or texts of another item, or noise. Letters: I items, F width."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -37,11 +34,7 @@ class Wrong(Node):
     stored = True
 
     def maker(self, items: Items) -> Maker:
-        """Return what cuts a shard out of rows that are made at once.
-
-        Raises:
-            UserError: the set does not read both modalities, and one is to be wrong.
-        """
+        """Return what cuts a shard out of rows that are made at once; UserError if the set lacks the modality."""
         (node,) = self.of
         if self.own.what != "noise" and set(node.reads) != {*MODALITIES}:
             raise UserError(f"'encoders.{self.name}': {node.name} does not read image and text; leave it out")
@@ -91,17 +84,12 @@ class Wrong(Node):
         own, other = rows["item_id"], self.source(len(rows))
         if self.own.what == "image":
             other = np.argsort(other)  # the item that has this one's image, whose text is given to it
-        made = pa.concat_tables(self._again(replace(items, texts=items.texts.take(other))))
+        make, size = fresh(self.of[0]).maker(replace(items, texts=items.texts.take(other))), self.params.shard_rows
+        made = pa.concat_tables(make(at, min(at + size, len(rows))) for at in range(0, len(rows), size))
         if self.own.what == "text":
             return made
         made = made.take(self.source(len(rows)))
         return changed(changed(made, "item_id", own), "asin", rows["asin"])
-
-    def _again(self, items: Items) -> Iterator[pa.Table]:
-        """Yield the other set's rows, of what is made anew, not read; a shard at a time."""
-        make, size = fresh(self.of[0]).maker(items), self.params.shard_rows
-        for start in range(0, len(items.ids), size):
-            yield make(start, min(start + size, len(items.ids)))
 
 
 def fresh(node: Node) -> Node:

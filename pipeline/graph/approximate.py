@@ -4,8 +4,6 @@ Cells are found on a sample. Parts of the catalogue are added one at a time, a b
 disk. What it finds is ranked again by the vectors as they are. Letters: N rows, F width, K neighbours, C candidates.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,15 +19,14 @@ from faiss.contrib.ondisk import merge_ondisk
 
 from pipeline import engine
 from pipeline.errors import UserError
-from pipeline.graph.ivf import one_thread
 from pipeline.ops.rows import unit_rows
 
 PART, BLOCK = 16_384, 2048
 """rows held at a time, twice: read, and as FAISS has them; and where more copies are made"""
 SAMPLE = 4 * PART
 """rows that the cells are found on, a byte a number"""
-POINTS = 32
-"""rows a cell that k-means sees, at least"""
+POINTS, SEEN = 32, 64
+"""rows a cell that k-means sees, at least; and at most of an index in memory"""
 ITERATIONS = 10
 """of k-means"""
 CANDIDATES = 8
@@ -92,16 +89,7 @@ class Settled(NamedTuple):
 
 
 def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files, np.ndarray]:
-    """Write an index.
-
-    Args:
-        parts: float32 [b, F] in order.
-        width: F.
-        folder: empty; it takes 5 bytes a number.
-
-    Returns:
-        the files, and which rows have a direction, bool [N].
-    """
+    """Write an index of float32 [b, F] in order, 5 bytes a number; return files, and bool [N], the directed."""
     files, usable = Files(folder, width), []
     with (folder / "units.f32").open("wb") as file:
         for part in parts:
@@ -219,11 +207,7 @@ def search(files: Files, directed: np.ndarray, k: int, settled: Settled) -> Iter
 
 
 def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) -> Settled:
-    """Look into more cells until enough is found of what the exact search finds.
-
-    Raises:
-        UserError: that is `required`, and a fourth of the cells does not hold it.
-    """
+    """Look into more cells until enough of the exact neighbours is found; UserError if a fourth of them is too few."""
     usable = np.flatnonzero(directed)
     rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
     searcher, last = Searcher(files, k), _last(files.units(), directed, rows, k)
@@ -257,3 +241,27 @@ def _last(units: np.ndarray, directed: np.ndarray, rows: np.ndarray, k: int) -> 
         cosines, _ = faiss.knn(queries, part, min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
         best = np.sort(np.concatenate([best, cosines], axis=1), axis=1)[:, ::-1][:, :k]
     return best[:, -1]
+
+
+def inverted(rows: np.ndarray) -> faiss.IndexIVFFlat:
+    """Return an inverted file of float32 [N, D] by inner product, over 4 sqrt(N) cells: k-means of the directions."""
+    n, width = rows.shape
+    cells = max(1, min(round(4 * n**0.5), n // 4))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
+    index.cp.spherical = True
+    index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 0, SEEN, 1
+    with one_thread():  # sums in one order: the same centroids each time
+        index.train(rows)
+    index.add(rows)
+    return index
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let FAISS use one thread, where the order of its work would show in the result."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

@@ -1,7 +1,5 @@
 """The GPUs for FAISS: the package faiss-gpu-cu12 knows them, faiss-cpu knows none."""
 
-from __future__ import annotations
-
 import logging
 
 import faiss
@@ -22,13 +20,7 @@ def count() -> int:
 
 
 def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
-    """Return a copy of an index on the GPUs, its rows shared out among them; the index itself where that cannot be.
-
-    Args:
-        index: IndexFlat.
-        rows: that it holds, or is to hold.
-        k: neighbours that are searched.
-    """
+    """Return a copy of an IndexFlat on the GPUs, its rows shared out; the index itself where that cannot be."""
     gpus = count()
     if not gpus:
         return index

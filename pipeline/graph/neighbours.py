@@ -3,8 +3,6 @@
 Letters: I items, N rows, F width, K neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,14 +102,7 @@ def _tables(found: Iterator[approximate.Found], usable: np.ndarray) -> Iterator[
 
 
 def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, alone: np.ndarray) -> pa.Table:
-    """Return schema EDGES, by item_id, then rank.
-
-    Args:
-        items: int64 [N].
-        cosines: float32 [N, K].
-        ids: int64 [N, K], items; -1 where an index found fewer.
-        alone: int64 [M], items that keep only themselves.
-    """
+    """Return EDGES, by item_id, then rank, of items [N], cosines and ids [N, K], -1 for none, and lone items [M]."""
     rows, ranks = np.nonzero(ids >= 0)
     item = np.concatenate([items[rows], alone])
     table = {

@@ -1,7 +1,5 @@
 """Section `graph` of params.yaml."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pipeline.config.base import Positive, Section

@@ -67,12 +67,7 @@ def host_of(url: httpx.URL) -> str:
 
 
 def resolved(name: str, port: int) -> list[str]:
-    """Return the numeric addresses of a host, all of which are public.
-
-    Raises:
-        OSError: the name cannot be resolved.
-        PrivateAddress: one of them is not public.
-    """
+    """Return the numeric addresses of a host; OSError if there are none, PrivateAddress if one is not public."""
     try:
         infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except UnicodeError:

@@ -28,11 +28,7 @@ Progress = Callable[[int, int | None], None]
 
 
 def local(address: str) -> Path | None:
-    """Return the path that `address` (a path or file://) names on this machine, or None for http(s).
-
-    Raises:
-        UserError: another scheme, or no valid address.
-    """
+    """Return the path that `address` names on this machine, None for http(s); UserError for anything else."""
     try:
         parts = urlsplit(address)
     except ValueError:  # such as an open bracket
@@ -47,18 +43,11 @@ def local(address: str) -> Path | None:
 
 
 def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
-    """Fetch `address` to `target`, which appears only when it is complete and checked; return its sha256.
+    """Fetch a URL or path to `target`, which appears only when it is complete and checked; return its sha256.
 
-    Args:
-        address: http(s) or file URL, or a path.
-        target: where to; a part that an earlier call left beside it is continued if the server still has the same file.
-        expected: sha256 that it must have.
-        timeout: seconds without a byte before a try ends.
-        retries: tries after the first; waits double from half a second, with jitter, or follow Retry-After.
-        progress: called with the bytes so far and in all.
-
-    Raises:
-        UserError: it cannot be fetched, is cut off, or is a web page; one line with address and cause.
+    A part that an earlier call left beside it is continued if the server still has the same file. `timeout` is in
+    seconds without a byte; waits before `retries` double from half a second, with jitter, or follow Retry-After.
+    UserError if it cannot be fetched, is cut off, is a web page, or has another sha256 than `expected`.
     """
     part = target.with_name(f".{target.name}.part")
     source = local(address)
@@ -142,15 +131,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress)
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse a web page in place of a file, and a gzip file that is broken or cut off.
-
-    Args:
-        path: the file.
-        name: its final name, whose ending says what it should be.
-
-    Raises:
-        ValueError: with the fault.
-    """
+    """Refuse, with ValueError, a web page in place of a file, and a broken gzip file, by its final name's ending."""
     with path.open("rb") as f:
         head = f.read(512)
     if is_web_page(head):

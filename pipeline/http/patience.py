@@ -4,13 +4,11 @@ An answer has to begin in time, whatever the server says before (`100 Continue` 
 least rate. Behind a proxy the first is the proxy's to see to.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -41,11 +39,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def steady(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a body.
-
-    Raises:
-        TransientError: they come at less than LEAST bytes a second.
-    """
+    """Yield the blocks of a body; TransientError if they come at less than LEAST bytes a second."""
     source, waited, received = iter(blocks), 0.0, 0
     while True:
         started = time.monotonic()
@@ -62,6 +56,27 @@ def steady(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield block
 
 
+class _Stream:
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def start_tls(self, *args: Any, **kwargs: Any) -> Self:
+        """Return the connection, encrypted."""
+        return type(self)(self._stream.start_tls(*args, **kwargs))
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return some bytes; httpx.ReadTimeout after the deadline."""
+        if _DEADLINE.at is not None:
+            left = _DEADLINE.at - time.monotonic()
+            if left <= 0:
+                raise httpx.ReadTimeout("the answer takes too long")
+            timeout = left if timeout is None else min(timeout, left)
+        return bytes(self._stream.read(max_bytes, timeout))
+
+
 class Streams:
     """A network backend of httpcore whose connections keep to `within`."""
 
@@ -74,24 +89,3 @@ class Streams:
     def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
         """Return a connection."""
         return _Stream(self._backend.connect_tcp(*args, **kwargs))
-
-
-class _Stream:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def start_tls(self, *args: Any, **kwargs: Any) -> _Stream:
-        """Return the connection, encrypted."""
-        return _Stream(self._stream.start_tls(*args, **kwargs))
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return some bytes; httpx.ReadTimeout after the deadline."""
-        if _DEADLINE.at is not None:
-            left = _DEADLINE.at - time.monotonic()
-            if left <= 0:
-                raise httpx.ReadTimeout("the answer takes too long")
-            timeout = left if timeout is None else min(timeout, left)
-        return bytes(self._stream.read(max_bytes, timeout))

@@ -4,8 +4,6 @@ The address itself is the user's and trusted. A redirect comes from the server: 
 to another host that is inside a private network or this machine; the named host keeps its number in redirects.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterator
@@ -27,12 +25,7 @@ RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
-    """Return a client for `request`.
-
-    Args:
-        timeout: seconds without a byte.
-        connect: seconds until there is a connection; `timeout` by default.
-    """
+    """Return a client for `request`; `timeout` seconds without a byte, `connect`, by default as many, to connect."""
     limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
     transport = None if _proxied() else _Transport()  # a proxy resolves names itself
     return httpx.Client(timeout=limits, headers=HEADERS, transport=transport)
@@ -83,16 +76,9 @@ def request(
 ) -> Iterator[httpx.Response]:
     """Request an address's bytes from `start` on; yield the response, whose body is not read yet.
 
-    Args:
-        client: see `client`.
-        address: http(s).
-        label: the address in errors.
-        start: number of the first byte wanted; the server may ignore it, see `first_byte`.
-        validator: ETag or Last-Modified of the file that the bytes before `start` are of; another file is sent whole.
-
-    Raises:
-        TransientError: a retryable status, no host of the name, or a connection cut now or while the body is read.
-        UserError: the address, a redirect or the server's certificate is invalid.
+    The server may ignore `start`, see `first_byte`; of another file than `validator` (ETag or Last-Modified) says
+    it sends all. TransientError for a retryable status, no host of the name, or a connection cut now or while the
+    body is read; UserError if the address, a redirect or the server's certificate is invalid.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
@@ -155,11 +141,7 @@ def _connected_to(response: httpx.Response) -> list[str]:
 
 
 def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
-    """Return the numbers that a redirect may connect to; none for the host that the user named, see `_connected_to`.
-
-    Raises:
-        UserError: it may not be followed. TransientError: its host is not resolved.
-    """
+    """Return the numbers a redirect may connect to, none for the user's host; UserError if it may not be followed."""
     if there.scheme not in ("http", "https") or not is_valid(there):
         raise UserError(f"{label}: the server redirects to an invalid address")
     if (here.scheme, there.scheme) == ("https", "http"):
@@ -181,10 +163,9 @@ def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[
 
 
 def first_byte(response: httpx.Response, start: int) -> int:
-    """Return the number of the first byte of the response's body: `start`, or less where the server ignored it.
+    """Return the number of the body's first byte: `start`, or less where the server ignored it.
 
-    Raises:
-        TransientError: the body begins after `start`, or its range is not stated.
+    TransientError if the body begins after `start`, or its range is not stated.
     """
     if response.status_code != 206:
         return 0

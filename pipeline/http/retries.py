@@ -1,7 +1,5 @@
 """Which failures are retried, and after how long."""
 
-from __future__ import annotations
-
 import random
 import re
 import time
@@ -22,13 +20,7 @@ class TransientError(Exception):
     """A failure that a retry may cure."""
 
     def __init__(self, cause: str, wait: float | None = None, detail: str = "") -> None:
-        """Describe the failure.
-
-        Args:
-            cause: for people, and without secrets.
-            wait: seconds that the server requests before the next try.
-            detail: more on the cause; it may hold an address.
-        """
+        """Describe the failure, without secrets; `wait` seconds are requested, `detail` may hold an address."""
         super().__init__(cause)
         self.wait, self.detail = wait, detail
 

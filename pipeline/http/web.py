@@ -6,8 +6,6 @@ address, of redirects too, is resolved here, checked, and connected to by number
 between check and use. Bytes, redirects, open connections and remembered hosts are limited.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

@@ -1,7 +1,5 @@
 """Untrusted bytes -> a normalised JPEG, or the reason why there is none."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math
@@ -182,15 +180,10 @@ def _flat(image: Image.Image) -> Image.Image:
 
 
 def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
-    """Return the part `extent` of an image, its shorter side `size` pixels unless it is smaller.
+    """Return the part `extent` of uint8 [height, width, 3], its shorter side `size` pixels unless it is smaller.
 
-    Antialiased bicubic as Pillow's, by torch in a third of the time.
-
-    Args:
-        pixels: uint8 [height, width, 3].
-        extent: height and width. A side of 507 pixels at a half fills 253.5 of 254: taking 254 would shift the
-            content.
-        size: pixels.
+    Antialiased bicubic as Pillow's, by torch in a third of the time. A side of 507 pixels at a half fills 253.5 of
+    254: taking 254 would shift the content.
     """
     scale = size / min(extent)
     if scale >= 1:

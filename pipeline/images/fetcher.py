@@ -3,8 +3,6 @@
 The result depends on what the addresses answer, never on the order in which answers come.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -64,12 +62,7 @@ class Fetcher:
     """
 
     def __init__(self, params: Images, files: Files) -> None:
-        """Set up.
-
-        Args:
-            params: limits and what is allowed.
-            files: reads the images that are files of this machine; closed by its owner.
-        """
+        """Set up; `files` is closed by its owner."""
         self.params, self.files = params, files
         self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
         self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
@@ -80,7 +73,7 @@ class Fetcher:
         self._normalise = partial(normalise_all, size=params.size, quality=params.quality, max_pixels=params.max_pixels)
         self._runner = asyncio.Runner()
 
-    def __enter__(self) -> Fetcher:
+    def __enter__(self) -> Self:
         """Return the fetcher."""
         return self
 
@@ -91,12 +84,10 @@ class Fetcher:
         self._open.close()
 
     def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
-        """Return one result an item, in order.
+        """Return one result an item, in order; `done` is told how many.
 
-        Args:
-            candidates: addresses of each item, best first; the first of CANDIDATES that gives an image counts. If
-                none does, the first one's failure is the item's.
-            done: called with a number of items that are done.
+        Of addresses, best first, the first of CANDIDATES that gives an image counts; if none does, the first's
+        failure.
         """
         return self._runner.run(self._all(candidates, done))
 
@@ -198,18 +189,10 @@ def shard(
     before: Iterable[pa.Table] = (),
     keep: Keep = lambda row, urls: True,
 ) -> Iterator[pa.Table]:
-    """Fetch the images of one shard's items, block by block, so that a killed run loses one block at most.
+    """Yield a shard's images, schema IMAGES, block by block, so that a killed run loses one block at most.
 
-    Args:
-        fetcher: does the work.
-        items: item_id, asin and image_urls of the shard.
-        work: folder of finished blocks, of this shard alone; not needed once the shard is written.
-        done: called with a number of items that are done.
-        before: what an earlier run yielded for the same items.
-        keep: says which rows of `before` stay; the others are fetched again.
-
-    Yields:
-        tables of schema IMAGES, one a block.
+    Finished blocks are kept in `work`, not needed once the shard is written. Rows of `before`, what an earlier run
+    yielded, stay where `keep` says so. `done` is told numbers of items.
     """
     paths, earlier = [], iter(before)
     for start in range(0, len(items), BLOCK):
@@ -250,16 +233,11 @@ def unchanged(row: Outcome, urls: list[str]) -> bool:
 
 
 def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
-    """Count images that several items share.
+    """Count images that several items share, of url, sha256 and phash of every item, a table at a time.
 
-    Args:
-        images: url, sha256 and phash of every item, a table at a time.
-        above: items that a real image may belong to.
-
-    Returns:
-        duplicates (items whose bytes an earlier item has), near_duplicates (other items of equal phash) and shared: the
-        images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
-        are.
+    duplicates are items whose bytes an earlier item has, near_duplicates others of equal phash, and shared the
+    images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
+    are.
     """
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
     batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())

@@ -3,15 +3,15 @@
 Names come from metadata and from archives: nothing is unpacked to disk, and nothing outside is read unless allowed.
 """
 
-from __future__ import annotations
-
 import posixpath
 import tarfile
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO
 
 from pipeline.errors import UserError, one_line
 from pipeline.http.web import Fetched
@@ -33,20 +33,22 @@ BZIP2 = Fetched(
 REFUSED = "files of this machine are refused; see images.allow_file"
 
 
-class Files(Protocol):
+class Files(ABC):
     """Where image files are read."""
 
+    @abstractmethod
     def has(self, address: str) -> bool:
         """Return whether `read` gives anything but "no such file"."""
 
+    @abstractmethod
     def read(self, address: str, max_bytes: int) -> Fetched:
         """Return the bytes of a path or file address, or the reason why there are none."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Close what is open."""
 
 
-class Refused:
+class Refused(Files):
     """No files: every address ends as blocked."""
 
     def __init__(self, reason: str) -> None:
@@ -60,11 +62,8 @@ class Refused:
         """Return the reason."""
         return self._blocked
 
-    def close(self) -> None:
-        """Do nothing."""
 
-
-class Folder:
+class Folder(Files):
     """Files below a folder; links are followed, and count where they lead."""
 
     def __init__(self, root: Path, outside: bool) -> None:
@@ -92,11 +91,28 @@ class Folder:
         except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
             return Fetched(None, "unreachable", "not a readable file")
 
-    def close(self) -> None:
-        """Do nothing."""
+
+class Archive(Files):
+    """Members of an archive: name -> where it is."""
+
+    members: Mapping[str, Any]
+
+    def has(self, address: str) -> bool:
+        """Return whether there is such a member, or no member can be called so."""
+        return (name := _member(address)) is None or name in self.members
+
+    def read(self, address: str, max_bytes: int) -> Fetched:
+        """Read a member."""
+        if (name := _member(address)) is None:
+            return NOT_IN_ARCHIVE
+        return self.extract(self.members[name], max_bytes) if name in self.members else NO_FILE
+
+    @abstractmethod
+    def extract(self, member: Any, max_bytes: int) -> Fetched:
+        """Read the member that is there."""
 
 
-class Zip:
+class Zip(Archive):
     """Members of a zip archive."""
 
     def __init__(self, path: Path) -> None:
@@ -109,18 +125,10 @@ class Zip:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
             raise UserError(_unreadable(path, e)) from None
-        self._members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
+        self.members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
-    def has(self, address: str) -> bool:
-        """Return whether there is such a member, or no member can be called so."""
-        return (name := _member(address)) is None or name in self._members
-
-    def read(self, address: str, max_bytes: int) -> Fetched:
+    def extract(self, member: zipfile.ZipInfo, max_bytes: int) -> Fetched:
         """Read a member."""
-        if (name := _member(address)) is None:
-            return NOT_IN_ARCHIVE
-        if (member := self._members.get(name)) is None:
-            return NO_FILE
         try:
             if member.compress_type == zipfile.ZIP_BZIP2:
                 return BZIP2
@@ -136,7 +144,7 @@ class Zip:
         self._zip.close()
 
 
-class Tar:
+class Tar(Archive):
     """Members of a tar archive, plain or gzipped; a gzipped one gets an index, so that any member is near."""
 
     def __init__(self, path: Path) -> None:
@@ -148,22 +156,14 @@ class Tar:
         with ExitStack() as stack:
             self._file = stack.enter_context(_seekable(path))
             try:
-                self._members = _places(self._file)
+                self.members = _places(self._file)
             except (tarfile.TarError, OSError, EOFError, ValueError) as e:
                 raise UserError(_unreadable(path, e)) from None
             stack.pop_all()
 
-    def has(self, address: str) -> bool:
-        """Return whether there is such a member, or no member can be called so."""
-        return (name := _member(address)) is None or name in self._members
-
-    def read(self, address: str, max_bytes: int) -> Fetched:
-        """Read a member."""
-        if (name := _member(address)) is None:
-            return NOT_IN_ARCHIVE
-        if name not in self._members:
-            return NO_FILE
-        first, size = self._members[name]
+    def extract(self, member: tuple[int, int], max_bytes: int) -> Fetched:
+        """Read a member, given its first byte and number of bytes."""
+        first, size = member
         if size > max_bytes:
             return _too_large(max_bytes)
         try:
@@ -179,15 +179,7 @@ class Tar:
 
 
 def opened(params: Images, start: Path | None) -> Files:
-    """Return the files that the images stage may read.
-
-    Args:
-        params: allow_file and outside.
-        start: folder, or archive, that paths start from; None if there is none on this machine.
-
-    Raises:
-        UserError: `start` does not exist, or is a file but no archive.
-    """
+    """Return the files that the images stage may read, from a folder or archive; UserError if `start` is neither."""
     if not params.allow_file:
         return Refused(REFUSED)
     if start is None:

@@ -1,7 +1,5 @@
 """Section `images` of params.yaml."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 Imports no slow library, as every run of the stage asks whether it has something to do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -32,10 +30,8 @@ WEB = re.compile(r"https?://", re.IGNORECASE)
 def start(source: Source, raw: Path, folder: str | None) -> Path | None:
     """Return the folder or archive that paths of images start from; None if there is none on this machine.
 
-    Args:
-        source: of the dataset; one that is generated has its images beside its raw files.
-        raw: folder of the raw files.
-        folder: images.folder; by default the folder of the item file, or of the interactions where there are no items.
+    That is images.folder, else the folder of the item file, or of the interactions where there are no items. A
+    source that is generated has its images beside its raw files.
     """
     if not isinstance(source, Downloaded):
         return raw
@@ -71,9 +67,6 @@ def candidates(
     """Yield each item's addresses, best first: those of images.pattern, then its own.
 
     Args:
-        asins: identifier of each item.
-        image_urls: its own addresses.
-        patterns: images.pattern.
         present: whether a path exists; those of a pattern are left out if not, as few items have a file for each.
     """
     for asin, urls in zip(asins, image_urls, strict=True):
@@ -88,17 +81,7 @@ def fill(pattern: str, asin: str) -> str:
 
 
 def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch] | None = None) -> str:
-    """Return a sha256 that changes when an image file of this machine that items name does.
-
-    Args:
-        layout: of the dataset.
-        source: of the dataset.
-        params: which files may be read, and where paths start.
-        batches: asin and image_urls of the items; all of the dataset by default.
-
-    Raises:
-        UserError: the items are not made yet.
-    """
+    """Return a sha256 that changes when an image file that items name does; UserError if no items are made."""
     if not params.allow_file:
         return ""
     if not isinstance(source, Downloaded):
@@ -113,7 +96,6 @@ def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequ
     Args:
         root: see `start`; of an archive the file itself counts.
         batches: asin and image_urls, a batch in memory at a time.
-        patterns: images.pattern.
     """
     total = hashlib.sha256()
     if root is None:

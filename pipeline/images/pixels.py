@@ -1,15 +1,19 @@
-"""Images as networks read them: decoded, resized to squares, normalised."""
+"""Images as networks read them: decoded, resized to squares, normalised; of all items, on disk."""
 
-from __future__ import annotations
-
-import io
+import io as memory
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
+from numpy.lib.format import open_memmap
 from PIL import Image
 from torch import Tensor
+
+import schemas
+from pipeline import io
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; the stage `images` has checked sizes
 DRAFT = 4
@@ -19,21 +23,13 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def square(image: bytes, side: int) -> np.ndarray:
-    """Decode one stored image and stretch it to a square, bicubic: uint8 [side, side, 3].
-
-    Raises:
-        OSError: it cannot be decoded; the images stage stores none such.
-    """
+    """Decode one stored image, see `decoded`, and stretch it to a square, bicubic: uint8 [side, side, 3]."""
     return np.asarray(decoded(image, side).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def decoded(image: bytes, side: int) -> Image.Image:
-    """Decode one stored image that will be shrunk to about `side`: RGB, with its own proportions.
-
-    Raises:
-        OSError: it cannot be decoded; the images stage stores none such.
-    """
-    with Image.open(io.BytesIO(image)) as opened:
+    """Decode a stored image that is to shrink to about `side`: RGB, in its proportions; OSError if it is damaged."""
+    with Image.open(memory.BytesIO(image)) as opened:
         opened.draft(
             "RGB", (DRAFT * side, DRAFT * side)
         )  # a JPEG many times too large is decoded at a part of its size
@@ -50,3 +46,25 @@ def normalised(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Se
     x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
     x = x.permute(0, 3, 1, 2).float().div(255)
     return (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(sd).view(3, 1, 1)
+
+
+def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Decode every stored image once, into `cache`: row int64 [I], -1: none, and uint8 [n, S, S, 3], mapped."""
+    paths = io.shards(images, "images")
+    status = [pq.read_table(p, columns=["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
+    has = np.concatenate(status) == "ok"
+    row = np.where(has, np.cumsum(has) - 1, -1)
+    if not cache.is_file():
+        shape = (int(has.sum()), side, side, 3)
+        if not shape[0]:
+            return row, np.empty(shape, np.uint8)
+        with io.atomic(cache) as temporary:
+            array = open_memmap(temporary, "w+", np.uint8, shape)
+            number = 0
+            for path in paths:  # a shard number a time bounds memory
+                for image in io.read_table(path, schemas.IMAGES, ["image"])["image"]:
+                    if image.is_valid:
+                        array[number] = square(image.as_py(), side)
+                        number += 1
+            array.flush()
+    return row, np.load(cache, mmap_mode="r", allow_pickle=False)

@@ -1,7 +1,5 @@
 """The same interactions divided by another seed: filtered and numbered they stay as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +20,8 @@ def divided(
 ) -> Iterator[pa.Table]:
     """Yield the rows of another split, schema INTERACTIONS, those of users without train rows left out.
 
-    Args:
-        interactions: schema INTERACTIONS.
-        users: schema USERS.
-        items: schema ITEM_IDS.
-        division: `mmrec` or `cold-items`, with the seed.
-        scratch: folder that DuckDB may spill into; it is removed.
-        memory: limit of DuckDB's, such as 1GiB.
+    Of tables INTERACTIONS, USERS and ITEM_IDS, by `mmrec` or `cold-items`; DuckDB spills into `scratch` above
+    `memory`.
     """
     rows = interactions.append_column("pos", pa.array(range(len(interactions)), pa.int64()))
     with database(scratch, memory) as db:

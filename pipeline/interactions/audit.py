@@ -1,7 +1,5 @@
 """What is wrong with a split, if anything: repeats, leaks in time, cold users and items, a shift of popularity."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Ratings -> filtered, numbered, split interactions, as SQL that DuckDB runs out of core (method.md section 6)."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,7 +70,6 @@ def split(
     """Filter, split and number raw ratings.
 
     Args:
-        db: see `database`.
         ratings: SQL that selects user, item (strings), rating, timestamp in the file's order; rating or timestamp may
             be null throughout, where the source has none.
         user_core: users with fewer ratings are dropped, and
@@ -101,17 +98,8 @@ def imported(
 ) -> SplitTables:
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
-    Args:
-        db: see `database`.
-        ratings: SQL that selects what `split` takes, and split: train, valid, test, or 0, 1, 2.
-        min_rating: as of `split`.
-        division: one that needs content changes the split; others do not.
-
-    Returns:
-        as `split`.
-
-    Raises:
-        UserError: a row has no known split; or as `split`.
+    Do as `split` for SQL that also selects split: train, valid, test, or 0, 1, 2; else UserError. A division that
+    needs content changes the split; others do not.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")
     known = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
@@ -148,11 +136,7 @@ def _hash(division: Division | None, name: str) -> str:
 
 
 def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], division: str) -> SplitTables:
-    """Number the users and items of table `parted` in order of first appearance, then drop what is left out.
-
-    Raises:
-        UserError: there is nothing in it.
-    """
+    """Number users and items of `parted` by first appearance, and drop what is left out; UserError if it is empty."""
     if not count(db, "SELECT count(*) FROM parted"):
         raise nothing_left(rows, drops)
     for what in ("user", "item"):
@@ -179,13 +163,7 @@ def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], d
 
 
 def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables) -> Query:
-    """Return the interactions of another draw, by the numbers that users and items have in the first.
-
-    Args:
-        db: with the first draw, whose interactions have been read.
-        division: names the draw.
-        first: the tables of the first draw.
-    """
+    """Return the interactions of another draw, by the numbers of the first, whose interactions have been read."""
     draw(db, division)
     delete_untrained(db)
     _left_out(db)
@@ -207,13 +185,8 @@ ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
     """Load a file whose split is published; return its number of items, the largest itemID and one.
 
-    Args:
-        db: see `database`.
-        ratings: SQL that selects user, item, timestamp, split as integers or null, and rating.
-
-    Raises:
-        UserError: a value is no number or out of range, or numbers have so large gaps that they cannot be meant; names
-            the line.
+    The SQL selects user, item, timestamp, split as integers or null, and rating. UserError names the line of a
+    value that is no number or out of range; or numbers have so large gaps that they cannot be meant.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives the line
     bad = db.execute(
@@ -253,14 +226,9 @@ def published(
 ) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's.
 
-    Users and items that have a number but no rows stay. Users without train rows leave valid and test.
-
-    Args:
-        db: see `database`.
-        asins: identifier of each item.
-        keep_time: whether the timestamp column means something.
-        min_rating: rows with a lower rating, or none, leave; None keeps all.
-        division: one that needs content changes the split; others do not.
+    Users and items that have a number but no rows stay. Users without train rows leave valid and test, rows below
+    `min_rating` all. A division that needs content changes the split. `keep_time` says whether times mean
+    something.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"

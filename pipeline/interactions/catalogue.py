@@ -1,7 +1,5 @@
 """How many users and items interactions leave, before the pipeline is run."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -32,16 +30,7 @@ class Catalogue(NamedTuple):
 
 
 def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB") -> Catalogue:
-    """Return the largest core of CORES that leaves enough, and what it leaves.
-
-    Args:
-        reader: of the source.
-        raw: role -> file.
-        memory_limit: of DuckDB, which spills above it.
-
-    Raises:
-        UserError: the rows cannot be read, or nothing is left.
-    """
+    """Return the largest core of CORES that leaves enough, and what it leaves; UserError if nothing is left."""
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:

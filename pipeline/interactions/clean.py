@@ -1,7 +1,5 @@
 """Raw ratings -> those that count: whole, rated high enough, of users and items that have enough of them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 
@@ -13,8 +11,7 @@ from pipeline.errors import UserError
 def whole(db: duckdb.DuckDBPyConnection, min_rating: float | None) -> tuple[str, dict[str, int]]:
     """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others.
 
-    Raises:
-        UserError: there is no row, most lack a value, or there is nothing to compare with `min_rating`.
+    UserError if there is no row, most lack a value, or there is nothing to compare with `min_rating`.
     """
     # a column that is null throughout is one that the source does not have
     has = [c for c in ("rating", "timestamp") if count(db, f"SELECT count({c}) FROM raw")]

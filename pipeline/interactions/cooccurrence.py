@@ -6,8 +6,6 @@ scores the lower id comes first.
 Letters: U users, I items, N nodes (either), B nodes of a block, K kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -19,13 +17,7 @@ BLOCK = 256
 
 
 def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr_array:
-    """Return R, float32 [U, I]: 1 where a user has an item, however often.
-
-    Args:
-        user: int [n], one row an interaction.
-        item: int [n].
-        n_items: I.
-    """
+    """Return R, float32 [U, I], of user and item of n interactions: 1 where a user has an item, however often."""
     shape = (int(user.max(initial=-1)) + 1, n_items)
     matrix = sp.csr_array((np.ones(len(user), np.float32), (user, item)), shape=shape)
     matrix.data[:] = 1
@@ -35,9 +27,7 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
 def cooccurrences(sets: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.csr_array]]:
     """Yield the first node of a block, and the size of its nodes' intersections with every other node, [B, N].
 
-    Args:
-        sets: [N, n], 1 where a node's set has a member.
-        least: smaller intersections have no entry.
+    `sets` is [N, n], 1 where a node's set has a member; intersections smaller than `least` have no entry.
     """
     by_member = sp.csr_array(sets.T)
     for first in range(0, sets.shape[0], BLOCK):
@@ -48,15 +38,10 @@ def cooccurrences(sets: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.
         yield first, sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape)
 
 
-def squared_cosines(matrix: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.csr_array]]:
-    """Yield the first item of a block, and its items' squared cosines with all others, float64 [B, I].
-
-    Args:
-        matrix: R, [U, I].
-        least: users that a pair must have in common; other pairs have no entry.
-    """
+def squared_cosines(matrix: sp.csr_array) -> Iterator[tuple[int, sp.csr_array]]:
+    """Yield the first item of a block, and its items' squared cosines with all others, float64 [B, I]; of R, [U, I]."""
     users = matrix.sum(axis=0).astype(np.float64)  # of each item
-    for first, counts in cooccurrences(sp.csr_array(matrix.T), least):
+    for first, counts in cooccurrences(sp.csr_array(matrix.T)):
         squares = counts.data.astype(np.float64) ** 2
         counts.data = squares / (users[rows(counts) + first] * users[counts.indices])
         yield first, counts

@@ -1,7 +1,5 @@
 """How ratings are divided into train, valid and test, as SQL (method.md section 6)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import duckdb
@@ -58,17 +56,10 @@ class Division(NamedTuple):
 
 
 def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
-    """Give each rating of table `core` its split, in table `parted`.
+    """Give each rating of table `core` its split, in table `parted`; return what `divide_again` does, else nothing.
 
-    Args:
-        db: has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code, hash).
-        division: what to do.
-
-    Returns:
-        what `divide_again` returns; empty for the other protocols.
-
-    Raises:
-        UserError: the protocol needs times, and there are none; or see `divide_again`.
+    The database has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code,
+    hash). UserError if the protocol needs times, and there are none.
     """
     timed = count(db, "SELECT count(timestamp) FROM core") > 0
     base = division.protocol
@@ -85,18 +76,9 @@ def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
 def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -> str:
     """Change the split of table `parted` to one that needs content; `split` is null where a rating is left out.
 
-    The table as it was is kept as `undivided`, for other draws.
-
-    Args:
-        db: as for `divide`, with `parted` in place of `core`.
-        division: `cold-items`, whatever the split was, or `sparse`, which keeps it but for train.
-        base: name of the split.
-
-    Returns:
-        the division with its number, for the protocol's name.
-
-    Raises:
-        UserError: so small a share of the items is none.
+    It is `cold-items`, whatever the split was, or `sparse`, which keeps it but for train. The table as it was is
+    kept as `undivided`, for other draws. The division is returned with its number, for the protocol's name.
+    UserError if so small a share of the items is none.
     """
     db.execute("ALTER TABLE parted RENAME TO undivided")
     draw(db, division)

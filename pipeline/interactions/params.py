@@ -1,7 +1,5 @@
 """Section `interactions` of params.yaml."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -5,8 +5,6 @@ All targets of a user share one ranking, so this is much faster than a question 
 G users, I items, n pairs, C candidates, F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,12 +44,7 @@ class Profiles:
     """int64 [C], ascending: the items that are ranked, but for those of the user's own profile"""
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
-        """Return Recall@K of each user, float64 [G]; NaN for one without a target. Ties count by expectation.
-
-        Args:
-            features: float32 [I, F], finite.
-            k: K.
-        """
+        """Return Recall@K by float32 [I, F], float64 [G]; NaN without a target. Ties count by expectation."""
         unit = unit_rows(features)[0].astype(np.float64)
         slack = TIE * np.diff(self.has.indptr)
         found = np.empty(len(self.user))
@@ -70,15 +63,7 @@ class Profiles:
 
 
 def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.ndarray, k: int) -> np.ndarray:
-    """Return of each pair how probably its target is in the top K, float64 [n].
-
-    Args:
-        scores: float64 [rows, C].
-        row: int64 [n].
-        place: int64 [n], of the target among the candidates.
-        slack: float64 [rows], by which equal scores may differ.
-        k: K.
-    """
+    """Return how probably each pair's target is in the top K, float64 [n]; scores are [rows, C], slack [rows]."""
     ascending = np.sort(scores, axis=1)
     own, most = scores[row, place], scores.shape[1]
     above, reached = np.empty(len(row), np.int64), np.empty(len(row), np.int64)
@@ -106,7 +91,6 @@ def profiles(
         finds: user and item, int [m] each, of the targets; pairs that are in profiles too, and items that are no
             candidates, are left out.
         who: int64 [G], ascending.
-        n_items: I.
         candidates: int64 [C], ascending; all items by default.
     """
     candidates = np.arange(n_items) if candidates is None else candidates
@@ -132,8 +116,6 @@ def cold_draws(
     Args:
         has: user and item, int [n] each, one row an interaction; those with cold items are in no profile.
         finds: user and item, int [m] each, one row an interaction that is to be found where its item is cold.
-        n_items: I.
-        draws: D.
     """
     items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
     if len(items) // parts < FEWEST:
@@ -155,7 +137,6 @@ def cold_recalls(
     Args:
         draws: D of them, of the same users.
         features: float32 [I, F]; or what makes them without the interactions of some items, int64 [C].
-        k: K.
     """
     sets = (features(draw.candidates) if callable(features) else features for draw in draws)
     recalls = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)

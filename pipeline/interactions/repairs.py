@@ -1,7 +1,5 @@
 """Interactions that DuckDB's fast reader refuses are read again row by row; what cannot be read is a reject."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -41,12 +39,8 @@ def split(
 ) -> Divided:
     """Return the tables of interactions, whose rows may have had to be read one by one.
 
-    Args:
-        db: see `build.database`.
-        reader: of the source.
-        raw: role -> file.
-        folder: for what is written on the way.
-        divide: makes the tables from the reader's SQL, which it runs first, and whether that has a split of its own.
+    `divide` makes them from the reader's SQL, which it runs first, and whether that has a split of its own;
+    `folder` is for what is written on the way.
     """
 
     def read(files: Mapping[str, Path]) -> tuple[SplitTables, bool]:

@@ -1,7 +1,5 @@
 """Train, valid and test as arrays. Letters: U users, I items, N pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,18 +56,11 @@ class Split:
 
 
 def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
-    """Return the split of a table of interactions.
+    """Return the split of a table INTERACTIONS, whose ids are below U and I, gaps allowed; else UserError.
 
-    A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions leave
-    (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates.
-
-    Args:
-        interactions: schema INTERACTIONS, any order.
-        n_users: U; user_id is 0 .. U-1, gaps allowed.
-        n_items: I; item_id is 0 .. I-1, gaps allowed.
-
-    Raises:
-        UserError: an id is out of range, or there is no train interaction.
+    A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions
+    leave (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates. UserError
+    also if there is no train interaction.
     """
     users = _ids(interactions, "user_id", n_users)
     items = _ids(interactions, "item_id", n_items)

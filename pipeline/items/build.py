@@ -5,8 +5,6 @@ fewer fields. Several lines of one item
 are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +15,9 @@ import pyarrow.compute as pc
 
 import schemas
 from pipeline.config.parameters import Source
-from pipeline.errors import UserError
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
+from pipeline.sources.lines import refuse_many, rejects
 from pipeline.sources.product import Product, is_web
-from pipeline.sources.registry import reader
 from schemas.items import TEXT_FIELDS
 
 
@@ -46,7 +43,6 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     """Turn a metadata file into tables.
 
     Args:
-        lines: of the file.
         source: says which reader the lines need.
         asins: identifier of items 0 .. I-1.
         file: the file's name, for rejects.
@@ -60,38 +56,35 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     Raises:
         UserError: more lines are unreadable than allowed; names the three commonest reasons.
     """
-    source_reader = reader(source)
+    source_reader = source.reader()
     wanted = source_reader.wanted(asins)
     relevant = Lines(lines, source_reader, wanted)
     drops: Counter[str] = Counter()
     merged: dict[int, Product] = {}
-    rejects: list[Reject] = []
+    rejected: list[Reject] = []
     for outcome in products(relevant, source, wanted, workers):
         if isinstance(outcome, Reject):
-            rejects.append(outcome)
+            rejected.append(outcome)
         elif isinstance(outcome, Parsed):
             item = wanted[outcome.name]
             drops["merged_duplicate"] += item in merged
             merged[item] = merge(merged[item], outcome.product) if item in merged else outcome.product
         else:
             drops[outcome.reason] += 1
-    drops.update(other_item=relevant.other, unreadable_line=len(rejects))
-    _refuse_many(rejects, relevant.total, file, max_reject_share)
+    drops.update(other_item=relevant.other, unreadable_line=len(rejected))
+    unread = [(one.line.number, one.reason, one.line.raw) for one in rejected]
+    found = [row[:2] for row in unread]
+    refuse_many(file, "lines", found, relevant.total, max_reject_share, "items.max_reject_share")
     table = _items(merged, asins, fields)
     for status in ("empty", "no_metadata"):
         drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
-    return Items(table, _rejects(rejects, file), relevant.total, dict(drops))
+    return Items(table, rejects(file, unread), relevant.total, dict(drops))
 
 
 def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
     """Return the titles and texts that may be placeholders: those of more than a share of the items, and of several.
 
-    Args:
-        items: table ITEMS.
-        above: share of all items, 0 .. 1.
-
-    Returns:
-        an object each with column (title or text), value and items (how many have it), most frequent first.
+    An object each has column (title or text), value and items (how many have it), most frequent first.
     """
     rows: list[dict[str, object]] = []
     for column in ("title", "text"):
@@ -106,12 +99,7 @@ def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
 def used(items: pa.Table, fields: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Return which share of the characters of text that items came with encoders get to read; and what is left out.
 
-    Args:
-        items: table ITEMS.
-        fields: that make the text.
-
-    Returns:
-        the share, 1 where there is no text; and column -> share, of columns with words that are left out, most first.
+    The share is 1 where there is no text; of columns with words that are left out each has its own, most first.
     """
     lengths: Counter[str] = Counter()
     for name in TEXT_FIELDS:
@@ -151,17 +139,6 @@ def merge(first: Product, other: Product) -> Product:
     )
 
 
-def _refuse_many(rejects: list[Reject], total: int, file: str, share: float) -> None:
-    if len(rejects) <= share * total:
-        return
-    reasons = ", ".join(f"{reason} ({n}x)" for reason, n in Counter(r.reason for r in rejects).most_common(3))
-    first = rejects[0].line.number
-    raise UserError(
-        f"{file}: {len(rejects):,} of {total:,} lines cannot be read, more than items.max_reject_share = {share:g} "
-        f"allows: {reasons}; the first is line {first}"
-    )
-
-
 def _items(products: Mapping[int, Product], asins: list[str], fields: Sequence[str]) -> pa.Table:
     nothing = Product("", "", [], "", [], {})
     rows = [products.get(i, nothing) for i in range(len(asins))]
@@ -186,14 +163,3 @@ def _items(products: Mapping[int, Product], asins: list[str], fields: Sequence[s
 
 def _object(fields: Mapping[str, str]) -> str:
     return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()}).decode()
-
-
-def _rejects(rejects: list[Reject], file: str) -> pa.Table:
-    return pa.table(
-        {
-            "file": pa.array([file] * len(rejects), pa.string()),
-            "line": pa.array([r.line.number for r in rejects], pa.int64()),
-            "reason": pa.array([r.reason for r in rejects], pa.string()),
-            "raw": pa.array([r.line.raw for r in rejects], pa.binary()),
-        }
-    )

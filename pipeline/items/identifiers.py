@@ -6,8 +6,6 @@ without identifiers takes its order from a mapping file, such as MMRec's i_id_ma
 I items, N rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,15 +28,9 @@ def present(table: pa.Table) -> bool:
 
 
 def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.ndarray]:
-    """Return the column that identifies the items, and the row of each item, int64 [I].
+    """Return the column that identifies the items, and the row of each item, int64 [I], of N rows in any order.
 
-    Args:
-        path: of the file, for errors.
-        table: N rows, one of each item, in any order.
-        asins: identifier of item 0 .. I-1.
-
-    Raises:
-        UserError: no column fits the items, or two of them fit in different orders.
+    UserError if no column fits the items, or two of them fit in different orders.
     """
     columns = _columns(table)
     if not columns:
@@ -61,12 +53,8 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
 def order(path: Path, asins: Sequence[str]) -> list[str]:
     """Return the identifier of each row of somebody's feature file, N texts, from a mapping file.
 
-    Args:
-        path: CSV or tab separated text with a header: a column of identifiers, and one of rows 0 .. N-1.
-        asins: identifier of item 0 .. I-1; at least one must occur.
-
-    Raises:
-        UserError: unreadable, or not exactly one pair of columns fits.
+    It is CSV or tab separated text with a header: a column of identifiers, of which one must occur, and one of rows
+    0 .. N-1. UserError unless exactly one pair of columns fits.
     """
     columns = _columns(_text_table(path))
     rows = {name: numbers for name, column in columns.items() if (numbers := _permutation(column)) is not None}

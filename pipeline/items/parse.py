@@ -3,8 +3,6 @@
 Lines of other items are not even parsed, where their identifier can be seen without.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re
@@ -19,7 +17,6 @@ from pipeline.config.parameters import Source
 from pipeline.sources.base import Reader
 from pipeline.sources.lines import LONGEST_LINE
 from pipeline.sources.product import Product, is_path
-from pipeline.sources.registry import reader
 
 BATCH = 2048  # lines a job of a process
 MOST_ADDRESSES = 1000  # of the images of one item
@@ -109,7 +106,7 @@ class Parser:
     """Reads batches of lines, here or in another process."""
 
     def __init__(self, source: Source, wanted: Container[str]) -> None:
-        self._reader, self._wanted = reader(source), wanted
+        self._reader, self._wanted = source.reader(), wanted
 
     def __call__(self, batch: list[Line]) -> list[Outcome]:
         """Read each line."""
@@ -117,14 +114,7 @@ class Parser:
 
 
 def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Outcome]:
-    """Yield the outcome of each line, in the lines' order.
-
-    Args:
-        lines: in the file's order.
-        source: says which reader the lines need.
-        wanted: what the source calls the items that are wanted.
-        workers: processes; None: as many as there are cores if the wanted items are many.
-    """
+    """Yield the outcome of each line, in order, by `workers` processes; None: all cores, if many items are wanted."""
     if workers is None:
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
     rest = iter(lines)
@@ -169,11 +159,7 @@ def _reject(line: Line, reason: str) -> Reject:
 
 
 def cleaned(product: Product) -> Product:
-    """Return a product with clean text and addresses; other fields stay as the source has them.
-
-    Raises:
-        ValueError: it has more than LONGEST_TEXT characters of text.
-    """
+    """Return a product with clean text and addresses; ValueError for more than LONGEST_TEXT characters of text."""
     if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(

@@ -3,8 +3,6 @@
 Letters: U users, I items.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
@@ -19,7 +17,6 @@ def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symme
 
     Args:
         edges: schema EDGES.
-        n_items: I.
         self_neighbour: whether W keeps its diagonal.
         symmetric: whether an edge counts both ways; W, and so S, is not symmetric otherwise.
     """

@@ -3,9 +3,7 @@
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnf
@@ -14,8 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Name, Rate, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, has_train, l2, pick
-from pipeline.models.infonce import Distinct, distinct, info_nce
+from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, has_train, l2, pick, walk
+from pipeline.models.infonce import Distinct, cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import FEATURES, Accumulating, Regularised
 from pipeline.ops.dense import gemm, product
@@ -86,7 +84,7 @@ class AlignRec(Walking):
     """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
 
     Params = AlignRecParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: AlignRecParams) -> None:
         super().__init__(inputs, params)
@@ -135,8 +133,7 @@ class AlignRec(Walking):
         item = product(self.content, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.ids * torch.sigmoid(item)
-        for _ in range(self.params.item_layers):
-            item = self.item_item.dot(item)
+        item = walk(self.item_item, item, self.params.item_layers)
         return self.user_item.dot(item), item
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -178,7 +175,7 @@ class AlignRec(Walking):
         """Return cca and reg, weighted, of both branches' distinct users and items, [N, D] each."""
         params = self.params
         align = [
-            cca(c, i, side.counts, params.temperature, self.bf16)
+            cosine_nce(c, i, side.counts, params.temperature, self.bf16)
             for c, i, side in zip(content, ids, (users, items), strict=True)
         ]
         compared = nnf.normalize(content[1]) if params.reg_cosine else content[1]
@@ -186,19 +183,6 @@ class AlignRec(Walking):
             "cca": params.cca * (align[0] + align[1]),
             "reg": params.reg * reg(compared, pick(self.target, items.rows), items.counts, self.bf16),
         }
-
-
-def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
-    """Content-ID alignment: -mean log softmax_j(cos(content_i, id_j) / temperature)[i], the batch its own negatives.
-
-    Args:
-        content: [N, D], the distinct rows of the batch.
-        ids: [N, D], row i the partner of content's row i.
-        counts: [N], how often the batch has row i.
-        temperature: of the softmax.
-        bf16: as in info_nce.
-    """
-    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature, bf16)
 
 
 def uia(user: Tensor, item: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
 """The interface of a recommender: user and item vectors, and a loss.
 
-Letters: U users, I items, F width of features, B batch, D width of embeddings.
+Letters: U users, I items, F width of features, F_m width of modality m, M modalities, B batch, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -149,3 +148,46 @@ def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 def l2(*rows: Tensor, batch_size: int) -> Tensor:
     """1/2 sum |row|^2 / batch_size, the constant one: a short last batch weighs no more than others."""
     return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (2 * batch_size)
+
+
+def normal(rows: int, width: int) -> nn.Parameter:
+    """Return a table [rows, width] drawn as Xavier normal, from torch's global generator."""
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, width)))
+
+
+def normal_pair(n_users: int, n_items: int, width: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return tables [U, width] and [I, width] drawn as one: its number of rows decides the spread."""
+    user, item = normal(n_users + n_items, width).detach().split([n_users, n_items])
+    return nn.Parameter(user.clone()), nn.Parameter(item.clone())
+
+
+def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean square of [B, D] rows of users, plus that of both items of each user."""
+    return user.square().mean() + (positive.square().mean() + negative.square().mean()) / 2
+
+
+def norms(*tables: Tensor, divisor: int) -> Tensor:
+    """Return sum_t |t| / divisor, |t| the Frobenius norm of a table, not squared: a table's rows share one length."""
+    return torch.stack([torch.linalg.vector_norm(table) for table in tables]).sum() / divisor
+
+
+def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """-mean log(1e-10 + sigmoid(h_u . h_i+ - h_u . h_i-)) over [B, D] rows: a pair costs at most 23."""
+    return -(1e-10 + torch.sigmoid((user * (positive - negative)).sum(1))).log().mean()
+
+
+def learned(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | nn.ParameterList:
+    """Return features M x [I, F_m], as parameters that start so where they learn, as in the references."""
+    return nn.ParameterList([x.clone() for x in modalities]) if learn else list(modalities)
+
+
+def drop(x: Tensor, rate: float) -> Tensor:
+    """Return a tensor with a share of its entries set to 0 and the others raised."""
+    return nnf.dropout(x, rate)
+
+
+def walk(graph: Sparse, x: Tensor, steps: int) -> Tensor:
+    """Return x [N, D] after some products with a graph [N, N]."""
+    for _ in range(steps):
+        x = graph.dot(x)
+    return x

@@ -9,8 +9,6 @@ similar content get similar IDs. docs/accuracy.md has them beside random feature
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch
@@ -18,10 +16,9 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
-from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Regularised, Train
-from pipeline.models.variants import learned, norms
 
 
 class BM3Params(Regularised):
@@ -43,15 +40,13 @@ class BM3(Recommender):
     """score(u, i) = h~_u . h~_i, h~ the predictor's output."""
 
     Params: ClassVar[type[Train]] = BM3Params
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: BM3Params) -> None:
         super().__init__(inputs, params)
         self.params, self.graph, self.is_reference = params, inputs.user_item, params.variant == "reference"
         self.weight = params.content if params.content is not None else 2.0 if self.is_reference else 1.0
-        self.modalities: list[Tensor] | nn.ParameterList = (
-            learned(inputs.modalities) if self.is_reference else inputs.modalities
-        )
+        self.modalities = learned(inputs.modalities, self.is_reference)
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
@@ -85,11 +80,15 @@ class BM3(Recommender):
         else:
             align = [c(x, target_item) for x in online]
         mask = [c(x, h) for x, h in zip(online, target, strict=True)]
+        if self.is_reference:
+            penalty = norms(h_user, h_item, divisor=len(self.item))
+        else:
+            penalty = l2(user, item, batch_size=self.params.batch_size)
         return {
             "rec": c(online_user, target_item) + c(online_item, target_user),
             "align": self.weight * torch.stack(align).sum(),
             "mask": self.weight * torch.stack(mask).sum(),
-            "l2": self.params.l2 * self._penalty((h_user, h_item), (user, item)),
+            "l2": self.params.l2 * penalty,
         }
 
     def _view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
@@ -98,11 +97,6 @@ class BM3(Recommender):
             return h
         drop = self.params.drop
         return h * (pick(dropout(h, n, drop), rows) if self.is_reference else dropout(h, len(h), drop))
-
-    def _penalty(self, tables: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]) -> Tensor:
-        if self.is_reference:
-            return norms(*tables, divisor=len(self.item))
-        return l2(*rows, batch_size=self.params.batch_size)
 
 
 class ImprovedBM3Params(BM3Params):

@@ -6,13 +6,10 @@ Xavier normal.
 Letters: U users, I items, B batch, D width.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, guarded_bpr, normal, norms
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms, pick
+from pipeline.models.params import Regularised, Varied
 
 
 class BPRParams(Varied, Regularised):

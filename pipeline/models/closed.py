@@ -5,8 +5,6 @@ The I x I matrix is the model. It is the only one held: it is filled, inverted a
 Letters: U users, I items, F width of features.
 """
 
-from __future__ import annotations
-
 import sys
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -104,15 +102,7 @@ def add_to_diagonal(matrix: np.ndarray, value: float | np.ndarray) -> None:
 
 
 def invert(matrix: np.ndarray, name: str) -> np.ndarray:
-    """Return the inverse of a symmetric positive definite matrix, in its place, by Cholesky.
-
-    Args:
-        matrix: float32 [I, I], C-contiguous.
-        name: of the model, for the error.
-
-    Raises:
-        UserError: it is not positive definite in float32.
-    """
+    """Return the inverse of a symmetric float32 [I, I], in its place, by Cholesky; UserError if not positive."""
     from scipy.linalg import lapack
 
     with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order

@@ -3,8 +3,6 @@
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 
@@ -14,11 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate, Share, Weight
 from pipeline.models import freedom
-from pipeline.models.base import Batch, Inputs, Recommender, pick
-from pipeline.models.dualgnn import UserGraph, drawn_weights
+from pipeline.models.base import Batch, Inputs, Recommender, normal, pick, walk
+from pipeline.models.dualgnn import Tower, UserGraph, drawn_weights, taste_squares
 from pipeline.models.params import Decay, Grid, Regularised
-from pipeline.models.tower import Tower, taste_squares
-from pipeline.models.variants import normal
 
 
 class COHESIONParams(Regularised):
@@ -53,7 +49,7 @@ class COHESION(Recommender):
     """
 
     Params = COHESIONParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: COHESIONParams) -> None:
         super().__init__(inputs, params)
@@ -75,14 +71,12 @@ class COHESION(Recommender):
         views = [self._walk(self.id_tower, self.ids.detach(), self.ids.detach())]
         views += [self._walk(tower, self.ids, f) for tower, f in zip(self.towers, self.modalities, strict=True)]  # type: ignore[arg-type]
         user, item = (torch.cat([view[side] for view in views], 1) for side in (0, 1))
-        h = item
-        for _ in range(self.params.item_layers):
-            h = self.item_item.dot(h)
-        return user + self.users.heard(user, self.training), item + h
+        heard = self.users.heard(user, self.training)
+        return user + heard, item + walk(self.item_item, item, self.params.item_layers)
 
     def _walk(self, tower: Tower, ids: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of layers, each row weighed by its cosine with its row in layer 0, [U, D] and [I, D]."""
-        item = blended(ids, tower.encode(features))
+        item = ((ids.square() + tower.encode(features).square()) / 2 + 1e-8).sqrt()  # the early fusion
         first = user, item = nnf.normalize(tower.taste), nnf.normalize(item)
         users, items = first
         for _ in range(self.params.layers):
@@ -102,8 +96,3 @@ class COHESION(Recommender):
             "bpr": -nnf.logsigmoid((weights * ranked).sum(1)).mean() / math.log(2),
             "l2": self.params.l2 * torch.stack([tastes, self.attention.square().mean()]).sum(),
         }
-
-
-def blended(ids: Tensor, content: Tensor) -> Tensor:
-    """Return sqrt((x^2 + y^2) / 2 + 1e-8) by entry: the early fusion of [I, D] and [I, D]."""
-    return ((ids.square() + content.square()) / 2 + 1e-8).sqrt()

@@ -4,8 +4,6 @@ Letters: U users, I items, F_m width of modality m, M modalities, G = M + 1 item
 R items at a time, L pseudo labels.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.config.base import Count, Positive, Rate, Weight
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, embedding, pick
+from pipeline.models.base import Batch, Inputs, Recommender, embedding, pick, walk
 from pipeline.models.infonce import distinct, merges
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Decay, Grid, Train
@@ -68,7 +66,7 @@ class DAMRS(Recommender):
     """score(u, i) = x_u . (x_i + mean_g h_gi), x from LightGCN, h_g the item's ID after item graph g."""
 
     Params = DAMRSParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: DAMRSParams) -> None:
         super().__init__(inputs, params)
@@ -85,13 +83,7 @@ class DAMRS(Recommender):
     def views(self) -> Views:
         """Return the walk over the user-item graph, and the IDs after each item graph."""
         user, item = propagate(self.graph, self.user, self.item, self.params.layers)
-        content = []
-        for graph in self.graphs:
-            h: Tensor = self.item
-            for _ in range(self.params.item_layers):
-                h = graph.dot(h)
-            content.append(h)
-        return Views(user, item, content)
+        return Views(user, item, [walk(graph, self.item, self.params.item_layers) for graph in self.graphs])
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]."""
@@ -120,10 +112,6 @@ def agreed(modalities: list[np.ndarray], k: int) -> list[sp.csr_array]:
 
     A pair survives whose cosine is at least the mean of all I^2 in every modality. Each item keeps its K nearest
     survivors, itself first. Entries are 1 / sqrt(r_i r_j), r the row sums.
-
-    Args:
-        modalities: features, M x float32 [I, F_m].
-        k: K.
     """
     units = [unit_rows(f)[0] for f in modalities]
     means = [float(np.square(unit.sum(0, dtype=np.float64)).sum()) / len(unit) ** 2 for unit in units]
@@ -150,7 +138,6 @@ def sessions(seen: sp.csr_array, least: int, k: int) -> sp.csr_array:
     Args:
         seen: R, float32 [U, I].
         least: users that two items must share.
-        k: K.
     """
     blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(sp.csr_array(seen.T), least)]
     near = sp.csr_array(sp.vstack(blocks, format="csr"))
@@ -168,15 +155,10 @@ def indicated(rows: np.ndarray, columns: np.ndarray, n_items: int) -> sp.csr_arr
 
 @torch.no_grad()
 def trust(user: Tensor, content: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return how much a pair counts as it is, and how much as its opposite, [B] each.
+    """Return how much a pair counts as it is, and how much as its opposite, [B] each, by x_u [B, D] and G x [I, D].
 
-    P_g = sigmoid(u . unit(h_g)) of the positive. As it is: mean_g P exp(-var_g P)^2. As its opposite, where the mean is
-    below that of all negatives, n: clamp(max_g P - n, 0, 1).
-
-    Args:
-        user: x_u of the batch, [B, D].
-        content: G x [I, D].
-        batch: positives and negatives.
+    P_g = sigmoid(u . unit(h_g)) of the positive. As it is: mean_g P exp(-var_g P)^2. As its opposite, where the
+    mean is below that of all negatives, n: clamp(max_g P - n, 0, 1).
     """
     positive, negative = (
         torch.stack([(user * nnf.normalize(pick(h, rows))).sum(1).sigmoid() for h in content])  # [G, B]
@@ -196,15 +178,7 @@ def once(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def neighbours(content: list[Tensor], items: Tensor, weights: Tensor, labels: int, temperature: float) -> Tensor:
-    """Return the neighbour term: the mean over items and graphs of what `labelled` says.
-
-    Args:
-        content: h_g, G x [I, D].
-        items: int64 [N].
-        weights: of the items, [N].
-        labels: L.
-        temperature: t.
-    """
+    """Return the neighbour term, over weighed items [N] and graphs h_g, G x [I, D], of `labelled`."""
     units = [nnf.normalize(h) for h in content]
     total = weights.new_zeros(())
     for at in range(0, len(items), BLOCK):  # a block's cosines are computed again for its gradient, not kept
@@ -223,7 +197,6 @@ def labelled(items: Tensor, labels: int, temperature: float, *units: Tensor) -> 
     Args:
         items: int64 [R].
         labels: L, at most I / 2.
-        temperature: t.
         units: directions of h_g, G x [I, D].
     """
     cosines = [pick(unit, items) @ unit.T for unit in units]  # G x [R, I]
@@ -243,12 +216,7 @@ def labelled(items: Tensor, labels: int, temperature: float, *units: Tensor) -> 
 def symmetric_kl(user: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return KL(p|q) + KL(q|p) of every pair, [N, N'], p and q of one outcome: sigmoid(u . i) for each of two i.
 
-    With logits a and b it is (p - q) (a - b).
-
-    Args:
-        user: [N, D].
-        first: [N', D].
-        second: [N', D].
+    With logits a and b it is (p - q) (a - b). Users are [N, D], items [N', D] each.
     """
     a, b = user @ first.T, user @ second.T
     return (a.sigmoid() - b.sigmoid()) * (a - b)

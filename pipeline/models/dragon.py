@@ -3,8 +3,6 @@
 Letters: U users, I items, M modalities, K neighbours, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch
@@ -12,10 +10,9 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate, Share
 from pipeline.models import freedom
-from pipeline.models.base import Batch, Inputs, Recommender, pick
-from pipeline.models.dualgnn import UserGraph, drawn_weights
+from pipeline.models.base import Batch, Inputs, Recommender, pick, walk
+from pipeline.models.dualgnn import Tower, UserGraph, base_2_bpr, drawn_weights, joined, taste_squares
 from pipeline.models.params import Decay, Grid, Regularised
-from pipeline.models.tower import Tower, base_2_bpr, joined, taste_squares
 
 
 class DRAGONParams(Regularised):
@@ -42,7 +39,7 @@ class DRAGON(Recommender):
     """
 
     Params = DRAGONParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: DRAGONParams) -> None:
         super().__init__(inputs, params)
@@ -62,10 +59,8 @@ class DRAGON(Recommender):
         layers = self.params.layers
         views = [tower(self.graph, f, layers) for tower, f in zip(self.towers, self.modalities, strict=True)]
         user, item = joined(views, self.attention)
-        h = item
-        for _ in range(self.params.item_layers):
-            h = self.item_item.dot(h)
-        return user + self.users.heard(user, self.training), item + h
+        heard = self.users.heard(user, self.training)
+        return user + heard, item + walk(self.item_item, item, self.params.item_layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and l2 of the tastes and of the weights."""

@@ -8,10 +8,8 @@ map, weights that stay a softmax, none of the rest; l2 halves squares of final r
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
-from __future__ import annotations
-
 import math
-from typing import ClassVar
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,10 +20,9 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Positive, Rate
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, normal, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, normal
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.sparse import Sparse
 from pipeline.seeds import seed_for
 
@@ -43,15 +40,12 @@ class DualGNNParams(Varied, Regularised):
 class DualGNN(Recommender):
     """score(u, i) = u* . i*, i* the sum over modalities, u* a weighted sum propagated over the user graph.
 
-    Variant reference: two maps a modality, unit layer 0, weights of any sign, a base-2 logarithm in bpr, the sum of all
-    modalities in place of the users' last, and users with fewer than K neighbours have some of them repeated. Variant
-    paper: one map, weights that are a softmax, and none of the rest.
     The published code ranks by vectors from before the last step of Adam and by that epoch's repeats; here vectors are
     the current ones, and the repeats are drawn once.
     """
 
     Params = DualGNNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)
@@ -102,11 +96,10 @@ class DualGNN(Recommender):
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
-        taste = torch.stack([pick(table, batch.users).square().mean() for table in self.taste]).sum()
         weights = self.attention.square().mean() + self.item_attention.square().mean()
         return {
-            "bpr": bpr(*rows) / math.log(2),
-            "l2_taste": self.l2 * taste,
+            "bpr": base_2_bpr(*rows),
+            "l2_taste": self.l2 * taste_squares(self.taste, batch),
             "l2_weights": self.l2 * weights,
         }
 
@@ -118,13 +111,7 @@ class UserGraph:
     """
 
     def __init__(self, inputs: Inputs, k: int, repeats: bool = True) -> None:
-        """Count the common items.
-
-        Args:
-            inputs: train and the device.
-            k: K.
-            repeats: whether a user with fewer than K neighbours has some again.
-        """
+        """Count the common items; with `repeats` a user with fewer than K neighbours has some again."""
         self.k, self.repeats, self.device = k, repeats, inputs.device
         self.common = common_items(adjacency.seen(inputs.split), k)  # [U, U]
         self.fixed = self.sampled = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
@@ -156,36 +143,21 @@ def drawn_weights(rows: int, columns: int) -> nn.Parameter:
 
 
 def weighted_sum(users: list[Tensor], weights: Tensor) -> Tensor:
-    """u_mul = sum_m alpha_um u_m (the paper's attentively sum construction).
-
-    Args:
-        users: u_m, M x [U, D].
-        weights: alpha, [U, M].
-    """
+    """u_mul = sum_m alpha_um u_m, M x [U, D] by weights [U, M] (the paper's attentively sum construction)."""
     return torch.stack([weights[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
 
 def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return the numbers of common items with each user's K nearest users, float32 [U, U].
+    """Return the numbers of common items with each user's K nearest users, float32 [U, U], of R, float32 [U, I].
 
     Equal numbers are kept by ascending user. Blocked, so that no U x U matrix is held.
-
-    Args:
-        seen: R, float32 [U, I].
-        k: K.
     """
     blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(seen)]
     return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
 def repeated(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
-    """Return K entries in each row that has any: its own, then some of them again, each as likely.
-
-    Args:
-        common: at most K entries a row, [U, U].
-        k: K.
-        draws: where the repeats come from; none: torch's global generator.
-    """
+    """Return K entries in each row of [U, U] that has any: its own, then some of them again, each as likely."""
     own = np.diff(common.indptr)
     row = np.flatnonzero(own)
     own, slot = own[row, None], np.arange(k)  # [U', 1], [K]
@@ -204,3 +176,39 @@ def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
     weights = np.exp(matrix.data - largest[row])
     weights /= np.bincount(row, weights, matrix.shape[0])[row]
     return sp.csr_array((weights.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+class Tower(nn.Module):
+    """One modality's tower of DRAGON, MENTOR and COHESION: users' tastes [U, D], two maps of an item's features."""
+
+    def __init__(self, n_users: int, width: int, dim: int) -> None:
+        super().__init__()
+        self.taste = normal(n_users, dim)
+        self.encode = encoder(width, dim)
+
+    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layer 0, rows of length 1: [U, D] and [I, D]."""
+        return nnf.normalize(self.taste), nnf.normalize(self.encode(features))
+
+    def forward(self, graph: Sparse, features: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """Return the sum of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
+        user, item = propagate(graph, *self.start(features), layers)
+        return user * (layers + 1), item * (layers + 1)
+
+
+def joined(views: list[tuple[Tensor, Tensor]], weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return M views side by side, [U, M D] and [I, M D]; several are weighed on the users' side, by [U, M]."""
+    users = [user for user, _ in views]
+    if len(views) > 1:
+        users = [weights[:, m : m + 1] * user for m, user in enumerate(users)]
+    return torch.cat(users, 1), torch.cat([item for _, item in views], 1)
+
+
+def base_2_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """-mean log_2 sigmoid(h_u . h_i+ - h_u . h_i-), as DualGNN's kin have it."""
+    return bpr(user, positive, negative) / math.log(2)
+
+
+def taste_squares(tastes: Iterable[Tensor], batch: Batch) -> Tensor:
+    """Return the sum of each table's mean square over the batch's users."""
+    return torch.stack([pick(table, batch.users).square().mean() for table in tastes]).sum()

@@ -5,10 +5,6 @@ In the reference the features learn, and the number of kept pairs is rounded dow
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
@@ -17,9 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, learned, pick, walk
 from pipeline.models.lightgcn import propagate
-from pipeline.models.variants import Varied, learned
+from pipeline.models.params import Varied
 from pipeline.ops.sparse import Sparse
 
 
@@ -43,14 +39,12 @@ class FREEDOM(Recommender):
     """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h the item's ID after the frozen item graph."""
 
     Params = FREEDOMParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
         self.params, self.device = params, inputs.device
-        self.modalities: list[Tensor] | nn.ParameterList = (
-            inputs.modalities if params.variant == "paper" else learned(inputs.modalities)
-        )
+        self.modalities = learned(inputs.modalities, params.variant == "reference")
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
         self.item_item = mixed(inputs, params.first)  # S [I, I]
@@ -68,11 +62,8 @@ class FREEDOM(Recommender):
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]; outside training on the whole user-item graph."""
         user_item = self.thinned if self.training else self.whole
-        h: Tensor = self.item
-        for _ in range(self.params.item_layers):
-            h = self.item_item.dot(h)
         user, item = propagate(user_item, self.user, self.item, self.params.layers)
-        return user, item + h
+        return user, item + walk(self.item_item, self.item, self.params.item_layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr of the vectors and, weighted, of each modality's projection against the users."""
@@ -89,24 +80,18 @@ class FREEDOM(Recommender):
 
 
 def mixed(inputs: Inputs, first: float) -> Sparse:
-    """Return S = sum_m alpha_m S_m, [I, I], the frozen item graphs of all modalities, see `mixture`."""
-    shares = mixture(len(inputs.modalities), first)
+    """Return S = sum_m alpha_m S_m, [I, I], the frozen item graphs of all modalities.
+
+    alpha_1 is `first`, or 1 if it is the only one; the others are equal, and the sum of all is 1.
+    """
+    n = len(inputs.modalities)
+    shares = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
     graphs = [share * frozen(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)]
     return Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
 
 
-def mixture(n: int, first: float) -> list[float]:
-    """Return the graphs' weights alpha_m: `first`, the others equal, their sum 1; a single graph has all of it."""
-    return [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
-
-
 def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
-    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items, D its row sums.
-
-    Args:
-        edges: schema EDGES; the cosines are not used.
-        n_items: I.
-    """
+    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items by EDGES, D its row sums."""
     ones = pa.array(np.ones(len(edges), np.float32))
     return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 

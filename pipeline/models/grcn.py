@@ -7,18 +7,13 @@ the tables. The paper routes, and weighs by the receiver's trust; l2 halves squa
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, normal, normal_pair, pair_squares
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, normal, normal_pair, pair_squares, pick
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.edges import SparsityPattern
 
 
@@ -35,13 +30,11 @@ class GRCNParams(Varied, Regularised):
 class GRCN(Recommender):
     """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph beside prototypes and content.
 
-    Variant reference routes nothing, trusts the sender of a message, has unit content and IDs, and adds to prototypes
-    and content what their neighbours send. Variant paper routes, trusts the receiver, and does none of the rest.
     The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
     """
 
     Params = GRCNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: GRCNParams) -> None:
         super().__init__(inputs, params)
@@ -117,14 +110,7 @@ class GRCN(Recommender):
 
 
 def route(edges: SparsityPattern, prototype: Tensor, content: Tensor, iterations: int) -> Tensor:
-    """Neighbour routing: T iterations p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i).
-
-    Args:
-        edges: the train pairs, rows are users.
-        prototype: p of one modality, [U, D].
-        content: q, the items' projected features, [I, D].
-        iterations: T.
-    """
+    """T iterations p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i), p [U, D], q [I, D]: neighbour routing."""
     p = nnf.normalize(prototype)
     for _ in range(iterations):
         p = nnf.normalize(p + edges.product(edges.softmax(edges.dots(p, content)), content))

@@ -3,8 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from itertools import combinations
 from typing import ClassVar, NamedTuple
@@ -18,15 +16,14 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.infonce import distinct
-from pipeline.models.mgcn import fuse, l_c, purify
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
+from pipeline.models.infonce import cosine_nce, distinct
+from pipeline.models.mgcn import fuse, purify
 from pipeline.models.params import Grid, Regularised
-from pipeline.models.variants import learned
 from pipeline.ops.sparse import Sparse
 
 NOISE = 0.1
-"""length of the noise in the copies that are contrasted"""
+"""length of noise"""
 Sides = tuple[Tensor, Tensor]
 """rows of users [U, D] and of items [I, D]"""
 
@@ -95,7 +92,7 @@ class GUME(Recommender):
     """
 
     Params = GUMEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: GUMEParams) -> None:
         super().__init__(inputs, params)
@@ -118,9 +115,7 @@ class GUME(Recommender):
         behaviour = self.graph.mean(self.user, self.item, params.layers)
         content: list[Sides] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
-            item = purify(self.item, w2(w1(features)))
-            for _ in range(params.item_layers):
-                item = item_item.dot(item)
+            item = walk(item_item, purify(self.item, w2(w1(features))), params.item_layers)
             content.append((self.graph.user_item.dot(item), item))
         pairs = zip(self.extended_user, content, strict=True)
         extended = [self.graph.mean(user, item, params.layers) for user, (_, item) in pairs]
@@ -146,12 +141,16 @@ class GUME(Recommender):
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
         (at_users, _, n_users), (at_items, _, n_items) = distinct(batch.users), distinct(batch.positives)
         behaviour = [
-            l_c(pick(views.integrated[side], at), pick(views.behaviour[side], at), n, params.behaviour_temperature)
+            cosine_nce(
+                pick(views.integrated[side], at), pick(views.behaviour[side], at), n, params.behaviour_temperature
+            )
             for side, at, n in ((0, at_users, n_users), (1, at_items, n_items))
         ]
         extended, integrated = views.extended[0], views.integrated[0]
         pairs = [(extended, integrated), *((perturbed(x), perturbed(x)) for x in (integrated, extended))]
-        contrasts = [l_c(pick(x, at_users), pick(y, at_users), n_users, params.users_temperature) for x, y in pairs]
+        contrasts = [
+            cosine_nce(pick(x, at_users), pick(y, at_users), n_users, params.users_temperature) for x, y in pairs
+        ]
         extended_l2 = l2(pick(views.extended[1], batch.positives), batch_size=params.batch_size)
         return {
             "bpr": bpr(*rows),
@@ -175,12 +174,7 @@ def agreed(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
 
 
 def extended_graph(seen: sp.csr_array, added: sp.csr_array) -> tuple[sp.csr_array, sp.csr_array]:
-    """Return the blocks [U, I] and [I, I] of D^-1/2 A D^-1/2, D the row sums of A: train pairs and edges of items.
-
-    Args:
-        seen: R, float32 [U, I].
-        added: edges between items, float32 [I, I].
-    """
+    """Return the blocks [U, I] and [I, I] of D^-1/2 A D^-1/2, D the row sums of A: train pairs and edges of items."""
     user, item = (
         sp.diags_array(np.where(degree > 0, np.maximum(degree, 1) ** -0.5, 0).astype(np.float32))
         for degree in (seen.sum(axis=1), seen.sum(axis=0) + added.sum(axis=1))
@@ -189,8 +183,9 @@ def extended_graph(seen: sp.csr_array, added: sp.csr_array) -> tuple[sp.csr_arra
 
 
 def alignment(tables: list[Tensor]) -> Tensor:
-    """Return |var x - var y| + |mean x - mean y| over all pairs of tables [U + I, D], each one number a table."""
-    pairs = [(x.var() - y.var()).abs() + (x.mean() - y.mean()).abs() for x, y in combinations(tables, 2)]
+    """Return |var x - var y| + |mean x - mean y| over all pairs of tables, each one number a table."""
+    moments = [(x.var(), x.mean()) for x in tables]
+    pairs = [(x[0] - y[0]).abs() + (x[1] - y[1]).abs() for x, y in combinations(moments, 2)]
     return torch.stack(pairs).sum() if pairs else tables[0].new_zeros(())
 
 

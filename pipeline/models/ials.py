@@ -3,8 +3,6 @@
 Letters: U users, I items, D width, N either, b rows of a block, L their longest history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
@@ -109,14 +107,7 @@ def grouped(seen: sp.csr_array) -> Iterator[Block]:
 
 
 def solve(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float) -> Tensor:
-    """Return every row's w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i, [N, D].
-
-    Args:
-        others: H [M, D].
-        blocks: of all rows.
-        ridge: [N].
-        unobserved: alpha_0.
-    """
+    """Return w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i of all rows, [N, D], H [M, D]."""
     dim = others.shape[1]
     padded = torch.cat([others, others.new_zeros(1, dim)])
     gram, identity = unobserved * (others.T @ others), torch.eye(dim, device=others.device)

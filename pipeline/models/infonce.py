@@ -3,8 +3,6 @@
 Letters: B batch, N distinct rows or rows of the table, D width.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +55,11 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
         bf16: whether the N x N products read bfloat16.
     """
     return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
+
+
+def cosine_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
+    """Return -mean_i log softmax_j(cos(x_i, y_j) / t)[i] over a batch, its own negatives: `info_nce` of directions."""
+    return info_nce(nnf.normalize(x), nnf.normalize(y), counts.to(y.dtype), temperature, bf16)
 
 
 class _InfoNCE(torch.autograd.Function):

@@ -3,10 +3,6 @@
 Letters: U users, I items, F width of features, K neighbours, E train pairs.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 import scipy.sparse as sp
 import torch.nn.functional as nnf
@@ -45,7 +41,7 @@ class ItemKNN(Untrained):
 class ContentKNN(Untrained):
     """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: the mean cosine to the user's train items."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__(inputs, params)
@@ -61,11 +57,7 @@ class ContentKNN(Untrained):
 def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
     """Return S, float32 [I, I]: s(i, j) = |U_i and U_j| / sqrt(|U_i| |U_j|), of each i its K largest, without itself.
 
-    Equal similarities are kept by ascending item. Items without users have no neighbours.
-
-    Args:
-        seen: R, float32 [U, I], 1 for each of the E train pairs.
-        k: K.
+    R is float32 [U, I]. Equal similarities are kept by ascending item. Items without users have no neighbours.
     """
     squared = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
     return sp.csr_array(np.sqrt(squared).astype(np.float32))

@@ -11,11 +11,8 @@ Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K n
 D width.
 """
 
-from __future__ import annotations
+from typing import NamedTuple
 
-from typing import ClassVar, NamedTuple
-
-import pyarrow as pa
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as nnf
@@ -25,10 +22,9 @@ from pipeline.config.base import Count, Rate, Share
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, learned
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.edges import SparsityPattern
 from pipeline.ops.sparse import Sparse
 
@@ -55,16 +51,10 @@ class Learned(NamedTuple):
 
 
 class LATTICE(Recommender):
-    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph.
-
-    Variant reference: the item graph learns in the first batch of an epoch and is fixed in the others, features learn
-    with it, cosines keep their sign, modalities are summed before the learned graph is normalised, x walks by means
-    with self loops, and l2 is of the final vectors. Variant paper: edge weights learn in every batch, features are
-    fixed, cosines below 0 count as 0, each graph is normalised, x is LightGCN's, and l2 is of the ID embeddings.
-    """
+    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph."""
 
     Params = LATTICEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: LATTICEParams) -> None:
         super().__init__(inputs, params)
@@ -76,13 +66,12 @@ class LATTICE(Recommender):
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in inputs.modalities)
         self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # softmax of it: alpha
         self.k = max(int(table["rank"].to_numpy().max()) for table in inputs.modal_edges) + 1
-        self.modalities: list[Tensor] | nn.ParameterList = inputs.modalities
+        fixed = inputs.modal_edges
         if self.is_paper:
-            fixed = [rectified(table) for table in inputs.modal_edges]
+            fixed = [table.filter(table["cosine"].to_numpy() > 0) for table in fixed]
         else:
-            fixed = inputs.modal_edges
             self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
-            self.modalities = learned(inputs.modalities)
+        self.modalities = learned(inputs.modalities, not self.is_paper)
         self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in fixed]  # M x [I, I]
         self.edges: list[SparsityPattern] = []
         self.kept: Learned | None = None
@@ -157,12 +146,7 @@ class LATTICE(Recommender):
 
 
 def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
-    """Return cos(f_i, f_j) of every edge, [E].
-
-    Args:
-        edges: the K nearest items of each.
-        features: of one modality, projected, [I, D].
-    """
+    """Return cos(f_i, f_j) of every edge, [E], by a modality's projected features, [I, D]."""
     direction = nnf.normalize(features)
     return edges.dots(direction, direction)
 
@@ -170,11 +154,7 @@ def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
 def balanced(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
     """Return D^-1/2 S D^-1/2 x, [I, D], S = sum_m shares_m S_m, D the row sums of S; rows of sum 0 or less are empty.
 
-    Args:
-        edges: where S_m has entries, M patterns [I, I].
-        weights: the entries, M x [E].
-        shares: [M].
-        x: [I, D].
+    S_m has M x [E] weights where the patterns [I, I] have edges.
     """
 
     def product(x: Tensor) -> Tensor:
@@ -185,11 +165,6 @@ def balanced(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor
     empty = degree <= 0
     root = degree.masked_fill(empty, 1).rsqrt().masked_fill(empty, 0)
     return root * product(root * x)
-
-
-def rectified(edges: pa.Table) -> pa.Table:
-    """Return the edges (schema EDGES) of positive cosine."""
-    return edges.filter(edges["cosine"].to_numpy() > 0)
 
 
 def walk_graph(split: Split) -> sp.csr_array:

@@ -3,8 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, H hyperedges, B batch, D width.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import Annotated, ClassVar
 
@@ -15,11 +13,10 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, drop, embedding, norms, pick
 from pipeline.models.infonce import cross_nce
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Decay, Grid, Regularised
-from pipeline.models.variants import norms
 from pipeline.ops.sparse import Sparse
 from pipeline.seeds import seed_for
 
@@ -62,7 +59,7 @@ class LGMRec(Recommender):
     """
 
     Params = LGMRecParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: LGMRecParams) -> None:
         super().__init__(inputs, params)
@@ -150,8 +147,3 @@ def contrast(x: Tensor, y: Tensor, rows: Tensor, temperature: float) -> Tensor:
 def gumbel(like: Tensor, draws: torch.Generator | None = None) -> Tensor:
     """Return standard Gumbel noise of a tensor's shape, from `draws` or torch's global generator."""
     return -torch.empty_like(like).exponential_(generator=draws).log()
-
-
-def drop(assigned: Tensor, rate: float) -> Tensor:
-    """Return assignments with a share of them set to 0 and the others raised."""
-    return nnf.dropout(assigned, rate)

@@ -5,8 +5,6 @@ The paper squares the norms of l2 (equation 15). The reference does not, and div
 Letters: U users, I items, B batch, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +12,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick
-from pipeline.models.params import Accumulating, Regularised
-from pipeline.models.variants import Varied, guarded_bpr, norms
+from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, guarded_bpr, l2, norms, pick
+from pipeline.models.params import Accumulating, Regularised, Varied
 from pipeline.ops.sparse import Sparse, spmm
 
 
@@ -59,15 +56,9 @@ class LightGCN(Walking):
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4).
+    """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4), from users [U, D] and items [I, D].
 
-    A_hat consists of its user-item block R_hat and the transpose: a layer is two products of half its size.
-
-    Args:
-        graph: R_hat [U, I].
-        user: [U, D], layer 0.
-        item: [I, D], layer 0.
-        layers: L.
+    A_hat consists of its user-item block R_hat [U, I] and the transpose: a layer is two products of half its size.
     """
     return _Mean.apply(user, item, layers, *graph.parts)
 

@@ -3,9 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, D width.
 """
 
-from __future__ import annotations
-
-from itertools import combinations
 from typing import ClassVar
 
 import torch
@@ -14,17 +11,11 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
 from pipeline.models import freedom
-from pipeline.models.base import Batch, Inputs, Recommender, pick
-from pipeline.models.dualgnn import drawn_weights
+from pipeline.models.base import Batch, Inputs, Recommender, drop, normal, pick, walk
+from pipeline.models.dualgnn import Tower, base_2_bpr, drawn_weights, joined, taste_squares
+from pipeline.models.gume import Sides, alignment, perturbed
 from pipeline.models.infonce import cross_nce
 from pipeline.models.params import Decay, Grid, Regularised
-from pipeline.models.tower import Tower, base_2_bpr, joined, taste_squares
-from pipeline.models.variants import normal
-
-NOISE = 0.1
-"""length of the noise that a node gets in each layer"""
-Sides = tuple[Tensor, Tensor]
-"""rows of users [U, ..] and of items [I, ..]"""
 
 
 class MENTORParams(Regularised):
@@ -65,7 +56,7 @@ class MENTOR(Recommender):
     """
 
     Params = MENTORParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MENTORParams) -> None:
         super().__init__(inputs, params)
@@ -90,10 +81,7 @@ class MENTOR(Recommender):
         return user, self._convolved(item)
 
     def _convolved(self, item: Tensor) -> Tensor:
-        h = item
-        for _ in range(self.params.item_layers):
-            h = self.item_item.dot(h)
-        return item + h
+        return item + walk(self.item_item, item, self.params.item_layers)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, M D] and [I, M D]."""
@@ -119,9 +107,7 @@ class MENTOR(Recommender):
         """
         ids = self.id_tower(self.graph, self.ids, self.params.layers)
         alone = [torch.cat([user, user, *[self._convolved(item)] * 2]) for user, item in [ids, *views]]
-        moments = [(x.var(), x.mean()) for x in [torch.cat(main), *alone]]
-        pairs = [(x[0] - y[0]).abs() + (x[1] - y[1]).abs() for x, y in combinations(moments, 2)]
-        return torch.stack(pairs).sum()
+        return alignment([torch.cat(main), *alone])
 
     @torch.no_grad()
     def _mask(self, x: Tensor) -> Tensor:
@@ -139,11 +125,11 @@ class MENTOR(Recommender):
         return torch.stack([everyone(x, y, self.params.temperature) for x, y in zip(*copies, strict=True)]).sum()
 
     def _noisy_walk(self, start: Sides, layers: int) -> Sides:
-        """Return the sum of layers 0 .. L, each but the first with noise of length NOISE."""
+        """Return the sum of layers 0 .. L, each but the first perturbed."""
         user, item = users, items = start
         for _ in range(layers):
             user, item = self.graph.dot(item), self.graph.T.dot(user)
-            user, item = (x + NOISE * x.sign() * nnf.normalize(uniform(x)) for x in (user, item))
+            user, item = perturbed(user), perturbed(item)
             users, items = users + user, items + item
         return users, items
 
@@ -152,13 +138,3 @@ def everyone(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     """-mean_i log softmax_j(cos(x_i, y_j) / t)[i] over all rows of [N, ..], in blocks of them."""
     rows = torch.arange(len(x), device=x.device)
     return cross_nce(nnf.normalize(x), nnf.normalize(y), rows, temperature) / len(x)
-
-
-def uniform(like: Tensor) -> Tensor:
-    """Return noise in [0, 1) of a tensor's shape, from torch's global generator."""
-    return torch.rand_like(like)
-
-
-def drop(x: Tensor, rate: float) -> Tensor:
-    """Return vectors with a share of their entries set to 0 and the others raised."""
-    return nnf.dropout(x, rate)

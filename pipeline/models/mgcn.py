@@ -6,22 +6,17 @@ both, and its features learn.
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.infonce import distinct, info_nce
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
+from pipeline.models.infonce import cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, learned
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.sparse import Sparse
 
 
@@ -64,7 +59,7 @@ class TwoViews(Recommender):
         h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
         rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
         (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
-        contrast = l_c(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + l_c(
+        contrast = cosine_nce(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + cosine_nce(
             pick(side_item, items), pick(id_item, items), n_items, params.temperature
         )
         return {
@@ -79,14 +74,12 @@ class MGCN(TwoViews):
 
     Params = MGCNParams
     params: MGCNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
         self.params, self.graph, self.is_paper = params, inputs.user_item, params.variant == "paper"
-        self.modalities: list[Tensor] | nn.ParameterList = (
-            inputs.modalities if self.is_paper else learned(inputs.modalities)
-        )
+        self.modalities = learned(inputs.modalities, not self.is_paper)
         self.item_item = [
             Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
         ]
@@ -104,9 +97,7 @@ class MGCN(TwoViews):
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
-            item = purify(self.item, w2(w1(features)))  # [I, D]
-            for _ in range(self.params.item_layers):
-                item = item_item.dot(item)
+            item = walk(item_item, purify(self.item, w2(w1(features))), self.params.item_layers)  # [I, D]
             content.append((self.graph.dot(item), item))
         users, items = (self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)
@@ -139,15 +130,3 @@ def fuse(content: list[Tensor], scores: Tensor, gates: list[Tensor], one_mean: b
     shared = (scores.softmax(1).T[:, :, None] * views).sum(0)  # [N, D]
     specific = (views - shared) * torch.stack(gates)  # [M, N, D]
     return (shared + specific.sum(0)) / (1 + len(views)) if one_mean else shared + specific.mean(0)
-
-
-def l_c(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """L_C of one side: -mean_u log softmax_v(cos(e_mul_u, e_id_v) / t)[u], the batch its own negatives.
-
-    Args:
-        content: e_mul of the batch's distinct rows, [B', D].
-        ids: e_id of the same, [B', D].
-        counts: how often the batch has each, [B'].
-        temperature: t.
-    """
-    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts.to(ids.dtype), temperature)

@@ -7,19 +7,14 @@ squares of the tables. The paper sums, adds, maps every modality, trains all tab
 Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Positive, Rate
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, normal, normal_pair, pair_squares
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, normal, normal_pair, pair_squares, pick
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.sparse import Sparse
 
 
@@ -36,13 +31,11 @@ class MMGCNParams(Varied, Regularised):
 class MMGCN(Recommender):
     """score(u, i) = u* . i*, each of the last layers of all modalities.
 
-    Variant reference takes their mean, concatenates h and u^, maps only the last modality, and leaves the tables of
-    IDs and tastes as drawn. Variant paper takes their sum, adds h and u^, maps every modality, and trains all tables.
     The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
     """
 
     Params = MMGCNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: MMGCNParams) -> None:
         super().__init__(inputs, params)
@@ -120,7 +113,7 @@ class Layer(nn.Module):
                 nn.init.xavier_normal_(linear.weight)
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
-        """Return g, [N, D].
+        """Return g = LeakyReLU(W3 h + u^) in the paper, LeakyReLU(W3 [h | u^]) in the reference: [N, D].
 
         Args:
             mean: each of the N nodes' mean over its neighbours, [N, N'].
@@ -128,18 +121,9 @@ class Layer(nn.Module):
             own: the nodes' vectors in the layer before, [N, W].
             ids: the nodes' ID embeddings, [N, D].
         """
-        h, u = aggregation(mean.dot(self.message(others))), nnf.leaky_relu(self.own(own)) + ids  # [N, W], [N, D], u^
-        return combination(h, u, self.merge, self.is_paper)
-
-
-def aggregation(mean: Tensor) -> Tensor:
-    """h = LeakyReLU(1/|N| sum_{j in N} W1 j), given the mean; in its place, as N x W is the largest that there is."""
-    return nnf.leaky_relu(mean, inplace=True)
-
-
-def combination(h: Tensor, u: Tensor, merge: nn.Linear, is_paper: bool) -> Tensor:
-    """g_ele = LeakyReLU(W3 h + u^) of variant paper, g_co = LeakyReLU(W3 [h | u^]) of the other."""
-    if is_paper:
-        return nnf.leaky_relu(merge(h) + u)
-    of_h, of_u = merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # without a copy of h beside u
-    return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, merge.bias))
+        h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W], the largest that there is
+        u = nnf.leaky_relu(self.own(own)) + ids  # [N, D], u^
+        if self.is_paper:
+            return nnf.leaky_relu(self.merge(h) + u)
+        of_h, of_u = self.merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # without a copy of h beside u
+        return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, self.merge.bias))

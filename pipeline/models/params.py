@@ -1,8 +1,6 @@
 """Parameters that every recommender's training shares; a model's own stand beside it in pipeline/models/."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -65,3 +63,10 @@ class Regularised(Train):
 
     l2: Weight = 1e-4
     """weight of the embeddings' norm"""
+
+
+class Varied(Train):
+    """Training of a model whose reference implementation departs from its paper."""
+
+    variant: Literal["reference", "paper"] = "reference"
+    """reference: as the published code computes it, with which published tables are made; paper: its equations"""

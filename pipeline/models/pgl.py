@@ -3,8 +3,6 @@
 Letters: U users, I items, F_m width of modality m, M modalities, D width, B batch.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,11 +13,10 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
 from pipeline.models import adjacency, freedom
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, drop, embedding, learned, pick, walk
 from pipeline.models.infonce import info_nce
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Grid, Train
-from pipeline.models.variants import learned
 from pipeline.ops.sparse import Sparse
 from pipeline.ops.svd import right_vectors
 from pipeline.seeds import seed_for
@@ -60,7 +57,7 @@ class PGL(Recommender):
     """
 
     Params = PGLParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: PGLParams) -> None:
         super().__init__(inputs, params)
@@ -85,11 +82,8 @@ class PGL(Recommender):
         graph = self.subgraph if self.training else self.whole
         content = [nnf.normalize(w(f)) for w, f in zip(self.project, self.modalities, strict=True)]
         item = torch.cat(content, 1)
-        h = item
-        for _ in range(self.params.item_layers):
-            h = self.item_item.dot(h)
         users, items = propagate(graph, torch.cat(list(self.users), 1), item, self.params.layers)
-        return users, items + h
+        return users, items + walk(self.item_item, item, self.params.item_layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and the contrast of two thinned copies if it has a weight."""
@@ -132,8 +126,3 @@ def self_contrast(x: Tensor, rate: float, temperature: float) -> Tensor:
     """-mean_i log softmax_j(cos(x'_i, x''_j) / t)[i] of two thinned copies of [B, M D], repeats thinned apart."""
     first, second = (nnf.normalize(drop(x, rate)) for _ in range(2))
     return info_nce(first, second, x.new_ones(len(x)), temperature)
-
-
-def drop(x: Tensor, rate: float) -> Tensor:
-    """Return vectors with a share of their entries set to 0 and the others raised."""
-    return nnf.dropout(x, rate)

@@ -3,8 +3,6 @@
 Letters: U users, I items, C columns at a time, b rows of a block.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import ClassVar
 

@@ -10,10 +10,7 @@ The supervised term is a softmax over the batch's items.
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, N distinct items of it, D width.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as nnf
@@ -21,10 +18,9 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Weight
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
-from pipeline.models.infonce import distinct, info_nce
+from pipeline.models.infonce import cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied
+from pipeline.models.params import Regularised, Varied
 
 
 class SLMRecParams(Varied, Regularised):
@@ -44,13 +40,11 @@ class SLMRecParams(Varied, Regularised):
 class SLMRec(Recommender):
     """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view.
 
-    Variant reference has unit features, the chain as FAC, and the weight decay of all parameters as its l2. Variant
-    paper has features as they are, fine and coarse spaces as FAC, and l2 of the rows that the batch touches.
     The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
     """
 
     Params = SLMRecParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: SLMRecParams) -> None:
         super().__init__(inputs, params)
@@ -89,14 +83,15 @@ class SLMRec(Recommender):
         users, items = self.views()
         user = self.fuse_user(torch.cat([pick(view, batch.users) for view in users], 1))  # [B, D]
         item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]
-        main = contrast(user, item, torch.ones_like(user[:, 0]), self.params.temperature)
+        main = cosine_nce(user, item, torch.ones_like(user[:, 0]), self.params.temperature)
         fac = self._fine_and_coarse(items, batch) if self.is_paper else self._chained(items, batch)
         return {"main": main, "fac": self.params.contrast * fac, "l2": self.params.l2 * self._l2(batch)}
 
     def _chained(self, items: list[Tensor], batch: Batch) -> Tensor:
         behaviour, *content = (pick(view, batch.positives) for view in items)  # [B, D] each
+        own, t = torch.arange(len(behaviour), device=behaviour.device), self.chain_temperature
         pairs = chained(behaviour, content[::-1], self.chain, self.heads)
-        return torch.stack([dot_contrast(x, y, self.chain_temperature) for x, y in pairs]).sum()
+        return torch.stack([nnf.cross_entropy(x @ y.T / t, own) for x, y in pairs]).sum()
 
     def _fine_and_coarse(self, items: list[Tensor], batch: Batch) -> Tensor:
         rows, _, counts = distinct(batch.positives)
@@ -116,66 +111,28 @@ def chain(modalities: int, dim: int) -> nn.ModuleList:
 
     One a modality, and of two modalities three, as published: the second of three, for sound, has no partner.
     """
-    widths = [dim] if modalities == 1 else [dim] * max(modalities - 1, 2) + [half(dim)]
+    widths = [dim] if modalities == 1 else [dim] * max(modalities - 1, 2) + [max(dim // 2, 1)]
     return nn.ModuleList(nn.Linear(dim, width) for width in widths)
 
 
 def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
     """Return the map of each modality to the space where the chain meets it."""
-    widths = [dim] * max(modalities - 1, 1) + [half(dim)] * (modalities > 1)
+    widths = [dim] * max(modalities - 1, 1) + [max(dim // 2, 1)] * (modalities > 1)
     return nn.ModuleList(nn.Linear(dim, width) for width in widths)
-
-
-def half(dim: int) -> int:
-    """Return D/2, at least 1."""
-    return max(dim // 2, 1)
 
 
 def chained(
     behaviour: Tensor, content: list[Tensor], chain: nn.ModuleList, heads: nn.ModuleList
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return what the chain contrasts, M pairs of [B, D] or, the last of several, [B, D/2].
-
-    Args:
-        behaviour: the ID view, [B, D].
-        content: the content views in the order of the chain, M x [B, D].
-        chain: maps of the ID view, one after another.
-        heads: map of each content view.
-    """
+    """Return what the chain contrasts, M pairs: the ID view after a map, and a map of a content view, [B, D] each."""
     links = [behaviour]
     for link in chain:
         links.append(link(links[-1]))
-    links = links[1:]
-    if len(content) == 2:
-        links = [links[0], links[2]]
+    links = [links[1], links[3]] if len(content) == 2 else links[1:]
     return [(x, head(view)) for x, head, view in zip(links, heads, content, strict=True)]
 
 
-def dot_contrast(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """-mean_i log softmax_j(x_i . y_j / t)[i], the batch its own negatives; rows [B, D] of any length."""
-    return nnf.cross_entropy(x @ y.T / temperature, torch.arange(len(x), device=x.device))
-
-
-def contrast(x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """-mean_i log softmax_j(cos(x_i, y_j) / t)[i], the batch its own negatives.
-
-    Args:
-        x: [N, D].
-        y: [N, D], row i the partner of x's row i.
-        counts: how often the batch has each pair, [N].
-        temperature: t.
-    """
-    return info_nce(nnf.normalize(x), nnf.normalize(y), counts, temperature)
-
-
 def fac(fine: list[Tensor], coarse: tuple[Tensor, Tensor], counts: Tensor, temperature: float) -> Tensor:
-    """Contrast of every pair of fine views, plus that of the coarse ones.
-
-    Args:
-        fine: the content views in the fine space, M x [N, D], or none.
-        coarse: content and ID view in the coarse space, [N, D] each.
-        counts: how often the batch has each of the N items, [N].
-        temperature: t.
-    """
+    """Contrast of every pair of fine views, M x [N, D] or none, plus that of the coarse ones, content and ID."""
     pairs = [*combinations(fine, 2), coarse]
-    return torch.stack([contrast(x, y, counts, temperature) for x, y in pairs]).sum()
+    return torch.stack([cosine_nce(x, y, counts, temperature) for x, y in pairs]).sum()

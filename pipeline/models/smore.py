@@ -3,23 +3,19 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, D width, S = D / 2 + 1 frequencies, B batch.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from typing import ClassVar
 
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share
 from pipeline.models import adjacency
-from pipeline.models.base import Inputs, embedding
+from pipeline.models.base import Inputs, drop, embedding, learned, walk
 from pipeline.models.lightgcn import propagate
 from pipeline.models.mgcn import TwoViews, TwoViewsParams, purify
 from pipeline.models.params import Grid
-from pipeline.models.variants import learned
 from pipeline.ops.sparse import Sparse
 
 
@@ -47,7 +43,7 @@ class SMORE(TwoViews):
 
     Params = SMOREParams
     params: SMOREParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: SMOREParams) -> None:
         super().__init__(inputs, params)
@@ -81,9 +77,7 @@ class SMORE(TwoViews):
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for x, gate, graph in zip(self.spectra(), self.gate, self.item_item, strict=True):
-            item = purify(self.item, gate(x))
-            for _ in range(self.params.item_layers):
-                item = graph.dot(item)
+            item = walk(graph, purify(self.item, gate(x)), self.params.item_layers)
             content.append((self.graph.dot(item), item))
         users, items = (self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)
@@ -96,8 +90,3 @@ class SMORE(TwoViews):
         if self.training:
             gates = [drop(gate, self.params.drop) for gate in gates]
         return torch.stack([gate * x for gate, x in zip(gates, [*weighed, fused], strict=True)]).mean(0)
-
-
-def drop(gate: Tensor, rate: float) -> Tensor:
-    """Return a gate with a share of its entries set to 0 and the others raised."""
-    return nnf.dropout(gate, rate)

@@ -7,18 +7,13 @@ projected content included, and divides them by the batch's own size.
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, norms, pick
 from pipeline.models.infonce import distinct
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, guarded_bpr, norms
+from pipeline.models.params import Regularised, Varied
 
 
 class VBPRParams(Varied, Regularised):
@@ -29,7 +24,7 @@ class VBPR(Recommender):
     """score(u, i) = e_u . e_i + t_u . (E f_i + b); in the paper (equation 4) without b, with biases b_i + b' . f_i."""
 
     Params = VBPRParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: VBPRParams) -> None:
         super().__init__(inputs, params)

@@ -24,9 +24,8 @@ from pipeline.encode.registry import OURS
 from pipeline.evaluation.statistics import RESAMPLES
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.chosen import ChosenParams
-from pipeline.features.names import feature_sets
 from pipeline.features.needs import named, reads_pretrained
-from pipeline.features.registry import CHOSEN, kind, networks, settings
+from pipeline.features.registry import CHOSEN, feature_sets, kind, networks, settings
 from pipeline.graph.approximate import PART
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images

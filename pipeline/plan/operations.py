@@ -14,7 +14,7 @@ from pipeline.beit3 import vqkd
 from pipeline.beit3.inference import flops, precisions
 from pipeline.beit3.network import Config
 from pipeline.config.parameters import Parameters
-from pipeline.encode.beit3_untrained import MOST
+from pipeline.encode.beit3 import MOST
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.ops.device import pick

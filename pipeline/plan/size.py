@@ -77,7 +77,7 @@ def _pieces(layout: Layout, otherwise: int) -> int:
 def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
     """Return the size that the files have, where all that is needed is on this machine."""
     from pipeline.interactions import catalogue  # loads DuckDB
-    from pipeline.sources import download, registry
+    from pipeline.sources import download
 
     source = params.source(dataset)
     addresses = source.files() if isinstance(source, Downloaded) else {}
@@ -88,5 +88,5 @@ def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
             f"{dataset}`, then plan the rest"
         )
     download.local_files(addresses)  # names one that is missing
-    left = catalogue.measure(registry.reader(source), {role: Path(path) for role, path in raw.items()})
+    left = catalogue.measure(source.reader(), {role: Path(path) for role, path in raw.items()})
     return Size(left.users, left.items, left.interactions, left.items, pieces, "counted in its files")

@@ -3,10 +3,7 @@
 Letters: B batch, P patches, T text ids.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,6 +35,10 @@ class Task:
     target: np.ndarray | None = None
     """float32 [I, W], see `distillation.target`; None: no encoder teaches"""
 
+    def move(self, x: np.ndarray) -> Tensor:
+        """Return an array on the device."""
+        return torch.from_numpy(x).to(self.device)
+
     @property
     def rates(self) -> Rates:
         """How much is masked in training."""
@@ -60,14 +61,7 @@ class Task:
 
 
 def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
-    """Draw the masks of some items and bring all of it to the device.
-
-    Args:
-        task: data.
-        items: int64 [B].
-        rates: of masking.
-        seed: of the draws; an item's draws depend on nothing else.
-    """
+    """Draw the masks of items int64 [B], each from the seed and its number alone, and bring all to the device."""
     inputs, ids, has_text = _inputs(task, items)
     corpus, patches = task.corpus, task.codes.shape[1]
     rngs = data.generators(items, seed)
@@ -75,7 +69,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
     masks = data.draw_masks(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[corpus.row[items][has_image]]
-    move = _mover(task)
+    move = task.move
     return Step(
         inputs._replace(padding=inputs.padding | move(masks.no_text)[:, None], no_image=move(masks.no_image)),
         move(codes),
@@ -87,7 +81,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
 
 def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
     """Return items with nothing hidden; also their ids, int64 [B, T], and which have a text, bool [B]."""
-    corpus, move = task.corpus, _mover(task)
+    corpus, move = task.corpus, task.move
     texts = [corpus.texts[i] for i in items]
     ids, padding = pad(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
@@ -100,10 +94,3 @@ def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, n
         ids,
         has_text,
     )
-
-
-def _mover(task: Task) -> Callable[[np.ndarray], Tensor]:
-    def move(x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x).to(task.device)
-
-    return move

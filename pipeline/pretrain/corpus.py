@@ -4,8 +4,6 @@ Letters: I items, B batch, S image side, g patches a side, P = g g patches, T te
 Every draw comes from a seed that names its epoch and item, so a resumed run draws what an undisturbed one does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,14 +99,10 @@ def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def parts(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
-    """Cut the items of a batch into parts that take no more memory than as many texts of TOKENS each do.
+    """Cut items int64 [B], of int64 [B] tokens, into parts that take no more memory than as many texts of TOKENS.
 
-    A batch of short texts is one part. Others are sorted by length, so that padding costs little.
-
-    Args:
-        items: int64 [B].
-        lengths: int64 [B], tokens of each.
-        least: items of a part, even where they are longer.
+    A batch of short texts is one part. Others are sorted by length, so that padding costs little. A part has at
+    least `least` items, even where they are longer.
     """
     room = TOKENS * len(items)
     if len(items) * lengths.max(initial=0) <= room:
@@ -135,16 +129,7 @@ def generators(items: np.ndarray, *seed: int) -> list[Generator]:
 def draw_masks(
     ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, grid: int, rates: Rates, rngs: Sequence[Generator]
 ) -> Masks:
-    """Draw the masks of a batch.
-
-    Args:
-        ids: int64 [B, T], padded.
-        has_image: bool [B].
-        has_text: bool [B].
-        grid: g.
-        rates: shares.
-        rngs: one an item.
-    """
+    """Draw the masks of a batch of ids int64 [B, T], and of images and texts that are there, bool [B] each."""
     pair = has_image & has_text
     draw = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (pair & (draw < rates.hidden))
@@ -187,13 +172,7 @@ def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
 
 
 def mask_pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask whole pieces of each text, special ids never: bool [B, T].
-
-    Args:
-        ids: int64 [B, T].
-        rates: float [B], share of each row's pieces, rounded up.
-        rngs: one a row; a row's mask does not depend on T.
-    """
+    """Mask a share, float [B], rounded up, of each row's pieces, special ids never: bool [B, T], whatever T."""
     draws = np.stack([rng.random(ids.shape[1]) for rng in rngs])
     draws = np.where(ids > UNK, draws, 2.0)  # special ids come last
     wanted = np.ceil(rates * (ids > UNK).sum(axis=1)).astype(int)

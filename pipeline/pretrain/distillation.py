@@ -6,8 +6,6 @@ which directions and modalities already count as much as they should.
 Letters: I items, F width of an encoder's vectors, W of the target.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,13 +44,7 @@ def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
 def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) -> np.ndarray:
     """Return the target of all items, a memory map of float32 [I, W], from its file if that is there.
 
-    Args:
-        features: of each encoder, float32 [I, F].
-        blocks: which of their numbers belong together.
-        path: of the file.
-
-    Returns:
-        rows of length 1, zero for an item that has nothing which the encoders read.
+    Rows have length 1; that of an item which has nothing that the encoders read is zero.
     """
     n_items = len(features[0])
 

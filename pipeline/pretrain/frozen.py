@@ -1,7 +1,5 @@
 """The frozen encoders that teach pre-training. Kinds are loaded by name; needs.py says what that depends on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,12 +21,10 @@ from pipeline.run import Run
 
 
 def teach(run: Run, texts: Sequence[str]) -> np.ndarray | None:
-    """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk.
+    """Return what the encoders of `pretrain.distill_from` know of the items, float32 [I, W]; None if none is left.
 
-    Where the key is not given, those are left out that read nothing which the dataset has.
-
-    Returns:
-        float32 [I, W], see `distillation.target`; None where no encoder is left.
+    They run unless that is on disk. Where the key is not given, those are left out that read nothing which the
+    dataset has.
     """
     layout, own = run.layout, run.params[Pretrain]
     params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet

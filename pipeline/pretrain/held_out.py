@@ -3,8 +3,6 @@
 Letters: B batch, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,15 +46,7 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
 
 @torch.no_grad()
 def cosine(model: PretrainingModel, task: Task) -> float | None:
-    """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vector.
-
-    Args:
-        model: with head and whitening.
-        task: with a target.
-
-    Returns:
-        None where no encoder teaches, or knows a held-out item.
-    """
+    """Return the mean cosine of held-out items' CLS, read as in training, to their teachers' vector; None if none."""
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)
@@ -89,13 +79,8 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
 def reading(network: BEiT3, task: Task, teacher: np.ndarray | None) -> Whitening:
     """Fit how CLS is read to the train items, or to MOST of them.
 
-    Args:
-        network: that is trained.
-        task: its task.
-        teacher: the linear map that reads the teachers' vector from CLS, float32 [D, W]; None where none teaches.
-
-    Returns:
-        what that map reads, centred and brought to D numbers at most by PCA; without teachers CLS whitened.
+    That is what the teachers' map, float32 [D, W], reads, centred and brought to D numbers at most by PCA; without
+    teachers CLS whitened.
     """
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
     cls = features(network, task, np.sort(sample))

@@ -3,11 +3,9 @@
 Letters: I items, B batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,20 +69,11 @@ class Now:
 
 
 def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
-    """Train in place, from the checkpoint if there is one.
+    """Train in place, from the checkpoint if there is one; `done` is told steps taken before, then each step.
 
     With `patience`, where frozen encoders teach, training ends when so many measurements found no higher cosine to
-    their vectors on held-out items, and the weights of the highest stand.
-
-    Args:
-        network: on the task's device.
-        task: data, parameters, seed.
-        checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
-        done: called with the number of steps that were taken before, then with 1 after each step.
-
-    Raises:
-        UserError: the loss is not finite.
-        UserError: batches too small for the number of processes and parts.
+    their vectors on held-out items, and the weights of the highest stand. The caller deletes the checkpoint when
+    the result is safe. UserError for a loss that is not finite, or batches too small for processes and parts.
     """
     training = _begin(network, task)
     now, best = _resumed(training, checkpoint)
@@ -105,7 +94,8 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
         if now.step % every == 0 or now.step == steps:
             best = _measured(training, task, now, rate, best)
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
-            checkpoint.save(_state(training) | named("best", best), vars(now))
+            state = named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
+            checkpoint.save(state | named("best", best), vars(now))
     stands = best or _weights(training)
     teacher = stands.pop(TEACHER, None)
     network.load_state_dict(stands)
@@ -137,7 +127,8 @@ def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
     """Return how far a training is, and the best weights so far, from the checkpoint if there is one."""
     if (saved := checkpoint.load()) is None:
         return Now(), {}
-    _restore(training, saved[0])
+    training.model.load_state_dict(part_of(saved[0], "weights"))
+    restore_adam(training.optimizer, part_of(saved[0], "adam"))
     return Now(**saved[1]), part_of(saved[0], "best")
 
 
@@ -176,7 +167,8 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     terms = torch.zeros_like(weight)
     training.optimizer.zero_grad()
     for number, part in enumerate(parts, 1):
-        with _unsynchronised(model) if number < len(parts) else nullcontext():
+        waits = number < len(parts)
+        with model.no_sync() if waits and isinstance(model, DistributedDataParallel) else nullcontext():
             with autocast(task):
                 losses = model(part, counts)
             # DDP averages the gradients of its processes; the terms of parts are to be summed
@@ -204,21 +196,7 @@ def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
     return [np.array_split(part, world)[parallel.rank()] for part in parts]
 
 
-def _unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
-
-
 def _named(task: Task, means: np.ndarray) -> dict[str, float]:
     on = [True, True, True, task.params.distill > 0]
     names = ["loss", *(f"{term}_loss" for term in TERMS)]
     return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
-
-
-def _state(training: Training) -> dict[str, Tensor]:
-    """Return weights, and AdamW's moments and step counts."""
-    return named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
-
-
-def _restore(training: Training, tensors: dict[str, Tensor]) -> None:
-    training.model.load_state_dict(part_of(tensors, "weights"))
-    restore_adam(training.optimizer, part_of(tensors, "adam"))

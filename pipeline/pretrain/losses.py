@@ -14,8 +14,6 @@ part, divided by the number of its targets in the whole step: the parts add up t
 Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -125,13 +123,7 @@ class PretrainingModel(nn.Module):
     """The network, and the head that reads its teachers' vector from CLS."""
 
     def __init__(self, network: BEiT3, mask_id: int, taught: int = 0) -> None:
-        """Add the head to a network, which is trained in place.
-
-        Args:
-            network: BEiT3.
-            mask_id: id of <mask>.
-            taught: W; 0: no encoder teaches.
-        """
+        """Add the head, of width `taught`, 0 for none, to a network, which is trained in place."""
         super().__init__()
         width = network.config.width
         self.network, self.mask_id = network, mask_id
@@ -144,12 +136,7 @@ class PretrainingModel(nn.Module):
         return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
-        """Return this part's share of each of TERMS, float32 [3]; zero where there is nothing to predict.
-
-        Args:
-            step: a part of a batch.
-            counts: see `Step.counts`, of the whole batch.
-        """
+        """Return a part's share of each of TERMS, float32 [3]; `counts` are the whole batch's, see `Step.counts`."""
         n = counts.clamp(min=1)
         scores = predict(self.network, step, self.mask_id)
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]

@@ -67,18 +67,11 @@ def load() -> MiniLM:
 
 
 def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
-    """Replace the piece embeddings that MiniLM has words for; others stay as they were initialised.
+    """Replace the piece embeddings that MiniLM has words for; return a line on how many. Others stay as they were.
 
-    The vectors are projected to D dimensions by PCA. At D = 384 they stay as they are, and beyond they end in zeros.
-    One factor gives them the initialisation's root mean square norm, so that word and position keep their proportion.
-
-    Args:
-        network: changed in place.
-        pieces: V surfaces, see `Tokenizer.pieces`.
-        minilm: what `load` returned.
-
-    Returns:
-        a line on how many pieces were replaced.
+    The vectors are projected to D dimensions by PCA. At D = 384 they stay as they are, and beyond they end in
+    zeros. One factor gives them the initialisation's root mean square norm, so that word and position keep their
+    proportion.
     """
     table = network.beit3.text_embed.weight
     ids = word_ids(pieces, minilm.tokenizer)

@@ -1,7 +1,5 @@
 """What a pre-trained encoder depends on: items, images, parameters, teachers. Imports no slow library."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Source of the layer-wise rates: BEiT (arXiv 2106.08254). Layers near the input h
 have already learned them. Pieces of our own vocabulary have a higher one.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
@@ -24,13 +22,7 @@ EMBEDDINGS = (TEXT, "network.beit3.vision_embed", "network.beit3.encoder.embed_p
 
 
 def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices, not biases, norms, positions and special tokens.
-
-    Args:
-        model: its network's parameters are named `network.` and as published.
-        layers: of the network.
-        params: lr, weight_decay, layer_decay, init.
-    """
+    """Return AdamW that decays matrices, not biases, norms, positions and special tokens of `network.`."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)

@@ -1,7 +1,5 @@
 """From items and images to the inputs of pre-training: tokenizer, visual tokens, pixels, network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +10,7 @@ from safetensors.numpy import load_file, save
 from pipeline import io
 from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
 from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, Tokenizer, cut, train
-from pipeline.images import decoded
+from pipeline.images.pixels import decode_all
 from pipeline.layout import Layout
 from pipeline.pretrain import minilm, published, visual_tokens
 from pipeline.pretrain.batches import Task
@@ -52,22 +50,11 @@ def positions(ids: Sequence[np.ndarray]) -> int:
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
     """Decode every image once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
-    return decoded.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
+    return decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int) -> tuple[np.ndarray, int]:
-    """Learn centroids of patches, unless they were, and assign each patch its nearest.
-
-    Args:
-        layout: of the dataset; what is learned is written there.
-        pixels: uint8 [n, S, S, 3].
-        shape: of the network that is to predict them.
-        params: of pre-training.
-        seed: of all draws.
-
-    Returns:
-        int32 [n, P], and how many tokens there are.
-    """
+    """Learn centroids of patches, unless they were, and assign each its nearest: int32 [n, P], and how many."""
     n = len(pixels)
     if not n:
         return np.zeros((0, shape.patches), np.int32), 0
@@ -90,17 +77,7 @@ def network_and_task(
     device: torch.device,
     target: np.ndarray | None = None,
 ) -> tuple[BEiT3, Task, list[str]]:
-    """Return the network to train, on the device, its task, and lines on the weights that it starts from.
-
-    Args:
-        layout: of the dataset; tokenizer and visual tokens are written there.
-        lines: text of each item, in order.
-        params: of pre-training.
-        cache: of published files.
-        seed: of all draws.
-        device: to train on.
-        target: what CLS is to know of each item, float32 [I, W]; None: no encoder teaches.
-    """
+    """Return the network to train, on the device, its task, and lines on the weights that it starts from."""
     torch.set_num_threads(params.threads)  # sums in one order
     shape = SIZES[params.size]
     whole, pieces, mask_id = texts(layout, lines, params, cache)

@@ -1,7 +1,5 @@
 """Published files that pre-training may start from: weights, text tokenizer, visual tokenizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,16 +47,7 @@ def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cac
 
 
 def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
-    """Return the tensors that `init` names, after checking that they fit the network.
-
-    Args:
-        params: of pre-training; `size` must be the weights'.
-        cache: of published files.
-        pieces: ids of the text tokenizer.
-
-    Raises:
-        UserError: they are no BEiT3 weights, or of another size or tokenizer.
-    """
+    """Return the tensors that `init` names; UserError if no BEiT3 weights, or of another size or tokenizer."""
     assert params.init is not None
     tensors = checkpoints.read(cache.tensors(params.init, params.init_sha256))
     released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
@@ -68,15 +57,7 @@ def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
 def network(
     params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int, positions: int
 ) -> tuple[BEiT3, list[str]]:
-    """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new.
-
-    Args:
-        params: of pre-training.
-        tensors: what `start` returned.
-        codes: visual tokens to predict; 0: none.
-        pieces: ids of the text tokenizer.
-        positions: rows of the text position table, at least.
-    """
+    """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new."""
     assert params.init is not None
     wanted = replace(SIZES[params.size], positions=positions)
     shape = released.shape(tensors, params.init)
@@ -88,15 +69,7 @@ def network(
 def visual_tokens(
     params: Pretrain, cache: Cache, images: np.ndarray, shape: Config, device: torch.device
 ) -> tuple[np.ndarray, int]:
-    """Return the VQ-KD tokens of images, int32 [n, P], and how many tokens there are.
-
-    Args:
-        params: of pre-training; `vqkd` names the tokenizer.
-        cache: of published files.
-        images: uint8 [n, S, S, 3].
-        shape: of the network that is to predict them.
-        device: to run on.
-    """
+    """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and how many tokens there are."""
     assert params.vqkd is not None
     path = cache.tensors(params.vqkd, params.vqkd_sha256)
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)

@@ -1,7 +1,5 @@
 """From a dataset's items and images to a pre-trained encoder on disk; a killed training goes on."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import asdict
 from functools import partial
@@ -25,12 +23,7 @@ from pipeline.stage import Needs
 
 
 def train(run: Run, needs: Needs) -> None:
-    """Train, resuming where a killed run left off; write the network, its tokenizers and its training curve.
-
-    Args:
-        run: of `pretrain`; its layout says where the encoder lies.
-        needs: what the encoder depends on; files that were begun with other ones are deleted.
-    """
+    """Train, resuming unless what it `needs` is another; write the network, its tokenizers and its training curve."""
     params, layout = run.params[Pretrain], run.layout
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     cache = published.cache(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))

@@ -3,8 +3,6 @@
 Letters: B batch, S image side, P patches, p patch side, W width of a vector, C codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import faiss
@@ -30,18 +28,10 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
-    """Learn the codebook by k-means.
+    """Learn the codebook by k-means: float32 [C, W], fewer where fewer vectors differ.
 
-    Equal vectors count once: else most codes of drawings on white would be shades of white.
-
-    Args:
-        vectors: of images; at most SAMPLE * codes of them are used.
-        images: how many there are, at least one.
-        codes: C; fewer where fewer vectors differ.
-        seed: of the sample and the start.
-
-    Returns:
-        float32 [C, W].
+    Equal vectors count once: else most codes of drawings on white would be shades of white. At most SAMPLE * codes
+    of the images' vectors are used.
     """
     rng = np.random.default_rng(seed)
     _, per_image, width = vectors(np.arange(1)).shape
@@ -77,14 +67,7 @@ def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> np.ndarray:
 
 
 def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
-    """Return how the codes are used: `codes`, how many there are; `used`, how many occur; and `perplexity`.
-
-    Perplexity is the exponential of the tokens' entropy: as many codes, used equally, would be as hard to guess.
-
-    Args:
-        tokens: int [n, P] in [0, codes).
-        codes: C.
-    """
+    """Return `codes`, how many there are; `used`, how many occur; `perplexity`, exp of the tokens' entropy."""
     counts = np.bincount(tokens.ravel(), minlength=codes)
     share = counts[counts > 0] / max(1, tokens.size)
     return {

@@ -5,8 +5,6 @@ for the recomputed vector as well as the release says; how many are the nearest 
 clusters and reassigned collisions choose others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.release import embed, encoder, item_file, recoded
@@ -65,11 +63,7 @@ class Dataset:
         yield from io.read_table(self._layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()
 
     def read(self, wanted: set[str]) -> Iterator[Input]:
-        """Yield the wanted items, in item order; one row group of images is held at a time.
-
-        Raises:
-            UserError: the images are those of other items.
-        """
+        """Yield the wanted items in item order, a row group of images in memory; UserError for images of others."""
         items = io.read_table(self._layout.items, schemas.ITEMS, ["asin", "text"])
         images = self._images(wanted)
         for asin, text in zip(items["asin"].to_pylist(), items["text"].to_pylist(), strict=True):
@@ -145,16 +139,7 @@ class Attestation(NamedTuple):
 
 
 def inputs(data: str, images: Path | None, root: Path) -> Inputs:
-    """Return where to read inputs.
-
-    Args:
-        data: a file of items, or a dataset.
-        images: folder of images beside a file.
-        root: folder of the stages' outputs, for a dataset.
-
-    Raises:
-        UserError: `data` is neither.
-    """
+    """Return where to read inputs: a file of items and a folder of images, or a dataset; UserError if neither."""
     if Path(data).is_file():
         return Files(Path(data), images)
     layout = Layout(root, data)
@@ -164,16 +149,10 @@ def inputs(data: str, images: Path | None, root: Path) -> Inputs:
 
 
 def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) -> Attestation:
-    """Recompute rows of a release.
+    """Recompute rows of a verified release, `sample` of those that the data covers.
 
-    Args:
-        release: its folder, verified by the caller.
-        data: the inputs; may cover a part of the items.
-        sample: rows, drawn from those that the data covers; equal releases and data give equal rows.
-        names: feature sets; all whose encoder is released by default.
-
-    Raises:
-        UserError: the release carries no encoder or no hashes of inputs, or the data has none of its items.
+    Equal inputs give equal rows. UserError if it carries no encoder of `names`, by default all, or no hashes of
+    inputs, or the data has no item of it.
     """
     manifest = manifests.load(release)
     available = encoder.names(release)
@@ -203,16 +182,7 @@ def _recomputed(
     hashes: Sequence[tuple[str, str]],
     at: Sequence[int],
 ) -> list[Row]:
-    """Return how a block of items compares with the release.
-
-    Args:
-        release: its folder.
-        loaded: feature set -> its encoder.
-        coded: `<feature set>/<method>` -> its codes.
-        block: B items.
-        hashes: of the text and the image of each, as released.
-        at: row of each in the release.
-    """
+    """Return how a block of B items compares with the release, whose hashes of text and image, and rows, are given."""
     facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
     images = [_stored(item, image, facts) for item, (_, image) in zip(block, hashes, strict=True)]
     texts = [item.text for item in block]
@@ -242,7 +212,7 @@ def lines(attestation: Attestation, release: Path) -> Iterator[str]:
             f", codes {name} {agree[one.agrees]}" + ("" if one.nearest else f" (nearest in the first {one.levels})")
             for name, one in row.codes.items()
         )
-        yield _printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}{codes}")
+        yield printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}{codes}")
     if attestation.covered < attestation.items:
         yield f"the data has {attestation.covered:,} of the release's {attestation.items:,} items"
     if attestation.unattested:
@@ -317,7 +287,3 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise UserError(f"the encoder's vectors have {a.shape[1]} dimensions, the release's {b.shape[1]}")
     (x, directed), (y, there) = unit_rows(a), unit_rows(b)
     return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)
-
-
-def _printable(text: str) -> str:
-    return "".join(c for c in text if c.isprintable())  # identifiers are untrusted

@@ -1,9 +1,6 @@
 """Builds a release folder beside the old one, and swaps it in once it is checked."""
 
-from __future__ import annotations
-
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,9 +15,9 @@ import schemas
 from pipeline import code, io
 from pipeline.evaluation import evidence
 from pipeline.layout import EncoderFiles
-from pipeline.release import card, croissant, encoder, manifest, networks
+from pipeline.release import card, croissant, encoder, manifest
 from pipeline.release.manifest import Counts, Maker, Manifest
-from pipeline.release.parts import Parts
+from pipeline.release.parts import Parts, networks
 from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
 
@@ -42,13 +39,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
-    """Fill an empty folder with a release.
-
-    Args:
-        folder: an empty one.
-        parts: the content.
-        record: stage, params and versions of this run.
-    """
+    """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
     tables = _tables(folder, parts, record)
     if parts.index is not None:
         io.write_bytes(folder / INDEX, parts.index)
@@ -75,7 +66,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
         weights=parts.weights,
-        encoders=networks.read(parts.features),
+        encoders=networks(parts.features),
         made_by=makers([*tables, *parts.upstream]),
         code=code.fingerprint("stages.publish"),
     )
@@ -134,36 +125,31 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
     """Return schema RELEASED_ITEMS: public image addresses and hashes are kept, image bytes never.
 
-    Args:
-        items: schema ITEMS, I rows.
-        images: columns item_id, status, url, sha256, phash of schema IMAGES and input_image_sha256, I rows in item
-            order; None where no images were fetched.
+    `images` has item_id, status, url, sha256, phash and input_image_sha256, I rows in item order; None: none
+    fetched.
     """
     n = len(items)
     if images is None:
-        addresses = [urls[0] if urls else "" for urls in items["image_urls"].to_pylist()]
-        image_columns = {
-            "image_status": pa.nulls(n, pa.string()),
-            "image_sha256": pa.array([""] * n, pa.string()),
-            "image_phash": pa.nulls(n, pa.uint64()),
-            "input_image_sha256": pa.array([""] * n, pa.string()),
-        }
-    else:
-        addresses = images["url"].to_pylist()
-        image_columns = {
-            "image_status": images["status"],
-            "image_sha256": images["sha256"],
-            "image_phash": images["phash"],
-            "input_image_sha256": images["input_image_sha256"],
-        }
-    public = [a if is_web(a) else "" for a in addresses]
-    image_columns["image_url"] = pa.array(public, pa.string())
-    hashes = [text_sha256(text) for text in items["text"].to_pylist()]
-    derived = image_columns | {"input_text_sha256": pa.array(hashes, pa.string())}
-    columns = {
-        f.name: items[f.name] if f.name in items.column_names else derived[f.name] for f in schemas.RELEASED_ITEMS
+        addresses, blank = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()], [""] * n
+        images = pa.table(
+            {
+                "status": pa.nulls(n, pa.string()),
+                "sha256": pa.array(blank, pa.string()),
+                "phash": pa.nulls(n, pa.uint64()),
+                "input_image_sha256": pa.array(blank, pa.string()),
+                "url": pa.array(addresses, pa.string()),
+            }
+        )
+    derived = {
+        "image_status": images["status"],
+        "image_sha256": images["sha256"],
+        "image_phash": images["phash"],
+        "input_image_sha256": images["input_image_sha256"],
+        "image_url": pa.array([a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()),
+        "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
     }
-    return pa.table(columns)
+    names = schemas.RELEASED_ITEMS.names
+    return pa.table({name: items[name] if name in items.column_names else derived[name] for name in names})
 
 
 def text_sha256(text: str | None) -> str:
@@ -191,9 +177,7 @@ def makers(paths: list[Path]) -> dict[str, Maker]:
     """Return stage -> parameters and versions from the tables' metadata, and the hash of its present code."""
     by_stage: dict[str, Maker] = {}
     for path in paths:
-        metadata = pq.read_schema(path).metadata or {}
-        if b"alignrec" in metadata:
-            record = json.loads(metadata[b"alignrec"])
+        if record := io.record(path):
             by_stage[record["stage"]] = Maker(
                 params=record["params"],
                 versions=record["versions"],
@@ -218,9 +202,8 @@ def _numbered(users: pa.Table) -> pa.Table:
 def _unnamed(source: Path, target: Path) -> Path:
     """Write a file of user vectors without the users' identifiers."""
     table = pq.read_table(source, partitioning=None).drop_columns(["user"])
-    record = json.loads((table.schema.metadata or {}).get(b"alignrec", b"null"))
     schema = schemas.numbered_user_embeddings(table["vector"].type.list_size)
-    io.write_table(table.replace_schema_metadata(), target, schema, record)
+    io.write_table(table.replace_schema_metadata(), target, schema, io.record(source) or None)
     return target
 
 
@@ -232,8 +215,7 @@ def _halved(source: Path, target: Path) -> Path:
     schema = schemas.features_half(vectors.shape[1])
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type)
     halved = table.set_column(table.column_names.index("vector"), schema.field("vector"), flat)
-    record = json.loads((table.schema.metadata or {}).get(b"alignrec", b"null"))
-    io.write_table(halved, target, schema, record)
+    io.write_table(halved, target, schema, io.record(source) or None)
     return target
 
 

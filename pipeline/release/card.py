@@ -1,7 +1,5 @@
 """The dataset card: README.md of a release, with the metadata block that the Hugging Face Hub reads."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 import jinja2
@@ -11,9 +9,9 @@ from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.facts import codes, content, probes, recommenders, study
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import markdown
-from pipeline.release import croissant, networks
+from pipeline.release import croissant
 from pipeline.release.manifest import USER_VECTORS, Counts, File
-from pipeline.release.parts import Parts
+from pipeline.release.parts import Parts, network_rows, networks
 from pipeline.sources.registry import SOURCES
 
 WHAT = {
@@ -40,13 +38,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def render(parts: Parts, counts: Counts, files: list[File]) -> str:
-    """Return the text of README.md.
-
-    Args:
-        parts: of the release.
-        counts: size of the dataset.
-        files: every other file but the manifest.
-    """
+    """Return the text of README.md; `files` are all others but the manifest."""
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
@@ -64,7 +56,7 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
         users=_users({f.table for f in files}),
         first=features[0],
         coverage=[[f"`{name}`", *covered] for name, *covered in features],
-        encoders=networks.rows(networks.read(parts.features)),
+        encoders=network_rows(networks(parts.features)),
         candidates=candidates,
         masked_splits=masked_splits,
         recommenders=recommenders.results,

@@ -3,8 +3,6 @@
 Format: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -48,15 +46,8 @@ CONTEXT: dict[str, Any] = {
 
 
 def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> dict[str, Any]:
-    """Return the content of croissant.json.
-
-    Args:
-        dataset: name of the dataset.
-        version: semantic version of the data.
-        kind: of the source, a name in SOURCES.
-        files: the release's files but for the card, the manifest and this one, in the manifest's order.
-    """
-    tables: dict[str, list[File]] = {}
+    """Return the content of croissant.json; `files` are the release's but for card, manifest and this one, in order."""
+    header, tables = SOURCES[kind].licence.header, dict[str, list[File]]()
     for file in files:
         if file.table is not None:
             tables.setdefault(record_set(file), []).append(file)
@@ -68,7 +59,7 @@ def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> di
         "description": f"Multimodal item features of the dataset {dataset}, with the item graph and a trained "
         "recommender's embeddings. README.md has the figures, the sources and the known gaps.",
         "version": version,
-        "license": _licence(kind),
+        "license": header.get("license_link") or LINKS.get(header["license"]) or SOURCES[kind].licence.text,
         "citeAs": CITATION,
         "keywords": ["recommendation", "multimodal", "feature extraction"],
         "distribution": [_file(f) for f in files] + [_file_set(n, fs) for n, fs in tables.items() if len(fs) > 1],
@@ -84,11 +75,6 @@ def record_set(file: File) -> str:
     if file.table is not None and file.table in kinds:
         return f"{kinds[file.table]}-{file.feature_set}"
     return str(file.table)
-
-
-def _licence(kind: str) -> str:
-    licence = SOURCES[kind].licence
-    return licence.header.get("license_link") or LINKS.get(licence.header["license"]) or licence.text
 
 
 def _file(file: File) -> dict[str, Any]:

@@ -4,8 +4,6 @@ Blocks of lines are encoded one after the other. Each finished block is kept bes
 after it; the target appears when all are done.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -27,13 +25,13 @@ from pipeline.encode import batching
 from pipeline.errors import UserError, printable
 from pipeline.images.decode import Decoded, failed, normalise
 from pipeline.images.params import Images
-from pipeline.items.parse import Reject
 from pipeline.release import encoder, item_file, semantic_ids
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Loaded
 from pipeline.release.item_file import Row
 from pipeline.semantic_ids import files
+from pipeline.sources import lines
 from pipeline.versions import versions
 
 
@@ -52,6 +50,24 @@ class Summary(NamedTuple):
     """lines in it"""
 
 
+class Numbers:
+    """Counts items of equal codes on from those of a release, so that a new item's ID is no other item's."""
+
+    def __init__(self, released: pa.Table) -> None:
+        """Count the items of a table of semantic IDs."""
+        self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
+
+    def counted(self, table: pa.Table) -> pa.Table:
+        """Return new items with their suffix: how many items before have the same codes, in the release and here."""
+        rows, codes = files.matrix(table)
+        suffix = np.zeros(len(table), np.int32)
+        for row, code in zip(rows, codes, strict=True):  # one by one, as each counts for those that follow
+            suffix[row] = self._next[code.tobytes()]
+            self._next[code.tobytes()] += 1
+        at = table.column_names.index("suffix")
+        return table.set_column(at, "suffix", pa.array(suffix, mask=~table["codes"].is_valid().to_numpy()))
+
+
 def embed(
     release: Path,
     name: str,
@@ -65,7 +81,6 @@ def embed(
 
     Args:
         release: its folder, verified by the caller.
-        name: of the feature set.
         items: see `item_file`.
         images: folder of image files; None: there are none.
         to: Parquet file to write, schema embedded(F, L), a row an item; lines that were not used go to
@@ -88,7 +103,8 @@ def embed(
         if not _rejects(work, number).exists() or (rows and not _part(work, number).exists()):
             if rows:
                 io.write_table(_coded(_encoded(loaded, rows, count, done), coded), _part(work, number), schema)
-            io.write_table(_table(items, rejects), _rejects(work, number), schemas.REJECTS)  # last: the block is done
+            unread = lines.rejects(items.name, ((one.line.number, one.reason, one.line.raw) for one in rejects))
+            io.write_table(unread, _rejects(work, number), schemas.REJECTS)  # last: the block is done
         count += len(rows)
     record = {"stage": "embed", "params": {"encoder": name} | loaded.facts.settings, "versions": versions()}
     return _joined(work, items, to, schema, record, _numbers(release, name, codes, coded))
@@ -110,14 +126,7 @@ def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
 def vectors(
     loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
 ) -> batching.Encoded:
-    """Encode items by the modalities that the feature set reads.
-
-    Args:
-        loaded: the encoder.
-        texts: of B items; empty where there is none.
-        images: JPEGs as the pipeline stores them; None where there is none.
-        done: called after each batch with its number of items.
-    """
+    """Encode B items by the modalities that the feature set reads; texts may be empty, JPEGs None."""
     reads, none = loaded.facts.reads, [None] * len(images)
     visible = texts if "text" in reads else [""] * len(texts)
     size, workers = loaded.facts.batch_size, os.cpu_count() or 1
@@ -157,24 +166,6 @@ def _coded(table: pa.Table, coded: files.Coded | None) -> pa.Table:
     for name, values in columns.items():
         table = table.append_column(name, values)
     return table
-
-
-class Numbers:
-    """Counts items of equal codes on from those of a release, so that a new item's ID is no other item's."""
-
-    def __init__(self, released: pa.Table) -> None:
-        """Count the items of a table of semantic IDs."""
-        self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
-
-    def counted(self, table: pa.Table) -> pa.Table:
-        """Return new items with their suffix: how many items before have the same codes, in the release and here."""
-        rows, codes = files.matrix(table)
-        suffix = np.zeros(len(table), np.int32)
-        for row, code in zip(rows, codes, strict=True):  # one by one, as each counts for those that follow
-            suffix[row] = self._next[code.tobytes()]
-            self._next[code.tobytes()] += 1
-        at = table.column_names.index("suffix")
-        return table.set_column(at, "suffix", pa.array(suffix, mask=~table["codes"].is_valid().to_numpy()))
 
 
 def _decoded(row: Row, facts: encoder.Facts) -> Decoded:
@@ -225,16 +216,6 @@ def _joined(
     flags = pq.read_table(to, columns=["has_image", "has_text"], partitioning=None)
     images, texts = (pc.sum(flags[column]).as_py() for column in ("has_image", "has_text"))
     return Summary(len(flags), images, texts, aside if rejected else None, rejected)
-
-
-def _table(items: Path, rejects: Sequence[Reject]) -> pa.Table:
-    columns = [
-        pa.array([items.name] * len(rejects), pa.string()),
-        pa.array([reject.line.number for reject in rejects], pa.int64()),
-        pa.array([reject.reason for reject in rejects], pa.string()),
-        pa.array([reject.line.raw for reject in rejects], pa.binary()),
-    ]
-    return pa.table(columns, names=schemas.REJECTS.names)
 
 
 def _part(work: Path, number: int) -> Path:

@@ -6,13 +6,11 @@ the feature set that it shares them with; weights of others are named by package
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from pipeline import io
@@ -67,12 +65,7 @@ class Loaded(NamedTuple):
 
 
 def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none.
-
-    Args:
-        layout: of the dataset.
-        names: of encoded feature sets.
-    """
+    """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none."""
     released: dict[str, ReleasedEncoder] = {}
     pretrained: str | None = None
     """the feature set whose folder has what `pretrain` wrote"""
@@ -110,11 +103,7 @@ def names(folder: Path) -> list[str]:
 
 
 def facts(folder: Path, name: str) -> Facts:
-    """Read encoder.json; nothing in it is trusted.
-
-    Raises:
-        UserError: the release carries no such encoder, the file is damaged, or this alignrec does not know the encoder.
-    """
+    """Read encoder.json, not trusted; UserError if there is none, it is damaged, or the encoder is unknown here."""
     available = names(folder)
     if name not in available:
         known = f"it has {', '.join(available)}" if available else "it has none; publish it again with this alignrec"
@@ -134,15 +123,7 @@ def facts(folder: Path, name: str) -> Facts:
 
 
 def load(folder: Path, name: str) -> Loaded:
-    """Load a released encoder; the caller has verified the release. Needs torch.
-
-    Args:
-        folder: the release.
-        name: of the feature set.
-
-    Raises:
-        UserError: see `facts`; or the packages that have its weights are not installed.
-    """
+    """Load a released encoder of a verified release; UserError as `facts`, or for a missing package. Needs torch."""
     read = facts(folder, name)
     _refuse_absent(folder, read.packages)
     from pipeline.encode.base import Context  # loads torch
@@ -160,15 +141,7 @@ def load(folder: Path, name: str) -> Loaded:
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
-    """Load several encoders of a release; those that differ in the modalities they read alone share one network.
-
-    Args:
-        folder: the release.
-        names: of feature sets.
-
-    Raises:
-        UserError: see `load`.
-    """
+    """Load several encoders, see `load`; those that differ in the modalities they read alone share one network."""
     loaded: dict[str, Loaded] = {}
     for name in names:
         read = facts(folder, name)
@@ -182,9 +155,8 @@ def _same_network(a: Facts, b: Facts) -> bool:
 
 
 def _params(path: Path) -> dict[str, Any]:
-    """Return the parameters that a Parquet file was made with, as its metadata has them."""
-    record = json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}"))
-    return dict(record.get("params", {}))
+    """Return the parameters that a Parquet file was made with."""
+    return dict(io.record(path).get("params", {}))
 
 
 def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:

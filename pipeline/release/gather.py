@@ -1,7 +1,5 @@
 """Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,7 @@ HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
 def parts(run: Run, stages: Sequence[str]) -> Parts:
-    """Collect the content of a dataset's release.
-
-    Raises:
-        UserError: items or all feature sets are absent. schemas.ContractError: a table breaks its schema.
-    """
+    """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
     layout, params = run.layout, run.params[Publish]
     outputs, names = Outputs(layout, run.source.kind, stages=stages), feature_sets(run)
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
@@ -70,11 +64,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
 
 
 def released_users(params: Publish, with_interactions: bool) -> str:
-    """Return what the release says of users: none, numbers or names.
-
-    Raises:
-        UserError: interactions without users.
-    """
+    """Return what the release says of users: none, numbers or names; UserError for interactions without users."""
     users = params.users or ("names" if with_interactions else "none")
     if with_interactions and users == "none":
         raise UserError(
@@ -84,11 +74,7 @@ def released_users(params: Publish, with_interactions: bool) -> str:
 
 
 def feature_sets(run: Run) -> list[str]:
-    """Return those of `publish.features`, and of the source's own, that are encoded.
-
-    Raises:
-        UserError: none.
-    """
+    """Return those of `publish.features`, and of the source's own, that are encoded; UserError if none is."""
     imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
     wanted = dict.fromkeys([*run.params[Publish].features, *imported])
     encoded = run.layout.feature_sets()

@@ -4,8 +4,6 @@ A row has an identifier (`asin`, `item`, `item_id` or `id`). Its text is `text`,
 categories and description as in the pipeline. Its image is the file that `image` names, or `<identifier>.<ending>`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
@@ -16,8 +14,8 @@ from pipeline.errors import UserError, one_line
 from pipeline.items.build import compose
 from pipeline.items.parse import KEPT, Line, Reject, cleaned
 from pipeline.sources.lines import LONGEST_LINE
-from pipeline.sources.names import named
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object
+from pipeline.sources.sql import named
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -40,14 +38,9 @@ class Row(NamedTuple):
 
 
 def blocks(path: Path, images: Path | None) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Return the items of each BLOCK lines of a file, and the lines that cannot be used; both in the file's order.
+    """Return the items of each BLOCK lines of JSON lines or CSV, and the lines that cannot be used, in order.
 
-    Args:
-        path: JSON lines or CSV with a header, may end in .gz.
-        images: folder of images; None: there are none.
-
-    Raises:
-        UserError: file or folder is absent; while reading, a row names an image and there is no folder.
+    UserError if file or folder is absent; while reading, if a row names an image and there is no folder.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of items; give JSON lines or CSV, an item a line")

@@ -57,18 +57,7 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "semantic_ids": schemas.semantic_ids,
 }
 """kind of table -> its schema, given the width of its vectors or the number of its codes"""
-Table = Literal[
-    "items",
-    "interactions",
-    "users",
-    "features",
-    "features_half",
-    "edges",
-    "item_embeddings",
-    "user_embeddings",
-    "numbered_user_embeddings",
-    "semantic_ids",
-]
+Table = Literal[*TABLES]  # type: ignore[valid-type]
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
 """kinds of table that have a vector a user"""
 SEMANTIC_IDS = "semantic_ids"
@@ -191,14 +180,7 @@ class Manifest(Part):
 
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
-    """Return the entry of one file of a release.
-
-    Args:
-        folder: the release.
-        path: a file in it.
-        table: the kind of table, for Parquet.
-        used_by: feature sets whose encoder needs it.
-    """
+    """Return the entry of one file of a release; `used_by` are the feature sets whose encoder needs it."""
     rows, columns = (None, None) if table is None else shape(path)
     return File.model_validate(
         {
@@ -233,29 +215,19 @@ def digest(content: Mapping[str, Any]) -> str:
     """Return the hex sha256 of a parsed manifest but for `digest` itself: as JSON, keys sorted, no white space, UTF-8.
 
     It finds what has changed since it was written; what somebody has changed on purpose is for a signature to find.
-
-    Raises:
-        TypeError: it is nested too deeply.
+    TypeError if it is nested too deeply.
     """
     kept = {key: value for key, value in content.items() if key != "digest"}
     return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def load(folder: Path) -> Manifest:
-    """Read and check a release's manifest; nothing in it is trusted.
-
-    Raises:
-        UserError: see `read` and `parsed`.
-    """
+    """Read and check a release's manifest, see `read` and `parsed`; nothing in it is trusted."""
     return parsed(folder, read(folder))
 
 
 def read(folder: Path) -> bytes:
-    """Return the bytes of a release's manifest, not looked at yet.
-
-    Raises:
-        UserError: it is absent, or larger than MAX_BYTES.
-    """
+    """Return the bytes of a manifest, not looked at yet; UserError if it is absent or larger than MAX_BYTES."""
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: not there; is this a release folder?")
@@ -267,9 +239,8 @@ def read(folder: Path) -> bytes:
 def parsed(folder: Path, data: bytes) -> Manifest:
     """Return the manifest of the release `folder` from its bytes. Time and memory grow with their number.
 
-    Raises:
-        UserError: it is of a later format, breaks the schema, names a path twice or outside the folder, or is not
-            what was written.
+    UserError if it is of a later format, breaks the schema, names a path twice or outside the folder, or is not
+    what was written.
     """
     path = folder / NAME
     try:

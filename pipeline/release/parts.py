@@ -1,6 +1,4 @@
-"""What a release is made of."""
-
-from __future__ import annotations
+"""What a release is made of, and whose networks made its feature sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import io
 from pipeline.facts.outputs import Outputs
 from pipeline.release.encoder import ReleasedEncoder
-from pipeline.release.manifest import Input
+from pipeline.release.manifest import Encoder, Input
 
 
 @dataclass(frozen=True)
@@ -55,3 +54,19 @@ class Parts:
     weights: list[Input] = field(default_factory=list)
     upstream: list[Path] = field(default_factory=list)
     """Parquet files of earlier stages whose parameters and versions the manifest records"""
+
+
+def networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
+    """Return feature set -> its encoder, of those (name -> Parquet files) that were made by somebody's network."""
+    facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
+    return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
+
+
+def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
+    """Return the card's rows: feature set, kind, model, revision, library, modalities, prompt, width; parts below."""
+    table: list[list[Any]] = []
+    for name, encoder in encoders.items():
+        cells = [encoder.kind, encoder.model, encoder.revision, encoder.library]
+        table.append([name, *cells, ", ".join(encoder.modalities), encoder.prompt, encoder.dim or ""])
+        table += network_rows({f"{name}: {part.name}": part for part in encoder.parts})
+    return table

@@ -3,13 +3,12 @@
 Letters: I items, U users, F width of features, D width of embeddings.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +32,7 @@ class Release:
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
 
-    def verified(self) -> Release:
+    def verified(self) -> Self:
         """Check every file; UserError names what is wrong."""
         for _ in verify(self.folder):
             pass
@@ -90,7 +89,7 @@ class Release:
         self.refuse_without("interactions")
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
-    def refuse_without(self, *needs: str) -> Release:
+    def refuse_without(self, *needs: str) -> Self:
         """Return the release; UserError if it lacks one of items, interactions, embeddings, user embeddings."""
         tables = {f.table for f in self.manifest.files}
         if "items" in needs and ("items.parquet", "items") not in {(f.path, f.table) for f in self.manifest.files}:
@@ -119,16 +118,10 @@ class Release:
 
 @contextmanager
 def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
-    """Yield a release as the stages would have left it, so that all that reads a dataset reads a release.
+    """Yield a verified release as the stages would have left it, so that all that reads a dataset reads a release.
 
-    Tables are linked into a temporary folder, which is gone at the end; what items need for it is written anew.
-
-    Args:
-        release: verified.
-        needs: see `Release.refuse_without`.
-
-    Raises:
-        UserError: the release lacks something.
+    Tables are linked into a temporary folder; what items need is written anew. UserError if it lacks one of
+    `needs`.
     """
     release.refuse_without(*needs)
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:

@@ -1,7 +1,5 @@
 """Released codes beside those of recomputed vectors, for `attest`. B rows, F width, L levels."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,8 +53,7 @@ class Codes:
 def load(release: Path, manifest: Manifest, names: Container[str]) -> dict[str, Codes]:
     """Return the codes of some feature sets, `<feature set>/<method>` -> codes; controls say nothing of a vector.
 
-    Raises:
-        UserError: a method is unknown here, or what it needs is not installed.
+    UserError if a method is unknown here, or what it needs is not installed.
     """
     return {
         f"{name}/{method}": Codes(semantic_ids.folder_of(release, manifest, name, method))

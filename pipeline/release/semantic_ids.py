@@ -4,8 +4,6 @@ Nothing in these files is trusted: `faults` holds them to each other and to the 
 n coded items, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -32,15 +30,9 @@ NONE = -1
 
 
 def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) -> dict[tuple[str, str], Path]:
-    """Return feature set and method -> folder of what was coded.
+    """Return feature set and method -> folder of what was coded, by default of all methods that are no controls.
 
-    Args:
-        layout: of the dataset.
-        names: of feature sets.
-        methods: which; None: all that are not controls.
-
-    Raises:
-        UserError: a method that was asked for has coded none of them.
+    UserError if a method that was asked for has coded none of them.
     """
     names = list(names)
     coded = {
@@ -66,17 +58,7 @@ def names(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def folder_of(release: Path, manifest: Manifest, features: str, method: str | None) -> Path:
-    """Return the folder of a feature set's semantic IDs.
-
-    Args:
-        release: its folder.
-        manifest: of it.
-        features: feature set.
-        method: None: the only one.
-
-    Raises:
-        UserError: there are none, or several to choose from; names them.
-    """
+    """Return the folder of a feature set's semantic IDs, by the only method if None; UserError names what there is."""
     methods = [own for name, own in names(manifest) if name == features]
     if not methods:
         coded = sorted({name for name, _ in names(manifest)})
@@ -89,11 +71,7 @@ def folder_of(release: Path, manifest: Manifest, features: str, method: str | No
 
 
 def load(release: Path, features: str, method: str) -> files.Coded:
-    """Load the codebooks of a verified release, to code new items.
-
-    Raises:
-        UserError: there are none, see `files.load`, or they look at no vector.
-    """
+    """Load the codebooks of a verified release, to code new items; UserError if none there look at vectors."""
     coded = files.load(folder_of(release, manifests.load(release), features, method))
     if METHODS[coded.facts.method].control:
         raise UserError(f"{release}: '{method}' is a control, whose codes say nothing of new items; choose another")

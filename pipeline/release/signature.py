@@ -3,8 +3,6 @@
 ssh-keygen makes and checks it, as it does for Git's commits; format: PROTOCOL.sshsig of OpenSSH.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile
@@ -24,11 +22,7 @@ PUBLISHER = "publisher"
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Sign a release, in place of an older signature; asks for the key's passphrase if it has one.
-
-    Raises:
-        UserError: no release there, no such key, or ssh-keygen cannot use it.
-    """
+    """Sign a release anew, asking for the key's passphrase; UserError for no release, no key, or one of no use."""
     manifest = manifests.read(folder)
     manifests.parsed(folder, manifest)
     if not key.is_file():
@@ -40,15 +34,9 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
-    """Return a line on the signature; None where there is none and no key is given.
+    """Return a line on the signature of the manifest's bytes, of any key if None; None where there is none to check.
 
-    Args:
-        folder: a release.
-        manifest: the bytes that must be signed; nobody need have believed them yet.
-        key: public key that must have signed it; None: any, and its fingerprint is returned.
-
-    Raises:
-        UserError: the signature is not of this manifest or not by this key, or is wanted and missing.
+    UserError if it is not of this manifest or not by this key, or is wanted and missing.
     """
     path = folder / NAME
     if not path.is_file():

@@ -1,11 +1,11 @@
 """Checks a release folder against its manifest: offline, without torch, reading each file once or twice."""
 
-from __future__ import annotations
-
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.release import claims, semantic_ids, signature
 from pipeline.release import manifest as manifests
+from pipeline.release import semantic_ids, signature
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
@@ -39,7 +39,6 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
     what the manifest says of encoders, weights and makers.
 
     Args:
-        folder: the release.
         key: public key that must have signed it.
         known: of a verified release: where this one's manifest says the same, files of these hashes are not read again.
 
@@ -72,7 +71,7 @@ def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
-    return faults or semantic_ids.faults(folder, manifest) or list(claims.faults(folder, manifest))
+    return faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
 
 
 def _refuse(what: str, faults: list[str]) -> None:
@@ -204,3 +203,62 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
             twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
             faults.append(f"{where}: {name} {twice!r} is there twice")
     return faults
+
+
+ENCODERS, FACTS = "encoders", "encoder.json"
+"""folder and file of what the manifest claims of encoders"""
+
+
+def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield the faults of `used_by`, `weights` and `made_by`, held to what the listed files say, one line each.
+
+    A part of a release lacks files that these fields speak of; what it has must be among them.
+    """
+    try:
+        needed = _needed(folder, manifest)
+    except (UserError, AttributeError) as e:
+        yield f"{FACTS}: {e}"
+        return
+    for file in manifest.files:
+        expected, stated = needed.get(file.path, set()), set(file.used_by)
+        if not (expected <= stated if manifest.part_of else expected == stated):
+            yield f"{file.path}: used_by is not what {ENCODERS}/ says"
+    for weight in manifest.weights:
+        twins = [f for f in manifest.files if _is_of_encoder(f) and PurePosixPath(f.path).name == weight.name]
+        if twins and weight.sha256 not in {f.sha256 for f in twins}:
+            yield f"{twins[0].path}: is not the one that weights lists"
+    yield from [] if manifest.part_of else _maker_faults(folder, manifest)
+
+
+def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
+    """Return path -> feature sets whose encoder needs it: its own, and those that share its network."""
+    own, shared = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
+    for file in filter(_is_of_encoder, manifest.files):
+        name = file.path.split("/")[1]
+        own[name].append(file.path)
+        if file.path.endswith(f"/{FACTS}"):
+            shared[str(io.read_json(folder / file.path).get("weights"))].add(name)
+    return {
+        path: {name} | (set() if path.endswith(f"/{FACTS}") else shared[name])
+        for name, paths in own.items()
+        for path in paths
+    }
+
+
+def _is_of_encoder(file: File) -> bool:
+    return file.path.startswith(f"{ENCODERS}/") and file.path.count("/") > 1
+
+
+def _maker_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield the stages whose parameters or versions no table of theirs records, where the release has one."""
+    records = defaultdict[str, list[tuple[Any, Any]]](list)
+    for file in manifest.files:
+        if file.table is not None:
+            try:
+                record = io.record(folder / file.path)
+            except (ValueError, TypeError, RecursionError):
+                record = {}
+            records[str(record.get("stage"))].append((record.get("params"), record.get("versions")))
+    for stage, maker in manifest.made_by.items():
+        if records[stage] and (maker.params, maker.versions) not in records[stage]:
+            yield f"made_by.{stage}: no table of the release says that it was made so"

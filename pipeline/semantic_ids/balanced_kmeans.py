@@ -4,9 +4,7 @@ A code that is wanted too often has a price, which is added to its distance. Pri
 the dual of the assignment under the bound. n vectors, m of the sample, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
@@ -30,7 +28,7 @@ class BalancedKMeansParams(ResidualKMeansParams):
 class BalancedKMeans(ResidualKMeans):
     """L codebooks of K centroids, each with a price. Items that the codebooks were not made for take the nearest."""
 
-    Params: ClassVar[type[Section]] = BalancedKMeansParams
+    Params = BalancedKMeansParams
 
     def __init__(self, centroids: np.ndarray, prices: np.ndarray, slack: float) -> None:
         """Take centroids, float32 [L, K, F], prices, float32 [L, K], and the slack."""

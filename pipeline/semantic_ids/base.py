@@ -4,11 +4,10 @@ Vectors have length 1 when a method sees them; those without a direction are lef
 n vectors, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -68,16 +67,9 @@ def enough(vectors: Vectors, shape: Shape) -> None:
 
 
 def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return one of the tensors of a file that anybody may have written.
+    """Return a tensor that anybody may have written; UserError if of another shape or type, or not finite.
 
-    Args:
-        tensors: of the file.
-        name: of the tensor.
-        shape: that it must have; None stands for any size from 1.
-        dtype: that it must have.
-
-    Raises:
-        UserError: it is missing, has another shape or type, or holds a value that is not finite.
+    In `shape` None stands for any size from 1.
     """
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
@@ -102,59 +94,44 @@ def same_width(x: np.ndarray, width: int) -> None:
         )
 
 
-class Method(Protocol):
+class Method(ABC):
     """Learned codebooks. Equal inputs and seeds give equal bytes, at any number of threads."""
 
     Params: ClassVar[type[Section]]
     """settings of its own"""
-    control: ClassVar[bool]
+    control: ClassVar[bool] = False
     """whether its codes are made without looking at the vectors, to compare with"""
-    history: Sequence[dict[str, Any]]
+    history: Sequence[dict[str, Any]] = ()
     """a line an epoch of a method that trains; else empty, and of loaded codebooks too"""
 
     @classmethod
+    @abstractmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Learn codebooks.
-
-        Args:
-            vectors: of which the sample is looked at.
-            shape: L and K.
-            params: an instance of Params.
-            seed: of all that is drawn.
-            progress: shows a method that trains.
-
-        Raises:
-            UserError: the vectors allow no such codebooks; says what to change.
-        """
+        """Learn L levels of K codes on the sample; `params` is of Params. UserError says what to change."""
 
     @classmethod
+    @abstractmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with codebooks as `tensors` gave them.
+        """Return the method with codebooks as `tensors` gave them; UserError if one is missing or has another shape."""
 
-        Raises:
-            UserError: a tensor is missing or has another shape.
-        """
-
+    @abstractmethod
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return all that `of` needs."""
+        """Return all that `from_tensors` needs."""
 
     def assign(self, vectors: Vectors) -> np.ndarray:
         """Return the codes of all vectors that the codebooks are for, int32 [n, L]."""
+        from pipeline.semantic_ids import kmeans  # loads FAISS
 
+        return np.concatenate(list(kmeans.by_block(self.encode, vectors.blocks())))
+
+    @abstractmethod
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the codes of other vectors, each by itself: float32 [b, F] -> int32 [b, L].
+        """Return the codes of other vectors: float32 [b, F] -> int32 [b, L]; UserError for another width."""
 
-        Raises:
-            UserError: the vectors have another width.
-        """
-
+    @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return what codes stand for: int32 [b, L] -> float32 [b, F]."""
 
+    @abstractmethod
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return how far each value of the last code is from a vector, given the codes before: float32 [b, K].
-
-        Args:
-            x: float32 [b, F].
-            codes: int32 [b, L], of which the last is ignored.
-        """
+        """Return how far each last code is from x, float32 [b, F], given the others: float32 [b, K]."""

@@ -3,8 +3,6 @@
 I items, n of them with content, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -39,13 +37,7 @@ def settings(params: SemanticIds, method: str) -> Section:
 def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray]:
     """Return the vectors of a feature set that have a direction, and which of all items have one, bool [I].
 
-    Args:
-        folder: of features-*.parquet.
-        fit_rows: vectors of the sample at most.
-        seed: of the draw.
-
-    Raises:
-        UserError: no vector has a direction, or all have the same.
+    `fit_rows` bounds the sample. UserError if no vector has a direction, or all have the same.
     """
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, ROWS)])
     n = int(directed.sum())
@@ -99,12 +91,7 @@ def coded(method: Method, given: Vectors, policy: str) -> Coding:
 
 
 def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:
-    """Yield what is wrong with each level that uses few of the codes that it could use, and what to do.
-
-    Args:
-        codes: int32 [n, L].
-        k: K.
-    """
+    """Yield what is wrong with each level of int32 [n, L] that uses few of the codes it could, and what to do."""
     possible = min(k, len(codes))
     for level, column in enumerate(codes.T, start=1):
         used = len(np.unique(column))
@@ -117,15 +104,7 @@ def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:
 def table(
     ids: pa.Table, directed: np.ndarray, codes: np.ndarray, suffix: np.ndarray | None, cosines: np.ndarray
 ) -> pa.Table:
-    """Return schema semantic_ids(L) of all I items; those without a direction have no id.
-
-    Args:
-        ids: item_id and asin of all items.
-        directed: bool [I].
-        codes: int32 [n, L].
-        suffix: int32 [n]; None: there is none.
-        cosines: float32 [n].
-    """
+    """Return schema semantic_ids(L) of all I items: codes [n, L], suffixes [n] or None, cosines [n] of directed."""
     levels, n = codes.shape[1], len(directed)
     row = np.cumsum(directed) - 1
     every = np.zeros((n, levels), np.int32)

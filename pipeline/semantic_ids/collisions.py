@@ -1,7 +1,5 @@
 """What becomes of items with equal codes: kept, told apart by a suffix, or moved to the next free last code."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,7 +19,6 @@ def moving(codes: np.ndarray, k: int) -> np.ndarray:
 
     Args:
         codes: int32 [n, L].
-        k: K.
     """
     collides = suffixes(codes) > 0
     prefix = _groups(codes[:, :-1])

@@ -3,34 +3,57 @@
 n vectors, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
 from pipeline.config.base import Name, Section, checked, nearest
 from pipeline.errors import UserError, one_line
-from pipeline.semantic_ids.base import MethodParams, Progress, Shape, Tensors, Vectors, same_width, silent, tensor
+from pipeline.semantic_ids.base import (
+    Method,
+    MethodParams,
+    Progress,
+    Shape,
+    Tensors,
+    Vectors,
+    same_width,
+    silent,
+    tensor,
+)
 from pipeline.semantic_ids.params import FIRST
 from pipeline.semantic_ids.registry import METHODS
-
-if TYPE_CHECKING:
-    from pipeline.semantic_ids.base import Method
 
 WIDEST = 2**20
 """numbers of a vector that decoding makes room for"""
 
 
-class Random:
+class Control(Method):
+    """Codes that are made without looking at the vectors."""
+
+    control = True
+    seed: int
+    shape: Shape
+    width: int
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Return codes that follow from the seed and each vector: float32 [b, F] -> int32 [b, L]."""
+        same_width(x, self.width)
+        key = self.seed.to_bytes(8, "big")
+        seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
+        drawn = (_drawn(own, 1, self.shape) for own in seeds)
+        return np.concatenate([np.empty((0, self.shape.levels), np.int32), *drawn])
+
+    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return equal distances, float32 [b, K], as no code is nearer to the item than another."""
+        return np.zeros((len(x), self.shape.codes), np.float32)
+
+
+class Random(Control):
     """Codes drawn from a seed: of the items by their order, of others by their vector. They stand for no vector."""
 
-    Params: ClassVar[type[Section]] = MethodParams
-    control: ClassVar[bool] = True
-    history: tuple[dict[str, Any], ...] = ()
+    Params = MethodParams
 
     def __init__(self, seed: int, shape: Shape, width: int) -> None:
         """Take the seed, L and K, and the vectors' width F."""
@@ -54,17 +77,9 @@ class Random:
         """Return codes in item order, int32 [n, L]: more items change none of them."""
         return _drawn(self.seed, vectors.n, self.shape)
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return codes of other items, which have no place in the order: float32 [b, F] -> int32 [b, L]."""
-        return _by_vector(x, self.seed, self.shape, self.width)
-
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return zeros, float32 [b, F]."""
         return np.zeros((len(codes), self.width), np.float32)
-
-    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return equal distances, float32 [b, K]."""
-        return np.zeros((len(x), self.shape.codes), np.float32)
 
 
 def _method(name: str) -> str:
@@ -85,17 +100,16 @@ class ShuffledParams(MethodParams):
     """of that method"""
 
 
-class Shuffled:
+class Shuffled(Control):
     """Codes of a method, each given to an item that it was not made from: as many of each as the method has."""
 
-    Params: ClassVar[type[Section]] = ShuffledParams
-    control: ClassVar[bool] = True
+    Params = ShuffledParams
 
     def __init__(self, name: str, method: Method, seed: int, shape: Shape) -> None:
         """Take the method, under its name, the seed of the order, and L and K."""
         self.name, self.method, self.seed, self.shape = name, method, seed, shape
         self.width = method.decode(np.zeros((1, shape.levels), np.int32)).shape[1]
-        self.history: Sequence[dict[str, Any]] = method.history
+        self.history = method.history
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
@@ -123,30 +137,14 @@ class Shuffled:
         """Return the codes of all vectors in another order, int32 [n, L]."""
         return self.method.assign(vectors)[np.random.default_rng(self.seed).permutation(vectors.n)]
 
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return codes of other items, drawn as `Random` draws them: float32 [b, F] -> int32 [b, L]."""
-        return _by_vector(x, self.seed, self.shape, self.width)
-
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return what the method's codes stand for: int32 [b, L] -> float32 [b, F]."""
         return self.method.decode(codes)
-
-    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return equal distances, float32 [b, K], as no code is nearer to the item than another."""
-        return np.zeros((len(x), self.shape.codes), np.float32)
 
 
 def _drawn(seed: int, n: int, shape: Shape) -> np.ndarray:
     """Return codes drawn in order, int32 [n, L]; those of fewer are the first of these."""
     return np.random.default_rng(seed).integers(shape.codes, size=(n, shape.levels), dtype=np.int32)
-
-
-def _by_vector(x: np.ndarray, seed: int, shape: Shape, width: int) -> np.ndarray:
-    """Return codes that follow from the seed and each vector, int32 [b, L]; UserError for another width."""
-    same_width(x, width)
-    key = seed.to_bytes(8, "big")
-    seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
-    return np.concatenate([np.empty((0, shape.levels), np.int32), *(_drawn(own, 1, shape) for own in seeds)])
 
 
 def _number(tensors: Tensors, name: str, low: int, high: int) -> int:

@@ -1,7 +1,5 @@
 """The three files of semantic IDs: semantic_ids.parquet, codebooks.safetensors, and codes.json, which explains both."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,11 +76,7 @@ def write_facts(folder: Path, facts: Facts) -> None:
 
 
 def load(folder: Path) -> Coded:
-    """Read codebooks and what made them.
-
-    Raises:
-        UserError: a file is missing or damaged, the method is unknown, or what it needs is not installed.
-    """
+    """Read codebooks and what made them; UserError if damaged, or the method is unknown or not installed."""
     made = facts(folder)
     try:
         known([made.method], METHODS, "method")
@@ -143,11 +137,7 @@ def check_codebooks(folder: Path, made: Facts) -> None:
 
 
 def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
-    """Return the method with its codebooks, once they have coded and decoded a vector.
-
-    Raises:
-        UserError: a tensor is missing or of another shape; or what the method needs is not installed.
-    """
+    """Return the method with its codebooks, which have coded and decoded a vector; UserError if they do not fit."""
     try:
         kind = METHODS[made.method]
     except ModuleNotFoundError as e:

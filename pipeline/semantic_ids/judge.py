@@ -3,8 +3,6 @@
 I items, n of them with codes, L levels, F width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +52,7 @@ class Judge:
     seed: int
 
     def judged(self, ids: Codes, method: Method | None) -> dict[str, Any]:
-        """Return what codes.json has under `quality`.
-
-        Args:
-            ids: the codes.
-            method: their codebooks; None where they are not known.
-        """
+        """Return what codes.json has under `quality`; `method` are the codebooks, None where they are not known."""
         facts = {"control": method is not None and method.control}
         return facts | quality.judged(ids, self.reference) | {"reconstruction": self._reconstruction(ids, method)}
 
@@ -82,17 +75,7 @@ class Judge:
 
 
 def read(layout: Layout, features: str, seed: int, probed_items: int) -> Judge:
-    """Return the judge of a feature set of a dataset.
-
-    Args:
-        layout: of the dataset; stages interactions, items, encode and graph have run.
-        features: feature set.
-        seed: of the tests.
-        probed_items: larger catalogues are not probed.
-
-    Raises:
-        UserError: a file is missing; says which stage makes it.
-    """
+    """Return the judge of a feature set; above `probed_items` none is probed. UserError says which stage is to run."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     paths = io.read_table(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     folder = layout.features(features)
@@ -108,14 +91,9 @@ def inputs(layout: Layout, features: str) -> list[Path]:
 def against(
     interactions: pa.Table, paths: list[list[str]], near: Edges, vectors: np.ndarray | None, seed: int
 ) -> Judge:
-    """Return a judge.
+    """Return a judge of interactions, categories from the root, and neighbours in blocks.
 
-    Args:
-        interactions: table INTERACTIONS.
-        paths: categories from the root of each item.
-        near: neighbours of the items, in blocks.
-        vectors: float32 [I, F], the original ones; None where there are none, or too many to probe.
-        seed: of the tests.
+    `vectors` are the original ones, float32 [I, F]; None where there are none, or too many to probe.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     train = split == schemas.TRAIN
@@ -131,13 +109,7 @@ def against(
 
 
 def codes(ids: pa.Table, k: int, before: np.ndarray | None = None) -> Codes:
-    """Return the codes of a table of semantic IDs, to be judged.
-
-    Args:
-        ids: schema semantic_ids(L).
-        k: K.
-        before: int32 [n, L] before collisions were settled; None: as they are.
-    """
+    """Return the codes of a table of semantic IDs, to be judged; `before` are those before collisions were settled."""
     rows, matrix = files.matrix(ids)
     suffix, cosine = ids["suffix"].drop_null().to_numpy(), ids["cosine"].drop_null().to_numpy()
     return Codes(rows, matrix, k, suffix if len(suffix) else None, before, cosine)

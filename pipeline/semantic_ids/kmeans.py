@@ -3,8 +3,6 @@
 n, m vectors, F width, K centroids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -26,14 +24,7 @@ DRAWN = 4096
 
 
 def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
-    """Return the centroids of k-means by FAISS, float32 [K, F].
-
-    Args:
-        x: float32 [m, F], at least K.
-        k: K.
-        iterations: of Lloyd.
-        seed: of the start and of the vectors that iterations see.
-    """
+    """Return the centroids of k-means by FAISS, float32 [K, F], of float32 [m, F], at least K."""
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # the order of sums decides the last bits
         start = _start(x, k, rng)
@@ -47,13 +38,7 @@ def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
 
 
 def means(x: np.ndarray, codes: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the mean of the vectors of each code, float32 [K, F]; where there are none, the centroid as it is.
-
-    Args:
-        x: float32 [m, F].
-        codes: int [m].
-        centroids: float32 [K, F].
-    """
+    """Return the mean of the vectors [m, F] of each code, float32 [K, F]; of none, the centroid as it is."""
     counts = np.bincount(codes, minlength=len(centroids))
     members = sp.csc_array((np.ones(len(x), np.float32), codes, np.arange(len(x) + 1)), (len(centroids), len(x)))
     sums = members @ x

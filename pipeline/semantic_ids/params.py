@@ -1,8 +1,6 @@
 """Parameters of the stage `semantic_ids`; a method's own are beside it, in pipeline/semantic_ids/."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -39,7 +37,7 @@ class SemanticIds(Section):
     """method -> keys of its own class in pipeline/semantic_ids/"""
     seed: int = 0
 
-    def for_items(self, items: int) -> SemanticIds:
+    def for_items(self, items: int) -> Self:
         """Return the section for so many items: where `codes` is not given, each code has some items to learn on."""
         if "codes" in self.model_fields_set:
             return self

@@ -4,9 +4,7 @@ Its codes have no order from coarse to fine, which is what residual codes are co
 n vectors, F width, L levels, K codes a level, S = ceil(F / L) width of a piece.
 """
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Self
+from typing import Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -14,16 +12,14 @@ from threadpoolctl import threadpool_limits
 from pipeline.config.base import Section
 from pipeline.errors import UserError
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import Progress, Shape, Tensors, Vectors, enough, same_width, silent, tensor
+from pipeline.semantic_ids.base import Method, Progress, Shape, Tensors, Vectors, enough, same_width, silent, tensor
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeansParams
 
 
-class ProductQuantisation:
+class ProductQuantisation(Method):
     """L codebooks of K pieces. Of the pieces the first F mod L are one number wider than the others."""
 
-    Params: ClassVar[type[Section]] = ResidualKMeansParams
-    control: ClassVar[bool] = False
-    history: tuple[dict[str, Any], ...] = ()
+    Params = ResidualKMeansParams
 
     def __init__(self, pieces: list[np.ndarray]) -> None:
         """Take the centroids of each piece, L of float32 [K, S or S - 1]."""
@@ -54,10 +50,6 @@ class ProductQuantisation:
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the centroids of each piece, `piece.0`, ...: float32 [K, S or S - 1]."""
         return dict(zip(_names(len(self.pieces)), self.pieces, strict=True))
-
-    def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the codes of all vectors, int32 [n, L]."""
-        return np.concatenate(list(kmeans.by_block(self.encode, vectors.blocks())))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the nearest centroid of each piece: float32 [b, F] -> int32 [b, L]."""

@@ -4,8 +4,6 @@ Every figure is exact. Chance is what the same codes would score if they were de
 I items, n of them with codes, L levels, K codes a level. A prefix is an item's first 1, 2, ... L codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -119,12 +117,7 @@ def used(column: np.ndarray, k: int) -> dict[str, float | None]:
 
 
 def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | None:
-    """Return how often two different items share a group, each drawn in proportion to its weight.
-
-    Args:
-        groups: int [n].
-        weight: float64 [n]; None: all alike.
-    """
+    """Return how often two items share a group, int [n], each drawn by its weight, float64 [n]; None: all alike."""
     weight = np.ones(len(groups)) if weight is None else weight
     same, own = (np.bincount(groups, weight, 1) ** 2).sum(), (weight**2).sum()
     return _share(same - own, weight.sum() ** 2 - own)
@@ -140,7 +133,6 @@ def neighbours(
     Args:
         by_prefix: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
         by_level: int64 [I, L], the codes, likewise.
-        edges: see `Edges`.
     """
     counted = [(columns, np.zeros(columns.shape[1], np.int64)) for columns in (by_prefix, by_level)]
     pairs = 0

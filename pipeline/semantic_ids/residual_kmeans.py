@@ -3,9 +3,7 @@
 n vectors, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
-from typing import Any, ClassVar, Self
+from typing import Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -13,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.config.base import Positive, Section
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import (
+    Method,
     MethodParams,
     Progress,
     Shape,
@@ -32,12 +31,10 @@ class ResidualKMeansParams(MethodParams):
     """of k-means, a level"""
 
 
-class ResidualKMeans:
+class ResidualKMeans(Method):
     """L codebooks of K centroids."""
 
-    Params: ClassVar[type[Section]] = ResidualKMeansParams
-    control: ClassVar[bool] = False
-    history: tuple[dict[str, Any], ...] = ()
+    Params = ResidualKMeansParams
 
     def __init__(self, centroids: np.ndarray) -> None:
         """Take centroids, float32 [L, K, F]."""
@@ -62,10 +59,6 @@ class ResidualKMeans:
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the centroids, float32 [L, K, F]."""
         return {"centroids": self.centroids}
-
-    def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the codes of all vectors, int32 [n, L]."""
-        return np.concatenate(list(kmeans.by_block(self.encode, vectors.blocks())))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the nearest centroid of each level: float32 [b, F] -> int32 [b, L]."""

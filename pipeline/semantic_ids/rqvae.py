@@ -4,12 +4,10 @@ Trained by torch, on a GPU where there is one. Codes are always computed by NumP
 codes on every kind of device. b vectors of a batch, F width, D width of the narrow vector, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import (
+    Method,
     MethodParams,
     Progress,
     Shape,
@@ -66,11 +65,10 @@ class Layer(NamedTuple):
     """float32 [out]"""
 
 
-class RQVAE:
+class RQVAE(Method):
     """Layers of encoder and decoder, and codebooks between them."""
 
-    Params: ClassVar[type[Section]] = RQVAEParams
-    control: ClassVar[bool] = False
+    Params = RQVAEParams
 
     def __init__(
         self, encoder: list[Layer], quantiser: ResidualKMeans, decoder: list[Layer], history: list[dict[str, Any]]
@@ -109,10 +107,6 @@ class RQVAE:
             for number, layer in enumerate(layers):
                 named |= {f"{name}.{number}.weight": layer.weight, f"{name}.{number}.bias": layer.bias}
         return named
-
-    def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the codes of all vectors, int32 [n, L]."""
-        return np.concatenate(list(kmeans.by_block(self.encode, vectors.blocks())))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the nearest code of each level to the encoder's output: float32 [b, F] -> int32 [b, L]."""
@@ -189,7 +183,10 @@ def _trained(
             for x in _batches(sample, params.batch_size, rng):
                 x = sent(x, counts.device)
                 terms, codes = network(x, epoch >= first)
-                terms["loss"] = _descended(terms, weights, optimiser)
+                terms["loss"] = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+                optimiser.zero_grad()
+                terms["loss"].backward()
+                optimiser.step()
                 schedule.step()
                 sums.update({name: float(term.detach()) * len(x) / len(sample) for name, term in terms.items()})
                 for level, column in enumerate(codes.T):
@@ -202,15 +199,6 @@ def _trained(
             if first <= epoch < params.epochs - 1:
                 revive_codes(network, optimiser, counts, x, params.revive)
     return history
-
-
-def _descended(terms: dict[str, Tensor], weights: dict[str, float], optimiser: torch.optim.Optimizer) -> Tensor:
-    """Take a step down the weighted sum of the terms, and return the sum."""
-    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss
 
 
 def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Tensor]:

@@ -1,8 +1,6 @@
 """What the three versions of Amazon's review data share: parameters and licence."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -52,7 +50,7 @@ class AmazonSource(Downloaded):
         return addresses(raw["kind"], raw["category"]) | raw if known else raw
 
     @model_validator(mode="after")
-    def _by_asin(self) -> AmazonSource:
+    def _by_asin(self) -> Self:
         arrays = [name for name, mirrors in self.features.items() if mirrors[0].endswith(".npy")]
         for name, mirrors in self.features.items():
             ending = (".npy",) if name in arrays else (".b", ".b.gz")

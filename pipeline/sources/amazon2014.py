@@ -4,25 +4,21 @@ Format: jmcauley.ucsd.edu/data/amazon. A metadata line is what Python's `repr` p
 and nothing in it is run.
 """
 
-from __future__ import annotations
-
 import ast
 import re
-import sys
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import orjson
 
 from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.base import Reader
 from pipeline.sources.lines import lines as lines
-from pipeline.sources.names import stripped
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating as finite
-from pipeline.sources.sql import read_csv, read_lines, trimmed
+from pipeline.sources.sql import read_csv, read_lines, stripped, trimmed
 
 KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
 """fields that have a column of their own; of several category paths only one is kept"""
@@ -41,10 +37,6 @@ class Amazon2014(AmazonSource):
     """Amazon's review data of 2014."""
 
     kind: Literal["amazon2014"]
-
-    def reader(self) -> Reader:
-        """Return this module."""
-        return cast(Reader, sys.modules[__name__])
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -79,10 +71,13 @@ def wanted(asins: list[str]) -> dict[str, int]:
     return {asin: i for i, asin in enumerate(asins)}
 
 
-def key(line: bytes) -> str | None:
+def found(pattern: re.Pattern[bytes], line: bytes) -> str | None:
     """Return the ASIN of a metadata line without parsing it; None where it cannot be seen."""
-    match = _ASIN.search(line)
+    match = pattern.search(line)
     return match[1].decode(errors="replace") if match else None
+
+
+key = partial(found, _ASIN)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -3,17 +3,14 @@
 Format: nijianmo.github.io/amazon. Duplicate lines of one ASIN are merged later, by the rule of pipeline/items/build.py.
 """
 
-from __future__ import annotations
-
 import re
-import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pipeline.sources import amazon2014
 from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.base import Reader
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
 
 KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
@@ -27,27 +24,18 @@ class Amazon2018(AmazonSource):
 
     kind: Literal["amazon2018"]
 
-    def reader(self) -> Reader:
-        """Return this module."""
-        return cast(Reader, sys.modules[__name__])
-
 
 metadata = amazon2014.metadata
 lines = amazon2014.lines
 wanted = amazon2014.wanted
 name = amazon2014.name
 parse = json_object
+key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
     """Return SQL that selects user, item, rating, timestamp; 2018's CSV has the item first."""
     return amazon2014.ratings_sql(raw["reviews"], csv_columns=("item", "user", "rating", "timestamp"))
-
-
-def key(line: bytes) -> str | None:
-    """Return the ASIN of a metadata line without parsing it; None where it cannot be seen."""
-    match = _ASIN.search(line)
-    return match[1].decode(errors="replace") if match else None
 
 
 def product(record: dict[str, Any]) -> Product:

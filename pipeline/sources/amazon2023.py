@@ -3,21 +3,17 @@
 Format: amazon-reviews-2023.github.io. Times are milliseconds there and seconds here.
 """
 
-from __future__ import annotations
-
 import re
-import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from pipeline.config.parameters import Licence
 from pipeline.sources import amazon2014
 from pipeline.sources.amazon import HEADER, AmazonSource
-from pipeline.sources.base import Reader
-from pipeline.sources.names import stripped
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
-from pipeline.sources.sql import rating, read_csv, read_lines, trimmed
+from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
 """`features` are in the description and `store` may be the brand, but as fields of their own they say more"""
@@ -41,15 +37,12 @@ class Amazon2023(AmazonSource):
     kind: Literal["amazon2023"]
     licence: ClassVar[Licence] = TERMS
 
-    def reader(self) -> Reader:
-        """Return this module."""
-        return cast(Reader, sys.modules[__name__])
-
 
 metadata = amazon2014.metadata
 lines = amazon2014.lines
 wanted = amazon2014.wanted
 parse = json_object
+key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -62,12 +55,6 @@ def ratings(raw: Mapping[str, Path]) -> str:
         f"{rating(trimmed('rating'))} AS rating, "
         f"try_cast({trimmed('timestamp')} AS BIGINT) // 1000 AS timestamp FROM {table}"
     )
-
-
-def key(line: bytes) -> str | None:
-    """Return the parent ASIN of a metadata line without parsing it; None where it cannot be seen."""
-    match = _ASIN.search(line)
-    return match[1].decode(errors="replace") if match else None
 
 
 def name(record: dict[str, Any]) -> str | None:

@@ -1,11 +1,10 @@
 """The interface of sources: parameters, files, a reader, and licence."""
 
-from __future__ import annotations
-
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pipeline import io
 from pipeline.config.parameters import Source
@@ -46,15 +45,7 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files.
-
-        Args:
-            raw: folder of the raw files.
-            progress: wraps the list of generated files.
-
-        Returns:
-            role -> file name in `raw`.
-        """
+        """Write the raw files, whose list `progress` wraps; return role -> file name in `raw`."""
 
 
 class Downloaded(Source):
@@ -62,6 +53,10 @@ class Downloaded(Source):
 
     sha256: dict[str, str] = {}
     """role of a file -> hex digest that it must have"""
+
+    def reader(self) -> Reader:
+        """Return the module of the kind, which has the functions of a reader."""
+        return cast(Reader, sys.modules[type(self).__module__])
 
     @abstractmethod
     def files(self) -> dict[str, list[str]]:

@@ -3,8 +3,6 @@
 Sources: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), amazon-reviews-2023.github.io (2023).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph"

@@ -1,7 +1,5 @@
 """The one way in which a DuckDB database is opened."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

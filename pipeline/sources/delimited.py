@@ -3,21 +3,18 @@
 A row that cannot be read is said to be so, with its reason; so is each line that an unclosed quote swallows.
 """
 
-from __future__ import annotations
-
 import csv
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.header import delimiter
-from pipeline.sources.lines import LONGEST_LINE, lines
+from pipeline.sources.lines import LONGEST_LINE, lines, refuse_many, rejects
 
 HEAD, HEAD_BYTES = 1000, 4 << 20  # lines, and bytes of them, that tell how quotes within quotes are written
 KEPT = 1 << 16  # bytes of a row that cannot be read
@@ -48,13 +45,7 @@ class Repaired(NamedTuple):
 
 
 def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row]:
-    """Yield the rows of a text, its header first; blank lines are none. Time grows with the text, memory with a row.
-
-    Args:
-        source: its lines.
-        separator: between values.
-        errors: of bytes that are no UTF-8, see `bytes.decode`.
-    """
+    """Yield the rows of a text, its header first; blank lines are none. Time grows with the text, memory with a row."""
     csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
     head, size = [], 0
     for line in islice(source, HEAD):
@@ -82,41 +73,29 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
     """Write some columns of a text file with a header as Parquet, all values as strings; null where a row is short.
 
     A row cannot be read if it is not CSV, has values beyond the last column, or a wanted one is not UTF-8.
-
-    Args:
-        path: of the file.
-        wanted: names of the columns.
-        to: the Parquet file.
-        most: share of the rows that may be unreadable.
-
-    Raises:
-        UserError: more are; names the three commonest reasons.
+    UserError if more than the share `most` are so.
     """
-    table, rejects, kept = _Columns(path, wanted), list[Row](), 0
+    table, found, kept = _Columns(path, wanted), list[Row](), 0
     total = 0
     schema = pa.schema([(name, pa.string()) for name in wanted])
     with pq.ParquetWriter(to, schema) as file:
-        for row in table.rows(rows(lines(path), delimiter(path) or ",", "surrogateescape")):
+        for row in table.rows():
             total += 1
             if row.values is None:
                 kept += len(row.raw)
-                rejects.append(row if kept <= KEPT_IN_ALL else row._replace(raw=b""))
+                found.append(row if kept <= KEPT_IN_ALL else row._replace(raw=b""))
             if len(table.values[0]) == BLOCK:
                 file.write_table(table.taken(schema))
         file.write_table(table.taken(schema))
-    if len(rejects) > most * total:
-        reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(r.reason for r in rejects).most_common(3))
-        raise UserError(
-            f"{path}: {len(rejects):,} of {total:,} rows cannot be read, more than max_reject_share = {most:g} of the "
-            f"source allows: {reasons}; the first is line {rejects[0].line}"
-        )
-    return Repaired(total, _rejects(rejects, path.name))
+    reasons = [(row.line, row.reason) for row in found]
+    refuse_many(path, "rows", reasons, total, most, "the source's max_reject_share")
+    return Repaired(total, rejects(path.name, ((row.line, row.reason, row.raw) for row in found)))
 
 
 def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:
     """Return some columns of the first `n` rows of a text file with a header, those that can be read, as strings."""
     table = _Columns(path, wanted)
-    for _ in islice(table.rows(rows(lines(path), delimiter(path) or ",", "surrogateescape")), n):
+    for _ in islice(table.rows(), n):
         pass
     return table.taken(pa.schema([(name, pa.string()) for name in wanted]))
 
@@ -127,8 +106,9 @@ class _Columns:
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         self.path, self.wanted, self.values = path, wanted, [list[str | None]() for _ in wanted]
 
-    def rows(self, source: Iterator[Row]) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """Yield each row after the header; what is wanted of those that can be read is in `values`."""
+        source = rows(lines(self.path), delimiter(self.path) or ",", "surrogateescape")
         first = next(source, None)
         header = first.values if first is not None and first.values else []
         if absent := [name for name in self.wanted if name not in header]:
@@ -172,7 +152,7 @@ class _Text:
         self.first += self.lines
         self.lines, self.size, self.raw = 0, 0, bytearray()
 
-    def __iter__(self) -> _Text:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
@@ -208,14 +188,3 @@ def _unreadable(head: Sequence[bytes], separator: str, escape: str | None) -> in
             return count
         except csv.Error:
             count += text.lines
-
-
-def _rejects(found: Sequence[Row], file: str) -> pa.Table:
-    return pa.table(
-        {
-            "file": pa.array([file] * len(found), pa.string()),
-            "line": pa.array([row.line for row in found], pa.int64()),
-            "reason": pa.array([row.reason for row in found], pa.string()),
-            "raw": pa.array([row.raw for row in found], pa.binary()),
-        }
-    )

@@ -1,7 +1,5 @@
 """Downloads the raw files of one dataset, and lists them with checksums."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,11 +15,7 @@ SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 
 def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return role -> the name under which each file is stored: the last part of its first address.
-
-    Raises:
-        UserError: an address ends in no plain file name, or two have the same.
-    """
+    """Return role -> the name its file is stored under, the last part of its first address; UserError if unfit."""
     names: dict[str, str] = {}
     for role, (address, *_) in addresses.items():
         name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
@@ -45,7 +39,6 @@ def download(
     """Fetch every file that `raw` lacks, each from the first of its addresses that works.
 
     Args:
-        dataset: its name under `sources`.
         addresses: role -> URLs or paths.
         raw: folder of the raw files; only whole, checked files appear there.
         expected: role -> sha256 that its file must have.
@@ -90,13 +83,7 @@ def expectations(
 ) -> dict[str, str]:
     """Return role -> sha256 that its file must have: the parameters', else that of the first download.
 
-    Args:
-        addresses: role -> URLs or paths; a file of this machine may change.
-        pinned: role -> sha256 of the parameters.
-        earlier: what `sources.json` held before.
-
-    Raises:
-        UserError: a pinned role is not one of this source's.
+    Files of this machine may change. UserError if a pinned role is not one of this source's.
     """
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
@@ -114,13 +101,7 @@ def listing(
 ) -> list[dict[str, Any]]:
     """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256.
 
-    A local file's url is its name alone, so that it names no folder of the machine.
-
-    Args:
-        raw: folder of the files.
-        stored: role -> file name.
-        addresses: role -> URLs or paths.
-        hashes: file name -> sha256, as far as it is known; the rest is hashed.
+    A local file's url is its name alone, so that it names no folder of the machine. What `hashes` lacks is hashed.
     """
     rows = []
     for role, name in stored.items():
@@ -133,11 +114,7 @@ def listing(
 
 
 def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int, int]]:
-    """Return path, bytes and times of modification and of change (ns) of the addresses that are files of this machine.
-
-    Raises:
-        UserError: a file is missing.
-    """
+    """Return path, bytes, and times of modification and change (ns) of files of this machine; UserError if missing."""
     paths = [path for mirrors in addresses.values() for a in mirrors if (path := local(a)) is not None]
     for path in paths:
         if not path.is_file():

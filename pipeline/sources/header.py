@@ -1,7 +1,5 @@
 """Formats and columns of tables in files: Parquet, text with a header and a delimiter, JSON lines."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable
 from itertools import chain, islice
@@ -20,12 +18,9 @@ DELIMITERS = (",", "\t", ";", "|")  # a header with none of them has one column
 
 
 def delimiter(path: Path) -> str | None:
-    """Return what separates the values of a text file; None for Parquet and JSON lines.
+    """Return what separates the values of a text file; None for Parquet and JSON lines. UserError for an empty one.
 
     A `.tsv` has tabs; a `.csv` the first of comma, tab, semicolon and bar that its header contains.
-
-    Raises:
-        UserError: the file is empty.
     """
     if ".tsv" in path.suffixes:
         return "\t"
@@ -36,14 +31,9 @@ def delimiter(path: Path) -> str | None:
 
 
 def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns, in the file's order: from its schema, its header, or lines of JSON.
+    """Return the names of a file's columns, in its order: from its schema, its header, or LOOKED_AT lines of JSON.
 
-    Args:
-        path: of the file.
-        wanted: names to look for; JSON is read until all of them have been seen, else for LOOKED_AT lines.
-
-    Raises:
-        UserError: the file is empty, damaged, or of no known format.
+    JSON is read until all that are wanted are seen. UserError if it is empty, damaged, or of no known format.
     """
     if path.suffix == ".parquet":
         try:
@@ -63,11 +53,7 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a text file, which names the columns.
-
-    Raises:
-        UserError: it is empty, or longer than LONGEST_HEADER bytes.
-    """
+    """Return the first line of a text file; UserError if it is empty, or longer than LONGEST_HEADER bytes."""
     with opened(path) as f:
         line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():

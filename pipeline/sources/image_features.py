@@ -1,20 +1,20 @@
-"""The CNN features that Amazon's 2014 data come with: records of a 10-byte ASIN and 4096 float32, little-endian.
+"""Feature files that come with data: of Amazon's 2014 data, and somebody's `.npy` files.
 
-Format: jmcauley.ucsd.edu/data/amazon, "visual features". A file of all products of a category is far larger than
-memory (Electronics: 8 GB), so it is read in blocks, and only what belongs to the dataset's items is kept.
+The first are CNN features, records of a 10-byte ASIN and 4096 float32, little-endian (jmcauley.ucsd.edu/data/amazon,
+"visual features"). A file of all products of a category is far larger than memory (Electronics: 8 GB), so it is read in
+blocks, and only what belongs to the dataset's items is kept. Of arrays in `.npy` files nothing is run, and nothing is
+reserved that their bytes do not fill.
 """
 
-from __future__ import annotations
-
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.sources import npy
-from pipeline.sources.gz import unpacked
+from pipeline.errors import UserError, one_line
+from pipeline.sources.lines import unpacked
 
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
@@ -30,17 +30,9 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the vectors of some items in one pass.
+    """Return the vectors of n items: float32 [n, 4096], of each its first record, and which there are, bool [n].
 
-    Args:
-        path: the file, gzipped or not; other products are skipped.
-        asins: of n items, in the order wanted.
-
-    Returns:
-        float32 [n, 4096]: the first record of each item, zeros where there is none; bool [n]: whether there is one.
-
-    Raises:
-        UserError: the file ends inside a record, or a wanted vector is not finite; names the offset.
+    UserError, with the offset, if the file ends inside a record, or a wanted vector is not finite.
     """
     place = {asin.encode(): i for i, asin in enumerate(asins)}
     vectors, present = np.zeros((len(asins), WIDTH), np.float32), np.zeros(len(asins), bool)
@@ -83,6 +75,35 @@ def check_features(raw: Mapping[str, Path], items: int) -> None:
     for role, path in raw.items():
         if not role.startswith(FEATURE) or matches(path):
             continue
-        array = npy.opened(path)
+        array = opened(path)
         if array.ndim != 2 or array.shape[0] != items or not array.shape[1] or array.dtype.kind not in "fiu":
             raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [{items}, width], a row an item")
+
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the encoding of names of fields
+}
+"""version of the format -> what reads a header"""
+
+
+def opened(path: Path) -> np.ndarray:
+    """Return the array of a `.npy` file, mapped into memory; UserError if it is cut off, no array, or of objects."""
+    try:
+        with path.open("rb") as f:
+            version = np.lib.format.read_magic(f)
+            shape, _, dtype = HEADERS[version](f)
+            held = path.stat().st_size - f.tell()
+        if min(shape, default=0) < 0:
+            raise ValueError(f"its shape is {shape}")
+        if (expected := math.prod(shape) * dtype.itemsize) != held:
+            raise ValueError(f"its header promises {expected:,} bytes, and it has {held:,}")
+        if not expected:
+            return np.empty(shape, dtype)  # which cannot be mapped
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # a header is a Python literal, and numpy lets through what reading one may raise
+        raise UserError(f"{path}: not a readable .npy file ({one_line(e, 120)})") from None
+    return array

@@ -1,7 +1,5 @@
 """Looks at files of one's own: which column is what, how ratings and times read, and where images are."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,10 +15,9 @@ from pipeline.errors import UserError, one_line
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
 from pipeline.sources.header import column_names, delimiter
-from pipeline.sources.names import stripped
 from pipeline.sources.product import as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import rating
+from pipeline.sources.sql import rating, stripped
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, several, table
 
 KNOWN = {
@@ -103,14 +100,9 @@ def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Return the interactions file with its columns.
+    """Return the interactions file with its columns, of which `flags` fixes roles.
 
-    Args:
-        path: of the file.
-        flags: role -> column, which the user decided.
-
-    Raises:
-        UserError: the file is absent or empty, no column or several fit a role, or values cannot be read.
+    UserError if it is absent or empty, no column or several fit a role, or values cannot be read.
     """
     seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
     for role, reads in (("rating", rating), ("timestamp", seconds)):
@@ -120,11 +112,7 @@ def interactions(path: Path, flags: Mapping[str, str]) -> Table:
 
 
 def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    """Return the item file with its columns; `item` is the name of the item's column in the interactions.
-
-    Raises:
-        UserError: as `interactions`.
-    """
+    """Do as `interactions` for the item file; `item` is the name of the item's column in the interactions."""
     names = columns(path)
     same = {"item": item} if item in names and "item" not in flags else {}
     if not same and "id" in names and "item" not in flags and "item" not in names:
@@ -137,11 +125,7 @@ def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
 
 
 def is_flat(lists: Sequence[Sequence[str]]) -> bool:
-    """Return whether lists of categories have no levels: in a path from the root, a name has one depth.
-
-    Args:
-        lists: of items.
-    """
+    """Return whether lists of categories have no levels: in a path from the root, a name has one depth."""
     depths: dict[str, Counter[int]] = {}
     for names in lists:
         for depth, name in enumerate(names if len(names) > 1 else []):
@@ -183,13 +167,8 @@ def ratings(seen: Table) -> Ratings | None:
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
     """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`; and what was seen.
 
-    Args:
-        given: what the user gave.
-        seen: the item file, or the interactions where there is none; without a column of images, files of a folder
-            are found by the items' identifiers. With one, its paths may start elsewhere than in the folder.
-
-    Raises:
-        UserError: the folder is absent, or a pattern names something else than the item.
+    Where `seen` has no column of images, files are found by identifiers; its paths may start elsewhere than in the
+    folder.
     """
     if "{" in given:
         if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:

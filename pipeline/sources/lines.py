@@ -1,19 +1,35 @@
 """Text files by lines: UTF-8, with or without a byte order mark, gzipped or not. No line that is too long is held."""
 
-from __future__ import annotations
-
 import codecs
 import gzip
-from collections.abc import Iterator
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
+import pyarrow as pa
+from isal import igzip_threaded
 from isal.igzip_lib import IsalError
 
+import schemas
 from pipeline.errors import UserError
-from pipeline.sources.gz import unpacked
+
+BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
+
+
+def unpacked(path: Path) -> io.BufferedReader:
+    """Open a file for reading bytes, unpacked if its name ends in .gz.
+
+    Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal.igzip_lib.IsalError if it is damaged.
+    """
+    if path.suffix != ".gz":
+        return path.open("rb")
+    return io.BufferedReader(cast(io.RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)
+
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
 HEAD = 4096  # bytes that tell the encoding
@@ -21,13 +37,10 @@ MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that 
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a text file, without a byte order mark.
+    """Yield the lines of a text file, see `opened`, without a byte order mark.
 
-    Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse it.
-    Time grows with the file, memory with its longest line and never above LONGEST_LINE.
-
-    Raises:
-        UserError: as `opened`.
+    Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse
+    it. Time grows with the file, memory with its longest line and never above LONGEST_LINE.
     """
     with opened(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
@@ -40,11 +53,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """Open a text file after its byte order mark, if it has one.
-
-    Raises:
-        UserError: it is in UTF-16 or UTF-32; or, also within the block, it is a damaged gzip file.
-    """
+    """Open a text file after its byte order mark; UserError for UTF-16 or 32, or, also later, damaged gzip."""
     try:
         with unpacked(path) as f:
             head = f.peek(HEAD)[:HEAD]
@@ -55,6 +64,22 @@ def opened(path: Path) -> Iterator[BufferedReader]:
             yield f
     except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # its stub calls the class an instance
         raise UserError(f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again") from None
+
+
+def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:
+    """Return table REJECTS of a file: number, reason and bytes of each line that cannot be read."""
+    rows = [{"file": file, "line": line, "reason": reason, "raw": raw} for line, reason, raw in found]
+    return pa.Table.from_pylist(rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS]))
+
+
+def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total: int, most: float, key: str) -> None:
+    """Raise UserError if more than a share of lines cannot be read, with `key` and the commonest reasons."""
+    if len(found) > most * total:
+        reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(reason for _, reason in found).most_common(3))
+        raise UserError(
+            f"{file}: {len(found):,} of {total:,} {what} cannot be read, more than {key} = {most:g} allows: {reasons}; "
+            f"the first is line {found[0][0]}"
+        )
 
 
 def check_encoding(path: Path) -> None:

@@ -3,24 +3,20 @@
 The split is imported as it is. Item numbers are kept too, because row i of every feature file belongs to itemID i.
 """
 
-from __future__ import annotations
-
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from pipeline.config.base import Mirrors, Name
 from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded, Reader
+from pipeline.sources.base import Downloaded
 from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
-from pipeline.sources.names import named
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import rating, read_csv, trimmed, whole
+from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
@@ -28,13 +24,6 @@ KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 _DIGITS = re.compile(r"[0-9]{1,18}")
 TAB = "\t"
-
-
-TERMS = Licence(
-    {"license": "unknown"},
-    "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
-    "terms are their publishers'.",
-)
 
 
 class MmrecSource(Downloaded):
@@ -49,12 +38,12 @@ class MmrecSource(Downloaded):
     """feature set name -> .npy file, row i = itemID i"""
     timestamps: Literal["unix", "order", "none"] = "none"
     """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
-    licence: ClassVar[Licence] = TERMS
+    licence: ClassVar[Licence] = Licence(
+        {"license": "unknown"},
+        "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
+        "terms are their publishers'.",
+    )
     has_split: ClassVar[bool] = True
-
-    def reader(self) -> Reader:
-        """Return this module."""
-        return cast(Reader, sys.modules[__name__])
 
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses: interactions, metadata, feature files."""
@@ -134,11 +123,7 @@ def product(record: dict[str, Any]) -> Product:
 
 
 def asins(path: Path | None, items: int) -> list[str]:
-    """Return the identifier of items 0 .. items-1: the item file's asin, else the number itself.
-
-    Raises:
-        UserError: an itemID or an asin occurs twice.
-    """
+    """Return the identifier of items 0 .. items-1: asin, else the number; UserError if one occurs twice."""
     names = [str(i) for i in range(items)]
     seen: set[int] = set()
     for number, line in enumerate(lines(path) if path else (), start=1):

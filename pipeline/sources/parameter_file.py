@@ -1,7 +1,5 @@
 """Writes a parameter file for files that `inspect` has looked at: what a newcomer needs, and no more."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,18 +30,7 @@ def text(
     catalogue: int,
     encoders: Sequence[str],
 ) -> str:
-    """Return the whole of a parameter file.
-
-    Args:
-        name: of the dataset.
-        interactions: the interactions file.
-        items: the item file, if there is one.
-        images: section `images`.
-        ratings: what the ratings are, if there are any.
-        core: least interactions of users and items; 0 where the split is the source's own.
-        catalogue: items that are left.
-        encoders: what `encode` makes by default of items with image and text.
-    """
+    """Return the whole of a parameter file; `core` is 0 where the split is the source's own."""
     pictured = bool(images) or (items is not None and "image_urls" in items.roles)
     sections: dict[str, Any] = {
         "datasets": [name],

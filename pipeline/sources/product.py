@@ -1,7 +1,5 @@
 """The common form of all metadata: text fields and image addresses of one product, other fields as JSON."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -109,11 +107,7 @@ def as_list(value: Any) -> list[str]:
 
 
 def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
-    """Return the non-empty fields that are not in `kept`, as JSON.
-
-    Raises:
-        ValueError: a field is nested too deeply.
-    """
+    """Return the non-empty fields that are not in `kept`, as JSON; ValueError if a field is nested too deeply."""
     return {
         _as_str(k): as_json(v) for k, v in record.items() if k not in kept and v is not None and v not in ("", [], {})
     }

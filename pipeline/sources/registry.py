@@ -1,14 +1,11 @@
 """The registry of sources; a new one is a file with a Source (base.py), and an entry here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.config.base import checked, nearest
 from pipeline.config.parameters import Source
 from pipeline.errors import UserError, one_line
 from pipeline.registry import Registry
-from pipeline.sources.base import Reader
 
 SOURCES: Registry[type[Source]] = Registry(
     "sources",
@@ -24,21 +21,8 @@ SOURCES: Registry[type[Source]] = Registry(
 """kind -> source"""
 
 
-def reader(source: Source) -> Reader:
-    """Return the reader of a source."""
-    return source.reader()
-
-
 def declared(raw: Any, where: str) -> Source:
-    """Return a source from its entry under `sources`.
-
-    Args:
-        raw: a source, or a mapping of `kind` and the keys of that kind.
-        where: its path in the parameter file.
-
-    Raises:
-        UserError: no or an unknown kind, or a key or value that the kind refuses.
-    """
+    """Return a source from its entry under `sources`; UserError for an unknown kind, or what the kind refuses."""
     if isinstance(raw, Source):
         return raw
     if not isinstance(raw, dict) or "kind" not in raw:

@@ -14,8 +14,6 @@ each drawn by the square root of its number of stickers, and keeps the mood of t
 the last session can be predicted from those before.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 
@@ -29,16 +27,7 @@ STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # share of 1 .. 5 stars
 
 def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
               users: int, seed: int) -> pa.Table:  # fmt: skip
-    """Simulate the shop.
-
-    Args:
-        category: int [I], likewise subcategory, colour and shape: what each sticker is and looks like.
-        users: number of shoppers.
-        seed: of everything drawn here.
-
-    Returns:
-        table of user int32, item int32, stars int8, timestamp int64 (Unix seconds), by time; no pair occurs twice.
-    """
+    """Return user, item, stars and timestamp (s), by time, no pair twice, of what items are and look like."""
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = colour * (shape.max() + 1) + shape

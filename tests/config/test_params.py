@@ -8,7 +8,7 @@ import pytest
 import shipped
 
 from pipeline.errors import UserError
-from pipeline.features.names import feature_sets
+from pipeline.features.registry import feature_sets
 from pipeline.models.alignrec import AlignRecParams
 from stages import params
 

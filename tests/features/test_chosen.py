@@ -15,8 +15,8 @@ from pipeline import io
 from pipeline.features import search
 from pipeline.features.linear import blocks
 from pipeline.features.node import Items
-from pipeline.features.recipe import Candidate
 from pipeline.features.registry import gathering
+from pipeline.features.search import Candidate
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.run import running

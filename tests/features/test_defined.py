@@ -28,7 +28,7 @@ from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
 from pipeline.features.write import pinned, worker
 from pipeline.layout import Layout
-from pipeline.release import networks as released
+from pipeline.release import parts as released
 from pipeline.run import Run, running
 from stages import STAGES
 from stages.encode import main
@@ -356,10 +356,10 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
             assert str(models).encode() not in path.read_bytes()
     record = json.loads(pq.read_schema(paths["text"][0]).metadata[b"alignrec"])
     assert record["encoder"] == about
-    read = released.read(paths)
+    read = released.networks(paths)
     assert read.keys() == {"text", "both"}
     assert read["text"].model_dump() == about | {"name": "", "parts": []}
-    rows = released.rows(read)
+    rows = released.network_rows(read)
     assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
     assert rows[0][2:5] == ["bert", source.revision, source.library]
 
@@ -435,6 +435,5 @@ def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving:
     pinned = {"kind": "huggingface", "model": "someone/net", "revision": commit}
     run(root, params(models, "text", text=pinned))
     assert times(root)["text"] == stamps["text"]
-    assert (
-        released.read({"text": io.shards(Layout(root, "toy").features("text"), "features")})["text"].revision == commit
-    )
+    shards = io.shards(Layout(root, "toy").features("text"), "features")
+    assert released.networks({"text": shards})["text"].revision == commit

@@ -24,7 +24,6 @@ from pipeline.sources.base import downloaded
 from pipeline.sources.download import listing
 from pipeline.sources.lines import LONGEST_LINE, lines
 from pipeline.sources.mmrec import MmrecSource
-from pipeline.sources.registry import reader
 from pipeline.sources.tabular import TabularSource
 
 HEADER = "user,item,rating,timestamp\n"
@@ -36,7 +35,7 @@ INTER = "userID\titemID\trating\ttimestamp\tx_label\n"
 def ratings(source: Source, role: str, path: Path) -> list[tuple]:
     """Return what the stage `interactions` would start from."""
     with build.database(path.parent / "scratch", "1GiB") as db:
-        sql = reader(source).ratings({role: path})
+        sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
             build.load_published(db, sql)
         return db.sql(sql).fetchall()
@@ -153,7 +152,7 @@ def test_parquet_that_is_damaged_inside_is_refused_in_one_line(tmp_path: Path) -
         tabular(path)
     source = TabularSource(kind="tabular", interactions=[str(path)], columns={"item": "user"})
     with pytest.raises(UserError, match="not a sound Parquet file"):
-        list(reader(source).lines(path))
+        list(source.reader().lines(path))
 
 
 @pytest.mark.parametrize("place", range(5))
@@ -168,7 +167,7 @@ def test_a_footer_that_counts_other_rows_loses_none_in_silence(tmp_path: Path, p
     at = places[place]
     path.write_bytes(data[:at] + fewer + data[at + 2 :])
     items = TabularSource(kind="tabular", interactions=["r.csv"], items=[str(path)])
-    for count_rows in (lambda: len(tabular(path)), lambda: sum(1 for _ in reader(items).lines(path))):
+    for count_rows in (lambda: len(tabular(path)), lambda: sum(1 for _ in items.reader().lines(path))):
         try:
             assert count_rows() == 5000
         except UserError as e:
@@ -241,7 +240,7 @@ def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
 
 
 def outcomes(source: Source, path: Path, wanted: set[str]) -> list:
-    source_reader = reader(source)
+    source_reader = source.reader()
     found_lines = Lines(source_reader.lines(path), source_reader, wanted)
     return list(products(found_lines, source, wanted, workers=1))
 
@@ -351,7 +350,7 @@ def test_one_rating_of_1e39_costs_one_row(tmp_path: Path) -> None:
     path = written(tmp_path / "r.csv", "a,x,5,1\na,y,1e39,2\na,z,4,3\n")
     source = Amazon2014(kind="amazon2014", reviews=[str(path)])
     with build.database(tmp_path / "scratch", "1GiB") as db:
-        tables = build.split(db, reader(source).ratings({"reviews": path}), 1, 1, Division())
+        tables = build.split(db, source.reader().ratings({"reviews": path}), 1, 1, Division())
         ratings_left = np.concatenate([t["rating"].to_numpy() for t in tables.interactions])
     assert tables.drops["missing_value"] == 1
     assert sorted(ratings_left) == [4, 5]

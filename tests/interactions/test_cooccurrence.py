@@ -25,11 +25,11 @@ def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_arr
         (i, j): Fraction(len(a & b) ** 2, len(a) * len(b))
         for i, a in enumerate(buyers)
         for j, b in enumerate(buyers)
-        if i != j and len(a & b) >= 2
+        if i != j and a & b
     }
     ours = {
         (first + i, j): score[i, j]
-        for first, score in cooccurrence.squared_cosines(seen, least=2)
+        for first, score in cooccurrence.squared_cosines(seen)
         for i, j in zip(*map(np.ndarray.tolist, score.nonzero()), strict=True)
     }
     assert ours == {pair: float(score) for pair, score in slow.items()}

@@ -207,11 +207,11 @@ def test_mentor(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) 
         order = [(kind, n, layer) for n in (1, 2) for kind in ("text", "image") for layer in (1, 2)]
         draws = [oracle.tensor(f"draw_uniform_{kind}_{n}_layer_{layer}") for kind, n, layer in order]
         n_users = oracle.split.n_users
-        monkeypatch.setattr(mentor, "uniform", queue([part for x in draws for part in (x[:n_users], x[n_users:])]))
+        monkeypatch.setattr(gume, "uniform", queue([part for x in draws for part in (x[:n_users], x[n_users:])]))
         dropped = queue([swapped(oracle.tensor(f"draw_dropout_{side}")) for side in ("users", "items")])
         monkeypatch.setattr(mentor, "drop", lambda x, rate: x * dropped(x))
     else:
-        monkeypatch.setattr(mentor, "uniform", torch.zeros_like)
+        monkeypatch.setattr(gume, "uniform", torch.zeros_like)
     if dtype == torch.float64:
         network.item_item = Sparse(frozen(oracle), dtype=dtype)
         network.graph = exact_user_item(oracle)
