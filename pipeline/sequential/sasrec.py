@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pipeline.ops.topk import select
 from pipeline.sequential.base import Sequential, trimmed
+from pipeline.sequential.items import Items, Reads
 from pipeline.sequential.params import Generative
 from pipeline.sequential.sequences import PAD
 
@@ -55,19 +56,26 @@ class SASRec(Sequential):
     """
 
     every: ClassVar[bool] = True
+    Params: ClassVar[type[Generative]] = Generative
 
-    def __init__(self, n_items: int, params: Generative) -> None:
-        """Draw the initial values."""
+    def __init__(self, n_items: int, params: Generative, reads: Reads = "ids", features: Tensor | None = None) -> None:
+        """Draw the initial values; see `Items` for what is read of an item."""
         super().__init__()
         dim = params.dim
-        self.items = nn.Embedding(n_items + 1, dim, padding_idx=0)  # item i is row i + 1
+        self.items = Items(n_items, dim, reads, features)
         self.positions = nn.Embedding(params.length, dim)
-        for table in (self.items, self.positions):
-            nn.init.normal_(table.weight, std=dim**-0.5)
-        self.items.weight.data[0] = 0
+        for table in (self.items.ids, self.positions):
+            if table is not None:
+                nn.init.normal_(table.weight, std=dim**-0.5)
+        if self.items.ids is not None:
+            self.items.ids.weight.data[0] = 0
         self.drop = nn.Dropout(params.dropout)
-        self.blocks = nn.ModuleList(Block(dim, params.heads, params.dropout) for _ in range(params.layers))
-        self.last = nn.LayerNorm(dim)
+        self.build(params)
+
+    def build(self, params: Generative) -> None:
+        """Draw what follows the embeddings."""
+        self.blocks = nn.ModuleList(Block(params.dim, params.heads, params.dropout) for _ in range(params.layers))
+        self.last = nn.LayerNorm(params.dim)
 
     def forward(self, histories: Tensor, table: Tensor) -> Tensor:
         """Return what stands for the history up to each item: int64 [b, T], items [I + 1, D] -> [b, T, D]."""
@@ -85,12 +93,16 @@ class SASRec(Sequential):
         """Return the mean of -log softmax(r)_target over every item that has one before it."""
         windows = trimmed(windows)
         histories, targets = windows[:, :-1], windows[:, 1:]
-        real, table = histories != PAD, self.items.weight
+        real, table = histories != PAD, self.items()
         return F.cross_entropy(self(histories, table)[real] @ table[1:].T, targets[real])
+
+    def window(self, histories: Tensor) -> Tensor:
+        """Return the columns that are read of histories [b, T]."""
+        return trimmed(histories)
 
     def rank(self, histories: Tensor, seen: Tensor, k: int) -> Tensor:
         """Return the K items of highest score, int64 [b, K]."""
-        table = self.items.weight
-        scores = self(trimmed(histories), table)[:, -1] @ table[1:].T
+        table = self.items()
+        scores = self(self.window(histories), table)[:, -1] @ table[1:].T
         values, ids = select(scores.masked_fill(seen, -torch.inf), k)
         return ids.where(values > -torch.inf, -1)
