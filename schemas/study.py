@@ -189,13 +189,17 @@ JOINT_EPOCHS = pa.schema(
     ]
 )
 
-METHOD = field("method", pa.string(), "of semantic_ids, which made the codes, or `none` for models on item ids")
+METHOD = field(
+    "method",
+    pa.string(),
+    "of semantic_ids, which made the codes; of networks what they read; `none` for ids alone",
+)
 
 GENERATIVE = pa.schema(
     [
         DATASET,
-        field("model", pa.string(), "what ranks", one_of=("tiger", "sasrec", "popularity")),
-        field("features", pa.string(), "feature set whose codes it reads, or `none` for models on item ids"),
+        field("model", pa.string(), "tiger, popularity, or a network of pipeline/sequential/registry.py"),
+        field("features", pa.string(), "feature set that it reads, itself or as codes; `none` for models on item ids"),
         METHOD,
         field("rate", pa.float64(), "learning rate; null where nothing is trained", nullable=True, low=0),
         SEED,

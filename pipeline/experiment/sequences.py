@@ -1,4 +1,4 @@
-"""Cells whose data are users' items in order: TIGER on semantic IDs, SASRec on item ids, popularity.
+"""Cells whose data are users' items in order: TIGER on semantic IDs, networks on items, popularity.
 
 Letters: U users, n items with an id, D codes of an id.
 """
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 
 import schemas
 from pipeline import io
@@ -26,35 +27,40 @@ from pipeline.sequential import sequences
 from pipeline.sequential.base import Ranker, Sequential
 from pipeline.sequential.judging import Popularity, rankings
 from pipeline.sequential.loop import fit
-from pipeline.sequential.params import Generative
-from pipeline.sequential.sasrec import SASRec
+from pipeline.sequential.params import Generative, Reads
+from pipeline.sequential.registry import NETWORKS
 from pipeline.sequential.sequences import Sequences
 from pipeline.sequential.tiger import Tiger
 
-TIGER, SASREC, POPULARITY = "tiger", "sasrec", "popularity"
+TIGER, POPULARITY = "tiger", "popularity"
 
 
 @dataclass(frozen=True)
 class Ordered(Data):
-    """The sequences of a dataset, and the semantic IDs of its items if the model reads them."""
+    """The sequences of a dataset, and what the model reads of its items but their ids."""
 
     layout: Layout
     codes: tuple[str, str] | None = None
-    """feature set and method of the semantic IDs"""
+    """feature set and method of the semantic IDs, for TIGER"""
+    features: str | None = None
+    """feature set, for networks that read one"""
+    reads: Reads = "ids"
     resumes: ClassVar[bool] = True
 
     def files(self) -> list[Path]:
-        """Return tables and codes."""
+        """Return tables, codes and features."""
         tables = [self.layout.interactions, self.layout.users, self.layout.item_ids]
-        return tables if self.codes is None else [*tables, self.layout.semantic_ids(*self.codes) / files.IDS]
+        if self.codes:
+            tables.append(self.layout.semantic_ids(*self.codes) / files.IDS)
+        return [*tables, *(io.shards(self.layout.features(self.features), "features") if self.features else ())]
 
     def facts(self) -> dict[str, Any]:
-        """Return whose codes are read."""
-        return {"codes": self.codes}
+        """Return whose codes, or which features, are read."""
+        return {"codes": self.codes, "features": self.features, "reads": self.reads}
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return this module."""
-        return [], [__name__]
+        """Return this module, which names TIGER, and the network's."""
+        return [], [__name__, *([NETWORKS.module(model)] if model in NETWORKS else [])]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
         """Do as `Data.train`."""
@@ -66,10 +72,15 @@ class Ordered(Data):
         return Trained(fitted.history, fitted.best_epoch, _judge(fitted.network, data, params), fitted)
 
     def _builder(self, model: str, n_items: int, params: Generative) -> Callable[[], Sequential]:
-        if self.codes is None:
-            return lambda: SASRec(n_items, params)
-        rows, ids = codes(self.layout.semantic_ids(*self.codes))
-        return lambda: Tiger(ids, rows, n_items, params)
+        if self.codes:
+            rows, ids = codes(self.layout.semantic_ids(*self.codes))
+            return lambda: Tiger(ids, rows, n_items, params)
+        vectors = None
+        if self.features:
+            vectors = torch.from_numpy(io.matrix(io.read_features(self.layout.features(self.features))["vector"]))
+        network = NETWORKS[model]
+        own = network.Params(**params.model_dump())  # its other keys are as its authors have them
+        return lambda: network(n_items, own, self.reads, vectors)
 
 
 def read(layout: Layout) -> Sequences:

@@ -168,7 +168,9 @@ def effects(where: str, effects: Sequence[Record]) -> list[Table]:
 def contender(row: Record, side: str = "") -> str:
     """Return what ranks, and what it reads, of a row of GENERATIVE; of a test that of one side: _a or _b."""
     model, features, method = (row[f"{key}{side}"] for key in ("model", "features", "method"))
-    return model if features == "none" else f"{model}, {method} codes of {features}"
+    if features == "none":
+        return model
+    return f"{model}, {method} codes of {features}" if model == "tiger" else f"{model}, {method} of {features}"
 
 
 def figures(table: pa.Table) -> dict[str, dict[tuple[str, int], Cell]]:
@@ -198,8 +200,7 @@ def _used(table: pa.Table) -> Table:
     rates = {contender(row): row["rate"] for row in rows if row["split"] == "test"}
     return Table(
         "Codes in use",
-        f"{words.protocol(rows[0])} TIGER writes the codes of the next item, SASRec reads item ids. All items are "
-        "ranked. Test figures at the best valid epoch, mean ± standard deviation over seeds. Random codes are the "
+        f"{words.protocol(rows[0])} XX Test figures at the best valid epoch, mean ± standard deviation over seeds. Random codes are the "
         "control: what is written with them knows no content.",
         ["recommender", "learning rate", "seeds", *(measure(*column) for column in columns)],
         [

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Reads = Literal["ids", "ids + features", "features"]
+from pipeline.sequential.params import Reads
 
 
 class Items(nn.Module):

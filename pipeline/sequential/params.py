@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Positive, Rate, Section
 
+Reads = Literal["ids", "ids + features", "features"]
+
 
 class Generative(Section):
-    """Codes judged by use: a generative recommender on semantic IDs beside SASRec on item ids, by leave-one-out.
+    """Codes judged by use: a generative recommender on semantic IDs beside networks on items, by leave-one-out.
 
     All contenders have one size, one budget and one way to stop.
     """
@@ -19,6 +21,10 @@ class Generative(Section):
     """feature sets whose codes are used, of `semantic_ids.features`; empty: no training"""
     methods: list[Name] = []
     """of `semantic_ids.methods`, controls included; empty: all that are there"""
+    networks: list[Literal["sasrec", "bsarec"]] = ["sasrec"]
+    """that stand beside the codes"""
+    reads: list[Reads] = ["ids"]
+    """what these read of an item: an id of its own, the vector of one of `features`, the sum of both; a row each"""
     seeds: Positive = 5
     """trainings of each contender"""
     rates: Annotated[list[Rate], Field(min_length=1)] = [0.003]

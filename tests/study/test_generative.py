@@ -16,6 +16,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.sequences import codes
 from pipeline.experiment.tables import generative
+from pipeline.facts import study
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.run import Run, running
@@ -97,6 +98,20 @@ def test_every_contender_has_test_figures_of_every_seed_and_is_tested_against_th
         ]) for side in "ab"}  # fmt: skip
         assert (row["mean_a"], row["mean_b"]) == pytest.approx((mean["a"], mean["b"]))
         assert row["n"] == USERS
+
+
+def test_networks_read_ids_features_or_both(layout: Layout) -> None:
+    keys = {"methods": ["random"], "networks": ["sasrec", "bsarec"], "reads": ["ids", "features"], "seeds": 1}
+    own, tests = studied(layout, **keys)
+    rows = [row for row in own.to_pylist() if (row["split"], row["metric"], row["k"]) == ("test", "recall", 3)]
+    assert [(row["model"], row["features"], row["method"]) for row in rows] == [
+        ("tiger", "f", "random"), ("bsarec", "f", "features"), ("sasrec", "f", "features"),
+        ("bsarec", "none", "none"), ("sasrec", "none", "none"), ("popularity", "none", "none"),
+    ]  # fmt: skip
+    assert len({row["value"] for row in rows}) > 2
+    assert len(tests) == 2 * (3 + 6 + 1)  # two metrics; one feature set, each of it beside ids, ids
+    words = [study.contender(row) for row in rows]
+    assert words[:4] == ["tiger, random codes of f", "bsarec, features of f", "sasrec, features of f", "bsarec"]
 
 
 def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""Codes judged by use: TIGER on the codes of each method, SASRec on item ids and popularity, by leave-one-out.
+"""Codes judged by use: TIGER on the codes of each method, beside networks on items and popularity, by leave-one-out.
 
 Valid chooses a learning rate for each contender and its epoch; test is opened once a run. Tables GENERATIVE and
 GENERATIVE_TESTS. N test users, K cutoff.
@@ -6,7 +6,7 @@ GENERATIVE_TESTS. N test users, K cutoff.
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell, Opens
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.sequences import POPULARITY, SASREC, TIGER, Ordered, read
+from pipeline.experiment.sequences import POPULARITY, TIGER, Ordered, read
 from pipeline.experiment.store import Record
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
@@ -26,7 +26,7 @@ from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sequential import judging
 from pipeline.sequential.loop import CHOSEN_BY
-from pipeline.sequential.params import Generative
+from pipeline.sequential.params import Generative, Reads
 from pipeline.sequential.sequences import Sequences
 from pipeline.study.params import Study
 
@@ -40,13 +40,17 @@ class Contender(NamedTuple):
 
     model: str
     features: str
-    """feature set whose codes it reads, or NONE"""
+    """feature set that it reads, itself or as codes, or NONE"""
     method: str
-    """that made the codes, or NONE"""
+    """that made the codes; of networks what they read of an item, or NONE for ids alone"""
 
     def data(self, layout: Layout) -> Ordered:
         """Return what its trainings read."""
-        return Ordered(layout, None if self.features == NONE else (self.features, self.method))
+        if self.model == TIGER:
+            return Ordered(layout, codes=(self.features, self.method))
+        if self.features == NONE:
+            return Ordered(layout)
+        return Ordered(layout, features=self.features, reads=cast(Reads, self.method))
 
 
 class GenerativeRun(NamedTuple):
@@ -95,7 +99,13 @@ def contenders(params: Generative, layout: Layout) -> list[Contender]:
     for features in params.features:
         made = [m for m in METHODS if (layout.semantic_ids(features, m) / files.IDS).is_file()]
         tigers += [Contender(TIGER, features, method) for method in params.methods or made or METHODS]
-    return [*tigers, Contender(SASREC, NONE, NONE)] if tigers else []
+    both = [(network, reads) for reads in reversed(params.reads) for network in reversed(params.networks)]
+    rivals = [
+        Contender(network, *of)
+        for network, reads in both
+        for of in ([(NONE, NONE)] if reads == "ids" else [(features, reads) for features in params.features])
+    ]
+    return [*tigers, *rivals] if tigers else []
 
 
 def protocol(experiment: Experiment, sequences: Sequences) -> Protocol:
@@ -106,7 +116,8 @@ def protocol(experiment: Experiment, sequences: Sequences) -> Protocol:
 def cell(experiment: Experiment, rules: Protocol, one: GenerativeRun) -> Cell:
     """Return the cell of a training; what of the section does not shape it is left out of the settings."""
     own = experiment.params[Study].generative
-    shape = {"features": [], "methods": [], "seeds": 1, "rates": [own.rates[0] if one.rate is None else one.rate]}
+    shape = {"features": [], "methods": [], "networks": [], "reads": [], "seeds": 1}
+    shape["rates"] = [own.rates[0] if one.rate is None else one.rate]
     seed = seed_for("generative", experiment.dataset, one.contender.model, one.seed)
     data, settings = one.contender.data(experiment.layout), own.model_copy(update=shape)
     opens: Opens = "rankings" if one.opens else "valid"
@@ -163,7 +174,7 @@ def _rows(dataset: str, found: Mapping[GenerativeRun, Record], rules: Protocol) 
 def _tests(
     experiment: Experiment, ran: Mapping[GenerativeRun, Record], sequences: Sequences, rules: Protocol
 ) -> list[dict[str, Any]]:
-    """Return the rows of GENERATIVE_TESTS: codes of one feature set against each other, and each against SASRec."""
+    """Return the rows of GENERATIVE_TESTS: what reads one feature set against each other, and each against item ids."""
     split, own = sequences.split(), experiment.params[Study].generative
     k = headline(own.ks)
     figures: dict[Contender, dict[str, list[np.ndarray]]] = {}
@@ -174,7 +185,7 @@ def _tests(
     pairs = [
         (a, b)
         for a, b in combinations([one for one in figures if one != TRIVIAL.contender], 2)
-        if a.features == b.features or b.model == SASREC
+        if a.features == b.features or b.features == NONE
     ]
     compared = [
         (metric, "", "", np.mean(figures[a][metric], axis=0), np.mean(figures[b][metric], axis=0))
