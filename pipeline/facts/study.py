@@ -201,8 +201,8 @@ def _used(table: pa.Table) -> Table:
     return Table(
         "Codes in use",
         f"{words.protocol(rows[0])} TIGER writes the codes of the next item; networks read item ids, or what is named. "
-        "All items are ranked. Test figures at the best valid epoch, mean ± standard deviation over seeds. Random codes "
-        "are the control: what is written with them knows no content.",
+        "All items are ranked. Test figures at the best valid epoch, mean ± standard deviation over seeds. Random "
+        "codes are the control: what is written with them knows no content.",
         ["recommender", "learning rate", "seeds", *(measure(*column) for column in columns)],
         [
             [one, "" if rates[one] is None else f"{rates[one]:g}", str(len(own[columns[0]].values)),
