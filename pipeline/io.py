@@ -1,7 +1,5 @@
 """Reading and writing: every file appears whole or not at all, every table is checked when read and written."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

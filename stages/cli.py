@@ -1,7 +1,5 @@
 """The umbrella command `alignrec`: one subcommand a stage, and what users do with releases."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the stages' outputs lie: a folder of this machine, or a bucket, which stages alone work in."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -4,8 +4,6 @@ Files go to a hidden folder beside the target: `parts/<sha256>.part`, and `parts
 release is assembled there, verified, and renamed to the target. The next call continues an interrupted one.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -4,8 +4,6 @@ A commit is visible whole or not at all, and the Hub refuses it if the head has 
 their hash before the commit, so that an interrupted call does not send them again.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Clocks of machines are not compared. Who waits looks whether the object changes, for LEASE seconds of its own clock.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

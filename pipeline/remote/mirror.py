@@ -6,8 +6,6 @@ appended to: journals of folders that are resumed are made of the objects that a
 lies in the folder is deleted, but for scratch files, so that a killed run loses what it had not finished.
 """
 
-from __future__ import annotations
-
 import _thread
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The objects below one address of an S3 bucket: read, put whole, put on a condition, listed, deleted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -4,8 +4,6 @@ A released version never changes: publishing the same content again does nothing
 is the same everywhere: data first, manifest last, and the manifest only if there is none yet.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Letters: b histories, T items of each, D width, H heads, C low frequencies, I items.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """What stands for an item in a sequence: an ID of its own, a map of its features, or both. I items, F, D widths."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
