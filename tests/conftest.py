@@ -14,8 +14,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that a test
 
 import pytest  # noqa: E402  (after the environment is set)
 from hypothesis import HealthCheck, settings  # noqa: E402
-from pipeline.engine.place import Seats  # noqa: E402
 
+from pipeline.engine.local import Seats  # noqa: E402
 from pipeline.engine.processes import Processes  # noqa: E402
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
