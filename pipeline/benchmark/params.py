@@ -91,7 +91,7 @@ AUTHORS: dict[str, list[int | float]] = {
 }
 """the grid of AlignRec's authors, method.md section 4"""
 SPACES: dict[str, dict[str, Range]] = {
-    "itemknn": {"neighbours": Range(low=5, high=500)},
+    "itemknn": {"neighbours": Range(low=5, high=500), "shrink": Range(low=1.0, high=1000.0)},
     "contentknn": {},
     "bpr": NORMS,
     "lightgcn": NORMS,

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.config.base import Positive
+from pipeline.config.base import Positive, Weight
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Inputs, Untrained
@@ -21,6 +21,8 @@ class ItemKNNParams(Train):
 
     neighbours: Positive = 100
     """most similar items that an item keeps"""
+    shrink: Weight = 0.0
+    """added to the norms, h: items that few users share count less; the published form has none"""
 
 
 class ItemKNN(Untrained):
@@ -31,7 +33,7 @@ class ItemKNN(Untrained):
     def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
-        self.similarity = similar(self.seen, params.neighbours)  # [I, I], K an item
+        self.similarity = similar(self.seen, params.neighbours, params.shrink)  # [I, I], K an item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
         """Return R [U, I] and S [I, I], both sparse."""
@@ -54,10 +56,15 @@ class ContentKNN(Untrained):
         return self.mean.dot(self.direction), self.direction
 
 
-def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return S, float32 [I, I]: s(i, j) = |U_i and U_j| / sqrt(|U_i| |U_j|), of each i its K largest, without itself.
+def similar(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
+    """Return S, float32 [I, I]: s(i, j) = |U_i and U_j| / (sqrt(|U_i| |U_j|) + h), of each i its K largest but itself.
 
     R is float32 [U, I]. Equal similarities are kept by ascending item. Items without users have no neighbours.
     """
-    squared = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
+    users, kept = seen.sum(axis=0).astype(np.float64), []
+    for first, squares in cooccurrence.squared_cosines(seen):
+        norms = np.sqrt(users[cooccurrence.rows(squares) + first] * users[squares.indices])
+        squares.data *= (norms / (norms + shrink)) ** 2
+        kept.append(cooccurrence.top_k(squares, k))
+    squared = sp.vstack(kept, format="csr")
     return sp.csr_array(np.sqrt(squared).astype(np.float32))

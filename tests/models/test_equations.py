@@ -107,12 +107,13 @@ def close(ours: object, slow: object) -> None:
     np.testing.assert_allclose(np.asarray(ours), np.asarray(slow), rtol=2e-4, atol=2e-5)
 
 
-def test_itemknn_is_cosine_of_who_bought() -> None:
-    near = itemknn.similar(adjacency.seen(SPLIT), 2).toarray()
+@pytest.mark.parametrize("shrink", [0.0, 2.5])
+def test_itemknn_is_cosine_of_who_bought(shrink: float) -> None:
+    near = itemknn.similar(adjacency.seen(SPLIT), 2, shrink).toarray()
     bought = [{u for u, i in PAIRS if i == item} for item in range(ITEMS)]
     for i in range(ITEMS):
         all_others = {
-            j: len(bought[i] & bought[j]) / np.sqrt(len(bought[i]) * len(bought[j]))
+            j: len(bought[i] & bought[j]) / (np.sqrt(len(bought[i]) * len(bought[j])) + shrink)
             for j in range(ITEMS)
             if j != i and bought[i] & bought[j]
         }
