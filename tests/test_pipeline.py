@@ -241,16 +241,16 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
     for package in ("pipeline", "stages", "schemas"):
         for path in (folder / package).rglob("*.py"):  # every module's docstring, and a comment
             path.write_text(path.read_text().replace('"""', '"""Edited: ', 1) + "# edited\n")
-    edit(folder, "pipeline/http/retries.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
+    edit(folder, "pipeline/http/retries.py", "\n\n\n", "\n\nEDITED = 1\n\n\n")
     assert reran(folder) == set()
 
-    edit(folder, "pipeline/train/loop.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
+    edit(folder, "pipeline/train/loop.py", "\n\n\n", "\n\nEDITED = 1\n\n\n")
     assert reran(folder) == {"train", "benchmark", "study"}  # report and publish follow where these change a figure
 
     column = 'field("image_url",'
     edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')
-    filled = 'image_columns["image_url"] ='
-    edit(folder, "pipeline/release/build.py", filled, f'image_columns["kind"] = {filled}')
+    filled = '"image_url": pa.array('
+    edit(folder, "pipeline/release/build.py", filled, f'"kind": pa.array([""] * n, pa.string()),\n        {filled}')
     assert reran(folder) == {"publish"}
     assert {name for name, actual in release(folder).items() if before[name] != actual} >= {"items.parquet"}
 

@@ -73,8 +73,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
             drops[outcome.reason] += 1
     drops.update(other_item=relevant.other, unreadable_line=len(rejected))
     unread = [(one.line.number, one.reason, one.line.raw) for one in rejected]
-    found = [row[:2] for row in unread]
-    refuse_many(file, "lines", found, relevant.total, max_reject_share, "items.max_reject_share")
+    refuse_many(file, "lines", [row[:2] for row in unread], relevant.total, max_reject_share, "items.max_reject_share")
     table = _items(merged, asins, fields)
     for status in ("empty", "no_metadata"):
         drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)

@@ -26,7 +26,7 @@ def test_the_profile_has_every_model_and_part() -> None:
     assert sorted(params.benchmark.models) == sorted(shipped.RIVALS)
     assert params.benchmark.budget > 0
     assert (params.benchmark.seeds, params.benchmark.ablation_seeds, params.study.seeds) == (5, 5, 5)
-    assert params.benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
+    assert params.benchmark.ablations.items() > load(shipped.root() / "params.yaml").benchmark.ablations.items()
     assert params.study.mask.ratios == [n / 10 for n in range(11)]
     assert params.study.tail
     assert "article" in params.study.variants
@@ -51,7 +51,7 @@ def test_every_variant_differs_from_the_recipe_by_keys_that_exist() -> None:
 def test_the_default_keeps_what_fits_ten_minutes() -> None:
     params = load(shipped.root() / "params.yaml")
     study, benchmark = params.study, params.benchmark
-    assert (benchmark.seeds, benchmark.ablation_seeds) == (3, 1)
+    assert (benchmark.seeds, benchmark.ablation_seeds) == (3, 3)
     assert "beit3-raw" in params.publish.features
     assert (study.mask.ratios, study.mask.seeds, study.tail, study.variants) == ([0, 0.3, 0.5, 0.7, 1], 1, True, {})
     assert study.sweeps == {"learning-rate": {"train.lr": [0.001, 0.003, 0.01, 0.03]}}
