@@ -25,8 +25,9 @@ def main(run: Run) -> None:
     from pipeline.facts.users import users
     from pipeline.report import page  # loads Pillow
 
-    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     own = run.params[Report]
+    prices = (own.watts, own.dollars)
+    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before(), prices)
     near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))
     view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
     html = page.html(outputs, view)

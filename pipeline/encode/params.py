@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import PositiveFloat
-
 from pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
@@ -30,8 +28,4 @@ class Encode(Section):
     """threads that decode images and tokenise texts beside the network; changes speed alone"""
     shard_rows: Positive = 8192
     """items a Parquet file"""
-    watts: PositiveFloat = 30
-    """that this machine draws while it encodes; with `dollars` for the report's costs, no result depends on it"""
-    dollars: PositiveFloat = 0.1
-    """that an hour of this machine costs"""
     seed: int = 0

@@ -113,19 +113,21 @@ def speed(records: Records) -> Iterable[Table]:
     )  # fmt: skip
 
 
-def cost(records: Records) -> Iterable[Table]:
-    """Yield what a million items would cost to encode as they were here; nothing where no network encoded."""
+def cost(records: Records, watts: float, dollars: float) -> Iterable[Table]:
+    """Yield what a million items would cost to encode as they were here; nothing where no network encoded.
+
+    `watts` is what the machine draws, `dollars` what an hour of it costs.
+    """
     record = records.get("encode", {})
     rated = {name: facts["items_per_s"] for name, facts in record.get("notes", {}).items()
              if isinstance(facts, Mapping) and facts.get("items_per_s")}  # fmt: skip
-    if not rated or "watts" not in record["params"]:
+    if not rated:
         return
-    watts, dollars = record["params"]["watts"], record["params"]["dollars"]
     hours = {name: 1e6 / rate / 3600 for name, rate in rated.items()}
     yield Table(
         "Encoding a million items",
         f"From the rate of this run's {record['rows_in']:,} items, loading aside, on {record['machine']}. The prices "
-        f"are stated, not measured: {watts:g} W (`encode.watts`) and {dollars:g} dollars an hour (`encode.dollars`).",
+        f"are stated, not measured: {watts:g} W (`report.watts`) and {dollars:g} dollars an hour (`report.dollars`).",
         ["features", "items a second", "hours", "watt-hours", "dollars"],
         [[name, f"{rated[name]:,.0f}", f"{h:.2f}", f"{h * watts:,.0f}", f"{h * dollars:.2f}"]
          for name, h in hours.items()],

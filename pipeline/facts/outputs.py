@@ -43,6 +43,8 @@ class Outputs:
     """the feature set that the released recommender is trained on"""
     stages: Sequence[str] = ()
     """names of those whose records are told, in order"""
+    prices: tuple[float, float] | None = None
+    """watts of the machine that encodes, and dollars of an hour; None: no costs are told"""
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table(

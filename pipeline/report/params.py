@@ -1,6 +1,6 @@
 """Section `report` of params.yaml."""
 
-from pipeline.config.base import Positive, Section
+from pipeline.config.base import Positive, Rate, Section
 
 
 class Report(Section):
@@ -14,3 +14,7 @@ class Report(Section):
     """up to so many items the page has every image, and can search them all"""
     mapped: Positive = 100_000
     """up to so many items the page has a map of all, with their titles; beyond `searchable` without images"""
+    watts: Rate = 30.0
+    """that the machine which encodes draws: stated, for what a million items would take"""
+    dollars: Rate = 0.1
+    """that an hour of it costs: likewise"""
