@@ -1,6 +1,6 @@
 """Linear CF: what features add to the interactions, as the gain of L3AE over EASE; no seed, nothing trained by steps.
 
-Both are closed forms (pipeline/models/ease.py) with one inverse: the ridge is chosen for EASE on valid, and
+Both are closed forms (pipeline/models/closed.py) with one inverse: the ridge is chosen for EASE on valid, and
 L3AE divides it between |B|^2 and |B - S|^2. Valid chooses the division too, and may choose EASE itself.
 
 Letters: U users, I items, F feature width, N users of a part, b of a block.
@@ -84,7 +84,7 @@ class Linear:
     def _l3ae(
         self, units: np.ndarray, share: float, content_ridge: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return P, c, Y, V: off its diagonal L3AE's matrix is P diag(c) + Y V^T, see pipeline/models/ease.py."""
+        """Return P, c, Y, V: off its diagonal L3AE's matrix is P diag(c) + Y V^T, see pipeline/models/l3ae.py."""
         from pipeline.models import closed
 
         inverse, ridge = self.ease
