@@ -38,7 +38,7 @@ from pipeline.ops.device import gemm_rate
 from pipeline.plan import operations
 from pipeline.plan.size import LONGEST
 from pipeline.versions import machine
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import load
 
 ROOT = Path(__file__).parent.parent

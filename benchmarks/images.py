@@ -21,10 +21,10 @@ from PIL import Image
 
 import schemas
 from benchmarks import Measurement, _turns
-from pipeline.config.parameters import Parameters
 from pipeline.io import read_json, write_json, write_table
 from pipeline.run import running
 from stages import images
+from stages.params import Params
 
 COUNT, DISTINCT = 5_000, 200  # addresses, and distinct images behind them
 SIZE, QUALITY = 256, 90
@@ -66,7 +66,7 @@ def run() -> Measurement:
 
 def stage(urls: list[str], folder: Path) -> None:
     """Run the stage as `alignrec images` does; rate limits are lifted, as they would measure themselves."""
-    params = Parameters.model_validate(
+    params = Params.model_validate(
         {
             "datasets": ["shop"],
             "sources": {"shop": {"kind": "sample"}},

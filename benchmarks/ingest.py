@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Measurement, _turns
-from pipeline.config.parameters import Parameters
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and whom and what they are of
 LINES = 71_317  # of meta_Baby.json.gz
@@ -96,11 +95,12 @@ def stages(raw: Path) -> None:
     sys.meta_path.insert(0, _NoPandas())
     from pipeline.run import running
     from stages import download, interactions, items
+    from stages.params import Params
 
     # a new folder each turn, so that no stage finds its work done
     outputs = Path(tempfile.mkdtemp(dir=raw))
     source = {"kind": "amazon2014", "reviews": str(raw / "ratings.csv"), "metadata": str(raw / "meta.json.gz")}
-    params = Parameters.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
+    params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
     for stage in (download, interactions, items):
         with running(stage.__name__.removeprefix("stages."), "baby", params, outputs) as run:
             stage.main(run)

@@ -22,7 +22,7 @@ from benchmarks._turns import Way, short
 from pipeline import io
 from pipeline.facts.table import markdown
 from pipeline.layout import Layout
-from stages import IN_ORDER
+from stages.order import IN_ORDER
 
 SIZES = (2_500, 10_000, 40_000)
 """each the same times the one before"""

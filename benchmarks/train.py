@@ -145,7 +145,7 @@ def _plain() -> Turn[Epoch]:
 def _ours(name: str) -> Turn[Epoch]:
     keep_large_buffers()  # as pipeline.train does
     model, loss = _model(name)
-    model.load_state_dict(_state())
+    model.load_state_dict({key: value for key, value in _state().items() if key in model.state_dict()})
     parts, batches = _inputs().split, _batches()
     sample = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
     train = timed(steps, _optimiser(model), batches, lambda b: torch.stack(list(loss(b).values())).sum())

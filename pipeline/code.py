@@ -28,7 +28,9 @@ HARNESS = {
             "run",
             "stamp",
             "stage",
+            "untouched",
             "versions",
+            "waiting",
         )
     ),
     *(ROOT / "pipeline" / "config").glob("*.py"),

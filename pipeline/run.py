@@ -51,6 +51,8 @@ class Run:
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
         self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
         """what `alone` holds too, against parts on machines that do not see this folder"""
+        self.settings: list[Path] = []
+        """the files of its parameters, if they are all that it has them from"""
 
     def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
         """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.

@@ -49,8 +49,7 @@ class Stage:
     check: Callable[[Run], None] | None = None
     """looks at what it has lost, when it has run"""
     looks: bool = False
-    """whether it reads files of the user's, which `needs` alone knows, so that it is asked each time"""
-
+    """whether it is asked each time: it reads files of the user's that `needs` alone knows, or writes for git too"""
     rereads: bool = False
     """whether it hashes what it reads though nobody has touched it since, so that bits that rot go no further"""
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import code, io
+from pipeline import io, untouched
 from pipeline.config.document import FAULTS, parsed
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.stage import Needs, Stage
-from pipeline.versions import installed, versions
 
 if TYPE_CHECKING:
     from pipeline.run import Run
@@ -32,17 +30,17 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
         key: of `needs`, see `Run.key`.
         needs: what the files depend on.
     """
-    files, outside = _present(run.layout, stage.name), _outside(run.layout, needs.files)
-    stamp = {"key": key, "around": _around(run, stage), "outside": outside, "files": files}
-    stamp["touched"] = {name: io.touched(run.layout.folder(stage.name) / name) for name in files}
+    files, folder = _present(run.layout, stage.name), run.layout.folder(stage.name)
+    stamp: dict[str, Any] = {"key": key, "files": files, "touched": {name: io.touched(folder / name) for name in files}}
+    if run.settings and not stage.looks:
+        folders = [run.layout.folder(earlier.name) for earlier in (*stage.reads, stage)]
+        stamp["watched"] = sorted({str(path) for path in (*run.settings, *folders, *needs.files)})
+        stamp["state"] = untouched.state(stamp["watched"])
     io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp, indent=1).encode())
 
 
 def holds(run: Run, stage: Stage) -> bool:
-    """Return whether a stage has ended with the same needs, and its files are as it left them.
-
-    Where nothing at all has changed around it, its needs are not asked: that may load torch.
-    """
+    """Return whether a stage has ended with the same needs, and its files are as it left them."""
     for earlier in stage.reads:  # whose stamps know the hashes of their files
         _read(run.layout, earlier.name)
     stamp = _read(run.layout, stage.name)
@@ -50,38 +48,18 @@ def holds(run: Run, stage: Stage) -> bool:
         return False
     if stamp["files"] != _present(run.layout, stage.name):
         return False
-    outside = stamp["outside"]
-    if not stage.looks and stamp["around"] == _around(run, stage) and outside == _outside(run.layout, outside):
-        return True
     needs = stage.asks(run)
     if stamp["key"] != run.key(*needs):
         return False
-    write(run, stage, stamp["key"], needs)  # so that the next time nothing is asked
+    write(run, stage, stamp["key"], needs)  # so that the next time the file system alone is asked
     return True
-
-
-def _around(run: Run, stage: Stage) -> str:
-    """Return the sha256 of all parameters, all code, what is installed, and the files of the stages that it reads."""
-    parts = [run.params.model_dump_json(), code.tree(), installed(), io.digest(stage.inputs(run)), versions()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _outside(layout: Layout, paths: Iterable[Path | str]) -> dict[str, list[int]]:
-    """Return path -> size and times of change of files that no stage has made; those that are gone are left out."""
-    own, found = layout.root.resolve(), {}
-    for path in map(Path, paths):
-        if path.is_file() and own not in path.resolve().parents:
-            status = path.stat()
-            found[str(path)] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    return found
 
 
 def _read(layout: Layout, stage: str, rereads: bool = False) -> dict[str, Any] | None:
     """Return a stamp, and take its hashes as known unless `rereads`; None where there is none, or no whole one."""
     try:
         stamp = json.loads(layout.stamp(stage).read_bytes())
-        whole = isinstance(stamp["key"], str) and isinstance(stamp["around"], str)
-        if not (whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict)):
+        if not (isinstance(stamp["key"], str) and isinstance(stamp["files"], dict)):
             return None
         for name, state in () if rereads else stamp["touched"].items():
             io.remember(layout.folder(stage) / name, state, stamp["files"][name])

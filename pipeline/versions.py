@@ -1,8 +1,7 @@
-"""The versions that results depend on, and all that is installed."""
+"""The versions that results depend on."""
 
 import os
 import platform
-import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,13 +21,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return installed
-
-
-@cache
-def installed() -> list[str]:
-    """Return the name and release of every package that can be imported, sorted, as their folders are called."""
-    folders = [Path(entry) for entry in sys.path if Path(entry).is_dir()]
-    return sorted({path.name for folder in folders for path in folder.glob("*.dist-info")})
 
 
 def machine() -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from pipeline.stage import Stage
-from stages import STAGES, examples, released, results
+from stages import examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, StageRoot, parted
+from stages.order import STAGES
 from stages.roots import opened
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
@@ -44,18 +45,21 @@ def _perform(
     part: tuple[int, int] | None = None,
     after: Callable[[Path], None] = lambda root: None,
 ) -> None:
+    from pipeline import untouched, waiting
+    from pipeline.config import document
     from pipeline.run import Run, perform
     from stages.params import check, read
 
     settings = read(params, dataset)
+    waiting.choose()
     with (
         interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"),
         opened(root, dataset, stage, part) as (folder, alone),
     ):
         run = Run(stage.name, dataset, settings, folder)
-        run.part, run.elsewhere = part, alone
+        run.part, run.elsewhere, run.settings = part, alone, document.files(params)
         if not perform(run, stage, lambda run: check(run.params, params)):
-            say(f"{stage.name} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+            say(f"{stage.name} {dataset}: {untouched.NOTHING}")
         after(folder)
 
 

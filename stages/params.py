@@ -28,7 +28,7 @@ from pipeline.sources.base import Downloaded
 from pipeline.study.params import Study, part, spoilt
 from pipeline.study.settings import sweep_params, variant_params
 from pipeline.train.params import Released
-from stages import IN_ORDER
+from stages.order import IN_ORDER
 
 if TYPE_CHECKING:
     from pipeline.release.read import Release

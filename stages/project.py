@@ -16,7 +16,7 @@ from pipeline import code, io
 from pipeline.config import document
 from pipeline.errors import UserError, one_line
 from pipeline.stage import Stage
-from stages import IN_ORDER
+from stages.order import IN_ORDER
 
 DVC_YAML = Path("dvc.yaml")
 HEAD = """# The table of contents, in data-flow order. `alignrec init` writes it, unless somebody edited it.

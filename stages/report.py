@@ -58,4 +58,5 @@ REPORT = Stage(
     main=main,
     needs=needs,
     loads=(PROBES,),
+    looks=True,
 )

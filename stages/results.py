@@ -10,8 +10,9 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.run import running
-from stages import STAGES, released
+from stages import released
 from stages.arguments import Dataset, Order, ParamsFile, Published, Root
+from stages.order import STAGES
 from stages.terminal import interruptible, say, show
 
 

@@ -18,9 +18,10 @@ from pipeline import io
 from pipeline.errors import installing
 from pipeline.facts.comparison import RULE
 from pipeline.layout import Layout
-from stages import STAGES, examples
+from stages import examples
 from stages.arguments import parted
 from stages.cli import app
+from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import code
 from pipeline.experiment.tables import PLANS, TABLES
-from stages import STAGES
+from stages.order import STAGES
 
 
 def names(module: str) -> set[str]:

@@ -11,7 +11,8 @@ import shipped
 import yaml
 
 from pipeline.models import MODELS
-from stages import STAGES, project
+from stages import project
+from stages.order import STAGES
 from stages.params import Params
 
 ROOT = Path(__file__).parent.parent

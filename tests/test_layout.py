@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from pipeline.layout import Layout
-from stages import STAGES
+from stages.order import STAGES
 
 PROPERTIES = [name for name, kind in vars(Layout).items() if isinstance(kind, property)]
 

@@ -18,7 +18,7 @@ from commands import alignrec
 from PIL import Image
 
 from pipeline.io import sha256
-from stages import STAGES
+from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,7 +20,7 @@ from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS
 from pipeline.plan import operations
 from pipeline.sources.amazon2014 import Amazon2014
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import load
 
 ROOT = Path(__file__).parent.parent

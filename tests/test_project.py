@@ -14,7 +14,8 @@ from commands import alignrec
 from PIL import Image
 
 from pipeline.errors import UserError
-from stages import STAGES, new, project
+from stages import new, project
+from stages.order import STAGES
 from stages.params import read
 
 ROOT = Path(__file__).parent.parent
@@ -264,7 +265,7 @@ def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) 
         "def capitals(titles: list[str]) -> list[str]:\n    return [t.upper() for t in titles]\n"
     )
     (tmp_path / "stages/shout.py").write_text(SCRATCH)
-    listed = tmp_path / "stages/__init__.py"
+    listed = tmp_path / "stages/order.py"
     text = listed.read_text()
     listed.write_text(
         text.replace("from stages.study", "from stages.shout import SHOUT\nfrom stages.study").replace(

@@ -24,7 +24,7 @@ from pipeline.layout import Layout
 from pipeline.plan import operations
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.release import verify
-from stages import STAGES
+from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 SMALL = SIZES["small"]

@@ -163,24 +163,6 @@ def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on
     assert not ran()
 
 
-def test_what_changed_without_effect_is_asked_about_once(
-    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = 0
-
-    def needs(_: Run) -> Needs:
-        nonlocal asked
-        asked += 1
-        return Needs([], [], ["pipeline.io"])
-
-    stage = Stage("graph", "", "", Graph, nothing, needs=needs)
-    again = [perform(Run("graph", "shop", params, tmp_path), stage, nothing) for _ in range(2)]
-    monkeypatch.setattr("pipeline.stamp.installed", lambda: "one package more")
-    again += [perform(Run("graph", "shop", params, tmp_path), stage, nothing) for _ in range(2)]
-    assert again == [True, False, False, False]
-    assert asked == 2
-
-
 def test_no_process_reads_a_file_for_its_hash_that_another_has_hashed(
     tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
 from pipeline.layout import Layout
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import Params
 
 ITEMS, USERS, WIDTH = 6, 4, 2

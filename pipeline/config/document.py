@@ -80,6 +80,12 @@ def read_extended(path: Path) -> Any:
     return _laid_over(base, {key: value for key, value in over.items() if key != EXTENDS}, DEPTH)
 
 
+def files(path: Path) -> list[Path]:
+    """Return a parameter file and the one that it extends, of a file that `read_extended` has read."""
+    over = read(path)
+    return [path, path.parent / over[EXTENDS]] if EXTENDS in over else [path]
+
+
 def _laid_over(base: dict[Any, Any], over: dict[Any, Any], depth: int) -> dict[Any, Any]:
     """Return a mapping with another's keys; mappings in both, down to a depth, are laid over each other likewise."""
     laid = dict(base)

@@ -22,8 +22,8 @@ from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Tried, halton
 from pipeline.layout import Layout
 from pipeline.run import Run, running
-from stages import STAGES
 from stages.benchmark import main
+from stages.order import STAGES
 from stages.params import Params
 
 pytestmark = pytest.mark.usefixtures("one_process")

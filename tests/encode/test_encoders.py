@@ -43,8 +43,8 @@ from pipeline.layout import Layout
 from pipeline.ops import device, whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.run import Run, perform, running
-from stages import STAGES
 from stages.encode import main
+from stages.order import STAGES
 from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]

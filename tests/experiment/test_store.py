@@ -25,7 +25,8 @@ from pipeline.experiment.store import Store, record_digest
 from pipeline.experiment.tables import PLANS, TABLES
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run, running
-from stages import STAGES, study
+from stages import study
+from stages.order import STAGES
 from stages.params import Params
 
 PARAMS = {

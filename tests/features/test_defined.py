@@ -30,8 +30,8 @@ from pipeline.features.write import pinned, worker
 from pipeline.layout import Layout
 from pipeline.release import parts as released
 from pipeline.run import Run, running
-from stages import STAGES
 from stages.encode import main
+from stages.order import STAGES
 from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]

@@ -24,7 +24,7 @@ import yaml
 
 from pipeline.io import sha256
 from pipeline.seeds import seed_for
-from stages import STAGES
+from stages.order import STAGES
 from tests.test_pipeline import environment, project, run
 
 DVC = "dvc"

@@ -36,7 +36,7 @@ from pipeline.pretrain.train import train_once
 from pipeline.run import Run, perform
 from pipeline.semantic_ids import files as semantic_files
 from pipeline.semantic_ids.registry import METHODS
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import Params, load
 
 pytestmark = pytest.mark.usefixtures("one_process")

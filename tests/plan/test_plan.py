@@ -19,8 +19,8 @@ from pipeline.layout import Layout
 from pipeline.models import RELEASED
 from pipeline.plan import addresses, command, estimate, rates, size
 from pipeline.plan.rates import Rates, Training
-from stages import STAGES
 from stages.cli import app
+from stages.order import STAGES
 from stages.params import load
 
 KNOWN = Rates(

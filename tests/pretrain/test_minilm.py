@@ -16,7 +16,7 @@ from pipeline.layout import Layout
 from pipeline.pretrain import minilm
 from pipeline.pretrain.minilm import MiniLM
 from pipeline.run import Run
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import load
 
 PIECES = [

@@ -17,7 +17,7 @@ from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.facts import published
 from pipeline.report import terminal
-from stages import STAGES
+from stages.order import STAGES
 
 from . import verdicts
 from .cases import NAMES, Case, cases

@@ -26,8 +26,8 @@ from pipeline.remote import lock, mirror
 from pipeline.remote.lock import Lock
 from pipeline.remote.mirror import Mirror
 from pipeline.remote.objects import Objects
-from stages import STAGES
 from stages.cli import app
+from stages.order import STAGES
 
 PARAMS = """
 datasets: [shop]

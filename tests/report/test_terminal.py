@@ -8,7 +8,7 @@ from rich.console import Console
 import schemas
 from pipeline.facts.recommenders import BRIEF
 from pipeline.report import terminal
-from stages import STAGES
+from stages.order import STAGES
 
 
 def row(model: str, seed: int, value: float, **other: object) -> dict[str, object]:

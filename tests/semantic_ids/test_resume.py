@@ -17,7 +17,7 @@ from pipeline.layout import Layout
 from pipeline.run import Run, perform
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import Params, load
 
 QUICK = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}, "balanced-kmeans": {"rounds": 2}}

@@ -22,7 +22,8 @@ from pipeline.layout import Layout
 from pipeline.run import Run, running
 from pipeline.semantic_ids import files
 from pipeline.sequential import loop
-from stages import STAGES, semantic_ids
+from stages import semantic_ids
+from stages.order import STAGES
 from stages.params import Params, load, read
 from stages.study import main
 

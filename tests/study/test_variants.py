@@ -33,7 +33,7 @@ from pipeline.stage import Needs
 from pipeline.study import branch
 from pipeline.study.branch import Branch
 from pipeline.study.settings import variant_params
-from stages import STAGES
+from stages.order import STAGES
 from stages.params import Params, load
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -1,0 +1,41 @@
+"""How OpenMP's threads, those of torch and FAISS, wait for each other: asleep, or spinning while the machine is idle.
+
+On two idle cores spinning takes a third off a step of training. Beside one busy process it makes a step twice as slow
+as sleeping does, and takes from that process (`python -m benchmarks busy`). So a stage looks before it loads torch.
+"""
+
+import os
+import time
+from pathlib import Path
+
+POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+TURNS = "300000"
+"""of a loop, some milliseconds, then a thread sleeps; OpenMP's own default"""
+LOOK = 0.05
+"""seconds"""
+IDLE = 0.9
+"""share of the processors' time that nobody uses while this process sleeps, from which the machine counts as idle"""
+TIMES = Path("/proc/stat")
+_theirs = bool({POLICY, SPINS} & os.environ.keys())
+
+
+def sleep() -> None:
+    """Let threads sleep, unless the user said how they wait. OpenMP reads it when it is loaded, before any choice."""
+    os.environ.setdefault(POLICY, "PASSIVE")
+
+
+def choose() -> None:
+    """Let threads spin if the machine is idle, and the user has not said how they wait; Linux alone tells."""
+    if _theirs or not TIMES.exists():
+        return
+    before = TIMES.read_text()
+    time.sleep(LOOK)
+    if idle(before, TIMES.read_text()) >= IDLE:
+        os.environ[SPINS] = TURNS
+
+
+def idle(before: str, after: str) -> float:
+    """Return the share of processor time that nobody used between two states of /proc/stat (proc_stat(5))."""
+    first, last = ([int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
+    passed = [b - a for a, b in zip(first, last, strict=True)]  # user, nice, system, idle, iowait, irq, softirq, steal
+    return (passed[3] + passed[4]) / max(sum(passed), 1)

@@ -1,0 +1,35 @@
+"""The stages in order, one file each. A stage of one's own is its file, its package in pipeline/, and a line here."""
+
+from stages.benchmark import BENCHMARK
+from stages.download import DOWNLOAD
+from stages.encode import ENCODE
+from stages.graph import GRAPH
+from stages.images import IMAGES
+from stages.interactions import INTERACTIONS
+from stages.items import ITEMS
+from stages.pretrain import PRETRAIN
+from stages.probe import PROBE
+from stages.publish import PUBLISH
+from stages.report import REPORT
+from stages.semantic_ids import SEMANTIC_IDS
+from stages.study import STUDY
+from stages.train import TRAIN
+
+IN_ORDER = [
+    DOWNLOAD,
+    INTERACTIONS,
+    ITEMS,
+    IMAGES,
+    PRETRAIN,
+    ENCODE,
+    GRAPH,
+    SEMANTIC_IDS,
+    TRAIN,
+    PROBE,
+    BENCHMARK,
+    STUDY,
+    REPORT,
+    PUBLISH,
+]
+STAGES = {stage.name: stage for stage in IN_ORDER}
+"""name -> stage, in order"""
