@@ -101,9 +101,7 @@ def test_other_parameters_are_no_default(shop: Shop) -> None:
 
 
 def test_a_stage_that_looks_is_asked(shop: Shop) -> None:
-    shop.stage = Stage(
-        "graph", "", "", Graph, shop.stage.main, reads=shop.stage.reads, needs=shop.stage.needs, looks=True
-    )
+    shop.stage = replace(shop.stage, looks=True)
     (shop.folder / "own.csv").write_text("2")
     shop.ends()
     assert not again()
