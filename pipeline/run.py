@@ -86,8 +86,8 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """Return the provenance of a file: equal for two runs on the same input and code."""
-        section = self.params.section(self.stage).model_dump()
-        return {"stage": self.stage, "dataset": self.dataset, "params": section, "versions": versions()}
+        facts = self.params.section(self.stage).facts()
+        return {"stage": self.stage, "dataset": self.dataset, "params": facts, "versions": versions()}
 
     def count(self, reason: str, n: int = 1) -> None:
         """Count `n` rows that were dropped or are incomplete, by reason, into run.json."""

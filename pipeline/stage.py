@@ -42,8 +42,6 @@ class Stage:
     """the stages whose files it reads"""
     needs: Callable[[Run], Needs] | None = None
     """what its results depend on, if not `depends` alone; no slow library is loaded to say so"""
-    speed: frozenset[str] = frozenset()
-    """keys of its section that affect its run time, and no result"""
     loads: tuple[Registry[Any], ...] = ()
     """registries of the parts that it loads by name"""
     check: Callable[[Run], None] | None = None
@@ -73,11 +71,8 @@ class Stage:
         """
         sources = [path for registry, name in parts for path in registry.source_files(name)]
         modules = [f"stages.{self.name}", *(registry.module(name) for registry, name in parts)]
-        return Needs([*(self.inputs(run) if files is None else files), *sources], [self.facts(run), *facts], modules)
-
-    def facts(self, run: Run) -> dict[str, Any]:
-        """Return the keys of its section that affect results."""
-        return {key: value for key, value in run.params[self.params].facts().items() if key not in self.speed}
+        read = self.inputs(run) if files is None else files
+        return Needs([*read, *sources], [run.params[self.params].facts(), *facts], modules)
 
     def inputs(self, run: Run) -> list[Path]:
         """Return the files of the stages that it reads.

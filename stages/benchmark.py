@@ -13,10 +13,10 @@ from pipeline.registry import Registry
 from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import Needs, Stage
+from pipeline.train.params import Released
 from stages.encode import ENCODE
 from stages.graph import GRAPH
 from stages.interactions import INTERACTIONS
-from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
@@ -36,7 +36,7 @@ def main(run: Run) -> None:
 def needs(run: Run) -> Needs:
     """The ranges that a budget draws from count where there is one."""
     params = run.params
-    facts = [TRAIN.facts(run), params[Interactions].model_dump(mode="json"), run.source.model_dump(mode="json")]
+    facts = [params[Released].facts(), params[Interactions].facts(), run.source.model_dump(mode="json")]
     if params[Benchmark].budget:
         facts.append(params[Sweep].model_dump(mode="json", include={"spaces"}))
     parts: list[tuple[Registry[Any], str]] = [(SOURCES, run.source.kind)]
@@ -54,7 +54,6 @@ BENCHMARK = Stage(
     writes="`results.parquet` (long), `slices.parquet`, `tests.parquet`, `protocol.json`, `metrics.json`",
     reads=(INTERACTIONS, ENCODE, GRAPH),
     params=Benchmark,
-    speed=frozenset({"workers"}),
     main=main,
     needs=needs,
     loads=(SOURCES, MODELS),

@@ -52,7 +52,6 @@ DOWNLOAD = Stage(
     does="raw reviews and metadata, with checksums",
     writes="raw files, `sources.json` (url, bytes, sha256)",
     params=Download,
-    speed=frozenset({"timeout", "retries"}),
     main=main,
     needs=needs,
     loads=(SOURCES,),

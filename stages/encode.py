@@ -58,7 +58,6 @@ ENCODE = Stage(
     writes="`<features>/features-*.parquet`",
     reads=(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN),
     params=Encode,
-    speed=frozenset({"engine", "workers"}),
     main=main,
     needs=needs,
     loads=(SOURCES, ENCODERS, FEATURES),

@@ -38,7 +38,6 @@ PRETRAIN = Stage(
     writes="`encoder.safetensors`, `config.json`, `tokenizer.spm`, `history.json`",
     reads=(INTERACTIONS, ITEMS, IMAGES),
     params=Pretrain,
-    speed=frozenset({"checkpoint_every"}),
     main=main,
     needs=needs,
     loads=(ENCODERS, FEATURES),

@@ -18,6 +18,7 @@ from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import Needs, Stage
 from pipeline.study.params import Study
+from pipeline.train.params import Released
 from stages.benchmark import BENCHMARK
 from stages.encode import ENCODE
 from stages.graph import GRAPH
@@ -25,7 +26,6 @@ from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
 from stages.items import ITEMS
 from stages.semantic_ids import SEMANTIC_IDS
-from stages.train import TRAIN
 
 JUDGED = (INTERACTIONS, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK)
 """what it reads where it trains no encoder"""
@@ -50,8 +50,8 @@ def needs(run: Run) -> Needs:
     pretrains, codes = params[Study].pretrains, params[Study].generative.features
     read = [stage for stage in (STUDY.reads if pretrains else JUDGED) if stage is not SEMANTIC_IDS or codes]
     files = [path for stage in read for path in run.layout.outputs(stage.name)]
-    facts: list[Any] = [TRAIN.facts(run), run.source.model_dump(mode="json")]
-    facts += [params[kind].model_dump(mode="json") for kind in (Graph, Benchmark, Interactions)]
+    facts: list[Any] = [params[Released].facts(), run.source.model_dump(mode="json")]
+    facts += [params[kind].facts() for kind in (Graph, Benchmark, Interactions)]
     parts: list[tuple[Registry[Any], str]] = [
         (SOURCES, run.source.kind),
         (MODELS, RELEASED),
@@ -76,7 +76,7 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
     each = pretrained(params)
     taught = [name for one in each for name in pretraining.taught_by(one)]
     needed = [pretraining.find(one, run.layout) for one in each]
-    facts: list[Any] = [params[kind].model_dump(mode="json") for kind in (Pretrain, Encode)]
+    facts: list[Any] = [params[kind].facts() for kind in (Pretrain, Encode)]
     facts += [features.settings(params.encoders, names), features.libraries(params.encoders, names)]
     kinds = sorted(features.kinds(params.encoders, [*names, *taught]), key=lambda one: one[1])
     return Needs([path for one in needed for path in one.files], [*facts, *(one.facts for one in needed)], []), kinds
@@ -90,7 +90,6 @@ STUDY = Stage(
     "[the tables](study.md)",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK),
     params=Study,
-    speed=frozenset({"workers"}),
     main=main,
     needs=needs,
     loads=(SOURCES, MODELS, PROBES, PLANS, TABLES, ENCODERS, FEATURES),

@@ -69,7 +69,6 @@ TRAIN = Stage(
     writes="`model.safetensors`, `user_embeddings.parquet`, `item_embeddings.parquet`, `history.json`",
     reads=(INTERACTIONS, ENCODE, GRAPH),
     params=Released,
-    speed=frozenset({"checkpoint_every"}),
     main=main,
     needs=needs,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ from pipeline.evaluation.cutoff import CUTOFF
 
 class Benchmark(Section):
     """Models x feature sets x seeds under one protocol."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     models: list[Name] = ["bpr", "lightgcn", "vbpr", "alignrec"]
     """see pipeline/models/__init__.py"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -42,10 +42,12 @@ class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values are not coerced, instances are read-only."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    speed: ClassVar[frozenset[str]] = frozenset()
+    """keys that change the run time, and no result"""
 
     def facts(self) -> dict[str, Any]:
         """Return what results depend on, JSON."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=set(self.speed))
 
     def resolved(self) -> Section:
         """Return it with the defaults of the class that reads it; only `train` has another, see pipeline/train/."""

@@ -1,6 +1,6 @@
 """Section `encode` of params.yaml."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipeline.config.base import Name, Positive, Section
 
@@ -15,6 +15,8 @@ def variant(name: str, modality: str) -> str:
 
 class Encode(Section):
     """Items -> feature sets."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"engine", "workers"})
 
     encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn", "tfidf", "linear"]
     """which content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""

@@ -30,6 +30,8 @@ from pipeline.versions import versions
 Rows = tuple[int, int]
 """the first and the last + 1 item of a shard"""
 Done = Callable[[int], object]
+SETS = ("encoders", "controls")
+"""keys of `encode` that say which sets there are, of which none depends on the others' names"""
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray) -> dict[str, Exception]:
@@ -51,7 +53,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray
 def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: pa.ChunkedArray, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
-    facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"}) | node.facts()
+    facts = {key: value for key, value in params.facts().items() if key not in SETS} | node.facts()
     with run.alone():
         run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}

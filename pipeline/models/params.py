@@ -18,6 +18,8 @@ Grid = dict[str, list[int | float]]
 class Train(Section):
     """The training loop (method.md sections 3, 4)."""
 
+    speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
+
     grid: ClassVar[Grid] = {}
     """the authors' grid of the model as far as it is known, else values around their settings; its ends are the default
     ranges of a search; empty: lr and l2 are searched"""

@@ -12,16 +12,13 @@ from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
 from pipeline.stage import Needs
 
-SPEED = {"checkpoint_every"}
-"""keys that affect the run time of pre-training, and no result"""
-
 
 def find(params: Parameters, layout: Layout) -> Needs:
     """Return what an encoder that these parameters pre-train depends on."""
     own, encoders, names = params[Pretrain], params.encoders, taught_by(params)
     files = [layout.items, *io.shards(layout.images, "images"), *_published(own)]
     files += needs.files(encoders, names)
-    facts: list[Any] = [own.model_dump(mode="json", exclude=SPEED)]
+    facts: list[Any] = [own.facts()]
     if own.words == "minilm":
         facts.append(needs.libraries(encoders, ["minilm"]))
     if names:

@@ -1,6 +1,6 @@
 """Section `pretrain` of params.yaml."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,6 +13,8 @@ class Pretrain(Section):
     The defaults are the recipe of docs/pretraining.md: beside MIM and MLM, CLS, whitened, regresses vectors of frozen
     encoders, in a pass with nothing masked.
     """
+
+    speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     size: Literal["small", "base", "large"] = "small"
     """network: small fits the embedded dataset, and reads images of 48 pixels a side; base and large are the published

@@ -1,6 +1,6 @@
 """Section `download` of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from pipeline.config.base import Rate, Section
 
 class Download(Section):
     """Fetching raw files."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"retries", "timeout"})
 
     timeout: Rate = 30.0
     """seconds without a byte before a try is given up"""

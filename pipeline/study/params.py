@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -100,6 +100,8 @@ Space = Annotated[dict[str, Values], Field(min_length=1), BeforeValidator(_prese
 
 class Study(Section):
     """What the article measures beyond models x feature sets; a part that is left empty takes no time."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     mask: Mask = Mask()
     wrong: Wrong = Wrong()

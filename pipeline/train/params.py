@@ -1,6 +1,6 @@
 """Section `train` of params.yaml: the settings of the recommender that is released."""
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
 
@@ -11,6 +11,8 @@ from pipeline.models.params import FEATURES, Train
 
 class Released(Section):
     """Keys of AlignRec, as the file gives them; pipeline/models/alignrec.py has them all, and loads torch."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     model_config = ConfigDict(extra="allow")
 
@@ -23,7 +25,7 @@ class Released(Section):
 
     def facts(self) -> dict[str, Any]:
         """Return the keys that are set; AlignRec's class, which has the defaults of the others, counts as code."""
-        return self.given()
+        return {key: value for key, value in self.given().items() if key not in self.speed}
 
     def resolved(self) -> Train:
         """Return AlignRec's settings with defaults; UserError names a key or value that it refuses."""
