@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import schemas
+from pipeline import untouched
 from pipeline.errors import UserError
 
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
-UNLISTED = {KEY, JOURNAL, ".stamp", "run.json"}
+UNLISTED = {KEY, JOURNAL, untouched.STAMP, untouched.RECORD}
 """names of files that no journal lists"""
 _HASHED: dict[tuple[Path | int, ...], str] = {}
 """path and what `touched` says -> sha256"""
@@ -324,8 +325,7 @@ def sha256(path: Path) -> str:
 
 def touched(path: Path) -> list[int]:
     """Return what changes when a file is written or replaced: its number, size, and times of change."""
-    status = path.stat()
-    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return untouched.touched(path.stat())
 
 
 def forget() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import untouched
+
 
 @dataclass(frozen=True)
 class EncoderFiles:
@@ -50,17 +52,16 @@ class Layout:
 
     def run_record(self, stage: str) -> Path:
         """Return the stage's run.json: seconds, rows, drops, memory, versions."""
-        return self.folder(stage) / "run.json"
+        return self.folder(stage) / untouched.RECORD
 
     def stamp(self, stage: str) -> Path:
         """Return the file that says a stage is done: its key, and the sha256 of each of its files, JSON."""
-        return self.folder(stage) / ".stamp"
+        return self.folder(stage) / untouched.STAMP
 
     def outputs(self, stage: str) -> list[Path]:
         """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
         base = self.folder(stage)
-        files = (p for p in base.rglob("*") if p.is_file() and p != self.run_record(stage) and p.suffix != ".sig")
-        return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(base).parts))
+        return sorted(base / name for name, _ in untouched.files(str(base))) if base.is_dir() else []
 
     # --- raw data
     @property

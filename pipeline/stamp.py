@@ -33,9 +33,11 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     files, folder = _present(run.layout, stage.name), run.layout.folder(stage.name)
     stamp: dict[str, Any] = {"key": key, "files": files, "touched": {name: io.touched(folder / name) for name in files}}
     if run.settings and not stage.looks:
-        folders = [run.layout.folder(earlier.name) for earlier in (*stage.reads, stage)]
-        stamp["watched"] = sorted({str(path) for path in (*run.settings, *folders, *needs.files)})
+        read = {run.layout.folder(earlier.name): _present(run.layout, earlier.name) for earlier in stage.reads}
+        outside = (path for path in needs.files if read.keys().isdisjoint(path.parents))
+        stamp["watched"] = sorted({str(path) for path in (*run.settings, *outside)})
         stamp["state"] = untouched.state(stamp["watched"])
+        stamp["read"] = {str(path): untouched.digest_of(hashes) for path, hashes in read.items()}
     io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp, indent=1).encode())
 
 

@@ -1,5 +1,6 @@
 """A stage that has nothing to do says so by the file system alone; whatever is touched, it is asked in earnest."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,11 +24,12 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.asked = folder, 0
-        for name in ("params.yaml", "own.csv", "pipeline/graph/search.py", "outputs/encode/shop/features.parquet"):
+        for name in ("params.yaml", "own.csv", "pipeline/graph/search.py", "stages/graph.py", "schemas/tables.json"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(PARAMS if name == "params.yaml" else "1")
         (folder / "site-packages").mkdir()
-        encode = Stage("encode", "", "", Graph, lambda _: None)
+        encode = Stage("encode", "", "", Graph, lambda run: write_bytes(run.folder / "features.parquet", b"1"))
+        perform(Run("encode", "shop", read(folder / "params.yaml"), Path("outputs")), encode, lambda _: None)
         self.stage = Stage("graph", "", "", Graph, self._main, reads=(encode,), needs=self._needs)
 
     def _needs(self, _: Run) -> Needs:
@@ -55,6 +57,14 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return shop
 
 
+def flipped(path: Path) -> None:
+    """Flip one bit, with size and time of writing as they were."""
+    data, status = bytearray(path.read_bytes()), path.stat()
+    data[0] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def again() -> bool:
     return untouched.since_last("graph", "shop")
 
@@ -70,18 +80,27 @@ def again() -> bool:
         lambda folder: (folder / "site-packages/more.dist-info").mkdir(),
         lambda folder: (folder / "outputs/encode/shop/features.parquet").write_text("2"),
         lambda folder: (folder / "outputs/encode/shop/more.parquet").write_text("2"),
+        lambda folder: (folder / "outputs/encode/shop/.stamp").unlink(),
+        lambda folder: flipped(folder / "outputs/encode/shop/features.parquet"),
         lambda folder: (folder / "outputs/graph/shop/edges.parquet").unlink(),
+        lambda folder: flipped(folder / "outputs/graph/shop/edges.parquet"),
         lambda folder: (folder / "outputs/graph/shop/run.json").unlink(),
         lambda folder: (folder / "outputs/graph/shop/.stamp").write_text("{"),
         lambda folder: (folder / "outputs/graph/shop/.stamp").unlink(),
     ],
-    ids=["params", "own", "own gone", "code", "more code", "package", "input", "more input", "made", "record", "broken",
-         "stamp"],
+    ids=["params", "own", "own gone", "code", "more code", "package", "input", "more input", "input's stamp",
+         "input's bit", "made", "bit", "record", "broken", "stamp"],
 )  # fmt: skip
 def test_what_is_touched_is_noticed(shop: Shop, touch: Callable[[Path], object]) -> None:
     assert again()
     touch(shop.folder)
     assert not again()
+
+
+def test_the_mode_that_dvc_sets_is_no_change(shop: Shop) -> None:
+    for name in ("encode/shop/features.parquet", "graph/shop/edges.parquet"):
+        (shop.folder / "outputs" / name).chmod(0o600)
+    assert again()
 
 
 def test_what_was_touched_without_effect_is_asked_about_once(shop: Shop) -> None:
