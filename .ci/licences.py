@@ -25,25 +25,29 @@ READ = {
 }
 """packages whose metadata does not say it -> what their repository says"""
 NAMES = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2.0": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
+    "Apache License, Version 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
+    "ISC License": "ISC",
     "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "New BSD": "BSD-3-Clause",
     "Python Software Foundation License": "PSF-2.0",
 }
-"""classifiers -> names of SPDX, where they name one"""
+"""what metadata says -> the name of SPDX, where one is meant"""
 HEAD = """# Licences of dependencies
 
-What `make repro` and `make test` install on Linux without a GPU, as each package's own metadata has it.
-`.ci/licences.py` writes this page, and a test holds it to what is installed. The code of alignrec is under the
-[Apache License 2.0](../LICENSE), the images of `sample` under CC BY-SA 4.0.
+What `make repro` and `make test` install on Linux without a GPU, as each package's own metadata has it. {light} are in
+a light install too, {test} are the tests' alone. `.ci/licences.py` writes this page.
 
-No package is copied into this repository or into a release. Two of DVC's own dependencies are under the GPL, with a
-linking exception (pygit2) or beside the EPL (grandalf): alignrec imports neither.
-
-A GPU's build of torch adds NVIDIA's libraries, under [NVIDIA's terms](https://docs.nvidia.com/cuda/eula/).
-{light} of these packages are in a light install too; {test} are the tests' alone.
+No package is copied into this repository or into a release. Two of DVC's dependencies are under the GPL, with a linking
+exception (pygit2) or beside the EPL (grandalf); alignrec imports neither. A GPU's build of torch adds NVIDIA's
+libraries, under [NVIDIA's terms](https://docs.nvidia.com/cuda/eula/).
 
 | licence | packages |
 |---|---|
@@ -95,7 +99,7 @@ def licence(name: str) -> str:
         return expression
     text = (facts.get("License") or "").strip()
     if text and len(text) < 50 and "\n" not in text and text not in ("UNKNOWN", "Dual License"):
-        return text
+        return NAMES.get(text, text)
     classifiers = [c.rpartition(" :: ")[2] for c in facts.get_all("Classifier") or [] if c.startswith("License :: ")]
     if not classifiers:
         raise LookupError(f"{name}: its metadata names no licence; look it up, and add it to READ")

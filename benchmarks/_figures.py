@@ -167,11 +167,6 @@ def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_judge.table(layout))
 
 
-def data(layout: Layout, others: Sequence[str]) -> Iterator[str]:
-    """Yield what the data set and others hold, a row each."""
-    yield from _as_it_is(_datasets.sizes([layout, *(_beside(layout, where) for where in others)]))
-
-
 def releases(layout: Layout, others: Sequence[str]) -> Iterator[str]:
     """Yield the feature sets of the releases of the data set and of others."""
     yield from _as_it_is(_datasets.released([layout, *(_beside(layout, where) for where in others)]))
@@ -206,7 +201,6 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "generative": generative,
     "judge": judge,
     "league": league,
-    "data": data,
     "releases": releases,
     "shown": shown,
     "joint": joint,
