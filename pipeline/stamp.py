@@ -35,6 +35,7 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     if run.settings and not stage.looks:
         read = {run.layout.folder(earlier.name): _present(run.layout, earlier.name) for earlier in stage.reads}
         outside = (path for path in needs.files if read.keys().isdisjoint(path.parents))
+        stamp["params"] = str(run.settings[0])
         stamp["watched"] = sorted({str(path) for path in (*run.settings, *outside)})
         stamp["state"] = untouched.state(stamp["watched"])
         stamp["read"] = {str(path): untouched.digest_of(hashes) for path, hashes in read.items()}

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 NOTHING = "nothing to do; its inputs, parameters and code are those of the last run"
-PARAMS, ROOT, STAMP, RECORD = "params.yaml", "outputs", ".stamp", "run.json"
+PARAMS, VARIABLE = "params.yaml", "ALIGNREC_PARAMS"
+"""the parameter file, unless a variable of the environment names another"""
+ROOT, STAMP, RECORD = "outputs", ".stamp", "run.json"
 CODE = Path(__file__).resolve().parent.parent
 PACKAGES = ("pipeline", "stages", "schemas")
 IMPORTED_FROM = [entry for entry in sys.path if os.path.isdir(entry)]
@@ -20,12 +22,12 @@ IMPORTED_FROM = [entry for entry in sys.path if os.path.isdir(entry)]
 
 
 def since_last(stage: str, dataset: str) -> bool:
-    """Return whether a stage would have nothing to do, with the default files: all is as when it last ended."""
+    """Return whether a stage, asked without options, has nothing to do: all is as when it last ended."""
     folder = Path(ROOT, stage, dataset)
     try:
         stamp = _read(folder)
         return (
-            PARAMS in stamp["watched"]
+            stamp["params"] == str(Path(os.environ.get(VARIABLE, PARAMS)))
             and (folder / RECORD).exists()
             and stamp["state"] == state(stamp["watched"])
             and all(_is_as_left(Path(path), digest) for path, digest in stamp["read"].items())

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.untouched import VARIABLE
 from stages.roots import folder
 
 
@@ -21,7 +22,7 @@ def _datasets(incomplete: str) -> list[str]:
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_datasets)]
 Published = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_datasets)]
-ParamsFile = Annotated[Path, typer.Option("--params", envvar="ALIGNREC_PARAMS", help="parameter file")]
+ParamsFile = Annotated[Path, typer.Option("--params", envvar=VARIABLE, help="parameter file")]
 Order = Annotated[
     Path | None,
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import untouched
+from pipeline.config import document
 from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
 from pipeline.run import Run, perform
@@ -43,7 +44,7 @@ class Shop:
     def ends(self, settings: str = "params.yaml") -> None:
         """Run the stage as `alignrec graph shop` does."""
         run = Run("graph", "shop", read(Path(settings)), Path("outputs"))
-        run.settings = [Path(settings)]
+        run.settings = document.files(Path(settings))
         perform(run, self.stage, lambda _: None)
 
 
@@ -112,10 +113,14 @@ def test_what_was_touched_without_effect_is_asked_about_once(shop: Shop) -> None
     assert again()
 
 
-def test_other_parameters_are_no_default(shop: Shop) -> None:
-    (shop.folder / "other.yaml").write_text(PARAMS)
+def test_other_parameters_are_no_default(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shop.folder / "other.yaml").write_text("extends: params.yaml\n")
+    monkeypatch.setenv("ALIGNREC_PARAMS", "other.yaml")
+    assert not again()
     (shop.folder / "own.csv").write_text("2")  # so that it runs
     shop.ends("other.yaml")
+    assert again()
+    monkeypatch.delenv("ALIGNREC_PARAMS")
     assert not again()
 
 
