@@ -6,10 +6,8 @@ import leagues
 import numpy as np
 import pyarrow as pa
 import pytest
-import releases
 import sequential_toys
 import toy
-from study_tables import variants
 
 import schemas
 from benchmarks import _figures, _judge
@@ -33,8 +31,6 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
-    if kind == "variants":
-        io.write_table(variants().replace_schema_metadata(), layout.study("variants"), schemas.VARIANTS)
     if kind == "generative":
         for part, table in sequential_toys.study().items():
             io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
@@ -42,8 +38,6 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
         made = layout.folder("league") / "league.parquet"
         io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), made, schemas.LEAGUE)
-    if kind == "releases":
-        releases.released(layout)
     once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=layout.dataset), tmp_path)
     assert not absent
     assert "typed by hand" not in once
