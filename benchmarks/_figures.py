@@ -4,7 +4,7 @@
 
 A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
 set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
-Words that follow are the only models and feature sets shown; of `data` and `releases` they are further data sets.
+Words that follow are the only models and feature sets shown.
 A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 import pyarrow as pa
 
 import schemas
-from benchmarks import _datasets, _judge
+from benchmarks import _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
-from pipeline.facts import argument, recommenders, study, tail
 from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
+from pipeline.facts import recommenders, study
 from pipeline.facts.table import Table, markdown
 from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
@@ -135,15 +135,6 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
-def variants(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield AlignRec on the encoder of each variant of pre-training; the report has the probes too."""
-    yield from _studied(
-        layout,
-        ["variants"],
-        lambda parts: [_without(study.variants(parts["variants"])[0], "trainings", "to be read with")],
-    )
-
-
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test figures of codes in use at the last cutoff, best first."""
     less = [measure(metric, k) for metric in ("recall", "ndcg") for k in (5, 10)]
@@ -167,44 +158,15 @@ def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_judge.table(layout))
 
 
-def releases(layout: Layout, others: Sequence[str]) -> Iterator[str]:
-    """Yield the feature sets of the releases of the data set and of others."""
-    yield from _as_it_is(_datasets.released([layout, *(_beside(layout, where) for where in others)]))
-
-
-def shown(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield what recommenders show: coverage, Gini, novelty and exposure, of some models or feature sets or all."""
-    for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
-        k, slices = tail.sliced(io.read_table(layout.slices, schemas.SLICES), comparison)
-        kept = {run: cells for run, cells in slices.items() if _named(run, [*slices], only)}
-        for table in (*tail.catalogue(kept, k), *(one for which in tail.SLICES for one in tail.means(kept, which, k))):
-            yield from (f"**{table.heading}.** {table.note}", "", table.markdown, "")
-
-
-def joint(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield joint training beside staged."""
-    yield from _studied(layout, ["joint"], lambda parts: argument.joint(parts["joint"]))
-
-
-def wrong(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield recommenders with wrong content."""
-    yield from _studied(layout, ["wrong"], lambda parts: argument.wrong(parts["wrong"]))
-
-
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
     "probes": probes,
     "tests": tests,
     "codes-seeds": codes_seeds,
-    "variants": variants,
     "generative": generative,
     "judge": judge,
     "league": league,
-    "releases": releases,
-    "shown": shown,
-    "joint": joint,
-    "wrong": wrong,
 }
 """name of a table -> its lines"""
 

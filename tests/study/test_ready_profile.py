@@ -61,8 +61,8 @@ def test_the_default_keeps_what_fits_ten_minutes() -> None:
 
 def test_the_page_names_the_command_and_every_table() -> None:
     assert "ALIGNREC_PARAMS=profiles/study.yaml dvc repro" in PAGE
-    for name in ("mask", "wrong", "geometry", "tail", "variants", "sweeps"):
-        assert f"`study/<dataset>/{name}.parquet`" in PAGE
+    for table in schemas.STUDY:
+        assert f"`study.{table.partition('_')[0]}`" in PAGE
 
 
 def test_the_readme_says_what_the_released_vector_is() -> None:
