@@ -4,7 +4,7 @@
 
 A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
 set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
-Words that follow are the only models and feature sets shown.
+Words that follow are the only models and feature sets shown; of `data` and `releases` they are further data sets.
 A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 import schemas
-from benchmarks import _judge
+from benchmarks import _datasets, _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
@@ -158,6 +158,16 @@ def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_judge.table(layout))
 
 
+def data(layout: Layout, others: Sequence[str]) -> Iterator[str]:
+    """Yield what the data set and others hold, a row each."""
+    yield from _as_it_is(_datasets.sizes([layout, *(_beside(layout, where) for where in others)]))
+
+
+def releases(layout: Layout, others: Sequence[str]) -> Iterator[str]:
+    """Yield the feature sets of the releases of the data set and of others."""
+    yield from _as_it_is(_datasets.released([layout, *(_beside(layout, where) for where in others)]))
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -167,6 +177,8 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "generative": generative,
     "judge": judge,
     "league": league,
+    "data": data,
+    "releases": releases,
 }
 """name of a table -> its lines"""
 
