@@ -144,8 +144,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="mmrec, recbole, elliot, cornac, npy or hf; of semantic IDs grid, minionerec, openonerec, "
-            "torcheasyrec or rqvae-recommender",
+            help="mmrec, recbole, elliot, cornac, npy or hf; of semantic IDs minionerec or rqvae-recommender",
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],

@@ -42,17 +42,11 @@ class Codes:
         """Return the codes, int32 [I, L], of items that all have an ID."""
         return files.matrix(self.table)[1]
 
-    def whole(self) -> np.ndarray:
-        """Return codes and, where the policy adds one, the suffix as the last: int32 [I, L] or [I, L + 1]."""
-        if self.facts.collisions != "suffix":
-            return self.matrix()
-        return np.column_stack([self.matrix(), self.table["suffix"].to_numpy()])
-
     def numbered(self) -> np.ndarray:
         """Return codes and a last one that tells items of equal codes apart, whatever the policy: int32 [I, L + 1]."""
-        if self.facts.collisions == "suffix":
-            return self.whole()
-        return np.column_stack([self.matrix(), suffixes(self.matrix())])
+        known = self.facts.collisions == "suffix"
+        last = self.table["suffix"].to_numpy() if known else suffixes(self.matrix())
+        return np.column_stack([self.matrix(), last])
 
     def shared(self) -> int:
         """Return how many items share all codes with another, from which only a suffix tells them."""
@@ -73,11 +67,6 @@ class Codes:
 def tokens(codes: np.ndarray) -> list[list[str]]:
     """Return the codes [I, N] of each item as tokens, `<a_12>` for the first, `<b_3>` for the second, and so on."""
     return [[f"<{LETTERS[at]}_{code}>" for at, code in enumerate(row)] for row in codes.tolist()]
-
-
-def lists(x: np.ndarray) -> pa.ListArray:
-    """Return the rows of an array [I, N] as a column of lists."""
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32()), pa.array(x.reshape(-1)))
 
 
 def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes:

@@ -11,7 +11,7 @@ import numpy as np
 
 import schemas
 from pipeline.errors import UserError
-from pipeline.export.content import SPLITS, ExportContent
+from pipeline.export.content import ExportContent
 
 
 class Example(NamedTuple):
@@ -43,25 +43,19 @@ class Sequences:
         for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
             yield user, self._item[start:end]
 
-    def of(self, splits: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def _of(self, splits: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield each user and the items of some splits, int32; may be empty."""
         for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
             yield user, self._item[start:end][np.isin(self._split[start:end], list(splits))]
 
-    def targets(self, split: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield each user with a history: user, the history of valid or test, and the items to predict from it."""
-        histories = self.of({schemas.TRAIN} | ({schemas.VALID} if split == schemas.TEST else set()))
-        for (user, history), (_, targets) in zip(histories, self.of({split}), strict=True):
-            if len(history) and len(targets):
-                yield user, history, targets
-
     def examples(self, split: int) -> Iterator[Example]:
         """Yield what is to be predicted in a split."""
-        if split == SPLITS.index("train"):
-            for user, items in self.of({split}):
+        if split == schemas.TRAIN:
+            for user, items in self._of({split}):
                 for at in range(1, len(items)):
                     yield Example(user, items[:at], int(items[at]))
         else:
-            for user, history, targets in self.targets(split):
-                for target in targets.tolist():
+            histories = self._of(set(range(split)))
+            for (user, history), (_, targets) in zip(histories, self._of({split}), strict=True):
+                for target in targets.tolist() if len(history) else ():
                     yield Example(user, history, target)

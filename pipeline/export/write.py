@@ -13,24 +13,18 @@ from pipeline.errors import UserError
 from pipeline.export import (
     cornac,
     elliot,
-    grid,
     hf,
     minionerec,
     mmrec,
     npy,
-    openonerec,
     recbole,
     rqvae_recommender,
-    torcheasyrec,
 )
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_tsv
 
 CODED: dict[str, ModuleType] = {
-    "grid": grid,
     "minionerec": minionerec,
-    "openonerec": openonerec,
-    "torcheasyrec": torcheasyrec,
     "rqvae-recommender": rqvae_recommender,
 }
 """formats of semantic IDs"""

@@ -4,21 +4,16 @@ import ast
 import gzip
 import json
 import shutil
-import struct
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import coded
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 import toy
 from commands import alignrec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
@@ -26,7 +21,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export import content as contents
-from pipeline.export import rows, tfrecord
+from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import CODED, write
 from pipeline.layout import Layout
@@ -132,12 +127,11 @@ def equal_codes(content: ExportContent) -> ExportContent:
     return replace(content, codes=codes, items=pa.Table.from_pylist(items, content.items.schema))
 
 
-@pytest.mark.parametrize("form", ["minionerec", "openonerec"])
-def test_items_that_share_an_id_or_have_no_title_are_counted(content: ExportContent, tmp_path: Path, form: str) -> None:
+def test_items_that_share_an_id_or_have_no_title_are_counted(content: ExportContent, tmp_path: Path) -> None:
     given = equal_codes(content)
     assert given.codes is not None
     _, counts = np.unique(given.codes.matrix(), axis=0, return_counts=True)
-    shared, blank = write(given, form, tmp_path / "to")
+    shared, blank = write(given, "minionerec", tmp_path / "to")
     assert shared.startswith("Items that share their ")
     assert shared.endswith(f": {counts[counts > 1].sum()}.")
     assert blank.startswith("Items without ")
@@ -163,56 +157,6 @@ def test_minionerec_gets_a_title_for_every_item_and_no_other_number_of_tokens(
     assert notes[0].startswith("MiniOneRec reads 3 codes an item, and these are 2: for it, set semantic_ids.levels: 3")
     assert not (tmp_path / "two/shop.index.json").exists()
     assert "convert_dataset" not in (tmp_path / "two/README.md").read_text()
-
-
-# --- OpenOneRec
-
-
-def test_openonerec_reads_triplets_histories_and_targets(
-    content: ExportContent, layout: Layout, ids: np.ndarray, tmp_path: Path
-) -> None:
-    write(content, "openonerec", tmp_path / "to")
-    frame = pd.read_parquet(tmp_path / "to/pid2sid.parquet")
-    sid_of = dict(zip(frame["pid"], frame["sid"], strict=True))
-    assert [sid_of[pid].tolist() for pid in range(5)] == ids[:, :3].tolist()
-    write(equal_codes(content), "openonerec", tmp_path / "blank")
-    captions = pq.read_table(tmp_path / "blank/pid2caption.parquet").to_pydict()
-    titles = [" ".join(t.split()) for i, t in enumerate(toy.TITLES) if i != EMPTY]
-    assert captions == {"pid": [*range(5)], "dense_caption": [*titles[:4], None]}
-    data = pd.read_parquet(tmp_path / "to/metadata.parquet")
-    train = {
-        r.uid: (r.hist_video_pid.tolist(), r.target_video_pid.tolist()) for r in data[data.split == 0].itertuples()
-    }
-    assert train == {u: (s[:-1], s[-1:]) for u, s in sequences(layout, 0).items() if len(s) > 1}
-    for split in (1, 2):
-        found = [
-            (row.uid, row.hist_video_pid.tolist(), target)
-            for row in data[data.split == split].itertuples()
-            for target in row.target_video_pid
-        ]
-        assert found == examples(layout, split)
-    vectors = pd.read_parquet(tmp_path / "to/beit3.parquet")
-    assert np.array_equal(np.stack(vectors["embedding"]), content.matrix("beit3"))
-    codes = content.codes
-    assert codes is not None
-    two = replace(content, codes=replace(codes, facts=codes.facts.model_copy(update={"levels": 2})))
-    with pytest.raises(
-        UserError, match=r"OpenOneRec reads 3 codes an item, and these are 2; set semantic_ids\.levels: 3"
-    ):
-        write(two, "openonerec", tmp_path / "two")
-
-
-# --- TorchEasyRec
-
-
-def test_torcheasyrec_reads_codes_and_embeddings(content: ExportContent, ids: np.ndarray, tmp_path: Path) -> None:
-    write(content, "torcheasyrec", tmp_path / "to")
-    table = pq.read_table(tmp_path / "to/codes")
-    assert table.schema.types == [pa.string(), pa.list_(pa.int64())]
-    assert table["item_id"].to_pylist() == ["0", "1", "2", "3", "4"]
-    assert table["codes"].to_pylist() == ids[:, :3].tolist()
-    x = pq.read_table(tmp_path / "to/beit3")["embedding"].to_pylist()
-    assert np.array_equal(np.array(x, np.float32), content.matrix("beit3"))
 
 
 # --- RQ-VAE-Recommender
@@ -250,78 +194,6 @@ def test_ids_without_a_suffix_are_numbered_for_it(layout: Layout, tmp_path: Path
     assert np.array_equal(replace(codes, facts=facts, table=blank).numbered()[:, -1], table["suffix"].to_numpy())
 
 
-# --- GRID
-
-
-def example_class() -> type:
-    """Return tf.train.Example, from its public definition."""
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tf", syntax="proto3")
-
-    def message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
-        made = file.message_type.add(name=name)
-        for field, number, label, kind, of in fields:
-            made.field.add(name=field, number=number, label=label, type=kind, type_name=of or None)  # type: ignore[arg-type]
-        return made
-
-    one, many, bytes_, integer, other = 1, 3, 12, 3, 11
-    message("BytesList", ("value", 1, many, bytes_, ""))
-    message("Int64List", ("value", 1, many, integer, ""))
-    message("Feature", ("bytes_list", 1, one, other, ".tf.BytesList"), ("int64_list", 3, one, other, ".tf.Int64List"))
-    features = message("Features", ("feature", 1, many, other, ".tf.Features.FeatureEntry"))
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, label=1, type=9)
-    entry.field.add(name="value", number=2, label=1, type=11, type_name=".tf.Feature")
-    message("Example", ("features", 1, one, other, ".tf.Features"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tf.Example"))  # type: ignore[no-untyped-call, no-any-return]
-
-
-def records(path: Path) -> Iterator[dict[str, list]]:
-    """Yield the examples of a TFRecord file."""
-    data, at, kind = gzip.decompress(path.read_bytes()), 0, example_class()
-    while at < len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        features = kind.FromString(data[at + 12 : at + 12 + length]).features.feature  # type: ignore[attr-defined]
-        at += 12 + length + 4
-        yield {
-            name: list(features[name].bytes_list.value) or list(features[name].int64_list.value) for name in features
-        }
-
-
-def test_grid_reads_codes_texts_and_sequences(
-    content: ExportContent, layout: Layout, ids: np.ndarray, tmp_path: Path
-) -> None:
-    write(content, "grid", tmp_path / "to")
-    codes = torch.load(tmp_path / "to/semantic_ids.pt", weights_only=True)
-    assert (codes.dtype, tuple(codes.shape)) == (torch.int64, (4, 5))
-    assert np.array_equal(codes.T.numpy(), ids)
-    assert np.array_equal(torch.load(tmp_path / "to/beit3.pt", weights_only=True), content.matrix("beit3"))
-    items = list(records(tmp_path / "to/items/part-00000.tfrecord.gz"))
-    titles = [t for i, t in enumerate(toy.TITLES) if i != EMPTY]
-    assert [(r["id"], r["text"]) for r in items] == [([i], [t.encode()]) for i, t in enumerate(titles)]
-    train = list(records(tmp_path / "to/training/part-00000.tfrecord.gz"))
-    assert {r["user_id"][0]: r["sequence_data"] for r in train} == {
-        u: s for u, s in sequences(layout, 0).items() if len(s) > 1
-    }
-    for split, folder in ((1, "evaluation"), (2, "testing")):
-        found = list(records(tmp_path / f"to/{folder}/part-00000.tfrecord.gz"))
-        assert [(r["user_id"][0], r["sequence_data"][:-1], r["sequence_data"][-1]) for r in found] == examples(
-            layout, split
-        )
-
-
-def test_checksums_are_those_of_crc32c() -> None:
-    crc = 0xE3069283  # of the digits 1 to 9, in every table of CRCs
-    assert tfrecord.masked(b"123456789") == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-    kind = example_class()
-    rows = {"n": [0, 1, 127, 128, 300, 2**31, 2**62], "t": "ü".encode() * 100}
-    read = kind.FromString(tfrecord.example(rows)).features.feature  # type: ignore[attr-defined]
-    assert list(read["n"].int64_list.value) == rows["n"]
-    assert list(read["t"].bytes_list.value) == [rows["t"]]
-
-
 # --- all of them
 
 
@@ -348,9 +220,9 @@ def test_without_interactions_no_file_of_sequences_is_promised(
 ) -> None:
     write(replace(content, interactions=None), form, tmp_path / "to")
     text = (tmp_path / "to/README.md").read_text()
-    assert "Bring sequences of your own" in text or "sequences are\nnot part of this export" in text
+    assert "Bring sequences of your own" in text
     names = {p.name for p in (tmp_path / "to").rglob("*")}
-    assert names.isdisjoint({"shop.train.inter", "metadata.parquet", "sequential_data.txt", "training"})
+    assert names.isdisjoint({"shop.train.inter", "sequential_data.txt"})
 
 
 def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
@@ -361,22 +233,24 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
         return done.output.removeprefix("error: ").removesuffix("\n")
 
     assert said("--format", "gird").startswith("no format 'gird'; there are mmrec, ")
-    assert said("--format", "npy", "--codes", "random").startswith("--codes is for formats of semantic IDs, grid, ")
+    assert said("--format", "npy", "--codes", "random").startswith(
+        "--codes is for formats of semantic IDs, minionerec, "
+    )
     there = "there are beit3 by random, beit3 by residual-kmeans"
-    assert said("--format", "grid", "--codes", "rqvae") == f"no semantic IDs by rqvae; {there}"
-    assert said("--format", "grid", "--features", "random") == f"no semantic IDs of random; {there}"
+    assert said("--format", "minionerec", "--codes", "rqvae") == f"no semantic IDs by rqvae; {there}"
+    assert said("--format", "minionerec", "--features", "random") == f"no semantic IDs of random; {there}"
     order = tmp_path / "order.csv"
     order.write_text("asin\titemID\n" + "".join(f"A{i}\t{i}\n" for i in range(toy.ITEMS)))
-    assert said("--format", "grid", "--order", order).startswith(
+    assert said("--format", "minionerec", "--order", order).startswith(
         "items without content have no semantic ID, which leaves"
     )
-    with pytest.raises(UserError, match="'grid' is a format of semantic IDs, and none were read"):
-        write(contents.of_dataset(layout, []), "grid", tmp_path / "to")
+    with pytest.raises(UserError, match="'minionerec' is a format of semantic IDs, and none were read"):
+        write(contents.of_dataset(layout, []), "minionerec", tmp_path / "to")
     table = content.interactions
     assert table is not None
     blank = table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
     with pytest.raises(UserError, match="sequences need an order, and the interactions have no timestamps"):
-        write(replace(content, interactions=blank), "grid", tmp_path / "to")
+        write(replace(content, interactions=blank), "minionerec", tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 

@@ -107,10 +107,7 @@ def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path
         ("fetch", "release", "--to", "fetched"),
         ("fetch", "release", "--to", "part", "--encoder", "beit3"),
         *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole", "elliot", "hf")),
-        *(
-            (*export, form, "--features", "beit3", "--to", form)
-            for form in ("minionerec", "torcheasyrec", "rqvae-recommender")
-        ),
+        *((*export, form, "--features", "beit3", "--to", form) for form in ("minionerec", "rqvae-recommender")),
         ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
     ]
     code, _, errors = light(absent, tmp_path, *commands)
@@ -177,7 +174,6 @@ def test_what_needs_more_names_the_extra(release: Path, absent: set[str], tmp_pa
     commands = {
         ("embed", "release", "items.jsonl", "--encoder", "beit3", "--to", "new.parquet"): "torch",
         ("attest", "release", "--data", "items.jsonl"): "torch",
-        ("export", "release", "--format", "grid", "--features", "beit3", "--to", "out"): "torch",
         ("recommend", "release", "--user", "U1"): "faiss",
         ("graph", "shop"): "torch",
     }
