@@ -12,7 +12,6 @@ from pipeline.semantic_ids.registry import METHODS
 
 SHAPE = Shape(levels=3, codes=8)
 QUICK: dict[str, dict[str, Any]] = {
-    "balanced-kmeans": {"rounds": 10},
     "rqvae": {"hidden": [16], "width": 4, "batch_size": 32, "epochs": 20},
 }
 """settings that take no time"""

@@ -13,7 +13,6 @@ METHODS: Registry[type[Method]] = Registry(
     "semantic_ids",
     {
         "residual-kmeans": "pipeline.semantic_ids.residual_kmeans:ResidualKMeans",
-        "balanced-kmeans": "pipeline.semantic_ids.balanced_kmeans:BalancedKMeans",
         "rqvae": "pipeline.semantic_ids.rqvae:RQVAE",
         "pq": "pipeline.semantic_ids.product:ProductQuantisation",
         "random": "pipeline.semantic_ids.controls:Random",

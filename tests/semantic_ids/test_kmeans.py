@@ -1,17 +1,14 @@
-"""k-means, residual, balanced and by pieces, on data with an obvious answer and beside slow ways."""
+"""k-means, residual and by pieces, on data with an obvious answer and beside slow ways."""
 
 from __future__ import annotations
 
 import faiss
 import numpy as np
 import pytest
-from coding import SHAPE, error, fitted, given, groups
-from hypothesis import given as over
-from hypothesis import strategies as st
+from coding import error, fitted, groups
 
 from pipeline.errors import UserError
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.balanced_kmeans import BalancedKMeans, Rooms, capacity
 from pipeline.semantic_ids.base import Shape
 from pipeline.semantic_ids.product import ProductQuantisation
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans
@@ -61,51 +58,6 @@ def test_residual_codes_are_those_of_a_slow_loop() -> None:
         for level, code in enumerate(codes):
             assert ((rest - made.centroids[level]) ** 2).sum(axis=1).argmin() == code
             rest = rest - made.centroids[level, code]
-
-
-# --- balanced
-
-
-@over(
-    st.integers(2, 9), st.integers(1, 60), st.floats(1, 2), st.integers(1, 60), st.integers(0, 9),
-)  # fmt: skip
-def test_no_code_has_more_than_the_bound_and_all_items_have_one(
-    k: int, n: int, slack: float, rows: int, seed: int
-) -> None:
-    costs = np.random.default_rng(seed).integers(3, size=(n, k)).astype(np.float32)  # with many ties
-    rooms = Rooms(capacity(n, k, slack), k)
-    codes = np.concatenate([rooms.take(costs[at : at + rows].copy()) for at in range(0, n, rows)])
-    counts = np.bincount(codes, minlength=k)
-    assert counts.sum() == n
-    assert counts.max() <= capacity(n, k, slack) <= np.ceil(n / k) * slack
-
-
-def test_whoever_loses_most_keeps_the_code() -> None:
-    costs = np.array([[0, 1], [0, 5], [0, 2], [3, 0]], np.float32)
-    assert Rooms(2, 2).take(costs).tolist() == [1, 0, 0, 1]
-
-
-@pytest.mark.parametrize("slack", [1.0, 1.3])
-def test_the_bound_holds_for_codes_of_a_stream(slack: float) -> None:
-    x = groups(500, kinds=3)  # most items want the same few codes
-    made = fitted("balanced-kmeans", x, slack=slack)
-    free = fitted("residual-kmeans", x).assign(given(x))
-    bound = capacity(len(x), SHAPE.codes, slack)
-    codes = made.assign(given(x, rows=37))
-    assert max(np.bincount(column).max() for column in codes.T) <= bound
-    assert max(np.bincount(column).max() for column in free.T) > bound
-
-
-def test_prices_keep_room_for_those_that_come_late() -> None:
-    x = groups(2000, kinds=3)
-    made = fitted("balanced-kmeans", x, Shape(1, 8), rounds=50)
-    assert isinstance(made, BalancedKMeans)
-    without = BalancedKMeans(made.centroids, np.zeros_like(made.prices), made.slack)
-    late = slice(-300, None)
-    with_prices, no_prices = (
-        ((x - m.decode(m.assign(given(x, rows=50))))[late] ** 2).sum(axis=1).mean() for m in (made, without)
-    )
-    assert with_prices < no_prices
 
 
 # --- by pieces

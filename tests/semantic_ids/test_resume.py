@@ -20,7 +20,7 @@ from pipeline.semantic_ids.registry import METHODS
 from stages.order import STAGES
 from stages.params import Params, load
 
-QUICK = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}, "balanced-kmeans": {"rounds": 2}}
+QUICK = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}}
 
 
 def sections(changed: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_what_cannot_be_coded_names_set_and_method(tmp_path: Path, changed: dict
         ({"features": ["tfidf"]}, "'semantic_ids.features': no 'tfidf'; valid: beit3, minilm-cnn, random"),
         ({"settings": {"rqvea": {}}}, "'semantic_ids.settings': no 'rqvea'; did you mean 'rqvae'?"),
         ({"settings": {"rqvae": {"epoch": 3}}}, "unknown key 'semantic_ids.settings.rqvae.epoch'; did you mean 'epoc"),
-        ({"settings": {"balanced-kmeans": {"slack": 0.5}}}, "'semantic_ids.settings.balanced-kmeans.slack': input sho"),
+        ({"settings": {"rqvae": {"warm_up": 2}}}, "'semantic_ids.settings.rqvae.warm_up': input should be less than 1"),
         ({"settings": {"shuffled": {"method": "random"}}}, "'semantic_ids.settings.shuffled.method': value error, 'ra"),
     ],
 )
