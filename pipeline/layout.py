@@ -277,32 +277,6 @@ class Layout:
         """Return the rows that `dvc plots` draws of a part, JSON."""
         return self.folder("study") / f"{part}.json"
 
-    # --- sweeps: made by `alignrec sweep`, not by a stage
-    def sweep(self, model: str, features: str, kind: str) -> Path:
-        """Return the folder of a sweep of one model on one feature set; `kind` is tpe or the grid's name."""
-        return self.folder("sweep") / model / features / kind
-
-    def sweeps(self) -> list[tuple[str, str, str]]:
-        """Return model, features and kind of every finished sweep, sorted."""
-        finished = sorted(self.folder("sweep").glob("*/*/*/results.parquet"))
-        return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in finished]
-
-    def sweep_trials(self, model: str, features: str, kind: str) -> Path:
-        """Return table trials(settings)."""
-        return self.sweep(model, features, kind) / "trials.parquet"
-
-    def sweep_effects(self, model: str, features: str, kind: str) -> Path:
-        """Return the best valid figure at each pair of values of two settings, JSON."""
-        return self.sweep(model, features, kind) / "effects.json"
-
-    def sweep_heatmaps(self) -> Path:
-        """Return the effects of all sweeps, JSON, for `dvc plots`."""
-        return self.folder("sweep") / "heatmaps.json"
-
-    def sweep_results(self, model: str, features: str, kind: str) -> Path:
-        """Return table RESULTS of the settings that won."""
-        return self.sweep(model, features, kind) / "results.parquet"
-
     @property
     def report(self) -> Path:
         """Folder of index.html and report.md."""

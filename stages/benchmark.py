@@ -5,7 +5,7 @@ With a budget, settings are first tried on valid, the same number for every mode
 
 from typing import Any
 
-from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.params import Benchmark, Search
 from pipeline.features import needs as features
 from pipeline.interactions.params import Interactions
 from pipeline.models import MODELS, RELEASED
@@ -38,7 +38,7 @@ def needs(run: Run) -> Needs:
     params = run.params
     facts = [params[Released].facts(), params[Interactions].facts(), run.source.model_dump(mode="json")]
     if params[Benchmark].budget:
-        facts.append(params[Sweep].model_dump(mode="json", include={"spaces"}))
+        facts.append(params[Search].model_dump(mode="json"))
     parts: list[tuple[Registry[Any], str]] = [(SOURCES, run.source.kind)]
     parts += [(MODELS, name) for name in dict.fromkeys([*params[Benchmark].models, RELEASED])]
     if len(run.layout.draws()) > 1:  # sets that learn from interactions learn again

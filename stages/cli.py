@@ -271,7 +271,6 @@ for _command_of_results in (
     results.summary,
     results.features,
     results.recommend,
-    results.sweep,
     results.league,
     results.compare,
     released.diff,

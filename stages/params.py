@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import Benchmark, League, Sweep
+from pipeline.benchmark.params import Benchmark, League, Search
 from pipeline.benchmark.settings import model_settings
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.release.read import Release
 
 SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {
-    "sweep": Sweep,
+    "search": Search,
     "league": League,
 }
 """name -> class of each section; the last two are commands'"""
@@ -135,10 +135,10 @@ def check(params: Parameters, path: Path) -> None:
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
             model_settings(params, RELEASED, ablation)
-        for model, ranges in params[Sweep].spaces.items():
+        for model, ranges in params[Search].spaces.items():
             for end in ("low", "high"):
                 values = {name: getattr(space, end) for name, space in ranges.items()}
-                checked(MODELS[model].Params, values, f"sweep.spaces.{model}")
+                checked(MODELS[model].Params, values, f"search.spaces.{model}")
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
         for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
@@ -193,7 +193,7 @@ def _names(params: Parameters) -> None:
     if (control := params[Benchmark].control) is not None:
         judged = params[Benchmark].features if "features" in params[Benchmark].model_fields_set else made
         known([control], judged, "benchmark.control")
-    known(params[Sweep].spaces, MODELS, "sweep.spaces")
+    known(params[Search].spaces, MODELS, "search.spaces")
     _made(params)
     _variants(params)
 

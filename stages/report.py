@@ -42,11 +42,10 @@ def main(run: Run) -> None:
 
 
 def needs(run: Run) -> Needs:
-    """Sweeps are shown too, which no stage makes, and whom a training recommends what."""
-    files = [*REPORT.inputs(run), *run.layout.outputs("sweep")]
+    """Whom a training recommends what is shown too."""
     ranked = sorted(io.sha256s(sorted(run.layout.cells(BENCHMARK.name).glob("*.parquet"))))
     parts = [(PROBES, name) for name in PROBES]
-    return REPORT.depends(run, run.params[Released].features, ranked, files=files, parts=parts)
+    return REPORT.depends(run, run.params[Released].features, ranked, parts=parts)
 
 
 REPORT = Stage(

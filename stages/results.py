@@ -94,51 +94,31 @@ def recommend(
     show(recommender.table(recommendations))
 
 
-def sweep(
-    dataset: Dataset,
-    grid: Annotated[
-        str | None, typer.Option("--grid", help="try all of a grid: `authors`, or one of sweep.grids")
-    ] = None,
-    tpe: Annotated[int | None, typer.Option("--tpe", min=1, help="try so many settings, drawn by TPE")] = None,
-    model: Annotated[str, typer.Option(help="whose settings")] = "alignrec",
-    features: Annotated[str | None, typer.Option(help="a feature set; train.features by default")] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
-    from pipeline.experiment.plans.search import asked
-    from pipeline.report import terminal as printed
-    from stages.params import load
-    from stages.sweep import main
-
-    settings = load(params, dataset)
-    wanted = asked(settings, model, features, grid, tpe)
-    kept = f"settings tried so far are kept in {root / 'sweep' / dataset}"
-    with interruptible(kept), running("sweep", dataset, settings, root) as run:
-        main(run, wanted)
-    names = list(wanted.space)
-    trials = io.read_table(run.layout.sweep_trials(*wanted.names), schemas.trials(names))
-    winners = io.read_table(run.layout.sweep_results(*wanted.names), schemas.RESULTS)
-    show(printed.trials(trials, names), *printed.tables(winners, dataset))
-    say(f"all settings: {run.layout.sweep_trials(*wanted.names)}")
-
-
 def league(
     dataset: Dataset,
     budget: Annotated[int, typer.Option(min=1, help="settings that each model tries on each feature set and split")],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="in place of league.models; may be given again")
+    ] = None,
     others: Annotated[
         list[Path] | None, typer.Option("--with", help="league.parquet of another data set or machine; repeatable")
     ] = None,
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """every model alike, over seeds and splits, with paired tests, on one page; an interrupted league resumes."""
+    """settings tried, chosen on valid, and run over seeds and splits, every model alike; one page; resumes."""
+    from pipeline.benchmark.params import League
+    from pipeline.config.base import known
     from pipeline.facts import league as facts
+    from pipeline.models import MODELS
     from pipeline.report import terminal
     from stages.league import main
     from stages.params import load
 
     settings = load(params, dataset)
+    if models:
+        known(models, MODELS, "--model")
+        settings = settings.having(settings[League].model_copy(update={"models": models}))
     kept = f"trainings so far are kept in {root / 'league' / dataset}"
     with interruptible(kept), running("league", dataset, settings, root) as run:
         main(run, budget, others or [])

@@ -1,1 +1,1 @@
-"""Models x feature sets x seeds: jobs, results, paired tests; and sweeps of settings."""
+"""Models x feature sets x seeds: jobs, results, paired tests; and searches of settings."""

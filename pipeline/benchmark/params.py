@@ -1,11 +1,11 @@
-"""Sections `benchmark`, `sweep` and `league` of params.yaml."""
+"""Sections `benchmark`, `search` and `league` of params.yaml."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from pipeline.config.base import Count, Name, Positive, Section
 from pipeline.errors import UserError
@@ -37,7 +37,7 @@ class Benchmark(Section):
     ablation_seeds: Positive = 1
     """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
     budget: Count = 0
-    """settings that each model tries on each feature set, the given one first, others drawn from `sweep.spaces`; best
+    """settings that each model tries on each feature set, the given one first, others drawn from `search.spaces`; best
     valid Recall@20 chooses, test is not opened for them; 0: the given setting is used"""
     control: Name | None = None
     """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
@@ -104,25 +104,12 @@ SPACES: dict[str, dict[str, Range]] = {
 }
 
 
-class Sweep(Section):
-    """Settings of `train` tried against each other: `alignrec sweep`. Valid Recall@20 chooses."""
+class Search(Section):
+    """The settings that a model tries: `benchmark.budget` and `alignrec league`. Valid Recall@20 chooses."""
 
-    grids: dict[Name, dict[Name, Annotated[list[int | float], Field(min_length=1)]]] = {"authors": AUTHORS}
-    """`--grid <name>`: key of `train` -> values; all combinations are tried; `authors` of a model with a grid of its
-    own in pipeline/models/ is that one"""
     spaces: dict[Name, dict[Name, Range]] = SPACES
-    """`--tpe` and `benchmark.budget`: model -> key of its settings -> range; a model that is not named has its default
-    here, or those of lr and l2 that it reads"""
-    seeds: Positive = 1
-    """trainings of each setting, of which valid is averaged"""
-    startup: Positive = 8
-    """settings that TPE draws at random first, and that finish before one is pruned"""
-    warmup: Positive = 4
-    """epochs before a setting may be pruned for being below the median of the others"""
-    test_selected: bool = False
-    """also measure every setting on test, as published tables do, and report its choice as `selected_by: test`"""
-    workers: Positive = 2
-    """trainings at a time, one thread each; another number may try other settings"""
+    """model -> key of its settings -> range; a model that is not named has its default here, or those of lr and l2 that
+    it reads"""
 
 
 class League(Section):

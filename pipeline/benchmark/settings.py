@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Sweep
+from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
 from pipeline.config.base import Section, checked
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.protocol import Protocol, protocol
@@ -50,11 +50,11 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    """Return the ranges of a model's search: of `sweep.spaces`, else of its authors' grid, else of lr and l2."""
+    """Return the ranges of a model's search: of `search.spaces`, else of its authors' grid, else of lr and l2."""
     kind = MODELS[model].Params
     own = {key: Range(low=min(v), high=max(v), log=min(v) > 0) for key, v in kind.grid.items()}
     rates = {key: values for key, values in RATES.items() if key in kind.model_fields}
-    return (SPACES | params[Sweep].spaces).get(model, own or rates)
+    return (SPACES | params[Search].spaces).get(model, own or rates)
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:

@@ -92,9 +92,9 @@ def cell(values: list[float]) -> Cell:
     return Cell(float(np.mean(values)), sd, tuple(values))
 
 
-def comparisons(results: pa.Table, selected_by: str = "valid") -> list[Comparison]:
-    """Return the headline comparisons, one a fingerprint: test figures, settings chosen by `selected_by`."""
-    return _compared(results.filter(pc.field("ablation") == ""), selected_by)
+def comparisons(results: pa.Table) -> list[Comparison]:
+    """Return the headline comparisons, one a fingerprint: test figures, settings chosen by valid."""
+    return _compared(results.filter(pc.field("ablation") == ""))
 
 
 def ablations(results: pa.Table) -> list[Comparison]:
@@ -103,12 +103,12 @@ def ablations(results: pa.Table) -> list[Comparison]:
     left_out = pc.not_equal(results["ablation"], "")
     compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
     seeds = pc.unique(results.filter(left_out)["seed"])  # else a change would not be the difference of two rows
-    return _compared(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))), "valid")
+    return _compared(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))))
 
 
-def _compared(results: pa.Table, selected_by: str) -> list[Comparison]:
+def _compared(results: pa.Table) -> list[Comparison]:
     groups: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
-    kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == selected_by))
+    kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == "valid"))
     for (model, features, ablation, protocol, fingerprint, _, _, metric, k), figure in figures(kept).items():
         rows = groups.setdefault((protocol, fingerprint), {})
         rows.setdefault((model, features, ablation), {})[metric, k] = figure

@@ -1,8 +1,4 @@
-"""Settings that are tried against each other: a grid, Halton points, TPE by Optuna; and the rule that ends one early.
-
-A suggestion of TPE depends on its number and on the outcomes that are `workers` before it, never on which training
-ended first: a search that was killed ends as one that was not.
-"""
+"""Settings that are tried against each other: a grid, Halton points, what became of each; valid chooses."""
 
 from __future__ import annotations
 
@@ -15,22 +11,31 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.benchmark.params import Range, Sweep
+from pipeline.benchmark.params import Range
+from pipeline.benchmark.runs import NO_FEATURES
 from pipeline.errors import UserError, installing
 from pipeline.experiment.cell import RECALL, Pruned
-from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
-    import optuna
-
     from pipeline.experiment.store import Record
 
 DIGITS = 3
 """significant digits of a Halton point's value, so that a table shows the setting in full"""
 Value = int | float
 Setting = dict[str, Value]
-Space = Mapping[str, Range | list[Value]]
-"""key of a model's settings -> range, or values to choose from"""
+
+
+class Contender(NamedTuple):
+    """What is tuned and compared."""
+
+    model: str
+    features: str
+    """feature set, or NO_FEATURES"""
+
+    @property
+    def name(self) -> str:
+        """Model and features in words."""
+        return self.model if self.features == NO_FEATURES else f"{self.model} on {self.features}"
 
 
 def grid(values: Mapping[str, Sequence[Value]]) -> list[Setting]:
@@ -99,61 +104,6 @@ def best(tried: Sequence[Tried], by: str = "valid") -> Tried | None:
     """Return the complete setting of highest `by`, valid or test; of equal ones the first; None if none is."""
     complete = [one for one in tried if one.state == "complete"]
     return max(complete, key=lambda one: float(getattr(one, by)), default=None)
-
-
-class Search:
-    """Suggests settings, given what became of those before."""
-
-    def __init__(self, params: Sweep, space: Space, seed: int, first: Sequence[Setting]) -> None:
-        """Take the space.
-
-        Args:
-            params: how many are drawn at random, how many run at a time.
-            seed: of what TPE draws.
-            first: settings suggested before TPE draws any; for a grid, all.
-
-        Raises:
-            UserError: Optuna is not installed.
-        """
-        self.optuna, self.params, self.seed, self.first = library(), params, seed, first
-        self.distributions = {name: self._distribution(values) for name, values in space.items()}
-
-    def suggest(self, number: int, tried: Sequence[Tried]) -> tuple[Setting, Median | None]:
-        """Return the setting of a number, and the rule that may end it early.
-
-        Args:
-            tried: by number; those that are `workers` before it at least.
-        """
-        ended = tried[: max(0, number + 1 - self.params.workers)]
-        sampler = self.optuna.samplers.TPESampler(
-            seed=seed_for(self.seed, number) % 2**32, n_startup_trials=self.params.startup
-        )
-        study = self.optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials([self._trial(one) for one in ended])
-        if number < len(self.first):
-            study.enqueue_trial(self.first[number])
-        curves = tuple(tuple(one.curve) for one in ended if one.state == "complete")
-        rule = Median(self.params.startup, self.params.warmup, curves) if len(curves) >= self.params.startup else None
-        return dict(study.ask(self.distributions).params), rule
-
-    def _trial(self, one: Tried) -> optuna.trial.FrozenTrial:
-        """Return a setting that has ended as Optuna holds it."""
-        states = self.optuna.trial.TrialState
-        return self.optuna.trial.create_trial(
-            state={"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[one.state],
-            value=one.valid if one.state == "complete" else None,
-            params=one.setting,
-            distributions=self.distributions,
-            intermediate_values=dict(enumerate(one.curve)),
-        )
-
-    def _distribution(self, values: Range | list[Value]) -> optuna.distributions.BaseDistribution:
-        kinds = self.optuna.distributions
-        if isinstance(values, list):
-            return kinds.CategoricalDistribution(values)
-        if isinstance(values.low, int) and isinstance(values.high, int):
-            return kinds.IntDistribution(values.low, values.high, log=values.log)
-        return kinds.FloatDistribution(values.low, values.high, log=values.log)
 
 
 @dataclass(frozen=True)

@@ -94,17 +94,6 @@ class Outputs:
         return [] if self.results is None else ablations(self.results)
 
     @cached_property
-    def sweeps(self) -> dict[str, tuple[list[dict[str, Any]], pa.Table]]:
-        """Name of the sweep -> the best valid figure at each pair of values of two settings, and winners' RESULTS."""
-        return {
-            " · ".join(names): (
-                io.read_json(self.layout.sweep_effects(*names)),
-                io.read_table(self.layout.sweep_results(*names), schemas.RESULTS),
-            )
-            for names in self.layout.sweeps()
-        }
-
-    @cached_property
     def study(self) -> dict[str, pa.Table]:
         """Part -> its table, see schemas.STUDY; a part that is not there was not studied."""
         paths = {part: self.layout.study(part) for part in schemas.STUDY}

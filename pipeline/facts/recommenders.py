@@ -14,20 +14,18 @@ from pipeline.evaluation.evidence import (
     Comparison,
     Row,
     candidates,
-    comparisons,
     masked_splits,
     seeds_of,
 )
 from pipeline.facts import words
 from pipeline.facts.difference import FLOORED, Difference, sure
 from pipeline.facts.table import Table
-from pipeline.facts.words import after, figure, labelled, measure, short
+from pipeline.facts.words import after, figure, measure, short
 from pipeline.models import RELEASED
 from pipeline.probe.verdicts import LEVEL
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
 """figures of a table with little room"""
-LEAST = BRIEF[1:]
 
 
 def results(comparison: Comparison) -> Table:
@@ -150,7 +148,7 @@ def ablations(rows: Sequence[Ablated]) -> Table:
         "standard deviation over seeds; the change in Recall@20 and its 95 % interval are over users; p is Holm's. "
         f"{FLOORED}{nothing if repeated else ''}",
         ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
-        [[row.name, str(row.run.seeds), *_figures(row.run, LEAST), *row.cells] for row in rows],
+        [[row.name, str(row.run.seeds), *_figures(row.run, BRIEF[1:]), *row.cells] for row in rows],
         best=sure((row.change for row in rows), 4),
     )
 
@@ -175,23 +173,6 @@ def tuned(tuning: pa.Table) -> Table:
         ["run", "chosen setting", "tried", "failed", "valid, as given", "valid, chosen"],
         rows,
         texts=2,
-    )
-
-
-def winners(where: str, results: pa.Table) -> Table:
-    """Return the test figures of a sweep's winning settings, by what selected them, from table RESULTS."""
-    chosen = {"valid": "valid", "test": "test, as published tables do"}
-    rows = [
-        [after(text, label), str(run.seeds), *_figures(run, LEAST)]
-        for by, text in chosen.items()
-        for judged, label in labelled(comparisons(results, by))
-        for run in judged.rows
-    ]
-    return Table(
-        f"{where}: the setting that won",
-        "Test figures of new trainings, mean ± standard deviation over seeds, by what chose the setting.",
-        ["chosen by", "seeds", *(measure(*key) for key in LEAST)],
-        rows,
     )
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import schemas
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Cell, seeds_of
-from pipeline.facts import argument, recommenders, study, words
+from pipeline.facts import argument, study, words
 from pipeline.facts import tail as facts
 from pipeline.facts.argument import SHAPES, SPOILT
 from pipeline.facts.difference import Difference
@@ -44,10 +44,6 @@ def sections(outputs: Outputs) -> Iterator[Section]:
     note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
     heading, maps, points = "Hyper-parameters", study.heatmaps(heatmaps), study.sweep_points(curves)
     yield Section("settings-swept", heading, heading, note, sweep_charts(curves), maps, points)
-    note = "Each cell is the best valid Recall@20 among the settings tried there; it has not seen test."
-    maps = [table for where, (effects, _) in outputs.sweeps.items() for table in study.effects(where, effects)]
-    won = [recommenders.winners(where, results) for where, (_, results) in outputs.sweeps.items()]
-    yield Section("sweeps", "Sweeps", "Sweeps of settings", note, maps=maps, tables=won)
 
 
 def masked(mask: pa.Table) -> list[Picture | None]:

@@ -1,7 +1,7 @@
 """Results and datasets as tables for a terminal."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ from pipeline.evaluation.evidence import Comparison
 from pipeline.facts import recommenders, table
 from pipeline.layout import Layout
 from pipeline.sources.catalogue import SIZES
-
-BEST = 5
-"""settings of a sweep in the table"""
 
 
 def plain(title: str = "", **options: Any) -> Table:
@@ -47,10 +44,9 @@ def drawn(facts: table.Table, unbroken: Collection[int] = (), **options: Any) ->
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
     """Yield one table a fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
-    for by in ("valid", "test"):
-        for comparison in evidence.comparisons(results, by):
-            under = f"protocol {comparison.protocol} ({comparison.fingerprint})"
-            yield _results(f"{dataset}, {under}: test, selected by {by}", comparison)
+    for comparison in evidence.comparisons(results):
+        under = f"protocol {comparison.protocol} ({comparison.fingerprint})"
+        yield _results(f"{dataset}, {under}: test, selected by valid", comparison)
     for comparison in evidence.ablations(results):
         yield _results(f"{dataset}, ablations, protocol {comparison.protocol} ({comparison.fingerprint})", comparison)
 
@@ -71,19 +67,6 @@ def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
     printed.add_column("peak MiB", f"{max((row[4] for row in rows), default=0):,}", no_wrap=True, justify="right")
     for stage, rows_in, rows_out, seconds, peak in rows:
         printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", f"{seconds:,.1f}", f"{peak:,}")
-    return printed
-
-
-def trials(trials: pa.Table, names: Sequence[str]) -> Table:
-    """Return the best settings of a sweep, table trials(names), and the first, which for TPE is params.yaml's own."""
-    ranked = sorted(trials.to_pylist(), key=lambda row: (row["state"] != "complete", -(row["valid"] or 0)))
-    printed = plain("settings by valid Recall@20")
-    for name in ("trial", "state", *names, "epochs", "valid"):
-        printed.add_column(name, no_wrap=True, justify="left" if name == "state" else "right")
-    for row in [*ranked[:BEST], *(r for r in ranked[BEST:] if r["trial"] == 0)]:
-        values = [f"{row[name]:.4g}" for name in names]
-        valid = "" if row["valid"] is None else f"{row['valid']:.4f}"
-        printed.add_row(str(row["trial"]), row["state"], *values, str(row["epochs"]), valid)
     return printed
 
 

@@ -13,13 +13,13 @@ from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.params import Range
 from pipeline.benchmark.runs import Entry
-from pipeline.benchmark.settings import model_settings
+from pipeline.benchmark.settings import model_settings, search_ranges
 from pipeline.errors import UserError
 from pipeline.experiment.cell import outcome
 from pipeline.experiment.plans import tuning
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Tried, halton
+from pipeline.experiment.search import Contender, Tried, halton
 from pipeline.layout import Layout
 from pipeline.run import Run, running
 from stages.benchmark import main
@@ -34,14 +34,14 @@ SPACES = {
 }
 
 
-def params(sweep: dict[str, object] | None = None, **benchmark: object) -> Params:
+def params(search: dict[str, object] | None = None, **benchmark: object) -> Params:
     return Params.model_validate(
         {
             "datasets": ["shop"],
             "sources": {"shop": {"kind": "sample"}},
             "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
             "benchmark": {"models": ["bpr", "alignrec"], "features": ["f"], "seeds": 2, "ks": [5, 20]} | benchmark,
-            "sweep": sweep or {"spaces": SPACES},
+            "search": search or {"spaces": SPACES},
         }
     )
 
@@ -81,6 +81,19 @@ def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_
     assert tuning.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
 
 
+@pytest.mark.parametrize("given", [{"low": 0.2, "high": 0.1}, {"low": 0.0, "high": 0.1}])
+def test_an_empty_range_is_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="low must be below high, and both above 0 with log"):
+        params({"spaces": {"bpr": {"lr": given}}})
+
+
+def test_a_range_is_the_parameters_the_models_or_that_of_its_authors_grid() -> None:
+    given = params()
+    assert list(search_ranges(given, "alignrec")) == ["lr", "cca"]
+    assert search_ranges(given, "ease")["l2"] == Range(low=50, high=2000)
+    assert list(search_ranges(given, "lightgcn")) == ["lr", "l2"]
+
+
 def experiment(root: Path, settings: Params) -> Experiment:
     return Experiment(Run("benchmark", "shop", settings, root), 1)
 
@@ -93,7 +106,7 @@ def test_without_a_budget_or_a_space_nothing_is_tried(tmp_path: Path) -> None:
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
-    tuned = tuning.Tuned({("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", [], 1, 0.5)]})
+    tuned = tuning.Tuned({Contender("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", [], 1, 0.5)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
         entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
         chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
@@ -105,12 +118,10 @@ def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_ne
     def tried(number: int, valid: float | None) -> Tried:
         return Tried(number, {}, "failed" if valid is None else "complete", [], 1, valid, reason="nan")
 
-    tuned = tuning.Tuned({("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
+    tuned = tuning.Tuned({Contender("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
     assert tuned.chosen["bpr", "none"].number == 2
-    with pytest.raises(
-        UserError, match=r"none of the 1 settings of bpr trained .*; the first: nan; narrow sweep\.spac"
-    ):
-        _ = tuning.Tuned({("bpr", "none"): [tried(0, None)]}).chosen
+    with pytest.raises(UserError, match=r"none of the 1 settings of bpr trained .*; the first: nan; narrow search\.sp"):
+        _ = tuning.Tuned({Contender("bpr", "none"): [tried(0, None)]}).chosen
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:

@@ -52,10 +52,10 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "benchmark: {overrides: {bprr: {}}}", "'benchmark.overrides': no 'bprr'; did you mean 'bpr'?"),
         (GOOD + "benchmark: {budget: -1}", "'benchmark.budget': input should be greater than or equal to 0, found -1"),
         (GOOD + "benchmark: {control: shufled}", "'benchmark.control': no 'shufled'; did you mean 'shuffled'?"),
-        (GOOD + "sweep: {spaces: {bpr: {lrr: {low: 1, high: 2}}}}", "'sweep.spaces.bpr.lrr'; did you mean 'lr'?"),
+        (GOOD + "search: {spaces: {bpr: {lrr: {low: 1, high: 2}}}}", "'search.spaces.bpr.lrr'; did you mean 'lr'?"),
         (
-            GOOD + "sweep: {spaces: {bpr: {dim: {low: 1, high: 8.5}}}}",
-            "'sweep.spaces.bpr.dim': input should be a valid",
+            GOOD + "search: {spaces: {bpr: {dim: {low: 1, high: 8.5}}}}",
+            "'search.spaces.bpr.dim': input should be a valid",
         ),
         (GOOD + "benchmark: {models: [ngcf]}", "'benchmark.models': no 'ngcf'; "),
         (GOOD + "benchmark: {ablations: {x: {gat: 1}}}", "'benchmark.ablations.x.gat'; did you mean 'gate'?"),

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shops
+import yaml
+from typer.testing import CliRunner
 
 import schemas
 from pipeline import engine, io
@@ -21,6 +23,7 @@ from pipeline.interactions.audit import audit
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import Run, running
+from stages.cli import app
 from stages.league import main
 from stages.params import Params
 
@@ -112,6 +115,20 @@ def test_every_model_has_the_same_budget_valid_chooses_and_nothing_is_trained_tw
     assert "league.json" not in lost  # the others say how long the lost one took
 
 
+def test_models_that_the_command_names_play_alone(tmp_path: Path, trainings: list[str]) -> None:
+    shop(tmp_path)
+    file = tmp_path / "params.yaml"
+    own = {"train": {"epochs": 3}, "benchmark": {"ks": [20]}, "league": {"splits": 1, "seeds": 1, "workers": 1}}
+    file.write_text(yaml.safe_dump({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **own}))
+    asked = ["league", "shop", "--budget", "1", "--params", str(file), "--root", str(tmp_path)]
+    done = CliRunner().invoke(app, [*asked, "--model", "bpr"])
+    assert done.exit_code == 0, done.output
+    assert set(trainings) == {"bpr"}
+    assert (
+        "error: '--model': no 'brp'; did you mean 'bpr'?" in CliRunner().invoke(app, [*asked, "--model", "brp"]).output
+    )
+
+
 def test_splits_are_the_same_rows_divided_otherwise(tmp_path: Path) -> None:
     layout = shop(tmp_path)
     experiment = Experiment(Run("league", "shop", params(league={"splits": 3}), tmp_path), 1)
@@ -157,7 +174,7 @@ def test_who_cannot_take_part_is_left_out_with_the_reason(tmp_path: Path) -> Non
 
 def test_a_model_that_diverges_is_left_out_and_the_others_play_on(tmp_path: Path, trainings: list[str]) -> None:
     shops.outputs(tmp_path)
-    wild = {"sweep": {"spaces": {"bpr": {"lr": {"low": 1e29, "high": 1e30}}}}}
+    wild = {"search": {"spaces": {"bpr": {"lr": {"low": 1e29, "high": 1e30}}}}}
     made = play(tmp_path, params(**wild, league={"models": ["bpr", "ease"], "features": ["f"], "splits": 1}), budget=1)
     found = io.read_json(made / "league.json")
     assert (list(found["ranks"]), "diverged in epoch" in found["left_out"]["bpr"]) == (["ease"], True)

@@ -145,7 +145,7 @@ def train(root: Path) -> Stage:
 def benchmark(root: Path) -> Stage:
     sections: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 2, "ks": [5, 20], "budget": 2}
     return Stage(
-        "benchmark", toy.params(train=TRAIN, benchmark=sections, sweep={"spaces": SPACES}), shops.outputs(root)
+        "benchmark", toy.params(train=TRAIN, benchmark=sections, search={"spaces": SPACES}), shops.outputs(root)
     )
 
 

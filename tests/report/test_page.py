@@ -302,24 +302,6 @@ def test_a_curve_keeps_its_numbers_places_and_a_band_only_where_seeds_spread() -
     assert low >= plots.TOP  # the band stays inside the chart
 
 
-def test_a_sweeps_effects_are_a_heat_map(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    cells = [("0.001", "0.1", 0.2), ("0.01", "0.1", 0.3), ("0.01", "0.5", 0.25)]
-    rows = [{"settings": "lr, reg", "x": x, "y": y, "valid": v, "trials": 1} for x, y, v in cells]
-    io.write_json(layout.sweep_effects("alignrec", "beit3", "tpe"), rows)
-    won = io.read_table(layout.results, schemas.RESULTS).slice(0, 12)  # AlignRec on beit3
-    io.write_table(won, layout.sweep_results("alignrec", "beit3", "tpe"), schemas.RESULTS)
-    with running("report", "shop", toy.PARAMS, tmp_path) as run:
-        report.main(run)
-    text = (layout.report / "report.md").read_text()
-    assert table_of(text, "alignrec · beit3 · tpe: lr (across) and reg (down)")[1:] == [
-        ["0.1", "0.200", "0.300"],
-        ["0.5", "", "0.250"],
-    ]
-    assert table_of(text, "alignrec · beit3 · tpe: the setting that won")[1][:3] == ["valid", "3", "0.3100 ± 0.0100"]
-    assert 'class="n heat" style="--heat:0.50">0.250</td>' in (layout.report / "index.html").read_text()
-
-
 def test_the_poster_is_an_image_with_a_row_an_item(tmp_path: Path) -> None:
     image = Image.open(reported(tmp_path).report / "neighbours.png")
     assert image.height > toy.ITEMS * gallery.CELL

@@ -1,1 +1,1 @@
-"""Plans of the other commands: which cells a benchmark, a comparison, a league and a sweep need."""
+"""Plans of the other commands: which cells a benchmark, a comparison and a league need."""

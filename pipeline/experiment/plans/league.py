@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import schemas
-from pipeline.benchmark.params import Benchmark, League, Sweep
+from pipeline.benchmark.params import AUTHORS, Benchmark, League
 from pipeline.benchmark.runs import NO_FEATURES
-from pipeline.benchmark.settings import model_settings, protocol_of, search_ranges
+from pipeline.benchmark.settings import model_settings, protocol_of, search_ranges, with_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
@@ -24,9 +24,9 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import benchmark, search
+from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Setting, became, best, grid, halton
+from pipeline.experiment.search import Contender, Setting, became, best, grid, halton
 from pipeline.experiment.store import Record
 from pipeline.features import needs
 from pipeline.interactions import again
@@ -39,19 +39,6 @@ from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.params import Released
-
-
-class Contender(NamedTuple):
-    """One row of the league."""
-
-    model: str
-    features: str
-    """feature set, or NO_FEATURES"""
-
-    @property
-    def name(self) -> str:
-        """Model and features in words."""
-        return self.model if self.features == NO_FEATURES else f"{self.model} on {self.features}"
 
 
 class LeagueRun(NamedTuple):
@@ -114,7 +101,7 @@ class Season:
     def cell(self, one: LeagueRun) -> Cell:
         """Return the cell of a training, which is the benchmark's own where that has the same settings."""
         params, (model, features) = self.experiment.params, one.contender
-        chosen = search.settings(params, model, self.settings[model][one.number])
+        chosen = model_settings(with_settings(params, model, self.settings[model][one.number]), model)
         data = Stored.of(params, self.layouts[one.split], features)
         return replace(benchmark.cell(self.experiment, data, model, chosen, one.seed), protocol=self.rules[one.split])
 
@@ -135,9 +122,7 @@ class Played(NamedTuple):
 
 def settings(params: Parameters, model: str, budget: int) -> list[Setting]:
     """Return what a model tries, `budget` settings or as many as there are; more begin with fewer."""
-    own, seed = MODELS[model].Params.grid, seed_for("league", model)
-    if model == RELEASED:
-        own = own or params[Sweep].grids.get("authors", {})
+    own, seed = AUTHORS if model == RELEASED else MODELS[model].Params.grid, seed_for("league", model)
     combinations = grid(own) if own else []
     order = np.random.default_rng(seed).permutation(len(combinations))
     ranges = search_ranges(params, model)
@@ -148,7 +133,7 @@ def settings(params: Parameters, model: str, budget: int) -> list[Setting]:
 
 def _accepts(params: Parameters, model: str, setting: Setting) -> bool:
     try:
-        search.settings(params, model, setting)
+        model_settings(with_settings(params, model, setting), model)
     except UserError:  # a combination that the model has no sense for
         return False
     return True

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.runs import NO_FEATURES, Entry
+from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
@@ -16,13 +16,10 @@ from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Setting, Tried, became, best, halton
+from pipeline.experiment.search import Contender, Setting, Tried, became, best, halton
 from pipeline.models import MODELS, RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
-
-Contender = tuple[str, str]
-"""model, and feature set or NO_FEATURES"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Tuned:
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
         """Return the parameters with the setting that was chosen for a run; ablations have that of the full model."""
-        full = (RELEASED, params[Released].features) if entry.ablation else (entry.model, entry.features)
+        full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
         if full not in self.tried:
             return params
         return with_settings(params, entry.model, _best(full, self.tried[full]).setting)
@@ -62,8 +59,8 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
     params, dataset = experiment.params, experiment.dataset
     slow = [*reversed(MODELS)]
     ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
-    contenders = dict.fromkeys((entry.model, entry.features) for entry in ordered)
-    tries = {one: settings(params, dataset, one[0]) for one in contenders}
+    contenders = dict.fromkeys(Contender(entry.model, entry.features) for entry in ordered)
+    tries = {one: settings(params, dataset, one.model) for one in contenders}
     cells = {
         (one, number): cell(experiment, one, setting)
         for one, own in tries.items()
@@ -89,10 +86,8 @@ def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell
 
 def _best(contender: Contender, tried: list[Tried]) -> Tried:
     if (found := best(tried)) is None:
-        model, features = contender
-        where = model if features == NO_FEATURES else f"{model} on {features}"
         raise UserError(
-            f"benchmark.budget: none of the {len(tried)} settings of {where} trained to the end; "
-            f"the first: {tried[0].reason}; narrow sweep.spaces.{model}"
+            f"benchmark.budget: none of the {len(tried)} settings of {contender.name} trained to the end; "
+            f"the first: {tried[0].reason}; narrow search.spaces.{contender.model}"
         )
     return found

@@ -88,7 +88,7 @@ def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {"dataset": dataset_name} | {key: row[key] for key in (*Entry._fields, "protocol", "fingerprint")}
 
 
-def results(dataset_name: str, judged: Iterable[dict[str, Any]], selected_by: str = "valid") -> pa.Table:
+def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
     """Return runs as the long table RESULTS, one row a metric, cutoff and split."""
     rows = [
         named(dataset_name, run)
@@ -96,7 +96,7 @@ def results(dataset_name: str, judged: Iterable[dict[str, Any]], selected_by: st
             "split": part,
             "metric": name.split("@")[0],
             "k": int(name.split("@")[1]),
-            "selected_by": selected_by,
+            "selected_by": "valid",
             "value": value,
         }
         for run in judged
@@ -128,10 +128,10 @@ def tried(tuned: Tuned) -> pa.Table:
     """Return table TUNING."""
     chosen = tuned.chosen
     rows = [
-        {"model": model, "features": features, "trial": one.number, "state": one.state,
+        {**contender._asdict(), "trial": one.number, "state": one.state,
          "setting": json.dumps(one.setting), "epochs": one.epochs, "valid": one.valid,
-         "chosen": one is chosen[model, features], "reason": one.reason}
-        for (model, features), own in tuned.tried.items() for one in own
+         "chosen": one is chosen[contender], "reason": one.reason}
+        for contender, own in tuned.tried.items() for one in own
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schemas.TUNING)
 
@@ -147,9 +147,9 @@ def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
             "selection": f"best valid recall@{CUTOFF} of one training a setting",
             "spaces": {m: {key: r.model_dump() for key, r in ranges.items()} for m, ranges in spaces.items()},
             "chosen": [
-                {"model": model, "features": features, "tried": len(tuned.tried[model, features])}
+                {**contender._asdict(), "tried": len(tuned.tried[contender])}
                 | {"number": one.number, "setting": one.setting, "valid": one.valid}
-                for (model, features), one in tuned.chosen.items()
+                for contender, one in tuned.chosen.items()
             ],
         }
     }

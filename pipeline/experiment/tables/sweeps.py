@@ -4,6 +4,7 @@ Table SWEEPS, and the curves and heat maps that are drawn of it.
 """
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -20,9 +21,7 @@ from pipeline.evaluation.evidence import cell
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Tried
 from pipeline.experiment.store import Record
-from pipeline.experiment.tables import effects
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import RELEASED
@@ -85,7 +84,7 @@ def plan(experiment: Experiment) -> dict[Swept, Cell]:
 
 
 def plan_cell(experiment: Experiment, one: Point, seed: int) -> Cell:
-    """Return the training of a setting, whose seed is that of `alignrec sweep`."""
+    """Return the training of a setting."""
     graph = one.params[Graph] if one.rebuilt else None
     data = replace(Stored.of(one.params, one.data, one.features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
@@ -130,20 +129,22 @@ def curves(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def heatmaps(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the best mean over seeds at each pair of values of two keys, as `alignrec sweep` gives it to `dvc plots`.
+    """Return the best mean over seeds at each pair of values of two keys; of more than two keys every pair has a map.
 
-    Of more than two keys every pair has a map.
+    Rows: map ("study alignrec <sweep>: train.lr, train.cca"), settings, x and y (values), valid, trials.
     """
-    by_sweep: dict[str, list[Tried]] = {}
-    for number, ((sweep, setting), values) in enumerate(_by_setting(table).items()):
-        mean = cell(values).mean if values else None
-        state = "complete" if values else "failed"
-        by_sweep.setdefault(sweep, []).append(Tried(number, json.loads(setting), state, [], 0, mean))
-    maps = {}
-    for sweep, tried in by_sweep.items():
-        space = {key: list(dict.fromkeys(one.setting[key] for one in tried)) for key in tried[0].setting}
-        maps["study", RELEASED, sweep] = effects.effects(tried, space)
-    return effects.heatmaps(maps)
+    by_setting = _by_setting(table)
+    order = [*dict.fromkeys(sweep for sweep, _ in by_setting)]
+    means: dict[tuple[int, str, float, float], list[float]] = {}
+    for (sweep, setting), values in by_setting.items():
+        for (x, a), (y, b) in itertools.combinations(json.loads(setting).items(), 2):
+            if values:
+                means.setdefault((order.index(sweep), f"{x}, {y}", float(a), float(b)), []).append(cell(values).mean)
+    return [
+        {"map": f"study {RELEASED} {order[sweep]}: {pair}", "settings": pair, "x": f"{x:.3g}", "y": f"{y:.3g}",
+         "valid": max(found), "trials": len(found)}
+        for (sweep, pair, x, y), found in sorted(means.items())
+    ]  # fmt: skip
 
 
 def _by_setting(table: pa.Table) -> dict[tuple[str, str], list[float]]:
