@@ -26,7 +26,8 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     ablation. Other keys of `train` are AlignRec's.
 
     Raises:
-        UserError: an override or the ablation has a key that the model does not read, or a value that it refuses.
+        UserError: an override or the ablation has a key that the model does not read, or a value that it refuses; or it
+            refuses a value of `train`, for which an override may stand.
     """
     kind, benchmark = MODELS[model].Params, params[Benchmark]
     trained = _explicit(params[Released].resolved())
@@ -34,7 +35,7 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     own = _explicit(checked(kind, benchmark.overrides.get(model, {}), f"benchmark.overrides.{model}"))
     changed = benchmark.ablations[ablation] if ablation else {}
     changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
-    return kind.model_validate(shared | own | changed)
+    return checked(kind, shared | own | changed, f"benchmark.overrides.{model}")
 
 
 def released_settings(params: Parameters, ablation: str = "") -> AlignRecParams:
