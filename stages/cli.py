@@ -242,7 +242,6 @@ def plan(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
-    again: Annotated[bool, typer.Option("--again", help="measure this machine's rates anew")] = False,
 ) -> None:
     """hours, memory, disk and downloads of each stage, before anything runs. Exit code 1 if a file is nowhere."""
     from pipeline.layout import Layout
@@ -255,7 +254,7 @@ def plan(
         settings = read(params, name)
         with interruptible("rates that were measured are kept"):
             check(settings, params)
-            planned = command.plan(settings, Layout(root, name), ask, again)
+            planned = command.plan(settings, Layout(root, name), ask)
         say(planned.heading)
         show(*(drawn(table, unbroken=[0]) for table in planned.tables))
         for remark in planned.remarks:

@@ -36,13 +36,12 @@ class Planned(NamedTuple):
     """files that are nowhere, and the keys that take a path"""
 
 
-def plan(params: Parameters, layout: Layout, asked: bool = True, again: bool = False) -> Planned:
+def plan(params: Parameters, layout: Layout, asked: bool = True) -> Planned:
     """Return what the stages of a dataset will take on this machine; rates that are not known yet are measured.
 
     Args:
         layout: of the dataset; stages that have run say how large it is.
         asked: whether addresses are asked; files of this machine are looked at in any case.
-        again: measure all rates anew.
 
     Raises:
         UserError: a path or an address is none.
@@ -56,8 +55,6 @@ def plan(params: Parameters, layout: Layout, asked: bool = True, again: bool = F
         return Planned(layout.dataset, files, [], list(dict.fromkeys([*faults, str(e)])))
     from pipeline.plan import estimate, rates  # load torch
 
-    if again:
-        rates.kept().unlink(missing_ok=True)
     known = rates.measured(params[Pretrain].size, params[Benchmark].models)
     raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
     taken = estimate.stages(estimate.Plan(params, layout.dataset, found, known, raw))
@@ -92,9 +89,9 @@ def _remarks(taken: Mapping[str, Estimate], root: Path, known: Rates, kept: Path
         if of.memory > memory:
             yield f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(memory)}"
     products = ", ".join(f"{rate / 1e12:.2f} TFLOP/s in {precision}" for precision, rate in known.gemm.items())
-    yield f"measured here: {products}; kept in {kept}, --again measures anew"
+    yield f"measured here: {products}; kept in {kept}; delete it to measure anew"
     if known.busy:
-        yield "the machine was busy as it was measured, so this is too long; give --again when nothing else runs"
+        yield "the machine was busy as it was measured, so this is too long; it is measured anew once nothing else runs"
     yield (
         "assumed: each item has an image, photos have 18 kB, a training is best at its 40th epoch. DVC links files, "
         "where the file system can, and copies them elsewhere"
