@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,46 +64,29 @@ def _value(values: Range, u: float) -> Value:
 
 
 class Tried(NamedTuple):
-    """A setting, and what became of it."""
+    """A setting, and what became of its training."""
 
     number: int
-    """from 0; the same whether or not the search was killed"""
+    """from 0"""
     setting: Setting
     state: str
-    """complete, pruned, failed"""
-    curve: list[float]
-    """best valid Recall@20 of the first training up to each epoch"""
+    """complete or failed"""
     epochs: int
-    """trained, all seeds together"""
     valid: float | None = None
-    test: float | None = None
+    """Recall@20; None if it failed"""
     reason: str = ""
 
 
-def became(number: int, setting: Setting, records: Iterable[Record | None]) -> Tried | None:
-    """Return what became of a setting, by its trainings: complete, or what ended the last; None where one lacks."""
-    curve: list[float] = []
-    epochs, valid, test = 0, [], []
-    for record in records:
-        if record is None:
-            return None
-        values = record.values
-        curve = curve or values["curve"]
-        if values["state"] == "pruned":
-            return Tried(number, setting, "pruned", curve, len(curve), curve[-1])
-        if values["state"] == "failed":
-            return Tried(number, setting, "failed", curve, epochs, reason=values["reason"])
-        epochs += values["epochs"]
-        valid.append(record.best[RECALL])
-        test += [judged["metrics"]["test"][f"recall@{values['cell']['ks'][0]}"] for judged in record.judged[:1]]
-    measured = float(np.mean(test)) if test else None
-    return Tried(number, setting, "complete", curve, epochs, float(np.mean(valid)), measured)
+def became(number: int, setting: Setting, record: Record) -> Tried:
+    """Return what became of a setting, by the record of its training."""
+    values = record.values
+    return Tried(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
 
 
-def best(tried: Sequence[Tried], by: str = "valid") -> Tried | None:
-    """Return the complete setting of highest `by`, valid or test; of equal ones the first; None if none is."""
+def best(tried: Sequence[Tried]) -> Tried | None:
+    """Return the complete setting of highest valid Recall@20; of equal ones the first; None if none is."""
     complete = [one for one in tried if one.state == "complete"]
-    return max(complete, key=lambda one: float(getattr(one, by)), default=None)
+    return max(complete, key=lambda one: one.valid or 0.0, default=None)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_without_a_budget_or_a_space_nothing_is_tried(tmp_path: Path) -> None:
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
-    tuned = tuning.Tuned({Contender("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", [], 1, 0.5)]})
+    tuned = tuning.Tuned({Contender("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", 1, 0.5)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
         entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
         chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
@@ -116,7 +116,7 @@ def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -
 
 def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
     def tried(number: int, valid: float | None) -> Tried:
-        return Tried(number, {}, "failed" if valid is None else "complete", [], 1, valid, reason="nan")
+        return Tried(number, {}, "failed" if valid is None else "complete", 1, valid, reason="nan")
 
     tuned = tuning.Tuned({Contender("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
     assert tuned.chosen["bpr", "none"].number == 2

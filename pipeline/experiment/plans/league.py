@@ -231,8 +231,7 @@ def play(own: Season) -> Played:
     chosen = {}
     for one, split in product(own.contenders, splits):
         each = enumerate(own.settings[one.model])
-        tried = [became(number, setting, [found[LeagueRun(one, split, number, 0)]]) for number, setting in each]
-        if won := best([end for end in tried if end]):
+        if won := best([became(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]):
             chosen[one, split] = won.number
     if not chosen:
         raise UserError(f"league: no setting trained to the end; the first: {found[tries[0]].values['reason']}")

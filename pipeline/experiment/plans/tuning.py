@@ -69,8 +69,7 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
     tried: dict[Contender, list[Tried]] = {}
     for (one, number), record in records.items():
-        if ended := became(number, tries[one][number], [record]):
-            tried.setdefault(one, []).append(ended)
+        tried.setdefault(one, []).append(became(number, tries[one][number], record))
     return Tuned(tried)
 
 
