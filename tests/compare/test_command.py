@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -472,7 +471,7 @@ def test_a_release_that_says_what_a_verified_one_says_is_hashed_and_not_read(
 ) -> None:
     newer = published(layout.root)
     known = manifest.load(older)
-    monkeypatch.setattr(sys.modules[verify.__module__], "_faults", None)
+    monkeypatch.setattr(manifest, "shape", None)  # which each table is asked for
     assert any("tables keep their schemas" in line for line in verify(newer, known=known))
     with pytest.raises(TypeError, match="not callable"):
         list(verify(newer))

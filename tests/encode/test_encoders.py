@@ -526,7 +526,8 @@ def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one
     context: Context, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dataset's own is refused: on a cluster its rows would differ by node."""
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    for module in ("pipeline.beit3.inference", "pipeline.encode.beit3"):
+        monkeypatch.setattr(f"{module}.multiplies_bytes", lambda _: False)
     pretrained(context.layout.root, network, model)
     released = replace(context, pretrained=context.layout.encoder)
     params = BEiT3Params(precision="int8")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from shops import two_tastes
@@ -275,7 +276,7 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch, gpus: int, free: int = 2**40) -> 
     """Pretend that FAISS has GPUs with so many free bytes; return what is done on them."""
     fake = GpuFaiss(gpus)
     monkeypatch.setattr(gpu, "faiss", fake)
-    monkeypatch.setattr(gpu, "_free", lambda _: free)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
     return fake.log
 
 

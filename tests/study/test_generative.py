@@ -128,13 +128,11 @@ def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
 
 
 def test_a_run_that_opens_test_goes_on_where_its_trial_ended(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs: list[int] = []
-    epoch = loop._Loop._epoch
-    monkeypatch.setattr(loop._Loop, "_epoch", lambda self, n: epochs.append(n) or epoch(self, n))
+    judged, rankings = list[str](), loop.rankings
+    monkeypatch.setattr(loop, "rankings", lambda *given: judged.append("an epoch") or rankings(*given))
     studied(layout, rates=[0.01, 0.001], seeds=1)
-    of_trials = len(epochs)
     records = [io.read_json(path) for path in layout.cells("study").glob("*.json")]
-    assert of_trials == sum(record["epochs"] for record in records if record["cell"]["opens"] == "valid")
+    assert len(judged) == sum(record["epochs"] for record in records if record["cell"]["opens"] == "valid")
 
 
 def test_valid_chooses_the_rate_and_test_stays_closed_for_the_others(layout: Layout) -> None:
