@@ -119,7 +119,7 @@ def test_images_that_cannot_be_read_are_kept_and_counted(encoder: alignrec.Encod
         (1, "missing"), (2, "not_an_image"), (3, "truncated"), (4, "too_small"),
     ]  # fmt: skip
     assert y[1:].tolist() == [[0, 0, 0, 4]] * 4
-    with pytest.raises(alignrec.UserError, match=r"1 of 1 images cannot be read, first row 0: .*; give paths of image"):
+    with pytest.raises(alignrec.UserError, match=r"1 of 1 images cannot be read, first row 0: "):
         encoder.encode(["https://example.org/photo.jpg"])
     encoder.encode([whole])
     assert encoder.rejects == [], "of the last call"
@@ -170,9 +170,7 @@ def test_names_of_encoders(made: Path) -> None:
         with pytest.raises(alignrec.UserError) as e:
             alignrec.encoder(name)
         assert str(e.value) == line
-    with pytest.raises(
-        alignrec.UserError, match=r"unknown key 'encoder\.minilm\.max_token'; did you mean 'max_tokens'"
-    ):
+    with pytest.raises(alignrec.UserError, match=r"unknown key 'encoder\.minilm\.max_token'.*'max_tokens'"):
         alignrec.encoder("minilm", max_token=3)
 
 

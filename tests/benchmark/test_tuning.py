@@ -107,9 +107,7 @@ def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_ne
 
     tuned = tuning.Tuned({("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
     assert tuned.chosen["bpr", "none"].number == 2
-    with pytest.raises(
-        UserError, match=r"none of the 1 settings of bpr trained .*; the first: nan; narrow sweep\.spac"
-    ):
+    with pytest.raises(UserError, match=r"bpr .*nan.*sweep\.spac"):
         _ = tuning.Tuned({("bpr", "none"): [tried(0, None)]}).chosen
 
 

@@ -510,7 +510,7 @@ def test_a_given_precision_that_changes_the_features_is_refused(
     params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
     pretrained(tmp_path, network, model)
     given = params.model_copy(update={"encoders": {"beit3": {"precision": "bfloat16"}}})
-    with pytest.raises(UserError, match=r"precision bfloat16 changes the features .* cosine 0\.99.* or auto$"):
+    with pytest.raises(UserError, match=r"precision bfloat16 .* cosine 0\.99"):
         stage(tmp_path, given)
     stage(tmp_path, given.model_copy(update={"encoders": {"beit3": {"precision": "float32"}}}))
 

@@ -196,9 +196,7 @@ def test_openonerec_reads_triplets_histories_and_targets(
     codes = content.codes
     assert codes is not None
     two = replace(content, codes=replace(codes, facts=codes.facts.model_copy(update={"levels": 2})))
-    with pytest.raises(
-        UserError, match=r"OpenOneRec reads 3 codes an item, and these are 2; set semantic_ids\.levels: 3"
-    ):
+    with pytest.raises(UserError, match=r"OpenOneRec .*semantic_ids\.levels: 3"):
         write(two, "openonerec", tmp_path / "two")
 
 
@@ -370,12 +368,12 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     assert said("--format", "grid", "--order", order).startswith(
         "items without content have no semantic ID, which leaves"
     )
-    with pytest.raises(UserError, match="'grid' is a format of semantic IDs, and none were read"):
+    with pytest.raises(UserError, match=r"'grid' .*semantic IDs"):
         write(contents.of_dataset(layout, []), "grid", tmp_path / "to")
     table = content.interactions
     assert table is not None
     blank = table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
-    with pytest.raises(UserError, match="sequences need an order, and the interactions have no timestamps"):
+    with pytest.raises(UserError, match="no timestamps"):
         write(replace(content, interactions=blank), "grid", tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
@@ -399,9 +397,7 @@ def test_where_nothing_is_coded_the_key_to_set_is_named(tmp_path: Path) -> None:
 def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:
     again = Layout(shutil.copytree(layout.root, tmp_path / "outputs"), "shop")
     toy.write_features(again, "beit3", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
-    with pytest.raises(
-        UserError, match="made from other vectors of 'beit3' than those there now; run `alignrec semantic_ids"
-    ):
+    with pytest.raises(UserError, match=r"other vectors of 'beit3' .*`alignrec semantic_ids"):
         contents.of_dataset(again, [], coded=True)
 
 

@@ -156,7 +156,7 @@ def test_too_little_memory_for_one_image_is_said_and_no_status(
 
     (tmp_path / "a.jpg").write_bytes(jpeg())
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", nothing)
-    with pytest.raises(UserError, match=r"a\.jpg: not enough memory to decode this image, alone; give more, or lower"):
+    with pytest.raises(UserError, match=r"a\.jpg: not enough memory"):
         fetched(tmp_path, ["a.jpg"])
 
 
@@ -198,9 +198,7 @@ def test_a_header_of_a_tar_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
     size = 64 << 20
     with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as f:
         f.write(header("long", size, kind) + bytes(size) + header("a.png", 0, tarfile.REGTYPE) + bytes(1024))
-    with pytest.raises(
-        UserError, match=r"a\.tar\.gz: not a readable zip, tar or tar\.gz archive \(a header of 67,108,864 b"
-    ):
+    with pytest.raises(UserError, match=r"a\.tar\.gz: not a readable .*67,108,864 b"):
         files.opened(Images(), tmp_path / "a.tar.gz")
 
 
