@@ -26,7 +26,7 @@ SETS = ["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "tfidf"
 
 def write(root: Path, **sections: Any) -> Path:
     """Write items, images and interactions; return the parameter file, which has the sections too."""
-    path, layout = pretraining.shop(root, vocab=40, steps=10), Layout(root, "toy")
+    path, layout = pretraining.shop(root, vocab=40, steps=4), Layout(root, "toy")
     params = yaml.safe_load(path.read_text())
     params["encode"] = {"encoders": SETS, "controls": []}
     params["encoders"] = {"tfidf": {"width": 8}}

@@ -105,5 +105,5 @@ def test_release_notes_are_the_section_of_the_version() -> None:
     assert notes(CHANGES, "0.2.0") == "### Added\n\n- new"
     assert notes(CHANGES, "0.1.0") == "- old"
     for version in ("Unreleased", "0.3.0"):  # nothing in it; not there
-        with pytest.raises(LookupError, match=f"no notes of {version}; it has Unreleased, 0.2.0, 0.1.0"):
+        with pytest.raises(LookupError, match=f"{version}; .*Unreleased, 0.2.0, 0.1.0"):
             notes(CHANGES, version)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -66,3 +67,60 @@ def test_only_users_import_the_python_api() -> None:
 def test_tests_lie_as_the_packages_do() -> None:
     folders = {path.name for path in (code.ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
     assert folders - {"realdata", "api", "hostile"} <= set(ORDER)
+
+
+OFFERED = {"_asdict", "_fields", "_make", "_replace", "_exit"}
+"""what NamedTuple and os offer to all under such a name"""
+
+
+def is_private(name: str) -> bool:
+    """Return whether a part of a dotted name begins with one underscore."""
+    return any(part[:1] == "_" and part[:2] != "__" and part not in OFFERED for part in name.split("."))
+
+
+def names_of_others(path: Path) -> Iterator[str]:
+    """Yield each name that a file takes from another: an attribute, an import, or a name that is set by its text."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Attribute(value=ast.Name("self" | "cls")):
+                continue
+            case ast.Attribute(attr=name):
+                yield name
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names):
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case ast.Call(func=ast.Attribute(attr="setattr" | "delattr") | ast.Name("getattr"), args=args):
+                yield from (a.value for a in args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+PRIVATE = """
+a._b
+import a._b
+from a import _b
+from a._b import c
+patch.setattr(a, "_b", 1)
+patch.setattr("a._b", 1)
+getattr(a, "_b")
+"""
+PUBLIC = """
+self._b
+a.b
+a.__b__
+a._replace(b=1)
+from __future__ import b
+"""
+
+
+def test_no_test_reads_a_private_name(tmp_path: Path) -> None:
+    for text, expected in ((PRIVATE, True), (PUBLIC, False)):
+        for line in text.split("\n"):
+            (tmp_path / "a.py").write_text(line)
+            assert any(map(is_private, names_of_others(tmp_path / "a.py"))) == (bool(line) and expected), line
+    found = [
+        f"{path.relative_to(code.ROOT)}: {name}"
+        for path in sorted((code.ROOT / "tests").rglob("*.py"))
+        for name in names_of_others(path)
+        if is_private(name) and not name.startswith("benchmarks.")  # whose tests these are too
+    ]
+    assert found == []

@@ -117,15 +117,20 @@ def precisions(c: Config, device: torch.device) -> list[str]:
     """
     if c.width < SIZES["base"].width or not multiplies_bfloat16(device):
         return ["float32"]
-    by_bytes = multiplies_bytes(device) and not torch.cpu._is_amx_tile_supported()
+    by_bytes = multiplies_bytes(device) and not has_tiles()
     return [*(["int8"] if by_bytes else []), "bfloat16", "float32"]
+
+
+def has_tiles() -> bool:
+    """Return whether the CPU multiplies tiles of bfloat16 (AMX)."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Return whether bfloat16 products are fast there: on GPUs since Ampere, on CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cpu" and (has_tiles() or torch.cpu._is_avx512_bf16_supported())
 
 
 def multiplies_bytes(device: torch.device) -> bool:

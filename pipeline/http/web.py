@@ -54,7 +54,7 @@ class Fetched(NamedTuple):
     reason: str = ""
 
 
-class _Failure(Exception):
+class Failure(Exception):
     """A failed try; `retryable` ones may be tried again, after `wait` seconds if the server says so."""
 
     def __init__(self, status: str, reason: str, retryable: bool = False, wait: float | None = None) -> None:
@@ -75,15 +75,15 @@ class _Host:
     given_up: tuple[str, str] | None = None  # status and reason of all further requests
     next_at: float = 0.0  # monotonic seconds: no request before
 
-    def give_up(self, failure: _Failure) -> _Failure:
+    def give_up(self, failure: Failure) -> Failure:
         """End all further requests as this one, whose failure is returned: it is not worth another try."""
         self.given_up = failure.status, failure.reason
-        return _Failure(*self.given_up)
+        return Failure(*self.given_up)
 
     def refuse_given_up(self) -> None:
-        """Raise _Failure if it is given up."""
+        """Raise Failure if it is given up."""
         if self.given_up is not None:
-            raise _Failure(*self.given_up)
+            raise Failure(*self.given_up)
 
     def answered(self) -> None:
         """Note that it gave a whole answer."""
@@ -113,7 +113,7 @@ class Client:
         for attempt in range(self.policy.retries + 1):
             try:
                 return Fetched(await self._follow(address))
-            except _Failure as e:
+            except Failure as e:
                 failure = e
             if not failure.retryable or attempt == self.policy.retries:
                 break
@@ -127,7 +127,7 @@ class Client:
             if isinstance(body, bytes):
                 return body
             at = parse_address(body, at)
-        raise _Failure("http_error", f"more than {MAX_REDIRECTS} redirects")
+        raise Failure("http_error", f"more than {MAX_REDIRECTS} redirects")
 
     async def _request(self, url: httpx.URL) -> bytes | str:
         """Make one request; return the body, or where a redirect points."""
@@ -175,10 +175,10 @@ class Client:
         except (TimeoutError, httpx.TimeoutException):
             raise self._late(host, url) from None
         except httpx.TransportError as e:
-            raise _Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
+            raise Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
 
     async def _turn(self, host: _Host) -> None:
-        """Wait until the host may be asked; _Failure if it is given up, before or meanwhile."""
+        """Wait until the host may be asked; Failure if it is given up, before or meanwhile."""
         host.refuse_given_up()
         now = time.monotonic()
         at = max(now, host.next_at)
@@ -190,26 +190,26 @@ class Client:
     async def _resolved(self, host: _Host) -> str:
         try:
             return await asyncio.shield(host.address)  # one lookup for all requests that wait
-        except _Failure as e:
+        except Failure as e:
             if e.status == "unreachable":
                 host.give_up(e)
             raise
 
-    def _refused(self, host: _Host) -> _Failure:
+    def _refused(self, host: _Host) -> Failure:
         host.refused += 1
-        failure = _Failure("unreachable", NO_CONNECTION, retryable=True)
+        failure = Failure("unreachable", NO_CONNECTION, retryable=True)
         return host.give_up(failure) if host.refused >= self.policy.give_up_after else failure
 
-    def _late(self, host: _Host, url: httpx.URL) -> _Failure:
+    def _late(self, host: _Host, url: httpx.URL) -> Failure:
         """Count addresses, not tries: a few images that never come shall not cost a host all of its others."""
         host.late.add(url)
-        failure = _Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
+        failure = Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
         return host.give_up(failure) if len(host.late) >= self.policy.give_up_after else failure
 
-    def _busy(self, host: _Host, response: httpx.Response) -> _Failure:
+    def _busy(self, host: _Host, response: httpx.Response) -> Failure:
         """Let everybody who asks a host wait, as it said; give it up if that has no end."""
         wait = retry_after(response.headers.get("Retry-After"))
-        failure = _Failure("http_error", str(response.status_code), retryable=True, wait=wait)
+        failure = Failure("http_error", str(response.status_code), retryable=True, wait=wait)
         if wait is None:
             return failure
         free = max(host.next_at, time.monotonic())
@@ -233,7 +233,7 @@ class Client:
                 raise self._busy(host, response)
             if response.status_code != 200 and not response.has_redirect_location:
                 host.answered()
-                raise _Failure("http_error", str(response.status_code))  # its Retry-After is of one file
+                raise Failure("http_error", str(response.status_code))  # its Retry-After is of one file
             body = response.headers["Location"] if response.has_redirect_location else await self._body(response)
             host.answered()
             return body
@@ -244,7 +244,7 @@ class Client:
         limit = self.policy.max_bytes
         declared = response.headers.get("Content-Length", "")
         if LENGTH.fullmatch(declared) and int(declared) > limit:
-            raise _Failure("too_large", f"more than {limit} bytes")
+            raise Failure("too_large", f"more than {limit} bytes")
         # unpacked here and not by httpx, which has no limit: a small response may unpack to gigabytes
         packed = response.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
@@ -253,15 +253,15 @@ class Client:
             async for block in response.aiter_raw():
                 body += unpack.decompress(block, limit + 1 - len(body)) if unpack else block
                 if len(body) > limit:
-                    raise _Failure("too_large", f"more than {limit} bytes")
+                    raise Failure("too_large", f"more than {limit} bytes")
         except zlib.error:
-            raise _Failure("not_an_image", "damaged Content-Encoding") from None
+            raise Failure("not_an_image", "damaged Content-Encoding") from None
         except httpx.TransportError:
             if not body:
                 raise
-            raise _Failure("truncated", f"connection cut before byte {declared or 'last'}", retryable=True) from None
+            raise Failure("truncated", f"connection cut before byte {declared or 'last'}", retryable=True) from None
         if unpack and not unpack.eof:
-            raise _Failure("truncated", "Content-Encoding cut off", retryable=True)
+            raise Failure("truncated", "Content-Encoding cut off", retryable=True)
         return bytes(body)
 
     def _host(self, url: httpx.URL) -> _Host:
@@ -289,13 +289,13 @@ def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
     except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
-        raise _Failure("blocked", "not a valid address") from None
+        raise Failure("blocked", "not a valid address") from None
     if url.scheme not in ("http", "https"):
-        raise _Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
+        raise Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
     if not is_valid(url):
-        raise _Failure("blocked", "not a valid address")
+        raise Failure("blocked", "not a valid address")
     if len(str(url)) > LONGEST_ADDRESS:
-        raise _Failure("blocked", f"the address is longer than {LONGEST_ADDRESS:,} characters")
+        raise Failure("blocked", f"the address is longer than {LONGEST_ADDRESS:,} characters")
     return url
 
 
@@ -308,9 +308,9 @@ async def _resolve(name: str, port: int, private: bool) -> str:
             break
         except (OSError, UnicodeError):
             if attempt == LOOKUPS - 1:
-                raise _Failure("unreachable", f"name not resolved: {name}") from None
+                raise Failure("unreachable", f"name not resolved: {name}") from None
             await asyncio.sleep(pause(attempt))
     addresses = [str(info[4][0]) for info in infos]
     if not private and not all(map(is_public, addresses)):
-        raise _Failure("blocked", f"{name} is inside a private network or this machine")
+        raise Failure("blocked", f"{name} is inside a private network or this machine")
     return addresses[0]

@@ -15,8 +15,12 @@ from torch import Tensor
 import alignrec
 from alignrec import encoders
 from pipeline.encode import batching
+from pipeline.encode.base import Context
+from pipeline.encode.params import Encode
+from pipeline.encode.registry import ENCODERS
 from pipeline.images.decode import normalise
 from pipeline.images.pixels import squares
+from pipeline.layout import Layout
 
 
 class Means:
@@ -93,14 +97,13 @@ def test_any_column_of_texts_will_do(encoder: alignrec.Encoder) -> None:
         assert encoder.encode(texts=column)[:, 3].tolist() == [4, 0, 1]
 
 
-def test_a_damaged_pil_image_and_a_file_that_is_too_large(
-    encoder: alignrec.Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_pil_image_and_a_file_that_is_too_large(tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     noise.save(tmp_path / "large.png")
     data = (tmp_path / "large.png").read_bytes()
     cut = Image.open(io.BytesIO(data[: len(data) // 2]))
-    monkeypatch.setattr(encoder, "_images", encoders.STORED.model_copy(update={"max_bytes": 5000}))
+    small = encoders.STORED.model_copy(update={"max_bytes": 5000})
+    encoder = alignrec.Encoder("means", Means(), ("image", "text"), small)
     with pytest.warns(UserWarning, match="2 of 3 images cannot be read"):
         encoder.encode([cut, tmp_path / "large.png", png("red")])
     assert [(r.row, r.status) for r in encoder.rejects] == [(0, "truncated"), (1, "too_large")]
@@ -116,7 +119,7 @@ def test_images_that_cannot_be_read_are_kept_and_counted(encoder: alignrec.Encod
         (1, "missing"), (2, "not_an_image"), (3, "truncated"), (4, "too_small"),
     ]  # fmt: skip
     assert y[1:].tolist() == [[0, 0, 0, 4]] * 4
-    with pytest.raises(alignrec.UserError, match=r"1 of 1 images cannot be read, first row 0: .*; give paths of image"):
+    with pytest.raises(alignrec.UserError, match=r"1 of 1 images cannot be read, first row 0: "):
         encoder.encode(["https://example.org/photo.jpg"])
     encoder.encode([whole])
     assert encoder.rejects == [], "of the last call"
@@ -167,9 +170,7 @@ def test_names_of_encoders(made: Path) -> None:
         with pytest.raises(alignrec.UserError) as e:
             alignrec.encoder(name)
         assert str(e.value) == line
-    with pytest.raises(
-        alignrec.UserError, match=r"unknown key 'encoder\.minilm\.max_token'; did you mean 'max_tokens'"
-    ):
+    with pytest.raises(alignrec.UserError, match=r"unknown key 'encoder\.minilm\.max_token'.*'max_tokens'"):
         alignrec.encoder("minilm", max_token=3)
 
 
@@ -177,8 +178,10 @@ def test_the_bundled_encoder_gives_what_the_pipeline_gives() -> None:
     texts, colours = ["red apple", "a blue car with four doors", "bus"], ["red", "blue", "grey"]
     encoder = alignrec.encoder("minilm-cnn", max_tokens=5)
     y = encoder.encode([png(c) for c in colours], texts)
+    spec = ENCODERS["minilm-cnn"]
+    network = spec.make(Context(Layout(Path(), "none"), Encode()), spec.params(max_tokens=5))
     jpegs = [normalise(png(c), 256, 90, 10**8).image for c in colours]
-    direct = batching.encode(encoder._network, texts, jpegs, 64)
+    direct = batching.encode(network, texts, jpegs, 64)
     assert y.shape == (3, encoder.width) == (3, 384 + 1280)
     assert np.array_equal(y, direct.vectors)
     assert np.allclose(np.linalg.norm(y, axis=1), 2**0.5, atol=1e-5)

@@ -178,7 +178,7 @@ def test_cold_items_are_judged_alone_and_among_all() -> None:
     few = alignrec.fit("contentknn", table, ways, ids=names, protocol="sparse", most_train=2)
     assert (few.among_all, few.protocol["split"]) == (None, "sparse 2 of mmrec")
     assert np.bincount(few.seen.users).max() == 2
-    with pytest.raises(UserError, match=r"cold_share: 2; give a share of the items, between 0 and 1"):
+    with pytest.raises(UserError, match="cold_share: 2"):
         alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-items", cold_share=2)
     with pytest.raises(UserError, match=r"'protocol': no 'cold-itms'.*cold-items"):
         alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-itms")

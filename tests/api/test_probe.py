@@ -11,6 +11,7 @@ import shops
 
 import alignrec
 import schemas
+from alignrec.interactions import numbered
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.probe import asking
@@ -24,12 +25,16 @@ def x() -> alignrec.Vectors:
     return alignrec.Vectors(shops.content(), IDS)
 
 
+@pytest.fixture(scope="module")
+def probed(x: alignrec.Vectors, interactions: pa.Table) -> alignrec.ProbeResult:
+    return alignrec.probe(x, interactions)
+
+
 def figures(result: alignrec.ProbeResult, name: str = "vectors") -> dict[str, Any]:
     return {probe: sets[name] for probe, sets in result.figures.items()}
 
 
-def test_figures_are_the_pipelines(x: alignrec.Vectors, interactions: pa.Table, layout: Layout) -> None:
-    result = alignrec.probe(x, interactions)
+def test_figures_are_the_pipelines(probed: alignrec.ProbeResult, layout: Layout) -> None:
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     column = table.schema.get_field_index("timestamp")
     table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
@@ -37,57 +42,64 @@ def test_figures_are_the_pipelines(x: alignrec.Vectors, interactions: pa.Table, 
     ks = [5, 10, 20, 50]
     expected = asking.summaries(asked, asking.answers(asked, [("vectors", shops.content())], ks, 0), ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
-        assert result.figures[probe]["vectors"] == expected[probe]["vectors"]
-    assert result.skipped.keys() == {"categories", "cold_items"}
-    assert result.skipped["categories"] == "no categories were given"
-    assert "fewer than" in result.skipped["cold_items"]
-    assert result.dropped == {}
+        assert probed.figures[probe]["vectors"] == expected[probe]["vectors"]
+    assert probed.skipped.keys() == {"categories", "cold_items"}
+    assert probed.skipped["categories"] == "no categories were given"
+    assert "fewer than" in probed.skipped["cold_items"]
+    assert probed.dropped == {}
 
 
-def test_planted_tastes_beat_every_control(x: alignrec.Vectors, interactions: pa.Table) -> None:
-    result = alignrec.probe(x, interactions)
-    for probe, sets in result.figures.items():
+def test_planted_tastes_beat_every_control(probed: alignrec.ProbeResult) -> None:
+    for probe, sets in probed.figures.items():
         assert set(sets) == {"chance", "vectors", "random", "shuffled", "constant"}
         if probe == "linear_cf":  # the interactions show both tastes in full
             assert {figures["gain"] for figures in sets.values()} == {0.0}
             continue
         figure = next(name for name in sets["chance"] if name.endswith("@10") or name == "share")
         assert all(sets["vectors"][figure] > 1.3 * sets[name][figure] for name in sets if name != "vectors")
-    again = alignrec.probe(x, interactions)
-    assert again.figures == result.figures
-    assert alignrec.probe(x, interactions, seed=1).figures != result.figures, "controls are drawn from the seed"
 
 
-def test_any_table_will_do(x: alignrec.Vectors, interactions: pa.Table) -> None:
+def test_controls_are_drawn_from_the_seed(
+    probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table
+) -> None:
+    assert alignrec.probe(x, interactions).figures == probed.figures
+    assert alignrec.probe(x, interactions, seed=1).figures != probed.figures
+
+
+def test_any_table_will_do(probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table) -> None:
     frame = interactions.to_pandas()
     numbers = frame.assign(user=frame.user.str[1:].astype(int), item=frame.item.str[1:].astype(int))
     times = frame.assign(timestamp=pd.to_datetime(frame.timestamp, unit="s"))
     words = frame.assign(split=frame.split.map({0: "train", 1: "valid", 2: "test"}))
-    expected = figures(alignrec.probe(x, interactions))
+    expected = numbered(interactions, IDS, None, 1, 1, 0).table
     for table in (frame, pl.from_arrow(interactions), interactions.to_pydict(), times, words):
-        assert figures(alignrec.probe(x, table)) == expected
+        assert numbered(table, IDS, None, 1, 1, 0).table.equals(expected)
+    for table in (numbers, numbers.to_records(index=False)):
+        assert numbered(table, range(shops.ITEMS), None, 1, 1, 0).table.equals(expected)
     plain = np.asarray(x)
-    for vectors, table in ((plain, numbers), (plain, numbers.to_records(index=False))):
-        assert figures(alignrec.probe(vectors, table)) == expected
-    assert figures(alignrec.probe(plain, interactions, ids=IDS)) == expected
+    assert figures(alignrec.probe(plain, frame, ids=IDS)) == figures(probed)
     rows = numbers[["user", "item", "timestamp"]].to_numpy()
-    assert figures(alignrec.probe(plain, rows))["zero_shot"] == expected["zero_shot"]
+    assert figures(alignrec.probe(plain, rows))["zero_shot"] == figures(probed)["zero_shot"]
     assert alignrec.probe(plain, rows[:, :2]).skipped["zero_shot"] == "the source has no real timestamps"
 
 
-def test_order_of_vectors_and_rows_does_not_matter(x: alignrec.Vectors, interactions: pa.Table) -> None:
+def test_order_of_vectors_and_rows_does_not_matter(
+    probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table
+) -> None:
     order = np.random.default_rng(0).permutation(shops.ITEMS)
     moved = alignrec.Vectors(np.asarray(x)[order], [IDS[i] for i in order])
     rows = interactions.take(np.random.default_rng(1).permutation(len(interactions)))
-    one, other = figures(alignrec.probe(x, interactions)), figures(alignrec.probe(moved, rows))
+    one, other = figures(probed), figures(alignrec.probe(moved, rows))
     for probe in one:
         assert one[probe] == pytest.approx(other[probe], abs=2e-6)
 
 
-def test_several_sets_are_tested_against_each_other(x: alignrec.Vectors, interactions: pa.Table) -> None:
+def test_several_sets_are_tested_against_each_other(
+    probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table
+) -> None:
     noise = alignrec.Vectors(np.random.default_rng(0).normal(size=x.shape)[::-1], IDS[::-1])
     result = alignrec.probe({"mine": x, "noise": noise}, interactions)
-    assert figures(result, "mine") == figures(alignrec.probe(x, interactions))
+    assert figures(result, "mine") == figures(probed)
     assert {(p["a"], p["b"]) for p in result.paired} == {("mine", "noise")}
 
 
@@ -129,10 +141,10 @@ def test_rows_that_are_not_used_are_counted(x: alignrec.Vectors, interactions: p
     assert drawn.dropped["duplicate"] == 4
 
 
-def test_a_protocol_splits_anew(x: alignrec.Vectors, interactions: pa.Table) -> None:
-    given, drawn = (alignrec.probe(x, interactions, protocol=p) for p in (None, "mmrec"))
-    assert given.figures["content_knn"] != drawn.figures["content_knn"]
-    assert given.figures["zero_shot"] == drawn.figures["zero_shot"], "reads times, not the split"
+def test_a_protocol_splits_anew(probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table) -> None:
+    drawn = alignrec.probe(x, interactions, protocol="mmrec")
+    assert probed.figures["content_knn"] != drawn.figures["content_knn"]
+    assert probed.figures["zero_shot"] == drawn.figures["zero_shot"], "reads times, not the split"
 
 
 def test_mistakes_are_one_line(x: alignrec.Vectors, interactions: pa.Table) -> None:

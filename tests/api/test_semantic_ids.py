@@ -105,9 +105,7 @@ def test_mistakes_are_one_line(ids: alignrec.SemanticIds, layout: Layout, tmp_pa
 def test_several_methods_are_to_be_chosen_from(tmp_path: Path) -> None:
     made = coded.outputs(tmp_path, coded.params(publish={"semantic_ids": ["residual-kmeans", "random"]}))
     release = alignrec.load(made.release)
-    with pytest.raises(
-        alignrec.UserError, match="several semantic IDs of 'beit3'; choose one: random, residual-kmeans"
-    ):
+    with pytest.raises(alignrec.UserError, match=r"'beit3'.* random, residual-kmeans"):
         release.semantic_ids("beit3")
     assert release.semantic_ids("beit3", "random").method == "random"
 

@@ -143,7 +143,7 @@ class Harm:
 def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.pth").write_bytes(official_bytes({"a": torch.ones(1)}, more=Harm()))
-    with pytest.raises(UserError, match=r"a\.pth: holds \S+mkdir, which is no data, and was not run"):
+    with pytest.raises(UserError, match=r"a\.pth: holds \S+mkdir"):
         checkpoints.read_checkpoint(tmp_path / "a.pth")
     assert not (tmp_path / "harm-was-done").exists()
 
@@ -156,9 +156,7 @@ def unpack(file: Path) -> Path:
 
 @pytest.mark.parametrize("inside", [".", "archive", "archive/data.pkl"])
 def test_an_unpacked_checkpoint_is_reported(file: Path, inside: str) -> None:
-    with pytest.raises(
-        UserError, match=r"unpacked checkpoint; the \.zip or \.pth that was downloaded is the checkpoint"
-    ):
+    with pytest.raises(UserError, match="unpacked checkpoint"):
         checkpoints.read_checkpoint(unpack(file) / inside)
 
 
@@ -167,21 +165,21 @@ def test_a_checkpoint_packed_again_is_reported(file: Path) -> None:
     with zipfile.ZipFile(file.parent / "again.zip", "w") as packed:
         for path in folder.rglob("*"):
             packed.write(path, path.relative_to(folder))
-    with pytest.raises(UserError, match=r"again\.zip: a checkpoint that was unpacked and packed again"):
+    with pytest.raises(UserError, match=r"again\.zip: .* packed again"):
         checkpoints.read_checkpoint(file.parent / "again.zip")
 
 
 def test_a_zip_around_a_checkpoint_is_reported(file: Path) -> None:
     with zipfile.ZipFile(file.parent / "around.zip", "w") as packed:
         packed.write(file, "weights/beit3.pth")
-    with pytest.raises(UserError, match=r"around\.zip: a zip around weights/beit3\.pth; unpack it once"):
+    with pytest.raises(UserError, match=r"around\.zip: .*weights/beit3\.pth"):
         checkpoints.read_checkpoint(file.parent / "around.zip")
 
 
 def test_another_zip_is_reported_with_what_it_holds(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("photo.jpg", b"x")
-    with pytest.raises(UserError, match=r"a\.zip: a zip, but no checkpoint; it holds photo\.jpg"):
+    with pytest.raises(UserError, match=r"a\.zip: .*photo\.jpg"):
         checkpoints.read_checkpoint(tmp_path / "a.zip")
 
 
@@ -189,7 +187,7 @@ def test_another_zip_is_reported_with_what_it_holds(tmp_path: Path) -> None:
 def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) -> None:
     data = file.read_bytes()[: int(file.stat().st_size * share)]
     file.write_bytes(data)
-    with pytest.raises(UserError, match=rf"beit3_tiny\.pth: cut off after {len(data):,} bytes; fetch it again"):
+    with pytest.raises(UserError, match=rf"beit3_tiny\.pth: cut off after {len(data):,} bytes"):
         checkpoints.read_checkpoint(file)
 
 
@@ -197,7 +195,7 @@ def test_a_truncated_file_of_before_the_zip_format_is_reported(tmp_path: Path) -
     path = tmp_path / "old.pth"
     torch.save({"model": parameters()}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"old\.pth: not readable as a PyTorch checkpoint \(.+\); fetch it again"):
+    with pytest.raises(UserError, match=r"old\.pth: not readable .*\(.+\)"):
         checkpoints.read_checkpoint(path)
 
 
@@ -340,7 +338,7 @@ def test_a_head_for_other_visual_tokens_stays_fresh() -> None:
 def test_base_given_for_large_is_reported_by_name() -> None:
     with torch.device("meta"):
         given, network = BEiT3(SIZES["base"]).state_dict(), BEiT3(SIZES["large"])
-    with pytest.raises(UserError, match=r"a\.pth: weights of base \(12 layers, width 768\), but the network is large"):
+    with pytest.raises(UserError, match=r"a\.pth: weights of base .*network is large"):
         released.load_beit3(network, given, "a.pth")
 
 
@@ -397,7 +395,7 @@ def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights
     for pieces in (49, 59):
         with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
             released.continued(wanted, given, 20, pieces, "a.pth")
-    with pytest.raises(UserError, match=r"weights of a size of its own .*, but the network is large \(24 layers"):
+    with pytest.raises(UserError, match=r"size of its own .*network is large"):
         released.continued(SIZES["large"], given, 20, 50, "a.pth")
 
 

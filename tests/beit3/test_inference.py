@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -10,17 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.beit3.inference import (
-    Inference,
-    Rows,
-    _folded,
-    _linear,
-    _linear8,
-    _patches,
-    flops,
-    multiplies_bytes,
-    precisions,
-)
+from pipeline.beit3 import inference
+from pipeline.beit3.inference import Inference, Rows, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
@@ -42,6 +34,9 @@ def network(shape: Config) -> BEiT3:
     with torch.no_grad():
         for p in actual.parameters():
             p.add_(torch.randn_like(p), alpha=0.02)
+        for norm in (m for m in actual.modules() if isinstance(m, torch.nn.LayerNorm)):
+            norm.weight.uniform_(-1.5, 1.5)  # which none can leave out unseen
+            norm.bias.normal_(std=0.3)
     return actual
 
 
@@ -86,30 +81,6 @@ def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -
     assert not torch.equal(actual, expected)
 
 
-def test_a_norm_is_folded_into_the_product_after_it() -> None:
-    norm, layer, x = torch.nn.LayerNorm(64), torch.nn.Linear(64, 32), torch.randn(5, 64)
-    with torch.no_grad():
-        norm.weight.normal_()
-        norm.bias.normal_()
-        actual = _folded(layer, norm)(torch.nn.functional.layer_norm(x, (64,), eps=norm.eps))
-        torch.testing.assert_close(actual, layer(norm(x)), rtol=0, atol=1e-5)
-
-
-def test_patches_are_embedded_as_the_convolution_does() -> None:
-    embed, image = network(TINY).beit3.vision_embed, torch.randn(3, 3, 64, 64)
-    with torch.no_grad():
-        for present in (image, None):
-            expected = embed(present, None, 3)
-            torch.testing.assert_close(_patches(embed, torch.float32)(present, None, 3), expected, rtol=0, atol=1e-5)
-
-
-def test_gelu_is_part_of_its_product() -> None:
-    layer, x = torch.nn.Linear(64, 32), torch.randn(9, 64).bfloat16()
-    with torch.no_grad():
-        actual = _linear([layer], torch.bfloat16, gelu=True)(x).float()
-        torch.testing.assert_close(actual, torch.nn.functional.gelu(layer(x.float())), rtol=0.02, atol=0.02)
-
-
 def test_bfloat16_spends_no_operator_on_gelu_nor_a_convolution() -> None:
     """Where products are fast, these took a tenth of the time."""
     if not by_onednn(torch.device("cpu"), torch.bfloat16):
@@ -123,21 +94,22 @@ def test_bfloat16_spends_no_operator_on_gelu_nor_a_convolution() -> None:
 
 
 @INT8.marks[0]
-def test_an_int8_row_is_close_and_depends_on_itself_alone() -> None:
-    layer, x = torch.nn.Linear(64, 32), torch.nn.functional.gelu(torch.randn(300, 64))
-    x[7] = 0
-    x[8] = 1e6 * x[9]  # by whose scale its neighbours would all be zero
+def test_an_int8_feature_depends_on_its_item_alone() -> None:
+    """Each row has its own scale: by one of them all, the loud item would round its neighbours to nothing."""
+    whole, lengths = deepcopy(network(BASE)), [30, 2, 64]
     with torch.no_grad():
-        product, exact = _linear8([layer]), layer(x)
-        actual = product(x)
-        error = (actual - exact).norm(dim=1) / (exact - layer.bias).norm(dim=1).clamp_min(1e-9)
-        assert torch.equal(actual[7], layer.bias)
-        assert float(error.max()) < 0.03
-        assert torch.equal(actual, torch.cat([product(row[None]) for row in x]))
+        whole.beit3.text_embed.weight[7] *= 1e6
+    images, texts = items(BASE, lengths)
+    texts[1][:] = 7
+    int8 = Inference(whole, "int8")
+    together = int8.cls(images, torch.cat(texts), lengths)
+    alone = [int8.cls(images[i : i + 1], texts[i], [n]) for i, n in enumerate(lengths)]
+    assert torch.equal(together, torch.cat(alone))
+    assert float(torch.cosine_similarity(together, one_by_one(whole, images, texts, 3)).min()) >= 0.998
 
 
 def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    monkeypatch.setattr(inference, "multiplies_bytes", lambda _: False)
     with pytest.raises(UserError, match="VNNI"):
         Inference(network(TINY), "int8")
 
@@ -152,7 +124,7 @@ def test_it_repeats_bit_for_bit(precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amx", "bf16", "vnni", "expected"),
+    ("has_tiles", "multiplies_bfloat16", "multiplies_bytes", "expected"),
     [
         (True, True, True, ["bfloat16", "float32"]),
         (False, True, True, ["int8", "bfloat16", "float32"]),
@@ -162,13 +134,18 @@ def test_it_repeats_bit_for_bit(precision: str) -> None:
     ],
 )
 def test_the_processor_decides_what_is_worth_trying(
-    amx: bool, bf16: bool, vnni: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, there in {"amx_tile": amx, "avx512_bf16": bf16, "vnni": vnni}.items():
-        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=there: there)
+    has_tiles: bool, multiplies_bfloat16: bool, multiplies_bytes: bool, expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(inference, "has_tiles", lambda: has_tiles)
+    monkeypatch.setattr(inference, "multiplies_bfloat16", lambda _: multiplies_bfloat16)
+    monkeypatch.setattr(inference, "multiplies_bytes", lambda _: multiplies_bytes)
     cpu = torch.device("cpu")
     assert precisions(SIZES["base"], cpu) == precisions(SIZES["large"], cpu) == expected
     assert precisions(SIZES["small"], cpu) == ["float32"]
+
+
+def test_what_is_no_cpu_is_not_asked_for_what_cpus_do() -> None:
     assert precisions(SIZES["base"], torch.device("mps")) == ["float32"]
 
 

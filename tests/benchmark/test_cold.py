@@ -152,6 +152,6 @@ def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(tmp_
     settings = cold.params(benchmark=named, **cold.LEARNING | {"encoders": encoders, "encode": encode})
     with (
         running("benchmark", "shop", settings, layout.root) as run,
-        pytest.raises(UserError, match="twice learned from the train interactions of the first draw"),
+        pytest.raises(UserError, match=r"twice .*first draw"),
     ):
         benchmark.main(run)

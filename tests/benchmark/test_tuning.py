@@ -120,7 +120,7 @@ def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_ne
 
     tuned = tuning.Tuned({Contender("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
     assert tuned.chosen["bpr", "none"].number == 2
-    with pytest.raises(UserError, match=r"none of the 1 settings of bpr trained .*; the first: nan; narrow search\.sp"):
+    with pytest.raises(UserError, match=r"bpr .*nan.*search\.spaces"):
         _ = tuning.Tuned({Contender("bpr", "none"): [tried(0, None)]}).chosen
 
 

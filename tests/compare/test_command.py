@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
         feature_set.read(str(path), layout, ASINS)
     both = table("asin", [ASINS[i] for i in turned], VECTORS[turned])
     pq.write_table(both.append_column("id", pa.array(range(6))), path)
-    with pytest.raises(UserError, match="columns asin and id order the items differently"):
+    with pytest.raises(UserError, match="columns asin and id"):
         feature_set.read(str(path), layout, ASINS)
     pq.write_table(both.append_column("id", pa.array(range(70, 76))), path)  # fits no item: a number of their own
     assert np.array_equal(feature_set.read(str(path), layout, ASINS).vectors, VECTORS)
@@ -117,7 +116,7 @@ def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
 def test_numbers_that_are_also_the_sources_identifiers_are_refused(layout: Layout, tmp_path: Path) -> None:
     path, asins = tmp_path / "x.parquet", ["5", "4", "3", "2", "1", "0"]
     pq.write_table(table("item_id", list(range(6))), path)
-    with pytest.raises(UserError, match="'item_id' fits as identifiers and as item numbers; add asin"):
+    with pytest.raises(UserError, match=r"'item_id' .*asin"):
         feature_set.read(str(path), layout, asins)
     pq.write_table(table("item_id", list(range(6))).append_column("asin", pa.array(asins)), path)
     assert np.array_equal(feature_set.read(str(path), layout, asins).vectors, VECTORS)
@@ -146,13 +145,13 @@ def test_a_mapping_file_orders_rows_without_identifiers(layout: Layout, tmp_path
         order.write_text(text)
         with pytest.raises(UserError, match=said):
             feature_set.read(str(tmp_path / "x.npy"), layout, ASINS, order)
-    with pytest.raises(UserError, match=r"^\S*ordre.csv: No such file or directory; --order names a mapping file"):
+    with pytest.raises(UserError, match=r"^\S*ordre.csv: .*--order"):
         feature_set.read(str(tmp_path / "x.npy"), layout, ASINS, tmp_path / "ordre.csv")
 
 
 def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
     pq.write_table(table("asin", ASINS[:5], VECTORS[:5]), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match=r"no row for item 5 \(asin 'A5'\); 5 rows, 6 items"):
+    with pytest.raises(UserError, match=r"item 5 \(asin 'A5'\)"):
         feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
 
 
@@ -199,9 +198,7 @@ def test_a_name_is_no_path_and_a_path_may_hold_an_equals_sign(layout: Layout, tm
 
 
 def test_what_is_neither_a_file_nor_a_set_names_the_sets(layout: Layout) -> None:
-    with pytest.raises(
-        UserError, match=r"neither a file nor an encoded feature set of shop \(there: beit3, minilm-cnn"
-    ):
+    with pytest.raises(UserError, match=r"shop \(there: beit3, minilm-cnn"):
         feature_set.read("beit4", layout, ASINS)
 
 
@@ -472,7 +469,7 @@ def test_a_release_that_says_what_a_verified_one_says_is_hashed_and_not_read(
 ) -> None:
     newer = published(layout.root)
     known = manifest.load(older)
-    monkeypatch.setattr(sys.modules[verify.__module__], "_faults", None)
+    monkeypatch.setattr(manifest, "shape", None)  # which each table is asked for
     assert any("tables keep their schemas" in line for line in verify(newer, known=known))
     with pytest.raises(TypeError, match="not callable"):
         list(verify(newer))

@@ -96,7 +96,7 @@ def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, mon
 
 
 def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = shop(tmp_path, 500)
+    layout = shop(tmp_path, 300)
     vectors = np.load(tmp_path / "a.npy")
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     taste = interactions.group_by("user_id").aggregate([("item_id", "min")])["item_id_min"].to_numpy() % WIDTH
@@ -108,7 +108,7 @@ def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, mon
         return command.compare(layout, toy.PARAMS, [str(tmp_path / f"{n}.npy") for n in "ab"], 0, tmp_path / to)
 
     every = figures("all")
-    monkeypatch.setattr(sampled, "COSINES", 500 * 200)
+    monkeypatch.setattr(sampled, "COSINES", 300 * 120)
     monkeypatch.setattr(sampled, "FEWEST", 1)
     some = figures("some")
     assert "sampled" not in every["pairs"][0]
@@ -121,12 +121,12 @@ def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, mon
         assert abs(one["a"][figure] - whole["a"][figure]) < 4 * one["a"][f"{figure}_se"]
         assert one["a"][f"{figure}_se"] > whole["a"][f"{figure}_se"]
     pair, of_all = some["pairs"][0], every["pairs"][0]
-    assert pair["sampled"] == 200
+    assert pair["sampled"] == 120
     assert abs(pair["overlap"] - of_all["overlap"]) < 4 * pair["overlap_se"]
     assert figures("again") == some
     assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "some/index.html").read_bytes()
     alike = facts.shapes(some)[1]
-    assert "Neighbours are those of 200 items, drawn by seed; ± is half a 95 % interval." in alike.note
+    assert "Neighbours are those of 120 items, drawn by seed; ± is half a 95 % interval." in alike.note
     assert alike.rows[0][2] == f"{pair['overlap']:.1%} ± {1.96 * pair['overlap_se']:.1%}"
 
 

@@ -144,9 +144,7 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
 def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name(tmp_path: Path) -> None:
     settings = load(tmp_path, GOOD)
     settings.benchmark.check(50)
-    with pytest.raises(
-        UserError, match=r"'benchmark\.ks': 50 is larger than the catalogue, of which 49 items are left"
-    ):
+    with pytest.raises(UserError, match=r"'benchmark\.ks': 50 .* 49 items"):
         settings.benchmark.check(49)
 
 

@@ -229,7 +229,7 @@ def test_weights_that_lack_a_part_are_refused(folder: Folder, tmp_path: Path) ->
     weights = load_file(copy / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"1 parameters are not in its weights, first encoder\.layer\.1\.output"):
+    with pytest.raises(UserError, match=r"1 parameters .* encoder\.layer\.1\.output"):
         loaded(lambda name: copy, "bert")
 
 

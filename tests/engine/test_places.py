@@ -206,7 +206,7 @@ def test_a_cluster_with_other_libraries_is_refused(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = of_ray.node_facts()
-    monkeypatch.setattr(of_ray, "_facts", lambda: facts | {"pyarrow": "25.0.0"})
+    monkeypatch.setattr(of_ray, "node_facts", lambda: facts | {"pyarrow": "25.0.0"})
     with pytest.raises(UserError, match=rf"has pyarrow {re.escape(facts['pyarrow'])}, not 25\.0\.0; install"):
         list(engine.map(functools.partial(work, tmp_path), jobs(1), engine.Ray()))
 

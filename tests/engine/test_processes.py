@@ -73,7 +73,7 @@ def killed(n: int) -> None:
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_worker_that_the_system_kills_is_one_line(ordered: bool) -> None:
-    with pytest.raises(UserError, match=r"one of 2 worker processes was killed, .*memory ran out; lower `workers`"):
+    with pytest.raises(UserError, match=r"killed, .*memory.*`workers`"):
         light(killed, [0, 1, 2, 3], ordered)
 
 

@@ -49,7 +49,7 @@ def test_candidates_alone_are_ranked_as_when_all_others_score_nothing(kind: obje
     assert np.array_equal(actual, expected)
     assert actual.dtype == np.int32
     assert np.array_equal(topk(*both, 7, seen, np.array([3, 5]), candidates), expected[[3, 5]])
-    with pytest.raises(UserError, match="cutoff 8 is larger than the 7 items that are candidates"):
+    with pytest.raises(UserError, match=r"cutoff 8 .* 7 items"):
         topk(*both, 8, NONE, candidates=candidates)
 
 
@@ -170,7 +170,7 @@ def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:
     parts = cold.parts()
     kept = parts.valid.items < 20
     few = replace(parts, valid=Pairs(parts.valid.users[kept], parts.valid.items[kept]))
-    with pytest.raises(UserError, match=r"only 20 items are cold in valid.*raise interactions\.cold_share"):
+    with pytest.raises(UserError, match=r"20 items .*interactions\.cold_share"):
         fit(BPR, few, None, None, model_settings(cold.params(), "bpr"), 0)
     with pytest.raises(UserError, match=r"cold_share': 26 items are cold in valid and 20 in test, .* cutoff is 20"):
         cold.params().benchmark.check_cold(26, 20)

@@ -49,5 +49,5 @@ def test_all_equal_scores_give_the_lowest_items() -> None:
 
 
 def test_a_cutoff_beyond_the_catalogue_is_an_error() -> None:
-    with pytest.raises(UserError, match="cutoff 5 is larger than the catalogue of 4 items"):
+    with pytest.raises(UserError, match=r"cutoff 5 .* 4 items"):
         ranking.topk(np.ones((1, 2), np.float32), np.ones((4, 2), np.float32), 5, NOTHING)

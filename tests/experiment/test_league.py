@@ -179,7 +179,7 @@ def test_a_model_that_diverges_is_left_out_and_the_others_play_on(tmp_path: Path
     found = io.read_json(made / "league.json")
     assert (list(found["ranks"]), "diverged in epoch" in found["left_out"]["bpr"]) == (["ease"], True)
     assert "Left out: bpr" in (made / "league.html").read_text()
-    with pytest.raises(UserError, match=r"no setting trained to the end; the first: .*diverged in epoch"):
+    with pytest.raises(UserError, match=r"the first: .*diverged in epoch"):
         play(tmp_path, params(**wild, league={"models": ["bpr"], "features": ["f"], "splits": 1}), budget=1)
 
 
@@ -187,7 +187,7 @@ def test_a_set_that_learned_from_interactions_is_refused_on_several_splits(tmp_p
     layout = shop(tmp_path)
     (layout.root / "encode/shop/f").rename(layout.root / "encode/shop/chosen")
     own = params(league={"features": ["chosen"]}, encoders={"chosen": {"kind": "chosen"}})
-    with pytest.raises(UserError, match="'chosen' learned from train interactions that other splits test"):
+    with pytest.raises(UserError, match="'chosen' learned from"):
         plans.season(Experiment(Run("league", "shop", own, tmp_path), 1), 1)
 
 

@@ -357,7 +357,7 @@ def test_zero_rows_that_cannot_be_helped_are_refused(content: ExportContent) -> 
         table = content.features["beit3"].set_column(4, "vector", io.vectors(np.array(x, np.float32)))
         return replace(content, features={"beit3": table})
 
-    with pytest.raises(UserError, match="no way 'men' with zero rows; there are drawn, drop"):
+    with pytest.raises(UserError, match=r"'men' .*drawn, drop"):
         rows.arranged(content, "men", None)
     with pytest.raises(UserError, match="'beit3' holds nothing but zeros"):
         rows.arranged(of([[0, 0]] * 6), "drawn", None)
@@ -452,9 +452,9 @@ def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> 
 
 
 def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no format 'csv'; there are mmrec, recbole, elliot, cornac, npy, hf"):
+    with pytest.raises(UserError, match=r"'csv'; .*mmrec, recbole, elliot, cornac, npy, hf"):
         write(content, "csv", tmp_path / "to")
-    with pytest.raises(UserError, match="no feature set 'clip'; there are beit3, minilm-cnn, random"):
+    with pytest.raises(UserError, match=r"'clip'; .*beit3, minilm-cnn, random"):
         contents.of_dataset(layout, ["clip"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")

@@ -244,12 +244,12 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     assert said("--format", "minionerec", "--order", order).startswith(
         "items without content have no semantic ID, which leaves"
     )
-    with pytest.raises(UserError, match="'minionerec' is a format of semantic IDs, and none were read"):
+    with pytest.raises(UserError, match=r"'minionerec' .*semantic IDs"):
         write(contents.of_dataset(layout, []), "minionerec", tmp_path / "to")
     table = content.interactions
     assert table is not None
     blank = table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
-    with pytest.raises(UserError, match="sequences need an order, and the interactions have no timestamps"):
+    with pytest.raises(UserError, match="no timestamps"):
         write(replace(content, interactions=blank), "minionerec", tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
@@ -273,9 +273,7 @@ def test_where_nothing_is_coded_the_key_to_set_is_named(tmp_path: Path) -> None:
 def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:
     again = Layout(shutil.copytree(layout.root, tmp_path / "outputs"), "shop")
     toy.write_features(again, "beit3", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
-    with pytest.raises(
-        UserError, match="made from other vectors of 'beit3' than those there now; run `alignrec semantic_ids"
-    ):
+    with pytest.raises(UserError, match=r"other vectors of 'beit3' .*`alignrec semantic_ids"):
         contents.of_dataset(again, [], coded=True)
 
 

@@ -74,9 +74,7 @@ def test_what_tells_few_items_apart_is_a_warning_in_one_line(
 
 def test_zeros_for_all_items_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     giving(monkeypatch, torch.zeros_like)
-    with pytest.raises(
-        UserError, match=r"1 of 1 feature sets failed: tfidf: all 5 items with content have a vector of zeros"
-    ):
+    with pytest.raises(UserError, match="tfidf: all 5 items"):
         stage(tmp_path)
 
 

@@ -161,7 +161,7 @@ def study(root: Path) -> Stage:
 
 
 def pretrain(root: Path) -> Stage:
-    path = pretraining.shop(root, steps=10, vocab=40)
+    path = pretraining.shop(root, steps=4, vocab=40)
     layout = Layout(root, "toy")
     ids = {"item_id": np.arange(96, dtype=np.int32), "asin": [f"A{i}" for i in range(96)]}
     io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
@@ -252,8 +252,9 @@ def test_and_where_the_stage_had_ended_too(
     assert not stage.ran()
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["train", "pretrain"])
+@pytest.mark.parametrize(
+    ("name", "damage"), [*(("train", damage) for damage in DAMAGES), ("pretrain", "flipped-in-data")]
+)
 def test_a_damaged_checkpoint_is_dropped(
     stages: Callable[[str], Stage],
     name: str,

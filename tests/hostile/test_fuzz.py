@@ -1,12 +1,12 @@
 """The fuzz targets, each on its seeds and a few other inputs; and the campaign, which notices every kind of fault."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.fuzz import campaign, registry
+from tests.hostile.fuzz.__main__ import main
 from tests.hostile.fuzz.mutate import LONGEST, mutated
 from tests.hostile.fuzz.target import feed
 
@@ -64,19 +64,21 @@ def test_the_campaign_notices_a_fault_and_keeps_the_input(name: str, tmp_path: P
     assert report.kept.read_bytes() == data
 
 
-def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.hostile.fuzz", *arguments]
-    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-
-
-def test_the_command_runs_targets_and_refuses_names_that_there_are_not() -> None:
-    done = fuzz("--minutes", "0.01", "retry-after", "printed")
-    assert done.returncode == 0, done.stderr
-    *lines, total = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["retry-after", "printed"]
+def test_the_command_runs_targets_and_says_how_they_ended(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--minutes", "0.01", "retry-after"])
+    assert main() == 0
+    *lines, total = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["retry-after"]
     assert all(line.endswith("sound") for line in lines)
-    assert total.startswith("2 targets, ")
+    assert total.startswith("1 targets, ")
     assert total.endswith("0 failed")
-    misspelt = fuzz("retry-aftr")
-    assert misspelt.returncode == 2
-    assert misspelt.stderr == "no fuzz target 'retry-aftr'; did you mean 'retry-after'?\n"
+
+
+def test_a_target_that_there_is_not_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fuzz", "retry-aftr"])
+    assert main() == 2
+    assert capsys.readouterr().err == "no fuzz target 'retry-aftr'; did you mean 'retry-after'?\n"

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from commands import alignrec
 from faulty import Server, body, cut, drip, first, hang, serving, status
 from PIL import Image
 
@@ -564,26 +565,24 @@ def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_p
     answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(20)}
     with serving(answers) as server:
         files.write_json(tmp_path / "p.yaml", shop(tmp_path, server, shard_rows=6))
-        command = [sys.executable, "-m", "stages.cli", "images", "shop", "--params", str(tmp_path / "p.yaml")]
-
-        def begin() -> subprocess.Popen[bytes]:
-            return subprocess.Popen([*command, "--root", str(tmp_path)], cwd=Path(__file__).parents[2])
+        command = ["images", "shop", "--params", str(tmp_path / "p.yaml"), "--root", str(tmp_path)]
+        root = Path(__file__).parents[2]
 
         def shards() -> dict[str, str]:
             return {p.name: files.sha256(p) for p in files.shards(tmp_path / "images/shop", "images")}
 
-        assert begin().wait(60) == 0
+        assert alignrec(*command, cwd=root).exit_code == 0
         whole = shards()
         shutil.rmtree(tmp_path / "images")
         server.asked.clear()
         good, server.answers["/15"] = server.answers["/15"], hang  # of the third shard
-        process = begin()
+        process = subprocess.Popen([sys.executable, "-m", "stages.cli", *command], cwd=root)
         while not server.asked["/15"]:
             time.sleep(0.01)
         process.kill()
         process.wait()
         assert shards() == dict(list(whole.items())[:2])
         server.answers["/15"] = good
-        assert begin().wait(60) == 0
+        assert alignrec(*command, cwd=root).exit_code == 0
         assert shards() == whole
         assert {server.asked[f"/{i}"] for i in range(12)} == {1}

@@ -195,9 +195,9 @@ def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
         "empty.zip": b"",
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=rf"{name}: not a readable zip, tar or tar\.gz archive .*; unpack it"):
+        with pytest.raises(UserError, match=rf"{name}: not a readable"):
             opened(Images(), tmp_path / name)
-    with pytest.raises(UserError, match=r"none: no such folder or archive of images; see images\.folder"):
+    with pytest.raises(UserError, match=r"none: no such .*images\.folder"):
         opened(Images(), tmp_path / "none")
 
 

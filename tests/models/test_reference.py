@@ -100,8 +100,8 @@ def frozen(oracle: Oracle) -> sp.csr_array:
             torch.sparse_coo_tensor(places, torch.full((places.shape[1],), value), (n, n), check_invariants=True)
         )
     text, image = graphs
-    mixed = 0.1 * image + 0.9 * text
-    return sp.csr_array((mixed._values().double().numpy(), mixed._indices().numpy()), shape=(n, n))
+    summed = (0.1 * image + 0.9 * text).double().coalesce()
+    return sp.csr_array((summed.values().numpy(), summed.indices().numpy()), shape=(n, n))
 
 
 @DTYPES

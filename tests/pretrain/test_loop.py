@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretraining import STEPS, UNTAUGHT, network, shop, task
+from commands import alignrec
+from pretraining import UNTAUGHT, network, shop, task
 from pretraining import command as _command
 from pretraining import digests as _digests
 from pretraining import history as _run
@@ -87,7 +88,7 @@ def test_bfloat16_learns_alike() -> None:
 
 
 def test_a_diverging_loss_is_one_line_that_names_the_rate(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^epoch \d+: the loss is .*; lower pretrain\.lr$"):
+    with pytest.raises(UserError, match=r"^epoch \d+: .*pretrain\.lr$"):
         _fit(tmp_path, 10_000, (), lr=1e30)
 
 
@@ -115,9 +116,9 @@ def test_held_out_figures_are_those_of_counting() -> None:
 
 
 def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    shop(tmp_path / "whole")
+    shop(tmp_path / "whole", steps=20)
     history = _run(tmp_path / "whole")
-    shop(tmp_path / "killed")
+    shop(tmp_path / "killed", steps=20)
     checkpoint = Layout(tmp_path / "killed", "toy").encoder_checkpoint
     process = subprocess.Popen(_command(tmp_path / "killed"))
     while not checkpoint.exists() and process.poll() is None:
@@ -128,7 +129,7 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
     _run(tmp_path / "killed")
     assert _digests(tmp_path / "killed") == _digests(tmp_path / "whole")
-    assert [e["step"] for e in history] == list(range(2, STEPS + 1, 2))
+    assert [e["step"] for e in history] == list(range(1, 21))
     assert sorted(_digests(tmp_path / "whole")) == [
         ".key", "config.json", "encoder.safetensors", "history.json", "tokenizer.spm", "visual_tokens.safetensors",
         "whitening.safetensors",
@@ -148,7 +149,7 @@ def test_it_learns_more_than_the_commonest_token(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
 def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
-    shop(tmp_path, images, texts)
+    shop(tmp_path, images, texts, steps=4)
     last = _run(tmp_path)[-1]
     assert (last["mim_accuracy"] is not None) == images
     assert (last["mlm_accuracy"] is not None) == texts
@@ -157,7 +158,7 @@ def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False), (False, False)])
 def test_the_recipe_does_without_what_a_dataset_lacks(tmp_path: Path, images: bool, texts: bool) -> None:
     recipe = {key: Pretrain.model_fields[key].default for key in UNTAUGHT}
-    shop(tmp_path, images, texts, **recipe, steps=10)
+    shop(tmp_path, images, texts, **recipe, steps=4)
     history = _run(tmp_path)
     assert bool(history) == (images or texts)
     assert all(np.isfinite(line["distill_loss"]) for line in history)
@@ -182,7 +183,7 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path, encoders:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters | {"encode": {"encoders": encoders}}))
     for images in (tmp_path / "images" / "toy").iterdir():
         images.unlink()  # nor is anything read
-    subprocess.run(_command(tmp_path), check=True)
+    assert alignrec(*_command(tmp_path)[3:], cwd=tmp_path).exit_code == 0
     layout = Layout(tmp_path, "toy")
     assert layout.outputs("pretrain") == []
     assert "no feature set" in json.loads(layout.run_record("pretrain").read_text())["notes"]["skipped"]

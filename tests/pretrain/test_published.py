@@ -74,9 +74,7 @@ def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: publishe
 
 def test_weights_of_another_size_or_tokenizer_are_refused(tmp_path: Path, cache: published.Cache) -> None:
     address = write(tmp_path / "beit3.pth", BEiT3(SHAPE))
-    with pytest.raises(
-        UserError, match=r"beit3\.pth: weights of small \(3 layers, width 128\), but the network is base"
-    ):
+    with pytest.raises(UserError, match=r"beit3\.pth: weights of small .*network is base"):
         published.start(Pretrain(init=address, size="base"), cache, PIECES)
     with pytest.raises(UserError, match=r"beit3\.pth: its text table has 58 rows, but the tokenizer 2,000 ids"):
         published.start(Pretrain(init=address), cache, 2000)

@@ -71,7 +71,7 @@ def test_its_tables_are_read_by_name(alone: Path, made: Layout) -> None:
     assert io.matrix(release.embeddings("users")["vector"]).shape == (toy.USERS, 3)
     with pytest.raises(UserError, match="no feature set 'biet3'; there are beit3"):
         release.features("biet3")
-    with pytest.raises(UserError, match="no graph of 'beit3-text-masked'; there are beit3"):
+    with pytest.raises(UserError, match=r"'beit3-text-masked'; .*beit3"):
         release.edges("beit3-text-masked")
 
 
@@ -137,9 +137,7 @@ def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Pa
     copy = shutil.copytree(alone, tmp_path / "copy")
     content["made_by"]["graph"]["params"] = {"kk": 3}
     (copy / "manifest.json").write_text(json.dumps(manifest.with_digest(content)))
-    with pytest.raises(
-        UserError, match=r"its parameters are not this alignrec's: .*'graph\.kk'.* pass a file by --params"
-    ):
+    with pytest.raises(UserError, match=r"'graph\.kk'.* --params"):
         of_release(Release(copy), Path("params.yaml"))
 
 
@@ -167,7 +165,7 @@ def test_a_dataset_named_by_a_path_is_refused(alone: Path, tmp_path: Path) -> No
     copy = shutil.copytree(alone, tmp_path / "copy")
     content = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(content | {"dataset": "../../victim"}))
-    with pytest.raises(UserError, match=r"'\.\./\.\./victim' is no name of a dataset; do not trust"):
+    with pytest.raises(UserError, match=r"'\.\./\.\./victim' is no name of a dataset"):
         Release(copy)
 
 

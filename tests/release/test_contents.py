@@ -74,9 +74,7 @@ def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path
     layout = toy.outputs(tmp_path)
     io.write_bytes(layout.stamp("train"), b"{}")
     layout.run_record("train").unlink()
-    with pytest.raises(
-        UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
-    ):
+    with pytest.raises(UserError, match=r"train/shop/run\.json is gone; .*`alignrec train shop`"):
         dict(Outputs(layout, stages=["encode", "train"]).records)
 
 
@@ -94,7 +92,7 @@ def test_weights_that_are_not_those_of_the_encoder_are_named(release: Path) -> N
     assert any(w["name"] == "encoder.safetensors" for w in content["weights"])
     content["weights"] = [w | {"sha256": "0" * 64} for w in content["weights"]]
     path.write_text(json.dumps(manifest.with_digest(content)))
-    with pytest.raises(UserError, match=r"encoders/beit3/\S+: is not the one that weights lists"):
+    with pytest.raises(UserError, match=r"encoders/beit3/\S+: .*weights"):
         list(verify(release))
 
 
@@ -192,7 +190,7 @@ def test_an_encoder_that_is_damaged_or_hostile_is_refused(release: Path, change:
 
 
 def test_an_unknown_encoder_names_those_there(built: Path) -> None:
-    with pytest.raises(UserError, match="no encoder 'biet3' in this release; it has beit3, beit3-image-masked"):
+    with pytest.raises(UserError, match=r"'biet3' .*beit3, beit3-image-masked"):
         encoder.load(built, "biet3")
 
 

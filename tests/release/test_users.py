@@ -83,7 +83,7 @@ def test_names_go_out_where_somebody_says_so(tmp_path: Path) -> None:
 
 
 def test_interactions_without_users_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"publish\.users is none, but interactions are released; set it to numbers"):
+    with pytest.raises(UserError, match=r"publish\.users is none, .*numbers"):
         released(tmp_path, users="none")
 
 
@@ -102,10 +102,10 @@ def test_a_user_number_that_is_not_in_order_is_named(numbered: Path, tmp_path: P
 def test_what_reads_a_release_does_without_users(without: Path, numbered: Path) -> None:
     release = alignrec.load(without)
     assert release.item_embeddings.shape == (toy.ITEMS, 3)
-    with pytest.raises(UserError, match=r"no vectors of users \(publish\.users\); read `item_embeddings`"):
+    with pytest.raises(UserError, match=r"publish\.users.*`item_embeddings`"):
         release.embeddings  # noqa: B018
     assert Release(without).embeddings("items").num_rows == toy.ITEMS
-    with pytest.raises(UserError, match=r"has no vectors of users, which are needed here"):
+    with pytest.raises(UserError, match="no vectors of users"):
         Release(without).embeddings("users")
     assert of_release(without, []).users is None
     users = alignrec.load(numbered).embeddings.users

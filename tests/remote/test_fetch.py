@@ -132,7 +132,7 @@ def test_one_feature_set_verifies_by_itself_and_names_the_whole(
 
 
 def test_an_unknown_feature_set_names_those_there(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no feature set 'clip' in this release; it has beit3, minilm-cnn"):
+    with pytest.raises(UserError, match=r"'clip' .*beit3, minilm-cnn"):
         fetch(server.address, tmp_path / "here", encoder="clip")
     assert left(tmp_path) == []
 

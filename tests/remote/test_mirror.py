@@ -281,11 +281,12 @@ def test_a_lock_is_waited_for_while_its_owner_lives(
     assert not s3.exists(f"{target}/items/shop/.lock")
 
 
-def test_a_lock_whose_owner_is_gone_is_taken_over_and_its_owner_stops(s3: Any, target: str, leases: None) -> None:
-    gone = Lock(Objects(target), "items/shop/.lock")
-    gone._take()  # and never renews it
-    began = time.monotonic()
-    with Lock(Objects(target), "items/shop/.lock").held():
+def test_a_lock_whose_owner_is_gone_is_taken_over_and_its_owner_stops(
+    s3: Any, target: str, leases: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "RENEWALS", 0.01)  # so that nobody renews one
+    gone, began = Lock(Objects(target), "items/shop/.lock"), time.monotonic()
+    with gone.held(), Lock(Objects(target), "items/shop/.lock").held():
         assert time.monotonic() - began >= lock.LEASE
         with pytest.raises(UserError, match="lost its lock"):
             gone.check()
@@ -293,15 +294,16 @@ def test_a_lock_whose_owner_is_gone_is_taken_over_and_its_owner_stops(s3: Any, t
 
 
 def test_a_store_that_ignores_conditions_is_refused(s3: Any, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Objects._call
+    objects = Objects(target)
+    whole = objects.fs.call_s3
 
-    def ignorant(self: Objects, method: str, name: str, **more: Any) -> dict[str, Any]:
-        return whole(self, method, name, **{key: value for key, value in more.items() if not key.startswith("If")})
+    def ignorant(method: str, **more: Any) -> dict[str, Any]:
+        return dict(whole(method, **{key: value for key, value in more.items() if not key.startswith("If")}))
 
-    monkeypatch.setattr(Objects, "_call", ignorant)
+    monkeypatch.setattr(objects.fs, "call_s3", ignorant)
     with (
         pytest.raises(UserError, match="knows no conditional PUT"),
-        Lock(Objects(target), "items/shop/.lock").held(),
+        Lock(objects, "items/shop/.lock").held(),
     ):
         pytest.fail("it is held")
 

@@ -73,9 +73,7 @@ def test_a_folder_gets_dataset_and_version(release: Path, tmp_path: Path) -> Non
 
 def test_a_released_version_is_never_changed(release: Path, other: Path, tmp_path: Path) -> None:
     where = Path(push(release, str(tmp_path)))
-    with pytest.raises(
-        UserError, match=r"0\.1\.0: this version is released with other content; raise publish\.version"
-    ):
+    with pytest.raises(UserError, match=r"0\.1\.0: .*publish\.version"):
         push(other, str(tmp_path))
     assert content(where) == content(release)
 

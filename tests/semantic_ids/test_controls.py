@@ -58,9 +58,7 @@ def test_misspelt_settings_are_refused(settings: dict[str, str], says: str) -> N
 
 
 def test_misspelt_settings_of_the_method_are_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"unknown key 'semantic_ids.settings.shuffled.settings.iteration'; did you mean"
-    ):
+    with pytest.raises(UserError, match=r"'semantic_ids.settings.shuffled.settings.iteration'"):
         fitted("shuffled", X, settings={"iteration": 3})
 
 

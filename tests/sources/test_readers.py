@@ -304,11 +304,11 @@ def test_tabular_without_ratings_and_with_dates(tmp_path: Path) -> None:
 
 def test_tabular_names_the_column_that_is_not_there(tmp_path: Path) -> None:
     path = save(tmp_path / "i.csv", {"who": ["u"], "item": ["a"]})
-    with pytest.raises(UserError, match=r"no column 'user'; it has who, item; say under `columns`"):
+    with pytest.raises(UserError, match=r"'user'; it has who, item; .*`columns`"):
         tabular().ratings({"interactions": path})
-    with pytest.raises(UserError, match=r"no column 'stars'; it has user, item; .* which one is the rating"):
+    with pytest.raises(UserError, match=r"'stars'; it has user, item; .*rating"):
         tabular(rating="stars").ratings({"interactions": save(tmp_path / "i.csv", {"user": ["u"], "item": ["a"]})})
-    with pytest.raises(UserError, match=r"no column 'name'; it has item, titel; .* which one is the title"):
+    with pytest.raises(UserError, match=r"'name'; it has item, titel; .*title"):
         tabular(title="name").metadata({"metadata": save(tmp_path / "m.jsonl", {"item": ["a"], "titel": ["x"]})})
 
 
@@ -328,10 +328,10 @@ def test_tabular_refuses_an_empty_file_in_one_line(tmp_path: Path, name: str) ->
 
 def test_tabular_refuses_a_column_of_which_nothing_can_be_read(tmp_path: Path) -> None:
     path = save(tmp_path / "i.csv", {"user": ["u"], "item": ["a"], "timestamp": ["13/31/20"], "rating": ["good"]})
-    with pytest.raises(UserError, match=r"column 'rating' holds 'good', which is no rating; expected numbers"):
+    with pytest.raises(UserError, match="column 'rating' holds 'good'"):
         tabular().ratings({"interactions": path})
     save(path, {"user": ["u"], "item": ["a"], "at": ["13/31/20"]})
-    with pytest.raises(UserError, match=r"column 'at' holds '13/31/20', which is no timestamp; expected seconds"):
+    with pytest.raises(UserError, match="column 'at' holds '13/31/20'"):
         tabular(timestamp="at").ratings({"interactions": path})
 
 

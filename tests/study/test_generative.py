@@ -82,7 +82,7 @@ def studied(layout: Layout, **keys: Any) -> tuple[pa.Table, pa.Table]:
 
 
 def test_every_contender_has_test_figures_of_every_seed_and_is_tested_against_the_others(layout: Layout) -> None:
-    own, tests = studied(layout)
+    own, tests = studied(layout, epochs=2)
     rows = [row for row in own.to_pylist() if (row["split"], row["metric"], row["k"]) == ("test", "recall", 3)]
     assert [(row["model"], row["method"], row["seed"]) for row in rows] == [
         ("tiger", "residual-kmeans", 0), ("tiger", "random", 0), ("sasrec", "none", 0),
@@ -116,25 +116,23 @@ def test_networks_read_ids_features_or_both(layout: Layout) -> None:
 
 
 def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
-    whole = studied(layout, rates=[0.01, 0.001])
+    whole = studied(layout, rates=[0.01, 0.001], epochs=2)
     records = sorted(layout.cells("study").glob("*.json"))
     assert len(records) == 3 * 2 + 3 * 2 + 1
     for path in records[::3]:
         path.unlink()
     layout.study("generative").unlink()
-    assert studied(layout, rates=[0.01, 0.001]) == whole
+    assert studied(layout, rates=[0.01, 0.001], epochs=2) == whole
     assert sorted(layout.cells("study").glob("*.json")) == records
     assert [*layout.cells("study").rglob("*.safetensors")] == []  # what only a killed run needs
 
 
 def test_a_run_that_opens_test_goes_on_where_its_trial_ended(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs: list[int] = []
-    epoch = loop._Loop._epoch
-    monkeypatch.setattr(loop._Loop, "_epoch", lambda self, n: epochs.append(n) or epoch(self, n))
+    judged, rankings = list[str](), loop.rankings
+    monkeypatch.setattr(loop, "rankings", lambda *given: judged.append("an epoch") or rankings(*given))
     studied(layout, rates=[0.01, 0.001], seeds=1)
-    of_trials = len(epochs)
     records = [io.read_json(path) for path in layout.cells("study").glob("*.json")]
-    assert of_trials == sum(record["epochs"] for record in records if record["cell"]["opens"] == "valid")
+    assert len(judged) == sum(record["epochs"] for record in records if record["cell"]["opens"] == "valid")
 
 
 def test_valid_chooses_the_rate_and_test_stays_closed_for_the_others(layout: Layout) -> None:

@@ -180,5 +180,5 @@ def test_under_two_protocols_both_are_summed_up() -> None:
 def test_an_unknown_key_of_a_part_is_refused_with_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nstudy: {mask: {ratio: [0.1]}}\n")
-    with pytest.raises(UserError, match=r"unknown key 'study.mask.ratio'; did you mean 'ratios'\?"):
+    with pytest.raises(UserError, match=r"'study.mask.ratio'.*'ratios'"):
         read(path)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_process")
 SWEEPS: dict[str, Any] = {
     "rate": {"train.lr": [0.001, 0.01]},
     "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},
-    "length": {"pretrain.steps": [0, 10]},
+    "length": {"pretrain.steps": [0, 4]},
 }
 
 
@@ -73,7 +73,7 @@ def test_every_setting_of_a_sweep_has_its_seeds(shop: Path) -> None:
         for sweep, settings in (
             ("rate", [{"train.lr": 0.001}, {"train.lr": 0.01}]),
             ("graph", [{"graph.k": k, "train.item_layers": n} for k in (2, 4) for n in (0, 1)]),
-            ("length", [{"pretrain.steps": 0}, {"pretrain.steps": 10}]),
+            ("length", [{"pretrain.steps": 0}, {"pretrain.steps": 4}]),
         )
         for setting in settings
         for seed in (0, 1)
@@ -85,9 +85,9 @@ def test_equal_trainings_of_several_sweeps_run_once(shop: Path) -> None:
     assert (
         len(list(layout.cells("study").glob("*.json"))) == 2 * 6
     )  # of eight: the setting as it stands is in all three
-    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # steps: 10 is the dataset's own encoder
+    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # steps: 4 is the dataset's own encoder
     standing = values(shop, "rate")['{"train.lr": 0.01}']
-    assert values(shop, "length")['{"pretrain.steps": 10}'] == standing
+    assert values(shop, "length")['{"pretrain.steps": 4}'] == standing
     assert values(shop, "graph")['{"graph.k": 4, "train.item_layers": 1}'] == standing
 
 
@@ -127,7 +127,7 @@ def test_one_key_is_a_curve_and_two_are_a_map(shop: Path) -> None:
     curves, maps = (io.read_json(layout.study_plot(name)) for name in ("curves", "heatmaps"))
     assert [(p["sweep"], p["key"], p["value"], p["seeds"]) for p in curves] == [
         ("length", "pretrain.steps", 0, 2),
-        ("length", "pretrain.steps", 10, 2),
+        ("length", "pretrain.steps", 4, 2),
         ("rate", "train.lr", 0.001, 2),
         ("rate", "train.lr", 0.01, 2),
     ]
@@ -227,5 +227,5 @@ def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, sweep: Any, mess
 
 def test_an_encoder_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.steps": [1]}}})
-    with pytest.raises(UserError, match=r"'study\.sweeps\.x': it trains encoders, and 'tfidf' reads none; name beit3"):
+    with pytest.raises(UserError, match=r"'study\.sweeps\.x': .*'tfidf'.*beit3"):
         load(path)

@@ -279,7 +279,7 @@ def test_variants_need_the_recipe_to_be_encoded(tmp_path: Path) -> None:
     other = {"features": ["tfidf"]}
     sections = {"encode": {"encoders": ["tfidf"]}, "train": {"features": "tfidf"}, "benchmark": other, "publish": other}
     path = studied.write(tmp_path, study={"variants": {"x": {}}}, **sections)
-    with pytest.raises(UserError, match=r"'study\.variants': it trains encoders, and 'beit3' .* encode\.encoders"):
+    with pytest.raises(UserError, match=r"'study\.variants': .*'beit3' .*encode\.encoders"):
         load(path)
 
 

@@ -63,10 +63,10 @@ def test_a_number_in_text_is_an_identifier_and_a_row_is_asked_for_as_such() -> N
     names = pa.chunked_array([["2", "0", "ABC"]])
     assert recommend.find(names, "2") == 0
     assert recommend.find(names, 2) == 2
-    with pytest.raises(UserError, match=r"no user '1'; row 1 is user '0', whom --row 1 takes"):
+    with pytest.raises(UserError, match=r"'1'; row 1 is user '0', .*--row 1"):
         recommend.find(names, "1")
     for name in ("3", "-1", "1.0", "", "9" * 5000):
-        with pytest.raises(UserError, match=r"users are in rows 0 \.\. 2, which --row takes"):
+        with pytest.raises(UserError, match=r"rows 0 \.\. 2, .*--row"):
             recommend.find(names, name)
     for row in (3, -1):
         with pytest.raises(UserError, match=rf"no row {row}; users are in rows 0 \.\. 2"):
@@ -87,7 +87,7 @@ def test_vectors_of_another_dataset_are_refused(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     short = io.read_table(layout.item_embeddings, schemas.item_embeddings(3)).slice(0, 5)
     io.write_table(short, layout.item_embeddings, schemas.item_embeddings(3))
-    with pytest.raises(UserError, match="4 users and 5 items, the dataset has 4 and 6; run `alignrec train shop`"):
+    with pytest.raises(UserError, match=r"4 users and 5 items, .*4 and 6; .*`alignrec train shop`"):
         recommend.recommend(layout, "U1", 2)
     layout.item_embeddings.unlink()
     with pytest.raises(UserError, match="run `alignrec train shop` first"):

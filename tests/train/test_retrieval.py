@@ -78,5 +78,5 @@ def test_recall_counts_only_what_there_is_to_find() -> None:
 
 
 def test_more_than_the_catalogue_is_refused(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
-    with pytest.raises(UserError, match="2001 items wanted, and the catalogue has 2000"):
+    with pytest.raises(UserError, match=r"2001 items .* 2000"):
         retrieval.retrieve(retrieval.build(vectors[1], ITEMS), vectors[0], np.array([0]), ITEMS + 1, seen)
