@@ -12,7 +12,7 @@ from pipeline import io
 from pipeline.train import retrieval
 
 READING = (Path(__file__).parent.parent / "docs/reading.md").read_text()
-ITEMS, WIDTH = 20, 128
+ITEMS, WIDTH = 20, 127  # as wide as beit3 of `sample`: a query may name no width of its own
 EMPTY = 11
 """the item without content: its vector has no direction"""
 
