@@ -1,6 +1,4 @@
-"""Results of recommenders: metrics, slices, paired tests, rankings, and the trials of a sweep."""
-
-from collections.abc import Sequence
+"""Results of recommenders: metrics, slices, paired tests and rankings."""
 
 import pyarrow as pa
 
@@ -136,25 +134,3 @@ def ranking(k: int) -> pa.DataType:
 def rankings(k: int) -> pa.Schema:
     """Return the schema of each test user's ranking."""
     return pa.schema([USER_ID, field("items", ranking(k), f"item_id[{k}], best first; -1 where the catalogue ran out")])
-
-
-def trials(settings: Sequence[str]) -> pa.Schema:
-    """Return the schema of a sweep's trials; `settings` are the keys of `train` that it tried."""
-    recall = "Recall@20, mean over the trial's trainings"
-    return pa.schema(
-        [
-            field("trial", pa.int32(), "number, from 0", low=0),
-            field("state", pa.string(), "how it ended", one_of=("complete", "pruned", "failed")),
-            *(field(name, pa.float64(), f"train.{name} of the trial") for name in settings),
-            field("epochs", pa.int32(), "trained, all seeds together", low=0),
-            field(
-                "valid", pa.float64(), f"valid {recall}; of a pruned one its best so far; null if it failed",
-                nullable=True, low=0, high=1,
-            ),
-            field(
-                "test", pa.float64(), f"test {recall}; null unless `sweep.test_selected` asked", nullable=True, low=0,
-                high=1,
-            ),
-            field("reason", pa.string(), "why it failed; else empty"),
-        ]
-    )  # fmt: skip

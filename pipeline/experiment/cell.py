@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -18,7 +18,6 @@ from pipeline.evaluation.trial import Result
 from pipeline.run import Run
 
 if TYPE_CHECKING:
-    from pipeline.experiment.search import Median as Pruning
     from pipeline.ops.checkpoint import Checkpoint
 
 
@@ -75,10 +74,6 @@ class Data(ABC):
         """Train the cell's model, test is not looked at; UserError for a wrong input, or a loss that diverges."""
 
 
-class Pruned(Exception):
-    """The training is not worth its end."""
-
-
 @dataclass(frozen=True, eq=False)
 class Cell:
     """One training. Cells of equal keys leave equal bytes, whoever names them.
@@ -97,8 +92,6 @@ class Cell:
     ks: tuple[int, ...]
     """cutoffs"""
     opens: Opens = "rankings"
-    pruning: Pruning | None = None
-    """ends the training early"""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -123,22 +116,18 @@ class Cell:
             "settings": self.settings.model_dump(mode="json"),
             "protocol": self.protocol.fingerprint,
             "seed": self.seed,
-            "pruning": self.pruning and asdict(self.pruning),
         }
 
     def _hash(self, facts: dict[str, Any]) -> str:
         sources, modules = self.data.code(self.model)
-        modules = [__name__, *modules]
-        if self.pruning:
-            modules.append(type(self.pruning).__module__)
-        return Run.key([*self.data.files(), *sources], facts, modules)
+        return Run.key([*self.data.files(), *sources], facts, [__name__, *modules])
 
 
 class Outcome(NamedTuple):
     """The record of one training, and whom test recommends what."""
 
     values: dict[str, Any]
-    """JSON: state (complete, pruned or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
+    """JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
     curve (best valid Recall@20 up to each epoch), observed where something was, and judged, an object a protocol:
     protocol, fingerprint, metrics, a part -> "recall@20" -> mean over users"""
     rankings: dict[str, pa.Table]
@@ -152,18 +141,13 @@ def outcome(cell: Cell, checkpoint: Checkpoint | None = None, tolerant: bool = F
         tolerant: whether a training that fails is an outcome, with the reason; else it raises.
     """
     curve: list[float] = []
-    rule = cell.pruning.watch() if cell.pruning else None
 
     def watch(line: dict[str, Any]) -> None:
         curve.append(max([line[RECALL], *curve[-1:]]))
-        if rule:
-            rule(curve[-1])
 
     try:
         trained = cell.data.train(cell, watch, checkpoint)
         results = opened(cell, trained) if cell.opens != "valid" else []
-    except Pruned:
-        return Outcome(_values("pruned", len(curve), curve), {})
     except UserError as e:
         if not tolerant:
             raise

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.benchmark.params import Range
 from pipeline.benchmark.runs import NO_FEATURES
-from pipeline.errors import UserError, installing
-from pipeline.experiment.cell import RECALL, Pruned
+from pipeline.experiment.cell import RECALL
 
 if TYPE_CHECKING:
     from pipeline.experiment.store import Record
@@ -87,41 +84,3 @@ def best(tried: Sequence[Tried]) -> Tried | None:
     """Return the complete setting of highest valid Recall@20; of equal ones the first; None if none is."""
     complete = [one for one in tried if one.state == "complete"]
     return max(complete, key=lambda one: one.valid or 0.0, default=None)
-
-
-@dataclass(frozen=True)
-class Median:
-    """Ends a training whose best figure is below the median of others at the same epoch."""
-
-    startup: int
-    """trainings that must have ended"""
-    warmup: int
-    """epochs before"""
-    curves: tuple[tuple[float, ...], ...]
-    """best valid figure of each of the others up to each epoch"""
-
-    def watch(self) -> Callable[[float], None]:
-        """Return what takes the best figure up to each epoch."""
-        optuna = library()
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=self.startup, n_warmup_steps=self.warmup)
-        study = optuna.create_study(direction="maximize", pruner=pruner)
-        steps = [dict(enumerate(curve)) for curve in self.curves]
-        study.add_trials([optuna.trial.create_trial(value=0.0, intermediate_values=one) for one in steps])
-        trial, epochs = study.ask(), itertools.count()
-
-        def watch(figure: float) -> None:
-            trial.report(figure, next(epochs))
-            if trial.should_prune():
-                raise Pruned
-
-        return watch
-
-
-def library() -> ModuleType:
-    """Return Optuna, with warnings alone; UserError says how to install it."""
-    try:
-        import optuna
-    except ImportError:
-        raise UserError(f"a sweep needs Optuna: {installing('sweep')}") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
