@@ -67,7 +67,12 @@ def test_the_page_names_the_command_and_every_table() -> None:
 
 def test_the_readme_says_what_the_released_vector_is() -> None:
     own = load(shipped.root() / "params.yaml").pretrain
-    assert f"pre-trained by {own.objective}." in README.replace("\n", " ")
+    teachers = {"minilm": "MiniLM", "cnn": "a CNN", "tfidf": "TF-IDF"}
+    (said,) = (part for part in README.split("\n\n") if part.startswith("`beit3` is"))
+    assert own.distill
+    assert own.hide
+    assert {name for name, words in teachers.items() if words in said.replace("\n", " ")} == set(own.distill_from)
+    assert "MIM, MLM" in said
     assert "CLS, read by the map to its teachers" in ENCODE.does
 
 
