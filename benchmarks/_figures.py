@@ -149,7 +149,7 @@ def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
     table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
     rows = [row for row in table.rows if _named(row, table.rows, only)]
-    less = ("own split", "settings", "hours, all", "s a training", "MiB")
+    less = ("own split", "settings", "hours, all")
     yield from _as_it_is(_without(replace(table, rows=rows), *less))
 
 

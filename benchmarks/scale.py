@@ -34,7 +34,7 @@ BLOCK = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "power"]
 ABOVE = (
     "**Every stage** on generated catalogues (`python -m benchmarks scale`): small images, a small encoder, trainings\n"
-    "of an epoch, and the way of a large catalogue wherever a stage has one. Memory an item is that between the two\n"
+    "of an epoch, and the way for large catalogues wherever a stage has two. Memory an item is that between the two\n"
     "largest sizes. Seconds are a + b times the items to the power."
 )
 SETTINGS: dict[str, Any] = {
