@@ -137,32 +137,24 @@ def sweep_points(curves: Sequence[Record]) -> list[Table]:
 
 
 def heatmaps(cells: Sequence[Record]) -> list[Table]:
-    """Return a heat map for each pair of keys of the study's sweeps of several keys."""
+    """Return a heat map for each pair of keys of the study's sweeps: the best valid Recall@20 at each two values."""
     by_map: dict[str, list[Record]] = {}
     for row in cells:
-        by_map.setdefault(row["map"].partition(":")[0], []).append(row)
-    return [table for where, rows in by_map.items() for table in effects(where, rows)]
+        by_map.setdefault(row["map"], []).append(row)
+    return [_heatmap(name.partition(":")[0], rows) for name, rows in by_map.items()]
 
 
-def effects(where: str, effects: Sequence[Record]) -> list[Table]:
-    """Return a heat map for each pair of settings: the best valid Recall@20 at each pair of values.
-
-    Args:
-        effects: rows of settings ("lr, cca"), x, y, valid, trials.
-    """
-    maps = []
-    for pair in dict.fromkeys(row["settings"] for row in effects):
-        valid = {(row["x"], row["y"]): row["valid"] for row in effects if row["settings"] == pair}
-        xs, ys = (sorted({key[axis] for key in valid}, key=float) for axis in (0, 1))
-        low, high = min(valid.values()), max(valid.values())
-        tint = {
-            (r, 1 + c): (valid[x, y] - low) / ((high - low) or 1.0)
-            for r, y in enumerate(ys) for c, x in enumerate(xs) if (x, y) in valid
-        }  # fmt: skip
-        rows = [[y, *(f"{valid[x, y]:.3f}" if (x, y) in valid else "" for x in xs)] for y in ys]
-        first, second = pair.split(", ")
-        maps.append(Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows, heat=tint))
-    return maps
+def _heatmap(where: str, cells: Sequence[Record]) -> Table:
+    valid = {(row["x"], row["y"]): row["valid"] for row in cells}
+    xs, ys = (sorted({key[axis] for key in valid}, key=float) for axis in (0, 1))
+    low, high = min(valid.values()), max(valid.values())
+    tint = {
+        (r, 1 + c): (valid[x, y] - low) / ((high - low) or 1.0)
+        for r, y in enumerate(ys) for c, x in enumerate(xs) if (x, y) in valid
+    }  # fmt: skip
+    rows = [[y, *(f"{valid[x, y]:.3f}" if (x, y) in valid else "" for x in xs)] for y in ys]
+    first, second = cells[0]["settings"].split(", ")
+    return Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows, heat=tint)
 
 
 def contender(row: Record, side: str = "") -> str:

@@ -45,12 +45,13 @@ def test_variants_have_their_change_and_its_interval() -> None:
 
 
 def test_a_sweep_is_a_table_of_points_and_a_heat_map() -> None:
-    maps = [{"map": "study alignrec both: lr, cca", "settings": "lr, cca", "x": x, "y": "0.1", "valid": v, "trials": 1}
-            for x, v in (("0.01", 0.2), ("0.1", 0.3))]  # fmt: skip
+    maps = [{"map": "study alignrec both: lr, cca", "settings": "lr, cca", "x": x, "y": y, "valid": v, "trials": 1}
+            for x, y, v in (("0.01", "0.1", 0.2), ("0.1", "0.1", 0.3), ("0.1", "0.5", 0.25))]  # fmt: skip
     (points,), (heat,) = study.sweep_points(CURVES), study.heatmaps(maps)
     assert points.rows[1] == ["rate", "train.lr", "0.01", "2", "0.2000 ± 0.0200"]
     assert points.best == {(1, 4)}
-    assert heat.rows == [["0.1", "0.200", "0.300"]]
+    assert heat.rows == [["0.1", "0.200", "0.300"], ["0.5", "", "0.250"]]
+    assert heat.heat[1, 2] == (0.25 - 0.2) / (0.3 - 0.2)
     assert study.sweep_points([]) == study.heatmaps([]) == []
 
 
