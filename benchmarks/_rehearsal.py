@@ -192,7 +192,7 @@ def measured(folder: Path, size: str) -> dict[str, Any]:
         }
         for stage, record in records.items()
     }
-    tokenizer = Tokenizer(layout.tokenizer.read_bytes())
+    tokenizer = Tokenizer(layout.encoder.tokenizer.read_bytes())
     networks = operations.Networks(SIZES[size], VISUAL_TOKENIZERS[size])
     here = computed_seconds(networks, params, items_of(layout, tokenizer))
     baby = computed_seconds(networks, _as_published(params), BABY)

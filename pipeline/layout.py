@@ -126,24 +126,9 @@ class Layout:
         return self.root / "published"
 
     @property
-    def encoder(self) -> Path:
-        """Folder of encoder.safetensors, config.json, tokenizer.spm, visual_tokens.safetensors, history.json."""
-        return self.folder("pretrain")
-
-    @property
-    def encoder_weights(self) -> Path:
-        """The network's parameters, under the published names."""
-        return EncoderFiles(self.encoder).weights
-
-    @property
-    def encoder_config(self) -> Path:
-        """The network's shape."""
-        return EncoderFiles(self.encoder).config
-
-    @property
-    def tokenizer(self) -> Path:
-        """SentencePiece model; absent where no item has text."""
-        return EncoderFiles(self.encoder).tokenizer
+    def encoder(self) -> EncoderFiles:
+        """What `pretrain` writes and a release carries."""
+        return EncoderFiles(self.folder("pretrain"))
 
     @property
     def visual_tokens(self) -> Path:
@@ -151,22 +136,17 @@ class Layout:
 
         Absent where no item has an image, and with a published tokenizer.
         """
-        return self.encoder / "visual_tokens.safetensors"
-
-    @property
-    def whitening(self) -> Path:
-        """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
-        return EncoderFiles(self.encoder).whitening
+        return self.encoder.folder / "visual_tokens.safetensors"
 
     @property
     def encoder_checkpoint(self) -> Path:
         """Where a killed pre-training resumes; gone when it is done."""
-        return self.encoder / "checkpoint.safetensors"
+        return self.encoder.folder / "checkpoint.safetensors"
 
     @property
     def encoder_scratch(self) -> Path:
         """Decoded images and a teacher's features during pre-training; gone when it is done."""
-        return self.encoder / ".scratch"
+        return self.encoder.folder / ".scratch"
 
     def teacher_features(self, name: str) -> Path:
         """Return the file of a frozen encoder's vectors, which teach; gone when pre-training is done."""

@@ -170,7 +170,7 @@ def history(root: Path) -> list[dict[str, float | None]]:
 
 def digests(root: Path) -> dict[str, str]:
     """Return the sha256 of all files of the stage but its record, by relative path."""
-    folder = Layout(root, "toy").encoder
+    folder = Layout(root, "toy").encoder.folder
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))

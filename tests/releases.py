@@ -29,15 +29,15 @@ def pretrained(layout: Layout) -> None:
     """Write a network of random weights with a tokenizer of the shop's titles."""
     model = tokenizer.train(toy.TITLES * 9, 60)
     assert model is not None
-    io.write_bytes(layout.tokenizer, model)
+    io.write_bytes(layout.encoder.tokenizer, model)
     config = Config(
         image=32, patch=16, vocab=tokenizer.Tokenizer(model).vocab, width=64, layers=2, heads=2, ffn=64, positions=40,
         codes=0, mlm=False,
     )  # fmt: skip
     torch.manual_seed(0)
     network = BEiT3(config)
-    io.write_json(layout.encoder_config, vars(config))
-    save_file(network.state_dict(), layout.encoder_weights)
+    io.write_json(layout.encoder.config, vars(config))
+    save_file(network.state_dict(), layout.encoder.weights)
 
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:

@@ -78,7 +78,7 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path
 
 def test_only_the_first_process_writes(two: Path) -> None:
     """A second hand on a file would show as a leftover or as a wait for the lock."""
-    folder = Layout(two, "toy").encoder
+    folder = Layout(two, "toy").encoder.folder
     assert not list(folder.rglob(".*.tmp"))
     assert not Layout(two, "toy").encoder_checkpoint.exists()
     assert io.read_json(folder / "run.json")["notes"]["step"] == STEPS

@@ -185,7 +185,7 @@ def test_the_profile_runs_from_raw_files_and_published_weights_to_a_verified_rel
     layout = Layout(tmp_path / "outputs", "baby")
     assert list(figures["stages"]) == list(STAGES)
     assert len(list(verify(layout.release))) > 1
-    with safe_open(layout.encoder_weights, "pt") as file:
+    with safe_open(layout.encoder.weights, "pt") as file:
         assert file.get_slice("beit3.text_embed.weight").get_shape() == [64_010, SMALL.width]
     assert json.loads(layout.run_record("pretrain").read_text())["notes"]["init"] == []  # both heads went on too
     assert {path.name for path in (layout.release / "features").iterdir()} >= {"beit3", "minilm-cnn"}

@@ -70,7 +70,7 @@ class Context:
     @property
     def files(self) -> EncoderFiles:
         """Paths of network, tokenizer and whitening."""
-        return EncoderFiles(self.pretrained or self.layout.encoder)
+        return EncoderFiles(self.pretrained) if self.pretrained else self.layout.encoder
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from pipeline.experiment.pairs import Stored, end
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.images.pixels import squares
-from pipeline.layout import EncoderFiles
 from pipeline.models import adjacency
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Inputs
@@ -67,7 +66,7 @@ class Joint(Stored):
     def files(self) -> list[Path]:
         """Return tables, items, images and the encoder's files."""
         return [*super().files(), self.layout.items, *io.shards(self.layout.images, "images"),
-                *EncoderFiles(self.layout.encoder).present()]  # fmt: skip
+                *self.layout.encoder.present()]  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
         """Return also the encoder's learning rate."""
@@ -107,7 +106,7 @@ class Encoder:
 
     def __init__(self, data: Stored) -> None:
         """Load the network, and all images and texts."""
-        files = EncoderFiles(data.layout.encoder)
+        files = data.layout.encoder
         config = Config(**io.read_json(files.config))
         self.network = BEiT3(config)
         self.network.load_state_dict(load_file(files.weights), strict=True)

@@ -30,15 +30,15 @@ def texts(layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache) 
     Returns:
         ids of each text, the vocabulary, the id of <mask>.
     """
-    if not layout.tokenizer.is_file():
+    if not layout.encoder.tokenizer.is_file():
         if params.tokenizer is not None:
             model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
             model = train(lines, params.vocab)
         if model is None:
             return [np.array([BOS, EOS])] * len(lines), NO_PIECES, NO_PIECES - 1
-        io.write_bytes(layout.tokenizer, model)
-    tokenizer = Tokenizer(layout.tokenizer.read_bytes())
+        io.write_bytes(layout.encoder.tokenizer, model)
+    tokenizer = Tokenizer(layout.encoder.tokenizer.read_bytes())
     return tokenizer.encode(lines, ENDLESS), tokenizer.vocab, tokenizer.mask
 
 
@@ -94,7 +94,9 @@ def network_and_task(
         network, notes = published.network(params, tensors, n, pieces, rows)
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
-    if params.words == "minilm" and layout.tokenizer.is_file():  # else there are no texts
-        notes.append(minilm.start_words(network, Tokenizer(layout.tokenizer.read_bytes()).pieces, minilm.load()))
+    if params.words == "minilm" and layout.encoder.tokenizer.is_file():  # else there are no texts
+        notes.append(
+            minilm.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, minilm.load())
+        )
     corpus = Corpus(ids, row, pixels, np.array([len(text) for text in whole], np.int64))
     return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target), notes

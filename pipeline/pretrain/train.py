@@ -41,9 +41,9 @@ def train(run: Run, needs: Needs) -> None:
     if parallel.rank():
         return
 
-    io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
-    io.write_json(layout.encoder_config, asdict(network.config))
-    io.write_bytes(layout.whitening, save_arrays(reading(network, task, teacher)._asdict()))
+    io.write_bytes(layout.encoder.weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
+    io.write_json(layout.encoder.config, asdict(network.config))
+    io.write_bytes(layout.encoder.whitening, save_arrays(reading(network, task, teacher)._asdict()))
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
@@ -62,9 +62,9 @@ def train_once(run: Run, needs: Needs) -> None:
     """Do as `train`, unless it has come to its end with the same needs."""
     _resume(run, needs)
     layout = run.layout
-    results = [layout.encoder_weights, layout.encoder_config, layout.whitening, layout.history("pretrain")]
+    results = [layout.encoder.weights, layout.encoder.config, layout.encoder.whitening, layout.history("pretrain")]
     listed = io.journal(run.folder)
-    results += [path for path in (layout.tokenizer, layout.visual_tokens) if path in listed]
+    results += [path for path in (layout.encoder.tokenizer, layout.visual_tokens) if path in listed]
     if not all(path.is_file() for path in results) or layout.encoder_scratch.exists():  # which goes last
         train(run, needs)
 

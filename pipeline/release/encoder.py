@@ -18,7 +18,7 @@ from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError, installing
 from pipeline.images.params import Images
-from pipeline.layout import EncoderFiles, Layout
+from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Count, Part
 
@@ -73,7 +73,7 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
     for name in names:
         if name not in ENCODERS or not (spec := ENCODERS[name]).portable:
             continue
-        present = EncoderFiles(layout.encoder).present() if spec.pretrained else []
+        present = layout.encoder.present() if spec.pretrained else []
         if spec.pretrained and not present:
             continue
         facts = _params(io.shards(layout.features(name), "features")[0])

@@ -94,14 +94,14 @@ def vector(outputs: Outputs, encoders: Mapping[str, encoder.ReleasedEncoder]) ->
         return ""
     numbers = width(io.shards(layout.features(OURS), "features"))
     own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
-    read = own.reading if layout.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
+    read = own.reading if layout.encoder.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
     losses = own.objective if own.steps else "nothing: it is as it was initialised"
     return f"The vector `{OURS}` is CLS, {read}, {numbers} numbers, pre-trained by {losses}."
 
 
 def weights(layout: Layout) -> list[Path]:
     """Return the existing files of learned weights."""
-    learned = [layout.encoder_weights, layout.tokenizer, layout.whitening, layout.model]
+    learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
     return [path for path in learned if path.exists()]
 
 

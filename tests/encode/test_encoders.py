@@ -312,9 +312,9 @@ def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Par
 
 def pretrained(root: Path, network: BEiT3, model: bytes) -> None:
     layout = Layout(root, "toy")
-    files.write_bytes(layout.tokenizer, model)
-    files.write_json(layout.encoder_config, vars(network.config))
-    save_file(network.state_dict(), layout.encoder_weights)
+    files.write_bytes(layout.encoder.tokenizer, model)
+    files.write_json(layout.encoder.config, vars(network.config))
+    save_file(network.state_dict(), layout.encoder.weights)
 
 
 def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
@@ -397,7 +397,7 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
     shutil.rmtree(layout.features("beit3-untrained"))
     assert stage(tmp_path, params) == plain
 
-    files.write_bytes(layout.whitening, save_arrays(whitening.fit(trained)._asdict()))
+    files.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit(trained)._asdict()))
     stage(tmp_path, params)
     whitened = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
     has_any = raw.any(axis=1)
@@ -412,7 +412,7 @@ def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path,
     layout = Layout(tmp_path, "toy")
     cls = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128), TEXTS, IMAGES, 2)
     fitted = whitening.fit(cls[cls.any(axis=1)])
-    files.write_bytes(layout.whitening, save_arrays(fitted._asdict()))
+    files.write_bytes(layout.encoder.whitening, save_arrays(fitted._asdict()))
 
     def vectors() -> dict[str, np.ndarray]:
         stage(tmp_path, params)
@@ -529,7 +529,7 @@ def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one
     for module in ("pipeline.beit3.inference", "pipeline.encode.beit3"):
         monkeypatch.setattr(f"{module}.multiplies_bytes", lambda _: False)
     pretrained(context.layout.root, network, model)
-    released = replace(context, pretrained=context.layout.encoder)
+    released = replace(context, pretrained=context.layout.encoder.folder)
     params = BEiT3Params(precision="int8")
     actual, exact = (ENCODERS["beit3"].make(released, p) for p in (params, BEiT3Params(precision="float32")))
     np.testing.assert_array_equal(run(actual, TEXTS, IMAGES, 4), run(exact, TEXTS, IMAGES, 4))

@@ -213,8 +213,8 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
     "tuning record": ("benchmark", lambda layout: cell(layout, "benchmark", "valid")),
     "mask record": ("study", lambda layout: cell(layout, "study", "test")),
-    "tokenizer": ("pretrain", lambda layout: layout.tokenizer),
-    "encoder weights": ("pretrain", lambda layout: layout.encoder_weights),
+    "tokenizer": ("pretrain", lambda layout: layout.encoder.tokenizer),
+    "encoder weights": ("pretrain", lambda layout: layout.encoder.weights),
 }
 
 
@@ -282,11 +282,11 @@ def test_a_damaged_checkpoint_is_dropped(
     assert capsys.readouterr().err.count(line) == (damage != "deleted")
 
 
-@pytest.mark.parametrize("lost", ["tokenizer", "encoder_weights", "whitening"])
+@pytest.mark.parametrize("lost", ["tokenizer", "weights", "whitening"])
 def test_an_encoder_of_a_study_that_lost_a_file_is_trained_again(stages: Callable[[str], Stage], lost: str) -> None:
     stage = stages("pretrain")
     run = Run("pretrain", "toy", stage.params, stage.layout.root)
-    path: Path = getattr(stage.layout, lost)
+    path: Path = getattr(stage.layout.encoder, lost)
     before = path.stat().st_mtime_ns
     train_once(run, STAGES["pretrain"].asks(run))
     assert path.stat().st_mtime_ns == before

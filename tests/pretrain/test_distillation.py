@@ -235,7 +235,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
             run(tmp_path / "two")
     assert stopped.encoder_checkpoint.exists()
     run(tmp_path / "two")
-    weights = [Layout(tmp_path / where, "toy").encoder_weights.read_bytes() for where in ("one", "two")]
+    weights = [Layout(tmp_path / where, "toy").encoder.weights.read_bytes() for where in ("one", "two")]
     assert weights[0] == weights[1]
 
 

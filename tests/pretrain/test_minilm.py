@@ -140,4 +140,4 @@ def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:
 def test_a_dataset_without_text_has_no_words_to_start(tmp_path: Path) -> None:
     shop(tmp_path, texts=False, words="minilm", steps=0)
     assert "init" not in run(tmp_path)
-    assert Layout(tmp_path, "toy").encoder_weights.is_file()
+    assert Layout(tmp_path, "toy").encoder.weights.is_file()

@@ -214,7 +214,7 @@ def test_the_manifest_says_what_made_the_tables(built: Path) -> None:
 
 def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    io.write_bytes(layout.encoder_weights, b"encoder")
+    io.write_bytes(layout.encoder.weights, b"encoder")
     io.write_bytes(layout.model, b"recommender")
     with running("publish", "shop", toy.PARAMS, tmp_path) as run:
         publish.main(run)

@@ -197,7 +197,7 @@ def test_an_unknown_encoder_names_those_there(built: Path) -> None:
 @pytest.mark.parametrize(("whitened", "steps"), [(True, 12), (False, 12), (True, 0)])
 def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, steps: int) -> None:
     layout = toy.outputs(tmp_path)
-    files = [layout.encoder_weights, *([layout.whitening] if whitened else [])]
+    files = [layout.encoder.weights, *([layout.encoder.whitening] if whitened else [])]
     facts = Mock(spec=encoder.ReleasedEncoder, files=files)
     trained = toy.run_record("pretrain") | {"params": {"distill": 0.0, "steps": steps}}
     io.write_json(layout.run_record("pretrain"), trained)

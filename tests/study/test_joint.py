@@ -93,7 +93,7 @@ def test_joint_starts_from_the_weights_that_pre_training_starts_from(shop: Path)
     features = io.matrix(io.read_features(start.features("beit3-raw"))["vector"])
     encoder = Encoder(Joint(start, rate=1.0, graph=Graph()))
     np.testing.assert_allclose(encoder.all(), features, atol=1e-4)
-    trained = load_file(experiment.layout.encoder_weights)
+    trained = load_file(experiment.layout.encoder.weights)
     same = [torch.equal(x, trained[name]) for name, x in encoder.network.state_dict().items() if "layers.0" in name]
     assert not any(same[:2])  # and pre-training has moved on from there
 

@@ -223,7 +223,7 @@ def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> No
         assert (together["seeds"], together["sd"] is None) == (2, False)
     assert together["p_holm"] is not None
     assert not Branch(tmp_path, "toy", "variants/recipe/3").folder("pretrain").exists()
-    assert Branch(tmp_path, "toy", "variants/recipe/4").encoder_weights.exists()
+    assert Branch(tmp_path, "toy", "variants/recipe/4").encoder.weights.exists()
     assert {row["features"] for row in table if row["what"] == "alignrec"} == {"beit3", "tfidf"}
 
 
@@ -242,7 +242,7 @@ def test_a_teacher_is_asked_once_for_all_variants(tmp_path: Path, monkeypatch: p
     for name in given["variants"]:
         branch.prepared(run, variant_params(params, name), Branch(tmp_path, "toy", f"variants/{name}/0"), [], [])
     assert len(made) == 1
-    weights = [Branch(tmp_path, "toy", f"variants/{name}/0").encoder_weights.read_bytes() for name in given["variants"]]
+    weights = [Branch(tmp_path, "toy", f"variants/{name}/0").encoder.weights.read_bytes() for name in given["variants"]]
     assert weights[0] != weights[1]
 
 
