@@ -4,7 +4,7 @@ Letters: U users, W windows, T longest history.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import judge
-from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
+from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import one_thread, pick
 from pipeline.seeds import seed_for
 from pipeline.sequential.base import Sequential
 from pipeline.sequential.judging import rankings
 from pipeline.sequential.params import Generative
 from pipeline.sequential.sequences import Sequences
+from pipeline.train.epochs import Epochs
 
 CHOSEN_BY = f"valid_ndcg@{CUTOFF}"
 """figure of a line of the history; NDCG also says where a target stands, so a small catalogue is not all ties"""
@@ -50,8 +51,7 @@ def fit(
 ) -> Fit:
     """Train a recommender; valid chooses the epoch, test is not looked at.
 
-    An epoch predicts every train item that has one before it once. Its randomness depends on `seed` and its number
-    alone, so a run that resumes from a checkpoint ends as one that was never interrupted.
+    An epoch predicts every train item that has one before it once.
 
     Args:
         build: makes the network, with initial values from torch's generator.
@@ -65,46 +65,36 @@ def fit(
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build().to(pick())
-        return _Loop(network, sequences, params, rate, seed, checkpoint).run(progress)
+        loop = _Loop(network, sequences, params, rate, seed, checkpoint)
+        loop.run(progress)
+        return loop.fitted()
 
 
-@dataclass
-class _Progress:
-    """The state of a run besides network and optimiser; a checkpoint holds all of it."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = -1
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-
-class _Loop:
+class _Loop(Epochs):
     def __init__(
         self, network: Sequential, sequences: Sequences, params: Generative, rate: float, seed: int,
         checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
-        self.network, self.sequences, self.params, self.rate = network, sequences, params, rate
+        super().__init__()
+        self.network: Sequential = network
+        self.sequences, self.params, self.rate = sequences, params, rate
         self.seed, self.checkpoint = seed, checkpoint
-        self.weights = dict(network.named_parameters())
-        self.device = next(iter(self.weights.values())).device
+        self.epochs, self.patience = params.epochs, params.patience
+        self.device = next(network.parameters()).device
         self.optimiser = torch.optim.Adam(network.parameters(), lr=rate)
         self.rows, self.ends = cut_windows(sequences, params.length if network.every else 1)
         self.targets = sequences.split().valid
-        self.now = _Progress()
 
-    def run(self, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
-        self._restore()
-        for epoch in range(len(self.now.history), self.params.epochs):
-            if epoch - self.now.best_epoch > self.params.patience:
-                break
-            self._judge(epoch, self._epoch(epoch))
-            if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
-                self._save()
-            if progress:
-                progress(self.now.history[-1])
-        self._load(self.now.best)
-        return Fit(self.network.eval(), self.now.history, self.now.best_epoch)
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameters, each once: T5 has one table under several names."""
+        return dict(self.network.named_parameters())
 
-    def _epoch(self, epoch: int) -> float:
+    def fitted(self) -> Fit:
+        """Return the network as it was at its best epoch."""
+        self.network.load_state_dict(self.kept, strict=False)
+        return Fit(self.network.eval(), self.history, self.best_epoch)
+
+    def steps(self, epoch: int) -> float:
         """Take one step a batch; return the mean loss."""
         self.network.train()
         torch.manual_seed(seed_for("epoch", self.seed, epoch))
@@ -135,37 +125,15 @@ class _Loop:
         for number in rng.permutation(len(batches)):
             yield batches[number]
 
-    def _judge(self, epoch: int, loss: float) -> None:
+    def judge(self, epoch: int, loss: float) -> None:
         """Rank valid, record the epoch, and keep it if it is the best so far."""
         cutoff = bounded(self.sequences.n_items)
         top = rankings(self.network.eval(), self.sequences, "valid", self.params.length, cutoff, self.device)
         mean = judge(top, self.sequences.users, self.targets, self.sequences.n_items, [cutoff]).mean
         scores = {f"valid_{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
-        if not self.now.history or scores[CHOSEN_BY] > self.now.history[self.now.best_epoch][CHOSEN_BY]:
-            self.now.best_epoch = epoch
-            self.now.best = {name: x.detach().cpu().clone() for name, x in self.weights.items()}
-        self.now.history.append({"epoch": epoch, "loss": loss, **scores})
-
-    def _save(self) -> None:
-        assert self.checkpoint
-        tensors = (
-            named("model", self.weights) | named("best", self.now.best) | named("adam", adam_state(self.optimiser))
-        )
-        self.checkpoint.save(tensors, {"history": self.now.history, "best_epoch": self.now.best_epoch})
-
-    def _restore(self) -> None:
-        saved = self.checkpoint.load() if self.checkpoint else None
-        if saved is None:
-            return
-        tensors, state = saved
-        self._load(part_of(tensors, "model"))
-        restore_adam(self.optimiser, part_of(tensors, "adam"))
-        self.now = _Progress(state["history"], state["best_epoch"], part_of(tensors, "best"))
-
-    @torch.no_grad()
-    def _load(self, tensors: dict[str, Tensor]) -> None:
-        for name, x in self.weights.items():
-            x.copy_(tensors[name])
+        self.history.append({"epoch": epoch, "loss": loss, **scores})
+        if scores[CHOSEN_BY] > self.best:
+            self.keep(scores[CHOSEN_BY], self.weights())
 
 
 def cut_windows(sequences: Sequences, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
-"""The training loop of every recommender: sample, step, rank valid, keep the best epoch.
+"""The training of every recommender: sample, step, rank valid, keep the best epoch.
 
 Letters: U users, I items, F width of features, D width of embeddings.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,12 @@ from pipeline.interactions.split import Pairs, Split
 from pipeline.models.base import Batch, Inputs, Recommender, Walking
 from pipeline.models.params import Accumulating, Train
 from pipeline.ops.allocator import keep_large_buffers
-from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
+from pipeline.ops.checkpoint import Checkpoint, named, part_of
 from pipeline.ops.device import pick
 from pipeline.ops.filters import Filter
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
+from pipeline.train.epochs import Epochs
 from pipeline.train.sampling import Sampler
 
 BLOCK = 1 << 16
@@ -51,16 +52,6 @@ class Fit:
     """valid metrics at the best epoch: "recall@20", "ndcg@20" """
 
 
-@dataclass
-class _Progress:
-    """The state of a run besides model and optimiser; a checkpoint holds all of it."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: float = -1.0
-    best_epoch: int = -1
-    best_tensors: dict[str, Tensor] = field(default_factory=dict)
-
-
 def fit(
     model: type[Recommender],
     split: Split,
@@ -73,9 +64,6 @@ def fit(
     parts: Sequence[int] = (),
 ) -> Fit:
     """Train a recommender until valid Recall@20 stops improving; return its best epoch.
-
-    The epoch's randomness depends on `seed` and its number alone, so a run that resumes from a checkpoint ends as
-    one that was never interrupted.
 
     Args:
         model: class of the recommender, see MODELS of pipeline.models.
@@ -97,7 +85,9 @@ def fit(
         network = model(inputs, params).to(device)
         if not list(network.parameters()):
             return _without_training(network, split)
-        return _Loop(network, split, params, seed, checkpoint).run(progress)
+        loop = _Loop(network, split, params, seed, checkpoint)
+        loop.run(progress)
+        return loop.fitted()
 
 
 def standardised(features: np.ndarray) -> np.ndarray:
@@ -171,47 +161,37 @@ def _asked(split: Split) -> Split:
     return replace(split, valid=Pairs(split.valid.users[kept], split.valid.items[kept]))
 
 
-class _Loop:
+class _Loop(Epochs):
     def __init__(self, network: Recommender, split: Split, params: Train, seed: int, checkpoint: Checkpoint | None):
-        self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
+        super().__init__()
+        self.network: Recommender = network
+        self.split, self.params, self.seed, self.checkpoint = split, params, seed, checkpoint
+        self.epochs, self.patience = params.epochs, params.patience
         self.device = next(network.parameters()).device
         self.sampler = Sampler(split, params.by_time)
         self.together = params.accumulate if isinstance(params, Accumulating) else 1
         self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
         self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
-        self.now = _Progress()
 
-    def run(self, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
-        self._restore()
-        for epoch in range(len(self.now.history), self.params.epochs):
-            if self._is_over(epoch):
-                break
-            terms = self._epoch(epoch)
-            self._judge(epoch, terms)
-            if progress:
-                progress(self.now.history[-1])
-            if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
-                self._save()
-        best = self.now.best_tensors
+    def fitted(self) -> Fit:
+        """Return the best epoch."""
         return Fit(
-            user=best["user"].numpy(),
-            item=best["item"].numpy(),
-            state=part_of(best, "state"),
-            history=self.now.history,
-            best_epoch=self.now.best_epoch,
-            valid={k[6:]: v for k, v in self.now.history[self.now.best_epoch].items() if k.startswith("valid_")},
+            user=self.kept["user"].numpy(),
+            item=self.kept["item"].numpy(),
+            state=part_of(self.kept, "state"),
+            history=self.history,
+            best_epoch=self.best_epoch,
+            valid={k[6:]: v for k, v in self.history[self.best_epoch].items() if k.startswith("valid_")},
         )
 
-    def _is_over(self, epoch: int) -> bool:
+    def is_over(self, epoch: int) -> bool:
         """Return whether patience is over and, with `falling`, the loss has converged too."""
-        patience, falling, history = self.params.patience, self.params.falling, self.now.history
-        if epoch - self.now.best_epoch <= patience:
-            return False
-        if falling is None:
-            return True
-        return history[-1 - patience]["loss"] - history[-1]["loss"] <= falling * history[0]["loss"]
+        if not (over := super().is_over(epoch)) or self.params.falling is None:
+            return over
+        losses = [line["loss"] for line in self.history]
+        return losses[-1 - self.patience] - losses[-1] <= self.params.falling * losses[0]
 
-    def _epoch(self, epoch: int) -> dict[str, float]:
+    def steps(self, epoch: int) -> dict[str, float]:
         """Take one step a batch; return the mean of each loss term."""
         self.network.train()
         torch.manual_seed(seed_for("epoch", self.seed, epoch))
@@ -237,7 +217,7 @@ class _Loop:
         return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
-    def _judge(self, epoch: int, terms: dict[str, float]) -> None:
+    def judge(self, epoch: int, terms: dict[str, float]) -> None:
         """Rank valid, record the epoch, and keep it if it is the best so far."""
         self.network.eval()
         user, item = self.network()
@@ -250,30 +230,12 @@ class _Loop:
             )
         scores = ranked(user, item, self.split)
         line = {f"valid_{name}": value for name, value in scores.items()}
-        self.now.history.append({"epoch": epoch, "loss": loss, **terms, **line})
+        self.history.append({"epoch": epoch, "loss": loss, **terms, **line})
         recall = scores[f"recall@{CUTOFF}"]
         if self.params.decimals is not None:
             recall = round(recall, self.params.decimals)
-        if recall > self.now.best:
-            self.now.best, self.now.best_epoch = recall, epoch
-            kept = {"user": user, "item": item, **named("state", self.network.state_dict())}
-            self.now.best_tensors = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
-
-    def _save(self) -> None:
-        assert self.checkpoint
-        tensors = named("model", self.network.state_dict()) | named("best", self.now.best_tensors)
-        tensors |= named("adam", adam_state(self.optimiser))
-        state = {"history": self.now.history, "best": self.now.best, "best_epoch": self.now.best_epoch}
-        self.checkpoint.save(tensors, state)
-
-    def _restore(self) -> None:
-        saved = self.checkpoint.load() if self.checkpoint else None
-        if saved is None:
-            return
-        tensors, state = saved
-        self.network.load_state_dict(part_of(tensors, "model"))
-        restore_adam(self.optimiser, part_of(tensors, "adam"))
-        self.now = _Progress(state["history"], state["best"], state["best_epoch"], part_of(tensors, "best"))
+        if recall > self.best:
+            self.keep(recall, {"user": user, "item": item, **named("state", self.network.state_dict())})
 
 
 def _checked(
