@@ -1,5 +1,6 @@
 """Jobs in processes: every result, and an error at once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -80,26 +81,38 @@ def test_a_worker_that_the_system_kills_is_one_line(ordered: bool) -> None:
 # --- waiting
 
 
-def spins(first: str, **given: str) -> int:
-    """Return how often torch's OpenMP spins before it sleeps, as it says itself, after imports of `first` and torch."""
-    without = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    code = f"import sys; import {first}; assert not {{'torch', 'faiss'}} & set(sys.modules); import torch"
-    environment = without | {"OMP_DISPLAY_ENV": "verbose"} | given
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return int(next(line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line))
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def after(code: str, **given: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, whose environment says nothing of waiting but what is given."""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
+def test_threads_that_wait_sleep() -> None:
+    said = after("import stages.cli, torch", OMP_DISPLAY_ENV="verbose").stderr
+    assert [line.split("'")[1] for line in said.splitlines() if "GOMP_SPINCOUNT" in line] == ["0"]
+
+
 @pytest.mark.parametrize("first", ["stages.cli", "alignrec", "pipeline.engine"])
-def test_threads_that_wait_sleep(first: str) -> None:
-    """Set before torch loads, in the command, the processes of torchrun, the Python API and workers."""
-    assert spins(first) == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
-def test_a_users_own_way_of_waiting_is_kept() -> None:
-    assert spins("stages.cli", OMP_WAIT_POLICY="ACTIVE") > 300_000
-    assert spins("stages.cli", GOMP_SPINCOUNT="77") == 77
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({}, ["PASSIVE", None]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
+        ({"GOMP_SPINCOUNT": "77"}, ["PASSIVE", "77"]),
+    ],
+    ids=["nothing said", "a policy", "a count"],
+)
+def test_how_threads_wait_is_set_before_torch_loads_unless_the_user_says_it(
+    first: str, given: dict[str, str], left: list[Any]
+) -> None:
+    """In the command, the processes of torchrun, the Python API and workers."""
+    code = f"import json, os, sys; import {first}; assert not {{'torch', 'faiss'}} & set(sys.modules); "
+    found = json.loads(after(code + f"print(json.dumps([os.environ.get(name) for name in {WAITING}]))", **given).stdout)
+    assert found == left
 
 
 def test_workers_wait_as_their_parent_does() -> None:

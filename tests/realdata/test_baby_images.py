@@ -1,4 +1,4 @@
-"""Baby's 7,050 image addresses, fetched from a mirror on this machine that fails where it is told to."""
+"""A third of Baby's 7,050 image addresses, and all odd ones, from a mirror here that fails where it is told to."""
 
 import csv
 import io
@@ -36,7 +36,8 @@ def jpeg(number: int) -> bytes:
 @pytest.fixture(scope="module")
 def urls() -> list[str]:
     with ADDRESSES.open() as f:
-        return [row["imUrl"] for row in csv.DictReader(f)]
+        every = [row["imUrl"] for row in csv.DictReader(f)]
+    return [url for n, url in enumerate(every) if n % 3 == 0 or "/I/" not in url]
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
     schemas.check(images, schemas.IMAGES)
     assert images["url"].to_pylist() == urls
     assert Counter(images["status"].to_pylist()) == {
-        "ok": 6820,
-        "http_error": 70,
-        "truncated": 71,
-        "not_an_image": 70,
+        "ok": 2273,
+        "http_error": 24,
+        "truncated": 24,
+        "not_an_image": 24,
         "missing": 13,
         "placeholder": 6,
     }
     assert set(images.filter(pc.field("status") == "http_error")["reason"].to_pylist()) == {"404"}
-    assert fetcher.duplicates([images], above=2)["duplicates"] == 43
-    assert len(mirror.answers) == 6988
+    assert fetcher.duplicates([images], above=2)["duplicates"] == 4
+    assert len(mirror.answers) == 2341

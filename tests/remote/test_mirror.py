@@ -40,10 +40,10 @@ RECORDS = {"run.json", ".stamp", ".sha256"}
 """with seconds or times of files in them, or an order"""
 HANGING = """
 import time
-from stages import images
-whole = images._shard
-images._shard = lambda run, web, items, path, *more: (
-    time.sleep(600) if path.stem.endswith("2") else whole(run, web, items, path, *more)
+from pipeline.images import fetcher
+whole = fetcher.shard
+fetcher.shard = lambda web, items, work, *more: (
+    time.sleep(600) if work.name.endswith("2") else whole(web, items, work, *more)
 )
 from stages.cli import app
 app()

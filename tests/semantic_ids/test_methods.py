@@ -130,7 +130,7 @@ def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
     sums = set()
     for threads in ("1", "8"):
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        environment = os.environ | dict.fromkeys(names, threads)
+        environment = os.environ | dict.fromkeys(names, threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
         environment["PYTHONPATH"] = os.pathsep.join([tests, str(Path(tests).parent)])
         done = subprocess.run(
             [sys.executable, "-c", BYTES, threads], env=environment, capture_output=True, text=True, check=False
