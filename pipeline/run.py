@@ -52,7 +52,7 @@ class Run:
         self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
         """what `alone` holds too, against parts on machines that do not see this folder"""
         self.settings: list[Path] = []
-        """the files of its parameters, that which was named first; none if it has them from elsewhere"""
+        """the files of its parameters, that which was named first; none where other machines share its stamp"""
 
     def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
         """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.

@@ -54,7 +54,8 @@ def holds(run: Run, stage: Stage) -> bool:
     needs = stage.asks(run)
     if stamp["key"] != run.key(*needs):
         return False
-    write(run, stage, stamp["key"], needs)  # so that the next time the file system alone is asked
+    if run.settings:
+        write(run, stage, stamp["key"], needs)  # so that the next time the file system alone is asked
     return True
 
 

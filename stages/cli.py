@@ -57,7 +57,8 @@ def _perform(
         opened(root, dataset, stage, part) as (folder, alone),
     ):
         run = Run(stage.name, dataset, settings, folder)
-        run.part, run.elsewhere, run.settings = part, alone, document.files(params)
+        run.part, run.elsewhere = part, alone
+        run.settings = [] if root.startswith("s3://") else document.files(params)
         if not perform(run, stage, lambda run: check(run.params, params)):
             say(f"{stage.name} {dataset}: {untouched.NOTHING}")
         after(folder)
