@@ -208,7 +208,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
             return False
         check(run)
         needs = stage.asks(run)
-        key = run.key(*needs)
+        found, key = stamp.around(run, stage, needs), run.key(*needs)
         if not parallel.rank():
             stamp.vouch(run.layout, stage)
             _delete_altered(run)
@@ -217,7 +217,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
             if stage.check:
                 stage.check(run)
         if not parallel.rank():
-            stamp.write(run, stage, key, needs)
+            stamp.write(run, stage, key, found)
     return True
 
 

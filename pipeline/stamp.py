@@ -19,7 +19,25 @@ if TYPE_CHECKING:
 LOCK = "dvc.lock"
 
 
-def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
+def around(run: Run, stage: Stage, needs: Needs) -> dict[str, Any]:
+    """Return what a stage finds around it, for `untouched`; of one that is asked each time, nothing.
+
+    It is taken before the stage runs, so that what somebody changes meanwhile is noticed the next time.
+    """
+    if not run.settings or stage.looks:
+        return {}
+    read = {run.layout.folder(earlier.name): _present(run.layout, earlier.name) for earlier in stage.reads}
+    outside = (path for path in needs.files if read.keys().isdisjoint(path.parents))
+    watched = sorted({str(path) for path in (*run.settings, *outside)})
+    return {
+        "params": str(run.settings[0]),
+        "watched": watched,
+        "state": untouched.state(watched),
+        "read": {str(path): untouched.digest_of(hashes) for path, hashes in read.items()},
+    }
+
+
+def write(run: Run, stage: Stage, key: str, found: dict[str, Any]) -> None:
     """Write `Layout.stamp` for a stage's present files: the sha256 of each, and all that says they are up to date.
 
     Later stages hash a file only if it was touched since, so that each is read for that once.
@@ -27,19 +45,12 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     Args:
         run: that made them.
         stage: of the run.
-        key: of `needs`, see `Run.key`.
-        needs: what the files depend on.
+        key: of what the files depend on, see `Run.key`.
+        found: by `around`.
     """
     files, folder = _present(run.layout, stage.name), run.layout.folder(stage.name)
     stamp: dict[str, Any] = {"key": key, "files": files, "touched": {name: io.touched(folder / name) for name in files}}
-    if run.settings and not stage.looks:
-        read = {run.layout.folder(earlier.name): _present(run.layout, earlier.name) for earlier in stage.reads}
-        outside = (path for path in needs.files if read.keys().isdisjoint(path.parents))
-        stamp["params"] = str(run.settings[0])
-        stamp["watched"] = sorted({str(path) for path in (*run.settings, *outside)})
-        stamp["state"] = untouched.state(stamp["watched"])
-        stamp["read"] = {str(path): untouched.digest_of(hashes) for path, hashes in read.items()}
-    io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp, indent=1).encode())
+    io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp | found, indent=1).encode())
 
 
 def holds(run: Run, stage: Stage) -> bool:
@@ -52,10 +63,11 @@ def holds(run: Run, stage: Stage) -> bool:
     if stamp["files"] != _present(run.layout, stage.name):
         return False
     needs = stage.asks(run)
+    found = around(run, stage, needs)
     if stamp["key"] != run.key(*needs):
         return False
-    if run.settings:
-        write(run, stage, stamp["key"], needs)  # so that the next time the file system alone is asked
+    if found:
+        write(run, stage, stamp["key"], found)  # so that the next time the file system alone is asked
     return True
 
 

@@ -113,6 +113,17 @@ def test_what_was_touched_without_effect_is_asked_about_once(shop: Shop) -> None
     assert again()
 
 
+@pytest.mark.parametrize("name", ["params.yaml", "own.csv", "pipeline/graph/search.py"])
+def test_what_changes_while_a_stage_runs_is_noticed_after_it(shop: Shop, name: str) -> None:
+    def main(run: Run) -> None:
+        (shop.folder / name).write_text(PARAMS + "graph: {k: 5}\n")
+
+    shop.stage = replace(shop.stage, main=main)
+    (shop.folder / "outputs/graph/shop/.stamp").unlink()  # so that it runs
+    shop.ends()
+    assert not again()
+
+
 def test_other_parameters_are_no_default(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     (shop.folder / "other.yaml").write_text("extends: params.yaml\n")
     monkeypatch.setenv("ALIGNREC_PARAMS", "other.yaml")
