@@ -30,7 +30,6 @@ LEAST = 0.5
 """CPU seconds by which a stage's time must grow for a power to be told"""
 DATASET = "shop"
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
-BLOCK = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "power"]
 ABOVE = (
     "**Every stage** on generated catalogues (`python -m benchmarks scale`): small images, a small encoder, trainings\n"
@@ -57,7 +56,7 @@ class Taken(NamedTuple):
     """seconds of all its threads and processes: other programs do not add to them"""
     wall: float
     mib: float
-    """largest resident size"""
+    """largest resident size, of files that it maps too"""
 
 
 def run() -> Measurement:
@@ -66,13 +65,10 @@ def run() -> Measurement:
     with tempfile.TemporaryDirectory() as folder:
         for n in SIZES:
             _catalogue.write(there := Path(folder) / str(n), n)
-            turn = _turns.timed(partial(pipeline, there, n))
+            turn = _turns.timed(partial(pipeline, there, SETTINGS))
             ways[f"{n:,} items"] = Way([turn], n)
     rows = [row(stage.name, [way.last[stage.name] for way in ways.values()]) for stage in IN_ORDER]
-    page = PAGE.read_text(encoding="utf-8")
-    io.write_bytes(
-        PAGE, BLOCK.sub(lambda block: f"{block[1]}{ABOVE}\n\n{markdown(HEAD, rows)}\n{block[2]}", page).encode()
-    )
+    write_table("scale", ABOVE, HEAD, rows)
     first, *_, last = ways
     return Measurement(
         ways=ways,
@@ -87,32 +83,36 @@ def run() -> Measurement:
     )
 
 
-def pipeline(folder: Path, items: int) -> dict[str, Taken]:
-    """Run every stage on a catalogue; return what each took."""
-    root, params = folder / "outputs", folder / "params.yaml"
+def write_table(block: str, above: str, head: list[str], rows: list[list[str]]) -> None:
+    """Write a table into its block of docs/scale.md."""
+    page = PAGE.read_text(encoding="utf-8")
+    found = re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", re.DOTALL)
+    text = f"{above}\n\n{markdown(head, rows)}\n"
+    io.write_bytes(PAGE, found.sub(lambda at: f"{at[1]}{text}{at[2]}", page).encode())
+
+
+def pipeline(folder: Path, settings: dict[str, Any]) -> dict[str, Taken]:
+    """Run every stage on a catalogue that was written to the folder; return what each took.
+
+    What a stage took is kept in the folder: after a kill the stages that have ended are not run again.
+    """
+    root, params, kept = folder / "outputs", folder / "params.yaml", folder / "taken.json"
     files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
     images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
-    given = {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **SETTINGS}
+    given = {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
     params.write_text(json.dumps(given))
-    taken = {}
+    taken: dict[str, Any] = io.read_json(kept) if kept.is_file() else {}
     for stage in IN_ORDER:
-        command = [
-            sys.executable,
-            "-m",
-            "stages.cli",
-            stage.name,
-            DATASET,
-            "--params",
-            str(params),
-            "--root",
-            str(root),
-        ]
+        if stage.name in taken:
+            continue
+        command = [sys.executable, "-m", "stages", stage.name, DATASET, "--params", str(params), "--root", str(root)]
         turn = _turns.timed(subprocess.run, command)
         if turn.result.returncode:
-            sys.exit(f"scale: {stage.name} failed with {items:,} items; its last lines above say why")
+            sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
         record = io.read_json(Layout(root, DATASET).run_record(stage.name))
-        taken[stage.name] = Taken(turn.cpu, turn.wall, record["peak_memory_mib"])
-    return taken
+        taken[stage.name] = Taken(turn.cpu, turn.wall, record["peak_memory_mib"])._asdict()
+        io.write_json(kept, taken)
+    return {name: Taken(**figures) for name, figures in taken.items()}
 
 
 def row(stage: str, taken: list[Taken]) -> list[str]:
