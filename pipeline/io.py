@@ -19,6 +19,8 @@ import schemas
 from pipeline import untouched
 from pipeline.errors import UserError
 
+PART = 16_384
+"""items of a row group of a table of items: what is held of it at a time"""
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
 UNLISTED = {KEY, JOURNAL, untouched.STAMP, untouched.RECORD}

@@ -1,8 +1,11 @@
 """items: metadata of the surviving items -> clean text and image addresses, a row for every item."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import schemas
+from pipeline import io
 from pipeline.items import build
 from pipeline.items.params import Items
 from pipeline.run import Run
@@ -25,30 +28,39 @@ def main(run: Run) -> None:
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = source_reader.metadata(downloaded(layout.sources))
     lines = run.progress(source_reader.lines(path), unit="line") if path else []
-    built = build.build(
+    params = run.params[Items]
+    found = build.read(
         lines,
         run.source,
         asins,
         file=path.name if path else "",
-        max_reject_share=run.params[Items].max_reject_share,
-        fields=run.params[Items].text,
+        max_reject_share=params.max_reject_share,
+        folder=run.folder,
     )
-    run.write(built.items, layout.items, schemas.ITEMS)
-    run.write(built.rejects, layout.rejects, schemas.REJECTS)
-    run.rows_in, run.rows_out = built.lines, len(built.items)
-    for reason, n in built.drops.items():
+    run.write_all(build.tables(found.products, asins, params.text), layout.items, schemas.ITEMS)
+    run.write(found.rejects, layout.rejects, schemas.REJECTS)
+    run.rows_in, run.rows_out = found.lines, len(asins)
+    for reason, n in found.drops.items():
         run.count(reason, n)
-    placeholders = build.shared(built.items, run.params[Items].shared_above)
+    for status in _column(layout.items, "text_status"):
+        run.count(f"text_{status}", status != "ok")
+    placeholders = build.shared(layout.items, params.shared_above)
     run.note(shared=placeholders)
-    share, left_out = build.used(built.items, run.params[Items].text)
+    share, left_out = build.used(io.read_tables(layout.items, schemas.ITEMS), params.text)
     run.note(text_used=share, text_left_out=left_out)
     if left_out and share < MOST_USED:
         run.warn(_left_out(run, share, left_out))
-    if run.source.kind == "tabular" and inspect.is_flat(built.items["categories"].to_pylist()):
+    if run.source.kind == "tabular" and inspect.is_flat(_column(layout.items, "categories")):
         key = f"sources.{run.dataset}.flat_categories: true"
         run.warn(f"categories look like a list without levels, and are read as a path from the root; {key} ends that")
     if placeholders:
         run.warn(_warning(run, placeholders[0], len(placeholders)))
+
+
+def _column(path: Path, name: str) -> Iterator[Any]:
+    """Yield the values of a column of ITEMS."""
+    for part in io.read_slices(path, schemas.ITEMS, [name], io.PART):
+        yield from part[name].to_pylist()
 
 
 def _left_out(run: Run, share: float, left_out: dict[str, float]) -> str:

@@ -5,29 +5,82 @@ fewer fields. Several lines of one item
 are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 import schemas
 from pipeline.config.parameters import Source
+from pipeline.io import PART
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
 from pipeline.sources.lines import refuse_many, rejects
 from pipeline.sources.product import Product, is_web
 from schemas.items import TEXT_FIELDS
 
+BUFFER = 64 << 20
+"""bytes of products that are held before they are put on disk"""
 
-class Items(NamedTuple):
-    """The tables that the stage writes, and counts of the lines."""
 
-    items: pa.Table  # ITEMS
-    rejects: pa.Table  # REJECTS
-    lines: int  # lines read
-    drops: dict[str, int]  # reason -> lines, or items that are incomplete
+class Products:
+    """The products of I items, in parts of PART items; a file without a name has those beyond BUFFER bytes."""
+
+    def __init__(self, items: int, folder: Path | None) -> None:
+        self._seen = np.zeros(items, bool)
+        self._lines: defaultdict[int, list[bytes]] = defaultdict(list)  # of each part
+        self._held = 0
+        self._places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # of each part, start and size
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
+
+    def add(self, item: int, product: Product) -> bool:
+        """Add what a line says of an item; return whether one before did."""
+        line = orjson.dumps([item, *product])
+        self._lines[item // PART].append(line)
+        self._held += len(line)
+        if self._held > BUFFER:
+            self._put_away()
+        again, self._seen[item] = bool(self._seen[item]), True
+        return again
+
+    def part(self, number: int) -> dict[int, Product]:
+        """Return item -> its lines merged, of the items of a part."""
+        merged: dict[int, Product] = {}
+        for line in self._of(number):
+            item, *fields = orjson.loads(line)
+            merged[item] = merge(merged[item], Product(*fields)) if item in merged else Product(*fields)
+        return merged
+
+    def _of(self, number: int) -> Iterator[bytes]:
+        for start, size in self._places[number]:
+            self._file.seek(start)
+            yield from self._file.read(size).split(b"\n")
+        yield from self._lines[number]
+
+    def _put_away(self) -> None:
+        start = self._file.seek(0, 2)
+        for number, lines in self._lines.items():
+            written = self._file.write(b"\n".join(lines))
+            self._places[number].append((start, written))
+            start += written
+        self._lines.clear()
+        self._held = 0
+
+
+class Read(NamedTuple):
+    """What was read of a metadata file, and counts of its lines."""
+
+    products: Products
+    rejects: pa.Table
+    """REJECTS"""
+    lines: int
+    """that were read"""
+    drops: dict[str, int]
+    """reason -> lines"""
 
 
 def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
@@ -38,9 +91,9 @@ def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
 
-def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, max_reject_share: float,
-          workers: int | None = None, fields: Sequence[str] = TEXT_FIELDS) -> Items:  # fmt: skip
-    """Turn a metadata file into tables.
+def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
+         workers: int | None = None, folder: Path | None = None) -> Read:  # fmt: skip
+    """Read a metadata file.
 
     Args:
         source: says which reader the lines need.
@@ -48,10 +101,10 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
         file: the file's name, for rejects.
         max_reject_share: of unreadable lines.
         workers: processes; None: as many as pay.
-        fields: that make the text, see `compose`.
+        folder: where products lie that memory has no room for; None: where the system has temporary files.
 
     Returns:
-        a row for every item, whether it has metadata or not, and every line that could not be read.
+        the products of the items, and every line that could not be read.
 
     Raises:
         UserError: more lines are unreadable than allowed; names the three commonest reasons.
@@ -60,53 +113,66 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     wanted = source_reader.wanted(asins)
     relevant = Lines(lines, source_reader, wanted)
     drops: Counter[str] = Counter()
-    merged: dict[int, Product] = {}
+    found = Products(len(asins), folder)
     rejected: list[Reject] = []
     for outcome in products(relevant, source, wanted, workers):
         if isinstance(outcome, Reject):
             rejected.append(outcome)
         elif isinstance(outcome, Parsed):
-            item = wanted[outcome.name]
-            drops["merged_duplicate"] += item in merged
-            merged[item] = merge(merged[item], outcome.product) if item in merged else outcome.product
+            drops["merged_duplicate"] += found.add(wanted[outcome.name], outcome.product)
         else:
             drops[outcome.reason] += 1
     drops.update(other_item=relevant.other, unreadable_line=len(rejected))
     unread = [(one.line.number, one.reason, one.line.raw) for one in rejected]
     refuse_many(file, "lines", [row[:2] for row in unread], relevant.total, max_reject_share, "items.max_reject_share")
-    table = _items(merged, asins, fields)
-    for status in ("empty", "no_metadata"):
-        drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
-    return Items(table, rejects(file, unread), relevant.total, dict(drops))
+    return Read(found, rejects(file, unread), relevant.total, dict(drops))
 
 
-def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
-    """Return the titles and texts that may be placeholders: those of more than a share of the items, and of several.
+def tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
+    """Yield ITEMS, a part of PART items at a time: a row for every item, whether it has metadata or not.
 
-    An object each has column (title or text), value and items (how many have it), most frequent first.
+    Args:
+        asins: identifier of items 0 .. I-1.
+        fields: that make the text, see `compose`.
     """
+    for start in range(0, len(asins), PART):
+        yield _items(found.part(start // PART), start, asins[start : start + PART], fields)
+
+
+def shared(path: Path, above: float) -> list[dict[str, object]]:
+    """Return the titles and texts of a file of ITEMS that may be placeholders.
+
+    They are those of more than a share of the items, and of several. An object each has column (title or text), value
+    and items (how many have it), most frequent first.
+    """
+    from pipeline.sources.database import connected  # loads DuckDB
+
     rows: list[dict[str, object]] = []
-    for column in ("title", "text"):
-        counts = items.filter(pc.field(column) != "").group_by(column).aggregate([(column, "count")])
-        many = counts.filter(pc.field(f"{column}_count") > max(1, above * len(items)))
-        many = many.sort_by([(f"{column}_count", "descending"), (column, "ascending")])
-        values, numbers = many[column].to_pylist(), many[f"{column}_count"].to_pylist()
-        rows += [{"column": column, "value": value, "items": n} for value, n in zip(values, numbers, strict=True)]
+    with connected() as db:
+        items = db.read_parquet(str(path))
+        most = max(1, above * len(items))
+        for column in ("title", "text"):
+            often = f"SELECT hash({column}) FROM items GROUP BY 1 HAVING count(*) > {most}"  # hashes fit into memory
+            many = db.sql(
+                f"SELECT {column}, count(*) AS n FROM items WHERE {column} <> '' AND hash({column}) IN ({often}) "
+                f"GROUP BY 1 HAVING n > {most} ORDER BY n DESC, {column}"
+            )
+            rows += [{"column": column, "value": value, "items": n} for value, n in many.fetchall()]
     return rows
 
 
-def used(items: pa.Table, fields: Sequence[str]) -> tuple[float, dict[str, float]]:
+def used(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Return which share of the characters of text that items came with encoders get to read; and what is left out.
 
     The share is 1 where there is no text; of columns with words that are left out each has its own, most first.
     """
-    lengths: Counter[str] = Counter()
-    for name in TEXT_FIELDS:
-        values = items[name].to_pylist()
-        lengths[name] = sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in values)
-    for extra in items["extra"].to_pylist():
-        for name, value in orjson.loads(extra).items():
-            lengths[name] += _words(value)
+    lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
+    for items in parts:
+        for name in TEXT_FIELDS:
+            lengths[name] += sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist())
+        for extra in items["extra"].to_pylist():
+            for name, value in orjson.loads(extra).items():
+                lengths[name] += _words(value)
     total = lengths.total()
     if not total:
         return 1.0, {}
@@ -138,14 +204,15 @@ def merge(first: Product, other: Product) -> Product:
     )
 
 
-def _items(products: Mapping[int, Product], asins: list[str], fields: Sequence[str]) -> pa.Table:
+def _items(products: Mapping[int, Product], start: int, asins: Sequence[str], fields: Sequence[str]) -> pa.Table:
     nothing = Product("", "", [], "", [], {})
-    rows = [products.get(i, nothing) for i in range(len(asins))]
+    ids = range(start, start + len(asins))
+    rows = [products.get(i, nothing) for i in ids]
     texts = [compose(p, fields) for p in rows]
-    statuses = ["ok" if text else "empty" if i in products else "no_metadata" for i, text in enumerate(texts)]
+    statuses = ["ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)]
     return pa.table(
         {
-            "item_id": pa.array(range(len(asins)), pa.int32()),
+            "item_id": pa.array(ids, pa.int32()),
             "asin": pa.array(asins, pa.string()),
             "title": pa.array([p.title for p in rows], pa.string()),
             "brand": pa.array([p.brand for p in rows], pa.string()),

@@ -124,7 +124,7 @@ def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
     return replace(seen, worded=worded, flat=is_flat(lists))
 
 
-def is_flat(lists: Sequence[Sequence[str]]) -> bool:
+def is_flat(lists: Iterable[Sequence[str]]) -> bool:
     """Return whether lists of categories have no levels: in a path from the root, a name has one depth."""
     depths: dict[str, Counter[int]] = {}
     for names in lists:

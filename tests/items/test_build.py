@@ -1,18 +1,22 @@
 """Cleaning, composing, merging; every line and every item accounted for."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.io import read_json
-from pipeline.items.build import Items, build, compose, shared
+from pipeline.items import build
+from pipeline.items.build import compose, shared
 from pipeline.items.parse import clean
 from pipeline.run import running
 from pipeline.sources.amazon2018 import Amazon2018
@@ -91,7 +95,8 @@ def test_a_parameter_says_which_fields_make_the_text() -> None:
     product = Product("Hat!", "Acme", ["A", "B"], "Warm.", [], {})
     assert compose(product, ["description", "title"]) == "Warm. Hat!"
     lines = [orjson.dumps({"asin": "A", "title": "Hat", "category": ["Clothes"], "brand": "Acme"})]
-    items = build(lines, SOURCE, ["A"], "m", max_reject_share=1, fields=["title", "brand", "description"]).items
+    found = build.read(lines, SOURCE, ["A"], "m", max_reject_share=1)
+    (items,) = build.tables(found.products, ["A"], ["title", "brand", "description"])
     assert items["text"].to_pylist() == ["Hat. Acme."]
     assert items["categories"].to_pylist() == [["Clothes"]]  # kept as a label
 
@@ -99,10 +104,24 @@ def test_a_parameter_says_which_fields_make_the_text() -> None:
 SOURCE = Amazon2018(kind="amazon2018", reviews=["r"], metadata=["m"])
 
 
-def made(*records: object, asins: list[str] | None = None, share: float = 0.5, workers: int | None = None) -> Items:
+class Made(NamedTuple):
+    """What a metadata file becomes."""
+
+    items: pa.Table
+    rejects: pa.Table
+    lines: int
+    drops: dict[str, int]
+
+
+def made(
+    *records: object, asins: Sequence[str] = ("A", "B"), share: float = 0.5, workers: int | None = None, kind: str = ""
+) -> Made:
     lines = [r if isinstance(r, bytes) else orjson.dumps(r) for r in records]
-    asins = asins or ["A", "B"]
-    return build(lines, SOURCE, asins, "meta.json.gz", share, workers)
+    source = SOURCE.model_copy(update={"kind": kind}) if kind else SOURCE
+    found = build.read(lines, source, asins, "meta.json.gz", share, workers)
+    tables = list(build.tables(found.products, asins))
+    assert all(len(table) <= io.PART for table in tables)
+    return Made(pa.concat_tables(tables), found.rejects, found.lines, found.drops)
 
 
 def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
@@ -172,14 +191,15 @@ def test_no_metadata_at_all_is_no_error() -> None:
     assert made().items["text_status"].to_pylist() == ["no_metadata", "no_metadata"]
 
 
-def test_a_title_of_many_items_is_reported_and_an_empty_one_is_not() -> None:
+def test_a_title_of_many_items_is_reported_and_an_empty_one_is_not(tmp_path: Path) -> None:
     asins = [f"A{i}" for i in range(20)]
     titles = ["Untitled"] * 3 + ["Twice"] * 2 + [f"t{i}" for i in range(11)]  # four items have none
     records = [{"asin": asin, "title": title, "brand": asin} for asin, title in zip(asins, titles, strict=False)]
-    table = made(*records, asins=asins).items
+    table, lone = tmp_path / "items.parquet", tmp_path / "lone.parquet"
+    io.write_table(made(*records, asins=asins).items, table, schemas.ITEMS, {})
     assert shared(table, 0.1) == [{"column": "title", "value": "Untitled", "items": 3}]  # 2 are a tenth, not more
     assert shared(table, 0.15) == []
-    lone = made({"asin": "A", "title": "t"}).items
+    io.write_table(made({"asin": "A", "title": "t"}).items, lone, schemas.ITEMS, {})
     assert shared(lone, 0.1) == []  # half of two items, and nothing is shared
 
 
@@ -228,11 +248,22 @@ LINE = st.one_of(
 @pytest.mark.parametrize("kind", ["amazon2014", "amazon2018"])
 @given(lines=st.lists(LINE, max_size=12))
 def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) -> None:
-    actual = build(lines, SOURCE.model_copy(update={"kind": kind}), ["A", "B"], "m", max_reject_share=1)
+    actual = made(*lines, share=1, kind=kind)
     described = 2 - actual.items["text_status"].to_pylist().count("no_metadata")
     unused = sum(actual.drops.get(reason, 0) for reason in ("other_item", "blank_line", "merged_duplicate"))
     assert described + unused + len(actual.rejects) == actual.lines == len(lines)
     assert [lines[n - 1] for n in actual.rejects["line"].to_pylist()] == actual.rejects["raw"].to_pylist()
+
+
+@pytest.mark.parametrize("buffer", [0, 300])
+def test_products_that_lie_on_disk_are_those_that_memory_has(buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asins = [f"A{i}" for i in range(50)]
+    records = [{"asin": f"A{i * 7 % 60}", "title": f"t{i}\n", "brand": "b" * (i % 3)} for i in range(200)]
+    whole = made(*records, asins=asins)
+    monkeypatch.setattr(build, "PART", 8)
+    monkeypatch.setattr(build, "BUFFER", buffer)
+    assert made(*records, asins=asins) == whole
+    assert whole.drops["merged_duplicate"] > 0
 
 
 def test_two_processes_say_what_one_says() -> None:

@@ -90,8 +90,9 @@ def test_the_share_of_text_that_is_read_is_told() -> None:
     given = TabularSource.model_validate(
         {"kind": "tabular", "interactions": "r", "item_columns": {"item": "id", "title": "name"}}
     )
-    items = build.build(lines, given, [str(item["id"]) for item in ITEMS], "items.jsonl", 0.0).items
-    share, left_out = build.used(items, ["title"])
+    names = [str(item["id"]) for item in ITEMS]
+    found = build.read(lines, given, names, "items.jsonl", 0.0)
+    share, left_out = build.used(build.tables(found.products, names), ["title"])
     parts = {"plot": len("A man walks. Far") * 60, "tags": len("slow burntwist ending") * 60}
     parts["review"] = sum(len(str(item["review"])) for item in ITEMS)
     total = sum(parts.values()) + sum(len(str(item["name"])) for item in ITEMS)
