@@ -23,7 +23,7 @@ SIZES = {100_000: 10, 1_000_000: 100}
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 SETTINGS: dict[str, Any] = scale.SETTINGS | {
     "encode": {"encoders": ["beit3"], "controls": ["random"]},
-    "benchmark": {"models": ["lightgcn", "alignrec"], "features": ["beit3"], "seeds": 1, "workers": 1},
+    "benchmark": {"models": ["lightgcn"], "features": ["beit3"], "seeds": 1, "workers": 1},
 }
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), "times", *(f"MiB, {n:,}" for n in SIZES)]
 ABOVE = "**A million items** beside a hundred thousand (`python -m benchmarks million`)."

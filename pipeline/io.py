@@ -136,6 +136,20 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
+    """Return arrays one after the other, as a map of a file in `folder` that has no name and ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, last = 0, None
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for last in parts:
+            file.write(np.ascontiguousarray(last).data)
+            rows += len(last)
+        file.flush()
+        if last is None or not rows * last[:1].size:
+            raise ValueError("an empty file cannot be mapped")
+        return np.memmap(file, last.dtype, "r", shape=(rows, *last.shape[1:]))
+
+
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy."""
     with atomic(path) as temporary, temporary.open("wb") as file:
@@ -198,6 +212,17 @@ def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) ->
     with _readable(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
             yield schemas.check(pa.Table.from_batches([batch]).select(columns), expected, str(path))
+
+
+def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
+    """Read so many rows of some columns from `start` on, checked; row groups that have none of them are not read."""
+    with _readable(path), pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        firsts = np.cumsum([0, *sizes])
+        holding = [g for g, size in enumerate(sizes) if firsts[g] < start + rows and start < firsts[g] + size]
+        table = file.read_row_groups(holding, columns).select(columns)
+    expected = pa.schema([schema.field(c) for c in columns])
+    return schemas.check(table.slice(start - firsts[holding[0]] if holding else 0, rows), expected, str(path))
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

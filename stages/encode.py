@@ -26,9 +26,10 @@ def main(run: Run) -> None:
     """
     from pipeline.features.sets import FeatureSets  # load torch
     from pipeline.features.write import write_all
+    from pipeline.items.texts import Texts
 
     ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
-    texts = run.read(run.layout.items, schemas.ITEMS, ["text"])["text"]
+    texts = Texts(run.layout.items)
     sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
     for folder in () if run.part else run.folder.glob("*/"):
         if folder.name not in sets.names:
@@ -40,7 +41,7 @@ def main(run: Run) -> None:
         said = "; ".join(f"{name}: {error}" for name, error in failed.items())
         raise UserError(f"encode {run.dataset}: {len(failed)} of {len(sets.names)} feature sets failed: {said}")
     run.rows_in, run.rows_out = len(ids), len(ids) * len(sets.names)
-    run.count("item without text", sum(not text.as_py().strip() for text in texts))
+    run.count("item without text", sum(not text.strip() for text in texts))
 
 
 def needs(run: Run) -> Needs:

@@ -103,3 +103,30 @@ def test_mapped_features_are_those_of_the_files_and_leave_none(tmp_path: Path) -
     io.shard(tmp_path, "features", 1).write_bytes(b"no Parquet")
     with pytest.raises(UserError, match="not a readable Parquet file"):
         io.map_features(tmp_path)
+
+
+@pytest.mark.parametrize(("start", "rows"), [(0, 3), (2, 2), (3, 7), (9, 5), (0, 100), (4, 0)])
+def test_rows_of_a_file_are_read_from_the_row_groups_that_hold_them(tmp_path: Path, start: int, rows: int) -> None:
+    whole, schema = features(10), schemas.features(4)
+    io.write_tables((whole.slice(i, 3) for i in range(0, 10, 3)), path := tmp_path / "a.parquet", schema, {})
+    read = io.read_rows(path, schema, ["asin", "vector"], start, rows)
+    assert read.to_pylist() == whole.select(["asin", "vector"]).slice(start, rows).to_pylist()
+
+
+def test_a_part_of_a_file_is_read_without_the_rest(tmp_path: Path) -> None:
+    path, schema = tmp_path / "a.parquet", schemas.features(4)
+    io.write_tables((features(1000, start) for start in (0, 1000)), path, schema, {})
+    second = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[second : second + 3000] = bytes(3000)
+    path.write_bytes(data)
+    assert io.read_rows(path, schema, ["item_id"], 10, 5)["item_id"].to_pylist() == list(range(10, 15))
+    with pytest.raises(UserError):
+        io.read_rows(path, schema, ["item_id"], 995, 10)
+
+
+def test_arrays_one_after_the_other_are_mapped_and_leave_no_file(tmp_path: Path) -> None:
+    parts = [np.arange(6, dtype=np.int32).reshape(3, 2), np.arange(4, dtype=np.int32).reshape(2, 2)]
+    mapped = io.mapped(iter(parts), tmp_path / "new")
+    np.testing.assert_array_equal(mapped, np.concatenate(parts))
+    assert (mapped.dtype, list((tmp_path / "new").iterdir())) == (np.int32, [])

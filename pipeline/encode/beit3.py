@@ -13,7 +13,6 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
-import schemas
 from pipeline import io
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
@@ -24,6 +23,7 @@ from pipeline.encode.base import Context, Spec
 from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
+from pipeline.items.texts import Texts
 from pipeline.layout import EncoderFiles
 from pipeline.ops import whitening
 from pipeline.ops.device import device_of, pick, pinned, sent
@@ -171,7 +171,7 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
 def _first_items(context: Context, with_texts: bool) -> list[Batch]:
     """Return images and texts of some first items: of those that have both, of images alone, of texts alone."""
     layout = context.layout
-    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, FIRST).to_pylist()
+    texts = Texts(layout.items).slice(0, FIRST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
     if not with_texts:
         texts = [""] * len(texts)
@@ -250,7 +250,7 @@ def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
     unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
     if not whitens(context, params):
         return unwhitened
-    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
+    texts = Texts(layout.items).slice(0, MOST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
     encoded = batching.encode(unwhitened, texts, images, shared.batch_size, workers=shared.workers)
     has_any = encoded.has_image | encoded.has_text

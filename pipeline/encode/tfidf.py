@@ -8,20 +8,20 @@ n texts, T terms, F components.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 
 import numpy as np
-import pyarrow as pa
 import torch
 from scipy import sparse
 from torch import Tensor
 
-import schemas
-from pipeline import io
 from pipeline.config.base import Positive, Section
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
+from pipeline.items.texts import Texts
+from pipeline.layout import Layout
 from pipeline.ops.svd import right_vectors
 from pipeline.seeds import seed_for
 
@@ -47,14 +47,16 @@ class Terms:
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Count in how many texts each word stands."""
-        counts, number = Counter[str](), 0
+        counts = Counter[str]()
+        self.texts = 0
+        """how many there are"""
         for text in texts:  # words have no array form
             counts.update(set(words(text)))
-            number += 1
+            self.texts += 1
         often = sorted((-df, word) for word, df in counts.items() if df >= MIN_DF)[:MOST_TERMS]
         self._number = {word: i for i, (_, word) in enumerate(often)}
         df = np.array([-minus for minus, _ in often], np.float64)
-        self._idf = np.log((1 + number) / (1 + df)) + 1  # [T]
+        self._idf = np.log((1 + self.texts) / (1 + df)) + 1  # [T]
 
     def __len__(self) -> int:
         return len(self._number)
@@ -101,14 +103,17 @@ class Tfidf:
 def make(context: Context, params: TfidfParams) -> Tfidf:
     """Fit terms to all texts, components to all or to MOST of them; UserError if no word stands in two texts."""
     layout = context.layout
-    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
-    texts = texts.filter(pa.array([bool(text.as_py().strip()) for text in texts], pa.bool_()))
-    terms, seed = Terms(text.as_py() for text in texts), seed_for("tfidf", layout.dataset, context.params.seed)
-    sample = np.sort(np.random.default_rng(seed).permutation(len(texts))[:MOST])
-    weights = terms.weights(texts.take(sample).to_pylist())
+    terms, seed = Terms(_texts(layout)), seed_for("tfidf", layout.dataset, context.params.seed)
+    sample = np.isin(np.arange(terms.texts), np.random.default_rng(seed).permutation(terms.texts)[:MOST])
+    weights = terms.weights(list(compress(_texts(layout), sample)))
     if not len(terms):
         raise UserError(f"'encoders.{context.name}': no word stands in two texts of {layout.dataset}; leave it out")
     return Tfidf(terms, right_vectors(weights, params.width, seed))
+
+
+def _texts(layout: Layout) -> Iterator[str]:
+    """Yield the texts that are not empty."""
+    return (text for text in Texts(layout.items) if text.strip())
 
 
 def words(text: str) -> list[str]:

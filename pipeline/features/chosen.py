@@ -22,6 +22,7 @@ from pipeline.encode.throughput import Throughput
 from pipeline.features import linear
 from pipeline.features.linear import Gathered
 from pipeline.features.node import Items
+from pipeline.items.texts import Texts
 from pipeline.ops import joining
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Chosen(Gathered):
     @cached_property
     def _whole(self) -> search.Recipe:
         """The winner fitted to all, as nothing but the map depends on interactions."""
-        texts = io.read_table(self.layout.items, schemas.ITEMS, ["text"])["text"]
+        texts = Texts(self.layout.items)
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
 
     def _targets(self, cold: np.ndarray) -> mapped.Targets | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # which load torch
     from pipeline.encode.base import Progress
     from pipeline.encode.throughput import Throughput
     from pipeline.features.encoded import Encoded
+    from pipeline.items.texts import Texts
 
 Maker = Callable[[int, int], pa.Table]
 """the first and the last + 1 item, a shard -> their rows, schema features(F)"""
@@ -40,7 +41,7 @@ class Items:
 
     ids: pa.Table
     """item_id and asin of all items"""
-    texts: pa.ChunkedArray
+    texts: Texts | pa.ChunkedArray
     """strings, of all items"""
     throughput: Throughput
     """counts operations and seconds"""

@@ -27,6 +27,7 @@ from pipeline.features.mapped import Targets, fit_map, targets
 from pipeline.features.node import Items
 from pipeline.features.registry import CLIP, OURS
 from pipeline.interactions import profiles
+from pipeline.items.texts import Texts
 from pipeline.ops import joining, whitening
 from pipeline.ops.joining import Block, Fit, Parts
 from pipeline.ops.rows import unit_rows
@@ -131,7 +132,7 @@ class Trial:
         layout = node.layout
         self.node, self.width = node, width
         self.ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+        texts = Texts(layout.items)
         self.items = Items(self.ids, texts, Throughput())
         rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
         user, item, split = (rows[c].to_numpy() for c in ("user_id", "item_id", "split"))

@@ -22,6 +22,7 @@ from pipeline.features import reading, sameness
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import Encoders, ordered
 from pipeline.features.sets import FeatureSets
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops.device import visible
 from pipeline.run import Run
@@ -34,7 +35,7 @@ SETS = ("encoders", "controls")
 """keys of `encode` that say which sets there are, of which none depends on the others' names"""
 
 
-def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray) -> dict[str, Exception]:
+def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
     """Write all feature sets after what they are made of (of a part, those of none); return those that failed."""
     failed: dict[str, Exception] = {}
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
@@ -50,7 +51,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray
     return failed
 
 
-def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: pa.ChunkedArray, done: Done) -> None:
+def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
     facts = {key: value for key, value in params.facts().items() if key not in SETS} | node.facts()
@@ -83,7 +84,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: pa.Chunk
 def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
     """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+    texts = Texts(layout.items)
     return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))
 
 

@@ -84,7 +84,8 @@ class Wrong(Node):
         own, other = rows["item_id"], self.source(len(rows))
         if self.own.what == "image":
             other = np.argsort(other)  # the item that has this one's image, whose text is given to it
-        make, size = fresh(self.of[0]).maker(replace(items, texts=items.texts.take(other))), self.params.shard_rows
+        texts, size = items.texts.slice(0, len(rows)).take(other), self.params.shard_rows
+        make = fresh(self.of[0]).maker(replace(items, texts=texts))
         made = pa.concat_tables(make(at, min(at + size, len(rows))) for at in range(0, len(rows), size))
         if self.own.what == "text":
             return made

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -24,11 +25,27 @@ BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 
 
 
 @dataclass(frozen=True)
+class Ids(Sequence[np.ndarray]):
+    """Ids of I texts, one after the other."""
+
+    flat: np.ndarray
+    """int32, of all, a memory map"""
+    ends: np.ndarray
+    """int64 [I], where each ends"""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, item: Any) -> Any:
+        return self.flat[self.ends[item - 1] if item else 0 : self.ends[item]]
+
+
+@dataclass(frozen=True)
 class Corpus:
     """All items of a dataset."""
 
-    texts: list[np.ndarray]
-    """I arrays of ids, int64 [<= T]; only <s> </s> where there is no text"""
+    texts: Sequence[np.ndarray]
+    """I arrays of ids, int [<= T]; only <s> </s> where there is no text"""
     row: np.ndarray
     """int64 [I], the item's row in `pixels`; -1 where there is no image"""
     pixels: np.ndarray

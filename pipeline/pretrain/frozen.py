@@ -1,9 +1,6 @@
 """The frozen encoders that teach pre-training. Kinds are loaded by name; needs.py says what that depends on."""
 
-from collections.abc import Sequence
-
 import numpy as np
-import pyarrow as pa
 
 import schemas
 from pipeline import io
@@ -13,6 +10,7 @@ from pipeline.encode.throughput import Throughput
 from pipeline.features import linear
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops.joining import IMAGE
 from pipeline.pretrain.distillation import encoded, target
@@ -20,7 +18,7 @@ from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 
 
-def teach(run: Run, texts: Sequence[str]) -> np.ndarray | None:
+def teach(run: Run, texts: Texts) -> np.ndarray | None:
     """Return what the encoders of `pretrain.distill_from` know of the items, float32 [I, W]; None if none is left.
 
     They run unless that is on disk. Where the key is not given, those are left out that read nothing which the
@@ -38,12 +36,12 @@ def teach(run: Run, texts: Sequence[str]) -> np.ndarray | None:
         run.progress(total=len(texts) * len(nodes), unit="item", what="teachers") as bar,
         plainly("pretrain.distill_from"),
     ):
-        items = Items(ids, pa.chunked_array([texts], pa.string()), Throughput(), bar.update)
+        items = Items(ids, texts, Throughput(), bar.update)
         features = [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
         return target(features, linear.blocks(nodes, items, IMAGE), layout.teacher_target)
 
 
-def _modalities(layout: Layout, texts: Sequence[str]) -> set[str]:
+def _modalities(layout: Layout, texts: Texts) -> set[str]:
     """Return which modalities any item of the dataset has."""
     statuses = (
         io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")

@@ -1,7 +1,10 @@
 """From items and images to the inputs of pre-training: tokenizer, visual tokens, pixels, network."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,12 +12,13 @@ from safetensors.numpy import load_file, save
 
 from pipeline import io
 from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
-from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, Tokenizer, cut, train
+from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, MOST_SENTENCES, Tokenizer, cut, train
 from pipeline.images.pixels import decode_all
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain import minilm, published, visual_tokens
 from pipeline.pretrain.batches import Task
-from pipeline.pretrain.corpus import Corpus
+from pipeline.pretrain.corpus import Corpus, Ids
 from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.published import Cache
 from pipeline.seeds import seed_for
@@ -24,22 +28,42 @@ LEAST_TOKENS = 128  # of a text that a network has positions for, whatever it is
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
-def texts(layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache) -> tuple[list[np.ndarray], int, int]:
-    """Tokenise all texts, uncut, with the tokenizer that the parameters name, or one trained on the dataset's own text.
+class Tokenised(NamedTuple):
+    """All texts as ids."""
 
-    Returns:
-        ids of each text, the vocabulary, the id of <mask>.
-    """
+    ids: Sequence[np.ndarray]
+    """I arrays, int [<= params.max_tokens], see `Corpus.texts`"""
+    there: np.ndarray
+    """int64 [I], ids of each before it was cut"""
+    vocabulary: int
+    mask_id: int
+
+
+def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Tokenised:
+    """Tokenise all texts with the tokenizer that the parameters name, or one trained on the dataset's own text."""
     if not layout.encoder.tokenizer.is_file():
         if params.tokenizer is not None:
             model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
-            model = train(lines, params.vocab)
+            step = math.ceil(len(lines) / MOST_SENTENCES)  # so that they are of the whole catalogue
+            model = train(islice(lines, 0, None, max(1, step)), params.vocab)
         if model is None:
-            return [np.array([BOS, EOS])] * len(lines), NO_PIECES, NO_PIECES - 1
+            nothing = [np.array([BOS, EOS])] * len(lines)
+            return Tokenised(nothing, np.full(len(lines), 2), NO_PIECES, NO_PIECES - 1)
         io.write_bytes(layout.encoder.tokenizer, model)
     tokenizer = Tokenizer(layout.encoder.tokenizer.read_bytes())
-    return tokenizer.encode(lines, ENDLESS), tokenizer.vocab, tokenizer.mask
+    there, lengths = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
+
+    def parts() -> Iterator[np.ndarray]:
+        for start in range(0, len(lines), io.PART):
+            whole = tokenizer.encode(lines.slice(start, io.PART).to_pylist(), ENDLESS)
+            ids = [cut(text, params.max_tokens) for text in whole]
+            at = slice(start, start + len(ids))
+            there[at], lengths[at] = [len(text) for text in whole], [len(text) for text in ids]
+            yield np.concatenate(ids).astype(np.int32)
+
+    flat = io.mapped(parts(), layout.encoder_scratch)
+    return Tokenised(Ids(flat, np.cumsum(lengths)), there, tokenizer.vocab, tokenizer.mask)
 
 
 def positions(ids: Sequence[np.ndarray]) -> int:
@@ -65,12 +89,13 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, s
     if not layout.visual_tokens.is_file():
         io.write_bytes(layout.visual_tokens, save({CENTROIDS: visual_tokens.learn(vectors, n, params.codes, seed)}))
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
-    return visual_tokens.assign(vectors, n, centroids), len(centroids)
+    assigned = visual_tokens.assign(vectors, n, centroids)
+    return io.mapped(assigned, layout.encoder_scratch), len(centroids)
 
 
 def network_and_task(
     layout: Layout,
-    lines: Sequence[str],
+    lines: Texts,
     params: Pretrain,
     cache: Cache,
     seed: int,
@@ -80,8 +105,8 @@ def network_and_task(
     """Return the network to train, on the device, its task, and lines on the weights that it starts from."""
     torch.set_num_threads(params.threads)  # sums in one order
     shape = SIZES[params.size]
-    whole, pieces, mask_id = texts(layout, lines, params, cache)
-    ids = [cut(text, params.max_tokens) for text in whole]
+    tokenised = texts(layout, lines, params, cache)
+    ids, pieces = tokenised.ids, tokenised.vocabulary
     rows = positions(ids)
     tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
     row, pixels = decode(layout, shape)
@@ -98,5 +123,5 @@ def network_and_task(
         notes.append(
             minilm.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, minilm.load())
         )
-    corpus = Corpus(ids, row, pixels, np.array([len(text) for text in whole], np.int64))
-    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target), notes
+    corpus = Corpus(ids, row, pixels, tokenised.there)
+    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target), notes

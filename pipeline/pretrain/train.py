@@ -7,9 +7,9 @@ from functools import partial
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
-import schemas
 from pipeline import io, parallel
 from pipeline.features.reading import summed
+from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
 from pipeline.pretrain import frozen, prepare, published
@@ -25,7 +25,7 @@ from pipeline.stage import Needs
 def train(run: Run, needs: Needs) -> None:
     """Train, resuming unless what it `needs` is another; write the network, its tokenizers and its training curve."""
     params, layout = run.params[Pretrain], run.layout
-    texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    texts = Texts(layout.items)
     cache = published.cache(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64

@@ -3,7 +3,7 @@
 Letters: B batch, S image side, P patches, p patch side, W width of a vector, C codes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import faiss
 import numpy as np
@@ -55,20 +55,19 @@ def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     return np.asarray(kmeans.centroids, np.float32)
 
 
-def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> np.ndarray:
-    """Return the nearest code of each vector of all images: int32 [n, P]."""
+def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the nearest code of each vector of all images, BLOCK images at a time: int32 [<= BLOCK, P]."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
-    parts = []
     for first in range(0, images, BLOCK):
         block = vectors(np.arange(first, min(first + BLOCK, images)))  # [B, P, W]
-        parts.append(index.search(block.reshape(-1, block.shape[2]), 1)[1].reshape(block.shape[:2]).astype(np.int32))
-    return np.concatenate(parts)
+        yield index.search(block.reshape(-1, block.shape[2]), 1)[1].reshape(block.shape[:2]).astype(np.int32)
 
 
 def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
     """Return `codes`, how many there are; `used`, how many occur; `perplexity`, exp of the tokens' entropy."""
-    counts = np.bincount(tokens.ravel(), minlength=codes)
+    blocks = (tokens[first : first + BLOCK].ravel() for first in range(0, max(1, len(tokens)), BLOCK))
+    counts = np.sum([np.bincount(block, minlength=codes) for block in blocks], axis=0)
     share = counts[counts > 0] / max(1, tokens.size)
     return {
         "codes": codes,

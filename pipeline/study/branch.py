@@ -14,6 +14,7 @@ from pipeline.features.sets import FeatureSets
 from pipeline.features.write import write
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain import needs
 from pipeline.pretrain.params import Pretrain
@@ -63,7 +64,7 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
     train_once(inner, needs.find(params, branch))
     inner = run.within("encode", params, branch, branch.name)
     ids = run.read(branch.item_ids, schemas.ITEM_IDS)
-    texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"]
+    texts = Texts(branch.items)
     with inner.progress(total=len(ids) * len(sets), unit="item", what="encode") as bar:
         for name in sets:
             write(inner, FeatureSets(branch, params[Encode], params.encoders), name, ids, texts, bar.update)

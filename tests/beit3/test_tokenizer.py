@@ -77,7 +77,7 @@ def test_each_colour_gets_its_own_code() -> None:
     pixels = colours[which].repeat(3, axis=1).repeat(3, axis=2)  # patches of one colour
     vectors = _cut(pixels, 3)
     learned = visual_tokens.learn(vectors, 30, 4, seed=1)
-    codes = visual_tokens.assign(vectors, 30, learned).reshape(which.shape)
+    codes = np.concatenate(list(visual_tokens.assign(vectors, 30, learned))).reshape(which.shape)
     assert len({(a, b) for a, b in zip(which.ravel(), codes.ravel(), strict=True)}) == 4
     assert np.array_equal(learned, visual_tokens.learn(vectors, 30, 4, seed=1))
 

@@ -1,0 +1,34 @@
+"""The texts of all items, which are read from their table a part at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+
+COLUMN = ["text"]
+
+
+class Texts:
+    """Column `text` of a file of ITEMS, in item order; of what is asked for, and no more, there is a copy in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file; UserError if it is absent or no Parquet file."""
+        io.read_table(path, schemas.ITEMS, [])
+        self.path, self._len = path, pq.read_metadata(path).num_rows
+
+    def __len__(self) -> int:
+        """Return I."""
+        return self._len
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield all."""
+        for part in io.read_slices(self.path, schemas.ITEMS, COLUMN, io.PART):
+            yield from part["text"].to_pylist()
+
+    def slice(self, start: int, length: int) -> pa.ChunkedArray:
+        """Return those of items start .. start + length - 1, fewer at the end."""
+        return io.read_rows(self.path, schemas.ITEMS, COLUMN, start, length)["text"]

@@ -1,0 +1,34 @@
+"""Texts are read a part at a time, and are those of the table."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.items import build
+from pipeline.items.texts import Texts
+from pipeline.sources.product import Product
+
+
+def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (build, io):
+        monkeypatch.setattr(module, "PART", 4)
+    found = build.Products(10, tmp_path)
+    for item in (7, 0, 9, 3):
+        found.add(item, Product(f"title {item}", "", [], "", [], {}))
+    path = tmp_path / "items.parquet"
+    io.write_tables(build.tables(found, [f"A{i}" for i in range(10)]), path, schemas.ITEMS, {})
+    whole = io.read_table(path, schemas.ITEMS, ["text"])["text"]
+    texts = Texts(path)
+    assert [*texts] == whole.to_pylist()
+    assert (len(texts), whole[7].as_py()) == (10, "title 7.")
+    assert texts.slice(3, 6).equals(pa.chunked_array(whole.slice(3, 6)))
+    assert texts.slice(8, 9).to_pylist() == ["", "title 9."]
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"items\.parquet"):
+        Texts(tmp_path / "items.parquet")
