@@ -40,8 +40,12 @@ def items(run: Run) -> None:
     file = run.source.reader().metadata(raw_files(run.layout.sources))
     if file is None:
         return
-    table = io.read_table(run.layout.items, schemas.ITEMS, [*FIELDS, "text_status", "extra"])
-    n, statuses = len(table), Counter(table["text_status"].to_pylist())
+    n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
+    for part in io.read_slices(run.layout.items, schemas.ITEMS, [*FIELDS, "text_status", "extra"], io.PART):
+        n += len(part)
+        statuses.update(part["text_status"].to_pylist())
+        there |= {field for field in FIELDS if field not in there and any(part[field].to_pylist())}
+        extras += part["extra"].slice(0, LOOKED_AT - len(extras)).to_pylist()
     described = n - statuses["no_metadata"]
     if not run.rows_in:
         raise UserError(f"{file}: no item in it; give another file, or leave the key out of the source")
@@ -50,8 +54,8 @@ def items(run: Run) -> None:
             f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; are reviews and metadata "
             "swapped, or is the identifier in another column?"
         )
-    others = _keys(table["extra"].to_pylist())
-    gone = [field for field in FIELDS if not any(table[field].to_pylist())]
+    others = _keys(extras)
+    gone = [field for field in FIELDS if field not in there]
     misplaced = {field: key for field in gone for key in others if plain(key) in KNOWN[field]}
     if misplaced and isinstance(run.source, AmazonSource):
         field, key = next(iter(misplaced.items()))
@@ -109,7 +113,7 @@ def _gone(run: Run, named: int) -> None:
 
 def _keys(extras: Iterable[str]) -> list[str]:
     """Return the keys of the items' other fields, commonest first."""
-    counts = Counter(key for _, extra in zip(range(LOOKED_AT), extras, strict=False) for key in orjson.loads(extra))
+    counts = Counter(key for extra in extras for key in orjson.loads(extra))
     return [key for key, _ in counts.most_common()]
 
 

@@ -38,7 +38,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
     parts = Parts(
         outputs=Outputs(layout, "sample"),
         version="0.1.0",
-        items=_items(items),
+        items=[_items(items)],
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         users=users,
         features={name: [path] for name, path in features.items()},

@@ -21,6 +21,7 @@ from pipeline.release.parts import Parts, networks
 from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
 
+ITEMS = "items.parquet"
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
 
@@ -52,11 +53,12 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     if outputs.study:
         io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
     used_by = _encoders(folder, parts.encoders)
-    counts = Counts(users=len(parts.users), items=len(parts.items), interactions=len(parts.interactions))
+    items = io.read_table(folder / ITEMS, schemas.RELEASED_ITEMS, ["image_status", "text_status"])
+    counts = Counts(users=len(parts.users), items=len(items), interactions=len(parts.interactions))
     described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
     io.write_json(folder / croissant.NAME, croissant.describe(name, parts.version, outputs.kind, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
-    io.write_bytes(folder / "README.md", card.render(parts, counts, described).encode())
+    io.write_bytes(folder / "README.md", card.render(parts, items, counts, described).encode())
     written = Manifest(
         format=manifest.FORMAT,
         dataset=name,
@@ -76,8 +78,8 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
 
 def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
     """Write the Parquet files; return which kind of table each is."""
-    io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
-    tables: dict[Path, str] = {folder / "items.parquet": "items"}
+    io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
+    tables: dict[Path, str] = {folder / ITEMS: "items"}
     if parts.with_interactions:
         users = parts.users if parts.named_users else _numbered(parts.users)
         for name, rows in (("interactions", parts.interactions), ("users", users)):
@@ -123,10 +125,9 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
 
 
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
-    """Return schema RELEASED_ITEMS: public image addresses and hashes are kept, image bytes never.
+    """Return schema RELEASED_ITEMS of n items: public image addresses and hashes are kept, image bytes never.
 
-    `images` has item_id, status, url, sha256, phash and input_image_sha256, I rows in item order; None: none
-    fetched.
+    `images` has item_id, status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched.
     """
     n = len(items)
     if images is None:

@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 import jinja2
+import pyarrow as pa
 import yaml
 
 from pipeline.evaluation.evidence import candidates, masked_splits
@@ -37,8 +38,8 @@ WHAT = {
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def render(parts: Parts, counts: Counts, files: list[File]) -> str:
-    """Return the text of README.md; `files` are all others but the manifest."""
+def render(parts: Parts, items: pa.Table, counts: Counts, files: list[File]) -> str:
+    """Return the text of README.md; `files` are all others but the manifest, `items` has statuses, I rows."""
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
@@ -65,8 +66,8 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
         processed=probes.processing(of) if (of := (outputs.probes or {}).get("processed")) else "",
         studied=[*codes.brief(judged), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
-        gaps=content.gaps(parts.items),
-        incomplete=content.incomplete(parts.items),
+        gaps=content.gaps(items),
+        incomplete=content.incomplete(items),
         source=SOURCES[outputs.kind].licence,
         markdown=markdown,
     )

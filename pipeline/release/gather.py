@@ -1,6 +1,6 @@
 """Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     return Parts(
         outputs=outputs,
         version=params.version,
-        items=build.released_items(run.read(layout.items, schemas.ITEMS), _images(layout)),
+        items=_items(layout),
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
@@ -116,15 +116,21 @@ def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, An
     return retrieval.to_bytes(index), facts
 
 
-def _images(layout: Layout) -> pa.Table | None:
-    """Return the images' statuses and hashes, and those of their bytes in place of the bytes themselves."""
+def _items(layout: Layout) -> Iterator[pa.Table]:
+    """Yield RELEASED_ITEMS, those of a shard of images at a time."""
     if not any(layout.images.glob("images-*.parquet")):
-        return None
-    return pa.concat_tables([_hashed(path) for path in io.shards(layout.images, "images")])
+        yield from (build.released_items(items, None) for items in io.read_tables(layout.items, schemas.ITEMS))
+        return
+    first = 0
+    for path in io.shards(layout.images, "images"):
+        images = _hashed(path)
+        items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
+        first += len(images)
+        yield build.released_items(items, images)
 
 
 def _hashed(path: Path) -> pa.Table:
-    """Read a shard of images a row group at a time; only hashes are kept."""
+    """Read a shard of images a row group at a time; return statuses, and hashes in place of the bytes."""
     parts = []
     for table in io.read_tables(path, schemas.IMAGES):
         hashes = [build.image_sha256(image.as_py()) for image in table["image"]]

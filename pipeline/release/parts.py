@@ -1,6 +1,6 @@
 """What a release is made of, and whose networks made its feature sets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ class Parts:
     """the evidence: what the stages found of the dataset"""
     version: str
     """semantic version of the data"""
-    items: pa.Table
-    """schema RELEASED_ITEMS"""
+    items: Iterable[pa.Table]
+    """schema RELEASED_ITEMS, some rows at a time, once"""
     interactions: pa.Table
     """schema INTERACTIONS"""
     users: pa.Table
