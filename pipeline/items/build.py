@@ -32,15 +32,15 @@ class Products:
 
     def __init__(self, items: int, folder: Path | None) -> None:
         self._seen = np.zeros(items, bool)
-        self._lines: defaultdict[int, list[bytes]] = defaultdict(list)  # of each part
+        self._lines: defaultdict[int, bytearray] = defaultdict(bytearray)  # of each part, a product a line
         self._held = 0
         self._places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # of each part, start and size
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
 
     def add(self, item: int, product: Product) -> bool:
         """Add what a line says of an item; return whether one before did."""
-        line = orjson.dumps([item, *product])
-        self._lines[item // PART].append(line)
+        line = orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE)
+        self._lines[item // PART] += line  # a copy: what orjson returns takes a page each
         self._held += len(line)
         if self._held > BUFFER:
             self._put_away()
@@ -58,15 +58,15 @@ class Products:
     def _of(self, number: int) -> Iterator[bytes]:
         for start, size in self._places[number]:
             self._file.seek(start)
-            yield from self._file.read(size).split(b"\n")
-        yield from self._lines[number]
+            yield from self._file.read(size).splitlines()
+        yield from bytes(self._lines[number]).splitlines()
 
     def _put_away(self) -> None:
         start = self._file.seek(0, 2)
         for number, lines in self._lines.items():
-            written = self._file.write(b"\n".join(lines))
-            self._places[number].append((start, written))
-            start += written
+            self._file.write(lines)
+            self._places[number].append((start, len(lines)))
+            start += len(lines)
         self._lines.clear()
         self._held = 0
 
