@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import Measurement, _turns
 from benchmarks.electronics import SIZES, WIDTH, K, Size, pairs
-from pipeline.interactions.split import Split
+from pipeline.interactions.split import Split, asked
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.ops.allocator import keep_large_buffers
@@ -111,4 +111,4 @@ def _epoch(path: Path, size: Size, together: int) -> _turns.Turn[dict[str, Any]]
 @torch.no_grad()
 def _judge(model: AlignRec, parts: Split) -> None:
     model.eval()
-    ranked(*model(), parts)
+    ranked(*model(), asked(parts))

@@ -52,7 +52,7 @@ def users(outputs: Outputs, seed: int) -> list[User]:
     table, items = outputs.interactions, outputs.items
     if table is None or items is None or not len(table) or not outputs.compared:
         return []
-    parts = split.load(table, pc.max(table["user_id"]).as_py() + 1, len(items))
+    parts = split.asked(split.load(table, pc.max(table["user_id"]).as_py() + 1, len(items)))
     chosen = list(drawn(parts, seed))
     rows = outputs.compared[0].rows
     models = [(row.model, row.features) for row in rows if row.features in (outputs.released, "none")][:MODELS]

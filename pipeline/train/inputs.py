@@ -33,11 +33,11 @@ def files(layout: Layout, features: str | None) -> list[Path]:
 
 
 def read(layout: Layout, features: str | None) -> TrainingData:
-    """Read the split and, unless None, one feature set with its graph; each table is checked."""
+    """Read the split, of a large catalogue see `split.asked`, and, unless None, one feature set with its graph."""
     users = io.read_table(layout.users, schemas.USERS, ["user_id"])
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    parts = split.load(interactions, len(users), len(items))
+    parts = split.asked(split.load(interactions, len(users), len(items)))
     if features is None:
         return TrainingData(parts, None, None)
     vectors, edges = io.map_features(layout.features(features)), io.read_table(layout.edges(features), schemas.EDGES)

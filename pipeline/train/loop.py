@@ -4,7 +4,7 @@ Letters: U users, I items, F width of features, D width of embeddings.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import evaluate
-from pipeline.interactions.split import Pairs, Split
+from pipeline.interactions.split import Split
 from pipeline.models.base import Batch, Inputs, Recommender, Walking
 from pipeline.models.params import Accumulating, Train
 from pipeline.ops.allocator import keep_large_buffers
@@ -30,9 +30,6 @@ from pipeline.train.sampling import Sampler
 
 BLOCK = 1 << 16
 """rows that are checked at a time"""
-SCORES = 20_000_000_000
-"""of users with items, which are computed to rank valid after an epoch: a minute of a core; 20,000 users of a million
-items"""
 
 
 @dataclass(frozen=True)
@@ -147,18 +144,8 @@ def ranked(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
     """Return recall and NDCG of valid at CUTOFF, of vectors [U, D] and [I, D]."""
     cutoff = bounded(split.n_items)
     candidates = split.cold_items("valid") if split.is_cold else None  # by which Protocol says that epochs are chosen
-    mean = evaluate(user, item, _asked(split), "valid", [cutoff], candidates=candidates).mean
+    mean = evaluate(user, item, split, "valid", [cutoff], candidates=candidates).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
-
-
-def _asked(split: Split) -> Split:
-    """Return the split with the users of valid who are ranked: all, or so many as SCORES allows, drawn by seed."""
-    users = np.unique(split.valid.users)
-    if len(users) <= (most := max(1, SCORES // split.n_items)):
-        return split
-    drawn = np.random.default_rng(seed_for("valid", "users")).choice(users, most, replace=False)
-    kept = np.isin(split.valid.users, drawn)
-    return replace(split, valid=Pairs(split.valid.users[kept], split.valid.items[kept]))
 
 
 class _Loop(Epochs):

@@ -3,7 +3,8 @@ import pytest
 from shops import interactions
 
 from pipeline.errors import UserError
-from pipeline.interactions.split import contains, keys, load
+from pipeline.interactions import split
+from pipeline.interactions.split import asked, contains, keys, load
 
 
 def test_rows_go_where_they_say_in_order() -> None:
@@ -34,6 +35,20 @@ def test_nothing_to_learn_from_is_an_error() -> None:
 
 def test_contains_finds_exactly_the_pairs() -> None:
     pairs = load(interactions([(0, 1, 0), (2, 0, 0), (1, 2, 0)]), 3, 3).train
-    asked = np.arange(9).reshape(3, 3)
-    assert np.argwhere(contains(keys(pairs, 3), asked)).tolist() == [[0, 1], [1, 2], [2, 0]]
-    assert not contains(np.empty(0, np.int64), asked).any()
+    wanted = np.arange(9).reshape(3, 3)
+    assert np.argwhere(contains(keys(pairs, 3), wanted)).tolist() == [[0, 1], [1, 2], [2, 0]]
+    assert not contains(np.empty(0, np.int64), wanted).any()
+
+
+def test_of_a_large_catalogue_drawn_users_are_asked_for_all_of_their_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(u, i, part) for u in range(50) for i, part in ((u % 7, 0), (7, 1), (8, 2))]
+    parts = load(interactions(rows), 50, 10)
+    assert asked(parts) is parts
+    monkeypatch.setattr(split, "SCORES", 129)
+    few = asked(parts)
+    assert len(np.unique(few.test.users)) == 12
+    assert few.valid.users.tolist() == few.test.users.tolist()
+    assert {*few.test.items.tolist()} == {8}
+    assert few.dropped == {split.NOT_DRAWN: 2 * 38}
+    np.testing.assert_array_equal(few.train.users, parts.train.users)
+    np.testing.assert_array_equal(asked(parts).test.users, few.test.users)

@@ -96,16 +96,6 @@ def test_learns_in_steps_of_three_batches(model: str) -> None:
     assert line["loss"] == pytest.approx(sum(terms.values()))
 
 
-def test_of_a_large_catalogue_some_users_are_ranked_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    everyone = train("bpr")
-    monkeypatch.setattr(loop, "SCORES", 12 * ITEMS)
-    some = train("bpr")
-    recalls = {line["valid_recall@20"] * 12 for line in some.history}  # one target each
-    assert all(recall == pytest.approx(round(recall)) for recall in recalls)
-    assert some.history != everyone.history
-    assert [line["loss"] for line in some.history] == [line["loss"] for line in everyone.history]
-
-
 @pytest.mark.parametrize("model", TRAINED)
 def test_killed_and_resumed_is_as_if_undisturbed(model: str, tmp_path: Path) -> None:
     class Killed(Exception):
