@@ -5,7 +5,7 @@ Images are decoded and texts tokenised in threads, ahead of the network (neither
 The order of rows never depends on batches. Their values do, in the last bits: a matrix product over more rows may add
 up in another order, so batch_size and shard_rows change features by about 1e-6 of their length in float32, and 1e-3 in
 bfloat16. With both fixed, an interrupted, resumed or repeated run on the same machine gives the same bytes, with any
-number of workers.
+number of workers, unless memory ran out, which is said, or rows were taken over, which `encode.reuse` asks for.
 """
 
 import time
