@@ -101,6 +101,8 @@ class Encoder:
             jpegs = self._jpegs(shown, start, workers)
             encoded = batching.encode(self._network, [t or "" for t in read], jpegs, batch_size, workers=workers)
             vectors[part] = encoded.vectors
+            if encoded.halved.any():
+                warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
         self._warn(sum(image is not None for image in pictured or ()))
         return vectors
 

@@ -5,7 +5,7 @@ Images are decoded and texts tokenised in threads, ahead of the network (neither
 The order of rows never depends on batches. Their values do, in the last bits: a matrix product over more rows may add
 up in another order, so batch_size and shard_rows change features by about 1e-6 of their length in float32, and 1e-3 in
 bfloat16. With both fixed, an interrupted, resumed or repeated run on the same machine gives the same bytes, with any
-number of workers.
+number of workers, unless memory ran out, which is said, or rows were taken over, which `encode.reuse` asks for.
 """
 
 import time
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 import schemas
@@ -24,7 +25,10 @@ from pipeline import engine, io
 from pipeline.encode.base import Encoder
 from pipeline.encode.chunks import Reader, Reading
 from pipeline.encode.throughput import Throughput
-from pipeline.ops.allocator import keep_large_buffers
+from pipeline.errors import UserError
+from pipeline.ops.allocator import keep_large_buffers, ran_out
+
+HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
 
 
 class Encoded(NamedTuple):
@@ -36,6 +40,8 @@ class Encoded(NamedTuple):
     """bool [n], an image went in"""
     has_text: np.ndarray
     """bool [n], a text went in"""
+    halved: np.ndarray
+    """bool [n], encoded in half a batch, as memory ran out"""
     reading: Reading | None = None
     """how much was read of the texts that went in; None where the encoder does not know"""
 
@@ -61,6 +67,7 @@ def encode(
 
     Raises:
         ValueError: the encoder gave a value that is not finite.
+        UserError: memory ran out in half a batch too.
     """
     keep_large_buffers()
     throughput = throughput or Throughput()
@@ -74,24 +81,32 @@ def encode(
         reading = encoder.reading(given) if isinstance(encoder, Reader) else None
     plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
     before = encoder.flops
-    out = _computed(encoder, len(texts), _prefetched(prepare, plan, workers, throughput), throughput, done)
+    prepared = _prefetched(prepare, plan, workers, throughput)
+    out, halved = _computed(encoder, len(texts), prepared, prepare, throughput, done)
     throughput.calculated(encoder.flops - before)
     done(int((~has_image & ~has_text).sum()))
-    return Encoded(out, has_image, has_text, reading)
+    return Encoded(out, has_image, has_text, halved, reading)
 
 
 def _computed(
     encoder: Encoder,
     items: int,
     batches: Iterable[tuple[np.ndarray, Any]],
+    prepare: Callable[[np.ndarray], Any],
     throughput: Throughput,
     done: Callable[[int], object],
-) -> np.ndarray:
-    """Return the vectors of batches of prepared items, float32 [n, F]; zeros where there is none."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors of batches of prepared items, float32 [n, F], zeros where there is none; and which [n] were
+    encoded in half a batch.
+    """
     out, pending = np.zeros((items, encoder.width), np.float32), deque[tuple[np.ndarray, Tensor]]()
+    halved = np.zeros(items, bool)
     for rows, prepared in batches:
         with throughput.on("compute"):
-            pending.append((rows, encoder.encode(prepared)))
+            if (vectors := _tried(encoder, prepared)) is None:
+                halved[rows] = True
+                vectors = _in_halves(encoder, prepare, rows)
+            pending.append((rows, vectors))
             if len(pending) > 1:  # fetched when the next has been started, so that a GPU does not wait
                 _fetch(pending, out)
         done(len(rows))
@@ -100,7 +115,28 @@ def _computed(
             _fetch(pending, out)
     if not np.isfinite(out).all():
         raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
-    return out
+    return out, halved
+
+
+def _tried(encoder: Encoder, prepared: Any) -> Tensor | None:
+    """Return the vectors of a batch; None where memory ran out, which is free again."""
+    try:
+        return encoder.encode(prepared)
+    except (RuntimeError, MemoryError) as e:
+        if not ran_out(e):
+            raise
+    return None
+
+
+def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.ndarray) -> Tensor:
+    """Return the vectors of a batch, half of it at a time; UserError where there is not memory for that."""
+    halves = np.array_split(rows, 2) if len(rows) > 1 else []
+    found = [vectors for half in halves if (vectors := _tried(encoder, prepare(half))) is not None]
+    if len(found) == 2:
+        return torch.cat(found)
+    if len(rows) > 2:
+        raise UserError(f"memory ran out in half a batch of {len(rows):,} too; lower batch_size, or give more memory")
+    raise UserError("memory ran out with one item a forward pass; take a smaller network, or give more memory")
 
 
 def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:

@@ -30,4 +30,7 @@ class Encode(Section):
     """threads that decode images and tokenise texts beside the network; changes speed alone"""
     shard_rows: Positive = 8192
     """items a Parquet file"""
+    reuse: bool = False
+    """where items change, take over the vectors of all others instead of making their files anew: equal to rounding,
+    not bit for bit; of encoders that are not fitted to the items"""
     seed: int = 0

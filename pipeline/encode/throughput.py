@@ -13,6 +13,9 @@ class Throughput:
 
     def __init__(self) -> None:
         self.items = 0
+        """that were encoded"""
+        self.taken_over = self.halved = 0
+        """items whose vectors were there before; that were encoded in half a batch"""
         self.flops = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
         """read; decode: of all threads together; wait: for them; compute: in the network; write"""

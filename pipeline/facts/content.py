@@ -116,11 +116,11 @@ def speed(records: Records) -> Iterable[Table]:
 def cost(records: Records, watts: float, dollars: float) -> Iterable[Table]:
     """Yield what a million items would cost to encode as they were here; nothing where no network encoded.
 
-    `watts` is what the machine draws, `dollars` what an hour of it costs.
+    `watts` is what the machine draws, `dollars` what an hour of it costs. A run that took rows over has no rate.
     """
     record = records.get("encode", {})
     rated = {name: facts["items_per_s"] for name, facts in record.get("notes", {}).items()
-             if isinstance(facts, Mapping) and facts.get("items_per_s")}  # fmt: skip
+             if isinstance(facts, Mapping) and facts.get("items_per_s") and "taken_over" not in facts}  # fmt: skip
     if not rated:
         return
     hours = {name: 1e6 / rate / 3600 for name, rate in rated.items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
@@ -18,9 +18,12 @@ from pipeline import io
 from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Progress, Spec
+from pipeline.features import earlier
 from pipeline.features.node import Blank, Items, Maker, Node, table
 from pipeline.features.reading import kept as reading_kept
 
+Content = tuple[pa.Table, list[str], list[bytes | None]]
+"""item_id and asin, texts and JPEGs of some items"""
 LOADING = Lock()
 """one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
 
@@ -53,8 +56,15 @@ class Encoded(Node):
         return encoder
 
     def rows(self, items: Items) -> Maker:
-        """Return what encodes items, and tells of each batch."""
-        return self.maker(items)
+        """Return what encodes items, and tells of each batch; `encode.reuse`: but for rows that were there before."""
+        read, encode, known = self._reader(self.reads, items), self._encode(items), self._earlier
+
+        def make(start: int, stop: int) -> pa.Table:
+            rows = known.rows(*read(start, stop), encode)
+            items.done(earlier.count(rows, "taken_over"))
+            return rows
+
+        return make
 
     def maker(self, items: Items) -> Maker:
         """Return what encodes items; the network is loaded on the first call."""
@@ -65,24 +75,41 @@ class Encoded(Node):
         return self._shown([one for one in self.reads if one != modality], items)
 
     def _shown(self, reads: Sequence[str], items: Items) -> Maker:
+        read, encode = self._reader(reads, items), self._encode(items)
+        return lambda start, stop: encode(*read(start, stop))
+
+    def _reader(self, reads: Sequence[str], items: Items) -> Callable[[int, int], Content]:
+        """Return what reads the items of a shard."""
         shards = io.shards(self.layout.images, "images") if "image" in reads else []
-        params, throughput = self.params, items.throughput
+
+        def read(start: int, stop: int) -> Content:
+            n, ids = stop - start, items.ids.slice(start, stop - start)
+            texts = items.texts.slice(start, n).to_pylist() if "text" in reads else [""] * n
+            with items.throughput.on("read"):
+                return ids, texts, batching.read_images(shards, start, stop) if shards else [None] * n
+
+        return read
+
+    def _encode(self, items: Items) -> earlier.Encoding:
+        """Return what makes rows of what was read; the network is loaded on the first call."""
+        settings = self.params.batch_size, items.done, self.params.workers, items.throughput
 
         @cache
         def encoder() -> Encoder:
             with LOADING:
                 return self.load()
 
-        def make(start: int, stop: int) -> pa.Table:
-            n, ids = stop - start, items.ids.slice(start, stop - start)
-            texts = items.texts.slice(start, n).to_pylist() if "text" in reads else [""] * n
-            with throughput.on("read"):
-                images = batching.read_images(shards, start, stop) if shards else [None] * n
-            settings = params.batch_size, items.done, params.workers, throughput
-            vectors, has_image, has_text, reading = batching.encode(encoder(), texts, images, *settings)
-            return reading_kept(table(ids, vectors, has_image, has_text), reading)
+        def encode(ids: pa.Table, texts: list[str], images: list[bytes | None]) -> pa.Table:
+            made = batching.encode(encoder(), texts, images, *settings)
+            rows = reading_kept(table(ids, made.vectors, made.has_image, made.has_text), made.reading)
+            return rows.append_column("halved", pa.array(made.halved))
 
-        return make
+        return encode
+
+    @cached_property
+    def _earlier(self) -> earlier.Earlier:
+        """The rows that may be taken over, one for the workers of all devices."""
+        return earlier.Earlier(self.folder if self.params.reuse else None)
 
     def apart(self, modality: str, items: Items) -> Blank | None:
         """Return what makes the columns of the modality zero."""

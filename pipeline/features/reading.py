@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import io
@@ -15,8 +15,8 @@ from pipeline import io
 if TYPE_CHECKING:  # which loads torch
     from pipeline.encode.chunks import Reading
 
-KEY = b"text"
-"""of the metadata of rows, and of the record of a file"""
+KEY = "text"
+"""of the record of a file"""
 
 
 class Shares(NamedTuple):
@@ -45,17 +45,24 @@ def summed(counts: Iterable[dict[str, float]]) -> Shares | None:
 
 
 def kept(rows: pa.Table, reading: Reading | None) -> pa.Table:
-    """Return rows whose metadata have the counts of a reading, see `Reading.facts`."""
-    return rows if reading is None else rows.replace_schema_metadata({KEY: json.dumps(reading.facts())})
+    """Return rows with the columns of a reading of their texts; null where there is no text."""
+    texts = rows["has_text"].to_numpy()
+    for name, numbers in reading._asdict().items() if reading else ():
+        of_all = np.zeros(len(rows), np.int64)
+        of_all[texts] = numbers
+        rows = rows.append_column(name, pa.array(of_all, mask=~texts))
+    return rows
 
 
 def record(rows: pa.Table) -> dict[str, dict[str, float]]:
-    """Return the counts that `kept` kept, for the record of a file."""
-    counts = (rows.schema.metadata or {}).get(KEY)
-    return {} if counts is None else {KEY.decode(): json.loads(counts)}
+    """Return counts of what `kept` kept, see `Reading.facts`, for the record of a file."""
+    from pipeline.encode.chunks import Reading  # loads torch
+
+    known = rows.filter(rows["read"].is_valid()) if "read" in rows.column_names else rows[:0]
+    return {KEY: Reading(known["read"].to_numpy(), known["there"].to_numpy()).facts()} if len(known) else {}
 
 
 def shares(files: Iterable[Path]) -> Shares | None:
     """Return what the records of a feature set's files say; None where no text was read, or nothing is known."""
     records = map(io.record, files)
-    return summed(record[KEY.decode()] for record in records if KEY.decode() in record)
+    return summed(record[KEY] for record in records if KEY in record)

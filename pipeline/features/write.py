@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from threading import Lock
 from typing import Any
 
@@ -13,12 +14,13 @@ import pyarrow as pa
 
 import schemas
 from pipeline import engine, io
+from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import LOCAL, plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.engine.local import Make, Place, Worker
 from pipeline.errors import UserError
-from pipeline.features import reading, sameness
+from pipeline.features import earlier, reading, sameness
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import Encoders, ordered
 from pipeline.features.sets import FeatureSets
@@ -31,8 +33,8 @@ from pipeline.versions import versions
 Rows = tuple[int, int]
 """the first and the last + 1 item of a shard"""
 Done = Callable[[int], object]
-SETS = ("encoders", "controls")
-"""keys of `encode` that say which sets there are, of which none depends on the others' names"""
+NOT_OF_A_SET = ("encoders", "controls", "reuse")
+"""keys of `encode` that say which sets there are, and from where rows are taken, which each file tells for itself"""
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
@@ -54,14 +56,16 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
 def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
-    facts = {key: value for key, value in params.facts().items() if key not in SETS} | node.facts()
+    facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
         run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
+        items = Items(ids, texts, throughput, _in_turn(done))
         with run.alone():
             node.prepare(run.progress)
-        items = Items(ids, texts, throughput, _in_turn(done))
+            if params.reuse:
+                _lay_aside(node, items)
         if params.engine == "local":
             devices = visible()
             on = engine.Devices(devices) if len(devices) > 1 else None
@@ -70,15 +74,24 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, d
             there = replace(sets.layout, root=sets.layout.root.resolve())
             make = partial(worker, name, there, params, pinned(node, sets.encoders))
             _shards(run, node, items, make, engine.Ray(), record, done)
-    if run.part:
-        return
+    if taken := throughput.taken_over:
+        print(f"{run.label}: {name}: {taken:,} rows taken over, {throughput.items:,} encoded", flush=True)
+    if not run.part:
+        rmtree(node.folder / earlier.FOLDER, ignore_errors=True)
+        _note(run, node, facts, throughput)
+        sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
+
+
+def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -> None:
+    """Note what run.json tells of a whole set."""
     for reason, n in node.incomplete().items():
-        run.count(f"{name}: {reason}", n)
+        run.count(f"{node.name}: {reason}", n)
     precision = {key: value for key, value in facts.items() if key == "precision"}
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
-    if note := precision | timing | _named(node, width(node.shards[0])) | _text(run, node):
-        run.note(**{name: note})
-    sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
+    taken = throughput.taken_over
+    rows = {"taken_over": taken, "encoded": throughput.items} if taken else {}
+    if note := precision | timing | rows | _named(node, width(node.shards[0])) | _text(run, node):
+        run.note(**{node.name: note})
 
 
 def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
@@ -135,24 +148,51 @@ def _shards(
     """Write the shards that are not there as they would be now; metadata do not depend on what other sets are made."""
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
-        if int(path.stem.partition("-")[2]) * size >= n:
+        if _first(path, size) >= n:
             path.unlink(missing_ok=True)
     for start in filter(lambda start: run.takes(start // size), range(0, n, size)):
         path, stop = io.shard(node.folder, "features", start // size), min(start + size, n)
-        key, mark = json.dumps(node.own_inputs(items, start, stop)), _mark(path)
-        if not (path.exists() and mark.exists() and mark.read_text() == key):
-            mark.unlink(missing_ok=True)
-            todo[start, stop] = key
+        inputs, mark = _inputs(node, items, start), earlier.read_mark(path)
+        if not (path.exists() and mark and mark.inputs == inputs and (node.params.reuse or not mark.taken_over)):
+            earlier.mark_of(path).unlink(missing_ok=True)
+            todo[start, stop] = inputs
     for (start, stop), rows in engine.map(make, todo, on, ordered=False, ahead=1):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
+        taken, schema = _counted(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
-            kept = record | _named(node, numbers) | reading.record(rows)
-            io.write_table(rows, path, schemas.features(numbers), kept)
-            io.write_bytes(_mark(path), todo[start, stop].encode())
-        items.throughput.items += stop - start
+            kept = record | _named(node, numbers) | reading.record(rows) | ({"taken_over": taken} if taken else {})
+            io.write_table(rows.select(schema.names), path, schema, kept)
+            earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)
 
 
-def _mark(shard: Path) -> Path:
-    """Return the file that says what a shard was made of; none is there while it is made."""
-    return shard.parent / ".shards" / shard.stem / io.KEY
+def _counted(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> int:
+    """Count how rows were made, and say it when the first were encoded in half a batch; return those taken over."""
+    taken, halved = earlier.count(rows, "taken_over"), earlier.count(rows, "halved")
+    if halved and not throughput.halved:
+        run.warn(f"{node.name}: {HALVED}; set `encode.batch_size` to {max(1, node.params.batch_size // 2)}")
+    throughput.halved += halved
+    throughput.taken_over += taken
+    throughput.items += len(rows) - taken
+    return taken
+
+
+def _lay_aside(node: Node, items: Items) -> None:
+    """Lay aside the files that other items are to take the place of."""
+    size = node.params.shard_rows
+    for path in sorted(node.folder.glob("features-*.parquet")):
+        start, mark = _first(path, size), earlier.read_mark(path)
+        if not mark or not mark.rows or (start < len(items.ids) and mark.inputs == _inputs(node, items, start)):
+            continue
+        if mark.sha256 == io.sha256(path):
+            earlier.lay_aside(path, mark)
+
+
+def _inputs(node: Node, items: Items, start: int) -> str:
+    """Return what the file that begins with an item depends on, see `Node.own_inputs`."""
+    return json.dumps(node.own_inputs(items, start, min(start + node.params.shard_rows, len(items.ids))))
+
+
+def _first(path: Path, size: int) -> int:
+    """Return the first item of a file."""
+    return int(path.stem.partition("-")[2]) * size

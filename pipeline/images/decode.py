@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.ops.allocator import ran_out
+
 Image.init()  # registers every format, so that FORMATS can name some
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats that shops use; nothing that can hold a script
 SMALLEST = 8  # pixels: shorter side of a real image
@@ -99,7 +101,7 @@ def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room 
     except Image.DecompressionBombError:
         return failed("too_large", "more pixels than any limit", digest)
     except Exception as e:  # decoders raise any exception on damaged data; none may stop the run
-        if isinstance(e, RuntimeError) and "allocate memory" in str(e):  # torch has no kind of its own for this
+        if ran_out(e):
             raise MemoryError from None
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]

@@ -1,4 +1,4 @@
-"""How glibc frees large buffers."""
+"""Memory: how glibc frees large buffers, and how its end is told."""
 
 import ctypes
 
@@ -16,3 +16,9 @@ def keep_large_buffers() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl, macOS and Windows have none
     return mallopt is not None and bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, MOST))
+
+
+def ran_out(error: Exception) -> bool:
+    """Return whether an error says that memory ran out; torch has no kind of its own for that of the CPU."""
+    said = "allocate memory", "out of memory"
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in str(error) for s in said))

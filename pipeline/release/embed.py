@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +131,16 @@ def vectors(
     reads, none = loaded.facts.reads, [None] * len(images)
     visible = texts if "text" in reads else [""] * len(texts)
     size, workers = loaded.facts.batch_size, os.cpu_count() or 1
-    return batching.encode(loaded.encoder, visible, images if "image" in reads else none, size, done, workers)
+    made = batching.encode(loaded.encoder, visible, images if "image" in reads else none, size, done, workers)
+    if made.halved.any():
+        _warn(batching.HALVED)
+    return made
+
+
+@cache
+def _warn(line: str) -> None:
+    """Print a warning, once."""
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def _encoded(loaded: Loaded, rows: Sequence[Row], start: int, done: Callable[[int], object]) -> pa.Table:

@@ -560,7 +560,8 @@ def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, 
     stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
     rows = worker("beit3", layout, params[Encode], {})((3, 6))
-    assert rows.to_pydict() == files.read_features(layout.features("beit3")).slice(3, 3).to_pydict()
+    whole = files.read_features(layout.features("beit3")).slice(3, 3)
+    assert rows.select(whole.column_names).to_pydict() == whole.to_pydict()
 
 
 def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:

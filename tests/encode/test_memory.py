@@ -1,0 +1,146 @@
+"""A forward pass that runs out of memory: half a batch is tried, once, and it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy
+from torch import Tensor
+
+import alignrec
+from pipeline import io
+from pipeline.encode import batching
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.release import embed
+from pipeline.run import running
+from stages.encode import main
+
+TEXTS = [f"{i} words" for i in range(10)]
+
+
+def on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def on_the_cpu() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def in_python() -> None:
+    raise MemoryError
+
+
+def otherwise() -> None:
+    raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+class Narrow:
+    """An encoder of texts in whose memory `most` items have room."""
+
+    width, flops = 2, 0.0
+
+    def __init__(self, most: int, end: Callable[[], None] = on_a_gpu) -> None:
+        self.most, self.end = most, end
+        self.passes: list[int] = []
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([len(text) for text in texts])
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
+        return list(texts or ())
+
+    def encode(self, prepared: Any) -> Tensor:
+        self.passes.append(len(prepared))
+        if len(prepared) > self.most:
+            self.end()
+        return torch.tensor([[len(text), sum(map(ord, text))] for text in prepared], dtype=torch.float32)
+
+
+def encode(encoder: Narrow, size: int, texts: Sequence[str] = TEXTS) -> batching.Encoded:
+    return batching.encode(encoder, texts, [None] * len(texts), size)
+
+
+@pytest.mark.parametrize("end", [on_a_gpu, on_the_cpu, in_python])
+def test_a_batch_without_room_is_encoded_in_halves(end: Callable[[], None]) -> None:
+    encoder = Narrow(3, end)
+    made = encode(encoder, 4)
+    np.testing.assert_array_equal(made.vectors, encode(Narrow(99), 4).vectors)
+    assert encoder.passes == [4, 2, 2, 4, 2, 2, 2]
+    assert made.halved.tolist() == [True] * 8 + [False] * 2
+    assert not encode(Narrow(4), 4).halved.any()
+
+
+def test_an_odd_batch_has_halves_too() -> None:
+    encoder = Narrow(2)
+    np.testing.assert_array_equal(encode(encoder, 3).vectors, encode(Narrow(99), 3).vectors)
+    assert encoder.passes[:3] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("most", "size", "says"),
+    [
+        (1, 5, "memory ran out in half a batch of 5 too; lower batch_size, or give more memory"),
+        (0, 2, "memory ran out with one item a forward pass; take a smaller network, or give more memory"),
+        (0, 1, "memory ran out with one item a forward pass; take a smaller network, or give more memory"),
+    ],
+)
+def test_without_room_for_half_a_batch_what_to_do_is_said(most: int, size: int, says: str) -> None:
+    with pytest.raises(UserError) as e:
+        encode(Narrow(most), size)
+    assert str(e.value) == says
+
+
+def test_another_error_is_itself() -> None:
+    encoder = Narrow(3, otherwise)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        encode(encoder, 4)
+    assert encoder.passes == [4]
+
+
+def test_new_items_are_encoded_so_too_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="memory ran out, so items were .* by rounding; give a smaller batch_size"):
+        y = alignrec.Encoder("narrow", Narrow(3), ("text",)).encode(texts=TEXTS, batch_size=4)
+    loaded: Any = SimpleNamespace(encoder=Narrow(3), facts=SimpleNamespace(reads=["text"], batch_size=4))
+    for _ in range(2):
+        np.testing.assert_array_equal(embed.vectors(loaded, TEXTS, [None] * len(TEXTS)).vectors, y)
+    assert capsys.readouterr().err.count("warning: memory ran out") == 1
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Any]]:
+    """Return a function that runs the stage with an encoder of so much room, and returns its notes."""
+    layout = toy.outputs(tmp_path)
+    io.write_json(layout.sources, [])
+    encoders = {"encoders": ["tfidf"], "controls": [], "shard_rows": 3, "batch_size": 2}
+
+    def run(most: int) -> dict[str, Any]:
+        monkeypatch.setitem(vars(ENCODERS["tfidf"]), "make", lambda *_: Narrow(most))
+        with running("encode", "shop", toy.params(encode=encoders), layout.root) as going:
+            main(going)
+        notes: dict[str, Any] = io.read_json(layout.run_record("encode"))["notes"]
+        return notes
+
+    return run
+
+
+def test_the_stage_says_it_once_and_run_json_keeps_it(
+    stage: Callable[[int], dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = (
+        "tfidf: memory ran out, so items were encoded in half a batch, which changes their vectors by rounding; "
+        "set `encode.batch_size` to 1"
+    )
+    assert stage(1)["warnings"] == [said], "of two files"
+    assert capsys.readouterr().err.count("memory ran out") == 1
+
+
+def test_the_stage_ends_with_one_line_where_half_a_batch_has_no_room(stage: Callable[[int], dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match="tfidf: memory ran out with one item a forward pass; "):
+        stage(0)

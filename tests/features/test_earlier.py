@@ -1,0 +1,347 @@
+"""Rows that are taken over where items change: those alone, as they were, whatever ends a run before."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import networks
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import schemas
+from pipeline import io
+from pipeline.encode import batching
+from pipeline.encode.params import Encode
+from pipeline.features import encoded
+from pipeline.features.earlier import FOLDER
+from pipeline.features.write import worker
+from pipeline.layout import Layout
+from pipeline.run import Run, perform, running
+from stages.encode import main
+from stages.order import STAGES
+from stages.params import Params
+
+ROWS, N = 4, 14
+"""items a file, and items: the last file has two"""
+COLOURS = ["red", "green", "blue", "grey", "white", "yellow"]
+
+
+class Item(NamedTuple):
+    asin: str
+    text: str
+    colour: str | None
+
+
+def item(number: int) -> Item:
+    """Return one of items that differ; every fifth has no text, every fourth no image."""
+    text = f"{'small ' * (number % 3)}thing {number}" if number % 5 else ""
+    return Item(f"A{number}", text, COLOURS[number % 6] if number % 4 else None)
+
+
+ITEMS = [item(i) for i in range(N)]
+CHANGES: dict[str, tuple[list[Item], int, int]] = {
+    "a-text": ([*ITEMS[:6], ITEMS[6]._replace(text="another"), *ITEMS[7:]], 3, 1),
+    "an-image": ([*ITEMS[:7], ITEMS[7]._replace(colour="pink"), *ITEMS[8:]], 7, 1),  # in one file with those of 5 to 9
+    "two-at-the-front": ([item(90), item(91), *ITEMS], N, 2),
+    "five-deleted": (ITEMS[5:], N - 5, 0),
+    "another-order": (ITEMS[::-1], N, 0),
+    "another-name": ([ITEMS[0]._replace(asin="B0"), *ITEMS[1:]], 2 * ROWS, 0),
+}
+"""the items, and how many of the files that are made anew are taken over and encoded"""
+
+
+def catalogue(root: Path, items: list[Item]) -> Layout:
+    """Write what `encode` reads; five images a file."""
+    layout, n = Layout(root, "shop"), len(items)
+    io.write_json(layout.sources, [])
+    ids = {"item_id": pa.array(range(n), pa.int32()), "asin": [one.asin for one in items]}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    texts, empty, lists = [one.text for one in items], [""] * n, pa.array([[]] * n, pa.list_(pa.string()))
+    columns = ids | {"title": texts, "brand": empty, "categories": lists, "description": empty, "text": texts}
+    columns |= {"text_status": ["ok" if text else "empty" for text in texts], "image_urls": lists}
+    columns |= {"tokens": pa.array([len(text.split()) for text in texts], pa.int32()), "extra": ["{}"] * n}
+    io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
+    jpegs = [networks.jpeg(one.colour) if one.colour else None for one in items]
+    size = pa.array([40 if jpeg else 0 for jpeg in jpegs], pa.int32())
+    columns = ids | {"status": ["ok" if jpeg else "missing" for jpeg in jpegs], "reason": empty, "url": empty}
+    columns |= {"image": pa.array(jpegs, pa.binary()), "width": size, "height": size, "sha256": empty}
+    columns |= {"phash": pa.array([1 if jpeg else None for jpeg in jpegs], pa.uint64())}
+    shutil.rmtree(layout.images, ignore_errors=True)
+    for number, start in enumerate(range(0, n, 5)):
+        rows = pa.table(columns).slice(start, 5)
+        io.write_table(rows, io.shard(layout.images, "images", number), schemas.IMAGES)
+    return layout
+
+
+def params(model: Path, reuse: bool, **own: object) -> Params:
+    encode = {"encoders": ["net"], "controls": [], "shard_rows": ROWS, "batch_size": 2, "reuse": reuse}
+    net = {"kind": "huggingface", "model": str(model), **own}
+    source = {"kind": "mmrec", "interactions": "x.inter"}
+    given = {"datasets": ["shop"], "sources": {"shop": source}, "encode": encode, "encoders": {"net": net}}
+    return Params.model_validate(given)
+
+
+def stage(layout: Layout, given: Params) -> list[bytes]:
+    """Run the stage; return the files of the set."""
+    with running("encode", "shop", given, layout.root) as run:
+        main(run)
+    assert not (layout.features("net") / FOLDER).exists()
+    return files(layout)
+
+
+def files(layout: Layout) -> list[bytes]:
+    return [path.read_bytes() for path in io.shards(layout.features("net"), "features")]
+
+
+def vectors(layout: Layout) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features("net"))["vector"])
+
+
+def noted(layout: Layout) -> tuple[int, int]:
+    """Return how many rows were taken over and encoded, as run.json has it."""
+    notes = io.read_json(layout.run_record("encode"))["notes"]["net"]
+    return notes.get("taken_over", 0), notes.get("encoded", notes.get("items"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return networks.siglip(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture
+def shop(model: Path, tmp_path: Path) -> Layout:
+    """A shop that was encoded without the key."""
+    layout = catalogue(tmp_path / "shop", ITEMS)
+    stage(layout, params(model, reuse=False))
+    return layout
+
+
+@pytest.fixture
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of items that the network is given, a file each."""
+    given, encode = list[int](), batching.encode
+
+    def noting(*args: object, **more: object) -> batching.Encoded:
+        given.append(len(args[1]))  # type: ignore[arg-type]
+        return encode(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batching, "encode", noting)
+    return given
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_new_alone_is_encoded(
+    shop: Layout, model: Path, encodings: list[int], change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items, taken, new = CHANGES[change]
+    before = dict(zip(ITEMS, vectors(shop), strict=True))
+    stage(catalogue(shop.root, items), params(model, reuse=True))
+    assert sum(encodings) == new
+    assert noted(shop) == (taken, new)
+    assert f"encode shop: net: {taken} rows taken over, {new} encoded" in capsys.readouterr().out
+    made = vectors(shop)
+    for one, vector in zip(items, made, strict=True):
+        if one in before:
+            np.testing.assert_array_equal(vector, before[one])
+    fresh = catalogue(tmp_path / "fresh", items)
+    stage(fresh, params(model, reuse=False))
+    np.testing.assert_allclose(made, vectors(fresh), atol=1e-5)
+    rows, expected = (io.read_features(one.features("net")).drop_columns("vector") for one in (shop, fresh))
+    assert rows.to_pydict() == expected.to_pydict()
+    texts, wanted = (io.read_json(one.run_record("encode"))["notes"]["net"]["text_read"] for one in (shop, fresh))
+    assert texts == wanted
+    records = [io.record(path) for path in io.shards(shop.features("net"), "features")]
+    assert sum(record.get("taken_over", 0) for record in records) == taken
+
+
+def test_rows_are_taken_over_again(shop: Layout, model: Path) -> None:
+    given = params(model, reuse=True)
+    stage(catalogue(shop.root, [item(90), *ITEMS]), given)
+    first = vectors(shop)
+    stage(catalogue(shop.root, [item(91), item(90), *ITEMS]), given)
+    assert noted(shop) == (N + 1, 1)
+    np.testing.assert_array_equal(vectors(shop)[1:], first)
+
+
+def test_where_nothing_is_taken_over_the_key_changes_no_byte(shop: Layout, model: Path, tmp_path: Path) -> None:
+    other = catalogue(tmp_path / "other", ITEMS)
+    assert stage(other, params(model, reuse=True)) == files(shop)
+    times = [path.stat().st_mtime_ns for path in io.shards(shop.features("net"), "features")]
+    stage(shop, params(model, reuse=True))
+    assert [path.stat().st_mtime_ns for path in io.shards(shop.features("net"), "features")] == times
+
+
+def test_without_the_key_nothing_that_was_taken_over_stays(shop: Layout, model: Path, tmp_path: Path) -> None:
+    items, *_ = CHANGES["a-text"]
+    stage(catalogue(shop.root, items), params(model, reuse=True))
+    fresh = stage(catalogue(tmp_path / "fresh", items), params(model, reuse=False))
+    assert files(shop) != fresh, "the file tells what was taken over"
+    assert stage(shop, params(model, reuse=False)) == fresh
+    assert noted(shop) == (0, ROWS)
+
+
+@pytest.mark.parametrize("what", ["network", "setting", "version"])
+def test_rows_of_another_network_setting_or_version_are_not_taken_over(
+    shop: Layout, model: Path, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = params(model, reuse=True, **({"join": "concat"} if what == "setting" else {}))
+    if what == "network":
+        given = params(networks.clip(tmp_path / "clip"), reuse=True)
+    if what == "version":
+        monkeypatch.setattr("pipeline.run.versions", lambda: {"torch": "3"})
+    items = CHANGES["two-at-the-front"][0]
+    stage(catalogue(shop.root, items), given)
+    assert noted(shop) == (0, N + 2)
+    monkeypatch.undo()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def killed(layout: Layout, given: Params, at: int) -> bool:
+    """Run the stage until it replaces a file for the at-th time, from where nothing happens more; or to its end."""
+    replace, times = Path.replace, 0
+
+    def counting(self: Path, target: Path) -> Path:
+        nonlocal times
+        times += 1
+        if times > at:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", counting)
+        try:
+            stage(layout, given)
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("when", ["before", "after-a-kill", "its-mark"])
+def test_rows_of_a_damaged_file_are_not_taken_over(shop: Layout, model: Path, when: str, tmp_path: Path) -> None:
+    items, given = CHANGES["two-at-the-front"][0], params(model, reuse=True)
+    folder = shop.features("net")
+    catalogue(shop.root, items)
+    damaged = io.shard(folder, "features", 1)
+    if when != "before":
+        digest = io.sha256(damaged)
+        assert killed(shop, given, 10)
+        damaged = folder / FOLDER / f"{digest}{'.json' if when == 'its-mark' else '.parquet'}"
+    flip(damaged)
+    stage(shop, given)
+    assert noted(shop)[1] == 2 + ROWS
+    fresh = catalogue(tmp_path / "fresh", items)
+    stage(fresh, params(model, reuse=False))
+    np.testing.assert_allclose(vectors(shop), vectors(fresh), atol=1e-5)
+
+
+def test_interrupted_at_any_file_the_next_run_gives_the_same_bytes(shop: Layout, model: Path, tmp_path: Path) -> None:
+    given, at = params(model, reuse=True), 0
+    whole = shutil.copytree(shop.root, tmp_path / "whole")
+    items = CHANGES["two-at-the-front"][0]
+    expected = stage(catalogue(whole, items), given)
+    while True:
+        again = catalogue(shutil.copytree(shop.root, tmp_path / f"{at}"), items)
+        ended = not killed(again, given, at)
+        assert stage(again, given) == expected, at
+        if ended:
+            break
+        at += 1
+    assert at >= 16, "four files are laid aside and four written, each with a mark"
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_after_a_kill_items_may_change_again_or_the_key_go(
+    shop: Layout, model: Path, reuse: bool, tmp_path: Path
+) -> None:
+    assert killed(catalogue(shop.root, [item(90), *ITEMS]), params(model, reuse=True), 14)
+    assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
+    assert len(files(shop)) == 2
+    items = [item(91), item(90), *ITEMS[3:]]
+    made = stage(catalogue(shop.root, items), params(model, reuse))
+    fresh = catalogue(tmp_path / "fresh", items)
+    bytes_of_fresh = stage(fresh, params(model, reuse=False))
+    assert (made == bytes_of_fresh) is not reuse
+    assert noted(shop) == ((N - 3 + 1, 1) if reuse else (0, N - 3 + 2))
+    np.testing.assert_allclose(vectors(shop), vectors(fresh), atol=1e-5)
+
+
+KILL = """
+import os, signal, sys
+from pipeline.features import write
+whole, times = write.earlier.write_mark, []
+def last(*args):
+    times.append(whole(*args))
+    if len(times) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+write.earlier.write_mark = last
+from stages.cli import app
+app()
+"""
+
+
+def test_killed_midway_it_takes_over_the_rest(shop: Layout, model: Path, tmp_path: Path) -> None:
+    given = params(model, reuse=True)
+    whole = shutil.copytree(shop.root, tmp_path / "whole")
+    items = CHANGES["two-at-the-front"][0]
+    expected = stage(catalogue(whole, items), given)
+    catalogue(shop.root, items)
+    (tmp_path / "p.yaml").write_text(given.model_dump_json(exclude_unset=True))
+    command = ["encode", "shop", "--params", str(tmp_path / "p.yaml"), "--root", str(shop.root)]
+    done = subprocess.run([sys.executable, "-c", KILL, *command], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(files(shop)) == 2
+    assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
+    assert stage(shop, given) == expected
+    assert noted(shop) == (N + 2 - 2 * ROWS, 0)
+
+
+def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path: Path) -> None:
+    given = params(model, reuse=True)
+    whole = shutil.copytree(shop.root, tmp_path / "whole")
+    items = CHANGES["two-at-the-front"][0]
+    expected = stage(catalogue(whole, items), given)
+    catalogue(shop.root, items)
+    for part in (2, 1):
+        run = Run("encode", "shop", given, shop.root)
+        run.part = part, 2
+        assert perform(run, STAGES["encode"], lambda _: None)
+    assert files(shop) == expected
+    assert stage(shop, given) == expected
+
+
+def test_a_worker_elsewhere_takes_the_same_rows_over(shop: Layout, model: Path) -> None:
+    """What engines send to other machines: it finds the earlier files by itself."""
+    given = params(model, reuse=True)
+    catalogue(shop.root, CHANGES["two-at-the-front"][0])
+    assert killed(shop, given, 10), "all files are laid aside"
+    rows = worker("net", shop, given[Encode], given.encoders)((0, ROWS))
+    assert rows["taken_over"].to_pylist() == [False, False, True, True]
+    stage(shop, given)
+    names = schemas.features(networks.WIDTH).names
+    assert rows.select(names).to_pydict() == io.read_features(shop.features("net")).slice(0, ROWS).to_pydict()
+
+
+def test_workers_on_several_devices_share_what_was_there(
+    shop: Layout, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    given, made = params(model, reuse=True), list[object]()
+    earlier: Callable[..., object] = encoded.earlier.Earlier
+    monkeypatch.setattr(encoded.earlier, "Earlier", lambda folder: made.append(folder) or earlier(folder))
+    monkeypatch.setattr("pipeline.features.write.visible", lambda: [torch.device("cpu"), torch.device("cpu")])
+    stage(catalogue(shop.root, CHANGES["two-at-the-front"][0]), given)
+    assert noted(shop) == (N, 2)
+    assert len(made) == 1
