@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
@@ -154,14 +153,6 @@ def alone(work: Callable[..., Result], *args: Any) -> Result:
     """Do `work` in a process that starts for it and ends with it."""
     with process() as run:
         return run(partial(work, *args))
-
-
-def peak_mib() -> int:
-    """Return the largest resident size of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss of a Linux process begins at the size of the parent that started it
-        return int(status.read_text().split("VmHWM:", 1)[1].split(maxsplit=1)[0]) // 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def short(value: float) -> str:

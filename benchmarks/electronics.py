@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import Measurement, _turns
+from pipeline import memory
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
@@ -112,7 +113,7 @@ def _graph(size: Size, path: Path) -> dict[str, Any]:
     """Write the item graph to `path`; return seconds and peak MiB of this process."""
     _, features = generated(size)
     turn = _turns.timed(lambda: pq.write_table(neighbours.neighbours(features, K), path))
-    return {"seconds": turn.wall, "cpu_seconds": turn.cpu, "peak_mib": _turns.peak_mib()}
+    return {"seconds": turn.wall, "cpu_seconds": turn.cpu, "peak_mib": memory.peak_mib()}
 
 
 def _model(name: str, size: Size, edges: Path) -> _turns.Turn[dict[str, Any]]:
@@ -130,7 +131,7 @@ def _model(name: str, size: Size, edges: Path) -> _turns.Turn[dict[str, Any]]:
     with torch.no_grad():
         rank = _turns.timed(lambda: evaluate(*model(), parts, "valid", [20]))
     seconds = {"build": build.wall, "epoch": epoch.wall, "rank": rank.wall}
-    return epoch.giving(seconds | epoch.result | {"pairs": len(parts.train), "peak_mib": _turns.peak_mib()})
+    return epoch.giving(seconds | epoch.result | {"pairs": len(parts.train), "peak_mib": memory.peak_mib()})
 
 
 def _epoch(model: torch.nn.Module, parts: Split, settings: Train, most: int | None) -> _turns.Turn[dict[str, Any]]:

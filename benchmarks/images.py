@@ -21,6 +21,7 @@ from PIL import Image
 
 import schemas
 from benchmarks import Measurement, _turns
+from pipeline import memory
 from pipeline.io import read_json, write_json, write_table
 from pipeline.run import running
 from stages import images
@@ -103,7 +104,7 @@ def _items(urls: list[str]) -> pa.Table:
 def _turn(work: Callable[[list[str], Path], None], urls: list[str]) -> _turns.Turn[int]:
     """Do `work` in a new folder; the result is the peak MiB of this process."""
     with tempfile.TemporaryDirectory() as folder:
-        return _turns.timed(work, urls, Path(folder)).giving(_turns.peak_mib())
+        return _turns.timed(work, urls, Path(folder)).giving(memory.peak_mib())
 
 
 def _decoding(jpegs: list[bytes], cores: int) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Measurement, _turns
+from pipeline import memory
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and whom and what they are of
 LINES = 71_317  # of meta_Baby.json.gz
@@ -152,4 +153,4 @@ def _decompress(raw: Path) -> None:
 def _peak(work: Callable[[Path], None], raw: Path) -> int:
     """Do `work`; return the peak MiB of this process."""
     work(raw)
-    return _turns.peak_mib()
+    return memory.peak_mib()

@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 
 from benchmarks import Measurement, _turns
+from pipeline import memory
 
 MILLION = 1_000_000
 SMALL, LARGE = 6, 60  # million ratings
@@ -115,7 +116,7 @@ def _turn(raw: Path, group: Path | None) -> _turns.Turn[dict[str, Any]]:
         return {"kept": tables.rows - sum(tables.drops.values())} | tables.facts
 
     turn = _turns.timed(split)
-    return turn.giving(turn.result | {"peak_mib": _turns.peak_mib(), "capped": group is not None})
+    return turn.giving(turn.result | {"peak_mib": memory.peak_mib(), "capped": group is not None})
 
 
 def _scan(path: Path) -> float:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 import schemas
 from benchmarks import Measurement, _turns
-from pipeline import io
+from pipeline import io, memory
 from pipeline.ops.device import gemm_rate
 from pipeline.ops.rows import unit_rows
 from pipeline.semantic_ids import build
@@ -117,7 +117,7 @@ def _streamed(n: int) -> dict[str, Any]:
 def _coded(folder: Path) -> dict[str, Any]:
     """Return seconds, peak MiB and mean cosine of one feature set."""
     turn = _turns.timed(_codes, folder)
-    return {"seconds": turn.wall, "cpu_seconds": turn.cpu, "peak_mib": _turns.peak_mib(), "cosine": turn.result}
+    return {"seconds": turn.wall, "cpu_seconds": turn.cpu, "peak_mib": memory.peak_mib(), "cosine": turn.result}
 
 
 def _codes(folder: Path) -> float:

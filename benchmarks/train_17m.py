@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import Measurement, _turns
 from benchmarks.electronics import SIZES, WIDTH, K, Size, pairs
+from pipeline import memory
 from pipeline.interactions.split import Split, asked
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
@@ -104,7 +105,7 @@ def _epoch(path: Path, size: Size, together: int) -> _turns.Turn[dict[str, Any]]
         getattr(sampled, s) + getattr(stepped, s) * steps / STEPS + getattr(judged, s) for s in ("wall", "cpu")
     )
     facts = {"steps": steps, "step_cpu": stepped.cpu / STEPS, "samples_cpu": sampled.cpu, "rank_cpu": judged.cpu}
-    peak = {"peak_mib": _turns.peak_mib(), "features_mib": features.nbytes >> 20, "nodes": size.users + size.items}
+    peak = {"peak_mib": memory.peak_mib(), "features_mib": features.nbytes >> 20, "nodes": size.users + size.items}
     return _turns.Turn(wall, cpu, facts | peak)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io, parallel, progress, stamp
+from pipeline import code, io, memory, parallel, progress, stamp
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
@@ -271,10 +270,7 @@ def _recorded(run: Run) -> Iterator[None]:
 
 
 def _run_record(run: Run, seconds: float) -> dict[str, Any]:
-    # ru_maxrss is KiB on Linux, bytes on macOS; the largest child counts, not the sum of children
     section = run.params.section(run.stage)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "stage": run.stage,
         "dataset": run.dataset,
@@ -282,7 +278,7 @@ def _run_record(run: Run, seconds: float) -> dict[str, Any]:
         "rows_in": run.rows_in,
         "rows_out": run.rows_out,
         "drops": dict(sorted(run.drops.items())),
-        "peak_memory_mib": round(peak * unit / 2**20),
+        "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
         "device": run.device,
         "machine": machine(run.device),
         "seed": getattr(section, "seed", None),

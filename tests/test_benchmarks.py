@@ -16,6 +16,7 @@ import pytest
 import benchmarks
 from benchmarks import Measurement, __main__, _turns, scale
 from benchmarks._turns import Turn, Way
+from pipeline import memory
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
 
@@ -84,10 +85,10 @@ def test_a_process_has_the_environment_that_it_is_given(monkeypatch: pytest.Monk
 
 def test_peak_memory_of_a_process_is_its_own() -> None:
     block = bytearray(os.urandom(1)) * (256 << 20)
-    assert _turns.peak_mib() >= 256
+    assert memory.peak_mib() >= 256
     del block
     if Path("/proc/self/status").exists():
-        assert _turns.alone(_turns.peak_mib) < _turns.peak_mib()
+        assert _turns.alone(memory.peak_mib) < memory.peak_mib()
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline import engine, io
+from pipeline import engine, io, memory
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError, printable
 from pipeline.experiment.cell import Cell, outcome
@@ -24,7 +24,6 @@ from pipeline.train import inputs
 Label = TypeVar("Label")
 SLOWEST = ("tiger", "bsarec", "sasrec")
 """models that take longer than any of MODELS"""
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -156,26 +155,12 @@ def measured(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    before, is_reset = time.process_time(), _reset()
+    before, is_reset = time.process_time(), memory.reset_peak()
     yield
     seconds = round(time.process_time() - before, 3)
     io.write_json(
-        path, {"seconds": seconds, "memory_mib": _peak() if is_reset else None, "machine": machine(_device())}
+        path, {"seconds": seconds, "memory_mib": memory.peak_mib() if is_reset else None, "machine": machine(_device())}
     )
-
-
-def _reset() -> bool:
-    """Begin to count the peak anew; return whether that can be done."""
-    try:
-        CLEAR.write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _peak() -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1024
 
 
 def _device() -> str:

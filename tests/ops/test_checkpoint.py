@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _turns
+from pipeline import memory
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 
 
@@ -41,9 +42,9 @@ def test_adam_goes_on_from_a_file_with_its_own_rate(kind: type[torch.optim.Adam]
 def growth(path: Path) -> int:
     """Return by how many MiB the most memory of this process grows when 256 MiB are saved."""
     tensors = {"w": torch.ones(64 << 20)}
-    before = _turns.peak_mib()
+    before = memory.peak_mib()
     Checkpoint(path, 1).save(tensors, {"step": 1})
-    return _turns.peak_mib() - before
+    return memory.peak_mib() - before
 
 
 def test_saving_takes_no_memory_as_large_as_the_tensors(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""How much memory this process has held at most. No library is loaded for it."""
+
+import resource
+import sys
+from pathlib import Path
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10
+"""of `ru_maxrss`, in a MiB"""
+
+
+def peak_mib() -> int:
+    """Return the largest resident size of this process, MiB: of its libraries and of the files that it maps too."""
+    if STATUS.exists():  # ru_maxrss of a Linux process begins at the size of the parent that started it
+        return int(STATUS.read_text().split("VmHWM:", 1)[1].split(maxsplit=1)[0]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // UNIT
+
+
+def largest_child_mib() -> int:
+    """Return the largest resident size of a child process that has ended, MiB, or this one's when it started that."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // UNIT
+
+
+def reset_peak() -> bool:
+    """Begin to count the peak anew; return whether that can be done."""
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
