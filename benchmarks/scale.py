@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from benchmarks._turns import Way, short
 from pipeline import io
 from pipeline.facts.table import markdown
 from pipeline.layout import Layout
+from pipeline.stage import Stage
 from stages.order import IN_ORDER
 
 SIZES = (2_500, 10_000, 40_000)
@@ -91,18 +93,15 @@ def write_table(block: str, above: str, head: list[str], rows: list[list[str]]) 
     io.write_bytes(PAGE, found.sub(lambda at: f"{at[1]}{text}{at[2]}", page).encode())
 
 
-def pipeline(folder: Path, settings: dict[str, Any]) -> dict[str, Taken]:
-    """Run every stage on a catalogue that was written to the folder; return what each took.
+def pipeline(folder: Path, settings: dict[str, Any], stages: Sequence[Stage] = IN_ORDER) -> dict[str, Taken]:
+    """Run stages on a catalogue that was written to the folder; return what each took.
 
     What a stage took is kept in the folder: after a kill the stages that have ended are not run again.
     """
     root, params, kept = folder / "outputs", folder / "params.yaml", folder / "taken.json"
-    files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
-    images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
-    given = {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
-    params.write_text(json.dumps(given))
+    params.write_text(json.dumps(parameters(folder, settings)))
     taken: dict[str, Any] = io.read_json(kept) if kept.is_file() else {}
-    for stage in IN_ORDER:
+    for stage in stages:
         if stage.name in taken:
             continue
         command = [sys.executable, "-m", "stages", stage.name, DATASET, "--params", str(params), "--root", str(root)]
@@ -113,6 +112,13 @@ def pipeline(folder: Path, settings: dict[str, Any]) -> dict[str, Taken]:
         taken[stage.name] = Taken(turn.cpu, turn.wall, record["peak_memory_mib"])._asdict()
         io.write_json(kept, taken)
     return {name: Taken(**figures) for name, figures in taken.items()}
+
+
+def parameters(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings and where the catalogue of a folder is."""
+    files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
+    images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
+    return {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
 
 
 def row(stage: str, taken: list[Taken]) -> list[str]:

@@ -226,9 +226,10 @@ def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     check(run)
     stamp.vouch(run.layout, stage)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with progress.heartbeat(run.label, run.bars):
-        stage.main(run)
     part, parts = run.part
+    same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
+    with _exclusive(same), progress.heartbeat(run.label, run.bars):
+        stage.main(run)
     print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)
 
 

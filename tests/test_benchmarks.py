@@ -12,11 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import alignrec
 
 import benchmarks
-from benchmarks import Measurement, __main__, _turns, scale
+import schemas
+from benchmarks import Measurement, __main__, _catalogue, _turns, notebook, scale
+from benchmarks import _plain_catalogue as plain
 from benchmarks._turns import Turn, Way
-from pipeline import memory
+from pipeline import io, memory
+from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
 
@@ -137,3 +142,37 @@ def test_what_starting_takes_is_no_part_of_the_power_of_time() -> None:
     kib, found = scale.figures([100, 110, 140], [5.0, 5.1, 5.0])
     assert (kib, found) == (1024 * 30 / (scale.SIZES[2] - scale.SIZES[1]), "")
     assert scale.figures([100, 110, 105], [1.0, 2.0, 3.0])[0] == 0
+
+
+def test_a_notebook_and_our_stages_make_the_same_vectors_of_the_same_items(tmp_path: Path) -> None:
+    plain.write_networks(networks := tmp_path / "networks")
+    _catalogue.write(files := tmp_path / "files", 200)
+    io.write_json(tmp_path / "params.yaml", scale.parameters(files, notebook.settings(networks)))
+    for stage in notebook.STAGES:
+        assert alignrec(stage.name, scale.DATASET, "--root", tmp_path, cwd=tmp_path).exit_code == 0
+    frame, names = plain.interactions(files)
+    assert frame["item_id"].max() + 1 == len(names)
+    layout = Layout(tmp_path, scale.DATASET)
+    assert len(frame) == io.rows([layout.interactions])
+    made = io.read_features(layout.features("both"))
+    at = [made["asin"].to_pylist().index(name) for name in names]
+    theirs = plain.encode(networks, texts := plain.items(files, names), plain.images(files, names))
+    text = io.read_table(layout.items, schemas.ITEMS)["text"].to_pylist()
+    assert texts == [text[i] for i in at]
+    for half in np.split(np.stack([theirs, io.matrix(made["vector"])[at]]), 2, axis=2):
+        mine, other = (unit_rows(vectors)[0] for vectors in half)
+        assert (mine * other).sum(axis=1).min() > 0.99
+    found = plain.graph(np.hstack([unit_rows(half)[0] for half in np.split(theirs, 2, axis=1)]))
+    edges = io.read_table(layout.edges("both"), schemas.EDGES).to_pydict()
+    ours = {*zip(edges["item_id"], edges["neighbour_id"], strict=True)}
+    same = {(at[item], at[other]) for item, row in enumerate(found.tolist()) for other in row}
+    assert len(ours) == len(same) == plain.NEIGHBOURS * len(names)
+    assert len(ours & same) > 0.95 * len(ours)
+
+
+def test_items_fit_by_growth_and_pairs_by_their_square() -> None:
+    items = np.array(notebook.SIZES)
+    assert notebook.items_that_fit(list(500 + items / 1024)) == pytest.approx(1024 * (notebook.MEMORY - 500))
+    whole = list(4 * items**2 / 2**20)
+    assert notebook.items_that_fit(whole, pairs=4) == pytest.approx((24 * 2**30 / 4) ** 0.5)
+    assert notebook.items_that_fit([500.0] * 3) == float("inf")

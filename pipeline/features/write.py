@@ -35,6 +35,8 @@ Rows = tuple[int, int]
 Done = Callable[[int], object]
 NOT_OF_A_SET = ("encoders", "controls", "reuse")
 """keys of `encode` that say which sets there are, and from where rows are taken, which each file tells for itself"""
+PRECISIONS = ("float32", "bfloat16", "int8")
+"""those that a machine may choose"""
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
@@ -58,6 +60,8 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, d
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
+        if getattr(sets[name].own, "precision", None) == "auto":
+            _refuse_another_choice(run, node, facts)
         run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
@@ -113,6 +117,17 @@ def pinned(node: Node, encoders: Encoders) -> Encoders:
         commit = {"revision": found.revision} if found and not found.revision.startswith(LOCAL) else {}
         given[owner] = {**given.get(owner, {}), **one.own.model_dump(), **commit}
     return given
+
+
+def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
+    """Raise UserError where the set was begun on a machine that chose another precision: all of it would be deleted."""
+    for then in {*PRECISIONS} - {facts["precision"]}:
+        if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), node.code())):
+            network = node.networks()[0]
+            raise UserError(
+                f"{node.folder}: begun in {then}, and this machine would choose {facts['precision']}; give "
+                f"encoders.{network.entry.variant_of or network.name}.precision, or delete that folder"
+            )
 
 
 def _named(node: Node, width: int) -> dict[str, Any]:

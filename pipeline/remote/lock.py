@@ -52,10 +52,7 @@ class Lock:
         """
         with self.objects.said():
             self._take()
-            if self._put(IfNoneMatch="*"):
-                raise UserError(
-                    f"{self.address}: this store knows no conditional PUT, so no lock; name a folder as root"
-                )
+            self.objects.require_conditions(self.name, "so no lock; name a folder as root")
         ended = threading.Event()
         thread = threading.Thread(target=self._renew, args=[ended], daemon=True)
         thread.start()

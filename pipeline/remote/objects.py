@@ -91,6 +91,12 @@ class Objects:
                 raise
             return None
 
+    def require_conditions(self, name: str, instead: str) -> None:
+        """Raise UserError, and delete an object that is there, where the store puts it as if there were none."""
+        if self.put_if(name, b"", IfNoneMatch="*"):
+            self.delete(name)
+            raise UserError(f"{self.address}/{name}: this store knows no conditional PUT, {instead}")
+
     def delete(self, name: str) -> None:
         """Delete an object, if there is one."""
         self._try(lambda: self.fs.rm_file(f"{self.base}/{name}"))

@@ -84,8 +84,9 @@ class Version(Objects):
 
     def claim(self) -> None:
         """Claim the version, or join a publisher of the same content."""
-        taken = not self.claims.put_if(self.claimed, self.mark, IfNoneMatch="*")
-        if taken and self.claimant() not in (self.mark, None):
+        if self.claims.put_if(self.claimed, self.mark, IfNoneMatch="*"):
+            self.claims.require_conditions(self.claimed, "so two publishers could mix; send to a folder, and copy that")
+        elif self.claimant() not in (self.mark, None):
             raise UserError(
                 f"{self.address}: another publisher is at work on this version with other content; if that one was "
                 f"given up, delete {self.claims.address}/{self.claimed} and run again"

@@ -476,6 +476,34 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
+@pytest.mark.parametrize("part", [None, (2, 2)])
+def test_a_machine_that_would_choose_another_precision_deletes_nothing(
+    part: tuple[int, int] | None, tmp_path: Path, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained(tmp_path, network, model)
+    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.5)
+    layout, params = Layout(tmp_path, "toy"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
+
+    def go(part: tuple[int, int] | None, *choices: str, **own: str) -> None:
+        monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: [*choices])
+        going = Run("encode", "toy", params.model_copy(update={"encoders": {"beit3": own}}), tmp_path)
+        going.part = part
+        perform(going, STAGES["encode"], lambda _: None)
+
+    go((1, 2), "bfloat16", "float32")
+    first = files.shards(layout.features("beit3-raw"), "features")
+    said = (
+        r"beit3-raw: begun in bfloat16, and this machine would choose float32; give encoders\.beit3\.precision, or del"
+    )
+    with pytest.raises(UserError, match=said):
+        go(part, "float32")
+    assert files.shards(layout.features("beit3-raw"), "features") == first != []
+    go((2, 2), precision="bfloat16")
+    assert precisions_of(layout, ["beit3-raw"]) == {"bfloat16"}
+    go(None, precision="float32")
+    assert precisions_of(layout, ["beit3-raw"]) == {"float32"}
+
+
 def precisions_of(layout: Layout, names: Sequence[str]) -> set[str]:
     """Return the precisions that the metadata of all shards names."""
     shards = [path for name in names for path in files.shards(layout.features(name), "features")]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -559,6 +560,22 @@ def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) ->
             stage.main(whole)
         assert (whole.rows_in, whole.rows_out) == (7, 7)
         assert server.asked == {f"/{i}": 1 for i in range(7)}
+
+
+def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None:
+    with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
+        params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
+
+        def one(_: int) -> bool:
+            going = Run("images", "shop", params, tmp_path)
+            going.part = 1, 2
+            return perform(going, stage.IMAGES, lambda _: None)
+
+        with ThreadPoolExecutor() as pool:
+            assert list(pool.map(one, range(4))) == [True] * 4
+        shards = files.shards(tmp_path / "images/shop", "images")
+        assert [path.name for path in shards] == ["images-00000.parquet", "images-00002.parquet"]
+        assert server.asked == {f"/{i}": 1 for i in (0, 1, 4, 5)}
 
 
 def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:

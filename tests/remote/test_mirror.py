@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -222,13 +222,9 @@ def test_a_root_that_is_none_is_said(s3: Any, machine: Callable[[str], Path], ro
         assert "a-secret" not in printed
 
 
-def test_without_rights_it_says_so(made: str) -> None:
-    endpoint = os.environ["AWS_ENDPOINT_URL"]
-    httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0")
-    try:
+def test_without_rights_it_says_so(made: str, denied: Callable[[], AbstractContextManager[None]]) -> None:
+    with denied():
         said = alignrec("items", "shop", "--root", made, code=1)
-    finally:
-        httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"inf")
     assert said.startswith(f"error: {made}: access denied (")
     assert "AWS_ACCESS_KEY_ID" in said
 
@@ -293,19 +289,13 @@ def test_a_lock_whose_owner_is_gone_is_taken_over_and_its_owner_stops(
     assert not s3.exists(f"{target}/items/shop/.lock")
 
 
-def test_a_store_that_ignores_conditions_is_refused(s3: Any, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = Objects(target)
-    whole = objects.fs.call_s3
-
-    def ignorant(method: str, **more: Any) -> dict[str, Any]:
-        return dict(whole(method, **{key: value for key, value in more.items() if not key.startswith("If")}))
-
-    monkeypatch.setattr(objects.fs, "call_s3", ignorant)
+def test_a_store_that_ignores_conditions_is_refused(s3: Any, target: str, ignorant: None) -> None:
     with (
         pytest.raises(UserError, match="knows no conditional PUT"),
-        Lock(objects, "items/shop/.lock").held(),
+        Lock(Objects(target), "items/shop/.lock").held(),
     ):
         pytest.fail("it is held")
+    assert s3.find(target) == []
 
 
 def test_a_run_whose_lock_was_deleted_ends_and_sends_nothing(

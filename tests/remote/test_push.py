@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,12 @@ def test_a_publisher_whose_claim_was_deleted_releases_nothing(s3: Any, release: 
     assert not s3.exists(f"{target}/shop/0.1.0/manifest.json")
 
 
+def test_a_store_that_ignores_conditions_gets_nothing(s3: Any, release: Path, target: str, ignorant: None) -> None:
+    with pytest.raises(UserError, match="knows no conditional PUT, so two publishers could mix"):
+        push(release, target)
+    assert s3.find(target) == []
+
+
 @pytest.mark.parametrize("attempt", range(3))
 def test_of_two_at_once_one_wins_whole(
     s3: Any, release: Path, other: Path, target: str, tmp_path: Path, attempt: int
@@ -204,23 +211,21 @@ def test_of_two_at_once_one_wins_whole(
 
 
 def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
-    s3: Any, release: Path, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Path,
+    target: str,
+    tmp_path: Path,
+    denied: Callable[[], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import httpx
-
     with pytest.raises(UserError, match="no such bucket"):
         push(release, "s3://nobucket/x")
     monkeypatch.setattr(fetching, "TRIES", 1)
     push(release, target)
-    endpoint = os.environ["AWS_ENDPOINT_URL"]
-    httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0")
-    try:
+    with denied():
         for act in (lambda: push(release, target), lambda: fetch(f"{target}/shop/0.1.0", tmp_path / "here")):
             with pytest.raises(UserError, match=r"access denied.*AWS_ACCESS_KEY_ID") as e:
                 act()
             assert "a-secret" not in str(e.value)
-    finally:
-        httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"inf")
 
 
 def test_without_the_extra_its_name_is_said(tmp_path: Path) -> None:
