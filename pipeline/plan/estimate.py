@@ -30,6 +30,7 @@ from pipeline.graph.approximate import PART
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
 from pipeline.interactions.params import Interactions
+from pipeline.interactions.split import SCORES
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
@@ -144,11 +145,11 @@ class Plan:
         timed = self.rates.models.get(model, self.rates.models[RELEASED])
         size, kind = self.size, MODELS[model]
         share = size.interactions / (EACH * USERS[1])
+        ranking = min(size.users * size.items, SCORES) / self.rates.scores
         if issubclass(kind, Closed):
-            return 3 * size.items**3 / self.rates.gemm["float32"], size.users * size.items / self.rates.scores
+            return 3 * size.items**3 / self.rates.gemm["float32"], ranking
         power = math.log(max(timed.build[1], 1e-4) / max(timed.build[0], 1e-4)) / math.log(ITEMS[1] / ITEMS[0])
         build = timed.build[1] * (size.items / ITEMS[1]) ** min(max(power, 0.0), 2.0)
-        ranking = size.users * size.items / self.rates.scores
         if not timed.step[1]:
             return build, ranking
         slope = max(0.0, timed.step[1] - timed.step[0]) / (1 - USERS[0] / USERS[1])
