@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ class Run:
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
         self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
         """what `alone` holds too, against parts on machines that do not see this folder"""
+        self.there: Callable[[Layout], Callable[[], Layout]] = seen
+        """what makes this folder's files ready for other machines; what it returns gives a layout on one of them"""
         self.settings: list[Path] = []
         """the files of its parameters, that which was named first; none where other machines share its stamp"""
 
@@ -161,6 +165,11 @@ class Run:
             return
         for path in io.delete_unvouched(folder):
             self.warn(f"{path} {ALTERED}")
+
+
+def seen(layout: Layout) -> Callable[[], Layout]:
+    """Return what gives a layout on another machine, which sees its files under the same paths."""
+    return partial(replace, layout, root=layout.root.resolve())
 
 
 def machine(device: str) -> str:

@@ -6,12 +6,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.run import seen
 from pipeline.stage import Stage
 
 ADDRESS = re.compile(r"(?!s3://)([A-Za-z0-9+.-]{2,}):/")
 """what is no path, and no bucket"""
-Place = tuple[Path, Callable[[], AbstractContextManager[None]]]
-"""folder in which a stage works, and what holds a lock against parts on machines that do not see it"""
+Place = tuple[Path, Callable[[], AbstractContextManager[None]], Callable[[Layout], Callable[[], Layout]]]
+"""folder in which a stage works; what holds a lock against parts on machines that do not see it; and `Run.there`"""
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def opened(root: str, dataset: str, stage: Stage, part: tuple[int, int] | None =
         UserError: the root is neither; and what `mirror.opened` raises.
     """
     if not root.startswith("s3://"):
-        yield _path(root), nullcontext
+        yield _path(root), nullcontext, seen
         return
     from pipeline.remote import mirror  # loads what releases need
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -75,8 +74,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, d
             on = engine.Devices(devices) if len(devices) > 1 else None
             _shards(run, node, items, lambda: _worker(node.rows(items)), on, record, int)
         else:
-            there = replace(sets.layout, root=sets.layout.root.resolve())
-            make = partial(worker, name, there, params, pinned(node, sets.encoders))
+            make = partial(worker, name, run.there(sets.layout), params, pinned(node, sets.encoders))
             _shards(run, node, items, make, engine.Ray(), record, done)
     if taken := throughput.taken_over:
         print(f"{run.label}: {name}: {taken:,} rows taken over, {throughput.items:,} encoded", flush=True)
@@ -98,8 +96,9 @@ def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -
         run.note(**{node.name: note})
 
 
-def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
+def worker(name: str, there: Callable[[], Layout], params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
     """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
+    layout = there()
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     texts = Texts(layout.items)
     return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))

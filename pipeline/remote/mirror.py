@@ -7,14 +7,18 @@ lies in the folder is deleted, but for scratch files, so that a killed run loses
 """
 
 import _thread
+import fcntl
 import itertools
 import os
+import platform
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -27,7 +31,7 @@ from pipeline.http.retries import TransientError
 from pipeline.layout import Layout
 from pipeline.remote import stores
 from pipeline.remote.lock import Lock
-from pipeline.remote.objects import Objects
+from pipeline.remote.objects import Head, Objects
 from pipeline.remote.stores import Absent
 from pipeline.stage import Stage
 
@@ -37,6 +41,10 @@ EVERY = 2.0
 LOCK, MARKS, STAMP = ".lock", ".shards", ".stamp"
 """names: of locks; of the folders of marks, which say of what a shard was made; of the last file of a stage"""
 RECORDS = ("run.json", "sources.json")
+AT_ONCE = {"", ".json", ".safetensors", ".spm"}
+"""endings of files that are not read through `io` alone: marks, facts, networks"""
+READ = "read"
+"""of the mirrors of a root, that of processes which only read"""
 NUMBER = re.compile(r"-(\d{5,})$")
 Facts = tuple[str, str, list[int]]
 """ETag and sha256 of an object, and what `io.touched` says of its file"""
@@ -44,10 +52,12 @@ Part = tuple[int, int] | None
 """see `Run.part`"""
 Alone = Callable[[], AbstractContextManager[None]]
 """holds the stage's lock in the bucket, and brings what others have done; nothing where it is held anyway"""
+There = Callable[[Layout], Callable[[], Layout]]
+"""see `Run.there`"""
 
 
 @contextmanager
-def opened(root: str, dataset: str, stage: Stage, part: Part = None) -> Iterator[tuple[Path, Alone]]:
+def opened(root: str, dataset: str, stage: Stage, part: Part = None) -> Iterator[tuple[Path, Alone, There]]:
     """Yield a mirror, in which a stage works, and which is sent in the end.
 
     Args:
@@ -68,14 +78,38 @@ def opened(root: str, dataset: str, stage: Stage, part: Part = None) -> Iterator
         try:
             layout, reads = Layout(folder, dataset), [earlier.name for earlier in stage.reads]
             for name in stage.before():
-                there = Mirror(objects, layout, name)
+                there = Mirror(objects, layout, name, late=stage.late)
                 there.bring() if name in reads else there.bring_records()
             own = Mirror(objects, layout, stage.name, lock, part)
             own.bring()
             with own.sending():
-                yield folder, own.alone if part else nullcontext
+                yield folder, own.alone if part else nullcontext, partial(own.there, reads)
         except UserError as e:
             raise UserError(str(e).replace(str(folder), objects.address)) from None
+
+
+def brought(root: str, stages: Sequence[str], layout: Layout) -> Layout:
+    """Return a layout of this machine's own, to read from; its files are brought, once for all processes that read.
+
+    Args:
+        root: s3://bucket/prefix.
+        stages: whose files are brought.
+        layout: of another machine.
+
+    Raises:
+        UserError: what `opened` raises; says which machine.
+    """
+    own = replace(layout, root=folders(root) / READ)
+    own.root.mkdir(parents=True, exist_ok=True)
+    try:
+        objects = Objects(root)
+        objects.check()
+        with FileLock(own.root / LOCK):
+            for name in stages:
+                Mirror(objects, own, name, late=True).bring()
+    except UserError as e:
+        raise UserError(f"{platform.node()}: {e}") from None
+    return own
 
 
 def folders(root: str) -> Path:
@@ -103,9 +137,15 @@ class Mirror:
     """The files of one stage, here and in the bucket."""
 
     def __init__(
-        self, objects: Objects, layout: Layout, stage: str, lock: Lock | None = None, part: Part = None
+        self,
+        objects: Objects,
+        layout: Layout,
+        stage: str,
+        lock: Lock | None = None,
+        part: Part = None,
+        late: bool = False,
     ) -> None:
-        self.objects, self.lock, self.part = objects, lock, part
+        self.objects, self.lock, self.part, self.late = objects, lock, part, late
         self.below, self.again = f"{stage}/{layout.dataset}", f"alignrec {stage} {layout.dataset}"
         self.folder = layout.folder(stage)
         self.index = self.folder.with_name(f".{layout.dataset}.mirror")
@@ -128,7 +168,8 @@ class Mirror:
                 got = {name: found for name, found in zip(there, facts, strict=True) if found}
             for name, (_, digest, state) in got.items():
                 io.remember(self.folder / name, state, digest)
-            io.write_json(self.index, got)
+            with self._indexing():
+                io.write_json(self.index, {name: one for name, one in got.items() if one[2][1]})  # no stand-ins
             self.same = {name: state for name, (_, _, state) in got.items()}
             if self.lock:
                 self._write_journals({name: digest for name, (_, digest, _) in got.items()})
@@ -148,20 +189,52 @@ class Mirror:
         head = self.objects.head(at)
         if head is None:
             return None
-        if not (path.is_file() and io.sha256(path) == head.sha256):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.tmp")
+        if not (path.is_file() and path.stat().st_size == head.bytes and io.sha256(path) == head.sha256):
+            if self.late and head.sha256 and head.bytes and path.suffix not in AT_ONCE:
+                return head.etag, head.sha256, io.stand_in(path, head.sha256, partial(self._bring_late, name, head))
             try:
-                self.objects.fetch(at, temporary)
+                self._fetch(name, head)
             except Absent:
                 return None
-            if head.sha256 not in (None, io.sha256(temporary)):
-                raise UserError(
-                    f"{self.objects.address}/{at}: its bytes are not those that were sent there; delete that object, "
-                    f"and run `{self.again}`, which makes it again"
-                )
-            temporary.replace(path)
         return head.etag, head.sha256 or io.sha256(path), io.touched(path)
+
+    def _fetch(self, name: str, head: Head) -> None:
+        """Fetch an object; raises Absent where it is not there any more as it was found."""
+        path, at = self.folder / name, f"{self.below}/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        self.objects.fetch(at, temporary)
+        if head.sha256 not in (None, io.sha256(temporary)):
+            if self.objects.head(at) != head:
+                raise Absent
+            raise UserError(
+                f"{self.objects.address}/{at}: its bytes are not those that were sent there; delete that object, "
+                f"and run `{self.again}`, which makes it again"
+            )
+        temporary.replace(path)
+
+    def _bring_late(self, name: str, head: Head) -> None:
+        """Fetch an object for which an empty file stands in, unless another process or thread of this machine has."""
+        path = self.folder / name
+        with path.open("rb") as empty, self.objects.said():
+            fcntl.flock(empty, fcntl.LOCK_EX)
+            if io.touched(path) != io.touched(Path(f"/dev/fd/{empty.fileno()}")):
+                return
+            try:
+                self._fetch(name, head)
+            except Absent:
+                raise UserError(
+                    f"{self.objects.address}/{self.below}/{name}: was deleted or made anew while it was to be read; "
+                    f"run again; if it is gone, `{self.again}` makes it"
+                ) from None
+            facts = head.etag, str(head.sha256), io.touched(path)
+            io.remember(path, facts[2], facts[1])
+            with self._indexing():
+                io.write_json(self.index, io.read_json(self.index) | {name: facts})
+
+    def _indexing(self) -> FileLock:
+        """Return what is held while the index is written: processes that read share it."""
+        return FileLock(f"{self.index}.lock")
 
     def _write_journals(self, digests: dict[str, str]) -> None:
         """Write the journal of each folder that is resumed by itself: what was brought of it."""
@@ -216,6 +289,17 @@ class Mirror:
             yield
             with self.objects.said():
                 self.send()
+
+    def there(self, reads: Sequence[str], layout: Layout) -> Callable[[], Layout]:
+        """Send what is there; return what gives, on a machine that does not see this folder, a layout of its own.
+
+        Args:
+            reads: the stages that this one reads.
+            layout: of this machine.
+        """
+        with self.objects.said():
+            self.send()
+        return partial(brought, self.objects.address, [*reads, self.below.partition("/")[0]], layout)
 
     def send(self, whole: bool = False) -> None:
         """Send what is new, and delete there what is gone here.

@@ -417,7 +417,7 @@ def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Pa
     assert commits["text"]["revision"] == commit
     assert commits["image"]["revision"] is None
     moving.publish("someone/net", models / "siglip")
-    rows = worker("both", layout, given.encode, commits)((3, 6))
+    rows = worker("both", lambda: layout, given.encode, commits)((3, 6))
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     here = node.rows(Items(ids, pa.chunked_array([TEXTS]), Throughput()))(3, 6)
     assert rows.to_pydict() == here.to_pydict()

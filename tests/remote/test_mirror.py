@@ -130,6 +130,59 @@ def test_jobs_on_machines_of_their_own_of_which_one_is_killed_give_the_bytes_of_
     assert "nothing to do" in alignrec("encode", "shop", "--root", made)
 
 
+@pytest.fixture
+def sent(s3: Any, target: str, items: Path, machine: Callable[[str], Path], tmp_path: Path) -> str:
+    """Return a bucket with those and their images, as stages have sent them, in files of 8 items; encoding has 10."""
+    given = PARAMS.replace("images: {shard_rows: 10}", "images: {shard_rows: 8}").replace("[tfidf]", "[cnn, tfidf]")
+    (tmp_path / "params.yaml").write_text(given)
+    shutil.copytree(items, tmp_path / "outputs")
+    alignrec("images", "shop", "--root", "outputs")
+    folder = tmp_path / "outputs"
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        name = f"{target}/{path.relative_to(folder)}"
+        s3.put_file(str(path), name, Metadata={"sha256": sha256(path)})
+    return target
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the objects that have been fetched, as a list that grows."""
+    names: list[str] = []
+    fetch = Objects.fetch
+
+    def noted(self: Objects, name: str, path: Path) -> None:
+        names.append(name)
+        fetch(self, name, path)
+
+    monkeypatch.setattr(Objects, "fetch", noted)
+    return names
+
+
+def test_a_part_fetches_what_it_reads_and_the_whole_stage_after_it_one_file_of_images(
+    s3: Any, sent: str, machine: Callable[[str], Path], tmp_path: Path, fetched: list[str]
+) -> None:
+    alignrec("encode", "shop", "--root", "outputs")
+    items = io.rows([Layout(tmp_path / "outputs", "shop").items])
+    images = {number: f"images/shop/images-{number:05d}.parquet" for number in range(-(-items // 8))}
+    for part in (1, 2, 3, 4):
+        fetched.clear()
+        machine(f"machine {part}")
+        alignrec("encode", "shop", "--root", sent, "--part", f"{part}/4")
+        rows = [row for row in range(items) if row // 10 % 4 == part - 1]
+        own = {images[row // 8] for row in rows} | {images[0]}  # which says how many rows each has
+        assert {name for name in fetched if name.startswith("images/shop/images")} == own
+        assert len(fetched) == len(set(fetched))
+        assert not [name for name in fetched if name.endswith((".png", ".gz", "interactions.parquet", "users.parquet"))]
+    fetched.clear()
+    machine("machine 1")
+    alignrec("encode", "shop", "--root", sent, "--part", "1/4")
+    assert fetched == []
+    machine("whole")
+    alignrec("encode", "shop", "--root", sent)
+    assert [name for name in fetched if name.startswith("images/shop/images")] == [images[0]]
+    assert objects(s3, sent) == content(tmp_path / "outputs")
+
+
 def test_what_is_here_is_neither_fetched_nor_hashed_again(
     made: str, machine: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +216,7 @@ def test_an_object_that_is_gone_or_altered_is_said(s3: Any, made: str, items: Pa
 def test_of_stages_that_it_does_not_read_a_stage_has_the_records(
     s3: Any, made: str, machine: Callable[[str], Path]
 ) -> None:
-    with mirror.opened(made, "shop", STAGES["pretrain"]) as (root, _):
+    with mirror.opened(made, "shop", STAGES["pretrain"]) as (root, *_):
         assert {path.name for path in Layout(root, "shop").raw.iterdir()} == {"run.json", "sources.json"}
         assert Layout(root, "shop").items.is_file()
 
@@ -239,8 +292,8 @@ def test_commands_that_are_no_stage_name_the_folder_of_this_machine(made: str, m
 
 def test_two_processes_of_a_machine_have_a_folder_each(s3: Any, target: str, machine: Callable[[str], Path]) -> None:
     with (
-        mirror.opened(target, "shop", STAGES["items"]) as (one, _),
-        mirror.opened(target, "shop", STAGES["images"]) as (other, _),
+        mirror.opened(target, "shop", STAGES["items"]) as (one, *_),
+        mirror.opened(target, "shop", STAGES["images"]) as (other, *_),
     ):
         assert (one.name, other.name) == ("0", "1")
 
@@ -302,7 +355,7 @@ def test_a_run_whose_lock_was_deleted_ends_and_sends_nothing(
     s3: Any, target: str, leases: None, machine: Callable[[str], Path]
 ) -> None:
     def work() -> None:
-        with mirror.opened(target, "shop", STAGES["items"]) as (root, _):
+        with mirror.opened(target, "shop", STAGES["items"]) as (root, *_):
             s3.rm_file(f"{target}/items/shop/.lock")
             time.sleep(0.5)  # until it is to be renewed
             path = Layout(root, "shop").items
