@@ -51,8 +51,8 @@ class Ray:
         threads, cluster = torch.get_num_threads(), ray.cluster_resources()
         gpus = int(cluster.get("GPU", 0))
         most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
-        room = {"num_cpus": 0, "num_gpus": 1} if gpus else {"num_cpus": threads, "num_gpus": 0}
-        new = partial(ray.remote(**room, max_restarts=0)(_Actor).remote, make, threads, node_facts())
+        place = ray.remote(num_cpus=0 if gpus else threads, num_gpus=min(gpus, 1), max_restarts=0)
+        new = partial(place(_Actor).remote, make, threads, node_facts())
         crew = _Crew(ray, new, "with a GPU" if gpus else f"of {threads} threads", most)
         with ThreadPoolExecutor(most) as pool:
             try:
