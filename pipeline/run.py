@@ -28,6 +28,8 @@ from pipeline.seeds import seed_for
 from pipeline.stage import Stage
 from pipeline.versions import versions
 
+There = Callable[[Layout], Callable[[], Layout]]
+"""a layout here -> what gives one on another machine, which has the same files"""
 ALTERED = "was altered after it was made; it is made again"
 
 
@@ -52,8 +54,8 @@ class Run:
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
         self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
         """what `alone` holds too, against parts on machines that do not see this folder"""
-        self.there: Callable[[Layout], Callable[[], Layout]] = seen
-        """what makes this folder's files ready for other machines; what it returns gives a layout on one of them"""
+        self.there: There = seen
+        """for workers on other machines; what is written later may not be there"""
         self.settings: list[Path] = []
         """the files of its parameters, that which was named first; none where other machines share its stamp"""
 

@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.run import seen
+from pipeline.run import There, seen
 from pipeline.stage import Stage
 
 ADDRESS = re.compile(r"(?!s3://)([A-Za-z0-9+.-]{2,}):/")
 """what is no path, and no bucket"""
-Place = tuple[Path, Callable[[], AbstractContextManager[None]], Callable[[Layout], Callable[[], Layout]]]
+Place = tuple[Path, Callable[[], AbstractContextManager[None]], There]
 """folder in which a stage works; what holds a lock against parts on machines that do not see it; and `Run.there`"""
 
 

@@ -4,6 +4,9 @@ An object of the bucket is a file of `Layout`, under the same name, with its sha
 whole once it is finished, also while its stage runs, and the stamp last, if the bucket has none. Nothing is renamed or
 appended to: journals of folders that are resumed are made of the objects that are there. The bucket is right. What else
 lies in the folder is deleted, but for scratch files, so that a killed run loses what it had not finished.
+
+A stage that is `late` finds empty files in place of those that it reads, which `io` brings when they are read. Nodes of
+a cluster do the same in a folder of their own, from which nothing is sent.
 """
 
 import _thread
@@ -33,6 +36,7 @@ from pipeline.remote import stores
 from pipeline.remote.lock import Lock
 from pipeline.remote.objects import Head, Objects
 from pipeline.remote.stores import Absent
+from pipeline.run import There
 from pipeline.stage import Stage
 
 WORKERS = 8
@@ -52,8 +56,6 @@ Part = tuple[int, int] | None
 """see `Run.part`"""
 Alone = Callable[[], AbstractContextManager[None]]
 """holds the stage's lock in the bucket, and brings what others have done; nothing where it is held anyway"""
-There = Callable[[Layout], Callable[[], Layout]]
-"""see `Run.there`"""
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def opened(root: str, dataset: str, stage: Stage, part: Part = None) -> Iterator
             own = Mirror(objects, layout, stage.name, lock, part)
             own.bring()
             with own.sending():
-                yield folder, own.alone if part else nullcontext, partial(own.there, reads)
+                yield folder, own.alone if part else nullcontext, partial(own.there, [*reads, stage.name])
         except UserError as e:
             raise UserError(str(e).replace(str(folder), objects.address)) from None
 
@@ -290,16 +292,16 @@ class Mirror:
             with self.objects.said():
                 self.send()
 
-    def there(self, reads: Sequence[str], layout: Layout) -> Callable[[], Layout]:
-        """Send what is there; return what gives, on a machine that does not see this folder, a layout of its own.
+    def there(self, stages: Sequence[str], layout: Layout) -> Callable[[], Layout]:
+        """Send what is finished; return what gives, on a machine that does not see this folder, a layout of its own.
 
         Args:
-            reads: the stages that this one reads.
+            stages: that it has files of.
             layout: of this machine.
         """
         with self.objects.said():
             self.send()
-        return partial(brought, self.objects.address, [*reads, self.below.partition("/")[0]], layout)
+        return partial(brought, self.objects.address, stages, layout)
 
     def send(self, whole: bool = False) -> None:
         """Send what is new, and delete there what is gone here.
@@ -349,8 +351,10 @@ class Mirror:
         return begun is None or path.name in io.UNLISTED or digest in io.journal(begun).get(path, ())
 
     def _takes(self, name: str) -> bool:
-        """Return whether a file is of this part, or of all."""
+        """Return whether a file is of this part, or of all; who only reads needs no marks."""
         path = PurePosixPath(name)
+        if self.late and MARKS in path.parts:
+            return False
         number = NUMBER.search(path.parent.name if MARKS in path.parts else path.stem)
         return not (self.part and number) or int(number[1]) % self.part[1] == self.part[0] - 1
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.io import sha256
@@ -196,6 +198,31 @@ def test_a_part_fetches_what_it_reads_and_the_whole_stage_after_it_one_file_of_i
     alignrec("encode", "shop", "--root", sent)
     assert [name for name in fetched if name.startswith("images/shop/images")] == [images[0]]
     assert objects(s3, sent) == content(tmp_path / "outputs")
+
+
+def test_a_file_that_has_not_been_read_is_none_for_a_stage_that_reads_all(
+    s3: Any, sent: str, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(PICTURED.replace("cnn, ", ""))
+    alignrec("encode", "shop", "--root", sent, "--part", "1/2")
+    layout = Layout(mirror.folders(sent) / "0", "shop")
+    assert {path.stat().st_size for path in io.shards(layout.images, "images")} == {0}
+    for _ in ("of this process", "of another"):
+        with mirror.opened(sent, "shop", STAGES["pretrain"]):
+            assert content(layout.images) == content(images / "images/shop")
+        io.forget()
+
+
+def test_what_several_read_of_a_machine_is_fetched_once(sent: str, images: Path, fetched: list[str]) -> None:
+    names = ["images/shop/images-00001.parquet", "images/shop/images-00002.parquet"]
+    for _ in ("first process", "another"):
+        layout = mirror.brought(sent, ["images"], Layout(images, "shop"))
+        paths = [layout.root / name for name in names] * 4
+        with ThreadPoolExecutor(8) as pool:
+            tables = list(pool.map(lambda path: io.read_table(path, schemas.IMAGES), paths))
+        assert tables[0].equals(io.read_table(images / names[0], schemas.IMAGES))
+        assert sorted(name for name in fetched if name.endswith("parquet")) == names
+        io.forget()
 
 
 def test_what_is_here_is_neither_fetched_nor_hashed_again(
