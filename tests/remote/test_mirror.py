@@ -132,7 +132,8 @@ def test_jobs_on_machines_of_their_own_of_which_one_is_killed_give_the_bytes_of_
         alignrec(stage, "shop", "--root", made)
     assert s3.info(f"{made}/images/shop/images-00000.parquet")["LastModified"] == sent, "it is kept"
     assert objects(s3, made) == local
-    assert content(mirror.folders(made) / "0") == local
+    read = {name: digest for name, digest in local.items() if not name.startswith("images/shop/.shards")}
+    assert content(mirror.folders(made) / "0") == read
     assert mine in mirror.folders(made).parents
     assert "nothing to do" in alignrec("encode", "shop", "--root", made)
 
@@ -456,7 +457,8 @@ def test_a_run_whose_lock_was_deleted_ends_and_sends_nothing(
             path = Layout(root, "shop").items
             path.parent.mkdir(parents=True)
             path.write_bytes(b"late")
-            time.sleep(60)
+            for _ in range(600):
+                time.sleep(0.1)
 
     with pytest.raises(UserError, match="lost its lock"):
         work()
