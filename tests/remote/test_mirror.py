@@ -176,6 +176,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_a_part_fetches_what_it_reads_and_the_whole_stage_after_it_one_file_of_images(
     s3: Any, sent: str, machine: Callable[[str], Path], tmp_path: Path, fetched: list[str]
 ) -> None:
