@@ -218,7 +218,7 @@ class Mirror:
     def _bring_late(self, name: str, head: Head) -> None:
         """Fetch an object for which an empty file stands in, unless another process or thread of this machine has."""
         path = self.folder / name
-        with path.open("rb") as empty, self.objects.said():
+        with path.open("r+b") as empty, self.objects.said():  # NFS locks no file that is open to read alone
             fcntl.flock(empty, fcntl.LOCK_EX)
             if io.touched(path) != io.touched(Path(f"/dev/fd/{empty.fileno()}")):
                 return
