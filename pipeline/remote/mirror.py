@@ -12,6 +12,7 @@ a cluster do the same in a folder of their own, from which nothing is sent.
 import _thread
 import fcntl
 import itertools
+import json
 import os
 import platform
 import re
@@ -153,6 +154,8 @@ class Mirror:
         self.index = self.folder.with_name(f".{layout.dataset}.mirror")
         self.same: dict[str, list[int]] = {}
         """name of each file that is in the bucket as it is here -> what `io.touched` says of it"""
+        self.stamped: dict[str, str] = {}
+        """name -> sha256 of what a finished stage left; metadata of objects that somebody copied have none"""
         self.busy = threading.Lock()
         """held while files are brought or sent"""
         self.fault: UserError | None = None
@@ -165,6 +168,7 @@ class Mirror:
             for name in self._files().keys() - there.keys():
                 (self.folder / name).unlink()
             known = io.read_json(self.index) if self.index.is_file() else {}
+            self.stamped = self._read_stamp() if self.late else {}
             with ThreadPoolExecutor(WORKERS) as pool:
                 facts = pool.map(lambda name: self._brought(name, there[name], known.get(name)), there)
                 got = {name: found for name, found in zip(there, facts, strict=True) if found}
@@ -183,6 +187,11 @@ class Mirror:
                 if not self._brought(name, "", None):
                     (self.folder / name).unlink(missing_ok=True)
 
+    def _read_stamp(self) -> dict[str, str]:
+        with suppress(ValueError, KeyError, TypeError):
+            return dict(json.loads(self.objects.get(f"{self.below}/{STAMP}") or b"")["files"])
+        return {}
+
     def _brought(self, name: str, etag: str, known: Facts | None) -> Facts | None:
         """Fetch an object unless its file is here; None where it is gone since."""
         path, at = self.folder / name, f"{self.below}/{name}"
@@ -191,8 +200,10 @@ class Mirror:
         head = self.objects.head(at)
         if head is None:
             return None
+        late = self.late and path.suffix not in AT_ONCE
+        head = head._replace(sha256=head.sha256 or self.stamped.get(name)) if late else head
         if not (path.is_file() and path.stat().st_size == head.bytes and io.sha256(path) == head.sha256):
-            if self.late and head.sha256 and head.bytes and path.suffix not in AT_ONCE:
+            if late and head.sha256 and head.bytes:
                 return head.etag, head.sha256, io.stand_in(path, head.sha256, partial(self._bring_late, name, head))
             try:
                 self._fetch(name, head)
@@ -207,7 +218,7 @@ class Mirror:
         temporary = path.with_name(f".{path.name}.tmp")
         self.objects.fetch(at, temporary)
         if head.sha256 not in (None, io.sha256(temporary)):
-            if self.objects.head(at) != head:
+            if (now := self.objects.head(at)) is None or now.etag != head.etag:
                 raise Absent
             raise UserError(
                 f"{self.objects.address}/{at}: its bytes are not those that were sent there; delete that object, "

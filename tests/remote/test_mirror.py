@@ -215,7 +215,12 @@ def test_a_file_that_has_not_been_read_is_none_for_a_stage_that_reads_all(
         io.forget()
 
 
-def test_what_several_read_of_a_machine_is_fetched_once(sent: str, images: Path, fetched: list[str]) -> None:
+@pytest.mark.parametrize("by", ["a stage", "somebody"])
+def test_what_several_read_of_a_machine_is_fetched_once(
+    s3: Any, sent: str, images: Path, fetched: list[str], by: str
+) -> None:
+    if by == "somebody":  # who copied it with other tools, so that its metadata have no hash
+        s3.put(f"{images}/images/", f"{sent}/images/", recursive=True)
     names = ["images/shop/images-00001.parquet", "images/shop/images-00002.parquet"]
     for _ in ("first process", "another"):
         layout = mirror.brought(sent, ["images"], Layout(images, "shop"))
