@@ -53,7 +53,7 @@ class Ray:
         most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
         place = ray.remote(num_cpus=0 if gpus else threads, num_gpus=min(gpus, 1), max_restarts=0)
         new = partial(place(_Actor).remote, make, threads, node_facts())
-        crew = _Crew(ray, new, "with a GPU" if gpus else f"of {threads} threads", most)
+        crew = _Crew(ray, new, "with a GPU" if gpus else f"of {threads} thread{'s' * (threads > 1)}", most)
         with ThreadPoolExecutor(most) as pool:
             try:
                 yield Seats(lambda job: pool.submit(crew.work, job), most)
