@@ -29,7 +29,7 @@ from pipeline.errors import UserError
 from pipeline.io import sha256
 from pipeline.layout import Layout
 from pipeline.registry import installed
-from pipeline.remote import lock, mirror
+from pipeline.remote import bucket, lock, mirror
 from pipeline.remote.lock import Lock
 from pipeline.remote.mirror import Mirror
 from pipeline.remote.objects import Objects
@@ -133,8 +133,8 @@ def test_jobs_on_machines_of_their_own_of_which_one_is_killed_give_the_bytes_of_
     assert s3.info(f"{made}/images/shop/images-00000.parquet")["LastModified"] == sent, "it is kept"
     assert objects(s3, made) == local
     read = {name: digest for name, digest in local.items() if not name.startswith("images/shop/.shards")}
-    assert content(mirror.folders(made) / "0") == read
-    assert mine in mirror.folders(made).parents
+    assert content(bucket.folders(made) / "0") == read
+    assert mine in bucket.folders(made).parents
     assert "nothing to do" in alignrec("encode", "shop", "--root", made)
 
 
@@ -207,10 +207,10 @@ def test_a_file_that_has_not_been_read_is_none_for_a_stage_that_reads_all(
 ) -> None:
     (tmp_path / "params.yaml").write_text(PICTURED.replace("cnn, ", ""))
     alignrec("encode", "shop", "--root", sent, "--part", "1/2")
-    layout = Layout(mirror.folders(sent) / "0", "shop")
+    layout = Layout(bucket.folders(sent) / "0", "shop")
     assert {path.stat().st_size for path in io.shards(layout.images, "images")} == {0}
     for _ in ("of this process", "of another"):
-        with mirror.opened(sent, "shop", STAGES["pretrain"]):
+        with bucket.opened(sent, "shop", STAGES["pretrain"]):
             assert content(layout.images) == content(images / "images/shop")
         io.forget()
 
@@ -223,7 +223,7 @@ def test_what_several_read_of_a_machine_is_fetched_once(
         s3.put(f"{images}/images/", f"{sent}/images/", recursive=True)
     names = ["images/shop/images-00001.parquet", "images/shop/images-00002.parquet"]
     for _ in ("first process", "another"):
-        layout = mirror.brought(sent, ["images"], Layout(images, "shop"))
+        layout = bucket.brought(sent, ["images"], Layout(images, "shop"))
         paths = [layout.root / name for name in names] * 4
         with ThreadPoolExecutor(8) as pool:
             tables = list(pool.map(lambda path: io.read_table(path, schemas.IMAGES), paths))
@@ -301,7 +301,7 @@ def test_an_object_that_vanishes_while_it_is_read_is_said(
 def test_of_stages_that_it_does_not_read_a_stage_has_the_records(
     s3: Any, made: str, machine: Callable[[str], Path]
 ) -> None:
-    with mirror.opened(made, "shop", STAGES["pretrain"]) as (root, *_):
+    with bucket.opened(made, "shop", STAGES["pretrain"]) as (root, *_):
         assert {path.name for path in Layout(root, "shop").raw.iterdir()} == {"run.json", "sources.json"}
         assert Layout(root, "shop").items.is_file()
 
@@ -371,21 +371,21 @@ def test_a_machine_that_reads_without_rights_is_named(
     made: str, tmp_path: Path, denied: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with denied(), pytest.raises(UserError, match=re.escape(f"{platform.node()}: {made}: access denied (")):
-        mirror.brought(made, ["items"], Layout(tmp_path, "shop"))
+        bucket.brought(made, ["items"], Layout(tmp_path, "shop"))
 
 
 def test_commands_that_are_no_stage_name_the_folder_of_this_machine(made: str, machine: Callable[[str], Path]) -> None:
     alignrec("items", "shop", "--root", made)
     said = alignrec("summary", "shop", "--root", made, code=1)
-    folder = mirror.folders(made) / "0"
+    folder = bucket.folders(made) / "0"
     assert said.replace("\n", "").endswith(f"what those of this machine read and made is in {folder}")
     assert "interactions" in alignrec("summary", "shop", "--root", str(folder))
 
 
 def test_two_processes_of_a_machine_have_a_folder_each(s3: Any, target: str, machine: Callable[[str], Path]) -> None:
     with (
-        mirror.opened(target, "shop", STAGES["items"]) as (one, *_),
-        mirror.opened(target, "shop", STAGES["images"]) as (other, *_),
+        bucket.opened(target, "shop", STAGES["items"]) as (one, *_),
+        bucket.opened(target, "shop", STAGES["images"]) as (other, *_),
     ):
         assert (one.name, other.name) == ("0", "1")
 
@@ -457,7 +457,7 @@ def test_a_run_whose_lock_was_deleted_ends_and_sends_nothing(
     s3: Any, target: str, leases: None, machine: Callable[[str], Path]
 ) -> None:
     def work() -> None:
-        with mirror.opened(target, "shop", STAGES["items"]) as (root, *_):
+        with bucket.opened(target, "shop", STAGES["items"]) as (root, *_):
             s3.rm_file(f"{target}/items/shop/.lock")
             time.sleep(0.5)  # until it is to be renewed
             path = Layout(root, "shop").items
