@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +27,8 @@ UNLISTED = {KEY, JOURNAL, untouched.STAMP, untouched.RECORD}
 """names of files that no journal lists"""
 _HASHED: dict[tuple[Path | int, ...], str] = {}
 """path and what `touched` says -> sha256"""
+_ELSEWHERE: dict[tuple[Path | int, ...], Callable[[], object]] = {}
+"""path and what `touched` says of an empty file -> what puts there the file for which it stands"""
 HELD_OTHERWISE = {".part", ".etag"}
 """endings of begun downloads, which grow in place, so that no journal lists them"""
 
@@ -241,6 +243,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
+    here(path)
     try:
         yield
     except FileNotFoundError:
@@ -325,7 +328,7 @@ def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
 
 def rows(paths: Iterable[Path]) -> int:
     """Return the number of rows of some Parquet files."""
-    return sum(pq.read_metadata(path).num_rows for path in paths)
+    return sum(pq.read_metadata(here(path)).num_rows for path in paths)
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
@@ -345,7 +348,7 @@ def sha256(path: Path) -> str:
     """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
     state: tuple[Path | int, ...] = (path, *touched(path))
     if state not in _HASHED:
-        with path.open("rb") as f:
+        with here(path).open("rb") as f:
             _HASHED[state] = hashlib.file_digest(f, "sha256").hexdigest()
     return _HASHED[state]
 
@@ -363,6 +366,32 @@ def forget() -> None:
 def remember(path: Path, state: Iterable[int], digest: str) -> None:
     """Take the sha256 of a file as known for as long as `touched` says this of it."""
     _HASHED[path, *state] = digest
+
+
+def stand_in(path: Path, digest: str, bring: Callable[[], object]) -> list[int]:
+    """Leave an empty file in place of one that lies elsewhere, and that is brought when this module reads it.
+
+    Args:
+        path: of the file.
+        digest: what `sha256` returns for it meanwhile.
+        bring: puts the file there; several threads may call it at a time.
+
+    Returns:
+        what `touched` says of the empty file.
+    """
+    if not path.is_file() or path.stat().st_size:
+        write_bytes(path, b"")
+    state = touched(path)
+    remember(path, state, digest)
+    _ELSEWHERE[path, *state] = bring
+    return state
+
+
+def here(path: Path) -> Path:
+    """Return a path, after its file was brought if another stands in for it."""
+    if _ELSEWHERE and path.is_file() and (bring := _ELSEWHERE.get((path, *touched(path)))):
+        bring()
+    return path
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from pipeline.seeds import seed_for
 from pipeline.stage import Stage
 from pipeline.versions import versions
 
+There = Callable[[Layout], Callable[[], Layout]]
+"""a layout here -> what gives one on another machine, which has the same files"""
 ALTERED = "was altered after it was made; it is made again"
 
 
@@ -50,6 +54,8 @@ class Run:
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
         self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
         """what `alone` holds too, against parts on machines that do not see this folder"""
+        self.there: There = seen
+        """for workers on other machines; what is written later may not be there"""
         self.settings: list[Path] = []
         """the files of its parameters, that which was named first; none where other machines share its stamp"""
 
@@ -161,6 +167,11 @@ class Run:
             return
         for path in io.delete_unvouched(folder):
             self.warn(f"{path} {ALTERED}")
+
+
+def seen(layout: Layout) -> Callable[[], Layout]:
+    """Return what gives a layout on another machine, which sees its files under the same paths."""
+    return partial(replace, layout, root=layout.root.resolve())
 
 
 def machine(device: str) -> str:

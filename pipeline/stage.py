@@ -48,6 +48,8 @@ class Stage:
     """looks at what it has lost, when it has run"""
     looks: bool = False
     """whether it is asked each time: it reads files of the user's that `needs` alone knows, or writes for git too"""
+    late: bool = False
+    """whether it reads tables and raw files through `io` alone, which brings those of a bucket when they are read"""
     rereads: bool = False
     """whether it hashes what it reads though nobody has touched it since, so that bits that rot go no further"""
 

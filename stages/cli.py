@@ -54,10 +54,10 @@ def _perform(
     waiting.choose()
     with (
         interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"),
-        opened(root, dataset, stage, part) as (folder, alone),
+        opened(root, dataset, stage, part) as (folder, alone, there),
     ):
         run = Run(stage.name, dataset, settings, folder)
-        run.part, run.elsewhere = part, alone
+        run.part, run.elsewhere, run.there = part, alone, there
         run.settings = [] if root.startswith("s3://") else document.files(params)
         if not perform(run, stage, lambda run: check(run.params, params)):
             say(f"{stage.name} {dataset}: {untouched.NOTHING}")
@@ -95,7 +95,7 @@ def images(
     run_params = read(params, dataset)
     with (
         interruptible(f"images fetched so far are kept in {root}/images/{dataset}"),
-        opened(root, dataset, STAGES["images"]) as (folder, _),
+        opened(root, dataset, STAGES["images"]) as (folder, *_),
         running("images", dataset, run_params, folder) as run,
     ):
         main(run, retry_failed)
@@ -130,7 +130,7 @@ def publish(
     """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
         return _perform(STAGES["publish"], dataset, params, root)
-    with opened(root, dataset, replace(STAGES["publish"], reads=())) as (folder, _):
+    with opened(root, dataset, replace(STAGES["publish"], reads=())) as (folder, *_):
         _send(folder, dataset, to, sign)
 
 

@@ -61,5 +61,6 @@ ENCODE = Stage(
     params=Encode,
     main=main,
     needs=needs,
+    late=True,
     loads=(SOURCES, ENCODERS, FEATURES),
 )

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.run import There, seen
 from pipeline.stage import Stage
 
 ADDRESS = re.compile(r"(?!s3://)([A-Za-z0-9+.-]{2,}):/")
 """what is no path, and no bucket"""
-Place = tuple[Path, Callable[[], AbstractContextManager[None]]]
-"""folder in which a stage works, and what holds a lock against parts on machines that do not see it"""
+Place = tuple[Path, Callable[[], AbstractContextManager[None]], There]
+"""folder in which a stage works; what holds a lock against parts on machines that do not see it; and `Run.there`"""
 
 
 @contextmanager
@@ -25,14 +26,14 @@ def opened(root: str, dataset: str, stage: Stage, part: tuple[int, int] | None =
         part: see `Run.part`.
 
     Raises:
-        UserError: the root is neither; and what `mirror.opened` raises.
+        UserError: the root is neither; and what `bucket.opened` raises.
     """
     if not root.startswith("s3://"):
-        yield _path(root), nullcontext
+        yield _path(root), nullcontext, seen
         return
-    from pipeline.remote import mirror  # loads what releases need
+    from pipeline.remote import bucket  # loads what releases need
 
-    with mirror.opened(root, dataset, stage, part) as place:
+    with bucket.opened(root, dataset, stage, part) as place:
         yield place
 
 
@@ -40,9 +41,9 @@ def folder(root: str | Path) -> Path:
     """Return the root of a command that is no stage; UserError says where a bucket's files lie on this machine."""
     if not str(root).startswith("s3://"):
         return _path(str(root))
-    from pipeline.remote import mirror
+    from pipeline.remote import bucket
 
-    here = mirror.folders(str(root)) / "0"
+    here = bucket.folders(str(root)) / "0"
     raise UserError(f"--root: only stages work in a bucket; what those of this machine read and made is in {here}")
 
 

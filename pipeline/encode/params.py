@@ -23,13 +23,13 @@ class Encode(Section):
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"
-    """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
+    """where encoders run: in this process, or on a Ray cluster (extra `ray`), whose nodes see the folder or bucket"""
     batch_size: Positive = 64
     """items a forward pass; changes speed, and results by rounding alone"""
     workers: Positive = 2
     """threads that decode images and tokenise texts beside the network; changes speed alone"""
-    shard_rows: Positive = 8192
-    """items a Parquet file"""
+    shard_rows: Positive = 16384
+    """items a Parquet file; as many as `images.shard_rows`, so that a part reads whole files of images"""
     reuse: bool = False
     """where items change, take over the vectors of all others instead of making their files anew: equal to rounding,
     not bit for bit; of encoders that are not fitted to the items"""

@@ -1,12 +1,14 @@
 """Workers in actors of a Ray cluster; what a lost node was doing is done again, what others do goes on."""
 
 import platform
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
 
@@ -15,6 +17,10 @@ from pipeline.engine.local import Make, Seats, Worker
 from pipeline.errors import UserError, installing
 from pipeline.versions import versions
 
+ROOM = 60.0
+"""seconds without room for any actor after which it is said"""
+PATIENCE = 3600.0
+"""seconds to wait for room: somebody's jobs may end, or nodes be started"""
 LOSSES = 5  # of one job, each with the node or process that did it, after which the cluster counts as broken
 
 
@@ -23,11 +29,12 @@ class Ray:
 
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
     this machine. Every node needs this package with the same code, the same versions of the libraries, and the files
-    that jobs name under the same paths. An actor takes a GPU if the cluster has any, and as many threads as this
-    process has, so that sums are added in the same order.
+    that jobs name under the same paths. An actor takes a GPU if the cluster has any, else as many CPUs as this process
+    has threads. It has as many threads, so that sums are added in the same order.
 
     Raises:
-        UserError: Ray is not installed, or a node has other code or libraries; and what a worker raises.
+        UserError: Ray is not installed, a node has other code or libraries, or none has had room for PATIENCE seconds;
+            and what a worker raises.
     """
 
     @contextmanager
@@ -44,8 +51,9 @@ class Ray:
         threads, cluster = torch.get_num_threads(), ray.cluster_resources()
         gpus = int(cluster.get("GPU", 0))
         most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
-        options = {"num_cpus": threads, "num_gpus": min(gpus, 1), "max_restarts": 0}
-        crew = _Crew(ray, partial(ray.remote(**options)(_Actor).remote, make, threads, node_facts()), most)
+        place = ray.remote(num_cpus=0 if gpus else threads, num_gpus=min(gpus, 1), max_restarts=0)
+        new = partial(place(_Actor).remote, make, threads, node_facts())
+        crew = _Crew(ray, new, "with a GPU" if gpus else f"of {threads} thread{'s' * (threads > 1)}", most)
         with ThreadPoolExecutor(most) as pool:
             try:
                 yield Seats(lambda job: pool.submit(crew.work, job), most)
@@ -60,9 +68,14 @@ class _Crew:
     ray: Any
     new: Any
     """starts an actor"""
+    room: str
+    """that an actor needs, in words"""
     most: int
     idle: SimpleQueue[Any] = field(default_factory=SimpleQueue)
     actors: list[Any] = field(default_factory=list)
+    placed: set[Any] = field(default_factory=set)
+    """of them, those that have a node"""
+    warned: bool = False
     lock: Lock = field(default_factory=Lock)
     dismissed: bool = False
 
@@ -72,7 +85,7 @@ class _Crew:
             if self.idle.empty() and len(self.actors) < self.most:
                 self._start()
         for tried in range(1, LOSSES + 1):
-            actor = self.idle.get()
+            actor = self._next()
             if actor is None or self.dismissed:
                 break
             try:
@@ -84,6 +97,7 @@ class _Crew:
                     raise
                 with self.lock:
                     self.ray.kill(actor)
+                    self.placed.discard(actor)
                     self._start()
             else:
                 self.idle.put(actor)
@@ -105,7 +119,28 @@ class _Crew:
         if not self.dismissed:
             actor = self.new()
             self.actors.append(actor)
-            actor.ready.remote().future().add_done_callback(lambda _: self.idle.put(actor))
+            actor.ready.remote().future().add_done_callback(lambda _: self._ready(actor))
+
+    def _ready(self, actor: Any) -> None:
+        self.placed.add(actor)
+        self.idle.put(actor)
+
+    def _next(self) -> Any:
+        """Return the next idle actor, or None once all are dismissed; UserError if none has a node for too long."""
+        since = time.monotonic()
+        while True:
+            with suppress(Empty):
+                return self.idle.get(timeout=ROOM)
+            if self.placed:  # they are at work
+                since = time.monotonic()
+                continue
+            lack = f"no node of the Ray cluster has room for an actor {self.room}"
+            if time.monotonic() - since > PATIENCE:
+                raise UserError(f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
+            with self.lock:
+                if not self.warned:
+                    print(f"{lack}; waiting for one; `ray status` says what there is", file=sys.stderr, flush=True)
+                self.warned = True
 
 
 class _Actor:

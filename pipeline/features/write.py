@@ -57,7 +57,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
 
 def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
-    node, params, throughput = sets[name].settled(), sets.params, Throughput()
+    node, params, throughput = _settled(run, sets, name), sets.params, Throughput()
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
         if getattr(sets[name].own, "precision", None) == "auto":
@@ -75,8 +75,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, d
             on = engine.Devices(devices) if len(devices) > 1 else None
             _shards(run, node, items, lambda: _worker(node.rows(items)), on, record, int)
         else:
-            there = replace(sets.layout, root=sets.layout.root.resolve())
-            make = partial(worker, name, there, params, pinned(node, sets.encoders))
+            make = partial(worker, name, run.there(sets.layout), params, pinned(node, sets.encoders))
             _shards(run, node, items, make, engine.Ray(), record, done)
     if taken := throughput.taken_over:
         print(f"{run.label}: {name}: {taken:,} rows taken over, {throughput.items:,} encoded", flush=True)
@@ -98,11 +97,28 @@ def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -
         run.note(**{node.name: note})
 
 
-def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
+def worker(name: str, there: Callable[[], Layout], params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
     """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
+    layout = there()
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     texts = Texts(layout.items)
     return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))
+
+
+def _settled(run: Run, sets: FeatureSets, name: str) -> Node:
+    """Return a set with what its kind decides for the machines that encode: of a cluster a node decides."""
+    node = sets[name]
+    if sets.params.engine == "local" or not any(one.entry.settled for one in node.networks()):
+        return node.settled()
+    make = partial(decider, run.there(sets.layout), sets.params, pinned(node, sets.encoders))
+    ((_, encoders),) = engine.map(make, [name], engine.Ray())
+    return replace(sets, encoders=encoders)[name]
+
+
+def decider(there: Callable[[], Layout], params: Encode, encoders: Encoders) -> Worker[str, Encoders]:
+    """Return a function that settles a set for the machine that it runs on, and returns what `pinned` does."""
+    sets = FeatureSets.of(there(), params, encoders)
+    return lambda name: pinned(sets[name].settled(), encoders)
 
 
 def _worker(make: Maker) -> Worker[Rows, pa.Table]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
@@ -51,7 +50,7 @@ def normalised(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Se
 def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Decode every stored image once, into `cache`: row int64 [I], -1: none, and uint8 [n, S, S, 3], mapped."""
     paths = io.shards(images, "images")
-    status = [pq.read_table(p, columns=["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
+    status = [io.read_table(p, schemas.IMAGES, ["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
     has = np.concatenate(status) == "ok"
     row = np.where(has, np.cumsum(has) - 1, -1)
     if not cache.is_file():

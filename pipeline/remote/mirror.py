@@ -4,32 +4,33 @@ An object of the bucket is a file of `Layout`, under the same name, with its sha
 whole once it is finished, also while its stage runs, and the stamp last, if the bucket has none. Nothing is renamed or
 appended to: journals of folders that are resumed are made of the objects that are there. The bucket is right. What else
 lies in the folder is deleted, but for scratch files, so that a killed run loses what it had not finished.
+
+A stage that is `late` finds empty files in place of those that it reads, which `io` brings when they are read. Nodes of
+a cluster do the same in a folder of their own, from which nothing is sent.
 """
 
 import _thread
-import itertools
+import fcntl
+import json
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
 
-import platformdirs
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from pipeline import io, parallel
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
 from pipeline.layout import Layout
-from pipeline.remote import stores
 from pipeline.remote.lock import Lock
-from pipeline.remote.objects import Objects
+from pipeline.remote.objects import Head, Objects
 from pipeline.remote.stores import Absent
-from pipeline.stage import Stage
 
 WORKERS = 8
 EVERY = 2.0
@@ -37,80 +38,35 @@ EVERY = 2.0
 LOCK, MARKS, STAMP = ".lock", ".shards", ".stamp"
 """names: of locks; of the folders of marks, which say of what a shard was made; of the last file of a stage"""
 RECORDS = ("run.json", "sources.json")
+AT_ONCE = {"", ".json", ".safetensors", ".spm"}
+"""endings of files that are not read through `io` alone: marks, facts, networks"""
 NUMBER = re.compile(r"-(\d{5,})$")
 Facts = tuple[str, str, list[int]]
 """ETag and sha256 of an object, and what `io.touched` says of its file"""
 Part = tuple[int, int] | None
 """see `Run.part`"""
-Alone = Callable[[], AbstractContextManager[None]]
-"""holds the stage's lock in the bucket, and brings what others have done; nothing where it is held anyway"""
-
-
-@contextmanager
-def opened(root: str, dataset: str, stage: Stage, part: Part = None) -> Iterator[tuple[Path, Alone]]:
-    """Yield a mirror, in which a stage works, and which is sent in the end.
-
-    Args:
-        root: s3://bucket/prefix.
-        dataset: its name.
-        stage: whose files are made, under its lock; what it reads is brought, and the records of all before it.
-        part: see `Run.part`; parts share the stage, and a part brings its own shards of it alone.
-
-    Raises:
-        UserError: no such bucket, no rights, an altered object, a lock that was lost.
-    """
-    if parallel.world() > 1:
-        raise UserError("--root s3:// is for one process; the processes of torchrun share a folder: name that one")
-    objects = Objects(root)
-    objects.check()
-    lock = Lock(objects, f"{stage.name}/{dataset}/{LOCK}")
-    with _folder(root) as folder, nullcontext() if part else lock.held():
-        try:
-            layout, reads = Layout(folder, dataset), [earlier.name for earlier in stage.reads]
-            for name in stage.before():
-                there = Mirror(objects, layout, name)
-                there.bring() if name in reads else there.bring_records()
-            own = Mirror(objects, layout, stage.name, lock, part)
-            own.bring()
-            with own.sending():
-                yield folder, own.alone if part else nullcontext
-        except UserError as e:
-            raise UserError(str(e).replace(str(folder), objects.address)) from None
-
-
-def folders(root: str) -> Path:
-    """Return the folder of the mirrors of a root, 0, 1, ...: several where several runs of one machine work at once."""
-    return platformdirs.user_cache_path("alignrec") / "s3" / quote(stores.s3_path(root), safe="")
-
-
-@contextmanager
-def _folder(root: str) -> Iterator[Path]:
-    """Yield the first mirror that no other process works in."""
-    for number in itertools.count():
-        folder = folders(root) / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-            break
-    try:
-        yield folder
-    finally:
-        lock.release()
 
 
 class Mirror:
     """The files of one stage, here and in the bucket."""
 
     def __init__(
-        self, objects: Objects, layout: Layout, stage: str, lock: Lock | None = None, part: Part = None
+        self,
+        objects: Objects,
+        layout: Layout,
+        stage: str,
+        lock: Lock | None = None,
+        part: Part = None,
+        late: bool = False,
     ) -> None:
-        self.objects, self.lock, self.part = objects, lock, part
+        self.objects, self.lock, self.part, self.late = objects, lock, part, late
         self.below, self.again = f"{stage}/{layout.dataset}", f"alignrec {stage} {layout.dataset}"
         self.folder = layout.folder(stage)
         self.index = self.folder.with_name(f".{layout.dataset}.mirror")
         self.same: dict[str, list[int]] = {}
         """name of each file that is in the bucket as it is here -> what `io.touched` says of it"""
+        self.stamped: dict[str, str] = {}
+        """name -> sha256 of what a finished stage left; metadata of objects that somebody copied have none"""
         self.busy = threading.Lock()
         """held while files are brought or sent"""
         self.fault: UserError | None = None
@@ -123,12 +79,14 @@ class Mirror:
             for name in self._files().keys() - there.keys():
                 (self.folder / name).unlink()
             known = io.read_json(self.index) if self.index.is_file() else {}
+            self.stamped = self._read_stamp() if self.late else {}
             with ThreadPoolExecutor(WORKERS) as pool:
                 facts = pool.map(lambda name: self._brought(name, there[name], known.get(name)), there)
                 got = {name: found for name, found in zip(there, facts, strict=True) if found}
             for name, (_, digest, state) in got.items():
                 io.remember(self.folder / name, state, digest)
-            io.write_json(self.index, got)
+            with self._indexing():
+                io.write_json(self.index, {name: one for name, one in got.items() if one[2][1]})  # no stand-ins
             self.same = {name: state for name, (_, _, state) in got.items()}
             if self.lock:
                 self._write_journals({name: digest for name, (_, digest, _) in got.items()})
@@ -140,6 +98,11 @@ class Mirror:
                 if not self._brought(name, "", None):
                     (self.folder / name).unlink(missing_ok=True)
 
+    def _read_stamp(self) -> dict[str, str]:
+        with suppress(ValueError, KeyError, TypeError):
+            return dict(json.loads(self.objects.get(f"{self.below}/{STAMP}") or b"")["files"])
+        return {}
+
     def _brought(self, name: str, etag: str, known: Facts | None) -> Facts | None:
         """Fetch an object unless its file is here; None where it is gone since."""
         path, at = self.folder / name, f"{self.below}/{name}"
@@ -148,20 +111,54 @@ class Mirror:
         head = self.objects.head(at)
         if head is None:
             return None
-        if not (path.is_file() and io.sha256(path) == head.sha256):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.tmp")
+        late = self.late and path.suffix not in AT_ONCE
+        head = head._replace(sha256=head.sha256 or self.stamped.get(name)) if late else head
+        if not (path.is_file() and path.stat().st_size == head.bytes and io.sha256(path) == head.sha256):
+            if late and head.sha256 and head.bytes:
+                return head.etag, head.sha256, io.stand_in(path, head.sha256, partial(self._bring_late, name, head))
             try:
-                self.objects.fetch(at, temporary)
+                self._fetch(name, head)
             except Absent:
                 return None
-            if head.sha256 not in (None, io.sha256(temporary)):
-                raise UserError(
-                    f"{self.objects.address}/{at}: its bytes are not those that were sent there; delete that object, "
-                    f"and run `{self.again}`, which makes it again"
-                )
-            temporary.replace(path)
         return head.etag, head.sha256 or io.sha256(path), io.touched(path)
+
+    def _fetch(self, name: str, head: Head) -> None:
+        """Fetch an object; raises Absent where it is not there any more as it was found."""
+        path, at = self.folder / name, f"{self.below}/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        self.objects.fetch(at, temporary)
+        if head.sha256 not in (None, io.sha256(temporary)):
+            if (now := self.objects.head(at)) is None or now.etag != head.etag:
+                raise Absent
+            raise UserError(
+                f"{self.objects.address}/{at}: its bytes are not those that were sent there; delete that object, "
+                f"and run `{self.again}`, which makes it again"
+            )
+        temporary.replace(path)
+
+    def _bring_late(self, name: str, head: Head) -> None:
+        """Fetch an object for which an empty file stands in, unless another process or thread of this machine has."""
+        path = self.folder / name
+        with path.open("r+b") as empty, self.objects.said():  # NFS locks no file that is open to read alone
+            fcntl.flock(empty, fcntl.LOCK_EX)
+            if io.touched(path) != io.touched(Path(f"/dev/fd/{empty.fileno()}")):
+                return
+            try:
+                self._fetch(name, head)
+            except Absent:
+                raise UserError(
+                    f"{self.objects.address}/{self.below}/{name}: was deleted or made anew while it was to be read; "
+                    f"run again; if it is gone, `{self.again}` makes it"
+                ) from None
+            facts = head.etag, str(head.sha256), io.touched(path)
+            io.remember(path, facts[2], facts[1])
+            with self._indexing():
+                io.write_json(self.index, io.read_json(self.index) | {name: facts})
+
+    def _indexing(self) -> FileLock:
+        """Return what is held while the index is written: processes that read share it."""
+        return FileLock(f"{self.index}.lock")
 
     def _write_journals(self, digests: dict[str, str]) -> None:
         """Write the journal of each folder that is resumed by itself: what was brought of it."""
@@ -265,8 +262,10 @@ class Mirror:
         return begun is None or path.name in io.UNLISTED or digest in io.journal(begun).get(path, ())
 
     def _takes(self, name: str) -> bool:
-        """Return whether a file is of this part, or of all."""
+        """Return whether a file is of this part, or of all; who only reads needs no marks."""
         path = PurePosixPath(name)
+        if self.late and MARKS in path.parts:
+            return False
         number = NUMBER.search(path.parent.name if MARKS in path.parts else path.stem)
         return not (self.part and number) or int(number[1]) % self.part[1] == self.part[0] - 1
 

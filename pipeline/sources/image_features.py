@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.sources.lines import unpacked
 
@@ -49,7 +50,7 @@ def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
     """Yield each record and its offset."""
     offset = 0
-    with unpacked(path) as f:
+    with unpacked(io.here(path)) as f:
         while block := _block(f):
             for start in range(0, len(block) - RECORD + 1, RECORD):
                 yield offset + start, memoryview(block)[start : start + RECORD]
@@ -91,7 +92,7 @@ HEADERS = {
 def opened(path: Path) -> np.ndarray:
     """Return the array of a `.npy` file, mapped into memory; UserError if it is cut off, no array, or of objects."""
     try:
-        with path.open("rb") as f:
+        with io.here(path).open("rb") as f:
             version = np.lib.format.read_magic(f)
             shape, _, dtype = HEADERS[version](f)
             held = path.stat().st_size - f.tell()

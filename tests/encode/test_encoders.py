@@ -587,7 +587,7 @@ def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, 
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
-    rows = worker("beit3", layout, params[Encode], {})((3, 6))
+    rows = worker("beit3", lambda: layout, params[Encode], {})((3, 6))
     whole = files.read_features(layout.features("beit3")).slice(3, 3)
     assert rows.select(whole.column_names).to_pydict() == whole.to_pydict()
 

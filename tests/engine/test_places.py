@@ -211,6 +211,45 @@ def test_a_cluster_with_other_libraries_is_refused(
         list(engine.map(functools.partial(work, tmp_path), jobs(1), engine.Ray()))
 
 
+@pytest.mark.slow
+def test_what_no_node_has_room_for_is_said_and_given_up(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(of_ray, "ROOM", 0.5)
+    monkeypatch.setattr(of_ray, "PATIENCE", 2.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    lack = "no node of the Ray cluster has room for an actor of 1000 threads; "
+    with pytest.raises(UserError, match=f"{lack}`ray status` says what there is, and OMP_NUM_THREADS sets"):
+        list(engine.map(functools.partial(work, tmp_path), jobs(1, 2), engine.Ray()))
+    assert capfd.readouterr().err.count(f"{lack}waiting for one") == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_works_for_long_is_waited_for(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_ray, "ROOM", 0.2)
+    monkeypatch.setattr(of_ray, "PATIENCE", 5.0)
+    gate = tmp_path / "gate"
+    threading.Timer(10, gate.touch).start()
+    todo = [{"seed": seed, "wait_for": str(gate)} for seed in range(4)]
+    assert len(list(engine.map(functools.partial(work, tmp_path), todo, engine.Ray(), ahead=2))) == 4
+
+
+@pytest.mark.slow
+def test_a_node_with_a_gpu_takes_a_worker_whatever_its_cpus(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=200 * 2**20)
+    monkeypatch.setattr(of_ray, "ROOM", 1.0)
+    monkeypatch.setattr(of_ray, "PATIENCE", 30.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    try:
+        list(engine.map(functools.partial(work, tmp_path), jobs(1), engine.Ray()))
+    finally:
+        cluster.remove_node(node)
+
+
 class Deadly:
     def __call__(self, job: Any) -> None:
         os._exit(1)

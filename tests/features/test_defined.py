@@ -21,6 +21,7 @@ from modelhub import model_hub
 import schemas
 from pipeline import engine, io
 from pipeline.encode import huggingface
+from pipeline.encode.registry import ENCODERS
 from pipeline.encode.throughput import Throughput
 from pipeline.engine.local import Seats
 from pipeline.errors import UserError
@@ -388,6 +389,44 @@ def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         yield hub
 
 
+class Elsewhere:
+    """A machine that knows what is pickled alone; `here` says so while its worker works."""
+
+    here = False
+
+    @contextmanager
+    def opened(self, make: Any) -> Iterator[Seats]:
+        worker = pickle.loads(pickle.dumps(make))()
+
+        def work(job: Any) -> Any:
+            Elsewhere.here = True
+            try:
+                return worker(job)
+            finally:
+                Elsewhere.here = False
+
+        with ThreadPoolExecutor(1) as pool:
+            yield Seats(lambda job: pool.submit(work, job), 1)
+
+
+def there(given: Params) -> Params:
+    return given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
+
+
+def test_what_is_left_to_the_machine_the_one_decides_that_encodes(
+    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settled(context: Any, own: Any) -> Any:
+        return own.model_copy(update={"dim": 8}) if Elsewhere.here else own
+
+    monkeypatch.setattr(engine, "Ray", Elsewhere)
+    monkeypatch.setitem(vars(ENCODERS["huggingface"]), "settled", settled)
+    run(root, there(params(models, "text", "both")))
+    assert vectors(root, "text").shape[1] == 8
+    shard = io.shard(Layout(root, "toy").features("both"), "features", 0)
+    assert io.record(shard)["params"]["parts"]["text"]["dim"] == 8
+
+
 def test_an_engine_elsewhere_makes_the_same_files(
     root: Path, models: Path, moving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,16 +435,8 @@ def test_an_engine_elsewhere_makes_the_same_files(
     here = run(root, given)
     shutil.rmtree(root / "encode")
 
-    class Elsewhere:
-        @contextmanager
-        def opened(self, make: Any) -> Iterator[Seats]:
-            worker = pickle.loads(pickle.dumps(make))()
-            with ThreadPoolExecutor(1) as pool:
-                yield Seats(lambda job: pool.submit(worker, job), 1)
-
     monkeypatch.setattr(engine, "Ray", Elsewhere)
-    there = given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
-    assert run(root, there) == here
+    assert run(root, there(given)) == here
 
 
 def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Path, moving: Any) -> None:
@@ -417,7 +448,7 @@ def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Pa
     assert commits["text"]["revision"] == commit
     assert commits["image"]["revision"] is None
     moving.publish("someone/net", models / "siglip")
-    rows = worker("both", layout, given.encode, commits)((3, 6))
+    rows = worker("both", lambda: layout, given.encode, commits)((3, 6))
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     here = node.rows(Items(ids, pa.chunked_array([TEXTS]), Throughput()))(3, 6)
     assert rows.to_pydict() == here.to_pydict()

@@ -326,7 +326,7 @@ def test_a_worker_elsewhere_takes_the_same_rows_over(shop: Layout, model: Path) 
     given = params(model, reuse=True)
     catalogue(shop.root, CHANGES["two-at-the-front"][0])
     assert killed(shop, given, 10), "all files are laid aside"
-    rows = worker("net", shop, given[Encode], given.encoders)((0, ROWS))
+    rows = worker("net", lambda: shop, given[Encode], given.encoders)((0, ROWS))
     assert rows["taken_over"].to_pylist() == [False, False, True, True]
     stage(shop, given)
     names = schemas.features(networks.WIDTH).names

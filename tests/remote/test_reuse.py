@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.layout import Layout
-from pipeline.remote import mirror
+from pipeline.remote.bucket import folders
 from stages.cli import app
 from tests.features.test_earlier import CHANGES, ITEMS, N, catalogue, noted, params, stage, vectors
 
@@ -30,7 +30,7 @@ def encode(
     command = ["encode", "shop", "--params", str(machine.parent / "p.yaml"), "--root", bucket, *more]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, (done.output, done.exception)
-    return Layout(mirror.folders(bucket) / "0", "shop"), done.output
+    return Layout(folders(bucket) / "0", "shop"), done.output
 
 
 def test_rows_come_from_a_bucket_and_a_part_takes_those_of_its_own_files(
