@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
@@ -18,7 +17,7 @@ class Texts:
     def __init__(self, path: Path) -> None:
         """Take the file; UserError if it is absent or no Parquet file."""
         io.read_table(path, schemas.ITEMS, [])
-        self.path, self._len = path, pq.read_metadata(path).num_rows
+        self.path, self._len = path, io.rows([path])
 
     def __len__(self) -> int:
         """Return I."""
