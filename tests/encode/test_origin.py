@@ -143,7 +143,8 @@ def test_a_folder_is_known_by_its_content_and_not_by_its_place(bert: Path, tmp_p
 
 
 @pytest.mark.parametrize("model", ["./bret", "bret", "/nowhere/bert", "a/b/c", "../x", "~/bert"])
-def test_a_wrong_path_is_said(model: str) -> None:
+def test_a_wrong_path_is_said(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # whatever lies beside the checkout
     assert f"'encoders.mine.model': no folder '{model}'; give a folder, or owner/name" in refused({"model": model})
 
 
