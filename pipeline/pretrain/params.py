@@ -53,7 +53,7 @@ class Pretrain(Section):
     """these encoders, brought to one vector as `linear` does: names of section `encoders`, or kinds; none that is
     pre-trained here; where the key is not given, those of them that read something which the data has"""
     held_out: Share = 0.02
-    """share of items, 2,000 at most, that training does not see, to measure accuracy; features are made as of a new item"""
+    """share of items, 2,000 at most, that training does not see, to measure accuracy; they are encoded as new items"""
     steps: Count = 3000
     """of the optimiser, at most; 0 leaves the network as it was initialised"""
     patience: Count = 0
