@@ -48,18 +48,7 @@ def run() -> Measurement:
     small, large = (way.last for way in ways.values())
     scale.write_table("million", ABOVE, HEAD, [row(stage.name, small, large) for stage in IN_ORDER])
     shutil.rmtree(FOLDER)
-    first, last = ways
-    return Measurement(
-        ways=ways,
-        ours=last,
-        reference=first,
-        unit="items/s",
-        higher_is_better=True,
-        limit=ways[first].work / ways[first].wall.median,
-        limit_is="the rate at a hundred thousand items, which stays where time grows with the items",
-        what="all stages on generated catalogues, a process each, with what starting them takes",
-        details={"stages": {name: {s: t._asdict() for s, t in way.last.items()} for name, way in ways.items()}},
-    )
+    return scale.compared(ways)
 
 
 def row(stage: str, small: dict[str, Taken], large: dict[str, Taken]) -> list[str]:

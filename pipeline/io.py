@@ -139,7 +139,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
-    """Return arrays one after the other, as a map of a file in `folder` that has no name and ends with the process."""
+    """Return arrays one after the other, as a map of a file in `folder` that has no name and ends with the process.
+
+    What somebody writes into the map stays in memory.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows, last = 0, None
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -149,7 +152,7 @@ def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
         file.flush()
         if last is None or not rows * last[:1].size:
             raise ValueError("an empty file cannot be mapped")
-        return np.memmap(file, last.dtype, "r", shape=(rows, *last.shape[1:]))
+        return np.memmap(file, last.dtype, "c", shape=(rows, *last.shape[1:]))
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
@@ -286,17 +289,17 @@ def map_features(folder: Path) -> np.ndarray:
     The system may drop what is not in use of it, and its disk is free again when nobody holds the array. Errors are
     those of `read_features`.
     """
-    paths, schema, rows = shards(folder, "features"), schemas.features(width(folder)), [0]
-    for path in paths:
-        with _readable(path):
-            rows.append(rows[-1] + pq.read_metadata(path).num_rows)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        vectors = np.memmap(file, np.float32, "w+", shape=(rows[-1], width(folder)))
-    for path, first, end in zip(paths, rows, rows[1:], strict=False):
-        part = read_table(path, schema, ["item_id", "vector"])
-        _dense(folder, part, first)
-        vectors[first:end] = matrix(part["vector"])
-    return vectors
+    schema = schemas.features(width(folder))
+
+    def parts() -> Iterator[np.ndarray]:
+        first = 0
+        for path in shards(folder, "features"):
+            part = read_table(path, schema, ["item_id", "vector"])
+            _dense(folder, part, first)
+            first += len(part)
+            yield matrix(part["vector"])
+
+    return mapped(parts(), folder)
 
 
 def _dense(folder: Path, part: pa.Table, first: int) -> None:
