@@ -68,7 +68,7 @@ def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Token
 
 def positions(ids: Sequence[np.ndarray]) -> int:
     """Return the rows of a table of text positions that the longest of some texts needs, or LEAST_TOKENS."""
-    return FIRST_POSITION + max(LEAST_TOKENS, *(len(text) for text in ids), 0)
+    return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, ids), default=0))
 
 
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
