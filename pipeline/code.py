@@ -20,15 +20,12 @@ HARNESS = {
         for n in (
             "__init__",
             "code",
-            "features/needs",
             "errors",
             "layout",
             "progress",
             "registry",
             "run",
-            "stamp",
             "stage",
-            "untouched",
             "versions",
             "waiting",
         )
@@ -36,7 +33,7 @@ HARNESS = {
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
     *(ROOT / "pipeline").glob("*/params.py"),
-    *(ROOT / "pipeline" / "pretrain" / f"{name}.py" for name in ("needs", "frozen")),  # which load encoders by name
+    ROOT / "pipeline" / "pretrain" / "frozen.py",  # which loads encoders by name
 } - {ROOT / "pipeline" / "models" / "params.py"}  # its defaults are a recommender's
 """files that do not shape results; the values of parameters are part of a stage's key by themselves"""
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})

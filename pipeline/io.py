@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import schemas
-from pipeline import untouched
 from pipeline.errors import UserError
 
 PART = 16_384
 """items of a row group of a table of items: what is held of it at a time"""
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
-UNLISTED = {KEY, JOURNAL, untouched.STAMP, untouched.RECORD}
+RECORD, COST = "run.json", "cost.json"
+"""of a stage that has ended: what it made, equal for equal runs; and what that took on this machine"""
+UNLISTED = {KEY, JOURNAL, RECORD, COST}
 """names of files that no journal lists"""
 _HASHED: dict[tuple[Path | int, ...], str] = {}
 """path and what `touched` says -> sha256"""
-_ELSEWHERE: dict[tuple[Path | int, ...], Callable[[], object]] = {}
-"""path and what `touched` says of an empty file -> what puts there the file for which it stands"""
 HELD_OTHERWISE = {".part", ".etag"}
 """endings of begun downloads, which grow in place, so that no journal lists them"""
 
@@ -44,10 +43,8 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        digest = _list(path, temporary)
+        _list(path, temporary)
         temporary.replace(path)
-        if digest:
-            remember(path, touched(path), digest)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -115,16 +112,28 @@ def delete_unvouched(folder: Path) -> list[Path]:
     return altered
 
 
-def _list(path: Path, written: Path) -> str | None:
-    """Add a file that is about to appear as `path` to the journal of its folder, if there is one; return its sha256."""
+def _list(path: Path, written: Path) -> None:
+    """Add a file that is about to appear as `path` to the journal of its folder, if there is one."""
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
-        return None
+        return
     digest = sha256(written)
     with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # a line begins anew, whatever a kill left of the last
         f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
-    return digest
+
+
+def settle(folder: Path) -> None:
+    """Rewrite the journals below a folder whose stage has ended: a line per file that is there, sorted by name.
+
+    A colleague who pulls the folder resumes from them, and equal runs leave equal bytes.
+    """
+    for path in sorted(folder.rglob(JOURNAL)):
+        listed = journal(path.parent)
+        present = sorted(file for file in listed if file.is_file())
+        digests = zip(present, sha256s(present), strict=True)
+        lines = [f"{digest}  {file.relative_to(path.parent)}" for file, digest in digests if digest in listed[file]]
+        write_bytes(path, "\n".join(lines).encode())
 
 
 def _begun_above(path: Path) -> Path | None:
@@ -246,7 +255,6 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
-    here(path)
     try:
         yield
     except FileNotFoundError:
@@ -331,7 +339,7 @@ def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
 
 def rows(paths: Iterable[Path]) -> int:
     """Return the number of rows of some Parquet files."""
-    return sum(pq.read_metadata(here(path)).num_rows for path in paths)
+    return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
@@ -351,50 +359,22 @@ def sha256(path: Path) -> str:
     """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
     state: tuple[Path | int, ...] = (path, *touched(path))
     if state not in _HASHED:
-        with here(path).open("rb") as f:
+        with path.open("rb") as f:
             _HASHED[state] = hashlib.file_digest(f, "sha256").hexdigest()
     return _HASHED[state]
 
 
 def touched(path: Path) -> list[int]:
-    """Return what changes when a file is written or replaced: its number, size, and times of change."""
-    return untouched.touched(path.stat())
+    """Return what changes when a file is written or replaced: its inode, size, and times of change."""
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def forget() -> None:
-    """Take no sha256 as known."""
-    _HASHED.clear()
-
-
-def remember(path: Path, state: Iterable[int], digest: str) -> None:
-    """Take the sha256 of a file as known for as long as `touched` says this of it."""
-    _HASHED[path, *state] = digest
-
-
-def stand_in(path: Path, digest: str, bring: Callable[[], object]) -> list[int]:
-    """Leave an empty file in place of one that lies elsewhere, and that is brought when this module reads it.
-
-    Args:
-        path: of the file.
-        digest: what `sha256` returns for it meanwhile.
-        bring: puts the file there; several threads may call it at a time.
-
-    Returns:
-        what `touched` says of the empty file.
-    """
-    if not path.is_file() or path.stat().st_size:
-        write_bytes(path, b"")
-    state = touched(path)
-    remember(path, state, digest)
-    _ELSEWHERE[path, *state] = bring
-    return state
-
-
-def here(path: Path) -> Path:
-    """Return a path, after its file was brought if another stands in for it."""
-    if _ELSEWHERE and path.is_file() and (bring := _ELSEWHERE.get((path, *touched(path)))):
-        bring()
-    return path
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, without hidden ones, run records and signatures."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    kept = (path for path in found if path.name not in UNLISTED and path.suffix != ".sig")
+    return sorted(path for path in kept if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:

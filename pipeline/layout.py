@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import untouched
+from pipeline import io
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,16 @@ class Layout:
         return self.root / stage / self.dataset
 
     def run_record(self, stage: str) -> Path:
-        """Return the stage's run.json: seconds, rows, drops, memory, versions."""
-        return self.folder(stage) / untouched.RECORD
+        """Return the stage's run.json: rows, drops, parameters, versions, and the sha256 of each of its files."""
+        return self.folder(stage) / io.RECORD
 
-    def stamp(self, stage: str) -> Path:
-        """Return the file that says a stage is done: its key, and the sha256 of each of its files, JSON."""
-        return self.folder(stage) / untouched.STAMP
+    def cost(self, stage: str) -> Path:
+        """Return the stage's cost.json: what its last run took on this machine. DVC ignores it."""
+        return self.folder(stage) / io.COST
 
     def outputs(self, stage: str) -> list[Path]:
         """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
-        base = self.folder(stage)
-        return sorted(base / name for name, _ in untouched.files(str(base))) if base.is_dir() else []
+        return io.files_below(self.folder(stage))
 
     # --- raw data
     @property

@@ -9,8 +9,8 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io, memory, parallel, progress, stamp
+from pipeline import code, io, memory, parallel, progress
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
@@ -52,12 +52,12 @@ class Run:
         self.bars: list[tqdm] = []
         self.part: tuple[int, int] | None = None
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
-        self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
-        """what `alone` holds too, against parts on machines that do not see this folder"""
         self.there: There = seen
         """for workers on other machines; what is written later may not be there"""
-        self.settings: list[Path] = []
-        """the files of its parameters, that which was named first; none where other machines share its stamp"""
+        self.measured: dict[str, Any] = {}
+        """what the run took, which no hash may see"""
+        self.kept = False
+        """whether the run found all that it makes, so that its record stays too"""
 
     def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
         """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.
@@ -105,8 +105,12 @@ class Run:
         print(printable(f"warning: {self.label}: {message}"), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
-        """Add measured facts (rates, accuracies) to run.json."""
+        """Add facts that equal runs agree on (accuracies, counts) to run.json."""
         self.notes |= facts
+
+    def measure(self, **facts: Any) -> None:
+        """Add what differs between equal runs (rates, paths of this machine) to cost.json."""
+        self.measured |= facts
 
     def progress(
         self,
@@ -158,7 +162,7 @@ class Run:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Let no other part run while the block does; a whole stage is alone anyway."""
-        with _exclusive(self.folder) if self.part else nullcontext(), self.elsewhere():
+        with _exclusive(self.folder) if self.part else nullcontext():
             yield
 
     def drop_altered(self, folder: Path) -> None:
@@ -167,6 +171,15 @@ class Run:
             return
         for path in io.delete_unvouched(folder):
             self.warn(f"{path} {ALTERED}")
+
+    def finished(self) -> bool:
+        """Return whether the stage ended with what its folder was begun with, and has all its files; keep its record.
+
+        Call it after `resume` of the stage's folder, which deletes the record of what was begun otherwise.
+        """
+        files = recorded_files(self.layout, self.stage)
+        self.kept = files is not None and files == present_files(self.layout, self.stage)
+        return self.kept
 
 
 def seen(layout: Layout) -> Callable[[], Layout]:
@@ -196,60 +209,86 @@ def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterato
         yield run
 
 
-def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
-    """Run a stage, unless it is done with the same needs and its files are unchanged.
+def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
+    """Run a stage. Whether it must run is DVC's question; what takes long resumes by what it has made itself.
 
     Args:
         run: of the stage.
         stage: as `stages` has it.
-        check: refuses parameters; called before a stage that is run.
-
-    Returns:
-        whether it was run.
+        check: refuses parameters; called first.
 
     Raises:
         UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
     """
     if run.part:
         _make_part(run, stage, check)
-        return True
+        return
     with parallel.group(), _locked(run):
-        if parallel.agreed(lambda: stamp.holds(run, stage)):
-            return False
         check(run)
-        needs = stage.asks(run)
-        found, key = stamp.around(run, stage, needs), run.key(*needs)
         if not parallel.rank():
-            stamp.vouch(run.layout, stage)
-            _delete_altered(run)
+            refuse_altered(run.layout, stage)
         with _recorded(run):
             stage.main(run)
             if stage.check:
                 stage.check(run)
-        if not parallel.rank():
-            stamp.write(run, stage, key, found)
-    return True
+
+
+def refuse_altered(layout: Layout, stage: Stage) -> None:
+    """Hash what the stages that `stage` reads have left, so that rot and edits go no further than they are.
+
+    Raises:
+        UserError: a file is not as its stage wrote it, is gone, or is of no stage; it says what makes it again.
+    """
+    for earlier in stage.reads:
+        files = recorded_files(layout, earlier.name)
+        if files is None:
+            continue  # it has not ended; what cannot do without it says so
+        present = present_files(layout, earlier.name)
+        for name in sorted(files.keys() | present.keys()):
+            if files.get(name) == present.get(name):
+                continue
+            what = "is not as it was made" if name in files and name in present else "is of no stage"
+            path = layout.folder(earlier.name) / name
+            raise UserError(
+                f"{path} {what if name in present else 'is gone'}, and {stage.name} reads it; run "
+                f"`alignrec {earlier.name} {layout.dataset}`, which makes it again"
+            )
+
+
+def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
+    """Return relative path -> sha256 of the files that a stage has left; None if it has left no whole record.
+
+    Raises:
+        UserError: the record was edited: its own sha256 is not that of the rest.
+    """
+    path = layout.run_record(stage)
+    try:
+        record = json.loads(path.read_bytes())
+        files, digest = record["files"], record.pop("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not isinstance(files, dict) or digest != _digest(record):
+        raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
+    return files
+
+
+def present_files(layout: Layout, stage: str) -> dict[str, str]:
+    """Return relative path -> sha256 of the files that a stage has now."""
+    files, folder = layout.outputs(stage), layout.folder(stage)
+    return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
 
 
 def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     """Make the files of one part; the run of the whole stage, after all parts, vouches for them and leaves a record."""
     assert run.part
     check(run)
-    stamp.vouch(run.layout, stage)
+    refuse_altered(run.layout, stage)
     run.folder.mkdir(parents=True, exist_ok=True)
     part, parts = run.part
     same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
     with _exclusive(same), progress.heartbeat(run.label, run.bars):
         stage.main(run)
     print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)
-
-
-def _delete_altered(run: Run) -> None:
-    """Delete the files that differ from what the stage left when it ended, so that they are made again."""
-    for path in stamp.altered(run.layout, run.stage):
-        if path.exists():
-            path.unlink()
-            run.warn(f"{path} {ALTERED}")
 
 
 @contextmanager
@@ -267,37 +306,53 @@ def _locked(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _recorded(run: Run) -> Iterator[None]:
-    """Delete the marks of a finished stage; write its record when the block ends, in rank 0."""
+    """Write the records when the block ends, in rank 0; a run that kept all keeps its record too."""
     if parallel.rank():
         yield
         return
-    for mark in (run.layout.stamp(run.stage), run.layout.run_record(run.stage), *run.folder.rglob(".*.tmp")):
-        mark.unlink(missing_ok=True)
+    for scrap in run.folder.rglob(".*.tmp"):
+        scrap.unlink(missing_ok=True)
     started = time.perf_counter()
     with progress.heartbeat(f"{run.stage} {run.dataset}", run.bars):
         yield
-    record = _run_record(run, time.perf_counter() - started)
-    io.write_json(run.layout.run_record(run.stage), record)
-    print(progress.end_line(record), flush=True)
+    if run.kept:
+        print(f"{run.label}: all that it makes is there, and is kept", flush=True)
+        return
+    io.settle(run.folder)
+    cost = {
+        "seconds": round(time.perf_counter() - started, 3),
+        "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
+        "measured": run.measured,
+    }
+    record = _run_record(run)
+    io.write_json(run.layout.cost(run.stage), cost)
+    io.write_json(run.layout.run_record(run.stage), record | {"sha256": _digest(record)})
+    print(progress.end_line(record | cost), flush=True)
 
 
-def _run_record(run: Run, seconds: float) -> dict[str, Any]:
+def _run_record(run: Run) -> dict[str, Any]:
+    """Return what run.json holds; equal runs on one machine make equal records."""
     section = run.params.section(run.stage)
-    return {
+    record = {
         "stage": run.stage,
         "dataset": run.dataset,
-        "seconds": round(seconds, 3),
         "rows_in": run.rows_in,
         "rows_out": run.rows_out,
         "drops": dict(sorted(run.drops.items())),
-        "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
         "device": run.device,
         "machine": machine(run.device),
         "seed": getattr(section, "seed", None),
-        "params": section.model_dump(),
+        "params": section.facts(),
         "versions": versions(),
         "notes": run.notes | ({"warnings": run.warnings} if run.warnings else {}),
+        "files": present_files(run.layout, run.stage),
     }
+    return dict(json.loads(json.dumps(record, allow_nan=False)))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """Return the hex sha256 of a record."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -5,9 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pipeline.untouched import VARIABLE
-from stages.roots import folder
-
 
 def _datasets(incomplete: str) -> list[str]:
     """Return the datasets whose names begin so, for the shell's completion."""
@@ -22,15 +19,12 @@ def _datasets(incomplete: str) -> list[str]:
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_datasets)]
 Published = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_datasets)]
-ParamsFile = Annotated[Path, typer.Option("--params", envvar=VARIABLE, help="parameter file")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Order = Annotated[
     Path | None,
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
 ]
-Root = Annotated[Path, typer.Option("--root", parser=folder, help="folder that holds every stage's outputs")]
-StageRoot = Annotated[
-    str, typer.Option("--root", metavar="FOLDER", help="of every stage's outputs, or s3://bucket/prefix")
-]
+Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 Part = Annotated[
     str | None, typer.Option("--part", metavar="I/N", help="make the files of part I of N, as a job array does")
 ]

@@ -1,7 +1,6 @@
 """The umbrella command `alignrec`: one subcommand a stage, and what users do with releases."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +8,8 @@ import typer
 
 from pipeline.stage import Stage
 from stages import examples, released, results
-from stages.arguments import Dataset, ParamsFile, Part, Published, Root, StageRoot, parted
+from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.order import STAGES
-from stages.roots import opened
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
 app = typer.Typer(
@@ -37,42 +35,42 @@ def _main(
         raise typer.Exit
 
 
-def _perform(
-    stage: Stage,
-    dataset: str,
-    params: Path,
-    root: str,
-    part: tuple[int, int] | None = None,
-    after: Callable[[Path], None] = lambda root: None,
-) -> None:
-    from pipeline import untouched, waiting
-    from pipeline.config import document
+def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
+    from pipeline import waiting
     from pipeline.run import Run, perform
     from stages.params import check, read
 
     settings = read(params, dataset)
+    _refuse_other_release(settings.alignrec, params)
     waiting.choose()
-    with (
-        interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"),
-        opened(root, dataset, stage, part) as (folder, alone, there),
-    ):
-        run = Run(stage.name, dataset, settings, folder)
-        run.part, run.elsewhere, run.there = part, alone, there
-        run.settings = [] if root.startswith("s3://") else document.files(params)
-        if not perform(run, stage, lambda run: check(run.params, params)):
-            say(f"{stage.name} {dataset}: {untouched.NOTHING}")
-        after(folder)
+    with interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"):
+        run = Run(stage.name, dataset, settings, root)
+        run.part = part
+        perform(run, stage, lambda run: check(run.params, params))
+
+
+def _refuse_other_release(pinned: str | None, params: Path) -> None:
+    """Raise UserError where a project is pinned to another release than the installed one."""
+    from importlib.metadata import version as installed
+
+    from pipeline.errors import UserError
+
+    if pinned not in (None, here := installed("alignrec")):
+        raise UserError(
+            f"{params}: 'alignrec': made with {pinned}, and {here} is installed; pip install alignrec=={pinned}, or "
+            f"write {here} there, and `dvc repro` makes all again"
+        )
 
 
 def _command(stage: Stage) -> Callable[..., None]:
-    def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: StageRoot = "outputs") -> None:
+    def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
         _perform(stage, dataset, params, root)
 
     return command
 
 
 def encode(
-    dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: StageRoot = "outputs", part: Part = None
+    dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
 ) -> None:
     """Make all feature sets; with `--part` the files of one part of those that networks make."""
     _perform(STAGES["encode"], dataset, params, root, parted(part))
@@ -81,7 +79,7 @@ def encode(
 def images(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
-    root: StageRoot = "outputs",
+    root: Root = Path("outputs"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
     part: Part = None,
 ) -> None:
@@ -95,33 +93,15 @@ def images(
     run_params = read(params, dataset)
     with (
         interruptible(f"images fetched so far are kept in {root}/images/{dataset}"),
-        opened(root, dataset, STAGES["images"]) as (folder, *_),
-        running("images", dataset, run_params, folder) as run,
+        running("images", dataset, run_params, root) as run,
     ):
         main(run, retry_failed)
-
-
-def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: StageRoot = "outputs") -> None:
-    """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
-
-    def show_dvc(root: Path) -> None:
-        from pipeline.facts import headline
-        from pipeline.facts.outputs import Outputs
-        from pipeline.layout import Layout
-        from pipeline.models import RELEASED
-        from pipeline.train.params import Released
-        from stages.params import read
-
-        released_on = read(params, dataset)[Released].features
-        headline.write(Outputs(Layout(root, dataset), released=released_on), RELEASED)
-
-    _perform(STAGES["report"], dataset, params, root, after=show_dvc)
 
 
 def publish(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
-    root: StageRoot = "outputs",
+    root: Root = Path("outputs"),
     to: Annotated[str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
@@ -130,8 +110,7 @@ def publish(
     """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
         return _perform(STAGES["publish"], dataset, params, root)
-    with opened(root, dataset, replace(STAGES["publish"], reads=())) as (folder, *_):
-        _send(folder, dataset, to, sign)
+    _send(root, dataset, to, sign)
 
 
 def _send(root: Path, dataset: str, to: str | None, sign: Path | None) -> None:
@@ -157,12 +136,12 @@ def _send(root: Path, dataset: str, to: str | None, sign: Path | None) -> None:
 def probe(
     dataset: Published,
     params: ParamsFile = Path("params.yaml"),
-    root: StageRoot = "outputs",
+    root: Root = Path("outputs"),
     to: Annotated[Path | None, typer.Option("--to", help="of a release: where to write probes.json")] = None,
 ) -> None:
     """Run the stage, or judge the feature sets of a release in the same way."""
     if released.is_release(dataset):
-        released.probe(dataset, params, Path(root), to)
+        released.probe(dataset, params, root, to)
     elif to is not None:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
     else:
@@ -173,7 +152,6 @@ _SPECIAL: dict[str, Callable[..., None]] = {
     "images": images,
     "encode": encode,
     "probe": probe,
-    "report": report,
     "publish": publish,
 }  # stages that do more than their main
 for _name, _stage in STAGES.items():
@@ -207,6 +185,18 @@ def init() -> None:
 
     read(Path("params.yaml"))
     for line in begin(Path()):
+        say(line)
+
+
+@app.command(rich_help_panel=BEGIN)
+def profile(
+    name: Annotated[str, typer.Argument(help="a file of profiles/, without its ending, or a path")],
+    to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = Path("params.yaml"),
+) -> None:
+    """write a profile into params.yaml, where git and DVC show what it changes."""
+    from stages.profile import write
+
+    for line in write(name, to):
         say(line)
 
 

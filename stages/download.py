@@ -5,7 +5,7 @@ from pipeline.run import Run
 from pipeline.sources.base import Downloaded, Generated
 from pipeline.sources.params import Download
 from pipeline.sources.registry import SOURCES
-from pipeline.stage import Needs, Stage
+from pipeline.stage import SOURCE, Stage
 
 
 def main(run: Run) -> None:
@@ -26,7 +26,7 @@ def main(run: Run) -> None:
         addresses = source.files()
         earlier = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
         expected = download.expectations(addresses, source.sha256, earlier)
-        run.resume(raw, code, source.model_dump(), download.local_files(addresses))
+        run.resume(raw, code, source.model_dump(), download.local_hashes(addresses, raw, earlier))
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
         stored, hashes = download.download(
@@ -38,22 +38,12 @@ def main(run: Run) -> None:
     run.note(bytes=sum(row["bytes"] for row in rows))
 
 
-def needs(run: Run) -> Needs:
-    """Files of this machine count by path, size and times of change."""
-    from pipeline.sources import download
-
-    source = run.source
-    local = [download.local_files(source.files())] if isinstance(source, Downloaded) else []
-    return DOWNLOAD.depends(run, source.model_dump(mode="json"), *local, parts=[(SOURCES, source.kind)])
-
-
 DOWNLOAD = Stage(
     "download",
     does="raw reviews and metadata, with checksums",
     writes="raw files, `sources.json` (url, bytes, sha256)",
+    sections=(SOURCE,),
     params=Download,
     main=main,
-    needs=needs,
     loads=(SOURCES,),
-    looks=True,
 )

@@ -6,11 +6,10 @@ import schemas
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
-from pipeline.features import needs as features
 from pipeline.features.registry import FEATURES
 from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
-from pipeline.stage import Needs, Stage
+from pipeline.stage import SOURCE, Stage
 from stages.download import DOWNLOAD
 from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
@@ -44,23 +43,13 @@ def main(run: Run) -> None:
     run.count("item without text", sum(not text.strip() for text in texts))
 
 
-def needs(run: Run) -> Needs:
-    """Of an encoder that loads somebody's network, its files and the releases of its packages count."""
-    encoders, names = run.params.encoders, features.named(run.params)
-    facts = features.settings(encoders, names), run.source.model_dump(mode="json"), features.libraries(encoders, names)
-    files = [*ENCODE.inputs(run), *features.files(encoders, names)]
-    parts = [(SOURCES, run.source.kind), *features.kinds(encoders, names)]
-    return ENCODE.depends(run, *facts, files=files, parts=parts)
-
-
 ENCODE = Stage(
     "encode",
     does="items -> feature sets: beit3 is CLS, read by the map to its teachers, raw beside it; and the controls",
     writes="`<features>/features-*.parquet`",
     reads=(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN),
+    sections=("encoders", SOURCE),
     params=Encode,
     main=main,
-    needs=needs,
-    late=True,
     loads=(SOURCES, ENCODERS, FEATURES),
 )

@@ -16,8 +16,7 @@ from pipeline import io
 from pipeline.images import paths
 from pipeline.images.params import Images
 from pipeline.run import Run
-from pipeline.sources.base import Downloaded
-from pipeline.stage import Needs, Stage
+from pipeline.stage import SOURCE, Stage
 from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.items import ITEMS
@@ -108,14 +107,8 @@ def _report(run: Run, shards: list[Path], start: Path | None) -> None:
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
     rows = (run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in shards)
-    run.note(folder=None if start is None else str(start), **fetcher.duplicates(rows, run.params[Images].shared_above))
-
-
-def needs(run: Run) -> Needs:
-    """Files of this machine count; the raw files, which may be gigabytes, only where they hold the images."""
-    facts = run.source.model_dump(mode="json"), paths.fingerprint(run.layout, run.source, run.params[Images])
-    files = run.layout.outputs("items") if isinstance(run.source, Downloaded) else None
-    return IMAGES.depends(run, *facts, files=files)
+    run.measure(folder=None if start is None else str(start))
+    run.note(**fetcher.duplicates(rows, run.params[Images].shared_above))
 
 
 IMAGES = Stage(
@@ -123,9 +116,8 @@ IMAGES = Stage(
     does="an image or a reason for every item",
     writes="`images-*.parquet`: a JPEG or a reason for every item; duplicates and likely placeholders in `run.json`",
     reads=(DOWNLOAD, ITEMS),
+    sections=(SOURCE,),
     params=Images,
     main=main,
-    needs=needs,
     check=dropped_rows.images,
-    looks=True,
 )

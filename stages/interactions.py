@@ -12,7 +12,7 @@ from pipeline.run import Run
 from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import SOURCES
-from pipeline.stage import Needs, Stage
+from pipeline.stage import SOURCE, Stage
 from stages import dropped_rows
 from stages.download import DOWNLOAD
 
@@ -83,19 +83,14 @@ def _check_cutoffs(run: Run, split: SplitTables) -> None:
             run.warn(f"{near} Raise interactions.cold_share.")
 
 
-def needs(run: Run) -> Needs:
-    """The source says how its ratings are read."""
-    return INTERACTIONS.depends(run, run.source.model_dump(mode="json"), parts=[(SOURCES, run.source.kind)])
-
-
 INTERACTIONS = Stage(
     "interactions",
     does="ratings -> k-core, dense ids, train/valid/test split",
     writes="`interactions.parquet`, `users.parquet`, `item_ids.parquet`",
     reads=(DOWNLOAD,),
+    sections=(SOURCE,),
     params=Interactions,
     main=main,
-    needs=needs,
     loads=(SOURCES,),
     check=dropped_rows.interactions,
 )

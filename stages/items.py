@@ -11,7 +11,7 @@ from pipeline.items.params import Items
 from pipeline.run import Run
 from pipeline.sources.base import downloaded
 from pipeline.sources.registry import SOURCES
-from pipeline.stage import Needs, Stage
+from pipeline.stage import SOURCE, Stage
 from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.interactions import INTERACTIONS
@@ -79,19 +79,14 @@ def _warning(run: Run, row: dict[str, Any], n: int) -> str:
     )
 
 
-def needs(run: Run) -> Needs:
-    """The source says how its metadata is read."""
-    return ITEMS.depends(run, run.source.model_dump(mode="json"), parts=[(SOURCES, run.source.kind)])
-
-
 ITEMS = Stage(
     "items",
     does="metadata of the surviving items -> clean text and image addresses",
     writes="`items.parquet`, `rejects.parquet` (lines that could not be read, and why); [the rules](ingestion.md)",
     reads=(DOWNLOAD, INTERACTIONS),
+    sections=(SOURCE,),
     params=Items,
     main=main,
-    needs=needs,
     loads=(SOURCES,),
     check=dropped_rows.items,
 )

@@ -13,7 +13,7 @@ from pipeline.sources import download, inspect, parameter_file
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from stages import project
 
-PARAMS = Path("params.yaml")
+PARAMS = project.PARAMS
 NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

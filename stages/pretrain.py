@@ -1,35 +1,30 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
+from pipeline import parallel
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.features.needs import reads_pretrained
-from pipeline.features.registry import FEATURES
+from pipeline.features.registry import FEATURES, reads_pretrained
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
-from pipeline.stage import Needs, Stage
+from pipeline.stage import FEATURE_SETS, Stage
 from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
 from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    """Train the encoder, unless no feature set reads it."""
-    from pipeline.pretrain import needs as pretraining
-    from pipeline.pretrain.train import train  # loads torch
+    """Train the encoder, unless no feature set reads it, or it is trained already."""
+    from pipeline.pretrain.train import resume, train  # loads torch
 
-    if reads_pretrained(run.params):
-        train(run, pretraining.find(run.params, run.layout))
+    if not reads_pretrained(run.params.encoders, run.params[Encode].encoders):
+        run.resume(run.folder, [])
+        run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
         return
-    run.resume(run.folder, [])
-    run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
-
-
-def needs(run: Run) -> Needs:
-    """Of an encoder that nothing reads, on nothing."""
-    from pipeline.pretrain import needs as pretraining
-
-    if reads_pretrained(run.params):
-        return pretraining.find(run.params, run.layout)
-    return PRETRAIN.depends(run, "nothing reads it", files=[])
+    with parallel.rank_zero_first():
+        resume(run)
+        trained = run.finished()
+    if not trained:
+        train(run)
 
 
 PRETRAIN = Stage(
@@ -37,8 +32,8 @@ PRETRAIN = Stage(
     does="BEiT3 by MIM + MLM, and the losses that `pretrain` adds to them",
     writes="`encoder.safetensors`, `config.json`, `tokenizer.spm`, `history.json`",
     reads=(INTERACTIONS, ITEMS, IMAGES),
+    sections=FEATURE_SETS,
     params=Pretrain,
     main=main,
-    needs=needs,
     loads=(ENCODERS, FEATURES),
 )

@@ -7,13 +7,13 @@ import numpy as np
 import schemas
 from pipeline import io
 from pipeline.encode.params import Encode
-from pipeline.features import needs as features
+from pipeline.features import registry
 from pipeline.layout import Layout
 from pipeline.probe.base import Data, Relearned
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.run import Run
-from pipeline.stage import Needs, Stage
+from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train.params import Released
 from stages.encode import ENCODE
 from stages.interactions import INTERACTIONS
@@ -64,7 +64,7 @@ def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarra
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
     """Return those of the feature sets that learned from interactions, and what makes each without those of some."""
-    learning = [name for name in names if features.learns(run.params.encoders, name)]
+    learning = [name for name in names if registry.learns(run.params.encoders, name)]
     if not learning:
         return {}
     from pipeline.features.sets import FeatureSets  # load torch
@@ -75,21 +75,13 @@ def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
     return {name: node.relearned if again[name] else None for name, node in learned.items()}
 
 
-def needs(run: Run) -> Needs:
-    """Every other set is compared with that of the released recommender."""
-    encoders = run.params.encoders
-    learning = [name for name in features.named(run.params) if features.learns(encoders, name)]
-    parts = [*((PROBES, name) for name in PROBES), *features.kinds(encoders, learning)]
-    return PROBE.depends(run, run.params[Released].features, features.settings(encoders, learning), parts=parts)
-
-
 PROBE = Stage(
     "probe",
     does="feature sets judged without a recommender",
     writes="`probes.json`: feature sets judged before any training",
     reads=(INTERACTIONS, ITEMS, ENCODE),
+    sections=("train", *FEATURE_SETS),
     params=Probe,
     main=main,
-    needs=needs,
     loads=(PROBES,),
 )

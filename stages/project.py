@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -14,24 +15,32 @@ import yaml
 
 from pipeline import code, io
 from pipeline.config import document
+from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, one_line
-from pipeline.stage import Stage
+from pipeline.sources.base import Downloaded
+from pipeline.sources.download import names_local_files
+from pipeline.stage import SOURCE, Stage
 from stages.order import IN_ORDER
+from stages.params import read
 
 DVC_YAML = Path("dvc.yaml")
-HEAD = """# The table of contents, in data-flow order. `alignrec init` writes it, unless somebody edited it.
-# DVC asks each stage, and one that has nothing to do says so at once: its own key knows parameters, files and code.
+PARAMS = Path("params.yaml")
+HEAD = """# The table of contents, in data-flow order: `alignrec init` writes it from the stages, unless it was edited.
 """
+SECTIONS = Path(__file__).with_name("sections.yaml")
+"""every section of params.yaml, with the keys that people change most at their defaults"""
+PIN = "alignrec"
+"""key of params.yaml that says which release a project without code of its own is made with"""
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
+LOCAL = ("download", "images")
+"""stages that read files of this machine, where a source names some"""
 SHOWN = Path(__file__).with_name("shown.yaml")
 """what of the outputs DVC shows"""
 TEMPLATES = Path(__file__).with_name("plots")
 """how DVC draws them, and the page around, which needs no network"""
-IGNORED = """# not data: how a stage ran, and how it resumes
-/outputs/**/run.json
-/outputs/**/.key
-/outputs/**/.sha256
-/outputs/**/.stamp
+IGNORED = """# not data: what a run took on this machine, and its scratch files
+/outputs/**/cost.json
+/outputs/**/costs/
 /outputs/**/.*.lock
 /outputs/**/.*.tmp
 # signing is not making: a signature does not make the release stale
@@ -54,23 +63,33 @@ CONFIG = {
 }
 
 
-def dvc_yaml() -> str:
-    """Return the whole of dvc.yaml."""
+def dvc_yaml(params: Parameters, clone: bool) -> str:
+    """Return the whole of dvc.yaml.
+
+    Args:
+        params: of the project: stages that read files of this machine are asked each time, as DVC does not know these.
+        clone: whether the folder has the code, on which the stages depend; other projects pin the release.
+    """
+    sources = [params.source(name) for name in params.datasets]
+    local = any(isinstance(one, Downloaded) and names_local_files(one.files()) for one in sources)
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
-    stages = (yaml.safe_dump({stage.name: _stage(stage)}, **options) for stage in IN_ORDER)
+    stages = (yaml.safe_dump({stage.name: _stage(stage, clone, local)}, **options) for stage in IN_ORDER)
     body = "stages:\n" + "\n".join(indent(stage, "  ") for stage in stages) + "\n" + SHOWN.read_text(encoding="utf-8")
     return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
 
 
 def begin(folder: Path) -> Iterator[str]:
-    """Make a folder a project, and yield what was done; what is there already stays.
+    """Make a folder with a params.yaml a project, and yield what was done; what is there already stays.
 
-    Without git, DVC is begun without it. Below the root of a repository, DVC is begun for the folder alone.
+    Sections that params.yaml lacks are added, as DVC wants what a stage depends on to be there. Without git, DVC is
+    begun without it. Below the root of a repository, DVC is begun for the folder alone.
 
     Raises:
-        UserError: git or DVC refuse.
+        UserError: git or DVC refuse, or params.yaml cannot be read.
     """
-    yield from _write_dvc_yaml(folder / DVC_YAML)
+    clone = is_clone(folder)
+    yield from _complete(folder / PARAMS, clone)
+    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS), clone))
     root = _git_root(folder)
     if root is None and shutil.which("git"):
         _run(folder, "git", "init", "--quiet")
@@ -91,47 +110,75 @@ def begin(folder: Path) -> Iterator[str]:
             io.write_bytes(path, text.encode())
 
 
-def is_shipped(folder: Path, params: Path) -> bool:
+def is_clone(folder: Path) -> bool:
+    """Return whether a folder is a clone of this repository, whose code is what runs."""
+    return (folder / "pipeline").resolve() == code.ROOT / "pipeline"
+
+
+def _complete(path: Path, clone: bool) -> Iterator[str]:
+    """Add to a parameter file what every project has and it lacks, as lines at its end."""
+    given = document.read(path)
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
+    blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")
+    lacking = {name: block for block in blocks if (name := block.split(":", 1)[0]) not in given}
+    added = [block.strip() + "\n" for block in lacking.values()]
+    if not clone and PIN not in given:
+        added.insert(0, f"{PIN}: {version(PIN)} # the release that makes all this; another one runs all again\n")
+    if added:
+        text = path.read_text(encoding="utf-8")
+        io.write_bytes(path, (text.rstrip("\n") + "\n\n" + "\n".join(added)).encode())
+        yield f"{path}: added {', '.join([*([PIN] if len(added) > len(lacking) else []), *lacking])}, at their defaults"
+
+
+def is_shipped(folder: Path, file: Path) -> bool:
     """Return whether a parameter file is that of a clone of this repository, as git has it: nothing is lost with it."""
-    if not (folder / params).exists() or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
+    if not (folder / file).exists() or not is_clone(folder):
         return False
-    given = document.read(folder / params)
+    given = document.read(folder / file)
     if _git_root(folder) is None or not (isinstance(given, dict) and given.get("datasets") == ["sample"]):
         return False
-    unchanged = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(params)], cwd=folder, capture_output=True)
+    unchanged = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(file)], cwd=folder, capture_output=True)
     return unchanged.returncode == 0
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
+def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
     """Return a stage as DVC has it."""
     outs: list[dict[str, Any]] = [{_folder(stage.name): {"persist": True}}]
     if stage.name == "report":
         outs.append({_folder("figures"): {"persist": True, "cache": False}})
-    deps = [_folder(earlier.name) for earlier in stage.reads]
+    deps = [_folder(earlier.name) for earlier in stage.reads] + (_code(stage) if clone else [])
+    sections = [f"{SOURCE}.${{item.dataset}}" if name == SOURCE else name for name in stage.sections]
     return {
         "desc": stage.does,
         "matrix": {"dataset": "${datasets}"},
         "cmd": f"alignrec {stage.name} ${{item.dataset}}",
-        "always_changed": True,
+        **({"always_changed": True} if local and stage.name in LOCAL else {}),
         **({"deps": deps} if deps else {}),
+        "params": [stage.name, *sections, *([] if clone else [PIN])],
         "outs": outs,
     }
+
+
+def _code(stage: Stage) -> list[str]:
+    """Return the packages and files whose code a stage's results depend on, without those inside another."""
+    found = code.packages(*stage.modules())
+    return [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
 
 
 def _folder(stage: str) -> str:
     return f"outputs/{stage}/${{item.dataset}}"
 
 
-def _write_dvc_yaml(path: Path) -> Iterator[str]:
-    """Write dvc.yaml, unless somebody edited it; a file that an earlier release wrote is replaced."""
-    text = dvc_yaml()
+def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
+    """Write dvc.yaml, unless it was edited; a file that an earlier release wrote is replaced."""
     if path.exists():
         before = path.read_text(encoding="utf-8", errors="replace")
         if before == text:
             return
         marked = MARK.search(before)
         if marked is None or text_sha256(before[marked.end() :]) != marked[1]:
-            yield f"{path}: is not as alignrec writes it, and is left as it is; delete it to have it written anew"
+            yield f"{path}: was edited, and is left so; delete it to have it written again"
             return
     io.write_bytes(path, text.encode())
     yield f"wrote {path}"

@@ -5,7 +5,7 @@ from pipeline.probe.registry import PROBES
 from pipeline.release.params import Publish
 from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
-from pipeline.stage import Needs, Stage
+from pipeline.stage import FEATURE_SETS, Stage
 from stages.benchmark import BENCHMARK
 from stages.encode import ENCODE
 from stages.graph import GRAPH
@@ -32,13 +32,6 @@ def main(run: Run) -> None:
     run.note(files=len(manifest.files), bytes=sum(f.bytes for f in manifest.files), features=list(parts.features))
 
 
-def needs(run: Run) -> Needs:
-    """The kinds of the released encoders count, as the card describes them."""
-    probes = [(PROBES, name) for name in PROBES]
-    encoders = [(ENCODERS, name) for name in run.params[Publish].features if name in ENCODERS]
-    return PUBLISH.depends(run, parts=[(SOURCES, run.source.kind), *probes, *encoders])
-
-
 PUBLISH = Stage(
     "publish",
     does="the release folder, verified before it appears",
@@ -47,9 +40,8 @@ PUBLISH = Stage(
         *(INTERACTIONS, ITEMS, IMAGES, PRETRAIN, ENCODE, GRAPH),
         *(SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
     ),
+    sections=("train", "pretrain", *FEATURE_SETS),
     params=Publish,
     main=main,
-    needs=needs,
     loads=(SOURCES, PROBES, ENCODERS),
-    rereads=True,
 )

@@ -1,10 +1,11 @@
 """report: the evidence of every stage -> index.html, report.md and neighbours.png."""
 
 from pipeline import io
+from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.report.params import Report
 from pipeline.run import Run
-from pipeline.stage import Needs, Stage
+from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train.params import Released
 from stages.benchmark import BENCHMARK
 from stages.graph import GRAPH
@@ -19,15 +20,15 @@ from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    """Write the page; a stage that did not run is left out of it."""
+    """Write the page, and what DVC shows; a stage that did not run is left out."""
+    from pipeline.facts import headline
     from pipeline.facts.neighbours import neighbours
     from pipeline.facts.outputs import Outputs
     from pipeline.facts.users import users
     from pipeline.report import page  # loads Pillow
 
     own = run.params[Report]
-    prices = (own.watts, own.dollars)
-    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before(), prices)
+    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))
     view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
     html = page.html(outputs, view)
@@ -39,13 +40,7 @@ def main(run: Run) -> None:
     run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0
     run.note(bytes=len(html.encode()))
-
-
-def needs(run: Run) -> Needs:
-    """Whom a training recommends what is shown too."""
-    ranked = sorted(io.sha256s(sorted(run.layout.cells(BENCHMARK.name).glob("*.parquet"))))
-    parts = [(PROBES, name) for name in PROBES]
-    return REPORT.depends(run, run.params[Released].features, ranked, parts=parts)
+    headline.write(outputs, RELEASED)
 
 
 REPORT = Stage(
@@ -53,9 +48,8 @@ REPORT = Stage(
     does="one self-contained page with a verdict, images, pictures and tables",
     writes="`index.html` (one self-contained page), `report.md`",
     reads=(INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
+    sections=("train", *FEATURE_SETS),
     params=Report,
     main=main,
-    needs=needs,
     loads=(PROBES,),
-    looks=True,
 )

@@ -22,17 +22,21 @@ def summary(
     root: Root = Path("outputs"),
 ) -> None:
     """where the time went, what came out, and where report and release are."""
-    from pipeline.facts import verdict
+    from pipeline.facts import content, verdict
     from pipeline.facts.outputs import Outputs
     from pipeline.report import terminal as printed
+    from pipeline.report.params import Report
     from stages.params import read
 
-    for name in [dataset] if dataset else read(params).datasets:
+    settings = read(params)
+    for name in [dataset] if dataset else settings.datasets:
         layout = Layout(root, name)
-        records = [path for stage in STAGES if (path := layout.run_record(stage)).exists()]
+        records = {stage: spent(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
         if not records:
             raise UserError(f"{root} has nothing of {name}; run `dvc repro`. `alignrec datasets` lists the names")
-        show(printed.stages(name, map(io.read_json, records)))
+        show(printed.stages(name, records.values()))
+        own = settings[Report]
+        show(*map(printed.drawn, content.cost(records.get("encode", {}), own.watts, own.dollars)))
         if layout.results.exists():
             show(*printed.tables(io.read_table(layout.results, schemas.RESULTS), name))
         if advice := verdict.advice(Outputs(layout).probes):
@@ -40,6 +44,12 @@ def summary(
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
+
+
+def spent(layout: Layout, stage: str) -> dict[str, Any]:
+    """Return a stage's record, with what its last run took on this machine where that is known."""
+    record: dict[str, Any] = io.read_json(layout.run_record(stage))
+    return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
 
 
 def features(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -12,11 +12,10 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.probe.registry import PROBES
-from pipeline.registry import Registry
 from pipeline.run import Run
 from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
-from pipeline.stage import Needs, Stage
+from pipeline.stage import FEATURE_SETS, Stage
 from stages.encode import ENCODE
 from stages.graph import GRAPH
 from stages.interactions import INTERACTIONS
@@ -79,25 +78,14 @@ def _code(
         run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(coding.codes) > 0).sum()))
 
 
-def needs(run: Run) -> Needs:
-    """The methods that are named count, and the probes that judge their codes."""
-    params = run.params[SemanticIds]
-    methods = dict.fromkeys(part for name in params.methods for part in params.parts(name))
-    parts: list[tuple[Registry[Any], str]] = [
-        *((PROBES, name) for name in PROBES),
-        *((METHODS, name) for name in methods),
-    ]
-    return SEMANTIC_IDS.depends(run, parts=parts)
-
-
 SEMANTIC_IDS = Stage(
     "semantic_ids",
     does="feature sets -> a few discrete codes an item, with codebooks and a judgement",
     writes="`<features>/<method>/`: `semantic_ids.parquet`, `codebooks.safetensors`, `codes.json`; "
     "[how](semantic-ids.md)",
     reads=(INTERACTIONS, ITEMS, ENCODE, GRAPH),
+    sections=FEATURE_SETS,
     params=SemanticIds,
     main=main,
-    needs=needs,
     loads=(PROBES, METHODS),
 )

@@ -8,7 +8,7 @@ from tqdm import tqdm
 import schemas
 from pipeline import io
 from pipeline.run import Run
-from pipeline.stage import Needs, Stage
+from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train import inputs
 from pipeline.train.params import Released
 from stages.encode import ENCODE
@@ -27,11 +27,13 @@ def main(run: Run) -> None:
     from pipeline.train.loop import fit
 
     params, layout = run.params[Released].resolved(), run.layout
-    files, facts, _ = needs(run)
-    run.resume(run.folder, files, facts)
+    features = run.params[Released].features
+    run.resume(run.folder, inputs.files(layout, features), run.params[Released].facts())
+    if run.finished():
+        return  # what was encoded or searched meanwhile is another feature set
     torch.set_num_threads(params.threads)
     run.device = str(pick())
-    data = inputs.read(layout, run.params[Released].features)
+    data = inputs.read(layout, features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
@@ -58,17 +60,12 @@ def show_epoch(bar: tqdm, line: dict[str, Any]) -> None:
     bar.update(line["epoch"] + 1 - bar.n)
 
 
-def needs(run: Run) -> Needs:
-    """Only the feature set that it is trained on counts."""
-    return TRAIN.depends(run, files=inputs.files(run.layout, run.params[Released].features))
-
-
 TRAIN = Stage(
     "train",
     does="AlignRec on one feature set -> user and item embeddings",
     writes="`model.safetensors`, `user_embeddings.parquet`, `item_embeddings.parquet`, `history.json`",
     reads=(INTERACTIONS, ENCODE, GRAPH),
+    sections=FEATURE_SETS,
     params=Released,
     main=main,
-    needs=needs,
 )

@@ -95,31 +95,13 @@ def drops(records: Records) -> Iterable[Table]:
         yield Table("Dropped or incomplete rows", note, ["stage", "reason", "rows"], rows, texts=2)
 
 
-def speed(records: Records) -> Iterable[Table]:
-    """Yield time and memory of every stage; nothing where none ran."""
-    if not records:
-        return
-    kinds = " and ".join(dict.fromkeys(r["machine"] for r in records.values()))
-    yield Table(
-        "By stage",
-        f"As each stage recorded when it last ran, on {kinds}. Peak memory is of the process and its largest child.",
-        ["stage", "device", "seconds", "rows in", "rows out", "peak MiB"],
-        [
-            [stage, r["device"], f"{r['seconds']:.1f}", f"{r['rows_in']:,}", f"{r['rows_out']:,}",
-             f"{r['peak_memory_mib']:,}"]
-            for stage, r in records.items()
-        ],
-        texts=2,
-    )  # fmt: skip
-
-
-def cost(records: Records, watts: float, dollars: float) -> Iterable[Table]:
+def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Table]:
     """Yield what a million items would cost to encode as they were here; nothing where no network encoded.
 
-    `watts` is what the machine draws, `dollars` what an hour of it costs. A run that took rows over has no rate.
+    `record` is that of `encode` with its cost.json, `watts` what the machine draws, `dollars` what an hour of it
+    costs. A run that took rows over has no rate.
     """
-    record = records.get("encode", {})
-    rated = {name: facts["items_per_s"] for name, facts in record.get("notes", {}).items()
+    rated = {name: facts["items_per_s"] for name, facts in record.get("measured", {}).items()
              if isinstance(facts, Mapping) and facts.get("items_per_s") and "taken_over" not in facts}  # fmt: skip
     if not rated:
         return

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.evaluation.evidence import Comparison, ablations, comparisons
 from pipeline.facts import codes
 from pipeline.facts.codes import Judged
@@ -43,8 +42,6 @@ class Outputs:
     """the feature set that the released recommender is trained on"""
     stages: Sequence[str] = ()
     """names of those whose records are told, in order"""
-    prices: tuple[float, float] | None = None
-    """watts of the machine that encodes, and dollars of an hour; None: no costs are told"""
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table(
@@ -124,16 +121,8 @@ class Outputs:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Stage -> its run.json, of those of `stages` that ran, in order.
-
-        Raises:
-            UserError: that of a finished stage is gone: what it says of machine and time would be left out in silence.
-        """
-        layout = self.layout
-        for stage in self.stages:
-            if layout.stamp(stage).exists() and not (path := layout.run_record(stage)).exists():
-                raise UserError(f"{path} is gone; run `alignrec {stage} {layout.dataset}`, which makes it again")
-        paths = {stage: layout.run_record(stage) for stage in self.stages}
+        """Stage -> its run.json, of those of `stages` that ran, in order."""
+        paths = {stage: self.layout.run_record(stage) for stage in self.stages}
         return {stage: io.read_json(path) for stage, path in paths.items() if path.exists()}
 
     def _images(self, *columns: str) -> Iterator[pa.Table]:

@@ -35,7 +35,7 @@ def files(raw: Mapping[str, Path], asins: Sequence[str], encoders: Sequence[str]
 
     UserError if a .npy file has not one row of numbers an item, or `feature_rows` names no item of the dataset.
     """
-    order = io.here(raw[ROWS]) if ROWS in raw else None
+    order = raw.get(ROWS)
     check_features(raw, len(asins) if order is None else len(identifiers.order(order, asins)))
     given = {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
     found = {name: File(path, None if image_features.matches(path) else order) for name, path in given.items()}

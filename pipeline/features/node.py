@@ -212,7 +212,7 @@ def shard(path: Path) -> pa.Table:
 
 def width(path: Path) -> int:
     """Return F of one file of a feature set."""
-    return int(pq.read_schema(io.here(path)).field("vector").type.list_size)
+    return int(pq.read_schema(path).field("vector").type.list_size)
 
 
 def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:

@@ -8,10 +8,12 @@ kind itself needs no entry there, or one without `kind`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pipeline.config.base import Section, checked, known, nearest
 from pipeline.config.parameters import Parameters
+from pipeline.encode.origin import Pretrained, release
 from pipeline.encode.params import MODALITIES, Encode, variant
 from pipeline.encode.registry import CLIP, ENCODERS, OURS
 from pipeline.errors import UserError
@@ -220,3 +222,49 @@ def feature_sets(params: Parameters, dataset: str) -> list[str]:
     imported = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
     beside_text = [f"{TEXT}-{name}" for name in imported if TEXT in encode.encoders]
     return [*encode.encoders, *imported, *beside_text, *encode.controls]
+
+
+class Ingredients(NamedTuple):
+    """What the rows of encoders depend on besides the items, for the key of work that resumes."""
+
+    files: list[Path]
+    """of third-party models that are folders here, and the source files of other packages' kinds"""
+    facts: list[Any]
+    """settings, and the packages that load them with their releases, JSON"""
+    modules: list[str]
+    """whose code the rows depend on"""
+
+
+def ingredients(encoders: Encoders, names: Sequence[str]) -> Ingredients:
+    """Return what the rows of the encoders of some names depend on."""
+    kinds = list(dict.fromkeys(kind(encoders, name) for name in names))
+    networks_of = {name: ENCODERS[kind(encoders, name)] for name in networks(encoders, names)}
+    foreign = (settings(encoders, name) for name, spec in networks_of.items() if spec.origin)
+    files = [path for own in foreign for path in cast(Pretrained, own).files()]
+    given = {n: [kind(encoders, n), settings(encoders, n).model_dump(mode="json")] for n in names}
+    files += [path for one in kinds for path in home(one).source_files(one)]
+    return Ingredients(files, [given, libraries(encoders, names)], [home(one).module(one) for one in kinds])
+
+
+def libraries(encoders: Encoders, names: Iterable[str]) -> list[str]:
+    """Return the packages that load encoders or bring their weights, with their releases."""
+    specs = [ENCODERS[kind(encoders, name)] for name in networks(encoders, names)]
+    return [release(package) for package in sorted({p for s in specs for p in (s.library, *s.packages)} - {""})]
+
+
+def learns(encoders: Encoders, name: str) -> bool:
+    """Return whether train interactions go into a set, or into one that it is made of."""
+    parts = (kind(encoders, one) for one in whole(encoders, [name]) if one)
+    return any(which in FEATURES and FEATURES[which].relearns for which in parts)
+
+
+def reads_pretrained(encoders: Encoders, names: Iterable[str]) -> bool:
+    """Return whether one of some feature sets, or of their parts, reads what `pretrain` makes."""
+    return any(_is_pretrained(kind(encoders, name)) for name in whole(encoders, names))
+
+
+def _is_pretrained(kind: str) -> bool:
+    """Return whether a kind reads what `pretrain` makes; one of another package says so itself."""
+    if kind in ENCODERS.built_in or kind not in ENCODERS:
+        return kind.startswith(OURS)
+    return ENCODERS[kind].pretrained

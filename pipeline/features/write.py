@@ -93,7 +93,9 @@ def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
     taken = throughput.taken_over
     rows = {"taken_over": taken, "encoded": throughput.items} if taken else {}
-    if note := precision | timing | rows | _named(node, width(node.shards[0])) | _text(run, node):
+    if measured := timing | rows:
+        run.measure(**{node.name: measured})
+    if note := precision | _named(node, width(node.shards[0])) | _text(run, node):
         run.note(**{node.name: note})
 
 

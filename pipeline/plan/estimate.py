@@ -24,8 +24,7 @@ from pipeline.encode.registry import OURS
 from pipeline.evaluation.statistics import RESAMPLES
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.chosen import ChosenParams
-from pipeline.features.needs import named, reads_pretrained
-from pipeline.features.registry import CHOSEN, feature_sets, kind, networks, settings
+from pipeline.features.registry import CHOSEN, feature_sets, kind, networks, reads_pretrained, settings, whole
 from pipeline.graph.approximate import PART
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
@@ -130,7 +129,7 @@ class Plan:
     @property
     def pretrains(self) -> bool:
         """Whether a feature set comes from BEiT3."""
-        return bool(self.size.pieces) and reads_pretrained(self.params)
+        return bool(self.size.pieces) and reads_pretrained(self.params.encoders, self.params[Encode].encoders)
 
     @property
     def frozen(self) -> float:
@@ -221,7 +220,7 @@ def encode(plan: Plan) -> Estimate:
     """Every network on every item, and what is chosen on valid."""
     n, encoders = plan.size.items, plan.params.encoders
     flop = sum(operations.encode(plan.networks, plan.params, plan.items).values()) if plan.pretrains else 0.0
-    kinds = [kind(encoders, name) for name in networks(encoders, named(plan.params))]
+    kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, plan.params[Encode].encoders))]
     others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
     chosen = [name for name in plan.params[Encode].encoders if kind(encoders, name) == CHOSEN]
     seconds = flop / plan.rates.encoded.get(plan.params[Pretrain].size, math.inf) + others * plan.frozen

@@ -203,39 +203,31 @@ class Step(NamedTuple):
     name: str
     figure: str
     what: str
-    seconds: str
-    """how long it ran; empty where that is not known"""
 
 
 def strip(outputs: Outputs) -> Iterator[Step]:
     """Yield the steps that ran, in order."""
     records = outputs.records
 
-    def step(stage: str, name: str, figure: int, what: str) -> Step:
-        return Step(name, f"{figure:,}", what, _lasted(records[stage]["seconds"]))
+    def step(name: str, figure: int, what: str) -> Step:
+        return Step(name, f"{figure:,}", what)
 
     if record := records.get("interactions"):
-        yield step("interactions", "reviews", record["rows_in"], "read")
-        yield step("interactions", "interactions", record["rows_out"], "kept")
+        yield step("reviews", record["rows_in"], "read")
+        yield step("interactions", record["rows_out"], "kept")
     for stage, what in (("items", "described"), ("images", "usable")):
         if record := records.get(stage):
-            yield step(stage, stage, record["rows_out"], what)
+            yield step(stage, record["rows_out"], what)
     if record := records.get("pretrain"):
-        yield step("pretrain", "BEiT3", record["rows_in"], "items learned from")
+        yield step("BEiT3", record["rows_in"], "items learned from")
     if "encode" in records and outputs.graphs:
-        yield step("encode", "features", len(outputs.graphs), "sets")
+        yield step("features", len(outputs.graphs), "sets")
     if record := records.get("graph"):
-        yield step("graph", "graph", record["rows_out"], "edges")
+        yield step("graph", record["rows_out"], "edges")
     if record := records.get("train"):
-        yield step("train", "AlignRec", record["rows_in"], "pairs learned from")
+        yield step("AlignRec", record["rows_in"], "pairs learned from")
     if record := records.get("benchmark"):
-        yield step("benchmark", "benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
-
-
-def _lasted(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        yield step("benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
 
 
 def picture(outputs: Outputs) -> Intervals | None:

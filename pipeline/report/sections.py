@@ -23,19 +23,11 @@ def pictured(outputs: Outputs) -> list[Section]:
 
 def recorded(outputs: Outputs) -> list[Section]:
     """Return what was recorded on the way, folded as a whole on the page, without empty sections."""
-    costs = content.cost(outputs.records, *outputs.prices) if outputs.prices else ()
-    spent = [*content.speed(outputs.records), *costs]
     tried = [] if outputs.tuning is None else [recommenders.tuned(outputs.tuning)]
     sections = (
         Section("settings", "Settings", "The same budget for every contender", tables=tried),
         *_curves(outputs),
         Section("data", "Data", "Data quality", tables=list(_quality(outputs))),
-        Section(
-            "speed",
-            "Speed",
-            "Speed and memory",
-            tables=spent,
-        ),
     )
     return [s for s in sections if s]
 

@@ -59,14 +59,15 @@ def _results(title: str, comparison: Comparison) -> Table:
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
     """Return where the time of the last runs went: rows, seconds and memory of each stage, from their run records."""
     printed = plain(f"{dataset}, stages", show_footer=True)
-    rows = [(r["stage"], r["rows_in"], r["rows_out"], r["seconds"], r["peak_memory_mib"]) for r in records]
+    rows = [(r["stage"], r["rows_in"], r["rows_out"], r.get("seconds"), r.get("peak_memory_mib")) for r in records]
     printed.add_column("stage", "all", no_wrap=True)
     for name in ("rows in", "rows out"):
         printed.add_column(name, no_wrap=True, justify="right")
-    printed.add_column("seconds", f"{sum(row[3] for row in rows):,.1f}", no_wrap=True, justify="right")
-    printed.add_column("peak MiB", f"{max((row[4] for row in rows), default=0):,}", no_wrap=True, justify="right")
+    printed.add_column("seconds", f"{sum(row[3] or 0 for row in rows):,.1f}", no_wrap=True, justify="right")
+    printed.add_column("peak MiB", f"{max((row[4] or 0 for row in rows), default=0):,}", no_wrap=True, justify="right")
     for stage, rows_in, rows_out, seconds, peak in rows:
-        printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", f"{seconds:,.1f}", f"{peak:,}")
+        spent = ("-", "-") if seconds is None or peak is None else (f"{seconds:,.1f}", f"{peak:,}")
+        printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", *spent)  # of files that DVC brought nothing is known
     return printed
 
 

@@ -1,7 +1,7 @@
 """Downloads the raw files of one dataset, and lists them with checksums."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -113,14 +113,33 @@ def listing(
     return rows
 
 
-def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int, int]]:
-    """Return path, bytes, and times of modification and change (ns) of files of this machine; UserError if missing."""
-    paths = [path for mirrors in addresses.values() for a in mirrors if (path := local(a)) is not None]
-    for path in paths:
-        if not path.is_file():
+def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return path -> sha256 of the files of this machine that a source names.
+
+    Where one is gone, its copy in `raw` counts, if that is as an `earlier` sources.json has it: a colleague who pulled
+    the copies has no files of their own.
+
+    Raises:
+        UserError: a file is missing, and so is its copy.
+    """
+    copies = {row["role"]: (raw / row["name"], row["sha256"]) for row in earlier}
+    found = {}
+    for role, path in ((role, local(a)) for role, mirrors in addresses.items() for a in mirrors):
+        if path is None:
+            continue
+        copy, sha256 = copies.get(role, (None, ""))
+        if path.is_file():
+            found[str(path)] = io.sha256(path)
+        elif copy is not None and copy.is_file() and io.sha256(copy) == sha256:
+            found[str(path)] = sha256
+        else:
             raise UserError(f"{path}: no such file; it is named under `sources` in the parameters")
-    stats = [path.stat() for path in paths]  # the time of change is the system's, whatever an editor sets
-    return [(str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in zip(paths, stats, strict=True)]
+    return found
+
+
+def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
+    """Return whether a source reads files of this machine, which may change without DVC's knowing."""
+    return any(local(address) is not None for mirrors in addresses.values() for address in mirrors)
 
 
 def _public(url: str) -> str:

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.sources.lines import unpacked
 
@@ -50,7 +49,7 @@ def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
     """Yield each record and its offset."""
     offset = 0
-    with unpacked(io.here(path)) as f:
+    with unpacked(path) as f:
         while block := _block(f):
             for start in range(0, len(block) - RECORD + 1, RECORD):
                 yield offset + start, memoryview(block)[start : start + RECORD]
@@ -92,7 +91,7 @@ HEADERS = {
 def opened(path: Path) -> np.ndarray:
     """Return the array of a `.npy` file, mapped into memory; UserError if it is cut off, no array, or of objects."""
     try:
-        with io.here(path).open("rb") as f:
+        with path.open("rb") as f:
             version = np.lib.format.read_magic(f)
             shape, _, dtype = HEADERS[version](f)
             held = path.stat().st_size - f.tell()

@@ -8,7 +8,6 @@ import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
-from pipeline.features import needs as teaching
 from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
 from pipeline.features.write import write
@@ -16,7 +15,6 @@ from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.pretrain import needs
 from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run
@@ -61,7 +59,7 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
     """
     inner = run.within("pretrain", params, branch, branch.name)
     _share_teachers(inner)
-    train_once(inner, needs.find(params, branch))
+    train_once(inner)
     inner = run.within("encode", params, branch, branch.name)
     ids = run.read(branch.item_ids, schemas.ITEM_IDS)
     texts = Texts(branch.items)
@@ -91,8 +89,7 @@ def _share_teachers(run: Run) -> None:
     inputs = [layout.items, *io.shards(layout.images, "images")]
     for name in params[Pretrain].distill_from if params[Pretrain].distill else ():
         names = registry.whole(encoders, [name])
-        files = teaching.files(encoders, names)
-        facts = params[Encode].batch_size, teaching.settings(encoders, names), teaching.libraries(encoders, names)
-        kinds = [home.module(kind) for home, kind in teaching.kinds(encoders, names)]
-        modules = ["pipeline.pretrain.distillation", *kinds]
-        run.resume(teachers(layout) / name, [*inputs, *files], *facts, modules=modules)
+        own = registry.ingredients(encoders, names)
+        modules = ["pipeline.pretrain.distillation", *own.modules]
+        facts = params[Encode].batch_size, *own.facts
+        run.resume(teachers(layout) / name, [*inputs, *own.files], *facts, modules=modules)

@@ -15,7 +15,7 @@ from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import tuning
 from pipeline.experiment.run import Experiment
-from pipeline.features import needs
+from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
@@ -67,7 +67,7 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
-    if not draw or not needs.learns(params.encoders, features):
+    if not draw or not registry.learns(params.encoders, features):
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     again = replace(stored, features=path, graph=params[Graph])

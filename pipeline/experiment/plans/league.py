@@ -28,7 +28,7 @@ from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Contender, Setting, became, best, grid, halton
 from pipeline.experiment.store import Record
-from pipeline.features import needs
+from pipeline.features import registry
 from pipeline.interactions import again
 from pipeline.interactions.division import Division
 from pipeline.interactions.params import Interactions
@@ -184,7 +184,7 @@ def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
     if absent := [name for name in named if name not in made]:
         raise UserError(f"league.features: {layout.dataset} has no '{absent[0]}'; it has {', '.join(made) or 'none'}")
     sets = named or [name for name in (params[Released].features, "random", "shuffled") if name in made]
-    if splits > 1 and (taught := [name for name in sets if needs.learns(params.encoders, name)]):
+    if splits > 1 and (taught := [name for name in sets if registry.learns(params.encoders, name)]):
         raise UserError(
             f"league.features: '{taught[0]}' learned from train interactions that other splits test; name another set, "
             "or league.splits: 1"

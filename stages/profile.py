@@ -1,0 +1,76 @@
+"""`alignrec profile`: a profile written into params.yaml, where DVC and git see what it changes."""
+
+import io as text_io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import io
+from pipeline.config import document
+from pipeline.config.base import nearest
+from pipeline.errors import UserError
+from stages import params, project
+
+FOLDER = Path("profiles")
+
+
+def write(name: str, to: Path) -> Iterator[str]:
+    """Write a profile into a parameter file, keeping its comments, and yield what changed.
+
+    A profile that says `extends` is laid over the file that it names; another one is a whole parameter file.
+
+    Args:
+        name: of a file in profiles/, or a path.
+        to: the parameter file.
+
+    Raises:
+        UserError: no such profile, or the parameters that it makes are refused; nothing is written then.
+    """
+    path = _find(name)
+    over = document.read(path)
+    if isinstance(over, dict) and document.EXTENDS in over:
+        document.read_extended(path)  # refuses what it extends, if that is no whole parameter file
+        base = path.parent / over.pop(document.EXTENDS)
+        text, changed = _laid_over(base.read_text(encoding="utf-8"), over)
+    else:
+        text, changed = path.read_text(encoding="utf-8"), list(over) if isinstance(over, dict) else []
+    scratch = to.with_name(f".{to.name}.profile")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        params.check(params.read(scratch), path)
+    except UserError as e:
+        raise UserError(str(e).replace(str(scratch), str(path))) from None
+    finally:
+        scratch.unlink(missing_ok=True)
+    io.write_bytes(to, text.encode())
+    yield f"wrote {to}: {', '.join(changed) or 'nothing changed'}"
+    if to == project.PARAMS:
+        yield from project.begin(Path())
+    yield f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back"
+
+
+def _find(name: str) -> Path:
+    for path in (FOLDER / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in FOLDER.glob('*.yaml')))}")
+
+
+def _laid_over(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return YAML with the keys of sections replaced by those of another file, and the dotted keys that changed."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 120
+    laid, changed = yaml.load(text), []
+    for section, value in over.items():
+        both = isinstance(value, dict) and isinstance(laid.get(section), dict)
+        for key, new in value.items() if both else ((None, value),):
+            under = laid[section] if both else laid
+            place = key if both else section
+            if under.get(place) != new:
+                under[place] = new
+                changed.append(f"{section}.{key}" if both else section)
+    written = text_io.StringIO()
+    yaml.dump(laid, written)
+    return written.getvalue(), changed
