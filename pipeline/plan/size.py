@@ -87,6 +87,6 @@ def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
             f"how large {dataset} is, nobody has published; run `alignrec download {dataset} && alignrec interactions "
             f"{dataset}`, then plan the rest"
         )
-    download.local_files(addresses)  # names one that is missing
+    io.present([Path(path) for path in raw.values()])
     left = catalogue.measure(source.reader(), {role: Path(path) for role, path in raw.items()})
     return Size(left.users, left.items, left.interactions, left.items, pieces, "counted in its files")
