@@ -240,10 +240,14 @@ def refuse_altered(layout: Layout, stage: Stage) -> None:
         UserError: a file is not as its stage wrote it, is gone, or is of no stage; it says what makes it again.
     """
     for earlier in stage.reads:
-        files = recorded_files(layout, earlier.name)
+        files, present = recorded_files(layout, earlier.name), present_files(layout, earlier.name)
         if files is None:
-            continue  # it has not ended; what cannot do without it says so
-        present = present_files(layout, earlier.name)
+            if not present:
+                continue  # what cannot do without it says so
+            raise UserError(
+                f"{layout.folder(earlier.name)}: {earlier.name} has not ended, and {stage.name} reads it; run "
+                f"`alignrec {earlier.name} {layout.dataset}` first"
+            )
         for name in sorted(files.keys() | present.keys()):
             if files.get(name) == present.get(name):
                 continue

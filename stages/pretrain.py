@@ -14,7 +14,8 @@ from stages.items import ITEMS
 
 def main(run: Run) -> None:
     """Train the encoder, unless no feature set reads it, or it is trained already."""
-    from pipeline.pretrain.train import resume, train  # loads torch
+    from pipeline.pretrain.frozen import resume
+    from pipeline.pretrain.train import train  # loads torch
 
     if not reads_pretrained(run.params.encoders, run.params[Encode].encoders):
         run.resume(run.folder, [])

@@ -13,7 +13,7 @@ import yaml
 from pipeline.models import MODELS
 from stages import project
 from stages.order import STAGES
-from stages.params import Params
+from stages.params import SECTIONS, Params, read
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()
@@ -23,9 +23,19 @@ SHOP = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 def test_dvc_yaml_is_what_the_stages_say() -> None:
     """`make init` writes it anew."""
-    assert project.dvc_yaml() == TEXT
+    assert project.dvc_yaml(read(shipped.root() / "params.yaml"), clone=True) == TEXT
     assert list(DVC) == list(STAGES)
-    assert all(set(stage) <= {"desc", "matrix", "cmd", "always_changed", "deps", "outs"} for stage in DVC.values())
+    assert all(set(stage) <= {"desc", "matrix", "cmd", "deps", "params", "outs"} for stage in DVC.values())
+
+
+def test_every_section_is_in_the_parameter_file_and_read_by_a_stage() -> None:
+    read_by = {name for stage in DVC.values() for name in stage["params"]}
+    shown = yaml.safe_load(project.SECTIONS.read_text())
+    assert read_by == {*shown, "sources.${item.dataset}"}
+    assert {*shown} <= yaml.safe_load((shipped.root() / "params.yaml").read_text()).keys()
+    for name, keys in shown.items():
+        defaults = SECTIONS[name]().model_dump() if name in SECTIONS else {}
+        assert {key: defaults[key] for key in keys} == keys
 
 
 def test_the_page_of_stages_is_what_the_stages_say() -> None:

@@ -1,6 +1,5 @@
 """Files appear whole or not at all, and tables come back as they went in."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,20 +123,6 @@ def test_a_part_of_a_file_is_read_without_the_rest(tmp_path: Path) -> None:
     assert io.read_rows(path, schema, ["item_id"], 10, 5)["item_id"].to_pylist() == list(range(10, 15))
     with pytest.raises(UserError):
         io.read_rows(path, schema, ["item_id"], 995, 10)
-
-
-def test_a_file_that_lies_elsewhere_is_brought_when_it_is_read(tmp_path: Path) -> None:
-    io.write_table(USERS, tmp_path / "elsewhere.parquet", schemas.USERS)
-    path, digest = tmp_path / "users.parquet", io.sha256(tmp_path / "elsewhere.parquet")
-    table = lambda path: io.read_table(path, schemas.USERS).to_pylist()  # noqa: E731
-    for read, expected in ((io.sha256, digest), (lambda path: io.rows([path]), 2), (table, USERS.to_pylist())):
-        io.stand_in(path, digest, lambda: shutil.copyfile(tmp_path / "elsewhere.parquet", path))
-        assert (io.sha256(path), path.stat().st_size) == (digest, 0)
-        io.forget()
-        assert read(path) == expected
-        assert path.stat().st_size
-    io.write_table(USERS.slice(1), path, schemas.USERS)
-    assert table(path) == USERS.slice(1).to_pylist(), "another file in its place is not overwritten"
 
 
 def test_arrays_one_after_the_other_are_mapped_and_leave_no_file(tmp_path: Path) -> None:

@@ -9,19 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from commands import alignrec
-from PIL import Image
 
 from pipeline.io import sha256
-from pipeline.run import Run
 from stages.order import STAGES
-from stages.params import load
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,15 +37,8 @@ def project(folder: Path) -> Path:
     """Lay out a fresh clone's pipeline in `folder` with toy parameters."""
     for name in ("pipeline", "stages", "schemas"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(PARAMS)
-    (folder / "outputs").mkdir()
-    shutil.copy(ROOT / "outputs/.gitignore", folder / "outputs")
-    subprocess.run(["git", "init", "-q", folder], check=True)
-    run("dvc", "init", "-q", cwd=folder)
-    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
-    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    run("alignrec", "init", cwd=folder)
     return folder
 
 
@@ -63,21 +51,6 @@ def run(*command: str, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
-
-
-IN_ONE_PROCESS = """
-import sys
-from stages.cli import app
-for stage in sys.argv[1:]:
-    if app([stage, "shop"], standalone_mode=False):
-        sys.exit(1)
-"""
-
-
-def reran(folder: Path) -> set[str]:
-    """Run all stages as DVC runs each of them; return those that did not end with nothing to do."""
-    said = run("python", "-c", IN_ONE_PROCESS, *STAGES, cwd=folder).splitlines()
-    return {s for s in STAGES if not any(line.startswith(f"{s} shop: nothing to do") for line in said)}
 
 
 def copied(undisturbed: Path, to: Path) -> Path:
@@ -102,54 +75,8 @@ def test_every_stage_ran_and_left_its_record(undisturbed: Path) -> None:
     assert "features/beit3/features-00000.parquet" in release(undisturbed)
 
 
-STAGES_THAT_ROUND = list(STAGES).index("pretrain")
-"""from here on a processor's rounding is in a stage's files"""
-
-
-OWN = """
-datasets: [shop]
-sources: {shop: {kind: tabular, interactions: mine/bought.csv, items: mine/items.csv}}
-benchmark: {ks: [1]}
-"""
-
-
-def test_edited_files_and_images_of_ones_own_rerun_what_reads_them(tmp_path: Path) -> None:
-    folder, stages = tmp_path, ("download", "interactions", "items", "images")
-
-    def ran() -> set[str]:
-        return {s for s in stages if "nothing to do" not in alignrec(s, "shop", cwd=folder).stdout}
-
-    (folder / "params.yaml").write_text(OWN)
-    (folder / "mine/images").mkdir(parents=True)
-    (folder / "mine/bought.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(6) for i in range(6)))
-    (folder / "mine/items.csv").write_text(
-        "item,title,image_urls\n" + "".join(f"{i},t{i},images/{i}.png\n" for i in range(6))
-    )
-    for i in range(5):
-        Image.new("RGB", (20, 20), (i, 0, 0)).save(folder / f"mine/images/{i}.png")
-    assert ran() == set(stages)
-    Image.new("RGB", (20, 20), "blue").save(folder / "mine/images/5.png")
-    assert ran() == {"images"}
-    edit(folder, "mine/items.csv", "t0", "another title")
-    assert "download" in ran()
-
-
 def test_the_release_verifies(undisturbed: Path) -> None:
     assert alignrec("verify", "outputs/publish/shop/release", cwd=undisturbed).exit_code == 0
-
-
-def test_a_training_parameter_concerns_what_trains_and_no_other_stage(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(undisturbed)
-    (tmp_path / "params.yaml").write_text(PARAMS.replace("512, epochs: 2", "512, epochs: 3"))
-
-    def facts(path: Path) -> dict[str, list[Any]]:
-        params = load(path, "shop")
-        return {s: stage.asks(Run(s, "shop", params, Path("outputs"))).facts for s, stage in STAGES.items()}
-
-    before, after = facts(Path("params.yaml")), facts(tmp_path / "params.yaml")
-    assert {s for s in STAGES if before[s] != after[s]} == {"train", "benchmark", "study"}
 
 
 def rolled(path: Path, column: str) -> None:
@@ -205,39 +132,11 @@ def test_nothing_that_no_stage_wrote_is_released(undisturbed: Path, alterable: P
     else:
         shutil.rmtree(path.parent)
     assert done.exit_code == 1
-    what = "is not as it was made" if there else "is gone"
+    what = "is gone" if not there else "is not as it was made" if made.exists() else "is of no stage"
     stage = name.partition("/")[0]
     assert f"outputs/{name} {what}" in done.stderr
     assert f"run `alignrec {stage} shop`" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_bit_rot_is_mended_by_the_next_repro(undisturbed: Path, tmp_path: Path) -> None:
-    folder = copied(undisturbed, tmp_path)
-    before = release(folder)
-    for name in ("encode/shop/beit3/features-00000.parquet", "train/shop/item_embeddings.parquet"):
-        flipped(folder / "outputs" / name)
-    assert {"encode", "train"} <= reran(folder)
-    assert release(folder) == before
-
-
-@pytest.mark.parametrize("broken", [False, True], ids=["gone", "broken"])
-def test_without_stamps_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: Path, broken: bool) -> None:
-    """So it is after `dvc checkout` in another clone: a rotten cache brings files that nobody made."""
-    folder = copied(undisturbed, tmp_path)
-    for stamp in folder.glob("outputs/*/shop/.stamp"):
-        if broken:
-            stamp.write_text("{")
-        else:
-            stamp.unlink()
-    shutil.rmtree(folder / "outputs/publish/shop")
-    assert alignrec("publish", "shop", cwd=folder).exit_code == 0
-    assert release(folder) == release(undisturbed)
-    flipped(folder / "outputs/graph/shop/beit3/edges.parquet")
-    (folder / "outputs/publish/shop/.stamp").unlink(missing_ok=True)
-    done = alignrec("publish", "shop", cwd=folder)
-    assert done.exit_code == 1
-    assert "outputs/graph/shop: its files are not those of dvc.lock" in done.stderr
 
 
 def edit(folder: Path, path: str, before: str, after: str) -> None:
@@ -246,24 +145,92 @@ def edit(folder: Path, path: str, before: str, after: str) -> None:
     (folder / path).write_text(text.replace(before, after, 1))
 
 
-def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_path: Path) -> None:
+def ran(said: str) -> list[str]:
+    """Return the stages that DVC ran, of what it printed."""
+    return [line.split()[2] for line in said.splitlines() if line.startswith("> alignrec ")]
+
+
+def due(folder: Path) -> list[str]:
+    return ran(run("dvc", "repro", "--dry", cwd=folder))
+
+
+def committed(undisturbed: Path, to: Path) -> Path:
+    """Return a copy of the finished run, in a repository that has it committed."""
+    folder = copied(undisturbed, to)
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["add", "."], [*author, "commit", "-q", "-m", "A run"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+def test_nothing_is_due_after_a_run(undisturbed: Path) -> None:
+    assert run("dvc", "status", cwd=undisturbed).strip() == "Data and pipelines are up to date."
+    assert ran(run("dvc", "repro", cwd=undisturbed)) == []
+
+
+def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Path) -> None:
+    folder = copied(undisturbed, tmp_path)
+    edit(folder, "pipeline/run.py", "class Run:", "# a comment in the harness\nclass Run:")
+    assert due(folder) == []
+    edit(folder, "pipeline/graph/params.py", '"""', '"""Edited: ')  # a docstring: DVC compares bytes
+    assert due(folder)[0] == "graph"
+    assert set(STAGES) - {*due(folder)} == {
+        "download",
+        "interactions",
+        "items",
+        "images",
+        "pretrain",
+        "encode",
+        "probe",
+    }
+    subprocess.run(["git", "-C", folder, "init", "-q"], check=True)
+    shutil.copy(undisturbed / "pipeline/graph/params.py", folder / "pipeline/graph/params.py")
+    edit(folder, "params.yaml", "epochs: 2}\nbenchmark", "epochs: 3}\nbenchmark")
+    assert due(folder)[0] == "train"
+
+
+def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tmp_path: Path) -> None:
+    folder = committed(undisturbed, tmp_path)
+    run("dvc", "remote", "add", "-q", "-d", "local", str(tmp_path / "remote"), cwd=folder)
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "r"], cwd=folder, check=True)
+    run("dvc", "push", "-q", cwd=folder)
+    clone = tmp_path / "another/path"
+    subprocess.run(["git", "clone", "-q", folder, clone], check=True)
+    run("dvc", "pull", "-q", cwd=clone)
+    assert run("dvc", "status", cwd=clone).strip() == "Data and pipelines are up to date."
+    assert ran(run("dvc", "repro", cwd=clone)) == []
+    assert release(clone) == release(undisturbed)
+    run("dvc", "repro", "-q", "--force", "--single-item", "pretrain@shop", cwd=clone)  # which resumes what was pulled
+    assert run("dvc", "status", cwd=clone).strip() == "Data and pipelines are up to date."
+    flipped(clone / "outputs/graph/shop/beit3/edges.parquet")
+    done = alignrec("publish", "shop", cwd=clone)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+
+
+def test_an_experiment_runs_what_its_parameter_concerns(undisturbed: Path, tmp_path: Path) -> None:
+    folder = committed(undisturbed, tmp_path)
+    subprocess.run(["git", "config", "user.email", "t@t"], cwd=folder, check=True)
+    subprocess.run(["git", "config", "user.name", "t"], cwd=folder, check=True)
+    said = run("dvc", "exp", "run", "-S", "report.gallery_items=3", cwd=folder)
+    assert ran(said) == ["report"]
+    assert "report.gallery_items" in run("dvc", "params", "diff", cwd=folder)
+    assert "report.gallery_items" in run("dvc", "exp", "show", "--json", cwd=folder).replace(
+        '"gallery_items"', "report.gallery_items"
+    )
+
+
+def test_what_somebody_altered_is_made_again_by_repro(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     before = release(folder)
-    for package in ("pipeline", "stages", "schemas"):
-        for path in (folder / package).rglob("*.py"):  # every module's docstring, and a comment
-            path.write_text(path.read_text().replace('"""', '"""Edited: ', 1) + "# edited\n")
-    edit(folder, "pipeline/http/retries.py", "\n\n\n", "\n\nEDITED = 1\n\n\n")
-    assert reran(folder) == set()
-
-    edit(folder, "pipeline/train/loop.py", "\n\n\n", "\n\nEDITED = 1\n\n\n")
-    assert reran(folder) == {"train", "benchmark", "study"}  # report and publish follow where these change a figure
-
-    column = 'field("image_url",'
-    edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')
-    filled = '"image_url": pa.array('
-    edit(folder, "pipeline/release/build.py", filled, f'"kind": pa.array([""] * n, pa.string()),\n        {filled}')
-    assert reran(folder) == {"publish"}
-    assert {name for name, actual in release(folder).items() if before[name] != actual} >= {"items.parquet"}
+    for name in ("encode/shop/beit3/features-00000.parquet", "probe/shop/probes.json"):
+        path = folder / "outputs" / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.unlink()
+        path.write_bytes(data)
+    assert {"encode", "probe"} <= {*ran(run("dvc", "repro", cwd=folder))}
+    assert release(folder) == before
 
 
 def test_git_sees_the_lock_and_the_figures_of_a_run_and_no_other_output(undisturbed: Path) -> None:
@@ -271,24 +238,6 @@ def test_git_sees_the_lock_and_the_figures_of_a_run_and_no_other_output(undistur
     parts = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
     figures = {f"outputs/figures/shop/{part}.json" for part in parts}
     assert {line[3:] for line in seen.splitlines()} == {"dvc.lock", "outputs/.gitignore"} | figures
-
-
-def test_the_lock_and_figures_of_another_processor_make_nothing_anew(undisturbed: Path, tmp_path: Path) -> None:
-    """What `git checkout dvc.lock outputs/figures` brings back where the committed run rounded otherwise."""
-    folder = copied(undisturbed, tmp_path)
-    before = (folder / "dvc.lock").read_text()
-    other = yaml.safe_load(before)
-    for stage in list(STAGES)[STAGES_THAT_ROUND:]:
-        for out in other["stages"][f"{stage}@shop"]["outs"]:
-            out["md5"] = "0" * 32 + ".dir"
-    (folder / "dvc.lock").write_text(yaml.safe_dump(other))
-    figures = folder / "outputs/figures/shop"
-    kept = {path: path.read_bytes() for path in figures.iterdir()}
-    (figures / "metrics.json").write_text('{"recall@20": 0.5}\n')
-    said = run("dvc", "repro", cwd=folder)
-    assert [s for s in STAGES if f"\n{s} shop: nothing to do" in said] == list(STAGES)
-    assert yaml.safe_load((folder / "dvc.lock").read_text()) == yaml.safe_load(before)
-    assert {path: path.read_bytes() for path in figures.iterdir()} == kept
 
 
 def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path) -> None:
@@ -335,5 +284,5 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
         repro.wait()
     run("alignrec", "repair", cwd=folder)
     run("dvc", "repro", "--single-item", "pretrain@shop", cwd=folder)
-    assert reran(folder) == set()  # as its files are what they were
+    assert due(folder) == []  # as its files are what they were
     assert release(folder) == release(undisturbed)

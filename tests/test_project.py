@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -84,12 +85,18 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert "wrote dvc.yaml" in lines
     assert lines[-1] == "next: dvc repro"
     assert {"git init: the folder is a repository now", "dvc init"} <= set(lines)
-    assert (tmp_path / "dvc.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
+    stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
+    assert {name for name, stage in stages.items() if stage.get("always_changed")} == {"download", "images"}
+    assert stages["graph"]["params"] == ["graph", "alignrec"]
+    assert stages["graph"]["deps"] == ["outputs/encode/${item.dataset}"]
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    assert params["alignrec"] == version("alignrec")
+    assert {*STAGES, "search", "encoders"} <= params.keys()
     assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
     assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
     for template in (ROOT / ".dvc/plots").iterdir():
         assert (tmp_path / ".dvc/plots" / template.name).read_bytes() == template.read_bytes()
-    due = said("dvc", "repro", "--dry", cwd=tmp_path)  # before anything ran
+    due = said("dvc", "repro", "--dry", "--force", cwd=tmp_path)  # before anything ran
     assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
 
 
@@ -120,7 +127,7 @@ def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
         (tools / name).symlink_to(Path(sys.executable).parent / name)
     assert "dvc init --no-scm" in begun(cwd=tmp_path, PATH=str(tools))
     assert not (tmp_path / ".git").exists()
-    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=tmp_path, PATH=str(tools))
+    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=tmp_path, PATH=str(tools))
 
 
 def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
@@ -129,7 +136,7 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "params.yaml").write_text(FIVE_LINES)
     assert "dvc init --subdir" in begun(cwd=folder)
-    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=folder)
+    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=folder)
 
 
 @pytest.mark.usefixtures("with_dvc")
@@ -140,7 +147,7 @@ def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: 
     path = tmp_path / "dvc.yaml"
     text = edited if edited != "head" else path.read_text().replace("alignrec graph", "nice alignrec graph")
     path.write_text(text)
-    assert "dvc.yaml: is not as alignrec writes it, and is left as it is" in "\n".join(begun(cwd=tmp_path))
+    assert "dvc.yaml: was edited, and is left so" in "\n".join(begun(cwd=tmp_path))
     assert path.read_text() == text
 
 
@@ -282,11 +289,9 @@ def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) 
     stages = [f"{stage} shop" for stage in ("download", "interactions", "items", "shout")]
     told = commands("init", "--help", *stages).stdout
     assert "titles in capitals" in told
-    assert "nothing to do" not in told
     assert "desc: titles in capitals" in (tmp_path / "dvc.yaml").read_text()
     made = (tmp_path / "outputs/shout/shop/shout.json").read_text()
     assert made.upper() == made
-    assert commands(*stages).stdout.count("nothing to do") == 4
     (package / "capitals.py").write_text("def capitals(titles):\n    return [t.upper() + '!' for t in titles]\n")
     done = commands("shout shop", "shout shop --params bad.yaml")
     assert "!" in (tmp_path / "outputs/shout/shop/shout.json").read_text()

@@ -1,27 +1,22 @@
 """The harness: records, resumption, locks."""
 
-import hashlib
 import json
 import multiprocessing
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, BinaryIO
 
 import pytest
 
-from pipeline import io, progress
+from pipeline import progress
 from pipeline.errors import UserError
 from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
 from pipeline.items.params import Items
-from pipeline.layout import Layout
 from pipeline.run import Run, perform, running
 from pipeline.seeds import seed_for
-from pipeline.stage import Needs, Stage
+from pipeline.stage import Stage
 from pipeline.train.params import Released
 from stages import train
 from stages.params import Params, load
@@ -38,13 +33,16 @@ def test_a_run_leaves_a_record(tmp_path: Path, params: Params) -> None:
     with running("train", "shop", params, tmp_path) as run:
         run.rows_in, run.rows_out = 5, 3
         run.count("too rare", 2)
-        run.note(items_per_second=7.5)
-    record = json.loads((tmp_path / "train" / "shop" / "run.json").read_text())
+        run.note(mean=7.5)
+        run.measure(rate=7)
+    folder = tmp_path / "train/shop"
+    record, cost = (json.loads((folder / name).read_text()) for name in ("run.json", "cost.json"))
     assert (record["rows_in"], record["rows_out"], record["drops"]) == (5, 3, {"too rare": 2})
-    assert record["notes"] == {"items_per_second": 7.5}
+    assert record["notes"] == {"mean": 7.5}
     assert record["params"]["lr"] == 5e-4
-    assert record["seconds"] >= 0
-    assert record["peak_memory_mib"] > 1
+    assert cost["seconds"] >= 0
+    assert cost["peak_memory_mib"] > 1
+    assert cost["measured"] == {"rate": 7}
     assert {"python", "torch", "pyarrow"} <= set(record["versions"])
 
 
@@ -95,14 +93,6 @@ def test_a_short_run_says_nothing_before_its_end(
     assert capsys.readouterr().err == ""
 
 
-def test_a_failed_run_leaves_no_record(tmp_path: Path, params: Params) -> None:
-    with running("train", "shop", params, tmp_path):
-        pass
-    with pytest.raises(RuntimeError), running("train", "shop", params, tmp_path):
-        raise RuntimeError
-    assert not (tmp_path / "train" / "shop" / "run.json").exists()
-
-
 def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, params: Params) -> None:
     source = tmp_path / "input"
     source.write_text("1")
@@ -126,76 +116,89 @@ def nothing(_: Run) -> None:
     pass
 
 
-def graph(main: Callable[[Run], None], needs: Callable[[Run], Needs] = lambda _: Needs([], [], [])) -> Stage:
-    """Return a stage that does something else, and whose needs are always asked."""
-    return Stage("graph", does="", writes="", params=Graph, main=main, needs=needs, looks=True)
+def graph(main: Callable[[Run], None], *reads: Stage) -> Stage:
+    return Stage("graph", does="", writes="", params=Graph, main=main, reads=reads)
 
 
-def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on_changes(
-    tmp_path: Path, params: Params
-) -> None:
-    source, run = tmp_path / "input", Run("graph", "shop", params, tmp_path)
-    source.write_text("1")
-    facts, made = {"k": 10}, run.folder / "set" / "edges.parquet"
-
-    def ran() -> bool:
-        def main(_: Run) -> None:
-            write_bytes(made, source.read_bytes())
-
-        stage = graph(main, lambda _: Needs([source], [dict(facts)], ["pipeline.io"]))
-        return perform(Run("graph", "shop", params, tmp_path), stage, nothing)
-
-    assert ran()
-    written = made.stat()
-    assert not ran()
-    assert made.stat() == written
-    facts["k"] = 11
-    assert ran()
-    source.write_text("2")
-    assert ran()
-    made.write_text("x")  # altered by somebody else
-    assert ran()
-    assert made.read_text() == "2"
-    (made.parent / "other").write_text("x")  # and added
-    assert ran()
-    run.layout.run_record("graph").unlink()
-    assert ran()
-    assert not ran()
+def test_a_stage_runs_each_time_it_is_called(tmp_path: Path, params: Params) -> None:
+    ran: list[Path] = []
+    for _ in range(2):
+        perform(Run("graph", "shop", params, tmp_path), graph(lambda run: ran.append(run.folder)), nothing)
+    assert len(ran) == 2
 
 
-def test_no_process_reads_a_file_for_its_hash_that_another_has_hashed(
-    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layout, hashed = Layout(tmp_path, "shop"), list[str]()
-
-    def digest(file: BinaryIO, name: str) -> Any:
-        hashed.append(Path(file.name).name)
-        return hashlib.file_digest(file, name)
+def test_what_is_finished_keeps_its_record_until_a_file_or_its_grounds_change(tmp_path: Path, params: Params) -> None:
+    made = tmp_path / "graph/shop/made"
+    facts, work = {"k": 10}, list[int]()
 
     def main(run: Run) -> None:
+        run.resume(run.folder, [], dict(facts), modules=["pipeline.io"])
+        if run.finished():
+            return
+        work.append(1)
+        write_bytes(made, b"x")
+
+    def times() -> int:
+        perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+        return len(work)
+
+    assert times() == 1
+    written = made.with_name("run.json").stat()
+    assert times() == 1
+    assert made.with_name("run.json").stat() == written
+    made.write_bytes(b"y")
+    assert times() == 2
+    facts["k"] = 11
+    assert times() == 3
+    (made.with_name("other")).write_text("x")
+    assert times() == 3
+    assert not made.with_name("other").exists()
+
+
+def test_two_runs_leave_equal_records_and_costs_apart(tmp_path: Path, params: Params) -> None:
+    def main(run: Run) -> None:
         run.resume(run.folder, [], modules=["pipeline.io"])
-        write_bytes(run.folder / "made", b"7")
+        for name in ("b", "a"):
+            write_bytes(run.folder / name, name.encode())
+        run.measure(items_per_s=time.perf_counter())
 
-    def go(stage: Stage) -> tuple[bool, list[str]]:
-        io.forget()  # as another process begins
-        hashed.clear()
-        return perform(Run(stage.name, "shop", params, tmp_path), stage, nothing), list(hashed)
+    files = []
+    for root in (tmp_path / "1", tmp_path / "2"):
+        perform(Run("graph", "shop", params, root), graph(main), nothing)
+        folder = root / "graph/shop"
+        assert json.loads((folder / "cost.json").read_text())["seconds"] >= 0
+        files.append({p.name: p.read_bytes() for p in folder.iterdir() if p.name != "cost.json"})
+    assert files[0] == files[1]
+    assert files[0].keys() == {"a", "b", ".key", ".sha256", "run.json"}
 
-    monkeypatch.setattr(io, "hashlib", SimpleNamespace(file_digest=digest, sha256=hashlib.sha256))
-    first = Stage("items", "", "", Items, main, needs=lambda _: Needs([], [], ["pipeline.io"]))
-    second = Stage("graph", "", "", Graph, main, (first,), lambda run: second.depends(run))
-    assert go(first) == (True, [".made.tmp"])
-    assert go(second) == (True, [".made.tmp"])
-    assert go(first) == (False, [])
-    assert go(second) == (False, [])
-    careful = replace(second, rereads=True)
-    layout.run_record("graph").unlink()
-    assert go(careful) == (True, ["made", ".made.tmp"])
-    assert go(careful) == (False, [])
-    (layout.folder("items") / "made").write_bytes(b"8")
-    with pytest.raises(UserError, match="made is not as it was made"):
-        go(second)
-    assert hashed == ["made"]
+
+def edited(path: Path) -> None:
+    path.write_text(path.read_text().replace('"rows_in": 0', '"rows_in": 9'))
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (lambda folder: (folder / "made").write_bytes(b"8"), "made is not as it was made"),
+        (lambda folder: (folder / "made").unlink(), "made is gone"),
+        (lambda folder: (folder / "more").write_bytes(b"8"), "more is of no stage"),
+        (lambda folder: edited(folder / "run.json"), "run.json was edited"),
+        (lambda folder: (folder / "run.json").unlink(), "has not ended"),
+    ],
+)
+def test_a_stage_refuses_what_no_stage_wrote(
+    tmp_path: Path, params: Params, alter: Callable[[Path], object], said: str
+) -> None:
+    first = Stage("items", "", "", Items, lambda run: write_bytes(run.folder / "made", b"7"))
+    perform(Run("items", "shop", params, tmp_path), first, nothing)
+    perform(Run("graph", "shop", params, tmp_path), graph(nothing, first), nothing)
+    alter(tmp_path / "items/shop")
+    with pytest.raises(UserError, match=said) as error:
+        perform(Run("graph", "shop", params, tmp_path), graph(nothing, first), nothing)
+    assert "run `alignrec items shop`" in str(error.value)
+    (tmp_path / "items/shop/more").unlink(missing_ok=True)
+    perform(Run("items", "shop", params, tmp_path), first, nothing)
+    perform(Run("graph", "shop", params, tmp_path), graph(nothing, first), nothing)
 
 
 def test_a_part_that_was_altered_is_made_again(
@@ -214,21 +217,10 @@ def test_a_part_that_was_altered_is_made_again(
     for altered in (False, True):
         if altered:
             parts[1].write_bytes(b"7.0")
-        assert perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+        perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
     assert making == ["a", "b", "b"]
     assert parts[1].read_bytes() == b"as made"
     assert f"{parts[1]} was altered after it was made; it is made again" in capsys.readouterr().err
-
-
-def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: Params) -> None:
-    def fail(_: Run) -> None:
-        raise RuntimeError
-
-    for main, ends in ((nothing, True), (nothing, False)):
-        assert perform(Run("graph", "shop", params, tmp_path), graph(main), nothing) is ends
-    with pytest.raises(RuntimeError):
-        perform(Run("graph", "shop", params, tmp_path), graph(fail, lambda _: Needs([], [1], [])), nothing)
-    assert perform(Run("graph", "shop", params, tmp_path), graph(nothing), nothing)
 
 
 def _hold(params: Params, root: Path, seconds: float) -> None:

@@ -1,5 +1,4 @@
-"""Image files of this machine: where an item's lie, and a fingerprint that changes when one of them does.
-"""
+"""Image files of this machine: where an item's lie, and a fingerprint that changes when one of them does."""
 
 import hashlib
 import os
@@ -10,9 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-import schemas
 from pipeline import io
 from pipeline.config.parameters import Source
 from pipeline.http.fetch import local
@@ -78,13 +75,12 @@ def fill(pattern: str, asin: str) -> str:
     return ITEM.sub(lambda _: name, pattern)
 
 
-def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch] | None = None) -> str:
-    """Return a sha256 that changes when an image file that items name does; UserError if no items are made."""
+def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch]) -> str:
+    """Return a sha256 that changes when an image file that items name does; `batches` as in `listing`."""
     if not params.allow_file:
         return ""
     if not isinstance(source, Downloaded):
         return io.digest([layout.sources])  # its images follow from what this lists
-    batches = _batches(layout.items) if batches is None else batches
     return listing(start(source, layout.raw, params.folder), batches, params.pattern)
 
 
@@ -115,14 +111,6 @@ def digest(items: pa.Table) -> str:
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         total.update(orjson.dumps([column.to_pylist() for column in batch.columns]))
     return total.hexdigest()
-
-
-def _batches(items: Path) -> Iterator[pa.RecordBatch]:
-    """Yield asin and image_urls of table ITEMS."""
-    if not items.exists():
-        io.read_table(items, schemas.ITEMS)  # raises what the user needs to know
-    with pq.ParquetFile(items) as file:
-        yield from file.iter_batches(8192, columns=["asin", "image_urls"])
 
 
 def _content(root: Path, address: str) -> bytes:

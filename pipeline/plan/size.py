@@ -87,6 +87,7 @@ def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
             f"how large {dataset} is, nobody has published; run `alignrec download {dataset} && alignrec interactions "
             f"{dataset}`, then plan the rest"
         )
-    io.present([Path(path) for path in raw.values()])
+    if missing := next((path for path in raw.values() if not path.is_file()), None):
+        raise UserError(download.MISSING.format(missing))
     left = catalogue.measure(source.reader(), {role: Path(path) for role, path in raw.items()})
     return Size(left.users, left.items, left.interactions, left.items, pieces, "counted in its files")

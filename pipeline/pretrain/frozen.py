@@ -1,15 +1,17 @@
-"""The frozen encoders that teach pre-training. Kinds are loaded by name; needs.py says what that depends on."""
+"""The frozen encoders that teach pre-training, loaded by name, and what a pre-training that resumes depends on."""
 
 import numpy as np
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Parameters
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.features import linear
+from pipeline.features import linear, registry
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
+from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops.joining import IMAGE
@@ -49,3 +51,23 @@ def _modalities(layout: Layout, texts: Texts) -> set[str]:
     pictured = any("ok" in shard.unique().to_pylist() for shard in statuses)
     there = {"image": pictured, "text": any(map(str.strip, texts))}
     return {modality for modality, has in there.items() if has}
+
+
+def resume(run: Run) -> None:
+    """Delete what was begun with other items, images, parameters, teachers or code."""
+    own, encoders, names, layout = run.params[Pretrain], run.params.encoders, taught_by(run.params), run.layout
+    named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
+    published = [path for path in named if path is not None and path.is_file()]
+    teachers, facts = registry.ingredients(encoders, names), [own.facts()]
+    if own.words == "minilm":
+        facts.append({"words": registry.libraries(encoders, ["minilm"])})
+    if names:
+        facts += [{"batch_size": run.params[Encode].batch_size}, *teachers.facts]
+    files = [layout.items, *io.shards(layout.images, "images"), *published, *teachers.files]
+    run.resume(run.folder, files, facts, modules=["pipeline.pretrain.train", *teachers.modules])
+
+
+def taught_by(params: Parameters) -> list[str]:
+    """Return the encoders that pre-training learns from, parts of others included."""
+    own = params[Pretrain]
+    return registry.whole(params.encoders, own.distill_from if own.distill else ())

@@ -8,11 +8,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from pipeline import io, parallel
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
-from pipeline.features import registry
 from pipeline.features.reading import summed
-from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
@@ -26,7 +22,7 @@ from pipeline.sources.params import Download
 
 
 def train(run: Run) -> None:
-    """Train after `resume`, from where a killed run was; write the network, its tokenizers and its training curve."""
+    """Train after `frozen.resume`, from a checkpoint if there is one; write network, tokenizers and training curve."""
     params, layout = run.params[Pretrain], run.layout
     texts = Texts(layout.items)
     cache = published.cache(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
@@ -62,30 +58,10 @@ def train(run: Run) -> None:
 
 def train_once(run: Run) -> None:
     """Do as `train`, unless it has come to its end alike."""
-    resume(run)
+    frozen.resume(run)
     layout = run.layout
     results = [layout.encoder.weights, layout.encoder.config, layout.encoder.whitening, layout.history("pretrain")]
     listed = io.journal(run.folder)
     results += [path for path in (layout.encoder.tokenizer, layout.visual_tokens) if path in listed]
     if not all(path.is_file() for path in results) or layout.encoder_scratch.exists():  # which goes last
         train(run)
-
-
-def resume(run: Run) -> None:
-    """Delete what was begun with other items, images, parameters, teachers or code."""
-    own, encoders, names, layout = run.params[Pretrain], run.params.encoders, taught_by(run.params), run.layout
-    named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
-    published = [path for path in named if path is not None and path.is_file()]
-    teachers, facts = registry.ingredients(encoders, names), [own.facts()]
-    if own.words == "minilm":
-        facts.append({"words": registry.libraries(encoders, ["minilm"])})
-    if names:
-        facts += [{"batch_size": run.params[Encode].batch_size}, *teachers.facts]
-    files = [layout.items, *io.shards(layout.images, "images"), *published, *teachers.files]
-    run.resume(run.folder, files, facts, modules=["pipeline.pretrain.train", *teachers.modules])
-
-
-def taught_by(params: Parameters) -> list[str]:
-    """Return the encoders that pre-training learns from, parts of others included."""
-    own = params[Pretrain]
-    return registry.whole(params.encoders, own.distill_from if own.distill else ())

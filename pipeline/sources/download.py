@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.http.fetch import Progress, fetch, local
 from pipeline.sources.image_features import FEATURE
 
+MISSING = "{}: no such file; it is named under `sources` in the parameters"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 
@@ -133,7 +134,7 @@ def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequenc
         elif copy is not None and copy.is_file() and io.sha256(copy) == sha256:
             found[str(path)] = sha256
         else:
-            raise UserError(f"{path}: no such file; it is named under `sources` in the parameters")
+            raise UserError(MISSING.format(path))
     return found
 
 

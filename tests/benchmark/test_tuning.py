@@ -23,7 +23,6 @@ from pipeline.experiment.search import Contender, Tried, halton
 from pipeline.layout import Layout
 from pipeline.run import Run, running
 from stages.benchmark import main
-from stages.order import STAGES
 from stages.params import Params
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -195,15 +194,3 @@ def test_a_diverging_setting_fails_and_the_others_go_on(tmp_path: Path) -> None:
     rows = io.read_table(Layout(tmp_path, "shop").tuning, schemas.TUNING).to_pylist()
     assert [(row["state"], row["chosen"]) for row in rows] == [("complete", True), ("failed", False)]
     assert "diverged in epoch" in rows[1]["reason"]
-
-
-def test_the_stages_key_reads_the_spaces_only_where_there_is_a_budget(tmp_path: Path) -> None:
-    shops.outputs(tmp_path)
-    other = {"spaces": SPACES | {"bpr": {"lr": {"low": 1e-3, "high": 0.01}}}}
-
-    def key(settings: Params) -> str:
-        run = Run("benchmark", "shop", settings, tmp_path)
-        return run.key(*STAGES["benchmark"].asks(run))
-
-    assert key(params()) == key(params(other))
-    assert key(params(budget=2)) != key(params(other, budget=2))

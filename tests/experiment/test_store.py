@@ -26,7 +26,6 @@ from pipeline.experiment.tables import PLANS, TABLES
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run, running
 from stages import study
-from stages.order import STAGES
 from stages.params import Params
 
 PARAMS = {
@@ -275,6 +274,3 @@ def test_a_plan_and_a_table_are_a_file_and_a_line_each(tmp_path: Path, monkeypat
     assert [outcome(cell(made, seed)).values["judged"][0]["metrics"]["test"]["recall@5"] for seed in (0, 1)] == (
         figures
     )
-    needs = STAGES["study"].asks(Run("study", "shop", made.params, tmp_path / "shop"))
-    assert {"own_plan", "own_table"} <= set(needs.modules)
-    assert {path.name for path in needs.files} >= {"own_plan.py", "own_table.py"}

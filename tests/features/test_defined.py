@@ -30,9 +30,8 @@ from pipeline.features.sets import FeatureSets
 from pipeline.features.write import pinned, worker
 from pipeline.layout import Layout
 from pipeline.release import parts as released
-from pipeline.run import Run, running
+from pipeline.run import running
 from stages.encode import main
-from stages.order import STAGES
 from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
@@ -105,10 +104,6 @@ def vectors(root: Path, name: str) -> np.ndarray:
 def times(root: Path) -> dict[str, int]:
     layout = Layout(root, "toy")
     return {n: io.shard(layout.features(n), "features", 0).stat().st_mtime_ns for n in layout.feature_sets()}
-
-
-def key(root: Path, given: Params) -> str:
-    return Run("encode", "toy", given, root).key(*STAGES["encode"].asks(Run("encode", "toy", given, root)))
 
 
 # --- what changes
@@ -319,18 +314,6 @@ def test_each_depends_on_its_own_settings_and_files(root: Path, models: Path, tm
     third = run(root, params(copy, "text", "two", two={"kind": "huggingface", "model": str(copy / "siglip")}))
     assert third["text"] != second["text"]
     assert third["two"] == second["two"]
-
-
-def test_the_stages_key_has_what_is_run_and_no_more(root: Path, models: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(models, tmp_path / "copy"))
-    plain = key(root, params(copy, "text"))
-    assert key(root, params(copy, "text", unused={"kind": "timm", "model": "timm/x"})) == plain
-    changed = {"kind": "huggingface", "model": str(copy / "bert"), "prompt": "product: "}
-    assert key(root, params(copy, "text", text=changed)) != plain
-    joined = key(root, params(copy, "both"))
-    (copy / "dinov2" / "more.txt").write_text("more")
-    assert key(root, params(copy, "text")) == plain
-    assert key(root, params(copy, "both")) != joined
 
 
 def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, models: Path) -> None:

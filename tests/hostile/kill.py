@@ -29,8 +29,8 @@ from tests.test_pipeline import environment, project, run
 
 DVC = "dvc"
 """in place of a stage: all stages are done, and DVC records them"""
-RECORDS = {"run.json", ".key", ".stamp", ".sha256"}
-"""how a stage ran: with seconds in it, times of files, or the order in which its processes ended"""
+COSTS = {"cost.json", "costs"}
+"""what a run took"""
 
 
 class Reference(NamedTuple):
@@ -43,9 +43,9 @@ class Reference(NamedTuple):
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of the outputs; left-over temporary files count, records do not."""
+    """Return path -> sha256 of the outputs; left-over temporary files count, costs do not."""
     base = folder / "outputs"
-    paths = (p for p in sorted(base.rglob("*")) if p.is_file() and p.name not in RECORDS)
+    paths = (p for p in sorted(base.rglob("*")) if p.is_file() and not COSTS & {*p.parts})
     return {p.relative_to(base).as_posix(): sha256(p) for p in paths if p.suffix != ".lock"}
 
 
@@ -63,7 +63,7 @@ def undisturbed(folder: Path) -> Reference:
 
 
 def forget(folder: Path, target: str) -> None:
-    """Make DVC run a stage from the start again, or ask every stage whether it is done."""
+    """Make DVC run a stage from the start again, or all stages over what is there."""
     shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)  # from which DVC would take the stage's files
     if target == DVC:
         (folder / "dvc.lock").unlink()
@@ -99,9 +99,8 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
     rng = np.random.default_rng(seed_for("kill", number))
     target = str(rng.choice([*STAGES, DVC]))
     folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
-    record = reference.folder / f"outputs/{target}/shop/run.json"
-    longest = reference.overhead * (4 if target == DVC else 1)  # of all stages, which look whether they are done
-    longest += json.loads(record.read_text())["seconds"] if record.exists() else 0
+    costs = reference.folder.glob(f"outputs/{'*' if target == DVC else target}/shop/cost.json")
+    longest = reference.overhead + sum(json.loads(cost.read_text())["seconds"] for cost in costs)
     seconds = float(rng.uniform(0, longest))
     forget(folder, target)
     in_time = killed(folder, seconds)

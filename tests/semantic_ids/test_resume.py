@@ -78,19 +78,6 @@ def test_a_method_that_is_done_is_not_done_again_when_another_is_added(tmp_path:
     assert kept.stat().st_mtime_ns != before
 
 
-def test_what_is_shuffled_counts_as_code_and_as_a_setting(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    asked = params(methods=["shuffled"], settings={"shuffled": {"method": "pq"}})
-    assert asked.semantic_ids.parts("shuffled") == ["shuffled", "pq"]
-    assert (
-        "pipeline.semantic_ids.product"
-        in STAGES["semantic_ids"].asks(Run("semantic_ids", "shop", asked, layout.root)).modules
-    )
-    ran(layout, asked)
-    facts, _ = files.load(layout.semantic_ids("random", "shuffled"))
-    assert facts.settings == {"method": "pq", "settings": {}}
-
-
 def test_the_history_is_beside_what_explains_the_codes(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     ran(layout, params(methods=["rqvae", "pq"]))

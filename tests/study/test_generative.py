@@ -23,7 +23,6 @@ from pipeline.run import Run, running
 from pipeline.semantic_ids import files
 from pipeline.sequential import loop
 from stages import semantic_ids
-from stages.order import STAGES
 from stages.params import Params, load, read
 from stages.study import main
 
@@ -154,16 +153,6 @@ def test_empty_it_trains_nothing_and_reads_no_codes(layout: Layout) -> None:
     own, tests = studied(layout, features=[])
     assert len(own) == len(tests) == 0
     assert not layout.cells("study").exists()
-
-    def needed(features: list[str]) -> list[Path]:
-        return STAGES["study"].asks(Run("study", "shop", params(features=features), layout.root)).files
-
-    read_by = {
-        bool(features): [p for p in needed(features) if "semantic_ids" in p.parts]
-        for features in ([], ["f"])
-    }  # fmt: skip
-    assert read_by[False] == []
-    assert layout.semantic_ids("f", "random") / files.IDS in read_by[True]
 
 
 def test_ids_that_collide_are_told_apart_and_items_without_content_have_none(layout: Layout) -> None:

@@ -60,7 +60,7 @@ def test_the_default_keeps_what_fits_ten_minutes() -> None:
 
 
 def test_the_page_names_the_command_and_every_table() -> None:
-    assert "ALIGNREC_PARAMS=profiles/study.yaml dvc repro" in PAGE
+    assert "alignrec profile study" in PAGE
     for table in schemas.STUDY:
         assert f"`study.{table.partition('_')[0]}`" in PAGE
 

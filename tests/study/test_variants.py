@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
 import studied
@@ -29,11 +28,9 @@ from pipeline.pretrain import distillation, frozen
 from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
-from pipeline.stage import Needs
 from pipeline.study import branch
 from pipeline.study.branch import Branch
 from pipeline.study.settings import variant_params
-from stages.order import STAGES
 from stages.params import Params, load
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -281,23 +278,3 @@ def test_variants_need_the_recipe_to_be_encoded(tmp_path: Path) -> None:
     path = studied.write(tmp_path, study={"variants": {"x": {}}}, **sections)
     with pytest.raises(UserError, match=r"'study\.variants': .*'beit3' .*encode\.encoders"):
         load(path)
-
-
-def test_the_stage_depends_on_what_its_variants_read(tmp_path: Path) -> None:
-    network = networks.timm(tmp_path / "network")
-    taught = {"distill": 1.0, "distill_from": ["tiny"]}
-    encoders = {"tiny": {"kind": "timm", "model": str(network)}}
-
-    def of(variants: dict[str, Any]) -> Needs:
-        params = load(studied.write(tmp_path, study={"variants": variants}, encoders=encoders))
-        return STAGES["study"].asks(studied.run("study", params, tmp_path))
-
-    without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"hide": 0.4}})
-    weights = network / "model.safetensors"
-    assert weights not in without.files
-    assert weights in alone.files
-    assert "pipeline.encode.timm" in alone.modules
-    assert alone.facts != together.facts
-    images = [path for path in alone.files if path.parent == Layout(tmp_path, "toy").images]
-    assert images != []
-    assert not {*images} & {*without.files}
