@@ -40,6 +40,7 @@ from pipeline.plan.size import LONGEST
 from pipeline.versions import machine
 from stages.order import STAGES
 from stages.params import load
+from stages.results import spent
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"
@@ -183,7 +184,7 @@ def _run(*command: str, folder: Path) -> None:
 def measured(folder: Path, size: str) -> dict[str, Any]:
     """Return what the stages took, what is computed for them, and Baby's seconds at the same share of the GEMM rate."""
     layout, params = Layout(folder / "outputs", DATASET), load(folder / "params.yaml")
-    records = {stage: json.loads(layout.run_record(stage).read_text()) for stage in STAGES}
+    records = {stage: spent(layout, stage) for stage in STAGES}
     stages = {
         stage: {
             "seconds": record["seconds"],

@@ -113,7 +113,7 @@ def pipeline(folder: Path, settings: dict[str, Any], stages: Sequence[Stage] = I
         turn = _turns.timed(subprocess.run, command)
         if turn.result.returncode:
             sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
-        record = io.read_json(Layout(root, DATASET).run_record(stage.name))
+        record = io.read_json(Layout(root, DATASET).cost(stage.name))
         taken[stage.name] = Taken(turn.cpu, turn.wall, record["peak_memory_mib"])._asdict()
         io.write_json(kept, taken)
     return {name: Taken(**figures) for name, figures in taken.items()}

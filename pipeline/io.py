@@ -22,10 +22,11 @@ PART = 16_384
 """items of a row group of a table of items: what is held of it at a time"""
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
-RECORD, COST = "run.json", "cost.json"
-"""of a stage that has ended: what it made, equal for equal runs; and what that took on this machine"""
-UNLISTED = {KEY, JOURNAL, RECORD, COST}
-"""names of files that no journal lists"""
+RECORD, COST, COSTS = "run.json", "cost.json", "costs"
+"""of a stage that has ended: what it made, equal for equal runs; and what that took on this machine, in all and by
+training"""
+UNLISTED = {KEY, JOURNAL, RECORD, COST, COSTS}
+"""names of files and folders that no journal lists"""
 _HASHED: dict[tuple[Path | int, ...], str] = {}
 """path and what `touched` says -> sha256"""
 HELD_OTHERWISE = {".part", ".etag"}
@@ -373,8 +374,10 @@ def touched(path: Path) -> list[int]:
 def files_below(folder: Path) -> list[Path]:
     """Return the files below a folder, sorted, without hidden ones, run records and signatures."""
     found = (path for path in folder.rglob("*") if path.is_file())
-    kept = (path for path in found if path.name not in UNLISTED and path.suffix != ".sig")
-    return sorted(path for path in kept if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    kept = (path for path in found if path.suffix != ".sig")
+    return sorted(
+        path for path in kept if not any(p[0] == "." or p in UNLISTED for p in path.relative_to(folder).parts)
+    )
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:

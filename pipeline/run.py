@@ -99,9 +99,10 @@ class Run:
         if n:
             self.drops[reason] += n
 
-    def warn(self, message: str) -> None:
-        """Print a warning in one line, and keep it in run.json."""
-        self.warnings.append(message)
+    def warn(self, message: str, recorded: bool = True) -> None:
+        """Print a warning in one line, and keep it in run.json, unless equal runs may not have to warn."""
+        if recorded:
+            self.warnings.append(message)
         print(printable(f"warning: {self.label}: {message}"), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
@@ -170,7 +171,7 @@ class Run:
         if not (folder / io.JOURNAL).is_file():
             return
         for path in io.delete_unvouched(folder):
-            self.warn(f"{path} {ALTERED}")
+            self.warn(f"{path} {ALTERED}", recorded=False)
 
     def finished(self) -> bool:
         """Return whether the stage ended with what its folder was begun with, and has all its files; keep its record.
@@ -271,7 +272,7 @@ def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
         files, digest = record["files"], record.pop("sha256")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(files, dict) or digest != _digest(record):
+    if not isinstance(files, dict) or digest != record_digest(record):
         raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
     return files
 
@@ -330,7 +331,7 @@ def _recorded(run: Run) -> Iterator[None]:
     }
     record = _run_record(run)
     io.write_json(run.layout.cost(run.stage), cost)
-    io.write_json(run.layout.run_record(run.stage), record | {"sha256": _digest(record)})
+    io.write_json(run.layout.run_record(run.stage), record | {"sha256": record_digest(record)})
     print(progress.end_line(record | cost), flush=True)
 
 
@@ -354,7 +355,7 @@ def _run_record(run: Run) -> dict[str, Any]:
     return dict(json.loads(json.dumps(record, allow_nan=False)))
 
 
-def _digest(record: Mapping[str, Any]) -> str:
+def record_digest(record: Mapping[str, Any]) -> str:
     """Return the hex sha256 of a record."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 

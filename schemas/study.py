@@ -171,8 +171,6 @@ JOINT = pa.schema(
         *DIFFERENCE[1:],
         *_PROBED,
         field("best_epoch", pa.float64(), "epoch of best valid Recall@20, counted from 0; mean over trainings", low=0),
-        field("before", pa.float64(), "seconds of pre-training, by the clock; 0 without", low=0),
-        field("seconds", pa.float64(), "of CPU that all epochs of a training took, mean", low=0),
     ]
 )
 
@@ -185,7 +183,6 @@ JOINT_EPOCHS = pa.schema(
         field("epoch", pa.int32(), "after which it was measured, from 0", low=0),
         field("recall@20", pa.float64(), "best on valid so far", low=0, high=1),
         *_PROBED,
-        field("seconds", pa.float64(), "of pre-training, and of the epochs so far", low=0),
     ]
 )
 

@@ -16,7 +16,7 @@ from pipeline.run import Run
 def main(run: Run, budget: int, others: Sequence[Path]) -> None:
     """Train what has no record yet, then write the table, with those of others, and the page; records stay."""
     experiment = Experiment(run, plans.workers(run.params), run.layout.cells("benchmark"))
-    experiment.costs = run.folder / "costs"
+    experiment.costs = run.folder / io.COSTS
     run.params[Benchmark].check(experiment.split.n_items)
     own = plans.season(experiment, budget)
     for reason in own.left_out.values():

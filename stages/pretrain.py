@@ -1,9 +1,8 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
 from pipeline import parallel
-from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.features.registry import FEATURES, reads_pretrained
+from pipeline.features.registry import FEATURES
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 from pipeline.stage import FEATURE_SETS, Stage
@@ -14,15 +13,15 @@ from stages.items import ITEMS
 
 def main(run: Run) -> None:
     """Train the encoder, unless no feature set reads it, or it is trained already."""
-    from pipeline.pretrain.frozen import resume
-    from pipeline.pretrain.train import train  # loads torch
+    from pipeline.pretrain import frozen  # loads torch
+    from pipeline.pretrain.train import train
 
-    if not reads_pretrained(run.params.encoders, run.params[Encode].encoders):
+    if not frozen.is_read(run.params):
         run.resume(run.folder, [])
         run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
         return
     with parallel.rank_zero_first():
-        resume(run)
+        frozen.resume(run)
         trained = run.finished()
     if not trained:
         train(run)

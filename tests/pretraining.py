@@ -174,5 +174,5 @@ def digests(root: Path) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name not in ("run.json", ".sha256")
+        if p.is_file() and p.name not in ("cost.json",)
     }

@@ -109,7 +109,7 @@ class Experiment:
         self.named |= {cell.key: cell for cell in cells}
         missing = self.store.missing(cells)
         for path in sorted(self.store.doubted):
-            self.run.warn(f"{path} {ALTERED}")
+            self.run.warn(f"{path} {ALTERED}", recorded=False)
         self.store.doubted.clear()
         if any(cell.data.resumes for cell in missing):
             self.run.resume(self.store.checkpoints, [], "checkpoints", modules=["pipeline.ops.checkpoint"])
@@ -143,7 +143,7 @@ class Experiment:
         if left:
             said = f"{self.run.label}: records of {len(left):,} trainings that no plan names any more are deleted"
             print(printable(said), file=sys.stderr, flush=True)
-            self.run.note(deleted=len(left))
+            self.run.measure(deleted=len(left))
 
 
 @contextmanager

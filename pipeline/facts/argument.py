@@ -138,26 +138,26 @@ def _joint(rows: Sequence[Row]) -> Table:
         "encoder too, from the weights that pre-training starts from. Mean ± standard deviation over "
         f"{seeds_of(row['seeds'] for row in rows)}. The change is against staged, its interval (95 %) over "
         f"{rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. Probes: hit@20 of the encoder's processed "
-        "features at the best epoch. Seconds: of pre-training by the clock, and of CPU for all epochs.",
+        "features at the best epoch.",
         ["training", measure("recall", rows[0]["k"]), "change", "95 % interval", "p",
-         *(PROBES[name].name for name in PROBED), "best epoch", "pre-training, s", "training, s"],
+         *(PROBES[name].name for name in PROBED), "best epoch"],
         [
             [trained(row), with_error(row["mean"], row["sd"]), *(test.cells if test else [""] * 3),
              *("" if row[name] is None else f"{row[name]:.4f}" for name in PROBED),
-             f"{row['best_epoch']:.1f}", f"{row['before']:.0f}", f"{row['seconds']:.0f}"]
+             f"{row['best_epoch']:.1f}"]
             for row, test in zip(rows, tests, strict=True)
         ],
         best=sure(tests, 2),
     )  # fmt: skip
 
 
-def lines(epochs: pa.Table, figure: str, over: str) -> dict[str, dict[float, Cell]]:
-    """Return, of table JOINT_EPOCHS, training -> mean `over` (epoch or seconds) -> `figure` over seeds."""
+def lines(epochs: pa.Table, figure: str) -> dict[str, dict[float, Cell]]:
+    """Return, of table JOINT_EPOCHS, training -> epoch -> `figure` over seeds."""
     found: dict[str, dict[int, list[Row]]] = {}
     for row in epochs.to_pylist():
         if row[figure] is not None:
             found.setdefault(trained(row), {}).setdefault(row["epoch"], []).append(row)
     return {
-        name: {cell([row[over] for row in rows]).mean: cell([row[figure] for row in rows]) for rows in line.values()}
+        name: {float(epoch): cell([row[figure] for row in rows]) for epoch, rows in line.items()}
         for name, line in found.items()
     }

@@ -67,6 +67,11 @@ def resume(run: Run) -> None:
     run.resume(run.folder, files, facts, modules=["pipeline.pretrain.train", *teachers.modules])
 
 
+def is_read(params: Parameters) -> bool:
+    """Return whether a feature set that the parameters name is made by what pre-training leaves."""
+    return registry.reads_pretrained(params.encoders, params[Encode].encoders)
+
+
 def taught_by(params: Parameters) -> list[str]:
     """Return the encoders that pre-training learns from, parts of others included."""
     own = params[Pretrain]

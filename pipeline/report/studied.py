@@ -208,19 +208,14 @@ def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def joint_curves(epochs: pa.Table) -> list[Chart]:
-    """Return the best valid recall over epochs and over seconds, and a probe of the encoder over epochs."""
-    shown = (
-        ("recall@20", BEST_RECALL, "epoch"),
-        ("recall@20", BEST_RECALL, "seconds"),
-        ("item_cf", "item-CF hit@20", "epoch"),
-    )
+    """Return the best valid recall and a probe of the encoder over epochs."""
     charts = []
-    for column, name, over in shown if len(epochs) else ():
-        lines = argument.lines(epochs, column, over)
+    for column, name in (("recall@20", BEST_RECALL), ("item_cf", "item-CF hit@20")) if len(epochs) else ():
+        lines = argument.lines(epochs, column)
         ends = sorted({x for line in lines.values() for x in line})
         if len(ends) > 1:
             places = {ends[0]: f"{ends[0]:.0f}", ends[-1]: f"{ends[-1]:.0f}"}
-            charts.append(plots.curves(f"{name} by {over}", places, lines, (over, name)))
+            charts.append(plots.curves(f"{name} by epoch", places, lines, ("epoch", name)))
     return charts
 
 

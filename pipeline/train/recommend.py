@@ -176,8 +176,8 @@ def local_address(layout: Layout, address: str) -> str:
     """Return the path of an image that is a file of this machine; other addresses as they are."""
     if not is_path(address) or not address:
         return address
-    record = layout.run_record("images")
-    start = io.read_json(record)["notes"].get("folder") if record.exists() else None
+    cost = layout.cost("images")
+    start = io.read_json(cost)["measured"].get("folder") if cost.exists() else None
     try:
         path = unquote(urlsplit(address).path) if address[:5].lower() == "file:" else address
     except ValueError:  # such as file://[

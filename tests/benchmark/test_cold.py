@@ -37,7 +37,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def files(layout: Layout) -> dict[str, bytes]:
     base = layout.folder("benchmark")
-    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("run.json", ".sha256"))
+    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("cost.json",))
     return {str(p.relative_to(base)): p.read_bytes() for p in made}
 
 

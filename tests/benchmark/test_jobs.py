@@ -114,7 +114,7 @@ def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
     with running("benchmark", "shop", params, root) as run:
         main(run)
     base = root / "benchmark/shop"
-    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("run.json", ".sha256"))
+    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("cost.json",))
     return {str(p.relative_to(base)): p.read_bytes() for p in made}
 
 

@@ -52,7 +52,7 @@ def run_all(root: Path, settings: Params) -> None:
 
 def files(root: Path) -> dict[str, bytes]:
     base = root / "benchmark/shop"
-    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("run.json", ".sha256"))
+    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("cost.json",))
     return {str(p.relative_to(base)): p.read_bytes() for p in made}
 
 

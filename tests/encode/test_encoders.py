@@ -466,11 +466,11 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     for part, expected in ((2, {1}), (1, {0, 1, 2})):  # three files of three rows
         going = Run("encode", "toy", params, tmp_path)
         going.part = part, 2
-        assert perform(going, STAGES["encode"], lambda _: None)
+        perform(going, STAGES["encode"], lambda _: None)
         made = {name: files.shards(layout.features(name), "features") for name in layout.feature_sets()}
         assert made == {n: [files.shard(layout.features(n), "features", i) for i in expected] for n in made}
         assert made.keys() == {*BEIT3[:2], "tfidf"}, "controls are made of whole sets"
-    assert not layout.stamp("encode").exists()
+    assert not layout.run_record("encode").exists()
     times = {path: path.stat().st_mtime_ns for paths in made.values() for path in paths}
     assert stage(tmp_path, params) == whole
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())

@@ -37,7 +37,7 @@ class Case:
     """the feature set that others are tested against"""
 
     def adopt(self, stage: str) -> None:
-        """Begin a stage with the outputs of `base`, if they are newer than its own; the stage's keys judge them."""
+        """Begin a stage with the outputs of `base`, if they are newer than its own."""
         if self.base is None or stage not in ADOPTED or not (theirs := self.base.run_record(stage)).exists():
             return
         ours = self.layout.run_record(stage)

@@ -70,14 +70,6 @@ def test_no_licence_but_the_samples_lets_interactions_go_by_itself(kind: str) ->
     assert SOURCES[kind].licence.interactions == (kind == "sample")
 
 
-def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    io.write_bytes(layout.stamp("train"), b"{}")
-    layout.run_record("train").unlink()
-    with pytest.raises(UserError, match=r"train/shop/run\.json is gone; .*`alignrec train shop`"):
-        dict(Outputs(layout, stages=["encode", "train"]).records)
-
-
 def test_a_parameter_keeps_interactions_out(tmp_path: Path) -> None:
     layout = releases.outputs(tmp_path, releases.params(publish={"interactions": False}))
     assert not (layout.release / "interactions.parquet").exists()

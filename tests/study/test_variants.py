@@ -157,7 +157,7 @@ def contents(root: Path) -> dict[str, bytes]:
     """Return what the study left, without keys and locks."""
     folder = Layout(root, "toy").folder("study")
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "run.json"}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "cost.json"}
 
 
 @pytest.mark.slow

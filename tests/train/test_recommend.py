@@ -44,7 +44,7 @@ def test_a_user_gets_the_best_items_that_are_not_in_train(layout: Layout) -> Non
 
 def test_a_path_starts_where_the_images_were_read(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "shop")
-    io.write_json(layout.run_record("images"), {"notes": {"folder": "data"}})
+    io.write_json(layout.cost("images"), {"measured": {"folder": "data"}})
     places = {
         "images/a b.png": "data/images/a b.png",
         "file:///x/a%20b.png": "/x/a b.png",

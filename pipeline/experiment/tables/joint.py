@@ -54,7 +54,6 @@ def plan(experiment: Experiment) -> dict[Taught, Cell]:
     joint = experiment.params[Study].joint
     if not joint.rates:
         return {}
-    experiment.costs = experiment.run.folder / "costs"
     params, start = started(experiment.params, experiment.layout)
     experiment.made += prepared(experiment.run, params, start, [FEATURES], [FEATURES])
     variants = [(STAGED, 0.0), (START, 0.0), *((JOINT, rate) for rate in joint.rates)]
@@ -87,13 +86,10 @@ Found = Mapping[Taught, Record]
 def table(experiment: Experiment, found: Found) -> dict[str, pa.Table]:
     """Return the tables; p is corrected for all rows of JOINT under one protocol."""
     probed = _probed(experiment, found)
-    if experiment.costs:
-        experiment.made += [path for one in found.values() if (path := experiment.costs / f"{one.key}.json").is_file()]
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found, probed)]
     epochs = [
         {"dataset": experiment.dataset, **one._asdict(), **experiment.rules.label, "epoch": epoch, "recall@20": best,
-         **probed[one][epoch], "seconds": _before(experiment, one) + (1 + epoch) * _seconds(experiment, record)
-         / len(record.values["curve"])}
+         **probed[one][epoch]}
         for one, record in found.items() for epoch, best in enumerate(record.values["curve"])
     ]  # fmt: skip
     return {
@@ -117,16 +113,13 @@ def _under(
     for (variant, rate), runs in variants.items():
         figure, test = cell(recalls[variant, rate].means), tests.get((variant, rate), {})
         at_best = [probed[one][record.values["best_epoch"]] for one, record in runs.items()]
-        first = next(iter(runs))
         rows.append(
             {"dataset": experiment.dataset, "variant": variant, "rate": rate, **protocol.label, "k": k,
              "seeds": len(runs),
              "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED},
              "n": len(recalls[variant, rate].users),
              **{name: float(np.mean([one[name] for one in at_best])) for name in PROBED if name in at_best[0]},
-             "best_epoch": float(np.mean([record.values["best_epoch"] for record in runs.values()])),
-             "before": _before(experiment, first),
-             "seconds": float(np.mean([_seconds(experiment, record) for record in runs.values()]))}
+             "best_epoch": float(np.mean([record.values["best_epoch"] for record in runs.values()]))}
         )  # fmt: skip
     return rows
 
@@ -146,15 +139,3 @@ def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str,
             given[one.variant] = answered(asking.neighbours(data.layout, PROBED), vectors)
         lines[one] = [given[one.variant]] * len(record.values["curve"])
     return lines
-
-
-def _before(experiment: Experiment, one: Taught) -> float:
-    """Return the seconds of pre-training, by the clock."""
-    path = experiment.layout.run_record("pretrain")
-    return float(io.read_json(path)["seconds"]) if one.variant == STAGED and path.is_file() else 0.0
-
-
-def _seconds(experiment: Experiment, record: Record) -> float:
-    """Return the seconds of CPU that a training took; 0 where another store had it."""
-    path = experiment.costs and experiment.costs / f"{record.key}.json"
-    return float(io.read_json(path)["seconds"]) if path and path.is_file() else 0.0
