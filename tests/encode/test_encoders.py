@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import toy
 from PIL import Image
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
@@ -463,6 +464,7 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     whole = stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
     shutil.rmtree(layout.folder("encode"))
+    toy.ended(layout)
     for part, expected in ((2, {1}), (1, {0, 1, 2})):  # three files of three rows
         going = Run("encode", "toy", params, tmp_path)
         going.part = part, 2
@@ -483,6 +485,7 @@ def test_a_machine_that_would_choose_another_precision_deletes_nothing(
     pretrained(tmp_path, network, model)
     monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.5)
     layout, params = Layout(tmp_path, "toy"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
+    toy.ended(layout)
 
     def go(part: tuple[int, int] | None, *choices: str, **own: str) -> None:
         monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: [*choices])
@@ -596,12 +599,13 @@ def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, mo
     params = dataset(tmp_path, {}, encoders=["beit3", "minilm"], controls=["constant"])
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
-    notes = files.read_json(Layout(tmp_path, "toy").run_record("encode"))["notes"]
+    layout = Layout(tmp_path, "toy")
+    notes, cost = (files.read_json(path("encode")) for path in (layout.run_record, layout.cost))
     spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
-    assert notes.keys() == {"beit3", "minilm", "warnings"}, "of texts that are cut"
-    assert spans <= notes["minilm"].keys()
-    own = notes["beit3"].keys() - notes["minilm"].keys()
-    assert own == {"gemm_gflop_per_s", "share_of_gemm_rate", "precision"}
+    assert notes["notes"].keys() == {"beit3", "minilm", "warnings"}, "of texts that are cut"
+    measured = cost["measured"]
+    assert spans <= measured["minilm"].keys()
+    assert measured["beit3"].keys() - measured["minilm"].keys() == {"gemm_gflop_per_s", "share_of_gemm_rate"}
 
 
 def test_nothing_to_encode_leaves_controls_of_the_imported_width(tmp_path: Path) -> None:
