@@ -203,9 +203,7 @@ def _counted(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> in
     """Count how rows were made, and say it when the first were encoded in half a batch; return those taken over."""
     taken, halved = earlier.count(rows, "taken_over"), earlier.count(rows, "halved")
     if halved and not throughput.halved:
-        run.warn(
-            f"{node.name}: {HALVED}; set `encode.batch_size` to {max(1, node.params.batch_size // 2)}", recorded=False
-        )
+        run.warn(f"{node.name}: {HALVED}; set `encode.batch_size` to {max(1, node.params.batch_size // 2)}")
     throughput.halved += halved
     throughput.taken_over += taken
     throughput.items += len(rows) - taken

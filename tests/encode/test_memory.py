@@ -124,8 +124,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], di
         monkeypatch.setitem(vars(ENCODERS["tfidf"]), "make", lambda *_: Narrow(most))
         with running("encode", "shop", toy.params(encode=encoders), layout.root) as going:
             main(going)
-        record: dict[str, Any] = io.read_json(layout.run_record("encode"))
-        return record
+        notes: dict[str, Any] = io.read_json(layout.run_record("encode"))["notes"]
+        return notes
 
     return run
 
