@@ -14,6 +14,7 @@ import networks
 import numpy as np
 import pyarrow as pa
 import pytest
+from elsewhere import spread_without
 
 import schemas
 from pipeline import io
@@ -21,7 +22,6 @@ from pipeline.encode import batching
 from pipeline.encode.params import Encode
 from pipeline.features import encoded
 from pipeline.features.earlier import FOLDER
-from pipeline.features.write import worker
 from pipeline.layout import Layout
 from pipeline.run import Run, perform, running
 from stages.encode import main
@@ -321,16 +321,17 @@ def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path
     assert stage(shop, given) == expected
 
 
-def test_a_worker_elsewhere_takes_the_same_rows_over(shop: Layout, model: Path) -> None:
-    """What engines send to other machines: it finds the earlier files by itself."""
+def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(
+    shop: Layout, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = params(model, reuse=True)
-    catalogue(shop.root, CHANGES["two-at-the-front"][0])
-    assert killed(shop, given, 10), "all files are laid aside"
-    rows = worker("net", lambda: shop, given[Encode], given.encoders)((0, ROWS))
-    assert rows["taken_over"].to_pylist() == [False, False, True, True]
-    stage(shop, given)
-    names = schemas.features(networks.WIDTH).names
-    assert rows.select(names).to_pydict() == io.read_features(shop.features("net")).slice(0, ROWS).to_pydict()
+    whole = shutil.copytree(shop.root, tmp_path / "whole")
+    items = CHANGES["two-at-the-front"][0]
+    expected = stage(catalogue(whole, items), given)
+    spread_without(monkeypatch, shop.root, model)
+    there = given.model_copy(update={"encode": given[Encode].model_copy(update={"engine": "ray"})})
+    assert stage(catalogue(shop.root, items), there) == expected
+    assert noted(shop) == (N, 2)
 
 
 def test_workers_on_several_devices_share_what_was_there(
