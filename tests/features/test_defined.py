@@ -414,7 +414,7 @@ def test_what_a_network_elsewhere_refuses_is_one_line(
 
     spread_without(monkeypatch, root)
     monkeypatch.setattr(huggingface.HuggingFace, "text_inputs", broken)
-    with pytest.raises(UserError, match=r"'encoders\.text': RuntimeError: of its own$"):
+    with pytest.raises(UserError, match=r"text: 'encoders\.text': RuntimeError: of its own;"):
         run(root, there(params(models, "text")))
 
 
