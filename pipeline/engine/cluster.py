@@ -30,8 +30,12 @@ Work = Callable[[Job, pa.Table], pa.Table]
 Warn = Callable[[str], object]
 READERS = 2
 """jobs that are read at a time"""
-TRIES = 5
+TRIES = 10
 """of a job whose node or process is lost each time, after which it is given up"""
+LOST = (
+    f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
+    "or lower `encode.batch_size`; `ray list workers` says why they ended"
+)
 ROOM, PATIENCE = 60, 3600
 """seconds to wait for the first worker before that is said, and before it is given up; nodes may be started"""
 
@@ -69,6 +73,8 @@ def spread(
                     _say_kinds(kinds, kind, warn)
                     yield jobs[job], table
             return
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray has tried again
+            raise UserError(LOST) from None
         except ray.exceptions.GetTimeoutError:
             print(f"{needs.lack}; waiting for one; `ray status` says what there is", file=sys.stderr, flush=True)
     raise UserError(f"{needs.lack}; `ray status` says what there is")

@@ -8,15 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import networks
 import numpy as np
-import pyarrow as pa
 import pytest
+from coloured import ITEMS, Item, catalogue, item
 from elsewhere import spread_without
 
-import schemas
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.params import Encode
@@ -28,24 +26,8 @@ from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params
 
-ROWS, N = 4, 14
+ROWS, N = 4, len(ITEMS)
 """items a file, and items: the last file has two"""
-COLOURS = ["red", "green", "blue", "grey", "white", "yellow"]
-
-
-class Item(NamedTuple):
-    asin: str
-    text: str
-    colour: str | None
-
-
-def item(number: int) -> Item:
-    """Return one of items that differ; every fifth has no text, every fourth no image."""
-    text = f"{'small ' * (number % 3)}thing {number}" if number % 5 else ""
-    return Item(f"A{number}", text, COLOURS[number % 6] if number % 4 else None)
-
-
-ITEMS = [item(i) for i in range(N)]
 CHANGES: dict[str, tuple[list[Item], int, int]] = {
     "a-text": ([*ITEMS[:6], ITEMS[6]._replace(text="another"), *ITEMS[7:]], 3, 1),
     "an-image": ([*ITEMS[:7], ITEMS[7]._replace(colour="pink"), *ITEMS[8:]], 7, 1),  # in one file with those of 5 to 9
@@ -55,29 +37,6 @@ CHANGES: dict[str, tuple[list[Item], int, int]] = {
     "another-name": ([ITEMS[0]._replace(asin="B0"), *ITEMS[1:]], 2 * ROWS, 0),
 }
 """the items, and how many of the files that are made anew are taken over and encoded"""
-
-
-def catalogue(root: Path, items: list[Item]) -> Layout:
-    """Write what `encode` reads; five images a file."""
-    layout, n = Layout(root, "shop"), len(items)
-    io.write_json(layout.sources, [])
-    ids = {"item_id": pa.array(range(n), pa.int32()), "asin": [one.asin for one in items]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    texts, empty, lists = [one.text for one in items], [""] * n, pa.array([[]] * n, pa.list_(pa.string()))
-    columns = ids | {"title": texts, "brand": empty, "categories": lists, "description": empty, "text": texts}
-    columns |= {"text_status": ["ok" if text else "empty" for text in texts], "image_urls": lists}
-    columns |= {"tokens": pa.array([len(text.split()) for text in texts], pa.int32()), "extra": ["{}"] * n}
-    io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
-    jpegs = [networks.jpeg(one.colour) if one.colour else None for one in items]
-    size = pa.array([40 if jpeg else 0 for jpeg in jpegs], pa.int32())
-    columns = ids | {"status": ["ok" if jpeg else "missing" for jpeg in jpegs], "reason": empty, "url": empty}
-    columns |= {"image": pa.array(jpegs, pa.binary()), "width": size, "height": size, "sha256": empty}
-    columns |= {"phash": pa.array([1 if jpeg else None for jpeg in jpegs], pa.uint64())}
-    shutil.rmtree(layout.images, ignore_errors=True)
-    for number, start in enumerate(range(0, n, 5)):
-        rows = pa.table(columns).slice(start, 5)
-        io.write_table(rows, io.shard(layout.images, "images", number), schemas.IMAGES)
-    return layout
 
 
 def params(model: Path, reuse: bool, **own: object) -> Params:
