@@ -11,7 +11,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import chdir, closing
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 
 from pipeline import code
-from pipeline.errors import UserError, installing
+from pipeline.errors import UserError, installing, one_line
 from pipeline.versions import machine, versions
 
 Job = TypeVar("Job")
@@ -66,7 +66,7 @@ def spread(
     needs = _needs(ray)
     worker = [ray.put((make, jobs)), needs.threads, facts(packages), packages]
     for seconds in (ROOM, PATIENCE):
-        rows = _rows(ray, partial(_read, read, jobs), worker, needs, len(jobs), seconds)
+        rows = _rows(ray, partial(_read, read, jobs, os.getcwd()), worker, needs, len(jobs), seconds)
         try:
             with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
                 for job, table, kind in (row for block in blocks for row in _results(block)):
@@ -126,8 +126,14 @@ def _connected() -> Any:
     except ImportError as e:
         raise UserError(f"engine 'ray' needs another package ({e}): {installing('ray')}") from None
     if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "")
+        if address.startswith("ray://"):
+            raise UserError(f"RAY_ADDRESS is {address}; start this on a node of the cluster, and give its host:port")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would call each start of a worker an error
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)  # it reads RAY_ADDRESS by itself
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)  # it reads RAY_ADDRESS by itself
+        except (ConnectionError, RuntimeError, ValueError) as e:
+            raise UserError(f"the Ray cluster{f' at {address}' * bool(address)}: {one_line(e)}") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
 
@@ -189,11 +195,12 @@ def _say_kinds(kinds: set[str], kind: str, warn: Warn) -> None:
     kinds.add(kind)
 
 
-def _read(read: Read[Job], jobs: Sequence[Job], batch: pa.Table) -> pa.Table:
-    """Return a row with what a job needs."""
+def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:
+    """Return a row with what a job needs, read in a folder of this machine."""
     number = batch["item"][0].as_py()
     try:
-        return _row(number, read(jobs[number]))
+        with chdir(folder):  # Ray may have been started in another
+            return _row(number, read(jobs[number]))
     except UserError as e:
         return _row(number, pa.table({}), error=str(e))
 

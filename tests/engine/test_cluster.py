@@ -68,6 +68,22 @@ def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: py
     assert ran(tmp_path, []) == []
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://127.0.0.1:1", "start this on a node of the cluster, and give its host:port"),
+        ("127.0.0.1:x", "the Ray cluster at 127.0.0.1:x: "),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_one_line(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=re.escape(said)):
+        ran(tmp_path, jobs(1))
+
+
 def test_a_node_with_other_code_or_libraries_is_refused() -> None:
     here = of_ray.facts(["timm", "not-installed"])
     assert {"code", "python", "torch", "pyarrow", "numpy", "timm"} <= here.keys()

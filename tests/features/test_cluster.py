@@ -98,7 +98,9 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_nodes_that_see_no_folder_make_the_files_of_one_machine_though_one_is_killed(head: str, tmp_path: Path) -> None:
+def test_nodes_that_see_no_folder_make_the_files_of_one_machine_though_one_is_killed(
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = tmp_path / "head"
     model = networks.siglip(base / "network")
     expected = features(catalogue(base / "here", ITEMS), "local", model)
@@ -121,7 +123,8 @@ def test_nodes_that_see_no_folder_make_the_files_of_one_machine_though_one_is_ki
             started.append(node(base, head))
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        assert features(catalogue(base / "there", ITEMS), "ray", model) == expected
+        monkeypatch.chdir(base)  # in which no process of Ray was started
+        assert features(catalogue(Path("there"), ITEMS), "ray", model) == expected
         assert len(killed) == 1
     finally:
         for one in started:
