@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]
     pickle, jobs_done = pytest.importorskip("ray.cloudpickle"), list[Any]()
 
     def spread(
-        read: Any, make: Any, jobs: Sequence[Any], warn: Callable[[str], object], packages: Sequence[str] = ()
+        read: Any, make: Any, jobs: Sequence[Any], processors: Any, packages: Sequence[str] = ()
     ) -> Iterator[tuple[Any, pa.Table]]:
         read, make = pickle.loads(pickle.dumps((read, make)))
         work = None

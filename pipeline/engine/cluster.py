@@ -27,7 +27,6 @@ Read = Callable[[Job], pa.Table]
 """reads what a job needs, in a process of this machine"""
 Work = Callable[[Job, pa.Table], pa.Table]
 """makes the result of a job of what was read"""
-Warn = Callable[[str], object]
 READERS = 2
 """jobs that are read at a time"""
 TRIES = 10
@@ -40,8 +39,29 @@ ROOM, PATIENCE = 60, 3600
 """seconds to wait for the first worker before that is said, and before it is given up; nodes may be started"""
 
 
+class Processors:
+    """Kinds of processor that jobs were done on."""
+
+    def __init__(self, warn: Callable[[str], object]) -> None:
+        self._warn, self._kinds = warn, set[str]()
+
+    def __call__(self, kind: str) -> None:
+        """Note a kind, and warn at the second."""
+        if kind not in self._kinds and len(self._kinds) == 1:
+            both = "; ".join(sorted({*self._kinds, kind}))
+            self._warn(
+                f"workers have several kinds of processor, which may round differently: {both}. Rows may differ from "
+                "those of one machine in their last digits; take nodes of one kind for equal bytes"
+            )
+        self._kinds.add(kind)
+
+
 def spread(
-    read: Read[Job], make: Callable[[], Work[Job]], jobs: Sequence[Job], warn: Warn, packages: Sequence[str] = ()
+    read: Read[Job],
+    make: Callable[[], Work[Job]],
+    jobs: Sequence[Job],
+    processors: Processors,
+    packages: Sequence[str] = (),
 ) -> Generator[tuple[Job, pa.Table], None, None]:
     """Yield every job with its result, in order; a few are held at a time.
 
@@ -53,7 +73,7 @@ def spread(
         read: pickled, as are `make` and `jobs`.
         make: makes a worker at its first job, as it may load a network.
         jobs: of any type.
-        warn: called once if workers are on several kinds of processor, which may round differently.
+        processors: told on which kind of processor each job was done.
         packages: whose releases must be equal on all nodes, beside those of `versions`.
 
     Raises:
@@ -62,7 +82,7 @@ def spread(
     """
     if not jobs:
         return
-    ray, kinds = _connected(), set[str]()
+    ray = _connected()
     needs = _needs(ray)
     worker = [ray.put((make, jobs)), needs.threads, facts(packages), packages]
     for seconds in (ROOM, PATIENCE):
@@ -70,7 +90,7 @@ def spread(
         try:
             with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
                 for job, table, kind in (row for block in blocks for row in _results(block)):
-                    _say_kinds(kinds, kind, warn)
+                    processors(kind)
                     yield jobs[job], table
             return
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray has tried again
@@ -182,17 +202,6 @@ def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None
         if error:
             raise UserError(error)
         yield block["job"][at].as_py(), _unpacked(block["table"][at]), block["processor"][at].as_py()
-
-
-def _say_kinds(kinds: set[str], kind: str, warn: Warn) -> None:
-    """Add a kind of processor to those that were at work, and warn at the second."""
-    if kind not in kinds and len(kinds) == 1:
-        both = "; ".join(sorted(kinds | {kind}))
-        warn(
-            f"workers have several kinds of processor, which may round differently: {both}. Rows may differ from those "
-            "of one machine in their last digits; take nodes of one kind for equal bytes"
-        )
-    kinds.add(kind)
 
 
 def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:

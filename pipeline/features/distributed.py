@@ -32,31 +32,40 @@ Shard = tuple[int, int]
 """its first and last + 1 item"""
 Job = tuple[int, int, int]
 """which network, and a shard"""
-Warn = Callable[[str], object]
 
 
-def rows(node: Node, items: Items, shards: Sequence[Shard], warn: Warn) -> Iterator[tuple[Shard, pa.Table]]:
-    """Yield the shards of a set with their rows, in order.
+class Cluster:
+    """The cluster that a run uses for all sets."""
 
-    Raises:
-        UserError: see `cluster.spread`.
-    """
-    far = _Far()
-    make = node.rows(replace(items, done=int, elsewhere=far))
-    jobs = [(number, *shard) for shard in shards for number in range(len(far.looks))]
-    read, work = partial(_read, far.looks, items.ids, items.texts), partial(_worker, Parcel.of(far.looks))
-    with closing(cluster.spread(read, work, jobs, warn, packages(far.looks))) as made:
-        for shard in shards:
-            far.made = {number: next(made)[1] for number in range(len(far.looks))}
-            yield shard, make(*shard)
+    def __init__(self, warn: Callable[[str], object]) -> None:
+        self._processors, self._decided = cluster.Processors(warn), dict[str, Section]()
 
+    def rows(self, node: Node, items: Items, shards: Sequence[Shard]) -> Iterator[tuple[Shard, pa.Table]]:
+        """Yield the shards of a set with their rows, in order.
 
-def decided(network: Encoded, warn: Warn) -> Section:
-    """Return a network's settings, as its kind decides them for the machine of a worker."""
-    looks = [Look(network, ())]
-    work = partial(_decider, Parcel.of(looks, catalogue=True))
-    ((_, answer),) = cluster.spread(_nothing, work, [0], warn, packages(looks))
-    return network.entry.params.model_validate_json(answer["own"][0].as_py())
+        Raises:
+            UserError: see `cluster.spread`.
+        """
+        if not shards:
+            return
+        far = _Far()
+        make = node.rows(replace(items, done=int, elsewhere=far))
+        jobs = [(number, *shard) for shard in shards for number in range(len(far.looks))]
+        read, work = partial(_read, far.looks, items.ids, items.texts), partial(_worker, Parcel.of(far.looks))
+        with closing(cluster.spread(read, work, jobs, self._processors, packages(far.looks))) as made:
+            for shard in shards:
+                far.made = {number: next(made)[1] for number in range(len(far.looks))}
+                yield shard, make(*shard)
+
+    def decided(self, network: Encoded) -> Section:
+        """Return a network's settings, as its kind decides them for a worker's machine: once for all its variants."""
+        owner = network.entry.variant_of or network.name
+        if owner not in self._decided:
+            looks = [Look(network, ())]
+            work = partial(_decider, Parcel.of(looks, catalogue=True))
+            ((_, answer),) = cluster.spread(_nothing, work, [0], self._processors, packages(looks))
+            self._decided[owner] = network.entry.params.model_validate_json(answer["own"][0].as_py())
+        return self._decided[owner]
 
 
 class _Far:
@@ -90,8 +99,8 @@ class Parcel(NamedTuple):
             own += [context.fitted] if network.entry.fit else []
             files |= {f"root/{path.relative_to(root)}": _content(path) for path in own}
             if origin := context.origin:
-                found = (path for path in origin.folder.rglob("*") if path.is_file())
-                files |= {f"{_home(number, network)}/{p.relative_to(origin.folder)}": _content(p) for p in found}
+                home, folder = _home(number, network), origin.folder
+                files |= {f"{home}/{path.relative_to(folder)}": _content(path) for path in origin.files()}
             if catalogue or not network.entry.portable:
                 files |= {f"root/{path.relative_to(root)}": content for path, content in _catalogue(network)}
         return cls([Look(replace(look.network), look.reads, look.known and Earlier(None)) for look in looks], files)

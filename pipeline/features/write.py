@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from threading import Lock
@@ -12,13 +13,13 @@ import pyarrow as pa
 
 import schemas
 from pipeline import engine, io
-from pipeline.config.base import Section
 from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
-from pipeline.features import distributed, earlier, reading, sameness
+from pipeline.features import earlier, reading, sameness
+from pipeline.features.distributed import Cluster
 from pipeline.features.encoded import Encoded
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import ordered
@@ -31,7 +32,6 @@ from pipeline.versions import versions
 Rows = tuple[int, int]
 """the first and the last + 1 item of a shard"""
 Done = Callable[[int], object]
-Decide = Callable[[Encoded], Section]
 NOT_OF_A_SET = ("encoders", "controls", "reuse")
 """keys of `encode` that say which sets there are, and from where rows are taken, which each file tells for itself"""
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -41,7 +41,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
     """Write all feature sets after what they are made of (of a part, those of none); return those that failed."""
     failed: dict[str, Exception] = {}
-    decide = decider(run, sets.params)
+    on = cluster(run, sets.params)
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:
             if run.part and sets.parts(name):
@@ -49,15 +49,15 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
             try:
                 if lost := [part for part in ordered([name], sets.parts) if part in failed]:
                     raise UserError(f"'{lost[0]}', which it is made of, failed")
-                write(run, sets[name], decide, ids, texts, bar.update)
+                write(run, sets[name], on, ids, texts, bar.update)
             except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
                 failed[name] = e
     return failed
 
 
-def write(run: Run, given: Node, decide: Decide, ids: pa.Table, texts: Texts, done: Done) -> None:
+def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
-    node, throughput = given.settled(decide), Throughput()
+    node, throughput = given.settled(on.decided if on else Encoded.decided), Throughput()
     name, params = node.name, node.params
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
@@ -71,7 +71,7 @@ def write(run: Run, given: Node, decide: Decide, ids: pa.Table, texts: Texts, do
             node.prepare(run.progress)
             if params.reuse:
                 _lay_aside(node, items)
-        _shards(run, node, items, record, int if params.engine == "local" else done)
+        _shards(run, node, items, on, record, done if on else int)
     if taken := throughput.taken_over:
         print(f"{run.label}: {name}: {taken:,} rows taken over, {throughput.items:,} encoded", flush=True)
     if not run.part:
@@ -94,17 +94,9 @@ def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -
         run.note(**{node.name: note})
 
 
-def decider(run: Run, params: Encode) -> Decide:
-    """Return what decides the settings that kinds leave to the machine, once for all variants of a network."""
-    known: dict[str, Section] = {}
-
-    def decide(network: Encoded) -> Section:
-        owner = network.entry.variant_of or network.name
-        if owner not in known:
-            known[owner] = network.decided() if params.engine == "local" else distributed.decided(network, run.warn)
-        return known[owner]
-
-    return decide
+def cluster(run: Run, params: Encode) -> Cluster | None:
+    """Return where networks run; None: in this process."""
+    return Cluster(partial(run.warn, recorded=False)) if params.engine == "ray" else None
 
 
 def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
@@ -145,7 +137,7 @@ def _in_turn(done: Done) -> Done:
     return locked
 
 
-def _shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Done) -> None:
+def _shards(run: Run, node: Node, items: Items, on: Cluster | None, record: dict[str, Any], done: Done) -> None:
     """Write the shards that are not there as they would be now; metadata do not depend on what other sets are made."""
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
@@ -157,7 +149,7 @@ def _shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Do
         if not (path.exists() and mark and mark.inputs == inputs and (node.params.reuse or not mark.taken_over)):
             earlier.mark_of(path).unlink(missing_ok=True)
             todo[start, stop] = inputs
-    for (start, stop), rows in _made(run, node, items, todo):
+    for (start, stop), rows in _made(node, items, on, todo):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         taken, schema = _counted(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
@@ -167,13 +159,13 @@ def _shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Do
         done(stop - start)
 
 
-def _made(run: Run, node: Node, items: Items, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
+def _made(node: Node, items: Items, on: Cluster | None, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
     """Yield shards with their rows, as they are made."""
-    if node.params.engine == "ray":
-        return distributed.rows(node, items, [*todo], run.warn)
+    if on:
+        return on.rows(node, items, [*todo])
     devices = visible()
-    on = engine.Devices(devices) if len(devices) > 1 else None
-    return engine.map(lambda: _of_shard(node.rows(items)), todo, on, ordered=False, ahead=1)
+    place = engine.Devices(devices) if len(devices) > 1 else None
+    return engine.map(lambda: _of_shard(node.rows(items)), todo, place, ordered=False, ahead=1)
 
 
 def _of_shard(make: Maker) -> Callable[[Rows], pa.Table]:

@@ -64,8 +64,8 @@ def vectors(layout: Layout) -> np.ndarray:
 
 
 def noted(layout: Layout) -> tuple[int, int]:
-    """Return how many rows were taken over and encoded, as run.json has it."""
-    notes = io.read_json(layout.run_record("encode"))["notes"]["net"]
+    """Return how many rows were taken over and encoded, as cost.json has it."""
+    notes = io.read_json(layout.cost("encode"))["measured"]["net"]
     return notes.get("taken_over", 0), notes.get("encoded", notes.get("items"))
 
 
