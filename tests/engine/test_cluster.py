@@ -126,7 +126,7 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 10}
     environment = pytest.MonkeyPatch()
     root = Path(__file__).parents[2]
     environment.setenv("PYTHONPATH", os.pathsep.join(map(str, (root, Path(__file__).parent))))  # workers import this

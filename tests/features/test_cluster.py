@@ -87,7 +87,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 10}
     monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
     none = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 200 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={**none, "_system_config": quick})
