@@ -11,8 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,6 @@ from pipeline.seeds import seed_for
 from pipeline.stage import Stage
 from pipeline.versions import versions
 
-There = Callable[[Layout], Callable[[], Layout]]
-"""a layout here -> what gives one on another machine, which has the same files"""
 ALTERED = "was altered after it was made; it is made again"
 
 
@@ -52,8 +48,6 @@ class Run:
         self.bars: list[tqdm] = []
         self.part: tuple[int, int] | None = None
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
-        self.there: There = seen
-        """for workers on other machines; what is written later may not be there"""
         self.measured: dict[str, Any] = {}
         """what the run took, which no hash may see"""
         self.kept = False
@@ -181,11 +175,6 @@ class Run:
         files = recorded_files(self.layout, self.stage)
         self.kept = files is not None and files == present_files(self.layout, self.stage)
         return self.kept
-
-
-def seen(layout: Layout) -> Callable[[], Layout]:
-    """Return what gives a layout on another machine, which sees its files under the same paths."""
-    return partial(replace, layout, root=layout.root.resolve())
 
 
 def machine(device: str) -> str:

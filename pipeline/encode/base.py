@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Params = TypeVar("Params", bound=Section)
+FIRST = 4096
+"""items, the first, whose images a kind that is not portable or decides settings may look at; bounds memory"""
 Progress = Callable[..., tqdm]
 """makes a bar, given tqdm's `total`, `unit` and `initial`"""
 

@@ -19,7 +19,7 @@ from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer
 from pipeline.config.base import Section
 from pipeline.encode import batching
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import FIRST, Context, Spec
 from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
@@ -75,8 +75,8 @@ TOKENS = 128
 """of an item, on average over those that are in the network at a time"""
 MIN_COSINE = 0.999
 """to float32 that CLS keeps in any precision, before whitening"""
-FIRST, CHECKED = 64, 8
-"""items of the dataset among which, and how many of them with an image, a text and both, on which it is checked"""
+AMONG, CHECKED = 64, 8
+"""first items among which, and how many of them with an image, a text and both, on which it is checked"""
 
 
 class BEiT3Items:
@@ -171,7 +171,7 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
 def _first_items(context: Context, with_texts: bool) -> list[Batch]:
     """Return images and texts of some first items: of those that have both, of images alone, of texts alone."""
     layout = context.layout
-    texts = Texts(layout.items).slice(0, FIRST).to_pylist()
+    texts = Texts(layout.items).slice(0, AMONG).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
     if not with_texts:
         texts = [""] * len(texts)
@@ -233,14 +233,10 @@ IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
 
 
-MOST = 4096
-"""first items, to which whitening is fitted; bounds memory"""
-
-
 def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Draw the weights, with the trained one's shape and tokenizer: the control for pre-training.
 
-    CLS is whitened, as fitted to the first items, where the trained one's is read by a map: no teacher has a map of it.
+    CLS is whitened, as fitted to the FIRST items, where the trained one's is read by a map: no teacher has a map of it.
     """
     layout, shared, files = context.layout, context.params, context.files
     with torch.random.fork_rng(devices=[]):
@@ -250,7 +246,7 @@ def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
     unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
     if not whitens(context, params):
         return unwhitened
-    texts = Texts(layout.items).slice(0, MOST).to_pylist()
+    texts = Texts(layout.items).slice(0, FIRST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
     encoded = batching.encode(unwhitened, texts, images, shared.batch_size, workers=shared.workers)
     has_any = encoded.has_image | encoded.has_text

@@ -73,6 +73,10 @@ class Origin:
     prompt: str = ""
     """what stands before every text"""
 
+    def files(self) -> list[Path]:
+        """Return the files of its folder, sorted."""
+        return _files(self.folder)
+
 
 def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
     """Return where a model's files are, fetched first if it is on the Hub; its `reads` holds both modalities.

@@ -23,7 +23,7 @@ class Encode(Section):
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"
-    """where encoders run: in this process, or on a Ray cluster (extra `ray`), whose nodes see the folder or bucket"""
+    """where networks run: in this process, or on the nodes of a Ray cluster (extra `ray`)"""
     batch_size: Positive = 64
     """items a forward pass; changes speed, and results by rounding alone"""
     workers: Positive = 2

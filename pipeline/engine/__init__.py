@@ -1,8 +1,7 @@
-"""Independent jobs: in this process, in threads, over devices, over processes, or on a Ray cluster."""
+"""Independent jobs: in this process, in threads, over devices, over processes; cluster.py has them on a Ray cluster."""
 
-from pipeline.engine.cluster import Ray
 from pipeline.engine.local import CORES, Devices, Threads
 from pipeline.engine.processes import Processes
 from pipeline.engine.spread import each, map, threads
 
-__all__ = ["CORES", "Devices", "Processes", "Ray", "Threads", "each", "map", "threads"]
+__all__ = ["CORES", "Devices", "Processes", "Threads", "each", "map", "threads"]

@@ -1,178 +1,114 @@
-"""Workers in actors of a Ray cluster; what a lost node was doing is done again, what others do goes on."""
+"""Work on a Ray cluster by Ray Data: jobs are read here, done on any node, and come back in order.
 
+A row of the data set is a job, with what was read for it or made of it as Arrow bytes, so that no job is cut in two.
+Rows travel through Ray's object store: nodes need this package and its libraries, and no common folder. Retries,
+autoscaling and backpressure are Ray's.
+"""
+
+import logging
+import os
 import platform
 import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import chdir, closing
 from functools import cached_property, partial
-from queue import Empty, SimpleQueue
-from threading import Lock
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
 
 from pipeline import code
-from pipeline.engine.local import Make, Seats, Worker
-from pipeline.errors import UserError, installing
-from pipeline.versions import versions
+from pipeline.errors import UserError, installing, one_line
+from pipeline.versions import machine, versions
 
-ROOM = 60.0
-"""seconds without room for any actor after which it is said"""
-PATIENCE = 3600.0
-"""seconds to wait for room: somebody's jobs may end, or nodes be started"""
-LOSSES = 5  # of one job, each with the node or process that did it, after which the cluster counts as broken
+Job = TypeVar("Job")
+Read = Callable[[Job], pa.Table]
+"""reads what a job needs, in a process of this machine"""
+Work = Callable[[Job, pa.Table], pa.Table]
+"""makes the result of a job of what was read"""
+READERS = 2
+"""jobs that are read at a time"""
+TRIES = 10
+"""of a job whose node or process is lost each time, after which it is given up"""
+LOST = (
+    f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
+    "or lower `encode.batch_size`; `ray list workers` says why they ended"
+)
+ROOM, PATIENCE = 60, 3600
+"""seconds to wait for the first worker before that is said, and before it is given up; nodes may be started"""
 
 
-class Ray:
-    """An actor a seat.
+class Processors:
+    """Kinds of processor that jobs were done on."""
+
+    def __init__(self, warn: Callable[[str], object]) -> None:
+        self._warn, self._kinds = warn, set[str]()
+
+    def __call__(self, kind: str) -> None:
+        """Note a kind, and warn at the second."""
+        if kind not in self._kinds and len(self._kinds) == 1:
+            both = "; ".join(sorted({*self._kinds, kind}))
+            self._warn(
+                f"workers have several kinds of processor, which may round differently: {both}. Rows may differ from "
+                "those of one machine in their last digits; take nodes of one kind for equal bytes"
+            )
+        self._kinds.add(kind)
+
+
+def spread(
+    read: Read[Job],
+    make: Callable[[], Work[Job]],
+    jobs: Sequence[Job],
+    processors: Processors,
+    packages: Sequence[str] = (),
+) -> Generator[tuple[Job, pa.Table], None, None]:
+    """Yield every job with its result, in order; a few are held at a time.
 
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
-    this machine. Every node needs this package with the same code, the same versions of the libraries, and the files
-    that jobs name under the same paths. An actor takes a GPU if the cluster has any, else as many CPUs as this process
-    has threads. It has as many threads, so that sums are added in the same order.
+    this machine. A worker takes a GPU if the cluster has any, else as many CPUs as this process has threads. It has as
+    many threads, so that sums are added in the same order.
+
+    Args:
+        read: pickled, as are `make` and `jobs`.
+        make: makes a worker at its first job, as it may load a network.
+        jobs: of any type.
+        processors: told on which kind of processor each job was done.
+        packages: whose releases must be equal on all nodes, beside those of `versions`.
 
     Raises:
-        UserError: Ray is not installed, a node has other code or libraries, or none has had room for PATIENCE seconds;
-            and what a worker raises.
+        UserError: Ray is not installed, a node has other code or libraries, or none has room for a worker for
+            PATIENCE seconds; and what `read` or a worker raises.
     """
-
-    @contextmanager
-    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
-        """Actors start when there are jobs for them."""
-        import torch
-
+    if not jobs:
+        return
+    ray = _connected()
+    needs = _needs(ray)
+    worker = [ray.put((make, jobs)), needs.threads, facts(packages), packages]
+    for seconds in (ROOM, PATIENCE):
+        rows = _rows(ray, partial(_read, read, jobs, os.getcwd()), worker, needs, len(jobs), seconds)
         try:
-            import ray
-        except ImportError as e:
-            raise UserError(f"engine 'ray' needs another package ({e}): {installing('ray')}") from None
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False)  # it reads RAY_ADDRESS by itself
-        threads, cluster = torch.get_num_threads(), ray.cluster_resources()
-        gpus = int(cluster.get("GPU", 0))
-        most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
-        place = ray.remote(num_cpus=0 if gpus else threads, num_gpus=min(gpus, 1), max_restarts=0)
-        new = partial(place(_Actor).remote, make, threads, node_facts())
-        crew = _Crew(ray, new, "with a GPU" if gpus else f"of {threads} thread{'s' * (threads > 1)}", most)
-        with ThreadPoolExecutor(most) as pool:
-            try:
-                yield Seats(lambda job: pool.submit(crew.work, job), most)
-            finally:
-                crew.dismiss()
+            with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
+                for job, table, kind in (row for block in blocks for row in _results(block)):
+                    processors(kind)
+                    yield jobs[job], table
+            return
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray has tried again
+            raise UserError(LOST) from None
+        except ray.exceptions.GetTimeoutError:
+            print(f"{needs.lack}; waiting for one; `ray status` says what there is", file=sys.stderr, flush=True)
+    raise UserError(f"{needs.lack}; `ray status` says what there is")
 
 
-@dataclass
-class _Crew:
-    """Actors, of which idle ones take jobs; only those that Ray has placed are idle."""
-
-    ray: Any
-    new: Any
-    """starts an actor"""
-    room: str
-    """that an actor needs, in words"""
-    most: int
-    idle: SimpleQueue[Any] = field(default_factory=SimpleQueue)
-    actors: list[Any] = field(default_factory=list)
-    placed: set[Any] = field(default_factory=set)
-    """of them, those that have a node"""
-    warned: bool = False
-    lock: Lock = field(default_factory=Lock)
-    dismissed: bool = False
-
-    def work(self, job: Any) -> Any:
-        """Return the result of a job. A lost actor's successor is placed where and when the cluster has room."""
-        with self.lock:
-            if self.idle.empty() and len(self.actors) < self.most:
-                self._start()
-        for tried in range(1, LOSSES + 1):
-            actor = self._next()
-            if actor is None or self.dismissed:
-                break
-            try:
-                result, error = self.ray.get(actor.work.remote(job))
-            except self.ray.exceptions.RayTaskError:
-                raise  # of the worker itself
-            except self.ray.exceptions.RayError:  # the node is gone, or the process
-                if tried == LOSSES:
-                    raise
-                with self.lock:
-                    self.ray.kill(actor)
-                    self.placed.discard(actor)
-                    self._start()
-            else:
-                self.idle.put(actor)
-                if error:
-                    raise UserError(error)
-                return result
-        return None  # nobody waits for it any more
-
-    def dismiss(self) -> None:
-        """End all actors, and the threads that wait for one."""
-        with self.lock:
-            self.dismissed = True
-            for actor in self.actors:
-                self.ray.kill(actor)
-        for _ in range(self.most):
-            self.idle.put(None)
-
-    def _start(self) -> None:
-        if not self.dismissed:
-            actor = self.new()
-            self.actors.append(actor)
-            actor.ready.remote().future().add_done_callback(lambda _: self._ready(actor))
-
-    def _ready(self, actor: Any) -> None:
-        self.placed.add(actor)
-        self.idle.put(actor)
-
-    def _next(self) -> Any:
-        """Return the next idle actor, or None once all are dismissed; UserError if none has a node for too long."""
-        since = time.monotonic()
-        while True:
-            with suppress(Empty):
-                return self.idle.get(timeout=ROOM)
-            if self.placed:  # they are at work
-                since = time.monotonic()
-                continue
-            lack = f"no node of the Ray cluster has room for an actor {self.room}"
-            if time.monotonic() - since > PATIENCE:
-                raise UserError(f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
-            with self.lock:
-                if not self.warned:
-                    print(f"{lack}; waiting for one; `ray status` says what there is", file=sys.stderr, flush=True)
-                self.warned = True
-
-
-class _Actor:
-    """A worker as Ray has it."""
-
-    def __init__(self, make: Make[Any, Any], threads: int, facts: dict[str, str]) -> None:
-        self.make, self.threads, self.facts = make, threads, facts
-
-    def ready(self) -> None:
-        """Return once Ray has placed the actor."""
-
-    def work(self, job: Any) -> tuple[Any, str | None]:
-        """Return the result of a job, or a UserError as a value: Ray would wrap it, and print all wrappings."""
-        try:
-            return self.worker(job), None
-        except UserError as e:
-            return None, str(e)
-
-    @cached_property
-    def worker(self) -> Worker[Any, Any]:
-        """The worker, made at the first job: an error then ends the run."""
-        check_node(self.facts, node_facts())
-        import torch
-
-        if self.threads != torch.get_num_threads():
-            torch.set_num_threads(self.threads)
-        return self.make()
-
-
-def node_facts() -> dict[str, str]:
+def facts(packages: Sequence[str] = ()) -> dict[str, str]:
     """Return what must be equal on all nodes: the code, and the versions of Python and the libraries."""
-    return {"code": code.tree()[:12], **versions()}
+    known = {"code": code.tree()[:12], **versions()}
+    for name in packages:
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return known
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
@@ -181,3 +117,148 @@ def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
     if names:
         said = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
         raise UserError(f"a node of the Ray cluster ({platform.node()}) has {said}; install the same on all")
+
+
+class _Needs(NamedTuple):
+    """What a worker takes of a node."""
+
+    threads: int
+    resource: str
+    amount: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        """As Ray Data takes them."""
+        return {"num_cpus": 0, "num_gpus": 1} if self.resource == "GPU" else {"num_cpus": self.amount}
+
+    @property
+    def lack(self) -> str:
+        """That there is none."""
+        threads = f"of {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"no node of the Ray cluster has room for a worker {'with a GPU' if self.resource == 'GPU' else threads}"
+
+
+def _connected() -> Any:
+    """Return ray with its data module, connected to a cluster and quiet."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as e:
+        raise UserError(f"engine 'ray' needs another package ({e}): {installing('ray')}") from None
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "")
+        if address.startswith("ray://"):
+            raise UserError(f"RAY_ADDRESS is {address}; start this on a node of the cluster, and give its host:port")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would call each start of a worker an error
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)  # it reads RAY_ADDRESS by itself
+        except (ConnectionError, RuntimeError, ValueError) as e:
+            raise UserError(f"the Ray cluster{f' at {address}' * bool(address)}: {one_line(e)}") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray
+
+
+def _needs(ray: Any) -> _Needs:
+    """Return what a worker takes; UserError if no node is as large, in a cluster that does not start nodes itself."""
+    import torch
+
+    threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]
+    gpu = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
+    needs = _Needs(threads, *(("GPU", 1) if gpu else ("CPU", threads)))
+    fits = any(node["Resources"].get(needs.resource, 0) >= needs.amount for node in nodes)
+    if not fits and not any("ray.io/node-group" in node["Labels"] for node in nodes):  # of KubeRay or `ray up`
+        raise UserError(f"{needs.lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
+    return needs
+
+
+def _rows(ray: Any, read: Any, worker: list[Any], needs: _Needs, jobs: int, seconds: int) -> Any:
+    """Return the data set of jobs, done when it is iterated: columns of `_row`."""
+    data, batch = ray.data, {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+    rows = data.from_items([*range(jobs)], override_num_blocks=jobs)
+    rows.context.execution_options.preserve_order = True
+    rows.context.enable_progress_bars = rows.context.print_on_execution_start = False
+    rows.context.wait_for_min_actors_s = seconds
+    with warnings.catch_warnings():  # retries that are not endless are to get another name in Ray 2.64
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return rows.map_batches(
+            read,
+            compute=data.TaskPoolStrategy(size=min(READERS, jobs)),
+            num_cpus=0,  # else they wait for ever where workers hold all CPUs: Ray's issue 44687
+            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+            **batch,
+        ).map_batches(
+            _Worker,
+            fn_constructor_args=worker,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=jobs),
+            max_task_retries=TRIES - 1,
+            **needs.options,
+            **batch,
+        )
+
+
+def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None]:
+    """Yield the number of each job with its table and the processor; UserError where a row says what went wrong."""
+    for at, error in enumerate(block["error"].to_pylist()):
+        if error:
+            raise UserError(error)
+        yield block["job"][at].as_py(), _unpacked(block["table"][at]), block["processor"][at].as_py()
+
+
+def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:
+    """Return a row with what a job needs, read in a folder of this machine."""
+    number = batch["item"][0].as_py()
+    try:
+        with chdir(folder):  # Ray may have been started in another
+            return _row(number, read(jobs[number]))
+    except UserError as e:
+        return _row(number, pa.table({}), error=str(e))
+
+
+class _Worker:
+    """A worker in an actor."""
+
+    def __init__(self, given: Any, threads: int, wanted: dict[str, str], packages: Sequence[str]) -> None:
+        self._given, self._threads, self._wanted, self._packages = given, threads, wanted, packages
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return a row with the result of a job; a UserError as a value, as Ray would print all that it wraps it in."""
+        import torch
+
+        torch.set_num_threads(self._threads)  # of this thread of the actor
+        number, error = batch["job"][0].as_py(), batch["error"][0].as_py()
+        if error:
+            return batch
+        try:
+            work, jobs = self._made
+            at = machine()
+            return _row(
+                number,
+                work(jobs[number], _unpacked(batch["table"][0])),
+                processor=", ".join(filter(None, [at["cpu"], at["gpu"]])),
+            )
+        except UserError as e:
+            return _row(number, pa.table({}), error=str(e))
+
+    @cached_property
+    def _made(self) -> tuple[Work[Any], Sequence[Any]]:
+        """The worker and all jobs, once the node is known to have the same code."""
+        import ray
+
+        check_node(self._wanted, facts(self._packages))
+        make, jobs = ray.get(self._given)
+        return make(), jobs
+
+
+def _row(job: int, table: pa.Table, error: str = "", processor: str = "") -> pa.Table:
+    """Return a row: a job, a table as Arrow bytes, what went wrong, and where it was made."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    packed = sink.getvalue()
+    offsets = pa.array([0, packed.size], pa.int64()).buffers()[1]
+    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, packed])  # no copy, as it may be large
+    return pa.table({"job": [job], "table": column, "error": [error], "processor": [processor]})
+
+
+def _unpacked(cell: pa.Scalar) -> pa.Table:
+    return pa.ipc.open_stream(cell.as_buffer()).read_all()

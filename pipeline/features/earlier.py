@@ -9,14 +9,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import io
-from pipeline.features.node import changed, shard
+from pipeline.features.node import shard
 
 FOLDER = ".earlier"
 """of the files that are laid aside"""
@@ -24,8 +24,8 @@ SIZE = 16
 """bytes of a sha256 that are kept; two of n contents share them with a chance of n^2 / 2^129"""
 ROW = np.dtype([("key", f"S{SIZE}"), ("read", "<i4"), ("there", "<i4")])
 """hash of text and image, and tokens of the text, see `Reading`; -1 where they are not known"""
-Encoding = Callable[[pa.Table, list[str], list[bytes | None]], pa.Table]
-"""item_id and asin, texts and JPEGs of some items -> their rows"""
+KEPT = ("has_image", "has_text", "vector", "read", "there")
+"""columns of rows that are taken over"""
 
 
 class Mark(NamedTuple):
@@ -101,25 +101,19 @@ class Earlier:
         self.places = np.argsort(keys, kind="stable")
         self.keys = keys[self.places]
 
-    def rows(self, ids: pa.Table, texts: list[str], images: list[bytes | None], encode: Encoding) -> pa.Table:
-        """Return the rows of items: those that are there, and of the others what `encode` makes of them.
-
-        Returns:
-            what `encode` returns, with columns `key`, the hash, and `taken_over`.
-        """
-        keys = hashes(texts, images)
+    def found(self, content: pa.Table) -> pa.Table:
+        """Return what was read of items with columns `key`, a hash of it, `taken_over`, and the rows that are there."""
+        keys = hashes(*texts_and_images(content))
         taken, tables = self._found(keys)
-        new = np.setdiff1d(np.arange(len(keys)), taken)
-        if not len(taken):
-            rows = encode(ids, texts, images)
-        else:
-            if len(new):
-                tables.append(encode(ids.take(new), [texts[i] for i in new], [images[i] for i in new]))
-            order = np.argsort(np.concatenate([taken, new]))
-            rows = pa.concat_tables(tables, promote_options="default").take(order)
-            rows = changed(changed(rows, "item_id", ids["item_id"]), "asin", ids["asin"])
-        rows = rows.append_column("key", pa.array(keys, pa.binary(SIZE)))
-        return rows.append_column("taken_over", pa.array(np.isin(np.arange(len(keys)), taken)))
+        place = np.full(len(keys), -1)
+        place[taken] = np.arange(len(taken))
+        content = content.append_column("key", pa.array(keys, pa.binary(SIZE)))
+        content = content.append_column("taken_over", pa.array(place >= 0))
+        if tables:
+            rows = pa.concat_tables(tables, promote_options="default").take(pa.array(place, mask=place < 0))
+            for name in KEPT:
+                content = content.append_column(name, rows[name])
+        return content
 
     def _found(self, keys: Sequence[bytes]) -> tuple[np.ndarray, list[pa.Table]]:
         """Return which of n rows are there, int64 [m], and tables of these m in this order, but for their ids."""
@@ -135,6 +129,37 @@ class Earlier:
                 taken.append(there[number == i])
                 tables.append(table.take(places[number == i] - self.first[i]))
         return np.concatenate(taken), tables
+
+
+def completed(encode: Callable[[pa.Table], pa.Table], content: pa.Table) -> pa.Table:
+    """Return the rows of items, given what `Earlier.found` returns: `encode` makes those that are not there."""
+    taken_over = content["taken_over"].to_numpy()
+    taken, new = np.flatnonzero(taken_over), np.flatnonzero(~taken_over)
+    tables = [content.take(taken).select(["item_id", "asin", *KEPT])] if len(taken) else []
+    if len(new) or not tables:
+        tables.append(encode(content.take(new) if tables else content))
+    rows = pa.concat_tables(tables, promote_options="default").take(np.argsort(np.concatenate([taken, new])))
+    return rows.append_column("key", content["key"]).append_column("taken_over", content["taken_over"])
+
+
+def texts_and_images(content: pa.Table) -> tuple[list[str], Sequence[bytes | None]]:
+    """Return the texts and JPEGs of what was read of items; empty and None where a modality is not read."""
+    names = content.column_names
+    texts = content["text"].to_pylist() if "text" in names else [""] * len(content)
+    return texts, Cells(content["image"]) if "image" in names else [None] * len(content)
+
+
+class Cells(Sequence[Any]):
+    """A column as Python's values, each copied when it is asked for: images are large."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._column[int(row)].as_py()
 
 
 def hashes(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:

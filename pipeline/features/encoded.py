@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import orjson
@@ -19,11 +19,16 @@ from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Progress, Spec
 from pipeline.features import earlier
+from pipeline.features.earlier import texts_and_images
 from pipeline.features.node import Blank, Items, Maker, Node, table
 from pipeline.features.reading import kept as reading_kept
 
-Content = tuple[pa.Table, list[str], list[bytes | None]]
-"""item_id and asin, texts and JPEGs of some items"""
+if TYPE_CHECKING:
+    from pipeline.encode.throughput import Throughput
+    from pipeline.items.texts import Texts
+
+Encoding = Callable[[pa.Table], pa.Table]
+"""item_id and asin of some items, and of `text` and `image` what is read -> their rows"""
 LOADING = Lock()
 """one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
 
@@ -36,6 +41,49 @@ class Halves(Protocol):
     def halves(self) -> dict[str, int]:
         """Modality -> how many, in the order of the columns; empty where they do not stand apart."""
         ...
+
+
+class Look(NamedTuple):
+    """A network, and what it is shown of items."""
+
+    network: Encoded
+    reads: tuple[str, ...]
+    """modalities"""
+    known: earlier.Earlier | None = None
+    """the rows that need not be made again; None: rows have no hash of their content"""
+
+    def reader(self, ids: pa.Table, texts: Texts | pa.ChunkedArray) -> Maker:
+        """Return what reads, of the items of a shard, what `encoding` takes.
+
+        Args:
+            ids: item_id and asin of all items.
+            texts: of all items.
+        """
+        shards = io.shards(self.network.layout.images, "images") if "image" in self.reads else []
+
+        def read(start: int, stop: int) -> pa.Table:
+            content = ids.slice(start, stop - start).select(["item_id", "asin"])
+            if "text" in self.reads:
+                content = content.append_column("text", texts.slice(start, stop - start))
+            if shards:
+                content = content.append_column("image", batching.image_column(shards, start, stop))
+            return content if self.known is None else self.known.found(content)
+
+        return read
+
+    def encoding(
+        self, load: Callable[[], Encoder], throughput: Throughput, done: Callable[[int], object] = int
+    ) -> Encoding:
+        """Return what makes rows of what was read; the network is loaded on the first call."""
+        own, load = self.network.params, cache(load)
+
+        def encode(content: pa.Table) -> pa.Table:
+            texts, images = texts_and_images(content)
+            made = batching.encode(load(), texts, images, own.batch_size, done, own.workers, throughput)
+            rows = reading_kept(table(content, made.vectors, made.has_image, made.has_text), made.reading)
+            return rows.append_column("halved", pa.array(made.halved))
+
+        return encode if self.known is None else partial(earlier.completed, encode)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,12 +103,16 @@ class Encoded(Node):
         encoder: Encoder = self.entry.make(self.context, self.own)
         return encoder
 
+    def _loaded(self) -> Encoder:
+        with LOADING:
+            return self.load()
+
     def rows(self, items: Items) -> Maker:
         """Return what encodes items, and tells of each batch; `encode.reuse`: but for rows that were there before."""
-        read, encode, known = self._reader(self.reads, items), self._encode(items), self._earlier
+        encode = self._shown(items, Look(self, self.reads, self._earlier))
 
         def make(start: int, stop: int) -> pa.Table:
-            rows = known.rows(*read(start, stop), encode)
+            rows = encode(start, stop)
             items.done(earlier.count(rows, "taken_over"))
             return rows
 
@@ -68,43 +120,23 @@ class Encoded(Node):
 
     def maker(self, items: Items) -> Maker:
         """Return what encodes items; the network is loaded on the first call."""
-        return self._shown(self.reads, items)
+        return self._shown(items, Look(self, self.reads))
 
     def hidden(self, modality: str, items: Items) -> Maker:
         """Return what encodes items from which a modality is hidden."""
-        return self._shown([one for one in self.reads if one != modality], items)
+        return self._shown(items, Look(self, tuple(one for one in self.reads if one != modality)))
 
-    def _shown(self, reads: Sequence[str], items: Items) -> Maker:
-        read, encode = self._reader(reads, items), self._encode(items)
-        return lambda start, stop: encode(*read(start, stop))
+    def _shown(self, items: Items, look: Look) -> Maker:
+        if items.elsewhere is not None:
+            return items.elsewhere(look)
+        read, encode = look.reader(items.ids, items.texts), look.encoding(self._loaded, items.throughput, items.done)
 
-    def _reader(self, reads: Sequence[str], items: Items) -> Callable[[int, int], Content]:
-        """Return what reads the items of a shard."""
-        shards = io.shards(self.layout.images, "images") if "image" in reads else []
-
-        def read(start: int, stop: int) -> Content:
-            n, ids = stop - start, items.ids.slice(start, stop - start)
-            texts = items.texts.slice(start, n).to_pylist() if "text" in reads else [""] * n
+        def make(start: int, stop: int) -> pa.Table:
             with items.throughput.on("read"):
-                return ids, texts, batching.read_images(shards, start, stop) if shards else [None] * n
+                content = read(start, stop)
+            return encode(content)
 
-        return read
-
-    def _encode(self, items: Items) -> earlier.Encoding:
-        """Return what makes rows of what was read; the network is loaded on the first call."""
-        settings = self.params.batch_size, items.done, self.params.workers, items.throughput
-
-        @cache
-        def encoder() -> Encoder:
-            with LOADING:
-                return self.load()
-
-        def encode(ids: pa.Table, texts: list[str], images: list[bytes | None]) -> pa.Table:
-            made = batching.encode(encoder(), texts, images, *settings)
-            rows = reading_kept(table(ids, made.vectors, made.has_image, made.has_text), made.reading)
-            return rows.append_column("halved", pa.array(made.halved))
-
-        return encode
+        return make
 
     @cached_property
     def _earlier(self) -> earlier.Earlier:
@@ -182,10 +214,15 @@ class Encoded(Node):
         path = self.context.fitted
         return [] if self.entry.fit is None else [{"name": path.name, "sha256": io.sha256(path)}]
 
-    def settled(self) -> Encoded:
-        """Return it with what its kind decides for this machine."""
-        decide = self.entry.settled
-        return self if decide is None else replace(self, own=decide(self.context, self.own))
+    def settled(self, decide: Callable[[Encoded], Section]) -> Encoded:
+        """Return it with what its kind decides for a machine."""
+        return self if self.entry.settled is None else replace(self, own=decide(self))
+
+    def decided(self) -> Section:
+        """Return its settings with what its kind decides for this machine."""
+        assert self.entry.settled
+        own: Section = self.entry.settled(self.context, self.own)
+        return own
 
     @property
     def _network(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pipeline.layout import Layout
 if TYPE_CHECKING:  # which load torch
     from pipeline.encode.base import Progress
     from pipeline.encode.throughput import Throughput
-    from pipeline.features.encoded import Encoded
+    from pipeline.features.encoded import Encoded, Look
     from pipeline.items.texts import Texts
 
 Maker = Callable[[int, int], pa.Table]
@@ -47,6 +47,8 @@ class Items:
     """counts operations and seconds"""
     done: Callable[[int], object] = int
     """called with numbers of items that are made"""
+    elsewhere: Callable[[Look], Maker] | None = None
+    """returns the maker of rows that a network on another machine encodes; None: it runs here"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,7 +126,7 @@ class Node(ABC):
         """Return F."""
         if self.listed:
             return width(self.shards[0])
-        return int(self.maker(items)(0, 1)["vector"].type.list_size)
+        return int(self.maker(replace(items, elsewhere=None))(0, 1)["vector"].type.list_size)
 
     @property
     def folder(self) -> Path:
@@ -196,9 +198,9 @@ class Node(ABC):
         for one in self.networks(own=True):
             one.fit(progress)
 
-    def settled(self) -> Node:
-        """Return the node with settings that leave nothing to the machine."""
-        return replace(self, of=tuple(node.settled() for node in self.of))
+    def settled(self, decide: Callable[[Encoded], Section]) -> Node:
+        """Return the node with settings that leave nothing to the machine; `decide` is asked where its kind decides."""
+        return replace(self, of=tuple(node.settled(decide) for node in self.of))
 
     def _read(self, start: int, stop: int) -> pa.Table:
         number, first = divmod(start, self.params.shard_rows)

@@ -1,9 +1,8 @@
 """Feature sets on disk: rows in shards, each written once; an interrupted set goes on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -15,17 +14,17 @@ import pyarrow as pa
 import schemas
 from pipeline import engine, io
 from pipeline.encode.batching import HALVED
-from pipeline.encode.origin import LOCAL, plainly
+from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.engine.local import Make, Place, Worker
 from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
+from pipeline.features.distributed import Cluster
+from pipeline.features.encoded import Encoded
 from pipeline.features.node import Items, Maker, Node, width
-from pipeline.features.registry import Encoders, ordered
+from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets
 from pipeline.items.texts import Texts
-from pipeline.layout import Layout
 from pipeline.ops.device import visible
 from pipeline.run import Run
 from pipeline.versions import versions
@@ -42,6 +41,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
     """Write all feature sets after what they are made of (of a part, those of none); return those that failed."""
     failed: dict[str, Exception] = {}
+    on = cluster(run, sets.params)
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:
             if run.part and sets.parts(name):
@@ -49,18 +49,19 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
             try:
                 if lost := [part for part in ordered([name], sets.parts) if part in failed]:
                     raise UserError(f"'{lost[0]}', which it is made of, failed")
-                write(run, sets, name, ids, texts, bar.update)
+                write(run, sets[name], on, ids, texts, bar.update)
             except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
                 failed[name] = e
     return failed
 
 
-def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, done: Done) -> None:
+def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
-    node, params, throughput = _settled(run, sets, name), sets.params, Throughput()
+    node, throughput = given.settled(on.decided if on else Encoded.decided), Throughput()
+    name, params = node.name, node.params
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
-        if getattr(sets[name].own, "precision", None) == "auto":
+        if getattr(given.own, "precision", None) == "auto":
             _refuse_another_choice(run, node, facts)
         run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
@@ -70,13 +71,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: Texts, d
             node.prepare(run.progress)
             if params.reuse:
                 _lay_aside(node, items)
-        if params.engine == "local":
-            devices = visible()
-            on = engine.Devices(devices) if len(devices) > 1 else None
-            _shards(run, node, items, lambda: _worker(node.rows(items)), on, record, int)
-        else:
-            make = partial(worker, name, run.there(sets.layout), params, pinned(node, sets.encoders))
-            _shards(run, node, items, make, engine.Ray(), record, done)
+        _shards(run, node, items, on, record, done if on else int)
     if taken := throughput.taken_over:
         print(f"{run.label}: {name}: {taken:,} rows taken over, {throughput.items:,} encoded", flush=True)
     if not run.part:
@@ -99,42 +94,9 @@ def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -
         run.note(**{node.name: note})
 
 
-def worker(name: str, there: Callable[[], Layout], params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
-    """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
-    layout = there()
-    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    texts = Texts(layout.items)
-    return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))
-
-
-def _settled(run: Run, sets: FeatureSets, name: str) -> Node:
-    """Return a set with what its kind decides for the machines that encode: of a cluster a node decides."""
-    node = sets[name]
-    if sets.params.engine == "local" or not any(one.entry.settled for one in node.networks()):
-        return node.settled()
-    make = partial(decider, run.there(sets.layout), sets.params, pinned(node, sets.encoders))
-    ((_, encoders),) = engine.map(make, [name], engine.Ray())
-    return replace(sets, encoders=encoders)[name]
-
-
-def decider(there: Callable[[], Layout], params: Encode, encoders: Encoders) -> Worker[str, Encoders]:
-    """Return a function that settles a set for the machine that it runs on, and returns what `pinned` does."""
-    sets = FeatureSets.of(there(), params, encoders)
-    return lambda name: pinned(sets[name].settled(), encoders)
-
-
-def _worker(make: Maker) -> Worker[Rows, pa.Table]:
-    return lambda job: make(*job)
-
-
-def pinned(node: Node, encoders: Encoders) -> Encoders:
-    """Return the section `encoders` with settings as settled and commits as found, the same on all machines."""
-    given = {**encoders}
-    for one in node.networks():
-        owner, found = one.entry.variant_of or one.name, one.context.origin
-        commit = {"revision": found.revision} if found and not found.revision.startswith(LOCAL) else {}
-        given[owner] = {**given.get(owner, {}), **one.own.model_dump(), **commit}
-    return given
+def cluster(run: Run, params: Encode) -> Cluster | None:
+    """Return where networks run; None: in this process."""
+    return Cluster(partial(run.warn, recorded=False)) if params.engine == "ray" else None
 
 
 def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
@@ -175,9 +137,7 @@ def _in_turn(done: Done) -> Done:
     return locked
 
 
-def _shards(
-    run: Run, node: Node, items: Items, make: Make[Rows, pa.Table], on: Place | None, record: dict[str, Any], done: Done
-) -> None:
+def _shards(run: Run, node: Node, items: Items, on: Cluster | None, record: dict[str, Any], done: Done) -> None:
     """Write the shards that are not there as they would be now; metadata do not depend on what other sets are made."""
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
@@ -189,7 +149,7 @@ def _shards(
         if not (path.exists() and mark and mark.inputs == inputs and (node.params.reuse or not mark.taken_over)):
             earlier.mark_of(path).unlink(missing_ok=True)
             todo[start, stop] = inputs
-    for (start, stop), rows in engine.map(make, todo, on, ordered=False, ahead=1):
+    for (start, stop), rows in _made(node, items, on, todo):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         taken, schema = _counted(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
@@ -197,6 +157,19 @@ def _shards(
             io.write_table(rows.select(schema.names), path, schema, kept)
             earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)
+
+
+def _made(node: Node, items: Items, on: Cluster | None, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
+    """Yield shards with their rows, as they are made."""
+    if on:
+        return on.rows(node, items, [*todo])
+    devices = visible()
+    place = engine.Devices(devices) if len(devices) > 1 else None
+    return engine.map(lambda: _of_shard(node.rows(items)), todo, place, ordered=False, ahead=1)
+
+
+def _of_shard(make: Maker) -> Callable[[Rows], pa.Table]:
+    return lambda shard: make(*shard)
 
 
 def _counted(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> int:

@@ -42,7 +42,7 @@ class Wrong(Node):
 
         def make(start: int, stop: int) -> pa.Table:
             if not made:
-                made.append(self._rows(replace(items, done=int)))
+                made.append(self._rows(replace(items, done=int, elsewhere=None)))
             return made[0].slice(start, stop - start)
 
         return make

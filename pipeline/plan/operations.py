@@ -14,7 +14,7 @@ from pipeline.beit3 import vqkd
 from pipeline.beit3.inference import flops, precisions
 from pipeline.beit3.network import Config
 from pipeline.config.parameters import Parameters
-from pipeline.encode.beit3 import MOST
+from pipeline.encode.base import FIRST
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.ops.device import pick
@@ -112,7 +112,7 @@ def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, fl
             continue
         one = encoding(networks.beit3, items, spec.reads)
         fits = name == "beit3-untrained" and settings.get("whiten", True)
-        fitted = min(1.0, MOST / len(items.image)) if fits else 0.0
+        fitted = min(1.0, FIRST / len(items.image)) if fits else 0.0
         work += one * (1 + fitted)
     given = settings.get("precision", "auto")
     return {precisions(networks.beit3, pick())[0] if given == "auto" else given: work}

@@ -10,7 +10,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
-from pipeline.features.write import write
+from pipeline.features.write import cluster, write
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.items.texts import Texts
@@ -63,9 +63,10 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
     inner = run.within("encode", params, branch, branch.name)
     ids = run.read(branch.item_ids, schemas.ITEM_IDS)
     texts = Texts(branch.items)
+    made, on = FeatureSets(branch, params[Encode], params.encoders), cluster(inner, params[Encode])
     with inner.progress(total=len(ids) * len(sets), unit="item", what="encode") as bar:
         for name in sets:
-            write(inner, FeatureSets(branch, params[Encode], params.encoders), name, ids, texts, bar.update)
+            write(inner, made[name], on, ids, texts, bar.update)
     for name in graphs:
         searched(run.within("graph", params, branch, branch.name), name)
     files = branch.outputs("pretrain")

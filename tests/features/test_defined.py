@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from elsewhere import spread_without
 from modelhub import model_hub
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.encode import huggingface
 from pipeline.encode.registry import ENCODERS
-from pipeline.encode.throughput import Throughput
-from pipeline.engine.local import Seats
 from pipeline.errors import UserError
-from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
-from pipeline.features.write import pinned, worker
 from pipeline.layout import Layout
 from pipeline.release import parts as released
 from pipeline.run import running
@@ -372,26 +366,6 @@ def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         yield hub
 
 
-class Elsewhere:
-    """A machine that knows what is pickled alone; `here` says so while its worker works."""
-
-    here = False
-
-    @contextmanager
-    def opened(self, make: Any) -> Iterator[Seats]:
-        worker = pickle.loads(pickle.dumps(make))()
-
-        def work(job: Any) -> Any:
-            Elsewhere.here = True
-            try:
-                return worker(job)
-            finally:
-                Elsewhere.here = False
-
-        with ThreadPoolExecutor(1) as pool:
-            yield Seats(lambda job: pool.submit(work, job), 1)
-
-
 def there(given: Params) -> Params:
     return given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
 
@@ -400,41 +374,48 @@ def test_what_is_left_to_the_machine_the_one_decides_that_encodes(
     root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def settled(context: Any, own: Any) -> Any:
-        return own.model_copy(update={"dim": 8}) if Elsewhere.here else own
+        return own.model_copy(update={"dim": 16 if root.exists() else 8})
 
-    monkeypatch.setattr(engine, "Ray", Elsewhere)
+    asked = spread_without(monkeypatch, root)
     monkeypatch.setitem(vars(ENCODERS["huggingface"]), "settled", settled)
     run(root, there(params(models, "text", "both")))
     assert vectors(root, "text").shape[1] == 8
+    assert asked.count(0) == 2, "each network is asked once, whatever sets are made of it"
     shard = io.shard(Layout(root, "toy").features("both"), "features", 0)
     assert io.record(shard)["params"]["parts"]["text"]["dim"] == 8
 
 
-def test_an_engine_elsewhere_makes_the_same_files(
-    root: Path, models: Path, moving: Any, monkeypatch: pytest.MonkeyPatch
+def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
+    root: Path, models: Path, moving: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moving.publish("someone/net", models / "bert")
-    given = params(models, "text", "both", "two", text={"kind": "huggingface", "model": "someone/net"})
+    local = shutil.copytree(models / "siglip", tmp_path / "siglip")
+    more = {
+        "hub": {"kind": "huggingface", "model": "someone/net"},
+        "two": {"kind": "huggingface", "model": str(local), "join": "mean"},
+        "pair": {"kind": "concat", "of": ["text", "hub"]},
+        "wrong": {"kind": "wrong", "of": "two", "what": "text"},
+    }
+    given = params(models, "text", "both", "two", "two-image-masked", "tfidf", "pair", "wrong", **more)
     here = run(root, given)
     shutil.rmtree(root / "encode")
 
-    monkeypatch.setattr(engine, "Ray", Elsewhere)
+    jobs = spread_without(monkeypatch, root, local, tmp_path / "cache")
     assert run(root, there(given)) == here
+    networks = 1 + 1 + 1 + 1 + 1 + 1  # text, image of both, two, two without images, tfidf, hub of pair
+    assert len(jobs) == networks * -(-len(TEXTS) // 3), "what is made of whole sets is made here"
 
 
-def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Path, moving: Any) -> None:
-    commit = moving.publish("someone/net", models / "bert")
-    given = params(models, "both", text={"kind": "huggingface", "model": "someone/net"})
-    layout = Layout(root, "toy")
-    node = FeatureSets(layout, given.encode, given.encoders)["both"]
-    commits = pinned(node, given.encoders)
-    assert commits["text"]["revision"] == commit
-    assert commits["image"]["revision"] is None
-    moving.publish("someone/net", models / "siglip")
-    rows = worker("both", lambda: layout, given.encode, commits)((3, 6))
-    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    here = node.rows(Items(ids, pa.chunked_array([TEXTS]), Throughput()))(3, 6)
-    assert rows.to_pydict() == here.to_pydict()
+def test_what_a_network_elsewhere_refuses_is_one_line(
+    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("of its own")
+
+    spread_without(monkeypatch, root)
+    monkeypatch.setattr(huggingface.HuggingFace, "text_inputs", broken)
+    with pytest.raises(UserError, match=r"text: 'encoders\.text': RuntimeError: of its own;"):
+        run(root, there(params(models, "text")))
 
 
 def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving: Any) -> None:

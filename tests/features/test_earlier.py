@@ -8,44 +8,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import networks
 import numpy as np
-import pyarrow as pa
 import pytest
+import toy
+from coloured import ITEMS, Item, catalogue, item
+from elsewhere import spread_without
 
-import schemas
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.params import Encode
 from pipeline.features import encoded
 from pipeline.features.earlier import FOLDER
-from pipeline.features.write import worker
 from pipeline.layout import Layout
 from pipeline.run import Run, perform, running
 from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params
 
-ROWS, N = 4, 14
+ROWS, N = 4, len(ITEMS)
 """items a file, and items: the last file has two"""
-COLOURS = ["red", "green", "blue", "grey", "white", "yellow"]
-
-
-class Item(NamedTuple):
-    asin: str
-    text: str
-    colour: str | None
-
-
-def item(number: int) -> Item:
-    """Return one of items that differ; every fifth has no text, every fourth no image."""
-    text = f"{'small ' * (number % 3)}thing {number}" if number % 5 else ""
-    return Item(f"A{number}", text, COLOURS[number % 6] if number % 4 else None)
-
-
-ITEMS = [item(i) for i in range(N)]
 CHANGES: dict[str, tuple[list[Item], int, int]] = {
     "a-text": ([*ITEMS[:6], ITEMS[6]._replace(text="another"), *ITEMS[7:]], 3, 1),
     "an-image": ([*ITEMS[:7], ITEMS[7]._replace(colour="pink"), *ITEMS[8:]], 7, 1),  # in one file with those of 5 to 9
@@ -55,29 +38,6 @@ CHANGES: dict[str, tuple[list[Item], int, int]] = {
     "another-name": ([ITEMS[0]._replace(asin="B0"), *ITEMS[1:]], 2 * ROWS, 0),
 }
 """the items, and how many of the files that are made anew are taken over and encoded"""
-
-
-def catalogue(root: Path, items: list[Item]) -> Layout:
-    """Write what `encode` reads; five images a file."""
-    layout, n = Layout(root, "shop"), len(items)
-    io.write_json(layout.sources, [])
-    ids = {"item_id": pa.array(range(n), pa.int32()), "asin": [one.asin for one in items]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    texts, empty, lists = [one.text for one in items], [""] * n, pa.array([[]] * n, pa.list_(pa.string()))
-    columns = ids | {"title": texts, "brand": empty, "categories": lists, "description": empty, "text": texts}
-    columns |= {"text_status": ["ok" if text else "empty" for text in texts], "image_urls": lists}
-    columns |= {"tokens": pa.array([len(text.split()) for text in texts], pa.int32()), "extra": ["{}"] * n}
-    io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
-    jpegs = [networks.jpeg(one.colour) if one.colour else None for one in items]
-    size = pa.array([40 if jpeg else 0 for jpeg in jpegs], pa.int32())
-    columns = ids | {"status": ["ok" if jpeg else "missing" for jpeg in jpegs], "reason": empty, "url": empty}
-    columns |= {"image": pa.array(jpegs, pa.binary()), "width": size, "height": size, "sha256": empty}
-    columns |= {"phash": pa.array([1 if jpeg else None for jpeg in jpegs], pa.uint64())}
-    shutil.rmtree(layout.images, ignore_errors=True)
-    for number, start in enumerate(range(0, n, 5)):
-        rows = pa.table(columns).slice(start, 5)
-        io.write_table(rows, io.shard(layout.images, "images", number), schemas.IMAGES)
-    return layout
 
 
 def params(model: Path, reuse: bool, **own: object) -> Params:
@@ -96,6 +56,13 @@ def stage(layout: Layout, given: Params) -> list[bytes]:
     return files(layout)
 
 
+def ready(root: Path, items: list[Item]) -> None:
+    """Write what `encode` reads, as if the stages before it had ended."""
+    layout = catalogue(root, items)
+    toy.ended(layout)
+    layout.run_record("encode").unlink()
+
+
 def files(layout: Layout) -> list[bytes]:
     return [path.read_bytes() for path in io.shards(layout.features("net"), "features")]
 
@@ -105,8 +72,8 @@ def vectors(layout: Layout) -> np.ndarray:
 
 
 def noted(layout: Layout) -> tuple[int, int]:
-    """Return how many rows were taken over and encoded, as run.json has it."""
-    notes = io.read_json(layout.run_record("encode"))["notes"]["net"]
+    """Return how many rows were taken over and encoded, as cost.json has it."""
+    notes = io.read_json(layout.cost("encode"))["measured"]["net"]
     return notes.get("taken_over", 0), notes.get("encoded", notes.get("items"))
 
 
@@ -296,7 +263,7 @@ def test_killed_midway_it_takes_over_the_rest(shop: Layout, model: Path, tmp_pat
     whole = shutil.copytree(shop.root, tmp_path / "whole")
     items = CHANGES["two-at-the-front"][0]
     expected = stage(catalogue(whole, items), given)
-    catalogue(shop.root, items)
+    ready(shop.root, items)
     (tmp_path / "p.yaml").write_text(given.model_dump_json(exclude_unset=True))
     command = ["encode", "shop", "--params", str(tmp_path / "p.yaml"), "--root", str(shop.root)]
     done = subprocess.run([sys.executable, "-c", KILL, *command], cwd=Path(__file__).parents[2], check=False)
@@ -312,25 +279,26 @@ def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path
     whole = shutil.copytree(shop.root, tmp_path / "whole")
     items = CHANGES["two-at-the-front"][0]
     expected = stage(catalogue(whole, items), given)
-    catalogue(shop.root, items)
+    ready(shop.root, items)
     for part in (2, 1):
         run = Run("encode", "shop", given, shop.root)
         run.part = part, 2
-        assert perform(run, STAGES["encode"], lambda _: None)
+        perform(run, STAGES["encode"], lambda _: None)
     assert files(shop) == expected
     assert stage(shop, given) == expected
 
 
-def test_a_worker_elsewhere_takes_the_same_rows_over(shop: Layout, model: Path) -> None:
-    """What engines send to other machines: it finds the earlier files by itself."""
+def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(
+    shop: Layout, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = params(model, reuse=True)
-    catalogue(shop.root, CHANGES["two-at-the-front"][0])
-    assert killed(shop, given, 10), "all files are laid aside"
-    rows = worker("net", lambda: shop, given[Encode], given.encoders)((0, ROWS))
-    assert rows["taken_over"].to_pylist() == [False, False, True, True]
-    stage(shop, given)
-    names = schemas.features(networks.WIDTH).names
-    assert rows.select(names).to_pydict() == io.read_features(shop.features("net")).slice(0, ROWS).to_pydict()
+    whole = shutil.copytree(shop.root, tmp_path / "whole")
+    items = CHANGES["two-at-the-front"][0]
+    expected = stage(catalogue(whole, items), given)
+    spread_without(monkeypatch, shop.root, model)
+    there = given.model_copy(update={"encode": given[Encode].model_copy(update={"engine": "ray"})})
+    assert stage(catalogue(shop.root, items), there) == expected
+    assert noted(shop) == (N, 2)
 
 
 def test_workers_on_several_devices_share_what_was_there(

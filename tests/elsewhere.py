@@ -1,0 +1,46 @@
+"""What a cluster does, in this process: workers know what was pickled, and do not see the folder of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.engine import cluster
+
+
+@contextmanager
+def hidden(*folders: Path) -> Iterator[None]:
+    """Hide folders while the block runs."""
+    for folder in folders:
+        folder.rename(folder.with_name(f"{folder.name}.hidden"))
+    try:
+        yield
+    finally:
+        for folder in folders:
+            folder.with_name(f"{folder.name}.hidden").rename(folder)
+
+
+def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]:
+    """Have `cluster.spread` hide folders from its workers; return the list that its jobs are added to."""
+    pickle, jobs_done = pytest.importorskip("ray.cloudpickle"), list[Any]()
+
+    def spread(
+        read: Any, make: Any, jobs: Sequence[Any], processors: Any, packages: Sequence[str] = ()
+    ) -> Iterator[tuple[Any, pa.Table]]:
+        read, make = pickle.loads(pickle.dumps((read, make)))
+        work = None
+        for job in jobs:
+            table = read(job)
+            with hidden(*folders):
+                work = work or make()
+                result = work(job, table)
+            jobs_done.append(job)
+            yield job, result
+
+    monkeypatch.setattr(cluster, "spread", spread)
+    return jobs_done

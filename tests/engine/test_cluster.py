@@ -1,0 +1,248 @@
+"""Jobs on a Ray cluster: in order, done again where a node dies, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline.engine import cluster as of_ray
+from pipeline.engine.cluster import spread
+from pipeline.errors import UserError, installing
+
+
+def read(job: dict[str, Any]) -> pa.Table:
+    if job["seed"] == 14:
+        raise UserError("job 14 cannot be read")
+    generator = torch.Generator().manual_seed(job["seed"])
+    return pa.table({"x": list(torch.randn(8, 32, generator=generator).numpy()), "reader": [os.getpid()] * 8})
+
+
+def work(folder: Path) -> Callable[[dict[str, Any], pa.Table], pa.Table]:
+    """Return a worker with a network, which notes where it worked, and waits for a file if the job names one."""
+    torch.manual_seed(32)
+    network = torch.nn.Linear(32, 32)
+
+    def done(job: dict[str, Any], table: pa.Table) -> pa.Table:
+        where = sys.modules["ray"].get_runtime_context().get_node_id() if "ray" in sys.modules else "here"
+        (folder / f"{job['seed']}-{os.getpid()}-{where}").touch()
+        while job.get("wait_for") and not Path(job["wait_for"]).exists():
+            time.sleep(0.05)
+        time.sleep(job.get("seconds", 0))
+        if job["seed"] == 13:
+            raise UserError("job 13 is unlucky")
+        with torch.inference_mode():
+            vectors = network(torch.tensor(table["x"].to_pylist())).numpy()
+        threads = [torch.get_num_threads()] * 8
+        return pa.table({"seed": [job["seed"]] * 8, "vector": list(vectors), "threads": threads})
+
+    return done
+
+
+def jobs(*seeds: int, **more: object) -> list[dict[str, Any]]:
+    return [{"seed": seed, **more} for seed in seeds]
+
+
+def refuse(message: str) -> None:
+    raise AssertionError(message)
+
+
+def ran(folder: Path, todo: list[dict[str, Any]]) -> list[tuple[dict[str, Any], pa.Table]]:
+    return list(spread(read, functools.partial(work, folder), todo, of_ray.Processors(refuse)))
+
+
+def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=re.escape(installing("ray"))):
+        ran(tmp_path, jobs(1))
+    assert ran(tmp_path, []) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://127.0.0.1:1", "start this on a node of the cluster, and give its host:port"),
+        ("127.0.0.1:x", "the Ray cluster at 127.0.0.1:x: "),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_one_line(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=re.escape(said)):
+        ran(tmp_path, jobs(1))
+
+
+def test_a_node_with_other_code_or_libraries_is_refused() -> None:
+    here = of_ray.facts(["timm", "not-installed"])
+    assert {"code", "python", "torch", "pyarrow", "numpy", "timm"} <= here.keys()
+    of_ray.check_node(here, of_ray.facts(["timm"]))
+    other = here | {"code": "edited", "pyarrow": "25.0.0"}
+    del other["torch"]
+    said = (
+        f"has code edited, not {here['code']}, pyarrow 25.0.0, not {here['pyarrow']}, "
+        f"torch none, not {here['torch']}; install the same on all"
+    )
+    with pytest.raises(UserError, match=re.escape(said)):
+        of_ray.check_node(here, other)
+
+
+def test_a_second_kind_of_processor_is_said_once() -> None:
+    said = list[str]()
+    processors = of_ray.Processors(said.append)
+    for kind in ("EPYC", "EPYC", "Xeon", "EPYC", "Xeon, H100"):
+        processors(kind)
+    assert len(said) == 1
+    assert "may round differently: EPYC; Xeon. Rows may differ" in said[0]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def alive(begun: Path) -> bool:
+    """Return whether the process that began a job runs."""
+    return Path("/proc", begun.name.split("-")[1]).exists()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of one node on this machine, whose CPUs are all taken by one worker."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 10}
+    environment = pytest.MonkeyPatch()
+    root = Path(__file__).parents[2]
+    environment.setenv("PYTHONPATH", os.pathsep.join(map(str, (root, Path(__file__).parent))))  # workers import this
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**small(), "include_dashboard": False, "_system_config": quick}
+    )
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    environment.undo()
+
+
+def small(gpus: int = 0) -> dict[str, int]:
+    return {"num_cpus": torch.get_num_threads(), "num_gpus": gpus, "object_store_memory": 200 * 2**20}
+
+
+@pytest.mark.slow
+def test_jobs_come_back_in_order_with_as_many_threads(cluster: Any, tmp_path: Path) -> None:
+    todo = [*jobs(5, seconds=1), *jobs(3, 4, 1)]
+    done = ran(tmp_path, todo)
+    assert [job for job, _ in done] == todo
+    assert [table["seed"][0].as_py() for _, table in done] == [5, 3, 4, 1]
+    assert {table["threads"][0].as_py() for _, table in done} == {torch.get_num_threads()}
+    here = work(tmp_path)
+    assert all(table.equals(here(job, read(job))) for job, table in done)
+
+
+@pytest.mark.slow
+def test_a_killed_node_costs_time_alone(cluster: Any, tmp_path: Path) -> None:
+    here = work(tmp_path)
+    expected = [here(job, read(job)) for job in jobs(*range(12))]
+    node = cluster.add_node(**small())
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    begun.mkdir()
+
+    def kill() -> None:
+        wait_until(lambda: any(begun.glob(f"*-{node.node_id}")))
+        cluster.remove_node(node, allow_graceful=False)  # kill -9
+        wait_until(lambda: not any(map(alive, begun.glob(f"*-{node.node_id}"))))
+        gate.touch()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    actual = ran(begun, jobs(*range(12), wait_for=str(gate)))
+    killer.join()
+    assert [table for _, table in actual] == expected
+    assert len(list(begun.iterdir())) > 12  # what the dead node had begun was done again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "said"), [(13, "job 13 is unlucky"), (14, "job 14 cannot be read")])
+def test_a_user_error_arrives_as_it_was(
+    cluster: Any, tmp_path: Path, seed: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=f"^{said}$"):
+        ran(tmp_path, jobs(1, seed, 2))
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+def test_a_cluster_with_other_libraries_is_refused(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = of_ray.facts()
+    monkeypatch.setattr(of_ray, "facts", lambda packages: facts | {"pyarrow": "25.0.0"})
+    with pytest.raises(UserError, match=rf"has pyarrow {re.escape(facts['pyarrow'])}, not 25\.0\.0; install"):
+        ran(tmp_path, jobs(1))
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_is_said(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    lack = "no node of the Ray cluster has room for a worker of "
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    with pytest.raises(UserError, match=rf"{lack}1000 threads; `ray status` says what there is, and OMP_NUM_THREADS"):
+        ran(tmp_path, jobs(1))
+    monkeypatch.undo()
+
+    monkeypatch.setattr(of_ray, "ROOM", 1)
+    monkeypatch.setattr(of_ray, "PATIENCE", 2)
+    taken = ray.remote(num_cpus=torch.get_num_threads())(Idle).remote()  # another job of the cluster
+    ray.get(taken.ready.remote())
+    with pytest.raises(UserError, match=f"{lack}.*; `ray status` says what there is$"):
+        ran(tmp_path, jobs(1))
+    assert f"{lack}" in (said := capfd.readouterr().err)
+    assert "waiting for one" in said
+    ray.kill(taken)
+
+
+class Idle:
+    def ready(self) -> None:
+        """Return once it has a place."""
+
+
+@pytest.mark.slow
+def test_a_node_with_a_gpu_takes_a_worker_whatever_its_cpus(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = cluster.add_node(**(small(gpus=1) | {"num_cpus": 0}))
+    try:
+        ran(tmp_path, jobs(1))
+        assert len([*tmp_path.glob(f"*-{node.node_id}")]) == 1
+    finally:
+        cluster.remove_node(node)
+
+
+def deadly() -> Callable[[dict[str, Any], pa.Table], pa.Table]:
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_every_process_is_given_up(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_ray, "TRIES", 2)
+    with pytest.raises(UserError, match="was lost 10 times at one job, most likely as memory ran out"):
+        list(spread(read, deadly, jobs(1), of_ray.Processors(refuse)))
