@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,43 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
+from toyproject import environment, project, run
 
 from pipeline.io import sha256
 from stages.order import STAGES
-
-ROOT = Path(__file__).parent.parent
-
-PARAMS = """
-datasets: [shop]
-sources: {shop: {kind: sample, users: 300, items: 100}}
-pretrain: {vocab: 300, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
-encode: {encoders: [beit3, beit3-image-masked, tfidf]}
-train: {batch_size: 512, epochs: 2}
-benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}
-study: {mask: {seeds: 1}}
-report: {gallery_items: 4}
-semantic_ids: {features: [beit3], methods: [residual-kmeans, rqvae], codes: 8, settings: {rqvae: {epochs: 2}}}
-"""
-
-
-def project(folder: Path) -> Path:
-    """Lay out a fresh clone's pipeline in `folder` with toy parameters."""
-    for name in ("pipeline", "stages", "schemas"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "params.yaml").write_text(PARAMS)
-    run("alignrec", "init", cwd=folder)
-    return folder
-
-
-def environment() -> dict[str, str]:
-    here = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
-
-
-def run(*command: str, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
 
 
 def copied(undisturbed: Path, to: Path) -> Path:

@@ -25,7 +25,7 @@ import yaml
 from pipeline.io import sha256
 from pipeline.seeds import seed_for
 from stages.order import STAGES
-from tests.test_pipeline import environment, project, run
+from tests.toyproject import environment, project, run
 
 DVC = "dvc"
 """in place of a stage: all stages are done, and DVC records them"""
