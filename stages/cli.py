@@ -57,8 +57,8 @@ def _refuse_other_release(pinned: str | None, params: Path) -> None:
 
     if pinned not in (None, here := installed("alignrec")):
         raise UserError(
-            f"{params}: 'alignrec': made with {pinned}, and {here} is installed; pip install alignrec=={pinned}, or "
-            f"write {here} there, and `dvc repro` makes all again"
+            f"{params}: 'alignrec': made with {pinned}, and {here} is installed; install that release, or write {here} "
+            "there, and `dvc repro` makes all again"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import toy
 import yaml
 from PIL import Image
 
@@ -125,6 +126,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -
             }
         )
     )
+    toy.ended(layout)
     return params
 
 

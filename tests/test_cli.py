@@ -12,7 +12,7 @@ import toy
 import typer
 import verdicts
 from commands import alignrec
-from test_pipeline import environment
+from toyproject import environment
 
 from pipeline import io
 from pipeline.errors import installing

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import shipped
 import yaml
-from test_pipeline import environment, project, run
+from toyproject import environment, project, run
 
 from benchmarks import _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
@@ -101,6 +101,7 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["sources"] = _rehearsal.parameters(params, Path("raw"), "small", 60)["sources"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run("alignrec", "init", cwd=folder)
     run("dvc", "repro", "download@baby", cwd=folder)
     after = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     assert {name: stage for name, stage in after.items() if name != "download@baby"} == before
