@@ -106,8 +106,8 @@ def _gone(run: Run, named: int) -> None:
     if ends.total() > MOST * named and {*ends} == {NO_FILE[1:]}:
         raise UserError(
             f"images: not one of the {ends.total():,} files that items name is there, such as "
-            f"{next(local())['url']!r} below {run.measured['folder']}; say in images.folder where paths start, by default "
-            "at the item file's folder"
+            f"{next(local())['url']!r} below {run.measured['folder']}; say in images.folder where paths start, by "
+            "default at the item file's folder"
         )
 
 
