@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline import io
-from pipeline.beit3.network import FIRST_POSITION
+from pipeline.beit3.config import FIRST_POSITION
 from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import is_web_page, local
 from pipeline.ops.tensors import is_plain

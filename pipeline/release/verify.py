@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.release import encoder, semantic_ids, signature
 from pipeline.release import manifest as manifests
-from pipeline.release import semantic_ids, signature
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
@@ -71,7 +71,8 @@ def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
-    return faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
+    faults = faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
+    return faults or list(encoder.faults(folder, manifest))
 
 
 def _refuse(what: str, faults: list[str]) -> None:
@@ -205,10 +206,6 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
     return faults
 
 
-ENCODERS, FACTS = "encoders", "encoder.json"
-"""folder and file of what the manifest claims of encoders"""
-
-
 def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield the faults of `used_by`, `weights` and `made_by`, held to what the listed files say, one line each.
 
@@ -217,12 +214,12 @@ def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     try:
         needed = _needed(folder, manifest)
     except (UserError, AttributeError) as e:
-        yield f"{FACTS}: {e}"
+        yield f"{encoder.NAME}: {e}"
         return
     for file in manifest.files:
         expected, stated = needed.get(file.path, set()), set(file.used_by)
         if not (expected <= stated if manifest.part_of else expected == stated):
-            yield f"{file.path}: used_by is not what {ENCODERS}/ says"
+            yield f"{file.path}: used_by is not what {encoder.FOLDER}/ says"
     for weight in manifest.weights:
         twins = [f for f in manifest.files if _is_of_encoder(f) and PurePosixPath(f.path).name == weight.name]
         if twins and weight.sha256 not in {f.sha256 for f in twins}:
@@ -236,17 +233,17 @@ def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
     for file in filter(_is_of_encoder, manifest.files):
         name = file.path.split("/")[1]
         own[name].append(file.path)
-        if file.path.endswith(f"/{FACTS}"):
+        if file.path.endswith(f"/{encoder.NAME}"):
             shared[str(io.read_json(folder / file.path).get("weights"))].add(name)
     return {
-        path: {name} | (set() if path.endswith(f"/{FACTS}") else shared[name])
+        path: {name} | (set() if path.endswith(f"/{encoder.NAME}") else shared[name])
         for name, paths in own.items()
         for path in paths
     }
 
 
 def _is_of_encoder(file: File) -> bool:
-    return file.path.startswith(f"{ENCODERS}/") and file.path.count("/") > 1
+    return file.path.startswith(f"{encoder.FOLDER}/") and file.path.count("/") > 1
 
 
 def _maker_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
