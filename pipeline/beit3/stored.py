@@ -50,7 +50,24 @@ def check(files: EncoderFiles) -> tuple[Config, Whitening | None]:
     """Check network and map as `network` and `whitening` do, and return the shape and the map, if there is one."""
     made = config(files)
     arrays.refuse_infinite(files.weights)
+    _hold_pieces(files, made)
     return made, whitening(files, made) if files.whitening.is_file() else None
+
+
+def _hold_pieces(files: EncoderFiles, made: Config) -> None:
+    """Raise UserError for a tokenizer that is none or has too many ids; where SentencePiece is not installed, never."""
+    if not files.tokenizer.is_file():
+        return
+    try:
+        from pipeline.beit3.tokenizer import Tokenizer
+    except ModuleNotFoundError:
+        return
+    try:
+        ids = Tokenizer(files.tokenizer.read_bytes()).vocab
+    except UserError as e:
+        raise UserError(f"{files.tokenizer}: {e}; {AGAIN}") from None
+    if ids > made.vocab:
+        raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
 
 
 def whitening(files: EncoderFiles, made: Config) -> Whitening:
@@ -58,6 +75,8 @@ def whitening(files: EncoderFiles, made: Config) -> Whitening:
     path = files.whitening
     tensors = arrays.read(path)
     try:
+        if more := sorted(tensors.keys() - Whitening._fields):
+            raise UserError(f"tensor '{one_line(more[0], 64)}' is of no such map")
         read = Whitening(arrays.tensor(tensors, "mean", made.width), arrays.tensor(tensors, "map", made.width, None))
     except UserError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.probe import stored
 from pipeline.release import encoder, semantic_ids, signature
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File, Manifest
@@ -26,6 +27,7 @@ SMALL, EXPANSION = 1 << 30, 10_000
 """bytes of memory that any table may take, and how often its size on disk a larger one may; equal vectors take a few
 hundred times that"""
 
+PROBES = "probes.json"
 TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
 
@@ -72,7 +74,7 @@ def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
     faults = faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
-    return faults or list(encoder.faults(folder, manifest))
+    return faults or [*encoder.faults(folder, manifest), *_probe_faults(folder, manifest)]
 
 
 def _refuse(what: str, faults: list[str]) -> None:
@@ -181,6 +183,15 @@ def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
 
 def _has_vectors(path: Path) -> bool:
     return bool(io.matrix(pq.read_table(path, columns=["vector"])["vector"]).any())
+
+
+def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield what is wrong with probes.json, where there is one."""
+    if PROBES in {f.path for f in manifest.files}:
+        try:
+            stored.read(folder / PROBES)
+        except UserError as e:
+            yield str(e).removeprefix(f"{folder}/")
 
 
 def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:

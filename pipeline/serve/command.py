@@ -4,11 +4,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline import io
 from pipeline.compare.page import pictures
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.neighbours import neighbours
 from pipeline.facts.outputs import Outputs
+from pipeline.probe import stored
 from pipeline.release.read import Release, unpacked
 from pipeline.report import page
 from pipeline.report.params import Report
@@ -26,9 +28,8 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
     """
     own, manifest = params[Report], release.manifest
     with unpacked(release, ["items"]) as layout:
-        if (probes := release.folder.resolve() / "probes.json").exists():
-            layout.probes.parent.mkdir(parents=True, exist_ok=True)
-            layout.probes.symlink_to(probes)
+        if (probes := release.folder / "probes.json").exists():
+            io.write_json(layout.probes, stored.read(probes))
         outputs = Outputs(layout, manifest.kind, _shown(release, params))
         near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
