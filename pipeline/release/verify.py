@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,7 +53,7 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
     manifest = manifests.parsed(folder, raw)
     yield f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files"
     _refuse("not as the manifest lists them", _strays(folder, manifest))
-    _refuse("damaged", _damaged(folder, manifest))
+    refuse_damaged(folder, manifest.files)
     total = sum(f.bytes for f in manifest.files)
     yield f"bytes and sha256 of every file agree ({total:,} bytes)"
     tables = [f for f in manifest.files if f.table is not None]
@@ -105,9 +105,17 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
     return faults + [f"{name}: not in the manifest" for name in sorted(present - listed)]
 
 
-def _damaged(folder: Path, manifest: Manifest) -> list[str]:
+def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
+    """Raise UserError for files of a release whose bytes are not those of the manifest; it names the first."""
+    _refuse("damaged", _damaged(folder, files))
+
+
+def _damaged(folder: Path, files: Iterable[File]) -> list[str]:
     faults = []
-    for file in manifest.files:
+    for file in files:
+        if not (folder / file.path).is_file():
+            faults.append(f"{file.path}: missing")
+            continue
         size = (folder / file.path).stat().st_size
         if size != file.bytes:
             faults.append(f"{file.path}: {size} bytes, expected {file.bytes}")

@@ -17,7 +17,9 @@ from pipeline.report.params import Report
 from pipeline.serve.nearest import CHARACTERS, Nearest
 from pipeline.train.params import Released
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+SHUTDOWN = 2
+"""seconds that answers under way have when the server ends"""
 
 
 def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
@@ -59,6 +61,8 @@ def serve(
     nearest = Nearest(release.refuse_without("items"))
     import uvicorn
 
+    from pipeline.serve.connections import AT_A_TIME, HELD, Patient
+
     listening = _listen(host, port)
     with listening:
         number = listening.getsockname()[1]
@@ -68,10 +72,11 @@ def serve(
             say(f"warning: {host} can be reached by others; anybody who does may ask")
         named = f"[{host}]" if ":" in host else host
         say(f"serving: http://{named}:{number}/ (Ctrl-C ends it)")
-        hosts = [host, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
+        hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
         config = uvicorn.Config(
-            application(nearest, text, hosts), log_level="warning", access_log=False, limit_concurrency=64,
-            timeout_keep_alive=5, server_header=False, date_header=False,
+            application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
+            date_header=False, http=Patient, ws="none", limit_concurrency=HELD, timeout_keep_alive=5,
+            timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=AT_A_TIME,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])
 
