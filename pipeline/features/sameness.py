@@ -50,7 +50,7 @@ def look(paths: Iterable[Path]) -> Seen:
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
     for path in paths:
-        vectors = _with_content(pq.read_table(io.here(path), columns=["has_image", "has_text", "vector"]))
+        vectors = _with_content(pq.read_table(path, columns=["has_image", "has_text", "vector"]))
         if not len(vectors):
             continue
         first = vectors[0] if first is None else first
