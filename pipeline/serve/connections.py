@@ -10,7 +10,7 @@ HEADERS = 5.0
 ANSWER = 120.0
 """seconds until it must have taken its answer"""
 A_CLIENT = 16
-"""connections of one address; the oldest that has not asked makes way for another"""
+"""connections of one address; the oldest that has not asked in full makes way for another"""
 HELD, AT_A_TIME = 64, 1 << 14
 """connections of all, see uvicorn's `limit_concurrency`, and bytes of an unfinished request's head"""
 
@@ -24,8 +24,13 @@ class Patient(H11Protocol):
 
     @property
     def asked(self) -> bool:
-        """Whether an answer is due."""
+        """Whether a request is under way."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def due(self) -> bool:
+        """Whether a request is there in full, and its answer is not."""
+        return self.asked and not self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait; with too many connections those that have not asked make way, the oldest first."""
@@ -33,10 +38,10 @@ class Patient(H11Protocol):
         others = sorted((cast(Patient, one) for one in self.connections if one is not self), key=lambda one: one.since)
         ours = [one for one in others if self.client and one.client and one.client[0] == self.client[0]]
         for several, most in ((ours, A_CLIENT), (others, HELD - 1)):
-            idle = [one for one in several if not one.asked]
+            idle = [one for one in several if not one.due]
             for one in idle[: max(0, len(several) + 1 - most)]:
                 one.give_up()
-        if len(ours) + 1 > A_CLIENT and all(one.asked for one in ours):
+        if len(ours) + 1 > A_CLIENT and all(one.due for one in ours):
             self.give_up()
             return
         self._wait(HEADERS)
@@ -54,7 +59,7 @@ class Patient(H11Protocol):
 
     def shutdown(self) -> None:
         """End a connection that is idle, or whose request is not there in full; others get their answers."""
-        if self.asked and self.cycle.more_body:
+        if self.asked and not self.due:
             self.give_up()
         else:
             super().shutdown()
