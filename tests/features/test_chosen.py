@@ -172,6 +172,7 @@ def same_words(layout: Layout) -> None:
 def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path, name: str) -> None:
     layout = shop(tmp_path)
     same_words(layout)
+    io.write_json(layout.sources, [one | {"role": "feature:noise"} for one in io.read_json(layout.sources)])
     own = {"kind": "chosen" if name == "best" else "linear", "of": ["tfidf", "noise"], "width": 8}
     encode = {"encoders": ["tfidf", name], "controls": [], "shard_rows": 128}
     given = toy.params(encode=encode, encoders={name: own})
