@@ -28,7 +28,7 @@ from benchmarks._disk import Disk
 from benchmarks._turns import short
 from pipeline import io
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.parameters import Parameters

@@ -8,6 +8,7 @@ from pipeline import io
 from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
 from pipeline.sources import download, inspect, parameter_file
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
@@ -61,11 +62,15 @@ def _look(
         known([column], names, f"--column {role}")
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
-    download.names({"interactions": [str(interactions)]} | ({"metadata": [str(items)]} if items else {}))
+    given = {"interactions": interactions} | ({"metadata": items} if items else {})
+    stored = download.names({role: [str(path)] for role, path in given.items()})
+    for role, path in given.items():
+        if local(str(path)) != path or stored[role] != path.name:  # which stages take for an address
+            raise UserError(f"{path}: reads as an address, and no path; rename it (letters, digits, . _ -)")
     section, pictures = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
-    given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
-    left = catalogue.measure(Tabular(TabularSource.model_validate(given)), {"interactions": interactions})
+    source = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
+    left = catalogue.measure(Tabular(TabularSource.model_validate(source)), {"interactions": interactions})
     seen = [*rows.described(), *(item_rows.described() if item_rows else [NO_ITEMS]), *pictures]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     seen.append(f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions")

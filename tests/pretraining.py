@@ -18,7 +18,8 @@ from PIL import Image
 
 import schemas
 from pipeline import io as files
-from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.config import Config
+from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus

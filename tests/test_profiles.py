@@ -13,7 +13,7 @@ from toyproject import environment, project, run
 
 from benchmarks import _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.benchmark.settings import model_settings
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.registry import feature_sets

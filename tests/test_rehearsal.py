@@ -16,7 +16,8 @@ from safetensors import safe_open
 from benchmarks import _official, _raw2014, _rehearsal
 from benchmarks._disk import Disk, taken
 from pipeline.beit3 import checkpoints, released, vqkd
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.config import SIZES
+from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.layout import Layout
 from pipeline.plan import operations

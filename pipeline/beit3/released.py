@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.beit3 import checkpoints, vqkd
-from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
+from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"

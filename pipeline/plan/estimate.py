@@ -15,7 +15,8 @@ from typing import NamedTuple, cast
 import torch
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.beit3 import vqkd
+from pipeline.beit3.config import Config
 from pipeline.beit3.inference import flops, precisions
-from pipeline.beit3.network import Config
 from pipeline.config.parameters import Parameters
 from pipeline.encode.base import FIRST
 from pipeline.encode.params import Encode

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from pipeline.errors import UserError, installing, one_line
+from pipeline.errors import UserError, installing
+from pipeline.http import archives
 from pipeline.http.retries import TransientError
 from pipeline.release.manifest import NAME as MANIFEST
 
@@ -71,7 +71,10 @@ def store(address: str) -> Store:
 
 def is_archive(address: str) -> bool:
     """Return whether an address names a zip file, of this machine or of a web server."""
-    return scheme_of(address) in ("file", "http", "https") and _split(address).path.lower().endswith(".zip")
+    if not _split(address).path.lower().endswith(".zip"):
+        return False
+    scheme = scheme_of(address)
+    return scheme in ("http", "https") or (scheme == "file" and not path_of(address).is_dir())
 
 
 def scheme_of(address: str) -> str:
@@ -131,26 +134,29 @@ class Archive:
 
     def __init__(self, path: Path, address: str) -> None:
         self.address = address
-        try:
-            self.zip = zipfile.ZipFile(path)
-        except (FileNotFoundError, IsADirectoryError):
-            raise UserError(f"{address}: no such file") from None
-        except zipfile.BadZipFile as e:
-            raise UserError(f"{address}: {one_line(e)}") from None
+        self.zip = archives.opened(path, address)
         found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
         self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
         try:
-            with self.zip.open(self.top + name) as f:
-                f.seek(start)
-                while block := f.read(BLOCK):
-                    yield block
+            member = self.zip.getinfo(self.top + name)
         except KeyError:
             raise Absent from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
-            raise UserError(f"{self.address}: {name}: {one_line(e)}") from None
+        dense = member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        size = archives.PIECE if dense else BLOCK
+        at = start
+        while True:  # a caller's own errors are raised between two reads, and are not the archive's
+            with archives.readable(f"{self.address}: {name}"):
+                if at == start:
+                    file = self.zip.open(member)
+                    file.seek(start)
+                if not (block := file.read(size)):
+                    file.close()
+                    return
+            at += len(block)
+            yield block
 
 
 class Http:

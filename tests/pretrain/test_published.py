@@ -11,7 +11,8 @@ import torch
 
 from benchmarks import _official
 from pipeline.beit3 import checkpoints, released, vqkd
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.config import SIZES
+from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.pretrain import prepare, published
 from pipeline.pretrain.params import Pretrain

@@ -168,7 +168,7 @@ def test_a_control_of_this_dataset_alone_is_no_encoder_for_others(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"weights": "../../elsewhere"}, "names a file outside its folder"),
+        ({"weights": "../../elsewhere"}, "'weights': string should match"),
         ({"batch_size": -1}, "'batch_size'"),
         ({"more": 1}, "'more'"),
         ({"encoder": "beit9"}, "encoder 'beit9' is unknown here"),
