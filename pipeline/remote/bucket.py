@@ -16,8 +16,7 @@ from typing import Any
 
 from pipeline.errors import UserError, installing
 from pipeline.http.retries import TransientError
-from pipeline.remote import stores
-from pipeline.remote.stores import BLOCK, CONNECT, TIMEOUT, Absent
+from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, s3_path, web_address
 
 LONGEST = timedelta(hours=1)
 """of a request that makes progress"""
@@ -47,7 +46,7 @@ class Bucket:
             from obstore.store import S3Store
         except ImportError:
             raise UserError(f"s3:// needs another package: {installing('s3')}") from None
-        path = stores.s3_path(address)
+        path = s3_path(address)
         self.address = f"s3://{path}"
         bucket, _, prefix = path.partition("/")
         config: Any = settings()
@@ -144,7 +143,7 @@ def settings() -> dict[str, Any]:
     config: dict[str, Any] = {} if any(map(os.environ.get, IDENTITY)) else profile() or {"skip_signature": True}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         try:
-            config["aws_endpoint_url_s3"] = str(stores.web_address(endpoint))
+            config["aws_endpoint_url_s3"] = str(web_address(endpoint))
         except UserError as e:
             raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
     return config

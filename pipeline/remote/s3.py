@@ -17,7 +17,7 @@ from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote import stores
+from pipeline.remote.base import s3_path
 from pipeline.remote.bucket import Bucket
 from pipeline.remote.fetch import Meter, Progress
 from pipeline.remote.stores import Absent, AlreadyReleased
@@ -38,7 +38,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         place: <dataset>/<version>.
         progress: see Progress.
     """
-    version = Version(f"s3://{stores.s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
+    version = Version(f"s3://{s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
     try:
         if not version.is_released():
             version.claim()

@@ -6,33 +6,24 @@ No secret of an address or of the environment gets into `Store.address` or into 
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import quote
 
 from pipeline.errors import UserError, one_line
 from pipeline.http.retries import TransientError
 from pipeline.release.manifest import NAME as MANIFEST
+from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, hf_path, path_of, scheme_of, web_address
 
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 4 << 20
-TIMEOUT, CONNECT = 60.0, 15.0
-"""seconds without a byte, and until there is a connection"""
-INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
-"""says nothing of the address, which may hold a password"""
 CLIENTS = {"httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"}
 """packages whose exceptions are failures of the network or of the server"""
-
-
-class Absent(Exception):
-    """The store has no such file."""
 
 
 class AlreadyReleased(Exception):
@@ -66,43 +57,6 @@ def store(address: str) -> Store:
     if scheme == "hf":
         return Hub(address)
     return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
-
-
-def is_archive(address: str) -> bool:
-    """Return whether an address names a zip file, of this machine or of a web server."""
-    return scheme_of(address) in ("file", "http", "https") and _split(address).path.lower().endswith(".zip")
-
-
-def scheme_of(address: str) -> str:
-    """Return file, http, https, s3 or hf; UserError for another."""
-    scheme = _split(address).scheme.lower() if "://" in address else "file"
-    if scheme not in ("file", "http", "https", "s3", "hf"):
-        raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
-    return scheme
-
-
-def path_of(address: str) -> Path:
-    """Return the path that a path or file:// address names."""
-    plain = unquote(_split(address).path) if address.lower().startswith("file:") else address
-    return Path(_base(plain) or "/")
-
-
-def s3_path(address: str) -> str:
-    """Return bucket[/prefix]; UserError, without the address, if it names no bucket: it may hold keys."""
-    path = _base(address.removeprefix("s3://"))
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*", path):
-        raise UserError(
-            "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
-        )
-    return path
-
-
-def hf_path(address: str) -> str:
-    """Return datasets/owner/name[@revision][/path]; UserError if the address names no dataset repository."""
-    path = _base(address.removeprefix("hf://"))
-    if not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?", path):
-        raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
-    return path
 
 
 class Folder:
@@ -238,30 +192,3 @@ def hub_errors(address: str) -> Iterator[None]:
             raise Absent from None
         errno = e.errno if isinstance(e, OSError) else None
         raise TransientError(type(e).__name__ if errno is None else os.strerror(errno)) from None
-
-
-def web_address(address: str) -> httpx.URL:
-    """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
-    import httpx
-
-    from pipeline.http.addresses import is_valid
-
-    parts = _split(address)
-    try:
-        url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
-        if url.scheme in ("http", "https") and url.host and is_valid(url):
-            return url
-    except (httpx.InvalidURL, UnicodeError):  # names that IDNA refuses
-        pass
-    raise UserError(INVALID)
-
-
-def _split(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError:
-        raise UserError(INVALID) from None
-
-
-def _base(path: str) -> str:
-    return path.rstrip("/").removesuffix(f"/{MANIFEST}").rstrip("/")

@@ -125,7 +125,7 @@ def test_an_endpoint_that_is_no_address_is_said(environment: Callable[..., None]
 
 def test_without_encryption_only_where_the_endpoint_says_so(server: Server, environment: Callable[..., None]) -> None:
     environment(ENDPOINT_URL=server.address.replace("http:", "https:"))
-    with pytest.raises(TransientError, match="error sending request"):
+    with pytest.raises(TransientError, match=r"error sending request"):
         read()
     assert not server.requests
     environment(ENDPOINT_URL=server.address)
@@ -171,7 +171,7 @@ def test_a_server_in_trouble_is_asked_again_and_then_said(
 def test_a_silent_server_is_given_up(server: Server) -> None:
     server.pause = 1
     blocks = Bucket(ADDRESS, silence=0.1).read("file")
-    with pytest.raises(TransientError, match="error sending request|response body error"):
+    with pytest.raises(TransientError, match=r"error sending request|response body error"):
         list(blocks)
 
 
