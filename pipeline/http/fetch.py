@@ -69,6 +69,7 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
             flushed.result()
     except ValueError as e:
         part.unlink()
+        part.with_suffix(".etag").unlink(missing_ok=True)
         raise UserError(f"{address}: {e}") from None
     with io.atomic(target) as temporary:
         part.replace(temporary)

@@ -26,6 +26,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote import stores
+from pipeline.remote.base import is_archive
 from pipeline.remote.stores import Absent, Store
 
 WORKERS = 8
@@ -50,7 +51,7 @@ def fetch(
     """Download a release, or one feature set of it, to a folder.
 
     Args:
-        address: of the release folder, see stores.store, or of a zip file of it, see stores.is_archive.
+        address: of the release folder, see stores.store, or of a zip file of it, see base.is_archive.
         to: where to; must be absent or empty, or already hold this very release.
         encoder: only this feature set, its graph and its encoder; the manifest then lists the files of this part and
             names the whole release in `part_of`.
@@ -82,7 +83,7 @@ def fetch(
 @contextmanager
 def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
     """Yield the store at an address; a zip file on a web server is downloaded whole, and kept while it is read."""
-    if not stores.is_archive(address):
+    if not is_archive(address):
         yield stores.store(address)
     elif stores.scheme_of(address) == "file":
         path = stores.path_of(address)

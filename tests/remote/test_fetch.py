@@ -373,6 +373,6 @@ def test_fetching_and_verifying_need_no_heavy_package(published: Path, tmp_path:
     code = (
         "import sys; from pipeline.remote.fetch import fetch; from pathlib import Path;"
         f"fetch({str(published)!r}, Path({str(tmp_path / 'here')!r}));"
-        "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 's3fs') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 'obstore') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
