@@ -27,7 +27,7 @@ from pipeline.release import semantic_ids as coded
 from pipeline.release import verify
 from pipeline.release.manifest import Manifest
 from pipeline.remote import fetch as fetching
-from pipeline.remote import stores
+from pipeline.remote import base, stores
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -203,10 +203,10 @@ def load(
         UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
     """
     address = str(release)
-    if stores.is_archive(address):
+    if base.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    if stores.scheme_of(address) == "file":
-        folder = stores.path_of(address)
+    if base.scheme_of(address) == "file":
+        folder = base.path_of(address)
         for _ in verify(folder, _path(key)):
             pass
     else:
