@@ -14,6 +14,7 @@ from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
+from pipeline.encode.registry import OFFICIAL
 from pipeline.errors import UserError
 from pipeline.features import registry as encoders
 from pipeline.features.registry import feature_sets
@@ -181,6 +182,10 @@ def _names(params: Parameters) -> None:
     made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
     encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
     encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
+    if not params[Pretrain].init and OFFICIAL in (encoders.kind(params.encoders, name) for name in made):
+        raise UserError(
+            f"'encode.encoders': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too"
+        )
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
     coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made

@@ -24,6 +24,10 @@ FIRST_POSITION = 2
 """Position embeddings start here, in both streams, as in the released weights (a fairseq habit)."""
 
 
+HEADS = ("mim_head.", "mlm_head.")
+"""how the parameters' names begin that masked modelling alone needs"""
+
+
 @dataclass(frozen=True)
 class Config:
     """Shape of a BEiT3; the defaults are the released base model."""

@@ -41,6 +41,8 @@ FEATURES: Registry[type[Node]] = Registry(
 """kind -> node that is made of others"""
 TEXT = "minilm"
 """the text encoder that imported image features are concatenated with"""
+NOT_TRAINED = ("-untrained", "-official")
+"""how kinds end that read a network before it is trained here"""
 LINEAR, CHOSEN = "linear", "chosen"
 """kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
 
@@ -138,8 +140,8 @@ def is_trained_here(encoders: Encoders, name: str) -> bool:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set shows what another would be without a step: raw, untrained, or of wrong content."""
-    return kind(encoders, name).endswith(("-raw", "-untrained")) or kind(encoders, name) == "wrong"
+    """Return whether a set shows what another would be without a step: raw, not trained here, or of wrong content."""
+    return kind(encoders, name).endswith(("-raw", *NOT_TRAINED)) or kind(encoders, name) == "wrong"
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:

@@ -1,8 +1,9 @@
 """Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -22,8 +23,12 @@ from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
 
-OURS = "beit3"
-"""the feature set of the encoder that `pretrain` trains"""
+VECTORS = {
+    "beit3": "CLS itself",
+    "beit3-raw": "CLS itself, the network's first output, read by no map",
+    "beit3-official": "CLS itself of the weights that training began from",
+}
+"""feature set of the encoder that `pretrain` trains -> what it is"""
 HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
@@ -56,7 +61,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         with_interactions=with_interactions,
         named_users=users == "names",
         half=params.half,
-        vector=vector(outputs, encoders),
+        vector=vector(outputs, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
         upstream=[p for p in upstream if p.exists()],
@@ -87,16 +92,34 @@ def feature_sets(run: Run) -> list[str]:
     return names
 
 
-def vector(outputs: Outputs, encoders: Mapping[str, encoder.ReleasedEncoder]) -> str:
-    """Return what the vector of the encoder that `pretrain` trained is, in a sentence; empty if it is not released."""
+def vector(outputs: Outputs, names: Sequence[str]) -> str:
+    """Return what the vectors of the encoder that `pretrain` trained are, in sentences.
+
+    Args:
+        outputs: of the dataset.
+        names: feature sets that are released; without BEiT3's among them the text is empty.
+    """
     record, layout = outputs.records.get("pretrain"), outputs.layout
-    if OURS not in encoders or record is None:
+    ours = [name for name in VECTORS if name in names]
+    if record is None or not ours or not layout.encoder.config.is_file():
         return ""
-    numbers = width(io.shards(layout.features(OURS), "features"))
     own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
-    read = own.reading if layout.encoder.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
-    losses = own.objective if own.steps else "nothing: it is as it was initialised"
-    return f"The vector `{OURS}` is CLS, {read}, {numbers} numbers, pre-trained by {losses}."
+    shards = {name: io.shards(layout.features(name), "features") for name in ours}
+    whitened = layout.encoder.whitening.is_file() and io.record(shards[ours[0]][0]).get("params", {}).get(
+        "whiten", True
+    )
+    is_a = VECTORS | ({"beit3": f"CLS, {own.reading}"} if whitened else {})
+    sentences = [f"`{name}` is {is_a[name]}, {width(shards[name])} numbers." for name in ours]
+    shape = io.read_json(layout.encoder.config)
+    start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
+    losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
+    network = f"a BEiT3 of {shape['layers']} layers, for images of {shape['image']} pixels a side"
+    sentences.append(f"The network is {network}, {start}, {losses}.")
+    if own.distill and own.steps:
+        sentences.append(
+            "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
+        )
+    return " ".join(sentences)
 
 
 def weights(layout: Layout) -> list[Path]:
