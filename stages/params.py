@@ -17,7 +17,7 @@ from pipeline.encode.params import Encode
 from pipeline.encode.registry import OFFICIAL
 from pipeline.errors import UserError
 from pipeline.features import registry as encoders
-from pipeline.features.registry import feature_sets
+from pipeline.features.registry import feature_sets, imported
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain
@@ -97,11 +97,13 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
     content = [name for name in made if not encoders.is_partial(params.encoders, name)]
     trained = FEATURES if FEATURES in content else next(iter(content or made or encode.controls), FEATURES)
+    others = imported(params, dataset)  # whose files are released only if they are named
+    ours = [name for name in made if name not in others and not encoders.is_control(params.encoders, name)]
     chosen: dict[type[Any], Any] = {
         Released: trained,
         SemanticIds: [trained] if content else [],
         Benchmark: [*content, *encode.controls],
-        Publish: [name for name in made if not encoders.is_control(params.encoders, name)] or [trained],
+        Publish: ours or [name for name in [trained] if name not in others],
     }
     open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
     return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))

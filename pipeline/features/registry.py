@@ -219,11 +219,15 @@ def _stored(encoders: Encoders, name: str) -> bool:
 
 def feature_sets(params: Parameters, dataset: str) -> list[str]:
     """Return the feature sets that `encode` makes of a dataset, before one is: encoded, imported, controls."""
-    source, encode = params.source(dataset), params[Encode]
+    return [*params[Encode].encoders, *imported(params, dataset), *params[Encode].controls]
+
+
+def imported(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets that come with a dataset's source, and those of them with MiniLM before."""
+    source = params.source(dataset)
     files = source.files() if isinstance(source, Downloaded) else {}
-    imported = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
-    beside_text = [f"{TEXT}-{name}" for name in imported if TEXT in encode.encoders]
-    return [*encode.encoders, *imported, *beside_text, *encode.controls]
+    alone = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+    return [*alone, *(f"{TEXT}-{name}" for name in alone if TEXT in params[Encode].encoders)]
 
 
 class Ingredients(NamedTuple):

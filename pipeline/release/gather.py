@@ -9,18 +9,19 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Shown
 from pipeline.errors import UserError
 from pipeline.facts.content import width
 from pipeline.facts.outputs import Outputs
 from pipeline.interactions import split
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
-from pipeline.release import build, encoder, semantic_ids
+from pipeline.release import build, encoder, language, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
 from pipeline.run import Run
-from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
 
 VECTORS = {
@@ -42,13 +43,17 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     encoders = encoder.gather(layout, names)
     with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
     users = released_users(params, with_interactions)
+    texts = params.texts or run.source.licence.texts
     embeddings = {"items": layout.item_embeddings}
     if users != "none":
         embeddings["users"] = layout.user_embeddings
     return Parts(
         outputs=outputs,
         version=params.version,
-        items=_items(layout),
+        items=_items(layout, texts),
+        texts=texts,
+        language=language.detect(Texts(layout.items)) if params.language is None else params.language,
+        contact=params.contact,
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
@@ -79,9 +84,8 @@ def released_users(params: Publish, with_interactions: bool) -> str:
 
 
 def feature_sets(run: Run) -> list[str]:
-    """Return those of `publish.features`, and of the source's own, that are encoded; UserError if none is."""
-    imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
-    wanted = dict.fromkeys([*run.params[Publish].features, *imported])
+    """Return those of `publish.features` that are encoded; UserError if none is."""
+    wanted = run.params[Publish].features
     encoded = run.layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
@@ -139,17 +143,17 @@ def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, An
     return retrieval.to_bytes(index), facts
 
 
-def _items(layout: Layout) -> Iterator[pa.Table]:
-    """Yield RELEASED_ITEMS, those of a shard of images at a time."""
+def _items(layout: Layout, texts: Shown) -> Iterator[pa.Table]:
+    """Yield RELEASED_ITEMS with the texts that are shown, those of a shard of images at a time."""
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (build.released_items(items, None) for items in io.read_tables(layout.items, schemas.ITEMS))
+        yield from (build.released_items(items, None, texts) for items in io.read_tables(layout.items, schemas.ITEMS))
         return
     first = 0
     for path in io.shards(layout.images, "images"):
         images = _hashed(path)
         items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
         first += len(images)
-        yield build.released_items(items, images)
+        yield build.released_items(items, images, texts)
 
 
 def _hashed(path: Path) -> pa.Table:

@@ -24,6 +24,7 @@ TERMS = Licence(
     "*Justifying recommendations using distantly-labeled reviews and fine-grained aspects*). No licence is stated for "
     "the data; product texts and images belong to their owners. Use the release for research, and mind the terms of "
     "the source.",
+    texts="none",
 )
 
 
