@@ -97,13 +97,15 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
     content = [name for name in made if not encoders.is_partial(params.encoders, name)]
     trained = FEATURES if FEATURES in content else next(iter(content or made or encode.controls), FEATURES)
-    others = imported(params, dataset)  # whose files are released only if they are named
-    ours = [name for name in made if name not in others and not encoders.is_control(params.encoders, name)]
+    if "features" in params[Released].model_fields_set and (named := params[Released].features) in made:
+        trained = named  # though it be a control of another set
+    judged = content if trained in content or trained not in made else [trained, *content]
+    ours = [name for name in made or [trained] if name not in imported(params, dataset)]  # others' only if named
     chosen: dict[type[Any], Any] = {
         Released: trained,
-        SemanticIds: [trained] if content else [],
-        Benchmark: [*content, *encode.controls],
-        Publish: ours or [name for name in [trained] if name not in others],
+        SemanticIds: [trained] if judged else [],
+        Benchmark: [*judged, *encode.controls],
+        Publish: [name for name in ours if name == trained or not encoders.is_control(params.encoders, name)],
     }
     open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
     return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))
