@@ -116,7 +116,7 @@ def look(
     if official:
         sections |= OFFICIAL
         steps = round(PASSES * published.items / 64, -2) if published else OFFICIAL["pretrain"]["steps"]
-        parts = {"accumulate": 4} if (memory := _gpu_memory()) and memory < ENOUGH else {}
+        parts = {"accumulate": 4} if (memory := gpu_memory()) and memory < ENOUGH else {}
         sections["pretrain"] = OFFICIAL["pretrain"] | {"steps": int(steps)} | parts
     options: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": 120}
     text = HEAD.format(category=category, year=year) + yaml.safe_dump(sections, **options)
@@ -141,7 +141,7 @@ def split_of(folder: Path) -> dict[str, str]:
 
 def _able(official: bool) -> Iterator[str]:
     """Yield what this machine can: an offer, or a warning on what was asked for."""
-    memory = _gpu_memory()
+    memory = gpu_memory()
     if official and memory < TIGHT:
         what = f"a GPU of {memory / 1e9:.0f} GB" if memory else "no GPU"
         yield f"warning: {what} here: pre-training BEiT3-base takes {math.ceil(TIGHT / 1e9)} GB; see `alignrec plan`"
@@ -149,7 +149,7 @@ def _able(official: bool) -> Iterator[str]:
         yield f"a GPU of {memory / 1e9:.0f} GB is here: --official writes BEiT3-base with its official weights"
 
 
-def _gpu_memory() -> float:
+def gpu_memory() -> float:
     """Return the bytes of the largest GPU; 0 without one."""
     import torch  # seconds, which other commands need not wait for
 

@@ -91,7 +91,7 @@ def test_all_reviews_are_asked_for_by_a_flag(tmp_path: Path) -> None:
 def test_official_weights_are_the_articles_and_are_offered_where_a_gpu_holds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, category: str, steps: int, memory: float, accumulate: int
 ) -> None:
-    monkeypatch.setattr(amazon, "_gpu_memory", lambda: float(memory))
+    monkeypatch.setattr(amazon, "gpu_memory", lambda: float(memory))
     words = ["new", "x", "--amazon", "2014", "--category", category, "--to", "p.yaml"]
     plain = alignrec(*words, cwd=tmp_path).output
     assert ("--official writes BEiT3-base" in plain) == (memory >= 12e9)

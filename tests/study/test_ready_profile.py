@@ -71,7 +71,7 @@ def test_the_default_keeps_what_fits_ten_minutes() -> None:
     study, benchmark = params.study, params.benchmark
     assert (benchmark.seeds, benchmark.ablation_seeds) == (3, 3)
     assert "beit3-raw" in params.publish.features
-    assert (study.mask.ratios, study.mask.seeds, study.tail, study.variants) == ([0, 0.3, 0.5, 0.7, 1], 1, True, {})
+    assert (study.mask.ratios, study.mask.seeds, study.tail, study.variants) == ([0, 0.5, 1], 1, True, {})
     assert study.sweeps == {"learning-rate": {"train.lr": [0.001, 0.003, 0.01, 0.03]}}
     assert (study.geometry.without, study.geometry.seeds) == (["cca", "reg", "uia"], 1)
     assert study.wrong.models == []
