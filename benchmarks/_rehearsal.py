@@ -106,6 +106,7 @@ def rehearse(folder: Path, size: str, items: int, films: Path | None) -> dict[st
         published(raw, size, list(texts))
         params = parameters(document.read_extended(PROFILE), raw, size, items)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        _run("alignrec", "init", folder=folder)
         write_json(mark, options)
     elif json.loads(mark.read_text()) != options:
         sys.exit(f"rehearsal: {folder} is of a rehearsal with other options; give another --folder")

@@ -157,7 +157,8 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
     before = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     before.pop("download@baby", None)  # of whoever made it here
     _raw2014.write(folder / "raw", 60, None)
-    params = document.read_extended(folder / "profiles/baby.yaml")
+    run("alignrec", "profile", "baby", cwd=folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
     params["sources"] = _rehearsal.parameters(params, Path("raw"), "small", 60)["sources"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     run("dvc", "repro", "download@baby", cwd=folder)

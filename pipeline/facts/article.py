@@ -35,8 +35,10 @@ def tables(outputs: Outputs) -> dict[str, list[Table]]:
 
 
 def kept(table: Table) -> dict[str, Any]:
-    """Return a table as JSON; figures lack the zero before their points."""
+    """Return a table as JSON; figures lack the zero before their points, those that are marked are bold."""
     rows = [[short(cell) for cell in row] for row in table.rows]
+    for row, column in table.best:
+        rows[row][column] = f"**{rows[row][column]}**"
     return {"heading": table.heading, "note": short(table.note), "head": list(table.head), "rows": rows}
 
 

@@ -58,7 +58,7 @@ def test_the_articles_own_objective_is_one_command_on_the_sample() -> None:
     assert (own.objective, own.hide, own.words, own.steps) == ("MIM + MLM", 0, "random", params.pretrain.steps)
     assert params.study.variants[name] == load(PROFILE).study.variants["article"]
     assert params.study.variant_features == ["beit3", "beit3-raw"]
-    command = "alignrec study sample --params profiles/objective.yaml"
+    command = "alignrec profile objective && dvc repro"
     for text in (
         profile.read_text(),
         *((ROOT / "docs" / f"{page}.md").read_text() for page in ("pretraining", "pretraining-results")),
