@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from pipeline.beit3.config import FIRST_POSITION, Config
 
+HEADS = ("mim_head.", "mlm_head.")
+"""how the parameters' names begin that masked modelling alone needs"""
+
 
 class Streams(NamedTuple):
     """Hidden states of the two modalities: vision [B, 1+P, D] and text [B, T, D]; either may be absent."""

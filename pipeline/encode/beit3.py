@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import io
@@ -254,3 +255,19 @@ def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
 
 
 UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)
+
+
+def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
+    """Load the weights of `pretrain.init` before any training here: CLS itself, as `beit3-raw`, whose control it is."""
+    files = context.files
+    if not files.official.is_file():
+        raise UserError(
+            f"{context.name}: no {files.official}; name official weights under pretrain.init, run `alignrec pretrain`"
+        )
+    network = BEiT3(replace(stored.config(files), codes=0, mlm=False))
+    network.load_state_dict(load_file(files.official), strict=True)
+    precision = runnable(context, params.precision)
+    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, precision)
+
+
+OFFICIAL = replace(BEIT3, make=make_official, variant_of="beit3", portable=False)

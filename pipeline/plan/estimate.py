@@ -213,7 +213,8 @@ def pretrain(plan: Plan) -> Estimate:
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
     trained = plan.weights + (c.vocab + c.codes) * c.width  # with both heads
     memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * COPIES + active
-    disk = SINGLE * (plan.weights + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
+    kept = plan.weights * (1 + bool(own.init))  # as they began too
+    disk = SINGLE * (kept + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
     return Estimate(seconds, memory, disk, f"{flop / 1e15:.2g} PFLOP")
 
 

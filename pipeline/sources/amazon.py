@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Mirrors, Name
 from pipeline.config.parameters import Licence
 from pipeline.sources.base import Downloaded
-from pipeline.sources.catalogue import ADDRESSES, addresses
+from pipeline.sources.catalogue import ADDRESSES, Subset, addresses
 from pipeline.sources.image_features import FEATURE, ROWS
 
 HEADER = {
@@ -24,6 +24,7 @@ TERMS = Licence(
     "*Justifying recommendations using distantly-labeled reviews and fine-grained aspects*). No licence is stated for "
     "the data; product texts and images belong to their owners. Use the release for research, and mind the terms of "
     "the source.",
+    texts="none",
 )
 
 
@@ -32,6 +33,8 @@ class AmazonSource(Downloaded):
 
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
+    subset: Subset = "5-core"
+    """reviews that `category` stands for: the published 5-core, or all, of which section `interactions` keeps a core"""
     reviews: Mirrors
     """reviews as JSON lines, or a CSV of ratings"""
     metadata: Mirrors | None = None
@@ -47,7 +50,12 @@ class AmazonSource(Downloaded):
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
         known = isinstance(raw, dict) and raw.get("kind") in ADDRESSES and isinstance(raw.get("category"), str)
-        return addresses(raw["kind"], raw["category"]) | raw if known else raw
+        if not known:
+            return raw
+        if "subset" in raw and "reviews" in raw:
+            raise ValueError("subset: is of the addresses that `category` fills in, and `reviews` is given")
+        subset: Subset = "all" if raw.get("subset") == "all" else "5-core"  # another one is refused below
+        return addresses(raw["kind"], raw["category"], subset) | raw
 
     @model_validator(mode="after")
     def _by_asin(self) -> Self:

@@ -8,8 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.fetch import Progress, fetch, local
+from pipeline.http.fetch import Progress, local
 from pipeline.sources.image_features import FEATURE
+from pipeline.sources.mirrors import clear, fetch_packed
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -36,7 +37,7 @@ def download(
     timeout: float,
     retries: int,
     progress: Callable[[str], Progress],
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Fetch every file that `raw` lacks, each from the first of its addresses that works.
 
     Args:
@@ -48,25 +49,27 @@ def download(
         progress: makes the progress callback of one file from its name.
 
     Returns:
-        role -> file name; and file name -> sha256 of those that were fetched now.
+        role -> file name; of those that were fetched now file name -> sha256, and role -> address that gave it.
 
     Raises:
         UserError: no address of a file works; says why, for each, and which keys take paths.
     """
-    stored, hashes = names(addresses), {}
+    stored, hashes, used = names(addresses), dict[str, str](), dict[str, str]()
     for role, name in stored.items():
         failures: list[str] = []
         for address in addresses[role]:
             if (raw / name).exists():
                 break
             try:
-                hashes[name] = fetch(address, raw / name, expected.get(role), timeout, retries, progress(name))
+                digest = fetch_packed(address, raw / name, expected.get(role), timeout, retries, progress(name))
+                hashes[name], used[role] = digest, address
+                clear(raw, name)
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
             lacking = [r for r in stored if local(addresses[r][0]) is None and not (raw / stored[r]).exists()]
             raise UserError("; ".join(failures) + _remedy(dataset, lacking))
-    return stored, hashes
+    return stored, hashes, used
 
 
 def _remedy(dataset: str, lacking: list[str]) -> str:
@@ -91,7 +94,8 @@ def expectations(
     before = {(row["role"], row["url"]): row["sha256"] for row in earlier}
     first = {
         role: before[role, _public(address)]
-        for role, (address, *_) in addresses.items()
+        for role, several in addresses.items()
+        for address in reversed(several)
         if local(address) is None and (role, _public(address)) in before
     }
     return first | dict(pinned)

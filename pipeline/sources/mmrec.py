@@ -42,6 +42,7 @@ class MmrecSource(Downloaded):
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
         "terms are their publishers'.",
+        texts="none",
     )
     has_split: ClassVar[bool] = True
 

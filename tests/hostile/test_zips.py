@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.remote.base import Absent, is_archive
 from pipeline.remote.fetch import fetch
-from pipeline.remote.stores import Absent, Archive, is_archive, store
+from pipeline.remote.stores import Archive, store
 
 NAMES = ("manifest.json", "features/a.parquet")
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)

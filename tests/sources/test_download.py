@@ -178,8 +178,8 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        stored, hashes = download("shop", addresses, raw, {}, 2, 0, quiet)
-        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {})
+        stored, hashes, _ = download("shop", addresses, raw, {}, 2, 0, quiet)
+        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {}, {})
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     for known in (hashes, {}):
