@@ -1,7 +1,8 @@
 """Rows of files matched with the items of a dataset, by identifiers or by a mapping file. Their order is never guessed.
 
 A table matches by a column with a known name, whose values are the source's identifiers or our item numbers. A file
-without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row.
+without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row. The same
+file says what the numbers of a published split are at the source.
 
 I items, N rows.
 """
@@ -73,6 +74,43 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     if len(set(identifiers)) < len(identifiers):
         raise UserError(f"{path}: {name} {_repeated(identifiers)!r} occurs twice")
     return [identifiers[i] for i in np.argsort(rows[row])]
+
+
+def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
+    """Return the identifier of numbers 0 .. count-1 from a mapping file of a published split.
+
+    Args:
+        path: CSV or tab separated text with a header.
+        number: its column of numbers, such as itemID.
+        names: its column of identifiers is called one of these; where it has two columns, it is the other.
+        count: how many numbers the split's interactions have.
+
+    Raises:
+        UserError: no such columns, a number or identifier that occurs twice or is none, or other numbers than the
+            interactions have.
+    """
+    table = _text_table(path)
+    columns = {column: table.column(i) for i, column in reversed([*enumerate(table.column_names)])}
+    others = [column for column in columns if column != number]
+    name = next((n for n in names if n in others), others[0] if len(others) == 1 else None)
+    if number not in columns or name is None:
+        raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(table.column_names)}")
+    found = [value.strip() for value in columns[name].to_pylist()]
+    for column, values in ((number, columns[number].to_pylist()), (name, found)):
+        if len(set(values)) < len(values):
+            again = _repeated(values)
+            rows = [i + 2 for i, value in enumerate(values) if value == again][:2]
+            raise UserError(f"{path}, lines {rows[0]} and {rows[1]}: {column} {again!r} occurs twice; keep one")
+    if "" in found:
+        raise UserError(f"{path}, line {found.index('') + 2}: no {name}")
+    if (rows_of := _permutation(columns[number])) is None:
+        raise UserError(f"{path}: {number} holds other values than 0 .. {len(found) - 1:,}, each once")
+    if len(found) != count:
+        raise UserError(
+            f"{path}: names {len(found):,} {number}s, and the interactions number {count:,}; give the two files of one "
+            "split"
+        )
+    return [found[i] for i in np.argsort(rows_of)]
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:

@@ -9,6 +9,7 @@ from pipeline.config.parameters import Licence
 from pipeline.sources.base import Downloaded
 from pipeline.sources.catalogue import ADDRESSES, addresses
 from pipeline.sources.image_features import FEATURE, ROWS
+from pipeline.sources.published import PublishedSplit
 
 HEADER = {
     "license": "other",
@@ -32,8 +33,10 @@ class AmazonSource(Downloaded):
 
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
-    reviews: Mirrors
+    reviews: Mirrors | None = None
     """reviews as JSON lines, or a CSV of ratings"""
+    split: PublishedSplit | None = None
+    """a published split in place of `reviews`: its users, items and parts are kept, metadata is matched by ASIN"""
     metadata: Mirrors | None = None
     """meta_*.json.gz; null: reviews alone, so that items have neither text nor image"""
     features: dict[Name, Mirrors] = {}
@@ -47,7 +50,21 @@ class AmazonSource(Downloaded):
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
         known = isinstance(raw, dict) and raw.get("kind") in ADDRESSES and isinstance(raw.get("category"), str)
-        return addresses(raw["kind"], raw["category"]) | raw if known else raw
+        if not known:
+            return raw
+        unread = {"reviews"} if raw.get("split") else set()
+        found = addresses(raw["kind"], raw["category"])
+        return {role: found[role] for role in found if role not in unread} | raw
+
+    @model_validator(mode="after")
+    def _one_source_of_interactions(self) -> Self:
+        if self.split and self.reviews:
+            raise ValueError("reviews: are not read where `split` gives the interactions; leave one of the two out")
+        if not self.split and not self.reviews:
+            raise ValueError("reviews: is required, as an address, by `category`, or `split` in its place")
+        if self.split and not self.metadata:
+            raise ValueError("metadata: is required beside `split`, which has neither texts nor images")
+        return self
 
     @model_validator(mode="after")
     def _by_asin(self) -> Self:
@@ -63,8 +80,14 @@ class AmazonSource(Downloaded):
         return self
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: reviews, metadata, feature files, their rows."""
+        """Return role -> addresses: reviews or the files of the split, metadata, feature files, their rows."""
         features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
         metadata = {"metadata": self.metadata} if self.metadata else {}
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}
-        return {"reviews": self.reviews} | metadata | features | rows
+        interactions = self.split.files() if self.split else {"reviews": self.reviews or []}
+        return interactions | metadata | features | rows
+
+    @property
+    def has_split(self) -> bool:
+        """Whether the interactions are those of a published split."""
+        return self.split is not None

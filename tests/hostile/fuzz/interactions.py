@@ -54,7 +54,7 @@ def ratings(source: Source, role: str, name: str, data: bytes) -> None:
     with build.database(folder("scratch"), "256MiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
-            asins = [str(i) for i in range(build.load_published(db, sql))]
+            asins = [str(i) for i in range(build.load_published(db, sql)[1])]
             if len(asins) < 100_000:
                 list(build.published(db, asins, True).interactions)
         else:
