@@ -32,7 +32,8 @@ def main(run: Run) -> None:
         stored, hashes = download.download(
             run.layout.dataset, addresses, raw, expected, params.timeout, params.retries, bars
         )
-    rows = download.listing(raw, stored, addresses, hashes)
+    dims = source.dims() if isinstance(source, Downloaded) else {}
+    rows = download.listing(raw, stored, addresses, hashes, dims)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))

@@ -76,13 +76,12 @@ def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division:
     """Read interactions whose split is published; users, items and parts are the split's."""
     from pipeline.interactions import build
     from pipeline.items import identifiers
-    from pipeline.sources import image_features, mmrec, published
+    from pipeline.sources import mmrec, published
 
     source, rule = run.source, run.params[Interactions].min_rating
     users, items = build.load_published(db, source.reader().ratings(raw))
     names = None
     if isinstance(source, MmrecSource):
-        image_features.check_features(raw, items)
         asins = mmrec.asins(mmrec.metadata(raw), items)
     else:
         asins = identifiers.numbered(raw[published.ITEMS], "itemID", ("asin", "parent_asin"), items)

@@ -22,6 +22,7 @@ MOST_USED = 0.9
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
+    from pipeline.features import imported
     from pipeline.sources import inspect  # loads DuckDB
 
     layout, source_reader = run.layout, run.source.reader()
@@ -44,6 +45,8 @@ def main(run: Run) -> None:
         run.count(reason, n)
     for status in _column(layout.items, "text_status"):
         run.count(f"text_{status}", status != "ok")
+    if theirs := imported.files(layout.sources, []):  # refused here if they do not fit, before hours of work
+        run.note(features=imported.check(theirs, asins))
     placeholders = build.shared(layout.items, params.shared_above)
     run.note(shared=placeholders)
     share, left_out = build.used(io.read_tables(layout.items, schemas.ITEMS), params.text)

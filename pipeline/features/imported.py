@@ -1,9 +1,9 @@
-"""Feature sets that come with a source, in files: .npy, a row an item, or .b, a record an ASIN."""
+"""Feature sets that come with a source, in files of any format of pipeline/vectors/."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.features.node import Items, Maker, Node, table
 from pipeline.features.registry import TEXT
-from pipeline.items import identifiers
 from pipeline.ops.rows import unit_rows
-from pipeline.sources import image_features
-from pipeline.sources.image_features import FEATURE, ROWS, check_features
+from pipeline.sources.base import raw_dims, raw_files
+from pipeline.sources.feature_files import FEATURE, ROWS, format_of
+from pipeline.vectors.matching import Matched, match
+from pipeline.vectors.registry import READERS
+
+OF_IMAGES = "records"
+"""format of features that are known to be made from images alone"""
 
 
 class File(NamedTuple):
@@ -25,24 +28,40 @@ class File(NamedTuple):
 
     path: Path
     order: Path | None = None
-    """mapping file that says which item each row of a .npy file is; None: row i is item i"""
+    """mapping file that says which item each row is, where the file does not; None: row i is item i"""
+    dim: int | None = None
+    """numbers of a row of raw float32"""
     before: str = ""
     """feature set that is concatenated before it; both parts have length 1"""
 
+    def matched(self, asins: Sequence[str]) -> Matched:
+        """Return the file opened, and the row of each item; see matching.match."""
+        return match(self.path, asins, self.order, self.dim, ROWS)
 
-def files(raw: Mapping[str, Path], asins: Sequence[str], encoders: Sequence[str]) -> dict[str, File]:
-    """Return feature set -> file; image features by ASIN also concatenated with MiniLM, if that is encoded.
 
-    UserError if a .npy file has not one row of numbers an item, or `feature_rows` names no item of the dataset.
+def files(sources: Path, encoders: Sequence[str]) -> dict[str, File]:
+    """Return feature set -> file, of those that `sources.json` lists.
+
+    Features that are known to be of images are also concatenated with MiniLM, if that is encoded.
     """
+    raw, dims = raw_files(sources), raw_dims(sources)
     order = raw.get(ROWS)
-    check_features(raw, len(asins) if order is None else len(identifiers.order(order, asins)))
-    given = {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
-    found = {name: File(path, None if image_features.matches(path) else order) for name, path in given.items()}
-    if TEXT in encoders:
-        images = {name: path for name, path in given.items() if image_features.matches(path)}
-        found |= {f"{TEXT}-{name}": File(path, before=TEXT) for name, path in images.items()}
-    return found
+    given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
+    found = {role.removeprefix(FEATURE): File(path, order, dims.get(role)) for role, path in given.items()}
+    images = {name: file for name, file in found.items() if format_of(file.path.name, file.dim) == OF_IMAGES}
+    beside = images if TEXT in encoders else {}
+    return found | {f"{TEXT}-{name}": file._replace(before=TEXT) for name, file in beside.items()}
+
+
+def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return set -> what its file has of the items, for run.json; UserError if a file does not fit."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, file in found.items():
+        matched = file.matched(asins)
+        counts = {"rows": matched.vectors.count, "width": matched.vectors.width}
+        more = {"rows_of_no_item": matched.unknown, "items_without_a_row": matched.missing, "such_as": matched.example}
+        facts[name] = counts | {"matched": matched.how} | {key: value for key, value in more.items() if value}
+    return facts
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,32 +71,22 @@ class Imported(Node):
     file: File
 
     def maker(self, items: Items) -> Maker:
-        """Return what reads the rows of a shard; which modalities those of a .npy file are made from is unknown."""
-        if image_features.matches(self.file.path):
-            return self._records(items)
-        asins = items.ids["asin"].to_pylist()
-        place = np.arange(len(asins))
-        if self.file.order is not None:
-            row = {asin: i for i, asin in enumerate(identifiers.order(self.file.order, asins))}
-            place = np.array([row.get(asin, -1) for asin in asins])
-
-        def make(start: int, stop: int) -> pa.Table:
-            here = place[start:stop]
-            unknown = pa.array(np.zeros(len(here), bool), mask=here >= 0)  # one without a row is made from nothing
-            return table(items.ids.slice(start, stop - start), read_npy(self.file.path, here), unknown, unknown)
-
-        return make
-
-    def _records(self, items: Items) -> Maker:
+        """Return what reads the rows of a shard; which modalities they are made from is unknown but of image files."""
+        matched = self.file.matched(items.ids["asin"].to_pylist())
         before = [node.made(items) for node in self.of]
 
         def make(start: int, stop: int) -> pa.Table:
-            ids = items.ids.slice(start, stop - start)
-            vectors, has_image = image_features.read(self.file.path, ids["asin"].to_pylist())
-            has_text = np.zeros(len(ids), bool)
+            ids, vectors, there = (
+                items.ids.slice(start, stop - start),
+                matched.rows(start, stop),
+                matched.place[start:stop] >= 0,
+            )
+            none = np.zeros(len(there), bool)
+            unknown = pa.array(none, mask=there)  # an item without a row is made from nothing
+            has_image, has_text = (pa.array(there), pa.array(none)) if matched.vectors.of_images else (unknown, unknown)
             for rows in (maker(start, stop) for maker in before):
                 vectors = np.hstack([unit_rows(x)[0] for x in (io.matrix(rows["vector"]), vectors)])
-                has_text = rows["has_text"].to_numpy()
+                has_text = rows["has_text"]
             return table(ids, vectors, has_image, has_text)
 
         return make
@@ -86,6 +95,10 @@ class Imported(Node):
         """Return the file, and what says which item each row is."""
         order = [self.file.order] if self.file.order else []
         return [self.file.path, self.layout.item_ids, *order, *super().inputs()]
+
+    def code(self) -> list[str]:
+        """Return the modules of `Node.code`, and that of the format's reader."""
+        return [*super().code(), READERS.module(format_of(self.file.path.name, self.file.dim))]
 
     def where(self) -> Path:
         """Return the file."""
@@ -96,13 +109,3 @@ class Imported(Node):
         flags = [pq.read_table(path, columns=["has_image", "has_text"]) for path in self.shards]
         nothing = [pc.and_(pc.invert(shard["has_image"]), pc.invert(shard["has_text"])) for shard in flags]
         return {"item without a vector": sum(pc.sum(shard).as_py() or 0 for shard in nothing)}
-
-
-def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Return rows int64 [n] of a feature file, zeros for -1: float32 [n, F]; UserError if a value is not finite."""
-    vectors = np.load(path, mmap_mode="r", allow_pickle=False)[rows].astype(np.float32)
-    vectors[rows < 0] = 0
-    invalid = ~np.isfinite(vectors).all(axis=1)
-    if invalid.any():
-        raise UserError(f"{path}: row {int(rows[invalid.argmax()])}: a value is not finite; repair the file")
-    return vectors

@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import schemas
-from pipeline import io
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
@@ -19,7 +17,6 @@ from pipeline.features.imported import File, Imported
 from pipeline.features.node import Node
 from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, ordered, parts, settings
 from pipeline.layout import Layout
-from pipeline.sources.base import raw_files
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,7 @@ class FeatureSets:
     @classmethod
     def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> Self:
         """Return the sets of a dataset, those that come with its source included; see `imported.files`."""
-        asins = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
-        return cls(layout, params, encoders, imported.files(raw_files(layout.sources), asins, params.encoders))
+        return cls(layout, params, encoders, imported.files(layout.sources, params.encoders))
 
     @cached_property
     def names(self) -> list[str]:

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipeline.config.base import Mirrors, Name
+from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.published import Clock
 from pipeline.sources.published import ratings as ratings
@@ -25,7 +24,7 @@ _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
-class MmrecSource(Downloaded):
+class MmrecSource(WithFeatures):
     """A folder in MMRec's format: split and features are imported as they are."""
 
     kind: Literal["mmrec"]
@@ -33,8 +32,6 @@ class MmrecSource(Downloaded):
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
     items: Mirrors | None = None
     """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
-    features: dict[Name, Mirrors] = {}
-    """feature set name -> .npy file, row i = itemID i"""
     timestamps: Clock = "none"
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
@@ -50,8 +47,7 @@ class MmrecSource(Downloaded):
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses: interactions, metadata, feature files."""
         items = {"metadata": self.items} if self.items else {}
-        features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
-        return {"interactions": self.interactions} | items | features
+        return {"interactions": self.interactions} | items | self.feature_files()
 
 
 lines = json_lines
