@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -144,7 +145,7 @@ def listing(
     stored: Mapping[str, str],
     addresses: Mapping[str, list[str]],
     hashes: Mapping[str, str],
-    dims: Mapping[str, int],
+    dims: Mapping[str, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256; of raw numbers also dim.
 

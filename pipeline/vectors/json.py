@@ -20,34 +20,45 @@ from pipeline.vectors.base import Vectors, empty, gathered, vector
 
 BLOCK = 1 << 16
 KNOWN = {name.casefold() for name in NAMES}
-Named = tuple[Any, Any]
-"""identifier and vector"""
+Named = tuple[str, Any, Any]
+"""name of the identifier, identifier and vector"""
+LARGEST = 1 << 63
+MAPPED = "id"
+"""what the keys of an object identifier -> vector are called"""
 DECODER = syntax.JSONDecoder()
 BLANK = " \t\r\n"
 
 
 def json(path: Path, dim: int | None = None) -> Vectors:
     """Open JSON or JSON lines, gzipped or not; UserError if a value is no vector, or has no identifier."""
-    names, numbers, width = [], True, None
-    for row, (name, value) in enumerate(_values(path)):
+    names: list[str | int] = []
+    column, width = "", None
+    for row, (key, name, value) in enumerate(_values(path)):
         if isinstance(name, bool) or not isinstance(name, (str, int)):
             raise UserError(f"{path}, row {row}: no identifier: one of {', '.join(NAMES)}")
-        width = len(vector(path, row, value, width))
-        names.append(str(name))
-        numbers = numbers and isinstance(name, int)
+        width, column = len(vector(path, row, value, width)), column or key
+        names.append(name)
     if width is None:
         raise empty(path)
-    ids = pa.array(names, pa.string())
-    column = "item_id" if numbers else "id"  # numbers of ours, if they are not the source's identifiers
+    rows = partial(_values, path)
     return Vectors(
-        path, len(names), width,
-        lambda wanted: gathered(path, ((row, value) for row, (_, value) in enumerate(_values(path))), wanted, width),
-        pa.table({column: ids.cast(pa.int64()) if numbers else ids}),
-    )  # fmt: skip
+        path,
+        len(names),
+        width,
+        lambda wanted: gathered(path, ((row, value) for row, (*_, value) in enumerate(rows())), wanted, width),
+        pa.table({column: _ids(names)}),
+    )
+
+
+def _ids(names: list[str | int]) -> pa.Array:
+    """Return identifiers as numbers if all are, which may then be ours; else as text."""
+    if all(isinstance(name, int) and abs(name) < LARGEST for name in names):
+        return pa.array(names, pa.int64())
+    return pa.array(map(str, names), pa.string())
 
 
 def _values(path: Path) -> Iterator[Named]:
-    """Yield identifier and vector of each row."""
+    """Yield each row."""
     with opened(path) as f:
         head = f.peek(1)[:4096].lstrip()
         if head.startswith(b"[") or (head.startswith(b"{") and not _is_line(path)):
@@ -83,7 +94,7 @@ def _parsed(path: Path, row: int, line: bytes) -> Any:
 
 
 def _split(path: Path, row: int, value: Any) -> Named:
-    """Return identifier and vector of an object."""
+    """Return what an object says."""
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: is no object with an identifier and a vector")
     known = sorted((key for key in value if key.casefold() in KNOWN), key=_rank)
@@ -92,7 +103,7 @@ def _split(path: Path, row: int, value: Any) -> Named:
         raise UserError(
             f"{path}, row {row}: {len(lists)} lists of numbers ({', '.join(lists) or 'none'}), expected one"
         )
-    return (value[known[0]] if known else None), value[lists[0]]
+    return known[0] if known else "", value[known[0]] if known else None, value[lists[0]]
 
 
 def _rank(key: str) -> int:
@@ -113,18 +124,18 @@ class Document:
         self.ended = False
 
     def values(self) -> Iterator[Named]:
-        """Yield identifier and vector of each value; UserError at what is no JSON, is cut off or too long."""
+        """Yield the values; UserError at what is no JSON, is cut off or too long."""
         is_object = self._mark("[{") == "{"
         row = 0
         while self._next() not in "]}":
             if is_object:
                 name = self._value(row)
                 self._mark(":")
-                yield name, self._value(row)
+                yield MAPPED, name, self._value(row)
             else:
                 yield _split(self.path, row, self._value(row))
             row += 1
-            if self._next() == ",":
+            if self._next() not in "]}":
                 self._mark(",")
         self._mark("]}")
 
