@@ -67,7 +67,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         with tempfile.TemporaryDirectory() as folder:
             brought = Path(folder) / next(iter(download.names({"features": [path]}).values()))
             download.bring(path, brought, None, TIMEOUT, RETRIES, lambda done, total: None)
-            return _named(_of_file(brought, layout, asins, order, dim), name, brought)
+            return _named(_of_file(brought, layout, asins, order, dim), name, Path(path))
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(

@@ -23,7 +23,7 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
 
     Files of one name, as `baby/image_feat.npy` and `sports/image_feat.npy`, are told apart by their folders.
     """
-    paths = {role: unquote(urlsplit(address).path).rstrip("/").split("/") for role, (address, *_) in addresses.items()}
+    paths = {role: _parts(address) for role, (address, *_) in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
     names: dict[str, str] = {}
     for role, (address, *_) in addresses.items():
@@ -38,6 +38,13 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
             raise UserError(f"{address}: two files of this dataset are called {name}; rename one")
         names[role] = name
     return names
+
+
+def _parts(address: str) -> list[str]:
+    """Return the parts of an address's path; of the Hub without the revision."""
+    if address.startswith(HUB):
+        return [part.partition("@")[0] for part in address.rstrip("/").split("/")]
+    return unquote(urlsplit(address).path).rstrip("/").split("/")
 
 
 def _here(address: str) -> Path | None:
