@@ -17,13 +17,11 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.probe import categories
 from pipeline.sources import download
-from pipeline.sources.feature_files import format_of
+from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors.matching import match
 
 TIMEOUT, RETRIES = 30.0, 5
 """seconds without a byte of an address, and tries after the first"""
-FOLDER = "folder"
-"""format of a name without a known ending, which is that of raw numbers too"""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ ENDINGS = {
 """ending of a name -> format, a name in pipeline/vectors/registry.py"""
 ORDERED = ("npy", "raw")
 """formats whose rows never say which item they are"""
+FOLDER = "folder"
+"""format of a name without a known ending"""
 HUB = "hf://"
 
 
@@ -37,7 +39,7 @@ def format_of(name: str, dim: int | None = None) -> str:
         return "raw"
     if name.startswith(HUB):
         return "parquet"
-    return next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), "folder")
+    return next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), FOLDER)
 
 
 class FeatureFile(Section):

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
 from pipeline.registry import Registry
-from pipeline.sources.feature_files import format_of
+from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors.base import Vectors
 
 READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
@@ -30,7 +30,13 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
 def opened(path: Path, dim: int | None = None) -> Vectors:
     """Open a feature file by the ending of its name, or as raw float32 if `dim` is given; UserError: unreadable."""
     with readable(path):
-        return READERS[format_of(path.name, dim)](path, dim)
+        return READERS[_format(path.name, dim)](path, dim)
+
+
+def _format(name: str, dim: int | None) -> str:
+    """Return the format of a name; another package's reader is named by its ending, without the point."""
+    known, ending = format_of(name, dim), name.rpartition(".")[2].lower()
+    return ending if known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys() else known
 
 
 @contextmanager
