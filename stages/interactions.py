@@ -75,8 +75,7 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division: Division) -> SplitTables:
     """Read interactions whose split is published; users, items and parts are the split's."""
     from pipeline.interactions import build
-    from pipeline.items import identifiers
-    from pipeline.sources import mmrec, published
+    from pipeline.sources import mapping, mmrec, published
 
     source, rule = run.source, run.params[Interactions].min_rating
     users, items = build.load_published(db, source.reader().ratings(raw))
@@ -84,9 +83,9 @@ def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division:
     if isinstance(source, MmrecSource):
         asins = mmrec.asins(mmrec.metadata(raw), items)
     else:
-        asins = identifiers.numbered(raw[published.ITEMS], "itemID", ("asin", "parent_asin"), items)
+        asins = mapping.numbered(raw[published.ITEMS], "itemID", ("asin", "parent_asin"), items)
         if published.USERS in raw:
-            names = identifiers.numbered(raw[published.USERS], "userID", ("user_id", "reviewerID"), users)
+            names = mapping.numbered(raw[published.USERS], "userID", ("user_id", "reviewerID"), users)
     return build.published(db, asins, _clock(source) != "none", rule, division, names)
 
 

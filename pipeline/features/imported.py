@@ -1,9 +1,9 @@
 """Feature sets that come with a source, in files of any format of pipeline/vectors/."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,54 +14,31 @@ from pipeline import io
 from pipeline.features.node import Items, Maker, Node, table
 from pipeline.features.registry import TEXT
 from pipeline.ops.rows import unit_rows
-from pipeline.sources.base import raw_dims, raw_files
-from pipeline.sources.feature_files import FEATURE, ROWS, format_of
-from pipeline.vectors.matching import Matched, match
+from pipeline.vectors import given
+from pipeline.vectors.given import File
 from pipeline.vectors.registry import READERS
 
 OF_IMAGES = "records"
 """format of features that are known to be made from images alone"""
 
 
-class File(NamedTuple):
-    """A file and how it is read."""
+class Import(NamedTuple):
+    """A feature set that comes with a source."""
 
-    path: Path
-    order: Path | None = None
-    """mapping file that says which item each row is, where the file does not; None: row i is item i"""
-    dim: int | None = None
-    """numbers of a row of raw float32"""
+    file: File
     before: str = ""
     """feature set that is concatenated before it; both parts have length 1"""
 
-    def matched(self, asins: Sequence[str]) -> Matched:
-        """Return the file opened, and the row of each item; see matching.match."""
-        return match(self.path, asins, self.order, self.dim, ROWS)
 
-
-def files(sources: Path, encoders: Sequence[str]) -> dict[str, File]:
-    """Return feature set -> file, of those that `sources.json` lists.
+def imports(sources: Path, encoders: Sequence[str]) -> dict[str, Import]:
+    """Return feature set -> what it is read from, of those that `sources.json` lists.
 
     Features that are known to be of images are also concatenated with MiniLM, if that is encoded.
     """
-    raw, dims = raw_files(sources), raw_dims(sources)
-    order = raw.get(ROWS)
-    given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
-    found = {role.removeprefix(FEATURE): File(path, order, dims.get(role)) for role, path in given.items()}
-    images = {name: file for name, file in found.items() if format_of(file.path.name, file.dim) == OF_IMAGES}
+    found = {name: Import(file) for name, file in given.files(sources).items()}
+    images = {name: one.file for name, one in found.items() if one.file.format == OF_IMAGES}
     beside = images if TEXT in encoders else {}
-    return found | {f"{TEXT}-{name}": file._replace(before=TEXT) for name, file in beside.items()}
-
-
-def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return set -> what its file has of the items, for run.json; UserError if a file does not fit."""
-    facts: dict[str, dict[str, Any]] = {}
-    for name, file in found.items():
-        matched = file.matched(asins)
-        counts = {"rows": matched.vectors.count, "width": matched.vectors.width}
-        more = {"rows_of_no_item": matched.unknown, "items_without_a_row": matched.missing, "such_as": matched.example}
-        facts[name] = counts | {"matched": matched.how} | {key: value for key, value in more.items() if value}
-    return facts
+    return found | {f"{TEXT}-{name}": Import(file, TEXT) for name, file in beside.items()}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,7 +75,7 @@ class Imported(Node):
 
     def code(self) -> list[str]:
         """Return the modules of `Node.code`, and that of the format's reader."""
-        return [*super().code(), READERS.module(format_of(self.file.path.name, self.file.dim))]
+        return [*super().code(), READERS.module(self.file.format)]
 
     def where(self) -> Path:
         """Return the file."""

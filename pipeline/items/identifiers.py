@@ -1,8 +1,7 @@
 """Rows of files matched with the items of a dataset, by identifiers or by a mapping file. Their order is never guessed.
 
 A table matches by a column with a known name, whose values are the source's identifiers or our item numbers. A file
-without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row. The same
-file says what the numbers of a published split are at the source.
+without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row.
 
 I items, N rows.
 """
@@ -15,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 from pipeline.errors import UserError
 from pipeline.sources.feature_files import NAMES
+from pipeline.sources.mapping import permutation, repeated, text_table
 
 NUMBERS = ("item_id", "itemid", "id")
 """of them, those whose whole numbers are rather our item numbers than the source's identifiers"""
@@ -108,7 +107,7 @@ def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) ->
     if rows.null_count == len(wanted):
         return None
     if pc.count_distinct(values, mode="only_valid").as_py() < len(values) - values.null_count:
-        raise UserError(f"{path}: {name} {_repeated(values.drop_null().to_pylist())!r} occurs twice")
+        raise UserError(f"{path}: {name} {repeated(values.drop_null().to_pylist())!r} occurs twice")
     others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
     example = ""
     if len(others):
@@ -125,8 +124,8 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     It is CSV or tab separated text with a header: a column of identifiers, of which one must occur, and one of rows
     0 .. N-1. UserError unless exactly one pair of columns fits.
     """
-    columns = _columns(_text_table(path))
-    rows = {name: numbers for name, column in columns.items() if (numbers := _permutation(column)) is not None}
+    columns = _columns(text_table(path))
+    rows = {name: numbers for name, column in columns.items() if (numbers := permutation(column)) is not None}
     known = pa.array(asins, pa.string())
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
     pairs = [(name, row) for name in named for row in rows if row != name]
@@ -140,45 +139,8 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     name, row = pairs[0]
     identifiers = columns[name].to_pylist()
     if len(set(identifiers)) < len(identifiers):
-        raise UserError(f"{path}: {name} {_repeated(identifiers)!r} occurs twice")
+        raise UserError(f"{path}: {name} {repeated(identifiers)!r} occurs twice")
     return [identifiers[i] for i in np.argsort(rows[row])]
-
-
-def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
-    """Return the identifier of numbers 0 .. count-1 from a mapping file of a published split.
-
-    Args:
-        path: CSV or tab separated text with a header.
-        number: its column of numbers, such as itemID.
-        names: its column of identifiers is called one of these; where it has two columns, it is the other.
-        count: how many numbers the split's interactions have.
-
-    Raises:
-        UserError: no such columns, a number or identifier that occurs twice or is none, or other numbers than the
-            interactions have.
-    """
-    table = _text_table(path)
-    columns = {column: table.column(i) for i, column in reversed([*enumerate(table.column_names)])}
-    others = [column for column in columns if column != number]
-    name = next((n for n in names if n in others), others[0] if len(others) == 1 else None)
-    if number not in columns or name is None:
-        raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(table.column_names)}")
-    found = [value.strip() for value in columns[name].to_pylist()]
-    for column, values in ((number, columns[number].to_pylist()), (name, found)):
-        if len(set(values)) < len(values):
-            again = _repeated(values)
-            rows = [i + 2 for i, value in enumerate(values) if value == again][:2]
-            raise UserError(f"{path}, lines {rows[0]} and {rows[1]}: {column} {again!r} occurs twice; keep one")
-    if "" in found:
-        raise UserError(f"{path}, line {found.index('') + 2}: no {name}")
-    if (rows_of := _permutation(columns[number])) is None:
-        raise UserError(f"{path}: {number} holds other values than 0 .. {len(found) - 1:,}, each once")
-    if len(found) != count:
-        raise UserError(
-            f"{path}: names {len(found):,} {number}s, and the interactions number {count:,}; give the two files of one "
-            "split"
-        )
-    return [found[i] for i in np.argsort(rows_of)]
 
 
 def _identifying(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArray]:
@@ -233,44 +195,9 @@ def mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
     wanted = list(range(len(asins))) if numbered else list(asins)
     given, known = set(values), set(wanted)
     if len(given) < len(values):
-        return f": {name} {_repeated(values)!r} occurs twice"
+        return f": {name} {repeated(values)!r} occurs twice"
     for row, value in enumerate(values):
         if value not in known:
             return f", row {row}: {name} {value!r} is no item of this dataset"
     item, value = next((i, v) for i, v in enumerate(wanted) if v not in given)
     return f": no row for item {item} ({name} {value!r}); {len(values)} rows, {len(wanted)} items"
-
-
-def _repeated(values: Sequence[object]) -> object:
-    """Return the first value that occurs again; there is one."""
-    seen = set[object]()
-    return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
-
-
-def _permutation(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Return the whole numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
-    try:
-        numbers = column.cast(pa.int64()).to_numpy()
-    except pa.ArrowException:
-        return None
-    whole = numbers.dtype.kind == "i" and np.array_equal(np.sort(numbers), np.arange(len(numbers)))
-    return numbers if whole and len(numbers) else None
-
-
-def _text_table(path: Path) -> pa.Table:
-    """Return a CSV or tab separated file as columns of text."""
-    try:
-        with path.open(encoding="utf-8-sig") as f:
-            header = f.readline(65536).rstrip("\r\n")
-        delimiter = "\t" if "\t" in header else ","
-        names = [name.strip().strip('"') for name in header.split(delimiter)]
-        return csv.read_csv(
-            path,
-            csv.ReadOptions(column_names=names, skip_rows=1),
-            csv.ParseOptions(delimiter=delimiter),
-            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None
-    except (pa.ArrowException, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not readable as a mapping file: {' '.join(str(e).split())}") from None

@@ -22,6 +22,7 @@ from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.sources.amazon2014 import Amazon2014
 from pipeline.sources.feature_files import ROWS
+from pipeline.vectors import given
 from pipeline.vectors.records import WIDTH
 from tests.vectors import formats
 from tests.vectors.test_records import record, write
@@ -54,7 +55,7 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     text = text.append_column("vector", io.vectors(np.array([[3.0, 4], [0, 2], [0, 0]])))
     io.write_table(text, io.shard(layout.features("minilm"), "features", 0), schemas.features(2))
 
-    assert imported.files(listed(layout, {"feature:cnn": path}).sources, []).keys() == {"cnn"}
+    assert imported.imports(listed(layout, {"feature:cnn": path}).sources, []).keys() == {"cnn"}
     nodes = sets(layout, {"feature:cnn": path})
     assert nodes.keys() == {"cnn", "minilm-cnn"}
     made = {name: maker(node, ids)(0, 3) for name, node in nodes.items()}
@@ -91,7 +92,7 @@ def test_somebodys_array_is_a_feature_set_whose_rows_a_mapping_identifies(tmp_pa
     assert node.incomplete() == {"item without a vector": 1}
     np.save(path, np.zeros((4, 2)))
     with pytest.raises(UserError, match=r"image_feat\.npy: 4 rows, .*i_id_mapping\.csv names 3"):
-        imported.check(imported.files(layout.sources, []), asins)
+        given.check(given.files(layout.sources), asins)
 
 
 CATEGORY = {"kind": "amazon2014", "category": "Baby"}
