@@ -131,9 +131,7 @@ def _best(groups: Iterable[Sequence[Entry]]) -> Iterable[Chip]:
         if MAIN in first.cells:
             on = f" on {title(first.features)}" if first.features != "none" else ""
             text = f"{first.dataset}: {title(first.model)}{on}, {short(f'{first.recall:.3f}')} {measure(*MAIN)}"
-            detail = (
-                f"{run(first.model, first.features)} has the highest mean test {measure(*MAIN)} by {first.protocol}"
-            )
+            detail = f"{run(first.model, first.features)} has the highest mean test {measure(*MAIN)} of these releases by {first.protocol}"
             yield Chip(text, BETTER, detail)
 
 
@@ -148,9 +146,7 @@ def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: 
     columns = [(c, [line.means[c] for line in lines]) for c in range(len(HEADLINE))]
     note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd over seeds."
     if alike:
-        note += (
-            f" Rows without a release are published figures of this split, {_size(alike)}read where the column says."
-        )
+        note += f" Rows without seeds are published figures of this split ({_size(alike)[:-2]}), with their source."
     table = Table(
         f"{dataset} by {protocol}",
         note,
@@ -182,7 +178,7 @@ class Line(NamedTuple):
 
 def _own(entry: Entry) -> Line:
     seeds = str(max(len(cell.values) for cell in entry.cells.values()))
-    figures = [figure(entry.cells.get(key)) for key in HEADLINE]
+    figures = [short(figure(entry.cells.get(key))) for key in HEADLINE]
     means = [entry.cells[key].mean if key in entry.cells else -1.0 for key in HEADLINE]
     return Line([entry.model, entry.features, entry.release, seeds, *figures], means)
 

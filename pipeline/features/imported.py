@@ -53,11 +53,8 @@ class Imported(Node):
         before = [node.made(items) for node in self.of]
 
         def make(start: int, stop: int) -> pa.Table:
-            ids, vectors, there = (
-                items.ids.slice(start, stop - start),
-                matched.rows(start, stop),
-                matched.place[start:stop] >= 0,
-            )
+            ids, vectors = items.ids.slice(start, stop - start), matched.rows(start, stop)
+            there = matched.place[start:stop] >= 0
             none = np.zeros(len(there), bool)
             unknown = pa.array(none, mask=there)  # an item without a row is made from nothing
             has_image, has_text = (pa.array(there), pa.array(none)) if matched.vectors.of_images else (unknown, unknown)
