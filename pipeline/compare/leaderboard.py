@@ -131,7 +131,8 @@ def _best(groups: Iterable[Sequence[Entry]]) -> Iterable[Chip]:
         if MAIN in first.cells:
             on = f" on {title(first.features)}" if first.features != "none" else ""
             text = f"{first.dataset}: {title(first.model)}{on}, {short(f'{first.recall:.3f}')} {measure(*MAIN)}"
-            detail = f"{run(first.model, first.features)} has the highest mean test {measure(*MAIN)} of these releases by {first.protocol}"
+            who = run(first.model, first.features)
+            detail = f"{who} has the highest mean test {measure(*MAIN)} of these releases by {first.protocol}"
             yield Chip(text, BETTER, detail)
 
 

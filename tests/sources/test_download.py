@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.http import retries
 from pipeline.http.fetch import Progress, fetch
 from pipeline.http.retries import pause, retry_after
-from pipeline.sources.download import download, expectations, listing, local_files, names
+from pipeline.sources.download import download, expectations, listing, local_hashes, names
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"
@@ -140,7 +140,7 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         get(str(tmp_path), tmp_path / "e")
     with pytest.raises(UserError, match="no such file; it is named under `sources`"):
-        local_files({"reviews": [str(tmp_path / "none"), "https://e/x"]})
+        local_hashes({"reviews": [str(tmp_path / "none"), "https://e/x"]}, tmp_path, [])
 
 
 @pytest.mark.parametrize(
