@@ -72,15 +72,16 @@ def items(run: Run) -> None:
         if "image_urls" in gone:
             raise UserError(f"{file}: no item has a text or an image; {cause}")
         run.warn(f"no item has a text; {cause}")
-    if run.source.has_split and described < n:
-        _name_absent(run, n - described, n, file.name)
-    elif described < (1 - MOST) * n:
-        gone_items = f"{n - described:,} of {n:,} items are not in {file.name}"
-        run.warn(f"{gone_items}; they have neither text nor image of their own")
+    if described < n:
+        _warn_of_absent(run, n - described, n, file.name)
 
 
-def _name_absent(run: Run, absent: int, n: int, file: str) -> None:
-    """Warn of items of a published split that the metadata lacks, and name the first: none of the n may be left out."""
+def _warn_of_absent(run: Run, absent: int, n: int, file: str) -> None:
+    """Warn where the metadata lacks most of n items; of a published split where it lacks any, and name the first."""
+    if not run.source.has_split:
+        if absent > MOST * n:
+            run.warn(f"{absent:,} of {n:,} items are not in {file}; they have neither text nor image of their own")
+        return
     named: list[str] = []
     for part in io.read_slices(run.layout.items, schemas.ITEMS, ["asin", "text_status"], io.PART):
         rows = part.filter(pc.equal(part["text_status"], "no_metadata"))

@@ -26,15 +26,8 @@ CHANGED = 12
 """most changed items per pair"""
 
 
-def compare(
-    layout: Layout,
-    params: Parameters,
-    specs: Sequence[str],
-    seeds: int,
-    to: Path,
-    order: Path | None = None,
-    dim: int | None = None,
-) -> dict[str, Any]:
+def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path,
+            order: Path | None = None, dim: int | None = None) -> dict[str, Any]:  # fmt: skip
     """Compare feature sets, and write compare.json and index.html.
 
     Args:

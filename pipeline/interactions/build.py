@@ -247,8 +247,7 @@ def published(
     drops = {"user_without_train": delete_untrained(db)} | ({"below_min_rating": below} if below else {})
     drops |= _left_out(db)
     interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
-    numbered = pa.array(range(users), pa.int32())
-    db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
+    _register_users(db, users, names)
     return SplitTables(
         Query(db, interactions, schemas.INTERACTIONS),
         Query(db, "SELECT * FROM users ORDER BY user_id", schemas.USERS),
@@ -258,6 +257,12 @@ def published(
         _facts(db, name, users, len(asins)),
         name,
     )
+
+
+def _register_users(db: duckdb.DuckDBPyConnection, users: int, names: list[str] | None) -> None:
+    """Make the view `users`; without names they go by number."""
+    numbered = pa.array(range(users), pa.int32())
+    db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
 
 
 def _name_published(db: duckdb.DuckDBPyConnection, division: Division, users: int) -> None:

@@ -100,26 +100,26 @@ def download(
     Raises:
         UserError: no address of a file works; says why, for each, and which keys take paths.
     """
-    stored: dict[str, str] = names(addresses)
-    hashes: dict[str, str] = {}
+    stored, hashes = names(addresses), dict[str, str]()
     for role, name in stored.items():
+        one = bring if role.startswith(FEATURE) else fetch
         failures: list[str] = []
         for address in addresses[role]:
             if (raw / name).exists():
                 break
-            one = bring if role.startswith(FEATURE) else fetch
             try:
                 digest = one(address, raw / name, expected.get(role), timeout, retries, progress(name))
                 hashes |= {name: digest} if digest else {}
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
-            lacking = [r for r in stored if _here(addresses[r][0]) is None and not (raw / stored[r]).exists()]
-            raise UserError("; ".join(failures) + _remedy(dataset, lacking))
+            raise UserError("; ".join(failures) + _remedy(dataset, addresses, raw, stored))
     return stored, hashes
 
 
-def _remedy(dataset: str, lacking: list[str]) -> str:
+def _remedy(dataset: str, addresses: Mapping[str, list[str]], raw: Path, stored: Mapping[str, str]) -> str:
+    """Return the end of a sentence that names the keys of the files that did not come, and take paths as well."""
+    lacking = [role for role in stored if _here(addresses[role][0]) is None and not (raw / stored[role]).exists()]
     return f". Files of yours do as well: give paths as {keys(dataset, lacking)}" if lacking else ""
 
 
