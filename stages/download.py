@@ -33,7 +33,8 @@ def main(run: Run) -> None:
             run.layout.dataset, addresses, raw, expected, params.timeout, params.retries, bars
         )
         addresses = mirrors.first(addresses, used, earlier)
-    rows = download.listing(raw, stored, addresses, hashes)
+    dims = source.dims() if isinstance(source, Downloaded) else {}
+    rows = download.listing(raw, stored, addresses, hashes, dims)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))

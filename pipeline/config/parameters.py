@@ -44,8 +44,11 @@ class Source(Section):
     kind: str
     """a name in pipeline/sources/registry.py"""
     licence: ClassVar[Licence] = OWN
-    has_split: ClassVar[bool] = False
-    """whether its interactions come with a split, which is imported as it is"""
+
+    @property
+    def has_split(self) -> bool:
+        """Whether its interactions come with a published split, which is imported unchanged."""
+        return False
 
     @abstractmethod
     def reader(self) -> Any:

@@ -19,7 +19,7 @@ from pipeline.encode.registry import CLIP, ENCODERS, OURS
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 from pipeline.sources.base import Downloaded
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.feature_files import FEATURE
 
 if TYPE_CHECKING:
     from pipeline.features.node import Node
