@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import yaml
 from commands import alignrec
 
 from pipeline.errors import UserError
-from stages.new import write
+from stages.new import look, write
 from stages.params import load
 
 
@@ -25,7 +26,8 @@ def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None
 
 def new(*columns: str, images: str | None = None, items: str | None = "items.jsonl", force: bool = False) -> list[str]:
     path = Path(items) if items else None
-    return list(write("mine", Path("ratings.csv"), path, images, columns, Path("params.yaml"), force))
+    seen = partial(look, "mine", Path("ratings.csv"), path, images, columns)
+    return list(write("mine", seen, Path("params.yaml"), force))
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,7 @@ def test_every_format_is_recognised(name: str) -> None:
     else:
         text = frame.to_csv(index=False, sep="\t" if ".tsv" in name else ",").encode()
         path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    list(write("mine", path, None, None, [], Path("params.yaml"), False))
+    list(write("mine", partial(look, "mine", path, None, None, []), Path("params.yaml"), False))
     source = load(Path("params.yaml")).source("mine")
     assert source.model_dump()["columns"]["item"] == "movieId"
 
