@@ -97,7 +97,7 @@ def images(run: Run) -> None:
     named, ok = run.rows_in - run.drops["missing"], run.rows_out
     failures = {status: n for status, n in run.drops.items() if status != "missing"}
     if not named and (patterns := run.params[Images].pattern):
-        where = run.notes["folder"]
+        where = run.measured["folder"]
         raise UserError(
             f"images: no item has a file {' or '.join(patterns)} below {where}; correct images.pattern or images.folder"
         )
@@ -123,8 +123,8 @@ def _gone(run: Run, named: int) -> None:
     if ends.total() > MOST * named and {*ends} == {NO_FILE[1:]}:
         raise UserError(
             f"images: not one of the {ends.total():,} files that items name is there, such as "
-            f"{next(local())['url']!r} below {run.notes['folder']}; say in images.folder where paths start, by default "
-            "at the item file's folder"
+            f"{next(local())['url']!r} below {run.measured['folder']}; say in images.folder where paths start, by "
+            "default at the item file's folder"
         )
 
 

@@ -6,12 +6,16 @@ stages/params.py gives it the sections of the stages, pipeline/sources/ has the 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny
 
 from pipeline.config.base import Kind, Name, Section, nearest
 from pipeline.errors import UserError, one_line
+
+Shown = Literal["all", "titles", "none"]
+"""what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and
+image address; title and categories; nothing"""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Licence:
     """for people"""
     interactions: bool = False
     """whether it lets a release carry the interactions"""
+    texts: Shown = "all"
+    """what it lets a release say of an item"""
 
 
 OWN = Licence(

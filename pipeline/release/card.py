@@ -8,7 +8,6 @@ import yaml
 
 from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.facts import codes, content, probes, recommenders, study
-from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import markdown
 from pipeline.release import croissant
 from pipeline.release.manifest import USER_VECTORS, Counts, File
@@ -16,7 +15,7 @@ from pipeline.release.parts import Parts, network_rows, networks
 from pipeline.sources.registry import SOURCES
 
 WHAT = {
-    "items": "text, and status, address and hash of the image; hashes of what was encoded",
+    "items": "status of text and image, hashes of what was encoded, and the texts that are released",
     "interactions": "who bought what, with the split",
     "users": "identifiers of the users",
     "features": "one vector an item",
@@ -35,6 +34,13 @@ WHAT = {
     "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
+TEXTS = {
+    "all": "`items.parquet` has their public addresses, where there are any, and hashes.",
+    "titles": "`items.parquet` has their hashes. Of texts it has title and categories; brands, descriptions and image "
+    "addresses are left out (`publish.texts`).",
+    "none": "`items.parquet` has their hashes. It has no texts and no image addresses either (`publish.texts`): join "
+    "the source's own by the identifier `asin`.",
+}
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -50,7 +56,8 @@ def render(parts: Parts, items: pa.Table, counts: Counts, files: list[File]) -> 
         outputs=outputs,
         parts=parts,
         counts=counts,
-        header=_header(outputs, counts, files),
+        header=_header(parts, counts, files),
+        texts=TEXTS[parts.texts],
         files=[[f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", _what(f)] for f in files],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in parts.inputs],
         with_interactions=any(f.table == "interactions" for f in files),
@@ -90,7 +97,7 @@ def _users(tables: set[str | None]) -> str:
     return f"{named} A user's vector gives away many of the items that the user had."
 
 
-def _header(outputs: Outputs, counts: Counts, files: list[File]) -> str:
+def _header(parts: Parts, counts: Counts, files: list[File]) -> str:
     """Return the YAML block: licence, size, and one config a table, as `datasets.load_dataset` names them."""
     configs: dict[str, list[str]] = {}
     for file in files:
@@ -98,9 +105,9 @@ def _header(outputs: Outputs, counts: Counts, files: list[File]) -> str:
             configs.setdefault(croissant.record_set(file), []).append(file.path)
     size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
     block = {
-        "pretty_name": f"alignrec features: {outputs.layout.dataset}",
-        **SOURCES[outputs.kind].licence.header,
-        "language": ["en"],
+        "pretty_name": f"alignrec features: {parts.outputs.layout.dataset}",
+        **SOURCES[parts.outputs.kind].licence.header,
+        **({"language": parts.language} if parts.language else {}),
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [size],
         "configs": [

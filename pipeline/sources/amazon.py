@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
-from pipeline.sources.catalogue import ADDRESSES, addresses
+from pipeline.sources.catalogue import ADDRESSES, Subset, addresses
 from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.published import PublishedSplit
 
@@ -24,6 +24,7 @@ TERMS = Licence(
     "*Justifying recommendations using distantly-labeled reviews and fine-grained aspects*). No licence is stated for "
     "the data; product texts and images belong to their owners. Use the release for research, and mind the terms of "
     "the source.",
+    texts="none",
 )
 
 
@@ -32,6 +33,8 @@ class AmazonSource(WithFeatures):
 
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
+    subset: Subset = "5-core"
+    """reviews that `category` stands for: the published 5-core, or all, of which section `interactions` keeps a core"""
     reviews: Mirrors | None = None
     """reviews as JSON lines, or a CSV of ratings"""
     split: PublishedSplit | None = None
@@ -46,8 +49,11 @@ class AmazonSource(WithFeatures):
         known = isinstance(raw, dict) and raw.get("kind") in ADDRESSES and isinstance(raw.get("category"), str)
         if not known:
             return raw
+        if "subset" in raw and ("reviews" in raw or raw.get("split")):
+            raise ValueError("subset: is of the reviews that `category` fills in, and others are given")
+        subset: Subset = "all" if raw.get("subset") == "all" else "5-core"  # another one is refused below
         unread = {"reviews"} if raw.get("split") else set()
-        found = addresses(raw["kind"], raw["category"])
+        found = addresses(raw["kind"], raw["category"], subset)
         return {role: found[role] for role in found if role not in unread} | raw
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ TERMS = Licence(
     "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952). No "
     "licence is stated for the data; product texts and images belong to their owners. Use the release for research, "
     "and mind the terms of the source.",
+    texts="none",
 )
 
 

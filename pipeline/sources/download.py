@@ -10,9 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.fetch import Progress, fetch, local
+from pipeline.http.fetch import Progress, local
 from pipeline.sources import many_files
 from pipeline.sources.feature_files import FEATURE, HUB
+from pipeline.sources.mirrors import clear, fetch_packed
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -63,7 +64,7 @@ def bring(
 ) -> str | None:
     """Fetch one file; as one file also a folder and a dataset of the Hub, whose sha256 is not known yet: None."""
     if not is_folder(address) and not address.startswith(HUB):
-        return fetch(address, target, expected, timeout, retries, progress)
+        return fetch_packed(address, target, expected, timeout, retries, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
     with io.atomic(target) as temporary:
         if address.startswith(HUB):
@@ -83,7 +84,7 @@ def download(
     timeout: float,
     retries: int,
     progress: Callable[[str], Progress],
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Fetch every file that `raw` lacks, each from the first of its addresses that works.
 
     Args:
@@ -95,14 +96,14 @@ def download(
         progress: makes the progress callback of one file from its name.
 
     Returns:
-        role -> file name; and file name -> sha256 of those that were fetched now.
+        role -> file name; of those that were fetched now file name -> sha256, and role -> address that gave it.
 
     Raises:
         UserError: no address of a file works; says why, for each, and which keys take paths.
     """
-    stored, hashes = names(addresses), dict[str, str]()
+    stored, hashes, used = names(addresses), dict[str, str](), dict[str, str]()
     for role, name in stored.items():
-        one = bring if role.startswith(FEATURE) else fetch
+        one = bring if role.startswith(FEATURE) else fetch_packed
         failures: list[str] = []
         for address in addresses[role]:
             if (raw / name).exists():
@@ -110,11 +111,13 @@ def download(
             try:
                 digest = one(address, raw / name, expected.get(role), timeout, retries, progress(name))
                 hashes |= {name: digest} if digest else {}
+                used[role] = address
+                clear(raw, name)
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
             raise UserError("; ".join(failures) + _remedy(dataset, addresses, raw, stored))
-    return stored, hashes
+    return stored, hashes, used
 
 
 def _remedy(dataset: str, addresses: Mapping[str, list[str]], raw: Path, stored: Mapping[str, str]) -> str:
@@ -141,7 +144,8 @@ def expectations(
     before = {(row["role"], row["url"]): row["sha256"] for row in earlier}
     first = {
         role: before[role, _public(address)]
-        for role, (address, *_) in addresses.items()
+        for role, several in addresses.items()
+        for address in reversed(several)
         if _here(address) is None and (role, _public(address)) in before
     }
     return first | dict(pinned)

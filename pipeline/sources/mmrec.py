@@ -37,6 +37,7 @@ class MmrecSource(WithFeatures):
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
         "terms are their publishers'.",
+        texts="none",
     )
 
     @property

@@ -11,7 +11,8 @@ import torch
 import toy
 
 from pipeline.beit3 import checkpoints, released
-from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.config import Config
+from pipeline.beit3.network import BEiT3
 from pipeline.compare import feature_set
 from pipeline.errors import UserError
 from pipeline.layout import Layout

@@ -143,6 +143,17 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
         local_hashes({"reviews": [str(tmp_path / "none"), "https://e/x"]}, tmp_path, [])
 
 
+def test_a_copy_counts_where_the_file_itself_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    copy = tmp_path / "raw/r.csv"
+    copy.write_bytes(b"x")
+    addresses, earlier = {"reviews": ["r.csv"]}, [{"role": "reviews", "name": "r.csv", "sha256": io.sha256(copy)}]
+    assert local_hashes(addresses, tmp_path / "raw", earlier) == {"r.csv": io.sha256(copy)}
+    copy.write_bytes(b"edited")
+    with pytest.raises(UserError, match=r"r\.csv: no such file"):
+        local_hashes(addresses, tmp_path / "raw", earlier)
+
+
 @pytest.mark.parametrize(
     "address", ["http://e/", "http://e/..", "/a/.hidden", "http://e/a%2fb%00", "sources.json", "http://e/x?y=/../z/"]
 )
@@ -167,8 +178,8 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        stored, hashes = download("shop", addresses, raw, {}, 2, 0, quiet)
-        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {})
+        stored, hashes, _ = download("shop", addresses, raw, {}, 2, 0, quiet)
+        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {}, {})
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     for known in (hashes, {}):

@@ -110,7 +110,7 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for given, section in (("pictures", {"folder": "pictures"}), ("a/{item}.jpg", {"pattern": "a/{item}.jpg"})):
         new(images=given, force=True)
-        assert yaml.safe_load(Path("params.yaml").read_text()).get("images", {}) == section
+        assert yaml.safe_load(Path("params.yaml").read_text())["images"] == (section or {"size": 256})
     with pytest.raises(UserError, match=r"--images pictres: no such folder"):
         new(images="pictres", force=True)
     with pytest.raises(UserError, match=r"cannot fill in \{sku\}; write \{item\}"):
@@ -153,7 +153,7 @@ def test_paths_of_rows_start_where_their_files_are(
 ) -> None:
     pictured(tmp_path, path, there)
     shown = new(images=given)
-    assert yaml.safe_load(Path("params.yaml").read_text()).get("images", {}) == section
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == (section or {"size": 256})
     (line,) = [line for line in shown if line.startswith("images: ")]
     assert said in line
 
@@ -162,7 +162,7 @@ def test_most_files_decide_and_several_paths_in_a_cell_are_read(tmp_path: Path) 
     pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/covers/{}.jpg", files=5)
     pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/{}.jpg", files=40)
     shown = new(images="covers")
-    assert yaml.safe_load(Path("params.yaml").read_text()).get("images", {}) == {}
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == {"size": 256}
     assert any("40 of 60 items that name a file have it below ., and 5 below covers" in line for line in shown)
 
 

@@ -39,6 +39,9 @@ AREAS = {
         *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
         "image-answer",
     ],
+    "encoders": [
+        *("encoder-facts", "encoder-config", "encoder-weights", "encoder-map", "encoder-tokenizer", "released-probes"),
+    ],
     "releases": [
         *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files"),
     ],
