@@ -22,8 +22,6 @@ from pipeline.run import ALTERED, Run, machine
 from pipeline.train import inputs
 
 Label = TypeVar("Label")
-SLOWEST = ("tiger", "bsarec", "sasrec")
-"""models that take longer than any of MODELS"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def complete(
         shown: makes a progress bar of an iterable and its total.
         tolerant: whether a training that fails leaves a record with the reason; else it raises.
     """
-    place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
+    place = {model: number for number, model in enumerate(reversed(MODELS))}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
     if todo:
         for _ in shown(engine.each(Work(store, tolerant, costs), todo, workers), total=len(todo)):

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.benchmark.params import AUTHORS
 from pipeline.config.base import Name, Positive, Rate, Section, Share
-from pipeline.sequential.params import Generative
 
 
 class Mask(Section):
@@ -119,7 +118,6 @@ class Study(Section):
     sweeps: dict[Name, Space] = {}
     """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values, all combinations of which are tried on valid,
     or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""
-    generative: Generative = Generative()
     seeds: Positive = 5
     """trainings of AlignRec for each variant, and for each value of a sweep"""
     workers: Positive = 2

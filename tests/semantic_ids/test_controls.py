@@ -33,7 +33,7 @@ def test_shuffled_codes_are_those_of_the_method_in_another_order() -> None:
 
 
 def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:
-    made = fitted("shuffled", X, method="pq", settings={"iterations": 1})
+    made = fitted("shuffled", X, method="rqvae", settings={"epochs": 1})
     assert isinstance(made, Shuffled)
     assert sorted(made.tensors()) == ["pq/piece.0", "pq/piece.1", "pq/piece.2", "seed"]
     one = fitted("pq", X, iterations=1).tensors()["piece.0"]
@@ -49,7 +49,7 @@ def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:
             r"'shuffled.method': value error, no 'residual-kmean'; did you mean 'residual-k",
         ),
         ({"method": "random"}, r"'shuffled.method': value error, 'random' is a control itself; name a method that"),
-        ({"methods": "pq"}, r"unknown key 'shuffled.methods'; did you mean 'method'\?"),
+        ({"methods": "rqvae"}, r"unknown key 'shuffled.methods'; did you mean 'method'\?"),
     ],
 )
 def test_misspelt_settings_are_refused(settings: dict[str, str], says: str) -> None:
