@@ -294,7 +294,7 @@ def study(plan: Plan) -> Estimate:
     trainings = hidden + math.prod(wrong) * own.wrong.seeds + without
     together = len(own.joint.rates) * own.joint.seeds  # each epoch encodes every item, with gradient
     trainings += together + 2 * bool(together) * own.joint.seeds
-    trainings += own.seeds * (variants * len(own.variant_features) + swept)
+    trainings += own.seeds * (2 * variants + swept)
     seconds = trainings * plan.training(RELEASED, one) / own.workers
     if plan.pretrains:
         seconds += variants * (pretrain(plan).seconds + encode(plan).seconds)
