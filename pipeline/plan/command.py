@@ -62,7 +62,7 @@ def plan(params: Parameters, layout: Layout, asked: bool = True) -> Planned:
 
     raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
     gemm, sets = gemm_rate("float32"), feature_sets(params, layout.dataset)
-    remote, ran = _is_remote(params, layout.dataset), past.runs(params, layout, gemm)
+    remote, ran = is_remote(params, layout.dataset), past.runs(params, layout, gemm)
     taken = estimate.stages(estimate.Plan(params, found, sets, gemm, remote, raw), ran)
     scaling = [stage for stage in taken if stage not in estimate.UNSCALED]
     remarks = [*_remarks(taken, layout.root), *_grounds(scaling, ran, gemm)]
@@ -85,7 +85,7 @@ def _files(answers: Sequence[Answer]) -> Table:
     return Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)
 
 
-def _is_remote(params: Parameters, dataset: str) -> bool:
+def is_remote(params: Parameters, dataset: str) -> bool:
     """Return whether images come from a host."""
     own = params[Images]
     return isinstance(params.source(dataset), Downloaded) and not (own.folder or own.pattern)

@@ -36,7 +36,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    remote = command._is_remote(asked, layout.dataset)
+    remote = command.is_remote(asked, layout.dataset)
     plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, layout.dataset), GEMM, remote, 7e9)
     return estimate.stages(plan, {})
 
