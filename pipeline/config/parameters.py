@@ -13,6 +13,9 @@ from pydantic import Field, SerializeAsAny
 from pipeline.config.base import Kind, Name, Section, nearest
 from pipeline.errors import UserError, one_line
 
+LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
+"""licences of the Hub's list -> their address"""
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -24,6 +27,13 @@ class Licence:
     """for people"""
     interactions: bool = False
     """whether it lets a release carry the interactions"""
+    synthetic: str = ""
+    """what of the data was generated rather than collected, in a sentence; empty: nothing"""
+
+    @property
+    def address(self) -> str:
+        """Web address of the terms; empty where there is none."""
+        return self.header.get("license_link") or LINKS.get(self.header["license"], "")
 
 
 OWN = Licence(

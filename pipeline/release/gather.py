@@ -42,7 +42,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         embeddings["users"] = layout.user_embeddings
     return Parts(
         outputs=outputs,
-        version=params.version,
+        publish=params,
         items=_items(layout),
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),

@@ -1,10 +1,18 @@
 """Section `publish` of params.yaml."""
 
+import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.base import Name, Positive, Section
+
+Line = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+def _day(date: str) -> str:
+    datetime.date.fromisoformat(date)
+    return date
 
 
 class Publish(Section):
@@ -23,5 +31,20 @@ class Publish(Section):
     too; or names. By default names where interactions are released, else nothing: vectors give a user's items away"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
+    licence: Line | None = None
+    """of the released data: a name of SPDX's list such as CC-BY-4.0, a web address, or a sentence; by default the
+    source's"""
+    creator: (
+        Annotated[list[Line], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+        | None
+    ) = None
+    """persons or organisations that made the release; a single one needs no brackets"""
+    url: Annotated[str, Field(pattern=r"^(https?://|hf://datasets/[^/]+/)[^/\s]\S*$")] | None = None
+    """where the release will be read: the target of `publish --to hf://`, or a web folder that holds
+    <dataset>/<version>/; file addresses in croissant.json are then absolute"""
+    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)] | None = None
+    """day of publication, such as 2026-11-30"""
+    cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""
     exact_up_to: Positive = 70_000
     """items up to which the index of the recommender's vectors is exact; beyond, an inverted file"""

@@ -11,6 +11,7 @@ from pipeline import io
 from pipeline.facts.outputs import Outputs
 from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Encoder, Input
+from pipeline.release.params import Publish
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Parts:
 
     outputs: Outputs
     """the evidence: what the stages found of the dataset"""
-    version: str
-    """semantic version of the data"""
+    publish: Publish
+    """version, licence, creator and so on"""
     items: Iterable[pa.Table]
     """schema RELEASED_ITEMS, some rows at a time, once"""
     interactions: pa.Table

@@ -175,8 +175,9 @@ def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
     block = yaml.safe_load(card.split("---\n")[1])
     assert block["license"] == "cc-by-sa-4.0"
     assert block["size_categories"] == ["n<1K"]
-    assert {"config_name": "features-beit3", "data_files": [
+    assert {"config_name": "features-beit3", "default": True, "data_files": [
         {"split": "train", "path": ["features/beit3/features-00000.parquet"]}]} in block["configs"]  # fmt: skip
+    assert sum("default" in config for config in block["configs"]) == 1
     assert "| alignrec | beit3 | 3 | 0.3100 ± 0.0100 |" in card
     assert "| image | missing | 1 | 16.7% |" in card
     assert "openmoji.org" in card
