@@ -45,6 +45,14 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published(tmp_path_factory.mktemp("plain"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep mlcroissant's downloads out of the user's folder; it reads the variable when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A web folder: its address and path."""
@@ -114,7 +122,7 @@ def test_reviewers_terms_are_there_from_the_facts_of_the_manifest(release: Path)
 
 @pytest.mark.filterwarnings("ignore::Warning")  # the library's own, of its dependencies
 def test_a_release_with_the_keys_is_read_without_a_warning_from_the_json_file_alone(
-    web: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    web: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")
     address, folder = web
@@ -123,7 +131,6 @@ def test_a_release_with_the_keys_is_read_without_a_warning_from_the_json_file_al
     (folder / "shop/0.1.0").symlink_to(release)
     alone = tmp_path / "alone/croissant.json"
     io.write_bytes(alone, (release / croissant.NAME).read_bytes())
-    monkeypatch.setattr("mlcroissant._src.core.constants.DOWNLOAD_PATH", tmp_path / "downloads")
     caplog.clear()
     dataset = mlcroissant.Dataset(alone)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == []
