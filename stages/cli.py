@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.stage import Stage
-from stages import examples, released, results
+from stages import embedding, examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
@@ -271,7 +271,7 @@ for _command_of_release in (
     released.verify,
     released.fetch,
     released.export,
-    released.embed,
+    embedding.embed,
     released.serve,
     released.attest,
 ):

@@ -17,7 +17,7 @@ ORDER = [
     *("config", "ops", "engine", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
     *("pretrain", "graph"),
     *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "experiment"),
-    *("facts", "release", "remote", "export", "report", "compare", "serve", "plan"),
+    *("facts", "release", "remote", "export", "report", "compare", "embed", "serve", "plan"),
 ]
 
 

