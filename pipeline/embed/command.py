@@ -131,7 +131,6 @@ def _alone(to: Path) -> Iterator[None]:
 def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
     params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
     run = Run("encode", DATASET, params, work.folder, label="embed")
-    chosen.link(work.layout)
     sets = FeatureSets(work.layout, chosen.encode, chosen.sections)
     node = sets[chosen.name]
     with progress.heartbeat("embed", run.bars):
@@ -145,7 +144,7 @@ def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes:
     counts = _finish(node, work, codes)
     rejects = prepare.rejected(work, work.record, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
-    said = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
+    said = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
     io.write_json(work.done / FACTS, work.record | said)
     work.done.rename(to)
     shutil.rmtree(work.folder)
@@ -158,12 +157,12 @@ def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
     Files that were altered are deleted, so that they are made again.
     """
     folder = to.absolute().with_name(f".{to.name}.parts")
-    settings = {"encoder": chosen.name, "encoders": chosen.sections, "encode": chosen.encode.facts()}
+    node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
+    settings = {"encoder": chosen.name, "made": node.facts(), "encode": chosen.encode.facts()}
     columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
-    weights = [] if chosen.weights is None else [io.sha256(p) for p in sorted(chosen.weights.iterdir()) if p.is_file()]
     read = [io.sha256(path) for path in prepare.files(table)]
-    facts = [record, weights, read, str(table.images and table.images.absolute()), codes and codes.method]
+    facts = [record, read, str(table.images and table.images.absolute()), codes and codes.method]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     if not io.begun(folder, key):
         io.begin(folder, key)

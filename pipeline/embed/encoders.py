@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.config.base import nearest
 from pipeline.encode.params import Encode
@@ -12,7 +12,6 @@ from pipeline.errors import UserError
 from pipeline.features import registry
 from pipeline.features.registry import FEATURES, Encoders
 from pipeline.images.params import Images
-from pipeline.layout import Layout
 from pipeline.release import encoder as released
 
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
@@ -28,29 +27,15 @@ class Chosen(NamedTuple):
     """section `encoders`"""
     encode: Encode
     images: Images
-    weights: Path | None = None
-    """folder of a release with network, tokenizer and whitening; None: it reads nothing that `pretrain` wrote"""
-
-    def link(self, layout: Layout) -> None:
-        """Let `encode` find the release's weights where `pretrain` would have left them."""
-        target = layout.encoder.folder
-        if self.weights is not None and not target.is_symlink():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(self.weights.resolve())
 
 
 def of_release(release: Path, name: str, encode: Encode) -> Chosen:
     """Return an encoder of a verified release; UserError as `release.encoder.facts`."""
     facts = released.facts(release, name)
     released.refuse_absent(release, facts.packages)
-    spec = ENCODERS[facts.encoder]
-    sections: dict[str, Any] = {spec.variant_of or facts.encoder: facts.settings}
-    own = encode.model_copy(
-        update={"encoders": [facts.encoder], "controls": [], "batch_size": max(1, facts.batch_size)}
-    )
-    weights = release / released.FOLDER / facts.weights if facts.weights else None
-    images = Images(size=facts.image_size, quality=facts.image_quality)
-    return Chosen(facts.encoder, sections, own, images, weights)
+    sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
+    own = encode.model_copy(update={"encoders": [name], "controls": [], "batch_size": max(1, facts.batch_size)})
+    return Chosen(name, sections, own, Images(size=facts.image_size, quality=facts.image_quality))
 
 
 def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images) -> Chosen:

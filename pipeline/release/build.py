@@ -123,6 +123,8 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
         tables[_copied(source / files.IDS, own / files.IDS)] = "semantic_ids"
         for other in (files.CODEBOOKS, files.FACTS):
             _copied(source / other, own / other)
+    for name, path in parts.tried.items():
+        tables[_copied(path, folder / manifest.TRIED / path.with_name(f"{name}.parquet").name)] = "tried"
     for what, path in parts.embeddings.items():
         target, kind = folder / "embeddings" / f"{what}.parquet", f"{what.removesuffix('s')}_embeddings"
         if what == "users" and not parts.named_users:
@@ -140,11 +142,16 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
         io.write_json(own / encoder.NAME, released.facts.model_dump())
         for source in released.files:
             _copied(source, own / source.name)
+        if released.write is not None:
+            released.write(own)
         used_by |= {path: [name] for path in _files(own)}
     for name, released in encoders.items():
-        if (owner := released.facts.weights) not in (None, name):
-            for path in EncoderFiles(folder / encoder.FOLDER / str(owner)).present():
-                used_by[path].append(name)
+        for part in released.facts.parts or [name]:
+            above, weights = folder / encoder.FOLDER, encoders[part].facts.weights
+            needed = [*_files(above / part)] if part != name else []
+            needed += EncoderFiles(above / weights).present() if weights not in (None, part) else []
+            for path in needed:
+                used_by[path] += [name] * (name not in used_by[path])
     return used_by
 
 

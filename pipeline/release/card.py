@@ -25,6 +25,7 @@ WHAT = {
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
     "numbered_user_embeddings": "the trained recommender's user vectors, by number; score = dot product",
     "semantic_ids": "an item as a few discrete codes",
+    "tried": "candidates of a set that valid chose, with their figures on valid",
     "codebooks.safetensors": "codebooks of the semantic IDs",
     "codes.json": "how the semantic IDs were made, and how good they are",
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",

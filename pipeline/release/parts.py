@@ -34,6 +34,8 @@ class Parts:
     """feature set -> EDGES"""
     semantic_ids: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     """feature set and method -> folder of its codes and codebooks"""
+    tried: Mapping[str, Path] = field(default_factory=dict)
+    """feature set that valid chose -> TRIED"""
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     """items, users -> Parquet file"""
     index: bytes | None = None
