@@ -41,8 +41,8 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     """Return the features that `spec` names.
 
     Args:
-        spec: an encoded feature set of the dataset, or a path of a .npy, .pt, .parquet or a folder of Parquet files;
-            `name=path` gives it a name of its own.
+        spec: an encoded feature set of the dataset, or a path of a .npy, .pt, .parquet or a folder of Parquet files, of
+            several columns of vectors `path:column`; `name=path` gives it a name of its own.
         asins: identifier of item 0 .. I-1.
         order: mapping file that says which item each row is, for files that do not; see identifiers.order.
 
@@ -51,7 +51,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
             that is not finite.
     """
     name, path = named(spec)
-    where = Path(path)
+    where, column = _column(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
         read = categories.read_categories(layout, [path], _in_text(layout))[path]
@@ -62,13 +62,15 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
             f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
         )
     try:
-        vectors, how, read, identified = _loaded(where, asins, order)
+        vectors, how, read, identified = _loaded(where, asins, order, column)
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
         raise UserError(f"{where}: not readable as features: {one_line(e)}") from None
     if read and not _in_text(layout):
         read = None  # it read texts, but other ones than the dataset's
     checked = _checked(where, vectors, len(asins))
-    return FeatureSet(name or short(where), f"{where.name}, {how}", checked, read, identified)
+    return FeatureSet(
+        name or short(Path(column) if column else where), f"{where.name}, {how}", checked, read, identified
+    )
 
 
 def encoded(layout: Layout) -> Iterator[FeatureSet]:
@@ -110,7 +112,16 @@ def named(spec: str) -> tuple[str, str]:
     return name, path
 
 
-def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None, bool]:
+def _column(path: str) -> tuple[Path, str | None]:
+    """Return a file, and the column that `file:column` names; a path may contain a colon."""
+    where, colon, column = path.rpartition(":")
+    split = bool(colon and column) and not Path(path).exists() and Path(where).exists()
+    return (Path(where), column) if split else (Path(path), None)
+
+
+def _loaded(
+    path: Path, asins: Sequence[str], order: Path | None, named_column: str | None = None
+) -> tuple[Any, str, bool | None, bool]:
     """Return a file's vectors in item order, how they were matched, if a text went into any, if it names its rows."""
     if path.suffix == ".npy":
         return *_ordered(path, image_features.opened(path), asins, order), None, False
@@ -121,7 +132,7 @@ def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, 
         if not files:
             raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
         table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
-        vectors, read_text = _vectors(path, table), categories.read_by(table, in_text=True)
+        vectors, read_text = _vectors(path, table, named_column), categories.read_by(table, in_text=True)
         if order is not None and not identifiers.present(table):
             return *_ordered(path, vectors, asins, order), read_text, False
         column, rows = identifiers.matched(path, table, asins)
@@ -161,11 +172,15 @@ def _torch(path: Path) -> np.ndarray:
     return tensor.detach().float().numpy()
 
 
-def _vectors(path: Path, table: pa.Table) -> np.ndarray:
-    """Return the vectors of a table, [N, F], from its only column of vectors."""
+def _vectors(path: Path, table: pa.Table, wanted: str | None) -> np.ndarray:
+    """Return the vectors of a table, [N, F], from the column that is wanted, by default its only one of vectors."""
     lists = [f.name for f in table.schema if _is_vector(f.type)]
-    if len(lists) != 1:
-        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one")
+    if wanted is not None and wanted not in lists:
+        raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
+    if wanted is None and len(lists) != 1:
+        hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
+        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
+    lists = [wanted] if wanted is not None else lists
     column = table[lists[0]]
     widths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(widths) != 1 or widths[0] is None:

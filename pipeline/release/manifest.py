@@ -163,7 +163,7 @@ class Manifest(Part):
 
     format: Literal[3, 4, 5]
     """version of this very schema; 4 added the digest, and vectors of users without their names; 5 tables of tried
-    candidates, and fingerprints of feature sets"""
+    candidates, and encoders that are made of others"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
@@ -176,8 +176,6 @@ class Manifest(Part):
     """trained here: encoder, its tokenizer and whitening, recommender"""
     encoders: dict[str, Encoder] = {}
     """feature set -> the network that made it, where that is somebody's"""
-    fingerprints: dict[str, Sha256] = {}
-    """feature set -> what its vectors depend on but the items, see `Fingerprint`; null for imported ones"""
     made_by: dict[str, Maker]
     """stage -> what made its tables"""
     code: Sha256
