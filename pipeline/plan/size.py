@@ -77,6 +77,7 @@ def _pieces(layout: Layout, otherwise: int) -> int:
 def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
     """Return the size that the files have, where all that is needed is on this machine."""
     from pipeline.interactions import catalogue  # loads DuckDB
+    from pipeline.sources import download
 
     source = params.source(dataset)
     addresses = source.files() if isinstance(source, Downloaded) else {}
