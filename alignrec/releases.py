@@ -26,8 +26,8 @@ from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids as coded
 from pipeline.release import verify
 from pipeline.release.manifest import Manifest
+from pipeline.remote import base, embedded, stores
 from pipeline.remote import fetch as fetching
-from pipeline.remote import stores
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -193,8 +193,9 @@ def load(
     """Return a release, every byte of which has been checked.
 
     Args:
-        release: a folder, or the address of one: https://, s3:// or hf://datasets/owner/name/path. What an address
-            names is fetched into the cache, once; an interrupted fetch continues.
+        release: a folder, or the address of one: https://, s3:// or hf://datasets/owner/name/path; or `sample`, the
+            small release that the package carries, unless a folder here is called so. What an address names is
+            fetched into the cache, once; an interrupted fetch continues.
         features: of an address, fetch no other feature set than this.
         cache: folder that keeps what was fetched; by default `alignrec` in the user's folder for caches.
         key: public SSH key (.pub) that must have signed the release.
@@ -203,10 +204,10 @@ def load(
         UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
     """
     address = str(release)
-    if stores.is_archive(address):
+    if base.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    if stores.scheme_of(address) == "file":
-        folder = stores.path_of(address)
+    if base.scheme_of(address) == "file" and embedded.archive(address) == address:
+        folder = base.path_of(address)
         for _ in verify(folder, _path(key)):
             pass
     else:

@@ -4,7 +4,8 @@
 
 A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
 set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
-Words that follow are the only models and feature sets shown; of `data` and `releases` they are further data sets.
+Words that follow are the only models and feature sets shown; of `data` and `releases` they are further data sets,
+of `article` parts of the study.
 A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
 """
 
@@ -28,6 +29,7 @@ from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
 from pipeline.facts import recommenders, study
+from pipeline.facts.article import PARTS
 from pipeline.facts.table import Table, markdown
 from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
@@ -168,6 +170,13 @@ def releases(layout: Layout, others: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_datasets.released([layout, *(_beside(layout, where) for where in others)]))
 
 
+def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
+    """Yield the article's tables, of some parts or of all that are there, from what git keeps of runs."""
+    for part in parts or [name for name in PARTS if layout.figures(f"article-{name}").exists()]:
+        for table in io.read_json(layout.figures(f"article-{part}")):
+            yield from (markdown(table["head"], table["rows"]), "", table["note"], "")
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -175,6 +184,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "tests": tests,
     "codes-seeds": codes_seeds,
     "generative": generative,
+    "article": article,
     "judge": judge,
     "league": league,
     "data": data,

@@ -16,7 +16,8 @@ from sentencepiece import sentencepiece_model_pb2 as sentencepiece
 from torch import Tensor, nn
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.config import Config
+from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import train
 
 PIECES = 64_001

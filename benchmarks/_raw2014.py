@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 
 from pipeline.sources import amazon2014, sticker_shop
-from pipeline.sources.image_features import WIDTH
 from pipeline.sources.sample import SampleSource
+from pipeline.vectors.records import WIDTH
 
 REVIEWS, METADATA, IMAGE_FEATURES = "reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"
 SHOPPERS = 400

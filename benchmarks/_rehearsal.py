@@ -28,9 +28,10 @@ from benchmarks._disk import Disk
 from benchmarks._turns import short
 from pipeline import io
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.benchmark.params import Benchmark
+from pipeline.config import document
 from pipeline.config.parameters import Parameters
 from pipeline.io import write_json
 from pipeline.layout import Layout
@@ -103,8 +104,9 @@ def rehearse(folder: Path, size: str, items: int, films: Path | None) -> dict[st
         raw = folder / "raw"
         texts = map(_raw2014.text, _raw2014.write(raw, items, films))
         published(raw, size, list(texts))
-        params = parameters(yaml.safe_load(PROFILE.read_text()), raw, size, items)
+        params = parameters(document.read_extended(PROFILE), raw, size, items)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        _run("alignrec", "init", folder=folder)
         write_json(mark, options)
     elif json.loads(mark.read_text()) != options:
         sys.exit(f"rehearsal: {folder} is of a rehearsal with other options; give another --folder")

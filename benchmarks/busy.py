@@ -19,7 +19,8 @@ import torch
 
 from benchmarks import Measurement, _turns, train
 from benchmarks._turns import Turn, Way, timed
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus

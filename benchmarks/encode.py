@@ -25,8 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, timed
+from pipeline.beit3.config import SIZES
 from pipeline.beit3.inference import flops, multiplies_bytes
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import pad
 from pipeline.encode import batching
 from pipeline.encode.beit3 import BEiT3Items

@@ -176,9 +176,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the pipeline; UserError says what to run when it is absent or broken."""
+def read_json(path: Path, most: int | None = None) -> Any:
+    """Read a JSON file of the pipeline; UserError says what to run when it is absent, broken, or above `most` bytes."""
     try:
+        if most is not None and (size := path.stat().st_size) > most:
+            raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {most:,}")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {made_by(path)}") from None

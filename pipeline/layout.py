@@ -34,8 +34,13 @@ class EncoderFiles:
         """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
         return self.folder / "whitening.safetensors"
 
+    @property
+    def official(self) -> Path:
+        """The weights of `pretrain.init` before training, without heads; absent without `init`, and from releases."""
+        return self.folder / "official.safetensors"
+
     def present(self) -> list[Path]:
-        """Return those that exist."""
+        """Return those that exist of what a release carries."""
         return [p for p in (self.config, self.weights, self.tokenizer, self.whitening) if p.is_file()]
 
 

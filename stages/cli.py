@@ -1,13 +1,15 @@
 """The umbrella command `alignrec`: one subcommand a stage, and what users do with releases."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
-from stages import embedding, examples, released, results
+from stages import amazon, embedding, examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
@@ -57,8 +59,8 @@ def _refuse_other_release(pinned: str | None, params: Path) -> None:
 
     if pinned not in (None, here := installed("alignrec")):
         raise UserError(
-            f"{params}: 'alignrec': made with {pinned}, and {here} is installed; pip install alignrec=={pinned}, or "
-            f"write {here} there, and `dvc repro` makes all again"
+            f"{params}: 'alignrec': made with {pinned}, and {here} is installed; install that release, or write {here} "
+            "there, and `dvc repro` makes all again"
         )
 
 
@@ -161,19 +163,32 @@ for _name, _stage in STAGES.items():
 @app.command(rich_help_panel=BEGIN)
 def new(
     name: Annotated[str, typer.Argument(help="of the dataset: letters, digits, _ and -")],
-    interactions: Annotated[Path, typer.Option(help="a row an interaction: Parquet, CSV, TSV or JSON lines")],
+    interactions: Annotated[
+        Path | None, typer.Option(help="a row an interaction: Parquet, CSV, TSV or JSON lines")
+    ] = None,
     items: Annotated[Path | None, typer.Option(help="a row an item: text, categories, images")] = None,
     images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="role=name of its column, such as item=sku; may be given again")
     ] = None,
+    year: Annotated[int | None, typer.Option("--amazon", help="in place of files: Amazon's data of this year")] = None,
+    category: Annotated[str | None, typer.Option(help="of Amazon's; `alignrec categories` lists them")] = None,
+    subset: Annotated[Subset, typer.Option(help="of Amazon's reviews: as published, or each one")] = "5-core",
+    split: Annotated[Path | None, typer.Option(help="folder of a published split of the category")] = None,
+    official: Annotated[bool, typer.Option("--official", help="BEiT3-base from its official weights")] = False,
     to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
-    """look at your files, and make this folder a project that builds features of them."""
-    from stages.new import write
+    """look at your files, or take Amazon's, and make this folder a project that builds features of them."""
+    from stages.new import look, write
 
-    for line in write(name, interactions, items, images, column or [], to, force):
+    if (interactions is None) == (year is None):
+        raise typer.BadParameter("give either --interactions, or --amazon with --category")
+    if interactions is not None:
+        looked = partial(look, name, interactions, items, images, column or [])
+    else:
+        looked = partial(amazon.look, name, int(year or 0), category, subset, split, official)
+    for line in write(name, looked, to, force):
         say(line)
 
 
@@ -257,6 +272,7 @@ def plan(
         raise typer.Exit(1)
 
 
+app.command(rich_help_panel=BEGIN)(amazon.categories)
 for _command_of_results in (
     results.summary,
     results.features,

@@ -11,7 +11,7 @@ from pipeline.stage import SOURCE, Stage
 def main(run: Run) -> None:
     """Write the raw files and sources.json."""
     from pipeline.http import fetch  # loads httpx
-    from pipeline.sources import download
+    from pipeline.sources import download, mirrors
 
     source, raw, params = run.source, run.layout.raw, run.params[Download]
     addresses: dict[str, list[str]] = {}
@@ -29,10 +29,12 @@ def main(run: Run) -> None:
         run.resume(raw, code, source.model_dump(), download.local_hashes(addresses, raw, earlier))
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
-        stored, hashes = download.download(
+        stored, hashes, used = download.download(
             run.layout.dataset, addresses, raw, expected, params.timeout, params.retries, bars
         )
-    rows = download.listing(raw, stored, addresses, hashes)
+        addresses = mirrors.first(addresses, used, earlier)
+    dims = source.dims() if isinstance(source, Downloaded) else {}
+    rows = download.listing(raw, stored, addresses, hashes, dims)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))

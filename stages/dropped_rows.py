@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import orjson
+import pyarrow.compute as pc
 
 import schemas
 from pipeline import io
@@ -17,6 +18,7 @@ from pipeline.sources.product import is_path
 FIELDS = ("title", "brand", "categories", "description", "image_urls")
 MOST = 0.5  # share
 LOOKED_AT = 1000  # items whose other fields are looked at
+NAMED = 5  # items without metadata that a warning names
 
 
 def interactions(run: Run) -> None:
@@ -70,9 +72,24 @@ def items(run: Run) -> None:
         if "image_urls" in gone:
             raise UserError(f"{file}: no item has a text or an image; {cause}")
         run.warn(f"no item has a text; {cause}")
-    if described < (1 - MOST) * n:
-        gone_items = f"{n - described:,} of {n:,} items are not in {file.name}"
-        run.warn(f"{gone_items}; they have neither text nor image of their own")
+    if described < n:
+        _warn_of_absent(run, n - described, n, file.name)
+
+
+def _warn_of_absent(run: Run, absent: int, n: int, file: str) -> None:
+    """Warn where the metadata lacks most of n items; of a published split where it lacks any, and name the first."""
+    if not run.source.has_split:
+        if absent > MOST * n:
+            run.warn(f"{absent:,} of {n:,} items are not in {file}; they have neither text nor image of their own")
+        return
+    named: list[str] = []
+    for part in io.read_slices(run.layout.items, schemas.ITEMS, ["asin", "text_status"], io.PART):
+        rows = part.filter(pc.equal(part["text_status"], "no_metadata"))
+        named += rows["asin"].slice(0, NAMED - len(named)).to_pylist()
+    run.warn(
+        f"{absent:,} of the split's {n:,} items are not in {file}, and have neither text nor image: "
+        f"{', '.join(named)}{', ...' if absent > len(named) else ''}; their text_status in items.parquet is no_metadata"
+    )
 
 
 def images(run: Run) -> None:
@@ -80,7 +97,7 @@ def images(run: Run) -> None:
     named, ok = run.rows_in - run.drops["missing"], run.rows_out
     failures = {status: n for status, n in run.drops.items() if status != "missing"}
     if not named and (patterns := run.params[Images].pattern):
-        where = run.notes["folder"]
+        where = run.measured["folder"]
         raise UserError(
             f"images: no item has a file {' or '.join(patterns)} below {where}; correct images.pattern or images.folder"
         )
@@ -106,8 +123,8 @@ def _gone(run: Run, named: int) -> None:
     if ends.total() > MOST * named and {*ends} == {NO_FILE[1:]}:
         raise UserError(
             f"images: not one of the {ends.total():,} files that items name is there, such as "
-            f"{next(local())['url']!r} below {run.notes['folder']}; say in images.folder where paths start, by default "
-            "at the item file's folder"
+            f"{next(local())['url']!r} below {run.measured['folder']}; say in images.folder where paths start, by "
+            "default at the item file's folder"
         )
 
 

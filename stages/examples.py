@@ -4,6 +4,7 @@ EXAMPLES = {
     "images": "alignrec images sample --retry-failed",
     "publish": "alignrec publish sample --to s3://bucket/features",
     "new": "alignrec new mine --interactions ratings.csv --items items.jsonl --images images",
+    "categories": "alignrec categories --year 2023",
     "init": "alignrec init && dvc repro",
     "new-plugin": "alignrec new-plugin my-parts",
     "repair": "alignrec repair && dvc repro",

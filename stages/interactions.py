@@ -9,6 +9,7 @@ from pipeline.benchmark.params import Benchmark
 from pipeline.evaluation import cutoff
 from pipeline.interactions.params import Interactions
 from pipeline.run import Run
+from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import SOURCES
@@ -17,8 +18,11 @@ from stages import dropped_rows
 from stages.download import DOWNLOAD
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from duckdb import DuckDBPyConnection
 
+    from pipeline.config.parameters import Source
     from pipeline.interactions.build import SplitTables
     from pipeline.interactions.division import Division
     from pipeline.interactions.repairs import Divided
@@ -34,7 +38,7 @@ def main(run: Run) -> None:
     with build.database(run.folder / ".scratch", params.memory_limit) as db:
         split, own_split, rejects = _divided(run, db, division)
         _check_cutoffs(run, split)
-        clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
+        clock = _clock(source)
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
         facts = {"timestamps": clock} | ({"split": "imported"} if own_split else {})
@@ -55,15 +59,10 @@ def main(run: Run) -> None:
 def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
     """Read and divide the interactions."""
     from pipeline.interactions import build, repairs
-    from pipeline.sources import image_features, mmrec
 
     source, params, raw = run.source, run.params[Interactions], downloaded(run.layout.sources)
-    if isinstance(source, MmrecSource):
-        count = build.load_published(db, source.reader().ratings(raw))
-        image_features.check_features(raw, count)
-        asins = mmrec.asins(mmrec.metadata(raw), count)
-        tables = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
-        return repairs.Divided(tables, False, None)
+    if source.has_split:
+        return repairs.Divided(_published(run, db, raw, division), False, None)
 
     def divide(ratings: str, own: bool) -> SplitTables:
         if own:
@@ -71,6 +70,30 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
         return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
     return repairs.split(db, source.reader(), raw, run.folder / ".scratch", divide)
+
+
+def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division: Division) -> SplitTables:
+    """Read interactions whose split is published; users, items and parts are the split's."""
+    from pipeline.interactions import build
+    from pipeline.sources import mapping, mmrec, published
+
+    source, rule = run.source, run.params[Interactions].min_rating
+    users, items = build.load_published(db, source.reader().ratings(raw))
+    names = None
+    if isinstance(source, MmrecSource):
+        asins = mmrec.asins(mmrec.metadata(raw), items)
+    else:
+        asins = mapping.numbered(raw[published.ITEMS], "itemID", ("asin", "parent_asin"), items)
+        if published.USERS in raw:
+            names = mapping.numbered(raw[published.USERS], "userID", ("user_id", "reviewerID"), users)
+    return build.published(db, asins, _clock(source) != "none", rule, division, names)
+
+
+def _clock(source: Source) -> str:
+    """Return what timestamps mean: unix, order or none."""
+    if isinstance(source, AmazonSource) and source.split:
+        return source.split.timestamps
+    return source.timestamps if isinstance(source, MmrecSource) else "unix"
 
 
 def _check_cutoffs(run: Run, split: SplitTables) -> None:

@@ -12,6 +12,7 @@ from pipeline.run import Run
 from pipeline.sources.base import downloaded
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import SOURCE, Stage
+from pipeline.vectors.registry import READERS
 from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.interactions import INTERACTIONS
@@ -23,6 +24,7 @@ MOST_USED = 0.9
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
     from pipeline.sources import inspect  # loads DuckDB
+    from pipeline.vectors import given
 
     layout, source_reader = run.layout, run.source.reader()
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
@@ -44,6 +46,8 @@ def main(run: Run) -> None:
         run.count(reason, n)
     for status in _column(layout.items, "text_status"):
         run.count(f"text_{status}", status != "ok")
+    if theirs := given.files(layout.sources):  # refused here if they do not fit, before hours of work
+        run.note(features=given.check(theirs, asins))
     placeholders = build.shared(layout.items, params.shared_above)
     run.note(shared=placeholders)
     share, left_out = build.used(io.read_tables(layout.items, schemas.ITEMS), params.text)
@@ -87,6 +91,6 @@ ITEMS = Stage(
     sections=(SOURCE,),
     params=Items,
     main=main,
-    loads=(SOURCES,),
+    loads=(SOURCES, READERS),
     check=dropped_rows.items,
 )

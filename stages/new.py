@@ -1,13 +1,14 @@
 """`alignrec new`: looks at files of one's own, writes a parameter file for them, and makes the folder a project."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pipeline import io
 from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
 from pipeline.sources import download, inspect, parameter_file
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
@@ -18,30 +19,25 @@ NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-def write(
-    name: str,
-    interactions: Path,
-    items: Path | None,
-    images: str | None,
-    columns: Iterable[str],
-    to: Path,
-    force: bool,
-) -> Iterator[str]:
+Looked = tuple[str, list[str]]
+"""the text of a parameter file, and what was seen"""
+
+
+def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Iterator[str]:
     """Write the parameter file, and what a project needs; yield what was seen, and what to run next.
 
     Args:
-        images: folder, archive or pattern, if the images are files.
-        columns: `role=name`, where the name of a column does not say what it is.
+        look: makes the text, where the file may be written.
 
     Raises:
-        UserError: a file or column is absent or ambiguous, values cannot be read, or `to` exists.
+        UserError: as `look`; or `to` exists.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' is no name of a dataset; use up to 64 letters, digits, _ and -")
     shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)
     if to.exists() and not force and not shipped:
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
-    text, seen = _look(name, interactions, items, images, _flags(columns))
+    text, seen = look()
     io.write_bytes(to, text.encode())
     yield from seen
     yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
@@ -52,20 +48,31 @@ def write(
         yield f"next: alignrec download {name} --params {to}"
 
 
-def _look(
-    name: str, interactions: Path, items: Path | None, images: str | None, flags: dict[str, str]
-) -> tuple[str, list[str]]:
-    """Return the text of a parameter file for some files, and what was seen in them."""
+def look(name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str]) -> Looked:
+    """Return the text of a parameter file for some files, and what was seen in them.
+
+    Args:
+        images: folder, archive or pattern, if the images are files.
+        columns: `role=name`, where the name of a column does not say what it is.
+
+    Raises:
+        UserError: a file or column is absent or ambiguous, or values cannot be read.
+    """
+    flags = _flags(columns)
     names = [column for path in (interactions, items) if path for column in inspect.columns(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
-    download.names({"interactions": [str(interactions)]} | ({"metadata": [str(items)]} if items else {}))
+    given = {"interactions": interactions} | ({"metadata": items} if items else {})
+    stored = download.names({role: [str(path)] for role, path in given.items()})
+    for role, path in given.items():
+        if local(str(path)) != path or stored[role] != path.name:  # which stages take for an address
+            raise UserError(f"{path}: reads as an address, and no path; rename it (letters, digits, . _ -)")
     section, pictures = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
-    given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
-    left = catalogue.measure(Tabular(TabularSource.model_validate(given)), {"interactions": interactions})
+    source = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
+    left = catalogue.measure(Tabular(TabularSource.model_validate(source)), {"interactions": interactions})
     seen = [*rows.described(), *(item_rows.described() if item_rows else [NO_ITEMS]), *pictures]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     seen.append(f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions")

@@ -14,9 +14,10 @@ from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
+from pipeline.encode.registry import OFFICIAL
 from pipeline.errors import UserError
 from pipeline.features import registry as encoders
-from pipeline.features.registry import feature_sets
+from pipeline.features.registry import feature_sets, imported
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain
@@ -96,11 +97,15 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
     content = [name for name in made if not encoders.is_partial(params.encoders, name)]
     trained = FEATURES if FEATURES in content else next(iter(content or made or encode.controls), FEATURES)
+    if "features" in params[Released].model_fields_set and (named := params[Released].features) in made:
+        trained = named  # though it be a control of another set
+    judged = content if trained in content or trained not in made else [trained, *content]
+    ours = [name for name in made or [trained] if name not in imported(params, dataset)]  # others' only if named
     chosen: dict[type[Any], Any] = {
         Released: trained,
-        SemanticIds: [trained] if content else [],
-        Benchmark: [*content, *encode.controls],
-        Publish: [name for name in made if not encoders.is_control(params.encoders, name)] or [trained],
+        SemanticIds: [trained] if judged else [],
+        Benchmark: [*judged, *encode.controls],
+        Publish: [name for name in ours if name == trained or not encoders.is_control(params.encoders, name)],
     }
     open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
     return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))
@@ -181,6 +186,10 @@ def _names(params: Parameters) -> None:
     made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
     encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
     encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
+    if not params[Pretrain].init and OFFICIAL in (encoders.kind(params.encoders, name) for name in made):
+        raise UserError(
+            f"'encode.encoders': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too"
+        )
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
     coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made

@@ -1,5 +1,7 @@
 """publish: features, graph, embeddings and evidence -> the release folder, checked before it appears."""
 
+import shutil
+
 from pipeline.encode.registry import ENCODERS
 from pipeline.probe.registry import PROBES
 from pipeline.release.params import Publish
@@ -24,6 +26,10 @@ def main(run: Run) -> None:
     from pipeline.release import build, gather
     from pipeline.release.read import Release
 
+    if not run.params[Publish].features:
+        shutil.rmtree(run.layout.release, ignore_errors=True)
+        run.warn("nothing is released: all feature sets are others' files; name what may go under publish.features")
+        return
     parts = gather.parts(run, PUBLISH.before())
     with build.replacing(run.layout.release) as folder:
         manifest = build.write(folder, parts, run.record())

@@ -81,7 +81,12 @@ def verify(
 
 
 def fetch(
-    address: Annotated[str, typer.Argument(help="of a release, or a zip file of it: a path, https://, s3://, ...")],
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="of a release, or a zip file of it: a path, https://, s3://, ...; sample: the package's own"
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
     key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,

@@ -138,12 +138,15 @@ def league(
 
 def compare(
     dataset: Published,
-    sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],
+    sets: Annotated[
+        list[str], typer.Argument(help="our encoders, or anybody's files, see docs/compare.md; name=path renames")
+    ],
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model, or codebooks of each method")] = 5,
     order: Order = None,
+    dim: Annotated[int | None, typer.Option("--dim", min=1, help="numbers of a row, of raw float32 files")] = None,
     codes: Annotated[
         list[str] | None, typer.Option("--codes", help="compare semantic IDs, coded by this method")
     ] = None,
@@ -167,7 +170,7 @@ def compare(
 
             comparison = compare_codes(layout, settings, sets, codes or [], seeds, folder, order)
         else:
-            comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
+            comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order, dim)
     _show_comparison(comparison, coded, folder / "index.html")
 
 

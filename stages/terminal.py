@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,12 +23,46 @@ if TYPE_CHECKING:
 
 LONGEST = 2000
 """characters of an error; data may be in it"""
-INTERRUPTED = 128 + 2
-"""exit code, as shells have it for SIGINT"""
+TOO_LITTLE = "too little memory; stages need some 4 GiB of addresses (`ulimit -v`), more for large data"
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""exit codes, as shells have them"""
+MAPPING = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+    "cannot apply additional memory",
+)
+"""what a library says that the memory it needs to load is not there"""
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C. The message says what is left and how to go on."""
+    """The user pressed Ctrl-C, or the system asked the process to end. The message says what is left."""
+
+    code = INTERRUPTED
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end (SIGTERM)."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM end this process as Ctrl-C does; those that it forks end at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != own:
+            os._exit(TERMINATED)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str, err: bool = False) -> None:
@@ -52,8 +87,10 @@ def interruptible(left: str) -> Iterator[None]:
     """Say what is left, and how to go on, where the block is interrupted."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(left) from None
+    except KeyboardInterrupt as e:
+        interrupted = Interrupted(left)
+        interrupted.code = TERMINATED if isinstance(e, Terminated) else INTERRUPTED
+        raise interrupted from None
 
 
 class Group(TyperGroup):
@@ -63,7 +100,8 @@ class Group(TyperGroup):
         """Run the subcommand."""
         write_any_character()
         try:
-            returned = super().invoke(ctx)
+            with terminable():
+                returned = super().invoke(ctx)
             sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
             return returned
         except (UserError, ContractError) as e:
@@ -76,10 +114,18 @@ class Group(TyperGroup):
             if (lacking := not_installed(e)) is None:
                 raise
             fail(str(lacking))
+        except ImportError as e:
+            if not any(said in str(e) for said in MAPPING):
+                raise
+            fail(TOO_LITTLE)
+        except MemoryError:
+            fail(TOO_LITTLE)
         except (Interrupted, KeyboardInterrupt) as e:
-            say(f"interrupted: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
-            _end_at_once()
-            raise typer.Exit(INTERRUPTED) from None
+            terminated = isinstance(e, Terminated) or getattr(e, "code", INTERRUPTED) == TERMINATED
+            how, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
+            say(f"{how}: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
+            _end_at_once(code)
+            raise typer.Exit(code) from None
         raise typer.Exit(1)
 
 
@@ -103,12 +149,12 @@ def write_any_character() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _end_at_once() -> None:
+def _end_at_once(code: int) -> None:
     """End the process if threads would hold it, such as one that waits for a silent server; files survive a kill."""
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        os._exit(code)
 
 
 @contextmanager

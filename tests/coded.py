@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import releases
 import toy
+from safetensors.numpy import save_file
 
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -32,11 +34,17 @@ def released(layout: Layout, settings: Params | None = None) -> Layout:
     return layout
 
 
-def with_encoders(root: Path) -> Layout:
-    """Do as `outputs`, with features that the encoders in the release made, so that new items can be coded."""
+def with_encoders(root: Path, read: bool = False) -> Layout:
+    """Do as `outputs`, with features that the encoders in the release made, so that new items can be coded.
+
+    `read`: CLS is read by a map.
+    """
     settings = releases.params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})
     layout = toy.outputs(root)
     releases.pretrained(layout)
+    if read:
+        arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 8, dtype=np.float32)}
+        save_file(arrays, layout.encoder.whitening)
     with running("encode", "shop", settings, root) as run:
         encode.main(run)
     with running("graph", "shop", settings, root) as run:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import toy
 import yaml
 from PIL import Image
 
 import schemas
 from pipeline import io as files
-from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.config import Config
+from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
@@ -125,6 +127,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -
             }
         )
     )
+    toy.ended(layout)
     return params
 
 

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from pipeline import io
 from pipeline.beit3 import tokenizer
-from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.config import Config
+from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import encode, publish

@@ -12,7 +12,7 @@ import toy
 import typer
 import verdicts
 from commands import alignrec
-from test_pipeline import environment
+from toyproject import environment
 
 from pipeline import io
 from pipeline.errors import installing
@@ -115,7 +115,7 @@ def test_what_users_do_with_releases_starts_without_what_is_slow(tmp_path: Path,
     """
     toy.outputs(tmp_path / "outputs")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
-    slow = [*HEAVY, "scipy", "PIL", "s3fs"]
+    slow = [*HEAVY, "scipy", "PIL", "obstore"]
     code = f"""
 import sys
 from stages.arguments import parted

@@ -14,7 +14,20 @@ import pytest
 from pipeline import code
 
 ORDER = [
-    *("config", "ops", "engine", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
+    *(
+        "config",
+        "ops",
+        "engine",
+        "http",
+        "sources",
+        "interactions",
+        "items",
+        "vectors",
+        "images",
+        "beit3",
+        "encode",
+        "features",
+    ),
     *("pretrain", "graph"),
     *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "experiment"),
     *("facts", "release", "remote", "export", "report", "compare", "embed", "serve", "plan"),

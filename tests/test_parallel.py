@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import toy
 import yaml
 from pretraining import network, shop, task
 
@@ -35,6 +36,7 @@ def _prepared(root: Path) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     ids = pa.table({"item_id": pa.array(range(96), pa.int32()), "asin": [f"A{i}" for i in range(96)]})
     io.write_table(ids, Layout(root, "toy").item_ids, schemas.ITEM_IDS)
+    toy.ended(Layout(root, "toy"))
     params["pretrain"] |= {"distill": 1.0, "distill_from": ["tfidf"], "steps": STEPS}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return root

@@ -1,4 +1,4 @@
-"""profiles/baby.yaml: the published settings, complete; docs/regenerate-baby.md shows it and what it takes."""
+"""profiles/article.yaml and its overlays: what is trained on what; docs/regenerate-baby.md shows baby's."""
 
 import re
 import shutil
@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import shipped
 import yaml
-from test_pipeline import environment, project, run
+from toyproject import environment, project, run
 
 from benchmarks import _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.benchmark.settings import model_settings
+from pipeline.config import document
+from pipeline.errors import UserError
 from pipeline.experiment.plans.benchmark import entries
+from pipeline.features import registry as features_registry
 from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS
 from pipeline.plan import operations
@@ -24,9 +27,10 @@ from stages.order import STAGES
 from stages.params import load
 
 ROOT = Path(__file__).parent.parent
-PROFILE = ROOT / "profiles" / "baby.yaml"
+PROFILES = ROOT / "profiles"
+PROFILE = PROFILES / "baby.yaml"
 PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
-COMMAND = "cp profiles/baby.yaml params.yaml && dvc repro"
+COMMAND = "alignrec profile baby && dvc repro"
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
 SOURCES = BLOCKS[1:]
 
@@ -38,6 +42,59 @@ def within(part: Any, whole: Any) -> bool:
     return bool(part == whole)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "category", "steps"),
+    [("baby", "Baby", 1000), ("sports", "Sports_and_Outdoors", 2600), ("electronics", "Electronics", 8900)],
+)
+def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str, category: str, steps: int) -> None:
+    """BEiT3-base goes on from the official weights by MIM and MLM; AlignRec is trained on its CLS."""
+    params = load(PROFILES / f"{dataset}.yaml", dataset)
+    assert params.datasets == [dataset]
+    assert params.source(dataset).model_dump(include={"kind", "category"}) == {
+        "kind": "amazon2014",
+        "category": category,
+    }
+    pretrain = params.pretrain
+    assert (pretrain.size, pretrain.objective, pretrain.hide, pretrain.steps) == ("base", "MIM + MLM", 0, steps)
+    assert [one and one.rsplit("/", 1)[-1].partition("_")[0] for one in (pretrain.init, pretrain.vqkd)] == [
+        "beit3",
+        "vqkd",
+    ]
+    assert params.train.features == "beit3-raw"
+    assert "beit3-raw" in params.encode.encoders
+    arms = {
+        name: model_settings(params, "alignrec", name).features
+        for name in ("no-pretraining", "random-weights", "image-only", "text-only", "no-cca")
+    }
+    assert arms == {
+        "no-pretraining": "beit3-official",
+        "random-weights": "beit3-untrained",
+        "image-only": "beit3-raw-text-masked",
+        "text-only": "beit3-raw-image-masked",
+        "no-cca": "beit3-raw",
+    }
+    assert not any("beit3" in (*params.publish.features, *params.benchmark.features, name) for name in arms.values())
+    for name in ("beit3-raw", "beit3-official", "beit3-untrained"):  # CLS itself in all three
+        assert not features_registry.settings(params.encoders, name).whiten
+    assert set(params.publish.features) <= set(params.encode.encoders)
+    assert params.semantic_ids.features == ["beit3-raw"]
+
+
+def test_an_overlay_is_a_few_lines_and_the_base_is_all_three() -> None:
+    for dataset in load(PROFILES / "article.yaml").datasets:
+        overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
+        assert overlay.keys() <= {"extends", "datasets", "pretrain"}
+        assert overlay["extends"] == "article.yaml"
+    assert load(PROFILES / "article.yaml").datasets == ["baby", "sports", "electronics"]
+
+
+def test_the_official_weights_must_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("datasets: [a]\nsources: {a: {kind: sample}}\nencode: {encoders: [beit3-raw, beit3-official]}\n")
+    with pytest.raises(UserError, match=r"'beit3-official' is encoded by the weights of pretrain\.init; give that key"):
+        load(path)
+
+
 def test_settings_are_the_published_ones_not_the_sticker_shops() -> None:
     settings = model_settings(load(PROFILE), "alignrec")
     published = {"lr": 5e-4, "lr_decay": 0.96, "cca": 0.01, "reg": 0.1, "uia": 0.1, "l2": 1e-4, "batch_size": 2048}
@@ -45,7 +102,7 @@ def test_settings_are_the_published_ones_not_the_sticker_shops() -> None:
     assert {key: getattr(settings, key) for key in published} == published
     for model in MODELS:  # nor does a setting of AlignRec's reach a baseline
         assert model_settings(load(PROFILE), model) == MODELS[model].Params.model_validate(
-            {"features": "beit3"} if model == "alignrec" else {}
+            {"features": "beit3-raw"} if model == "alignrec" else {}
         )
 
 
@@ -54,19 +111,22 @@ def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
     benchmark = params.benchmark
     assert sorted(benchmark.models) == sorted(shipped.RIVALS)
     assert (benchmark.seeds, benchmark.ablation_seeds) == (5, 5)
-    assert benchmark.ablations == load(shipped.root() / "profiles/study.yaml").benchmark.ablations
+    studied = load(shipped.root() / "profiles/study.yaml").benchmark.ablations
+    assert benchmark.ablations.keys() - studied.keys() == {"random-weights"}
+    for name, changed in studied.items():  # but for feature sets, which have other names there
+        assert "features" in changed or benchmark.ablations[name] == changed
     assert f"{len(entries(params))} trainings" in PAGE
 
 
 def test_the_image_features_of_2014_stand_beside_ours() -> None:
     params = load(PROFILE)
-    assert {"beit3", "cnn4096", "minilm", "minilm-cnn4096"} <= set(feature_sets(params, "baby"))
+    assert {"beit3-raw", "cnn4096", "minilm", "minilm-cnn4096"} <= set(feature_sets(params, "baby"))
     assert "minilm-cnn4096" in params.benchmark.features
     assert params.benchmark.modalities["minilm-cnn4096"] == [384, 4096]
 
 
 def test_the_page_shows_the_profile() -> None:
-    assert within(BLOCKS[0], yaml.safe_load(PROFILE.read_text()))
+    assert within(BLOCKS[0], document.read_extended(PROFILE))
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes
     assert COMMAND in PAGE
 
@@ -97,10 +157,11 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
     before = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     before.pop("download@baby", None)  # of whoever made it here
     _raw2014.write(folder / "raw", 60, None)
-    shutil.copy(folder / "profiles/baby.yaml", folder / "params.yaml")
+    run("alignrec", "profile", "baby", cwd=folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["sources"] = _rehearsal.parameters(params, Path("raw"), "small", 60)["sources"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run("alignrec", "init", cwd=folder)
     run("dvc", "repro", "download@baby", cwd=folder)
     after = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     assert {name: stage for name, stage in after.items() if name != "download@baby"} == before
@@ -111,7 +172,7 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
 
 def test_a_misspelt_key_of_the_profile_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(PROFILE.read_text().replace("vqkd: https", "vqdk: https"))
+    path.write_text((PROFILES / "article.yaml").read_text().replace("vqkd: https", "vqdk: https"))
     said = subprocess.run(
         ["alignrec", "pretrain", "baby", "--params", str(path)], env=environment(), capture_output=True, text=True
     )

@@ -51,10 +51,10 @@ def test_targets_of_make_exist() -> None:
     assert {"repro", "test"} <= shown <= targets
 
 
-def test_files_that_are_copied_exist() -> None:
-    copied = [shlex.split(line)[1] for line in LINES if line.startswith("cp ")]
-    assert copied
-    assert [path for path in copied if not (ROOT / path).is_file()] == []
+def test_profiles_that_are_named_exist() -> None:
+    named = [words[1] for words in COMMANDS if words[0] == "profile"]
+    assert named
+    assert [name for name in named if not (ROOT / "profiles" / f"{name}.yaml").is_file()] == []
 
 
 def test_parameters_are_valid(tmp_path: Path) -> None:

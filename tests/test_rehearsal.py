@@ -16,7 +16,8 @@ from safetensors import safe_open
 from benchmarks import _official, _raw2014, _rehearsal
 from benchmarks._disk import Disk, taken
 from pipeline.beit3 import checkpoints, released, vqkd
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.config import SIZES
+from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.layout import Layout
 from pipeline.plan import operations
@@ -188,9 +189,13 @@ def test_the_profile_runs_from_raw_files_and_published_weights_to_a_verified_rel
     with safe_open(layout.encoder.weights, "pt") as file:
         assert file.get_slice("beit3.text_embed.weight").get_shape() == [64_010, SMALL.width]
     assert json.loads(layout.run_record("pretrain").read_text())["notes"]["init"] == []  # both heads went on too
-    assert {path.name for path in (layout.release / "features").iterdir()} >= {"beit3", "minilm-cnn"}
+    assert {path.name for path in (layout.release / "features").iterdir()} >= {
+        "beit3-raw",
+        "beit3-official",
+        "minilm-cnn",
+    }
     sets = set(json.loads(layout.metrics.read_text())["alignrec"])
-    assert sets >= {"beit3", "minilm-cnn4096", "random", "shuffled", "constant", "beit3, frozen"}
+    assert sets >= {"beit3-raw", "minilm-cnn4096", "random", "shuffled", "constant", "beit3-raw, frozen"}
     text = "\n".join(_rehearsal.lines(figures))
     assert "from dvc repro to a verified release" in text
     assert all(stage in text for stage in STAGES)

@@ -244,7 +244,6 @@ def ended(layout: Layout) -> None:
     """Write the records of all stages that have files, as if each had just ended."""
     for stage in STAGES:
         if layout.outputs(stage):
-            Path.unlink(layout.run_record(stage), missing_ok=True)
             record = run_record(stage) | {"files": present_files(layout, stage)}
             io.write_json(layout.run_record(stage), record | {"sha256": record_digest(record)})
 

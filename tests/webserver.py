@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -34,6 +35,7 @@ class Server(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         """path -> how often it was asked for"""
         self.queries: set[str] = set()
+        self.authorizations: set[str | None] = set()
 
     @property
     def address(self) -> str:
@@ -50,8 +52,24 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def do_HEAD(self) -> None:
+        """Answer as stores of objects do; only S3 is asked in this way."""
+        path = self.server.folder / unquote(self.path).lstrip("/")
+        if not path.is_file():
+            return self._empty(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(path.stat().st_size))
+        self._validators()
+        self.end_headers()
+        return None
+
+    def _validators(self) -> None:
+        self.send_header("ETag", '"tag"')
+        self.send_header("Last-Modified", formatdate(0, usegmt=True))
+
     def do_GET(self) -> None:
         server = self.server
+        server.authorizations.add(self.headers.get("Authorization"))
         parts = urlsplit(self.path)
         server.requests[parts.path] += 1
         server.queries.add(parts.query)
@@ -61,16 +79,18 @@ class Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._empty(404)
         data = path.read_bytes()
-        start = 0
-        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start, end = 0, len(data)
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if requested and server.ranges:
-            start = int(requested[1])
+            start, end = int(requested[1]), int(requested[2] or end - 1) + 1
             if start >= len(data):
                 return self._empty(416)
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        body = data[start:]
+        partial = start > 0 or end < len(data)
+        self.send_response(206 if partial else 200)
+        if partial:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self._validators()
+        body = data[start:end]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if server.cut_after is not None and len(body) > server.cut_after and path.name != "manifest.json":

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline import io
-from pipeline.beit3.network import FIRST_POSITION
+from pipeline.beit3.config import FIRST_POSITION
 from pipeline.errors import UserError, one_line
+from pipeline.http import archives
 from pipeline.http.fetch import is_web_page, local
 from pipeline.ops.tensors import is_plain
 
@@ -221,7 +222,7 @@ def _refuse(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as file:
             inside = file.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+    except archives.FAULTS as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
     if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
         return

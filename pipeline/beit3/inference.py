@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config, Layer, Streams, VisionEmbed
+from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from pipeline.beit3.network import BEiT3, Layer, Streams, VisionEmbed
 from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
 from pipeline.ops.device import device_of

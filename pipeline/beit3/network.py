@@ -13,55 +13,16 @@ product reads contiguous memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FIRST_POSITION = 2
-"""Position embeddings start here, in both streams, as in the released weights (a fairseq habit)."""
+from pipeline.beit3.config import FIRST_POSITION, Config
 
-
-@dataclass(frozen=True)
-class Config:
-    """Shape of a BEiT3; the defaults are the released base model."""
-
-    image: int = 224
-    """image side, pixels"""
-    patch: int = 16
-    """patch side, pixels"""
-    vocab: int = 64010
-    """text pieces, special tokens included"""
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    ffn: int = 3072
-    """hidden width of the feed-forward experts"""
-    positions: int = 1024
-    """rows of the text position table; the longest text is two shorter"""
-    codes: int = 0
-    """discrete visual tokens the MIM head predicts; 0: no MIM head"""
-    mlm: bool = False
-    """whether there is an MLM head"""
-
-    @property
-    def grid(self) -> int:
-        """Patches along one side."""
-        return self.image // self.patch
-
-    @property
-    def patches(self) -> int:
-        """Patches of an image, P."""
-        return self.grid**2
-
-
-SIZES: dict[str, Config] = {
-    "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
-    "base": Config(),
-    "large": Config(width=1024, layers=24, heads=16, ffn=4096),
-}
+HEADS = ("mim_head.", "mlm_head.")
+"""how the parameters' names begin that masked modelling alone needs"""
 
 
 class Streams(NamedTuple):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.beit3 import checkpoints, vqkd
-from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
+from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from pipeline.beit3.network import HEADS, BEiT3
 from pipeline.errors import UserError
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
@@ -104,7 +105,7 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
     if not wanted.mlm:
         left_out |= {name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")}
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
-    loaded = checkpoints.fill(network, _fitted(kept, wanted, where), where, BEIT3_UNUSED, ("mim_head.", "mlm_head."))
+    loaded = checkpoints.fill(network, _fitted(kept, wanted, where), where, BEIT3_UNUSED, HEADS)
     return loaded._replace(ignored=left_out | loaded.ignored)
 
 

@@ -26,9 +26,8 @@ CHANGED = 12
 """most changed items per pair"""
 
 
-def compare(
-    layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path, order: Path | None = None
-) -> dict[str, Any]:
+def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path,
+            order: Path | None = None, dim: int | None = None) -> dict[str, Any]:  # fmt: skip
     """Compare feature sets, and write compare.json and index.html.
 
     Args:
@@ -36,13 +35,14 @@ def compare(
         specs: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
         order: mapping file of the rows of files without identifiers.
+        dim: numbers of a row of raw float32 files.
 
     Returns:
         the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs, order; training if
         seeds > 0.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
+    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order, dim) for spec in specs])
     from pipeline.compare import judge, page, similarity
     from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 

@@ -1,25 +1,27 @@
-"""Reads a feature set from the dataset or a file, in the dataset's item order; the first mismatch is an error."""
+"""Reads a feature set from the dataset or a file of any format of pipeline/vectors/, in the dataset's item order."""
 
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError, one_line
-from pipeline.items import identifiers
+from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.probe import categories
-from pipeline.sources import image_features
+from pipeline.sources import download
+from pipeline.sources.feature_files import FOLDER, format_of
+from pipeline.vectors.matching import match
 
-TORCH = (".pt", ".pth")
+TIMEOUT, RETRIES = 30.0, 5
+"""seconds without a byte of an address, and tries after the first"""
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,24 @@ class FeatureSet:
     """whether its encoder read the categories, as part of the text; None where that is not known"""
     identified: bool = True
     """whether its file says itself which item a row is"""
+    folder: str = ""
+    """name of the folder that its file lies in, where the file gives its name"""
 
 
-def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
-    """Return the features that `spec` names.
+def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None, dim: int | None = None,
+         ) -> FeatureSet:  # fmt: skip
+    """Return the features that `spec` names; items without a row get zeros, rows of no item are left out.
 
     Args:
-        spec: an encoded feature set of the dataset, or a path of a .npy, .pt, .parquet or a folder of Parquet files, of
-            several columns of vectors `path:column`; `name=path` gives it a name of its own.
+        spec: an encoded feature set of the dataset; or a file or folder, see docs/compare.md; of Parquet with several
+            columns of vectors `path:column`; or its address, http(s) or hf://datasets/owner/name. `name=path` gives it
+            a name of its own.
         asins: identifier of item 0 .. I-1.
         order: mapping file that says which item each row is, for files that do not; see identifiers.order.
+        dim: numbers of a row of raw float32, a file whose name has no known ending.
 
     Raises:
-        UserError: missing, unreadable, not one row an item, other items, no known order of a table's rows, or a value
-            that is not finite.
+        UserError: missing, unreadable, of none of the items, no known order, or a value that is not finite.
     """
     name, path = named(spec)
     where, column = _column(path)
@@ -56,21 +62,43 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         table = io.read_features(layout.features(path))
         read = categories.read_categories(layout, [path], _in_text(layout))[path]
         return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]), read)
+    if "://" in path:
+        with tempfile.TemporaryDirectory() as folder:
+            brought = Path(folder) / next(iter(download.names({"features": [path]}).values()))
+            download.bring(path, brought, None, TIMEOUT, RETRIES, lambda done, total: None)
+            return _named(_of_file(brought, layout, asins, order, dim), name, Path(path))
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(
             f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
         )
-    try:
-        vectors, how, read, identified = _loaded(where, asins, order, column)
-    except (ValueError, EOFError, OSError, pa.ArrowException) as e:
-        raise UserError(f"{where}: not readable as features: {one_line(e)}") from None
+    return _named(_of_file(where, layout, asins, order, dim, column), name, where, column)
+
+
+def _named(features: FeatureSet, name: str, path: Path, column: str | None = None) -> FeatureSet:
+    own = short(Path(column) if column else path)
+    return replace(features, name=name or own, folder="" if name else path.resolve().parent.name)
+
+
+def _of_file(
+    path: Path, layout: Layout, asins: Sequence[str], order: Path | None, dim: int | None, column: str | None = None
+) -> FeatureSet:
+    """Return the features of a file or folder of this machine."""
+    raw = format_of(path.name) == FOLDER and not path.is_dir()
+    matched = match(path, asins, order, dim if raw else None, column=column)
+    counted = matched.counted(asins)
+    read = _read_text(path)
     if read and not _in_text(layout):
         read = None  # it read texts, but other ones than the dataset's
-    checked = _checked(where, vectors, len(asins))
-    return FeatureSet(
-        name or short(Path(column) if column else where), f"{where.name}, {how}", checked, read, identified
-    )
+    source = f"{path.name}, {matched.how}{'; ' if counted else ''}{counted}"
+    return FeatureSet(path.name, source, matched.rows(0, len(asins)), read, matched.identified)
+
+
+def _read_text(path: Path) -> bool | None:
+    """Return whether a text went into any row of a table; None where that is not known."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []
+    flags = [pq.read_table(f, columns=["has_text"]) for f in files if "has_text" in pq.read_schema(f).names]
+    return categories.read_by(pa.concat_tables(flags), in_text=True) if flags else None
 
 
 def encoded(layout: Layout) -> Iterator[FeatureSet]:
@@ -80,9 +108,10 @@ def encoded(layout: Layout) -> Iterator[FeatureSet]:
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
-    """Return the sets with names that differ: a second `a` becomes `a-2`."""
-    names = distinct_names([g.name for g in sets])
-    return [replace(g, name=name) for name, g in zip(names, sets, strict=True)]
+    """Return the sets with names that differ: files of one name by their folders, else a second `a` becomes `a-2`."""
+    count = Counter(g.name for g in sets)
+    wanted = [short(Path(f"{g.folder}-{g.name}")) if g.folder and count[g.name] > 1 else g.name for g in sets]
+    return [replace(g, name=name) for name, g in zip(distinct_names(wanted), sets, strict=True)]
 
 
 def distinct_names(wanted: Sequence[str]) -> list[str]:
@@ -113,98 +142,11 @@ def named(spec: str) -> tuple[str, str]:
 
 
 def _column(path: str) -> tuple[Path, str | None]:
-    """Return a file, and the column that `file:column` names; a path may contain a colon."""
+    """Return a path, and the column that `path:column` names; a path may contain a colon."""
     where, colon, column = path.rpartition(":")
-    split = bool(colon and column) and not Path(path).exists() and Path(where).exists()
+    tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
+    split = bool(colon and column and where) and tables and not Path(path).exists()
     return (Path(where), column) if split else (Path(path), None)
-
-
-def _loaded(
-    path: Path, asins: Sequence[str], order: Path | None, named_column: str | None = None
-) -> tuple[Any, str, bool | None, bool]:
-    """Return a file's vectors in item order, how they were matched, if a text went into any, if it names its rows."""
-    if path.suffix == ".npy":
-        return *_ordered(path, image_features.opened(path), asins, order), None, False
-    if path.suffix in TORCH:
-        return *_ordered(path, _torch(path), asins, order), None, False
-    if path.is_dir() or path.suffix == ".parquet":
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not files:
-            raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
-        table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
-        vectors, read_text = _vectors(path, table, named_column), categories.read_by(table, in_text=True)
-        if order is not None and not identifiers.present(table):
-            return *_ordered(path, vectors, asins, order), read_text, False
-        column, rows = identifiers.matched(path, table, asins)
-        return vectors[rows], f"rows matched by {column}", read_text, True
-    raise UserError(f"{path}: expected .npy, .pt, .parquet or a folder of Parquet files")
-
-
-def _ordered(path: Path, vectors: Any, asins: Sequence[str], order: Path | None) -> tuple[Any, str]:
-    """Return vectors without identifiers in item order; without a mapping file they are assumed to be in it."""
-    if order is None:
-        return vectors, "rows assumed to be in order of item_id: it holds no identifiers; --order gives another order"
-    names = identifiers.order(order, asins)
-    if np.ndim(vectors) and len(vectors) != len(names):
-        raise UserError(f"{path}: {len(vectors)} rows, {order} names {len(names)}")
-    _, rows = identifiers.matched(order, pa.table({"asin": pa.array(names, pa.string())}), asins)
-    return vectors[rows], f"rows in the order of {order.name}"
-
-
-def _torch(path: Path) -> np.ndarray:
-    import torch  # slow to import, and only this kind of file needs it
-
-    from pipeline.ops.tensors import is_plain
-
-    try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        # torch raises many kinds here, pickle's and its own: the file is no tensor
-        raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
-    if isinstance(tensor, dict) and len(tensor) == 1:
-        tensor = next(iter(tensor.values()))
-    if not isinstance(tensor, torch.Tensor):
-        raise UserError(f"{path}: holds {type(tensor).__name__}, expected one tensor [items, width]")
-    if not is_plain(tensor):
-        raise UserError(
-            f"{path}: a tensor that is sparse, nested, quantised, complex or without data; expected numbers"
-        )
-    return tensor.detach().float().numpy()
-
-
-def _vectors(path: Path, table: pa.Table, wanted: str | None) -> np.ndarray:
-    """Return the vectors of a table, [N, F], from the column that is wanted, by default its only one of vectors."""
-    lists = [f.name for f in table.schema if _is_vector(f.type)]
-    if wanted is not None and wanted not in lists:
-        raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
-    if wanted is None and len(lists) != 1:
-        hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
-        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
-    lists = [wanted] if wanted is not None else lists
-    column = table[lists[0]]
-    widths = pc.unique(pc.list_value_length(column)).to_pylist()
-    if len(widths) != 1 or widths[0] is None:
-        raise UserError(f"{path}: column '{lists[0]}' holds vectors of several widths or nulls")
-    return pc.list_flatten(column).to_numpy().reshape(-1, widths[0])
-
-
-def _checked(path: Path, vectors: Any, items: int) -> np.ndarray:
-    shape, kind = np.shape(vectors), getattr(vectors, "dtype", np.dtype(object))
-    if len(shape) != 2 or not shape[1] or kind.kind not in "fiu":
-        raise UserError(f"{path}: is {kind} {shape}, expected numbers [items, width]")
-    if len(vectors) != items:
-        raise UserError(f"{path}: {len(vectors)} rows, the dataset has {items} items")
-    with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(vectors, np.float32)  # before the check: a double may overflow
-    wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
-    if wrong.size:
-        raise UserError(f"{path}, row {wrong[0]}: not finite in single precision")
-    return single
-
-
-def _is_vector(kind: pa.DataType) -> bool:
-    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
 def short(path: Path) -> str:

@@ -26,6 +26,8 @@ MAX_BYTES = 64 << 20
 ROWS = 14
 """of a picture"""
 PUBLISHED = "published"
+MEASURES = [f"{metric}@{k}" for metric, k in HEADLINE]
+"""names of published figures"""
 Name = Annotated[str, Field(max_length=120)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Rows = dict[tuple[str, int], Cell]
@@ -100,13 +102,18 @@ def read(folder: Path) -> list[Entry]:
 
 
 def html(entries: Sequence[Entry]) -> str:
-    """Return the page: a section a data set and protocol, then the published figures, a section a data set."""
+    """Return the page: a section a data set and protocol, then the published figures, a section a data set.
+
+    Published figures join the rows that were measured under their protocol on their split, and no others.
+    """
     groups: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in sorted(entries, key=lambda e: (e.dataset, e.protocol, e.fingerprint, -e.recall, e.release)):
         groups.setdefault(entry[:3], []).append(entry)
-    names = sorted({figure.dataset for figure in published.figures()})
-    sections = [_measured(number, *key, rows) for number, (key, rows) in enumerate(groups.items())]
-    sections += [Section(PUBLISHED, "Published", "Published by others", " ".join(published.differences()))]
+    alike = {key: published.fingerprints().get(key[2], "") for key in groups}
+    names = sorted({figure.dataset for figure in published.figures()} - {*alike.values()})
+    sections = [_measured(number, *key, rows, alike[key]) for number, (key, rows) in enumerate(groups.items())]
+    note = " ".join([*published.differences(), *published.left_out()])
+    sections += [Section(PUBLISHED, "Published", "Published by others", note)]
     sections += [_published(name) for name in names]
     count = len({entry.release for entry in entries})
     return render(
@@ -124,24 +131,31 @@ def _best(groups: Iterable[Sequence[Entry]]) -> Iterable[Chip]:
         if MAIN in first.cells:
             on = f" on {title(first.features)}" if first.features != "none" else ""
             text = f"{first.dataset}: {title(first.model)}{on}, {short(f'{first.recall:.3f}')} {measure(*MAIN)}"
-            detail = (
-                f"{run(first.model, first.features)} has the highest mean test {measure(*MAIN)} by {first.protocol}"
-            )
+            who = run(first.model, first.features)
+            detail = f"{who} has the highest mean test {measure(*MAIN)} of these releases by {first.protocol}"
             yield Chip(text, BETTER, detail)
 
 
-def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: Sequence[Entry]) -> Section:
-    """Return the runs of one data set under one protocol: they were judged alike, whatever release they are of."""
-    columns = [(c, [e.cells[key].mean if key in e.cells else -1.0 for e in rows]) for c, key in enumerate(HEADLINE)]
-    best = frozenset((means.index(max(means)), 4 + c) for c, means in columns)
+def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: Sequence[Entry], alike: str) -> Section:
+    """Return the runs of one data set under one protocol: they were judged alike, whatever release they are of.
+
+    `alike` is the data set whose published figures are of this protocol and split; empty if there is none.
+    """
+    lines = sorted(
+        [*map(_own, rows), *map(_theirs, _figures(alike))], key=lambda line: -line.means[HEADLINE.index(MAIN)]
+    )
+    columns = [(c, [line.means[c] for line in lines]) for c in range(len(HEADLINE))]
+    note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd over seeds."
+    if alike:
+        note += f" Rows without seeds are published figures of this split ({_size(alike)[:-2]}), with their source."
     table = Table(
         f"{dataset} by {protocol}",
-        f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd over seeds.",
-        ["model", "features", "release", "seeds", *(measure(*key) for key in HEADLINE)],
-        [[e.model, e.features, e.release, str(max(len(c.values) for c in e.cells.values())),
-          *(figure(e.cells.get(key)) for key in HEADLINE)] for e in rows],
-        texts=3, best=best,
-    )  # fmt: skip
+        note,
+        ["model", "features", f"release{' or source' if alike else ''}", "seeds", *(measure(*key) for key in HEADLINE)],
+        [line.cells for line in lines],
+        texts=3,
+        best=frozenset((means.index(max(means)), 4 + c) for c, means in columns),
+    )
     shown = [e for e in rows if MAIN in e.cells][:ROWS]
     several = len({e.release for e in rows}) > 1
     drawn = plots.intervals(
@@ -149,20 +163,53 @@ def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: 
         [plots.mean(run(e.model, e.features) + (f", {e.release}" if several else ""), e.cells[MAIN]) for e in shown],
         axis=measure(*MAIN),
     )
-    note = f"Protocol {protocol}. All rows have one fingerprint, so they were judged on the same questions."
+    said = f"Protocol {protocol}. All rows have one fingerprint, so they were judged on the same questions."
     return Section(
-        f"measured-{number}", f"{dataset} ({protocol})", f"{dataset}, measured", note, [drawn], tables=[table]
+        f"measured-{number}", f"{dataset} ({protocol})", f"{dataset}, measured", said, [drawn], tables=[table]
     )
+
+
+class Line(NamedTuple):
+    """A row of a table of measured runs, and of published figures of the same protocol and split."""
+
+    cells: list[str]
+    means: list[float]
+    """by HEADLINE; -1 for none"""
+
+
+def _own(entry: Entry) -> Line:
+    seeds = str(max(len(cell.values) for cell in entry.cells.values()))
+    figures = [short(figure(entry.cells.get(key))) for key in HEADLINE]
+    means = [entry.cells[key].mean if key in entry.cells else -1.0 for key in HEADLINE]
+    return Line([entry.model, entry.features, entry.release, seeds, *figures], means)
+
+
+def _theirs(row: published.Figure) -> Line:
+    return Line([row.model, "", row.source, "", *_cells(row)], [row.cells.get(m, -1.0) for m in MEASURES])
+
+
+def _figures(dataset: str) -> list[published.Figure]:
+    """Return what others published of one data set, best first."""
+    found = (row for row in published.figures() if row.dataset == dataset)
+    return sorted(found, key=lambda row: -row.cells[MEASURES[HEADLINE.index(MAIN)]])
+
+
+def _cells(row: published.Figure) -> list[str]:
+    return [short(f"{row.cells[m]:.4f}") if m in row.cells else "" for m in MEASURES]
+
+
+def _size(dataset: str) -> str:
+    """Return the size of a data set with a comma after it; nothing where it is not known."""
+    counts = published.sizes().get(dataset)
+    return "{:,} users, {:,} items, {:,} interactions, ".format(*counts) if counts else ""
 
 
 def _published(dataset: str) -> Section:
     """Return what others published of one data set."""
-    rows = sorted((f for f in published.figures() if f.dataset == dataset), key=lambda f: -f.cells["recall@20"])
-    measures = [f"{metric}@{k}" for metric, k in HEADLINE]
-    cells = [[f.model, f.source, *(short(f"{f.cells[m]:.4f}") if m in f.cells else "" for m in measures)] for f in rows]
-    counts = published.sizes().get(dataset)
-    size = "{:,} users, {:,} items, {:,} interactions. ".format(*counts) if counts else ""
-    note = f"{size}Not measured here."
-    heads = [measure(*key) for key in HEADLINE]
-    table = Table(f"{dataset.title()}, published", "", ["model", "read in", *heads], cells, texts=2)
-    return Section(f"{PUBLISHED}-{dataset}", dataset.title(), dataset.title(), note, tables=[table])
+    head = ["model", "read in", *(measure(*key) for key in HEADLINE)]
+    rows = [[row.model, row.source, *_cells(row)] for row in _figures(dataset)]
+    table = Table(f"{dataset.title()}, published", "", head, rows, texts=2)
+    note = f"{_size(dataset)}not measured here."
+    return Section(
+        f"{PUBLISHED}-{dataset}", dataset.title(), dataset.title(), note[0].upper() + note[1:], tables=[table]
+    )

@@ -117,6 +117,7 @@ def _keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
             kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]
         elif get_origin(kind) in (dict, Mapping):
             kind = get_args(kind)[1]
+        kind = next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)), kind)
     if not (isinstance(kind, type) and issubclass(kind, Section)):
         return []
     return [field.alias or name for name, field in kind.model_fields.items()]

@@ -8,7 +8,7 @@ import yaml
 
 from pipeline.errors import UserError, one_line
 
-LARGEST = 1 << 20  # bytes of a file; real ones have a few thousand
+LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"
 DEPTH = 1
 """of a section its keys are laid over one by one; a key's value is taken whole"""
@@ -46,6 +46,8 @@ def read(path: Path) -> Any:
     Raises:
         UserError: the file is absent, no YAML, or too large; one line.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UserError(f"{path}: a folder, pipe or device, and no parameter file")
     try:
         with path.open("rb") as f:
             data = f.read(LARGEST + 1)

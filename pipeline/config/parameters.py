@@ -6,7 +6,7 @@ stages/params.py gives it the sections of the stages, pipeline/sources/ has the 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny
 
@@ -15,6 +15,9 @@ from pipeline.errors import UserError, one_line
 
 LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
 """licences of the Hub's list -> their address"""
+Shown = Literal["all", "titles", "none"]
+"""what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and
+image address; title and categories; nothing"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Licence:
         """Web address of the terms; empty where there is none."""
         return self.header.get("license_link") or LINKS.get(self.header["license"], "")
 
+    texts: Shown = "all"
+    """what it lets a release say of an item"""
+
 
 OWN = Licence(
     {"license": "unknown"},
@@ -48,8 +54,11 @@ class Source(Section):
     kind: str
     """a name in pipeline/sources/registry.py"""
     licence: ClassVar[Licence] = OWN
-    has_split: ClassVar[bool] = False
-    """whether its interactions come with a split, which is imported as it is"""
+
+    @property
+    def has_split(self) -> bool:
+        """Whether its interactions come with a published split, which is imported unchanged."""
+        return False
 
     @abstractmethod
     def reader(self) -> Any:

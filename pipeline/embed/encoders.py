@@ -34,7 +34,8 @@ def of_release(release: Path, name: str, encode: Encode) -> Chosen:
     facts = released.facts(release, name)
     released.refuse_absent(release, facts.packages)
     sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
-    own = encode.model_copy(update={"encoders": [name], "controls": [], "batch_size": max(1, facts.batch_size)})
+    size = min(facts.batch_size, released.MOST_AT_A_TIME)
+    own = encode.model_copy(update={"encoders": [name], "controls": [], "batch_size": size})
     return Chosen(name, sections, own, Images(size=facts.image_size, quality=facts.image_quality))
 
 

@@ -66,8 +66,7 @@ def encode(
         throughput: counts operations and seconds.
 
     Raises:
-        ValueError: the encoder gave a value that is not finite.
-        UserError: memory ran out in half a batch too.
+        UserError: the encoder gave a value that is not finite, or memory ran out in half a batch too.
     """
     keep_large_buffers()
     throughput = throughput or Throughput()
@@ -114,7 +113,8 @@ def _computed(
         while pending:
             _fetch(pending, out)
     if not np.isfinite(out).all():
-        raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
+        row = int((~np.isfinite(out).all(axis=1)).argmax())
+        raise UserError(f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder")
     return out, halved
 
 

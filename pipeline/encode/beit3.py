@@ -9,13 +9,14 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import io
+from pipeline.beit3 import stored
+from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
-from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer
 from pipeline.config.base import Section
 from pipeline.encode import batching
@@ -90,11 +91,18 @@ class BEiT3Items:
         precision: str = "float32",
         whitening: Whitening | None = None,
     ) -> None:
-        """Lay the network out for encoding on its device; without a tokenizer no texts can be read."""
+        """Lay the network out for encoding on its device; without a tokenizer no texts can be read.
+
+        UserError for a tokenizer of more ids than the network knows.
+        """
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
         self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
         self.tokenizer = tokenizer
+        if tokenizer is not None and tokenizer.vocab > network.config.vocab:
+            raise UserError(
+                f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {network.config.vocab:,}"
+            )
         positions = network.config.positions - FIRST_POSITION
         self._max_tokens = min(max_tokens or positions, positions)
         self.width = network.config.width if whitening is None else whitening.map.shape[1]
@@ -150,11 +158,10 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
     The processor and the dataset's first items decide, so a killed run decides the same again. UserError if this
     device lacks the precision, or it changes the features too much.
     """
-    config = Config(**io.read_json(context.files.config))
-    choices = precisions(config, pick()) if params.precision == "auto" else [params.precision]
+    choices = precisions(stored.config(context.files), pick()) if params.precision == "auto" else [params.precision]
     if choices == ["float32"]:
         return params.model_copy(update={"precision": "float32"})
-    network, texts = _network(context.files), tokenizer(context.files)
+    network, texts = stored.network(context.files).to(pick()), tokenizer(context.files)
     batches = _first_items(context, texts is not None)
     exact = BEiT3Items(network, texts, params.max_tokens, "float32")
     for precision in choices:
@@ -190,9 +197,8 @@ def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> f
 
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Load what `pretrain` wrote."""
-    return _loaded(
-        context, params, Whitening(**load_arrays(context.files.whitening)) if whitens(context, params) else None
-    )
+    own = context.files
+    return _loaded(context, params, stored.whitening(own, stored.config(own)) if whitens(context, params) else None)
 
 
 def make_raw(context: Context, params: BEiT3Params) -> BEiT3Items:
@@ -211,20 +217,14 @@ def runnable(context: Context, precision: str) -> str:
     return "float32" if lacking or precision == "auto" else precision
 
 
-def _network(files: EncoderFiles) -> BEiT3:
-    network = BEiT3(Config(**io.read_json(files.config)))
-    network.load_state_dict(load_file(files.weights), strict=True)
-    return network.to(pick())
-
-
-def tokenizer(files: EncoderFiles) -> Tokenizer | None:
-    """Return what `pretrain` trained on the items' texts; None where no item had any."""
-    return Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
+def tokenizer(own: EncoderFiles) -> Tokenizer | None:
+    """Return what `pretrain` trained on the items' texts; None where no item had any. UserError if it is none."""
+    return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
 def _loaded(context: Context, params: BEiT3Params, whitening: Whitening | None) -> BEiT3Items:
     files, precision = context.files, runnable(context, params.precision)
-    return BEiT3Items(_network(files), tokenizer(files), params.max_tokens, precision, whitening)
+    return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, precision, whitening)
 
 
 BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
@@ -241,7 +241,7 @@ def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
     layout, shared, files = context.layout, context.params, context.files
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained", layout.dataset, shared.seed))
-        network = BEiT3(Config(**io.read_json(files.config))).to(pick())
+        network = BEiT3(stored.config(files)).to(pick())
     precision = runnable(context, params.precision)
     unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
     if not whitens(context, params):
@@ -255,3 +255,19 @@ def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
 
 
 UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)
+
+
+def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
+    """Load the weights of `pretrain.init` before any training here: CLS itself, as `beit3-raw`, whose control it is."""
+    files = context.files
+    if not files.official.is_file():
+        raise UserError(
+            f"{context.name}: no {files.official}; name official weights under pretrain.init, run `alignrec pretrain`"
+        )
+    network = BEiT3(replace(stored.config(files), codes=0, mlm=False))
+    network.load_state_dict(load_file(files.official), strict=True)
+    precision = runnable(context, params.precision)
+    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, precision)
+
+
+OFFICIAL = replace(BEIT3, make=make_official, variant_of="beit3", portable=False)

@@ -13,6 +13,8 @@ CLIP = "clip"
 """the kind that `encode` trains"""
 OURS = "beit3"
 """how the kinds begin that read what `pretrain` makes"""
+OFFICIAL = "beit3-official"
+"""the kind that reads the weights of `pretrain.init` before training"""
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
@@ -21,6 +23,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "beit3-image-masked": "pipeline.encode.beit3:IMAGE_MASKED",
         "beit3-text-masked": "pipeline.encode.beit3:TEXT_MASKED",
         "beit3-untrained": "pipeline.encode.beit3:UNTRAINED",
+        "beit3-official": "pipeline.encode.beit3:OFFICIAL",
         "minilm": "pipeline.encode.minilm:MINILM",
         "tfidf": "pipeline.encode.tfidf:TFIDF",
         "clip": "pipeline.encode.clip:CLIP",

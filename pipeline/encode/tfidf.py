@@ -39,6 +39,8 @@ WORDS, COMPONENTS = "words.json", "tfidf.safetensors"
 """files of a release: the terms in order; their IDF weights, and the components"""
 MOST_TERMS = 50_000
 """those in most texts; bounds memory"""
+LARGEST = 1 << 26
+"""bytes of the words of a release"""
 MOST = 20_000
 """texts that the SVD is fitted to, which bounds memory and time"""
 
@@ -147,10 +149,17 @@ def save(encoder: Any, folder: Path) -> None:
 def _read(folder: Path) -> Tfidf:
     """Read what `save` wrote, not trusted; UserError if it is damaged."""
     try:
-        words, arrays = io.read_json(folder / WORDS), load_file(folder / COMPONENTS)
+        words, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"], arrays["components"].astype(np.float64)
         sound = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not sound or idf.shape != (len(words),) or components.ndim != 2 or len(components) != len(words):
+        finite = np.isfinite(idf).all() and np.isfinite(components).all()
+        if (
+            not sound
+            or not finite
+            or idf.shape != (len(words),)
+            or components.ndim != 2
+            or len(components) != len(words)
+        ):
             raise ValueError(f"{idf.shape} weights and {components.shape} components of the words")
     except (SafetensorError, OSError, KeyError, ValueError) as e:
         raise UserError(f"{folder}: no terms and components: {one_line(e, 100)}; fetch the release again") from None

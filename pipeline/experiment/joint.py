@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 import schemas
 from pipeline import io
-from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
+from pipeline.beit3 import stored
+from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer
 from pipeline.encode import batching
 from pipeline.experiment.cell import Cell, Trained, Watch
@@ -107,9 +107,8 @@ class Encoder:
     def __init__(self, data: Stored) -> None:
         """Load the network, and all images and texts."""
         files = data.layout.encoder
-        config = Config(**io.read_json(files.config))
-        self.network = BEiT3(config)
-        self.network.load_state_dict(load_file(files.weights), strict=True)
+        self.network = stored.network(files)
+        config = self.network.config
         texts = io.read_table(data.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
         images = batching.read_images(io.shards(data.layout.images, "images"), 0, len(texts))
         there = [image for image in images if image is not None]

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline import io
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Row
-from pipeline.facts import probes
+from pipeline.facts import article, probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import CONTROLS
 
@@ -17,11 +17,16 @@ DIGITS = 4
 
 
 def write(outputs: Outputs, model: str) -> None:
-    """Write metrics.json, and a file of rows a plot; a part that did not run has no figure and no row."""
+    """Write metrics.json, and a file of rows a plot; a part that did not run has no figure and no row.
+
+    Of the article's tables those that the run has are written, and others stay: CLIP, say, has a run of its own.
+    """
     curves = {stage: outputs.history(stage) for stage in ("pretrain", "train")}
     studied = {part: outputs.plotted(part) for part in ("mask", "curves", "heatmaps")}
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
+    for part, tables in article.tables(outputs).items():
+        io.write_json(outputs.layout.figures(f"article-{part}"), [article.kept(table) for table in tables])
     figures = _valid(curves["train"]) | _test(outputs, model) | _probed(outputs) | _pretrained(curves["pretrain"])
     io.write_json(outputs.layout.figures("metrics"), {name: round(value, DIGITS) for name, value in figures.items()})
 

@@ -41,3 +41,16 @@ def differences() -> list[str]:
 def sizes() -> dict[str, tuple[int, int, int]]:
     """Return data set -> users, items, interactions."""
     return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
+
+
+def left_out() -> list[str]:
+    """Return which published figures are not here, and why, a sentence each."""
+    return list(io.read_json(FILE)["left_out"])
+
+
+def fingerprints() -> dict[str, str]:
+    """Return fingerprint of a protocol -> the data set whose published figures are of that protocol and split.
+
+    Each was computed from the published split; of a data set whose split was not at hand there is none.
+    """
+    return dict(io.read_json(FILE)["fingerprints"])

@@ -17,8 +17,8 @@ from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL, agreed
 
-UNTRAINED = "untrained"
-"""ends the name of an encoder's control: the same network without training"""
+NOT_TRAINED = ("-untrained", "-official")
+"""end the names of an encoder's controls: the same network before it is trained here"""
 Row = Mapping[str, Any]
 Places = Mapping[str, str]
 """place -> outcome"""
@@ -95,8 +95,8 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
             place = "under AlignRec" + (f" by {row['protocol']}" if several else "")
             outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
             gaps.setdefault(row["features_b"], {})[place] = _gap([row])
-    own = [name for name in outcomes if name.startswith(f"{released}-")]
-    controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(f"-{UNTRAINED}"))]
+    own = [name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")]
+    controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))]
     rivals = [name for name in outcomes if name not in own and name not in controls]
     return Compared(outcomes, gaps, trained, several, rivals, controls)
 

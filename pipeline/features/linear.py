@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipeline import io
 from pipeline.config.base import Name, Positive, Section, Share, Weight
 from pipeline.errors import UserError
+from pipeline.features import sameness
 from pipeline.features.node import Items, Maker, Node, shard, table
 from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, fit
 
@@ -83,16 +84,33 @@ class Linear(Gathered):
 
     def fitted(self, items: Items) -> Map:
         """Return the map from the parts' vectors."""
-        return fit(self.parts, blocks(self.of, items, self.own.image), self.own.width, self.own.power)
+        found = blocks(self.of, items, self.own.image)
+        refuse_nothing(found, self)
+        return fit(self.parts, found, self.own.width, self.own.power)
 
 
 def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
     """Return which numbers of some sets belong together; with an image weight of 0 those of images alone are left out.
 
+    A set that tells no items apart is left out too.
+
     Args:
         image: weight of a block of images alone.
     """
-    return [block for i, node in enumerate(nodes) for block in _blocks(i, node, items, image)]
+    return [block for i, node in enumerate(nodes) if tells(node) for block in _blocks(i, node, items, image)]
+
+
+def tells(node: Node) -> bool:
+    """Return whether a set tells items apart: one of zeros, or of one vector for all, only divides by nothing."""
+    seen = sameness.look(node.shards)
+    return seen.items < 2 or not seen.equal
+
+
+def refuse_nothing(found: Sequence[Block], node: Node) -> None:
+    """Raise UserError for a set that would be made of no block."""
+    if not found:
+        names = ", ".join(part.name for part in node.of)
+        raise UserError(f"'encoders.{node.name}': none of {names} tells the items apart; leave it out")
 
 
 def _blocks(part: int, node: Node, items: Items, image: float) -> list[Block]:

@@ -150,7 +150,8 @@ def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength
     """
     with threadpool_limits(1):
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
-        n, mean = sum(n for n, _ in sums), np.asarray(sum(total for _, total in sums)) / sum(n for n, _ in sums)
+        n = max(1, sum(n for n, _ in sums))  # of no rows the map is zero
+        mean = np.asarray(sum(total for _, total in sums)) / n
         products = np.zeros((len(mean), len(mean)))
         crossed: np.ndarray | float = 0.0
         for x, y in pairs():  # in a second pass, as the mean may be large beside the variance

@@ -19,7 +19,7 @@ from pipeline.encode.registry import CLIP, ENCODERS, OURS
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 from pipeline.sources.base import Downloaded
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.feature_files import FEATURE
 
 if TYPE_CHECKING:
     from pipeline.features.node import Node
@@ -41,6 +41,8 @@ FEATURES: Registry[type[Node]] = Registry(
 """kind -> node that is made of others"""
 TEXT = "minilm"
 """the text encoder that imported image features are concatenated with"""
+NOT_TRAINED = ("-untrained", "-official")
+"""how kinds end that read a network before it is trained here"""
 LINEAR, CHOSEN = "linear", "chosen"
 """kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
 
@@ -138,8 +140,8 @@ def is_trained_here(encoders: Encoders, name: str) -> bool:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set shows what another would be without a step: raw, untrained, or of wrong content."""
-    return kind(encoders, name).endswith(("-raw", "-untrained")) or kind(encoders, name) == "wrong"
+    """Return whether a set shows what another would be without a step: raw, not trained here, or of wrong content."""
+    return kind(encoders, name).endswith(("-raw", *NOT_TRAINED)) or kind(encoders, name) == "wrong"
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:
@@ -217,11 +219,15 @@ def _stored(encoders: Encoders, name: str) -> bool:
 
 def feature_sets(params: Parameters, dataset: str) -> list[str]:
     """Return the feature sets that `encode` makes of a dataset, before one is: encoded, imported, controls."""
-    source, encode = params.source(dataset), params[Encode]
+    return [*params[Encode].encoders, *imported(params, dataset), *params[Encode].controls]
+
+
+def imported(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets that come with a dataset's source, and those of them with MiniLM before."""
+    source = params.source(dataset)
     files = source.files() if isinstance(source, Downloaded) else {}
-    imported = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
-    beside_text = [f"{TEXT}-{name}" for name in imported if TEXT in encode.encoders]
-    return [*encode.encoders, *imported, *beside_text, *encode.controls]
+    alone = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+    return [*alone, *(f"{TEXT}-{name}" for name in alone if TEXT in params[Encode].encoders)]
 
 
 class Ingredients(NamedTuple):

@@ -1,5 +1,6 @@
 """Feature sets that tell no items apart: zeros, or one vector for all."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ def check(run: Run, name: str, file: Path | None = None, derived: bool = False) 
     `file` is what it was imported from. Of a `derived` set the others are remarked; whitening leaves zeros of one
     vector for all.
     """
-    items, zero, equal = look(run.layout.features(name))
+    items, zero, equal = look(io.shards(run.layout.features(name), "features"))
     if items and zero == items and not derived:
         where = f"{file}: " if file else ""
         raise UserError(f"{where}all {items:,} items with content have a vector of zeros; correct it, or leave it out")
@@ -44,11 +45,11 @@ def check(run: Run, name: str, file: Path | None = None, derived: bool = False) 
         run.warn(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
 
 
-def look(folder: Path) -> Seen:
-    """Look at a feature set, a shard at a time; what an imported item is made from is not known, and counts."""
+def look(paths: Iterable[Path]) -> Seen:
+    """Look at the files of a feature set in turn; what an imported item is made from is not known, and counts."""
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
-    for path in io.shards(folder, "features"):
+    for path in paths:
         vectors = _with_content(pq.read_table(path, columns=["has_image", "has_text", "vector"]))
         if not len(vectors):
             continue

@@ -69,6 +69,11 @@ class Recipe:
     last: Whitening | None
     """of both side by side"""
 
+    @property
+    def width(self) -> int:
+        """W."""
+        return int((self.last or self.ridge or self.content.last).map.shape[1])
+
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
         content = self.content(parts)
@@ -151,6 +156,7 @@ class Trial:
             raise UserError(f"'encoders.{node.name}': {layout.dataset} has no valid interactions to choose by")
         self.cold = profiles.cold_draws(has, finds, len(self.ids), DRAWS)
         self.blocks = linear.blocks(node.of, self.items, 1.0)
+        linear.refuse_nothing(self.blocks, node)
         texts_alone = linear.blocks(node.of, self.items, 0.0)
         self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
@@ -159,7 +165,8 @@ class Trial:
 
     def affordable(self, seconds: float) -> list[Candidate]:
         """Return the candidates that a budget is enough for, one at least."""
-        kinds = {name: name.kind in (OURS, CLIP) for name in self.node.of}
+        told = {block.part for block in self.blocks}
+        kinds = {name: name.kind in (OURS, CLIP) for i, name in enumerate(self.node.of) if i in told}
         hand, trained = ([node.name for node, here in kinds.items() if here is which] for which in (False, True))
         out: list[Candidate] = []
         spent = 0.0

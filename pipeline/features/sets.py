@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import schemas
-from pipeline import io
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
@@ -15,11 +13,10 @@ from pipeline.errors import UserError
 from pipeline.features import imported
 from pipeline.features.control import Control
 from pipeline.features.encoded import Encoded
-from pipeline.features.imported import File, Imported
+from pipeline.features.imported import Import, Imported
 from pipeline.features.node import Node
 from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, ordered, parts, settings
 from pipeline.layout import Layout
-from pipeline.sources.base import raw_files
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,13 @@ class FeatureSets:
     encoders: Encoders
     """section `encoders`: what a name stands for"""
 
-    imports: Mapping[str, File] = field(default_factory=dict)
+    imports: Mapping[str, Import] = field(default_factory=dict)
     """the sets that come with the source"""
 
     @classmethod
     def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> Self:
-        """Return the sets of a dataset, those that come with its source included; see `imported.files`."""
-        asins = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
-        return cls(layout, params, encoders, imported.files(raw_files(layout.sources), asins, params.encoders))
+        """Return the sets of a dataset, those that come with its source included; see `imported.imports`."""
+        return cls(layout, params, encoders, imported.imports(layout.sources, params.encoders))
 
     @cached_property
     def names(self) -> list[str]:
@@ -81,7 +77,7 @@ class FeatureSets:
             of = tuple(map(self.__getitem__, self.parts(name)))
             given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
             if name in self.imports:
-                return Imported(**given, kind="imported", file=self.imports[name])
+                return Imported(**given, kind="imported", file=self.imports[name].file)
             return Control(**given, kind="control")
         if kind(self.encoders, name) in ENCODERS:
             return self.encoded(name, kept)

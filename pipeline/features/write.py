@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
 from pipeline.features.distributed import Cluster
 from pipeline.features.encoded import Encoded
+from pipeline.features.linear import Gathered, tells
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets
@@ -78,6 +79,9 @@ def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts
         rmtree(node.folder / earlier.FOLDER, ignore_errors=True)
         _note(run, node, facts, throughput)
         sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
+        for part in node.of if isinstance(node, Gathered) else ():
+            if not tells(part):
+                run.warn(f"{name}: made without {part.name}, which tells no items apart")
 
 
 def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -> None:

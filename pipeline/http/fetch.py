@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,11 +46,12 @@ def local(address: str) -> Path | None:
 def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
     """Fetch a URL or path to `target`, which appears only when it is complete and checked; return its sha256.
 
-    A part that an earlier call left beside it is continued if the server still has the same file. `timeout` is in
-    seconds without a byte; waits before `retries` double from half a second, with jitter, or follow Retry-After.
+    A part that an earlier call left beside it is continued if the server still has the same file; that of another
+    address is left alone, as mirrors may hold other bytes. `timeout` is in seconds without a byte; waits before
+    `retries` double from half a second, with jitter, or follow Retry-After.
     UserError if it cannot be fetched, is cut off, is a web page, or has another sha256 than `expected`.
     """
-    part = target.with_name(f".{target.name}.part")
+    part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     source = local(address)
     part.parent.mkdir(parents=True, exist_ok=True)
     if source is not None:
@@ -69,6 +71,7 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
             flushed.result()
     except ValueError as e:
         part.unlink()
+        part.with_suffix(".etag").unlink(missing_ok=True)
         raise UserError(f"{address}: {e}") from None
     with io.atomic(target) as temporary:
         part.replace(temporary)

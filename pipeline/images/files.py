@@ -6,7 +6,6 @@ Names come from metadata and from archives: nothing is unpacked to disk, and not
 import posixpath
 import tarfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from pipeline.errors import UserError, one_line
+from pipeline.http import archives
 from pipeline.http.web import Fetched
 from pipeline.images.params import Images
 from pipeline.images.paths import resolve
 
 GZIP = b"\x1f\x8b"
 DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
-PIECE = 1 << 12  # bytes of a member read at a time, where all that is read is unpacked
 LONGEST_HEADER = 1 << 20  # bytes of a member's long name and the like in a tar
 BUFFER = 1 << 16  # bytes read at a time: an image has some ten thousand
 NO_FILE = Fetched(None, "unreachable", "no such file")
@@ -123,7 +122,7 @@ class Zip(Archive):
         """
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+        except archives.FAULTS as e:
             raise UserError(_unreadable(path, e)) from None
         self.members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
@@ -133,11 +132,11 @@ class Zip(Archive):
             if member.compress_type == zipfile.ZIP_BZIP2:
                 return BZIP2
             with self._zip.open(member) as file:  # of LZMA zipfile unpacks all that it reads at once
-                return _limited(file, max_bytes, PIECE if member.compress_type == zipfile.ZIP_LZMA else None)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
-            return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
+                return _limited(file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None)
         except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
             return Fetched(None, "unreachable", f"not readable in the archive: {e}"[:200])
+        except archives.FAULTS as e:
+            return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
 
     def close(self) -> None:
         """Close the archive."""

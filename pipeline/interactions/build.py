@@ -182,8 +182,8 @@ SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1,
 ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 
 
-def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
-    """Load a file whose split is published; return its number of items, the largest itemID and one.
+def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> tuple[int, int]:
+    """Load a file whose split is published; return how many users and items it numbers, from the largest numbers.
 
     The SQL selects user, item, timestamp, split as integers or null, and rating. UserError names the line of a
     value that is no number or out of range; or numbers have so large gaps that they cannot be meant.
@@ -203,7 +203,7 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
         raise UserError("the .inter file has no rows")
     for what in ("user", "item"):
         _refuse_gaps(db, what)
-    return count(db, "SELECT max(item) + 1 FROM raw")
+    return count(db, "SELECT max(user) + 1 FROM raw"), count(db, "SELECT max(item) + 1 FROM raw")
 
 
 def _refuse_gaps(db: duckdb.DuckDBPyConnection, what: str) -> None:
@@ -223,8 +223,9 @@ def published(
     keep_time: bool,
     min_rating: float | None = None,
     division: Division | None = None,
+    names: list[str] | None = None,
 ) -> SplitTables:
-    """Return what `load_published` loaded: numbers and split are the source's.
+    """Return what `load_published` loaded: numbers and split are the source's. `names` are the users', by number.
 
     Users and items that have a number but no rows stay. Users without train rows leave valid and test, rows below
     `min_rating` all. A division that needs content changes the split. `keep_time` says whether times mean
@@ -246,16 +247,22 @@ def published(
     drops = {"user_without_train": delete_untrained(db)} | ({"below_min_rating": below} if below else {})
     drops |= _left_out(db)
     interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
-    numbers = f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i"
+    _register_users(db, users, names)
     return SplitTables(
         Query(db, interactions, schemas.INTERACTIONS),
-        Query(db, numbers, schemas.USERS),
+        Query(db, "SELECT * FROM users ORDER BY user_id", schemas.USERS),
         Query(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
         rows,
         drops,
         _facts(db, name, users, len(asins)),
         name,
     )
+
+
+def _register_users(db: duckdb.DuckDBPyConnection, users: int, names: list[str] | None) -> None:
+    """Make the view `users`; without names they go by number."""
+    numbered = pa.array(range(users), pa.int32())
+    db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
 
 
 def _name_published(db: duckdb.DuckDBPyConnection, division: Division, users: int) -> None:

@@ -6,25 +6,23 @@ without identifiers takes its order from a mapping file, such as MMRec's i_id_ma
 I items, N rows.
 """
 
+import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 
 from pipeline.errors import UserError
+from pipeline.sources.feature_files import NAMES
+from pipeline.sources.mapping import permutation, repeated, text_table
 
-NAMES = ("asin", "item_id", "item", "itemID", "parent_asin", "sku", "id")
-"""columns that identify items, whatever their case"""
 NUMBERS = ("item_id", "itemid", "id")
 """of them, those whose whole numbers are rather our item numbers than the source's identifiers"""
-
-
-def present(table: pa.Table) -> bool:
-    """Return whether a column with a known name identifies the rows."""
-    return bool(_columns(table))
+COMPARED = 2000
+"""items without a row that a foreign identifier is compared with, to name a misspelling"""
 
 
 def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.ndarray]:
@@ -32,12 +30,7 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
 
     UserError if no column fits the items, or two of them fit in different orders.
     """
-    columns = _columns(table)
-    if not columns:
-        raise UserError(
-            f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order "
-            "with --order"
-        )
+    columns = _identifying(path, table)
     fitting = {name: orders for name, column in columns.items() if (orders := set(_orders(column, asins)))}
     if not fitting:
         name, column = min(columns.items(), key=lambda named: _rank(named[0]))
@@ -50,14 +43,89 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
     return min(fitting, key=_rank), np.frombuffer(common.pop(), np.int64)
 
 
+class Placed(NamedTuple):
+    """Which row is of which item, where a file may have more or fewer items."""
+
+    column: str
+    """that identifies the rows"""
+    rows: np.ndarray
+    """row of each item, int64 [I]; -1 for none"""
+    unknown: int
+    """rows of no item"""
+    example: str
+    """identifier of the first of them, and the item without a row that is spelt almost so"""
+
+
+def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
+    """Return the row of each item, of N rows in any order, which may lack items and have others.
+
+    Values are the source's identifiers; only where no column has any of those, they are numbers of ours.
+
+    Raises:
+        UserError: no column is of any of these items, an identifier occurs twice, or columns contradict each other.
+    """
+    columns = _identifying(path, table)
+    texts = {name: found for name, column in columns.items() if (found := _placement(path, name, column, asins))}
+    numbers = {name: found for name, column in columns.items() if (found := _numbered(path, name, column, len(asins)))}
+    for name in sorted(texts.keys() & numbers.keys()):  # the source's identifiers are numbers too
+        if not np.array_equal(texts[name].rows, numbers[name].rows):
+            if not texts.keys() - numbers.keys():
+                raise UserError(f"{path}: column '{name}' fits as identifiers and as item numbers; add asin")
+            del texts[name]
+    whole = {name: found for name, found in numbers.items() if len(table) == len(asins) and not found.unknown}
+    best = max(((found.rows >= 0).sum() for found in texts.values()), default=0)
+    fitting = {name: found for name, found in texts.items() if (found.rows >= 0).sum() == best}
+    for name, found in (fitting | (whole if best == len(asins) else {})).items():
+        if any(not np.array_equal(found.rows, other.rows) for other in fitting.values()):
+            both = " and ".join(sorted({*fitting, name}, key=_rank))
+            raise UserError(f"{path}: columns {both} order the items differently; keep the right one")
+    if chosen := fitting or numbers:
+        return chosen[min(chosen, key=_rank)]
+    name = min(columns, key=_rank)
+    first = next((value for value in columns[name].to_pylist() if value is not None), None)
+    raise UserError(
+        f"{path}: none of its {len(table):,} rows is of one of the {len(asins):,} items; {name} is {str(first)[:64]!r} "
+        f"there, and {asins[0][:64]!r} here"
+    )
+
+
+def _placement(path: Path, name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> Placed | None:
+    """Return where a column has the source's identifiers; None if it has none of them."""
+    values = _texts(column)
+    return None if values is None else _placed(path, name, values, pa.array(asins, pa.string()))
+
+
+def _numbered(path: Path, name: str, column: pa.ChunkedArray, items: int) -> Placed | None:
+    """Return where a column of whole numbers has our item numbers; None if it has none of them."""
+    if name.casefold() not in NUMBERS or not pa.types.is_integer(column.type):
+        return None
+    return _placed(path, name, column.cast(pa.int64(), safe=False), pa.array(range(items), pa.int64()))
+
+
+def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
+    rows = pc.index_in(wanted, value_set=values.combine_chunks())
+    if rows.null_count == len(wanted):
+        return None
+    if pc.count_distinct(values, mode="only_valid").as_py() < len(values) - values.null_count:
+        raise UserError(f"{path}: {name} {repeated(values.drop_null().to_pylist())!r} occurs twice")
+    others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
+    example = ""
+    if len(others):
+        first = str(next((value for value in others.to_pylist() if value is not None), ""))[:64]
+        lacking = wanted.filter(rows.is_null()).slice(0, COMPARED).cast(pa.string()).to_pylist()
+        near = difflib.get_close_matches(first, lacking, 1, 0.8)
+        example = repr(first) + (f" (near {near[0]!r})" if near else "")
+    return Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
+
+
 def order(path: Path, asins: Sequence[str]) -> list[str]:
     """Return the identifier of each row of somebody's feature file, N texts, from a mapping file.
 
     It is CSV or tab separated text with a header: a column of identifiers, of which one must occur, and one of rows
     0 .. N-1. UserError unless exactly one pair of columns fits.
     """
-    columns = _columns(_text_table(path))
-    rows = {name: numbers for name, column in columns.items() if (numbers := _permutation(column)) is not None}
+    columns = _columns(text_table(path))
+    rows = {name: numbers for name, column in columns.items() if (numbers := permutation(column)) is not None}
     known = pa.array(asins, pa.string())
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
     pairs = [(name, row) for name in named for row in rows if row != name]
@@ -71,8 +139,18 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     name, row = pairs[0]
     identifiers = columns[name].to_pylist()
     if len(set(identifiers)) < len(identifiers):
-        raise UserError(f"{path}: {name} {_repeated(identifiers)!r} occurs twice")
+        raise UserError(f"{path}: {name} {repeated(identifiers)!r} occurs twice")
     return [identifiers[i] for i in np.argsort(rows[row])]
+
+
+def _identifying(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return the columns with known names; UserError if there is none."""
+    if columns := _columns(table):
+        return columns
+    raise UserError(
+        f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
+        "--order"
+    )
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
@@ -117,44 +195,9 @@ def mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
     wanted = list(range(len(asins))) if numbered else list(asins)
     given, known = set(values), set(wanted)
     if len(given) < len(values):
-        return f": {name} {_repeated(values)!r} occurs twice"
+        return f": {name} {repeated(values)!r} occurs twice"
     for row, value in enumerate(values):
         if value not in known:
             return f", row {row}: {name} {value!r} is no item of this dataset"
     item, value = next((i, v) for i, v in enumerate(wanted) if v not in given)
     return f": no row for item {item} ({name} {value!r}); {len(values)} rows, {len(wanted)} items"
-
-
-def _repeated(values: Sequence[object]) -> object:
-    """Return the first value that occurs again; there is one."""
-    seen = set[object]()
-    return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
-
-
-def _permutation(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Return the whole numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
-    try:
-        numbers = column.cast(pa.int64()).to_numpy()
-    except pa.ArrowException:
-        return None
-    whole = numbers.dtype.kind == "i" and np.array_equal(np.sort(numbers), np.arange(len(numbers)))
-    return numbers if whole and len(numbers) else None
-
-
-def _text_table(path: Path) -> pa.Table:
-    """Return a CSV or tab separated file as columns of text."""
-    try:
-        with path.open(encoding="utf-8-sig") as f:
-            header = f.readline(65536).rstrip("\r\n")
-        delimiter = "\t" if "\t" in header else ","
-        names = [name.strip().strip('"') for name in header.split(delimiter)]
-        return csv.read_csv(
-            path,
-            csv.ReadOptions(column_names=names, skip_rows=1),
-            csv.ParseOptions(delimiter=delimiter),
-            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None
-    except (pa.ArrowException, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not readable as a mapping file: {' '.join(str(e).split())}") from None

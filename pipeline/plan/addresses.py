@@ -10,6 +10,8 @@ from pipeline.http.fetch import local
 from pipeline.pretrain.params import Pretrain
 from pipeline.sources.base import Downloaded
 from pipeline.sources.download import keys
+from pipeline.sources.feature_files import HUB
+from pipeline.sources.many_files import hub_size, parts
 
 TIMEOUT = 10.0
 """seconds that an address has"""
@@ -66,8 +68,12 @@ def _first(named: tuple[str, Sequence[str]]) -> Answer:
 
 def _size(address: str) -> int | None:
     """Return the bytes of the file at an address; UserError, if it is not there."""
+    if address.startswith(HUB):
+        return hub_size(address)
     path = local(address)
     if path is not None:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in parts(path))
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         return path.stat().st_size

@@ -15,7 +15,8 @@ from typing import NamedTuple, cast
 import torch
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
@@ -212,7 +213,8 @@ def pretrain(plan: Plan) -> Estimate:
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
     trained = plan.weights + (c.vocab + c.codes) * c.width  # with both heads
     memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * COPIES + active
-    disk = SINGLE * (plan.weights + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
+    kept = plan.weights * (1 + bool(own.init))  # as they began too
+    disk = SINGLE * (kept + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
     return Estimate(seconds, memory, disk, f"{flop / 1e15:.2g} PFLOP")
 
 

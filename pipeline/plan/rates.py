@@ -20,7 +20,8 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from pipeline import io
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.config import SIZES
+from pipeline.beit3.network import BEiT3
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.images.decode import normalise

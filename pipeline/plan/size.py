@@ -13,6 +13,7 @@ from pipeline.http.fetch import local
 from pipeline.layout import Layout
 from pipeline.sources.base import Downloaded
 from pipeline.sources.catalogue import SIZES
+from pipeline.sources.feature_files import FEATURE
 from pipeline.sources.sample import SampleSource
 
 SURVIVE = 7_050 / 71_317
@@ -80,7 +81,8 @@ def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
     from pipeline.sources import download
 
     source = params.source(dataset)
-    addresses = source.files() if isinstance(source, Downloaded) else {}
+    files = source.files() if isinstance(source, Downloaded) else {}
+    addresses = {role: mirrors for role, mirrors in files.items() if not role.startswith(FEATURE)}
     raw = {role: path for role, mirrors in addresses.items() if (path := local(mirrors[0])) is not None}
     if not addresses or raw.keys() < addresses.keys():
         raise UserError(

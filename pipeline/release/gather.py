@@ -1,31 +1,37 @@
 """Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Shown
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.facts.content import width
 from pipeline.facts.outputs import Outputs
 from pipeline.features.sets import FeatureSets
 from pipeline.interactions import split
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
-from pipeline.release import build, chains, encoder, semantic_ids
+from pipeline.release import build, chains, language, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
 from pipeline.run import Run
-from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
 
-OURS = "beit3"
-"""the feature set of the encoder that `pretrain` trains"""
+VECTORS = {
+    "beit3": "CLS itself",
+    "beit3-raw": "CLS itself, the network's first output, read by no map",
+    "beit3-official": "CLS itself of the weights that training began from",
+}
+"""feature set of the encoder that `pretrain` trains -> what it is"""
 HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
@@ -40,13 +46,16 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     encoders = chains.gather(sets, names)
     with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
     users = released_users(params, with_interactions)
+    texts = params.texts or run.source.licence.texts
     embeddings = {"items": layout.item_embeddings}
     if users != "none":
         embeddings["users"] = layout.user_embeddings
     return Parts(
         outputs=outputs,
         publish=params,
-        items=_items(layout),
+        items=_items(layout, texts),
+        texts=texts,
+        language=language.detect(Texts(layout.items)) if params.language is None else params.language,
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
@@ -60,7 +69,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         with_interactions=with_interactions,
         named_users=users == "names",
         half=params.half,
-        vector=vector(outputs, encoders),
+        vector=vector(outputs, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
         upstream=[p for p in upstream if p.exists()],
@@ -78,9 +87,8 @@ def released_users(params: Publish, with_interactions: bool) -> str:
 
 
 def feature_sets(run: Run) -> list[str]:
-    """Return those of `publish.features`, and of the source's own, that are encoded; UserError if none is."""
-    imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
-    wanted = dict.fromkeys([*run.params[Publish].features, *imported])
+    """Return those of `publish.features` that are encoded; UserError if none is."""
+    wanted = run.params[Publish].features
     encoded = run.layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
@@ -91,16 +99,34 @@ def feature_sets(run: Run) -> list[str]:
     return names
 
 
-def vector(outputs: Outputs, encoders: Mapping[str, encoder.ReleasedEncoder]) -> str:
-    """Return what the vector of the encoder that `pretrain` trained is, in a sentence; empty if it is not released."""
+def vector(outputs: Outputs, names: Sequence[str]) -> str:
+    """Return what the vectors of the encoder that `pretrain` trained are, in sentences.
+
+    Args:
+        outputs: of the dataset.
+        names: feature sets that are released; without BEiT3's among them the text is empty.
+    """
     record, layout = outputs.records.get("pretrain"), outputs.layout
-    if OURS not in encoders or record is None:
+    ours = [name for name in VECTORS if name in names]
+    if record is None or not ours or not layout.encoder.config.is_file():
         return ""
-    numbers = width(io.shards(layout.features(OURS), "features"))
     own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
-    read = own.reading if layout.encoder.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
-    losses = own.objective if own.steps else "nothing: it is as it was initialised"
-    return f"The vector `{OURS}` is CLS, {read}, {numbers} numbers, pre-trained by {losses}."
+    shards = {name: io.shards(layout.features(name), "features") for name in ours}
+    whitened = layout.encoder.whitening.is_file() and io.record(shards[ours[0]][0]).get("params", {}).get(
+        "whiten", True
+    )
+    is_a = VECTORS | ({"beit3": f"CLS, {own.reading}"} if whitened else {})
+    sentences = [f"`{name}` is {is_a[name]}, {width(shards[name])} numbers." for name in ours]
+    shape = io.read_json(layout.encoder.config)
+    start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
+    losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
+    network = f"a BEiT3 of {shape['layers']} layers, for images of {shape['image']} pixels a side"
+    sentences.append(f"The network is {network}, {start}, {losses}.")
+    if own.distill and own.steps:
+        sentences.append(
+            "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
+        )
+    return " ".join(sentences)
 
 
 def weights(layout: Layout) -> list[Path]:
@@ -120,17 +146,17 @@ def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, An
     return retrieval.to_bytes(index), facts
 
 
-def _items(layout: Layout) -> Iterator[pa.Table]:
-    """Yield RELEASED_ITEMS, those of a shard of images at a time."""
+def _items(layout: Layout, texts: Shown) -> Iterator[pa.Table]:
+    """Yield RELEASED_ITEMS with the texts that are shown, those of a shard of images at a time."""
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (build.released_items(items, None) for items in io.read_tables(layout.items, schemas.ITEMS))
+        yield from (build.released_items(items, None, texts) for items in io.read_tables(layout.items, schemas.ITEMS))
         return
     first = 0
     for path in io.shards(layout.images, "images"):
         images = _hashed(path)
         items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
         first += len(images)
-        yield build.released_items(items, images)
+        yield build.released_items(items, images, texts)
 
 
 def _hashed(path: Path) -> pa.Table:

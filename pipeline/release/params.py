@@ -1,11 +1,17 @@
 """Section `publish` of params.yaml."""
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.base import Name, Positive, Section
+from pipeline.config.parameters import Shown
+
+
+def _several(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -21,7 +27,8 @@ class Publish(Section):
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """feature sets to release; where they are not given, all but the controls"""
+    """feature sets to release; where they are not given, all but the controls and imported files, and what is made by
+    setting MiniLM before those: files of others are released only if they are named here"""
     semantic_ids: list[Name] | None = None
     """methods whose semantic IDs of those sets are released; by default all that are not controls"""
     interactions: bool | None = None
@@ -29,15 +36,20 @@ class Publish(Section):
     users: Literal["none", "numbers", "names"] | None = None
     """what the release says of users: nothing; vectors by number, in place of names where interactions are released
     too; or names. By default names where interactions are released, else nothing: vectors give a user's items away"""
+    texts: Shown | None = None
+    """what `items.parquet` says of an item besides identifier, statuses and hashes. all: title, brand, categories,
+    description, the text that was encoded, the image's address; titles: title and categories; none: nothing of these.
+    By default what the source's licence allows: none for Amazon and MMRec folders, else all"""
+    language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_several)] | None = None
+    """ISO 639 codes of the items' texts, such as en; one needs no brackets; by default detected in the texts"""
+    contact: Line | None = None
+    """e-mail address or page for requests to remove something from the release; the card names it"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
     licence: Line | None = None
     """of the released data: a name of SPDX's list such as CC-BY-4.0, a web address, or a sentence; by default the
     source's"""
-    creator: (
-        Annotated[list[Line], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
-        | None
-    ) = None
+    creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_several)] | None = None
     """persons or organisations that made the release; a single one needs no brackets"""
     url: Annotated[str, Field(pattern=r"^(https?://|hf://datasets/[^/]+/)[^/\s]\S*$")] | None = None
     """where the release will be read: the target of `publish --to hf://`, or a web folder that holds

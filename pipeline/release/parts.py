@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import io
+from pipeline.config.parameters import Shown
 from pipeline.facts.outputs import Outputs
 from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Encoder, Input
@@ -44,6 +45,10 @@ class Parts:
     """facts of the index, and its recall; from `retrieval.tune`"""
     encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)
     """feature set -> its encoder"""
+    texts: Shown = "all"
+    """what `items` says of an item"""
+    language: list[str] = field(default_factory=list)
+    """ISO 639 codes of the texts that were encoded"""
     with_interactions: bool = False
     """also release interactions and users; they are counted in any case"""
     named_users: bool = False

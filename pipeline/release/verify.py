@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.probe import stored
+from pipeline.release import encoder, semantic_ids, signature
 from pipeline.release import manifest as manifests
-from pipeline.release import semantic_ids, signature
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
@@ -26,6 +27,7 @@ SMALL, EXPANSION = 1 << 30, 10_000
 """bytes of memory that any table may take, and how often its size on disk a larger one may; equal vectors take a few
 hundred times that"""
 
+PROBES = "probes.json"
 TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
 
@@ -51,7 +53,7 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
     manifest = manifests.parsed(folder, raw)
     yield f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files"
     _refuse("not as the manifest lists them", _strays(folder, manifest))
-    _refuse("damaged", _damaged(folder, manifest))
+    refuse_damaged(folder, manifest.files)
     total = sum(f.bytes for f in manifest.files)
     yield f"bytes and sha256 of every file agree ({total:,} bytes)"
     tables = [f for f in manifest.files if f.table is not None]
@@ -71,7 +73,8 @@ def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
-    return faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
+    faults = faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
+    return faults or [*encoder.faults(folder, manifest), *_probe_faults(folder, manifest)]
 
 
 def _refuse(what: str, faults: list[str]) -> None:
@@ -102,9 +105,17 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
     return faults + [f"{name}: not in the manifest" for name in sorted(present - listed)]
 
 
-def _damaged(folder: Path, manifest: Manifest) -> list[str]:
+def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
+    """Raise UserError for files of a release whose bytes are not those of the manifest; it names the first."""
+    _refuse("damaged", _damaged(folder, files))
+
+
+def _damaged(folder: Path, files: Iterable[File]) -> list[str]:
     faults = []
-    for file in manifest.files:
+    for file in files:
+        if not (folder / file.path).is_file():
+            faults.append(f"{file.path}: missing")
+            continue
         size = (folder / file.path).stat().st_size
         if size != file.bytes:
             faults.append(f"{file.path}: {size} bytes, expected {file.bytes}")
@@ -184,6 +195,15 @@ def _has_vectors(path: Path) -> bool:
     return bool(io.matrix(pq.read_table(path, columns=["vector"])["vector"]).any())
 
 
+def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield what is wrong with probes.json, where there is one."""
+    if PROBES in {f.path for f in manifest.files}:
+        try:
+            stored.read(folder / PROBES)
+        except UserError as e:
+            yield str(e).removeprefix(f"{folder}/")
+
+
 def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
     """Return where ids are not 0 .. n-1, or an id has another name than in the first table that lists it."""
     first: dict[str, pa.ChunkedArray] = {}
@@ -207,10 +227,6 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
     return faults
 
 
-ENCODERS, FACTS = "encoders", "encoder.json"
-"""folder and file of what the manifest claims of encoders"""
-
-
 def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield the faults of `used_by`, `weights` and `made_by`, held to what the listed files say, one line each.
 
@@ -219,12 +235,12 @@ def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     try:
         needed = _needed(folder, manifest)
     except (UserError, AttributeError) as e:
-        yield f"{FACTS}: {e}"
+        yield f"{encoder.NAME}: {e}"
         return
     for file in manifest.files:
         expected, stated = needed.get(file.path, set()), set(file.used_by)
         if not (expected <= stated if manifest.part_of else expected == stated):
-            yield f"{file.path}: used_by is not what {ENCODERS}/ says"
+            yield f"{file.path}: used_by is not what {encoder.FOLDER}/ says"
     for weight in manifest.weights:
         twins = [f for f in manifest.files if _is_of_encoder(f) and PurePosixPath(f.path).name == weight.name]
         if twins and weight.sha256 not in {f.sha256 for f in twins}:
@@ -238,13 +254,14 @@ def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
     for file in filter(_is_of_encoder, manifest.files):
         name = file.path.split("/")[1]
         own[name].append(file.path)
-        if file.path.endswith(f"/{FACTS}"):
-            facts = io.read_json(folder / file.path)
+        if file.path.endswith(f"/{encoder.NAME}"):
+            facts = io.read_json(folder / file.path, encoder.LARGEST_FACTS)
             shared[str(facts.get("weights"))].add(name)
-            for part in facts.get("parts", []):
+            parts = facts.get("parts")
+            for part in parts if isinstance(parts, list) else []:
                 chains[str(part)].add(name)
     return {
-        path: {name} | chains[name] | (set() if path.endswith(f"/{FACTS}") else _users(name, shared, chains))
+        path: {name} | chains[name] | (set() if path.endswith(f"/{encoder.NAME}") else _users(name, shared, chains))
         for name, paths in own.items()
         for path in paths
     }
@@ -257,7 +274,7 @@ def _users(name: str, shared: Mapping[str, set[str]], chains: Mapping[str, set[s
 
 
 def _is_of_encoder(file: File) -> bool:
-    return file.path.startswith(f"{ENCODERS}/") and file.path.count("/") > 1
+    return file.path.startswith(f"{encoder.FOLDER}/") and file.path.count("/") > 1
 
 
 def _maker_faults(folder: Path, manifest: Manifest) -> Iterator[str]:

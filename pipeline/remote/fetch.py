@@ -25,7 +25,8 @@ from pipeline.http.retries import TransientError, pause, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote import stores
+from pipeline.remote import embedded, stores
+from pipeline.remote.base import is_archive
 from pipeline.remote.stores import Absent, Store
 
 WORKERS = 8
@@ -50,7 +51,8 @@ def fetch(
     """Download a release, or one feature set of it, to a folder.
 
     Args:
-        address: of the release folder, see stores.store, or of a zip file of it, see stores.is_archive.
+        address: of the release folder, see stores.store, or of a zip file of it, see base.is_archive; `sample` is the
+            release that the package carries, see embedded.archive.
         to: where to; must be absent or empty, or already hold this very release.
         encoder: only this feature set, its graph and its encoder; the manifest then lists the files of this part and
             names the whole release in `part_of`.
@@ -63,7 +65,7 @@ def fetch(
     Raises:
         UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
     """
-    to = Path(os.path.abspath(to))
+    address, to = embedded.archive(address), Path(os.path.abspath(to))
     work = work_of(to)
     with _exclusive(work, to), _opened(address, work / "parts", progress) as source:
         manifest = _chosen(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
@@ -82,7 +84,7 @@ def fetch(
 @contextmanager
 def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
     """Yield the store at an address; a zip file on a web server is downloaded whole, and kept while it is read."""
-    if not stores.is_archive(address):
+    if not is_archive(address):
         yield stores.store(address)
     elif stores.scheme_of(address) == "file":
         path = stores.path_of(address)
@@ -115,8 +117,11 @@ def look(address: str) -> tuple[Manifest, str]:
     Raises:
         UserError: there is none, it is not valid, or it cannot be reached.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = _manifest(stores.store(address), Path(folder))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _opened(embedded.archive(address), Path(folder) / "parts", lambda done, total: None) as source,
+    ):
+        manifest = _manifest(source, Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 

@@ -73,7 +73,7 @@ class _Repository:
     def get(self, path: str) -> bytes | None:
         """Return a file at `head`, or None."""
         try:
-            with stores.translated_errors(self.address, stores.HF_HINT):
+            with stores.hub_errors(self.address):
                 return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
         except Absent:
             return None
@@ -94,7 +94,7 @@ class _Repository:
             path = files[add.path_in_repo]
             if isinstance(path, Path) and add.upload_info.sha256.hex() not in hashes:
                 raise UserError(f"{path}: changed while it was published; run again")
-        with stores.translated_errors(self.address, stores.HF_HINT):
+        with stores.hub_errors(self.address):
             try:
                 HfApi().create_commit(
                     self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
@@ -110,7 +110,7 @@ class _Repository:
 def _repository(fs: Any, target: str, address: str) -> _Repository:
     from huggingface_hub import HfApi
 
-    with stores.translated_errors(address, stores.HF_HINT):
+    with stores.hub_errors(address):
         at = fs.resolve_path(stores.hf_path(target))
         head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
     return _Repository(fs, at.repo_id, at.revision, str(head), at.path_in_repo, address)

@@ -13,16 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote import stores
+from pipeline.remote.base import s3_path
+from pipeline.remote.bucket import Bucket
 from pipeline.remote.fetch import Meter, Progress
-from pipeline.remote.objects import Objects
-from pipeline.remote.stores import AlreadyReleased
+from pipeline.remote.stores import Absent, AlreadyReleased
 
 WORKERS = 4
 """files at a time; each is in memory"""
+SILENCE = 600.0
+"""seconds for sending a part of 5 MB, of at most eight at a time"""
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
@@ -35,14 +38,18 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         place: <dataset>/<version>.
         progress: see Progress.
     """
-    version = Version(f"s3://{stores.s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
-    with version.said():
+    version = Version(f"s3://{s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
+    try:
         if not version.is_released():
             version.claim()
             if not version.is_released():  # by another publisher, meanwhile
                 _send(release, [*manifest.files, *signature.files(release)], version, progress)
                 version.release()
         version.unclaim()
+    except Absent:
+        raise UserError(f"{version.address}: no such bucket") from None
+    except TransientError as e:
+        raise UserError(f"{version.address}: {e}; run again to continue") from None
     return version.address
 
 
@@ -65,14 +72,14 @@ def _send(release: Path, files: list[File], version: Version, progress: Progress
         raise UserError(f"{version.address}: {lacking[0]} changed while it was published; run again")
 
 
-class Version(Objects):
-    """The objects of one version, and the claim beside them."""
+class Version(Bucket):
+    """The objects of one version, and the claim in the folder above."""
 
     def __init__(self, address: str, manifest: bytes) -> None:
-        super().__init__(address)
+        super().__init__(address, SILENCE)
         self.manifest, self.mark = manifest, hashlib.sha256(manifest).hexdigest().encode()
-        above, _, version = address.rpartition("/")
-        self.claims, self.claimed = Objects(above, self.fs), f"{version}.publishing"
+        above, _, version = self.address.rpartition("/")
+        self.claims, self.claimed = Bucket(above), f"{version}.publishing"
 
     def is_released(self) -> bool:
         """Return whether this manifest is there; raise AlreadyReleased if another is."""
@@ -84,8 +91,13 @@ class Version(Objects):
 
     def claim(self) -> None:
         """Claim the version, or join a publisher of the same content."""
-        if self.claims.put_if(self.claimed, self.mark, IfNoneMatch="*"):
-            self.claims.require_conditions(self.claimed, "so two publishers could mix; send to a folder, and copy that")
+        if self.claims.create(self.claimed, self.mark):
+            if self.claims.create(self.claimed, self.mark):
+                self.claims.delete(self.claimed)
+                raise UserError(
+                    f"{self.address}: this store ignores the condition of a PUT, so two publishers could mix; send to "
+                    "a folder, and copy that"
+                )
         elif self.claimant() not in (self.mark, None):
             raise UserError(
                 f"{self.address}: another publisher is at work on this version with other content; if that one was "
@@ -105,13 +117,12 @@ class Version(Objects):
         """Put the manifest: from here on the version can be fetched."""
         if self.claimant() != self.mark and not self.is_released():
             raise UserError(f"{self.address}: our claim was deleted while we published; run again")
-        if not self.put_if(manifests.NAME, self.manifest, IfNoneMatch="*"):
+        if not self.create(manifests.NAME, self.manifest):
             self.is_released()
 
     def holds(self, file: File) -> bool:
         """Return whether the object of a file is there with its size and hash."""
-        head = self.head(file.path)
-        return head is not None and (head.bytes, head.sha256) == (file.bytes, file.sha256)
+        return self.head(file.path) == (file.bytes, file.sha256)
 
     def put_file(self, file: File, path: Path) -> None:
         """Send one file, if it still is what the manifest says."""

@@ -6,36 +6,24 @@ No secret of an address or of the environment gets into `Store.address` or into 
 from __future__ import annotations
 
 import os
-import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import quote
 
-from pipeline.errors import UserError, installing, one_line
+from pipeline.errors import UserError
+from pipeline.http import archives
 from pipeline.http.retries import TransientError
 from pipeline.release.manifest import NAME as MANIFEST
+from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, hf_path, path_of, scheme_of, web_address
 
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 4 << 20
-TIMEOUT, CONNECT = 60.0, 15.0
-"""seconds without a byte, and until there is a connection"""
-INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
-"""says nothing of the address, which may hold a password"""
-CLIENTS = {
-    "aiobotocore", "aiohttp", "botocore", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests",
-    "urllib3",
-}  # fmt: skip
+CLIENTS = {"httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"}
 """packages whose exceptions are failures of the network or of the server"""
-
-
-class Absent(Exception):
-    """The store has no such file."""
 
 
 class AlreadyReleased(Exception):
@@ -63,47 +51,12 @@ def store(address: str) -> Store:
     """
     scheme = scheme_of(address)
     if scheme == "s3":
-        return Remote(s3(), s3_path(address), "s3://", S3_HINT)
+        from pipeline.remote.bucket import Bucket
+
+        return Bucket(address)
     if scheme == "hf":
-        return Remote(hf(), hf_path(address), "hf://", HF_HINT)
+        return Hub(address)
     return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
-
-
-def is_archive(address: str) -> bool:
-    """Return whether an address names a zip file, of this machine or of a web server."""
-    return scheme_of(address) in ("file", "http", "https") and _split(address).path.lower().endswith(".zip")
-
-
-def scheme_of(address: str) -> str:
-    """Return file, http, https, s3 or hf; UserError for another."""
-    scheme = _split(address).scheme.lower() if "://" in address else "file"
-    if scheme not in ("file", "http", "https", "s3", "hf"):
-        raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
-    return scheme
-
-
-def path_of(address: str) -> Path:
-    """Return the path that a path or file:// address names."""
-    plain = unquote(_split(address).path) if address.lower().startswith("file:") else address
-    return Path(_base(plain) or "/")
-
-
-def s3_path(address: str) -> str:
-    """Return bucket[/prefix]; UserError, without the address, if it names no bucket: it may hold keys."""
-    path = _base(address.removeprefix("s3://"))
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", path):
-        raise UserError(
-            "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
-        )
-    return path
-
-
-def hf_path(address: str) -> str:
-    """Return datasets/owner/name[@revision][/path]; UserError if the address names no dataset repository."""
-    path = _base(address.removeprefix("hf://"))
-    if not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?", path):
-        raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
-    return path
 
 
 class Folder:
@@ -131,46 +84,39 @@ class Archive:
 
     def __init__(self, path: Path, address: str) -> None:
         self.address = address
-        try:
-            self.zip = zipfile.ZipFile(path)
-        except (FileNotFoundError, IsADirectoryError):
-            raise UserError(f"{address}: no such file") from None
-        except zipfile.BadZipFile as e:
-            raise UserError(f"{address}: {one_line(e)}") from None
+        self.zip = archives.opened(path, address)
         found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
         self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
         try:
-            with self.zip.open(self.top + name) as f:
-                f.seek(start)
-                while block := f.read(BLOCK):
-                    yield block
+            member = self.zip.getinfo(self.top + name)
         except KeyError:
             raise Absent from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
-            raise UserError(f"{self.address}: {name}: {one_line(e)}") from None
+        dense = member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        size = archives.PIECE if dense else BLOCK
+        at = start
+        while True:  # a caller's own errors are raised between two reads, and are not the archive's
+            with archives.readable(f"{self.address}: {name}"):
+                if at == start:
+                    file = self.zip.open(member)
+                    file.seek(start)
+                if not (block := file.read(size)):
+                    file.close()
+                    return
+            at += len(block)
+            yield block
 
 
 class Http:
     """A folder of a web server; a query (a signature, say) goes with every request."""
 
     def __init__(self, address: str) -> None:
-        import httpx
-
         from pipeline.http import ranged
-        from pipeline.http.addresses import is_valid
 
-        parts = _split(address)
-        try:
-            self.url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
-            self.address = str(self.url.copy_with(userinfo=b"", query=None))
-            valid = is_valid(self.url) and bool(self.url.host)
-        except (httpx.InvalidURL, UnicodeError):  # names that IDNA refuses
-            valid = False
-        if not valid:
-            raise UserError(INVALID)
+        self.url = web_address(address)
+        self.address = str(self.url.copy_with(userinfo=b"", query=None))
         self.client = ranged.client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
@@ -201,41 +147,25 @@ class Http:
             raise UserError(f"{self.address}/{name}: HTTP {code} {answer.reason_phrase}")
 
 
-class Remote:
-    """A prefix of an fsspec file system, read in ranges."""
+class Hub:
+    """A path in a dataset repository of the Hugging Face Hub, read in ranges."""
 
-    def __init__(self, fs: Any, base: str, scheme: str, hint: str) -> None:
-        self.fs, self.base, self.hint = fs, base, hint
-        self.address = f"{scheme}{base}"
+    def __init__(self, address: str) -> None:
+        self.fs, self.base = hf(), hf_path(address)
+        self.address = f"hf://{self.base}"
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
         path = f"{self.base}/{name}"
-        with translated_errors(self.address, self.hint):
+        with hub_errors(self.address):
             size = int(self.fs.info(path)["size"])
         for at in range(start, size, BLOCK):
-            with translated_errors(self.address, self.hint):
+            with hub_errors(self.address):
                 block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
             yield block
 
 
-S3_HINT = "are AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, right?"
 HF_HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
-
-
-def s3() -> Any:
-    """Return S3 as the environment describes it (AWS_*), anonymous where it names no credentials."""
-    try:
-        import s3fs
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import Session
-    except ImportError:
-        raise UserError(f"s3:// needs another package: {installing('s3')}") from None
-    try:
-        anonymous = Session().get_credentials() is None
-    except BotoCoreError as e:
-        raise UserError(f"s3://: {type(e).__name__}; {S3_HINT}") from None
-    return s3fs.S3FileSystem(anon=anonymous, skip_instance_cache=True, use_listings_cache=False)
 
 
 def hf() -> Any:
@@ -246,47 +176,22 @@ def hf() -> Any:
 
 
 @contextmanager
-def translated_errors(address: str, hint: str) -> Iterator[None]:
-    """Translate a remote file system's exceptions into Absent, TransientError or a UserError.
+def hub_errors(address: str) -> Iterator[None]:
+    """Translate exceptions of the Hub's client into Absent, TransientError or a UserError.
 
-    Of their messages only short codes are kept: clients put signed addresses and keys into them.
+    Of their messages nothing is kept: clients put signed addresses and tokens into them.
     """
     try:
         yield
     except FileNotFoundError:
         raise Absent from None
-    except PermissionError as e:
-        raise UserError(f"{address}: access denied ({code_of(e)}); {hint}") from None
     except Exception as e:
         if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
             raise
-        if type(e).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
-            raise UserError(f"{address}: {type(e).__name__}; {hint}") from None
         status = getattr(getattr(e, "response", None), "status_code", None)
         if status in (401, 403):
-            raise UserError(f"{address}: access denied (HTTP {status}); {hint}") from None
+            raise UserError(f"{address}: access denied (HTTP {status}); {HF_HINT}") from None
         if status == 404:
             raise Absent from None
-        raise TransientError(code_of(e)) from None
-
-
-def code_of(error: BaseException) -> str:
-    """Return the server's error code, such as SignatureDoesNotMatch, or the exception's class."""
-    for e in (error, error.__cause__):
-        answer = getattr(e, "response", None)
-        if isinstance(answer, dict):
-            return str(answer.get("Error", {}).get("Code", type(error).__name__))
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    return type(error).__name__
-
-
-def _split(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError:
-        raise UserError(INVALID) from None
-
-
-def _base(path: str) -> str:
-    return path.rstrip("/").removesuffix(f"/{MANIFEST}").rstrip("/")
+        errno = e.errno if isinstance(e, OSError) else None
+        raise TransientError(type(e).__name__ if errno is None else os.strerror(errno)) from None

@@ -5,18 +5,16 @@ n vectors, F width, L levels, K codes a level.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from pipeline.config.base import Section
-from pipeline.errors import UserError, one_line
+from pipeline.errors import UserError
+from pipeline.ops.arrays import Tensors
 from pipeline.progress import bar
-
-Tensors = Mapping[str, np.ndarray]
-"""name -> array, as codebooks.safetensors holds them"""
 
 Progress = Callable[..., Any]
 """total, unit and what, as Run.progress takes them -> a bar"""
@@ -64,25 +62,6 @@ def enough(vectors: Vectors, shape: Shape) -> None:
             f"'semantic_ids.fit_rows': {len(vectors.sample):,} items are fewer than the {shape.codes:,} codes of a "
             "level; give more"
         )
-
-
-def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return a tensor that anybody may have written; UserError if of another shape or type, or not finite.
-
-    In `shape` None stands for any size from 1.
-    """
-    if name not in tensors:
-        raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
-    x = tensors[name]
-    expected = f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
-    fits = x.ndim == len(shape) and all(
-        have == want if want is not None else have > 0 for have, want in zip(x.shape, shape, strict=True)
-    )
-    if not fits or x.dtype != dtype:
-        raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
-    if not np.isfinite(x).all():
-        raise UserError(f"tensor '{name}' holds values that are not finite")
-    return x
 
 
 def same_width(x: np.ndarray, width: int) -> None:

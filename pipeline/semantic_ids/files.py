@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from pipeline import io
 from pipeline.config.base import Positive, Section, checked, known
 from pipeline.errors import UserError, not_installed, one_line
+from pipeline.ops import arrays
+from pipeline.ops.arrays import AGAIN
 from pipeline.semantic_ids.base import Method, Shape
 from pipeline.semantic_ids.params import Codes, Collisions, Levels
 from pipeline.semantic_ids.registry import METHODS
 
 IDS, CODEBOOKS, FACTS = "semantic_ids.parquet", "codebooks.safetensors", "codes.json"
 NAMES = (IDS, CODEBOOKS, FACTS)
-AGAIN = "make or fetch it again"
 LARGEST_FACTS, SMALL = 64 << 20, 1 << 30
 """bytes: a larger codes.json is refused unread; so are larger codebooks, unless L * K * F numbers take as much"""
 
@@ -88,9 +88,7 @@ def load(folder: Path) -> Coded:
 def facts(folder: Path) -> Facts:
     """Read codes.json; UserError if it is missing or damaged."""
     path = folder / FACTS
-    if path.is_file() and (size := path.stat().st_size) > LARGEST_FACTS:
-        raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {LARGEST_FACTS:,}")
-    raw = io.read_json(path)
+    raw = io.read_json(path, LARGEST_FACTS)
     try:
         return checked(Facts, raw)
     except UserError as e:
@@ -105,14 +103,9 @@ def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
     """
     path = folder / CODEBOOKS
     most = max(SMALL, 8 * made.levels * made.codes * made.width)
-    try:
-        if (size := path.stat().st_size) > most:
-            raise UserError(f"{path}: {size:,} bytes; codebooks of this shape take {most:,} at most")
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {AGAIN}") from None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as e:
-        raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
+    if path.is_file() and (size := path.stat().st_size) > most:
+        raise UserError(f"{path}: {size:,} bytes; codebooks of this shape take {most:,} at most")
+    tensors = arrays.read(path)
     for name, x in tensors.items():
         if not np.isfinite(x).all():
             raise UserError(f"{path}: tensor '{one_line(name, 64)}' holds values that are not finite; {AGAIN}")

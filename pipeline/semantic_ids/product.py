@@ -11,8 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.config.base import Section
 from pipeline.errors import UserError
+from pipeline.ops.arrays import Tensors, tensor
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import Method, Progress, Shape, Tensors, Vectors, enough, same_width, silent, tensor
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeansParams
 
 

@@ -9,18 +9,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.config.base import Positive, Section
+from pipeline.ops.arrays import Tensors, tensor
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import (
     Method,
     MethodParams,
     Progress,
     Shape,
-    Tensors,
     Vectors,
     enough,
     same_width,
     silent,
-    tensor,
 )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Positive, Rate, Section, Weight
 from pipeline.errors import UserError
+from pipeline.ops.arrays import Tensors, tensor
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import (
@@ -25,12 +26,10 @@ from pipeline.semantic_ids.base import (
     MethodParams,
     Progress,
     Shape,
-    Tensors,
     Vectors,
     enough,
     same_width,
     silent,
-    tensor,
 )
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams
 

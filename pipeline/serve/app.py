@@ -1,24 +1,28 @@
 """The web application: the page at /, and questions at /nearest. Requests are anybody's: sizes are bounded."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from pipeline.errors import UserError, installing, one_line
 from pipeline.serve.nearest import BYTES, Nearest, Refused
 
 try:
+    from anyio.to_thread import run_sync
     from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 except ModuleNotFoundError as e:
     raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
 
 WAITING = 8
-"""questions that may wait for their turn; more are turned away"""
+"""questions that may wait for their turn; more are turned away. One waits when it is there in full"""
+BODY = 15
+"""seconds until a question must be there"""
+LOG = logging.getLogger("uvicorn.error")
 OURS = "x-alignrec"
 """header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
 SAFE = {
@@ -40,17 +44,26 @@ def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlett
     async def ask(request: Request) -> Response:
         if OURS not in request.headers:
             return _refused("ask through the page", 403)
-        if waiting.locked():
-            return _refused("too many questions at a time; ask again", 503)
-        async with waiting:
-            try:
+        name, text = (request.query_params.get(key, "") for key in ("encoder", "text"))
+        try:
+            async with asyncio.timeout(BODY):
                 image = await _body(request)
-                name, text = (request.query_params.get(key, "") for key in ("encoder", "text"))
-                found = await run_in_threadpool(nearest.ask, name, text, image)
-            except Refused as e:
-                return _refused(one_line(e), 400)
-            except UserError as e:  # of the encoder, such as weights that are not installed
-                return _refused(one_line(e), 500)
+            if waiting.locked():
+                return _refused("too many questions at a time; ask again", 503)
+            async with waiting:
+                found = await run_sync(nearest.ask, name, text, image, abandon_on_cancel=True)
+        except Refused as e:
+            return _refused(one_line(e), 400)
+        except TimeoutError:
+            return _refused(f"the question was not there after {BODY} seconds", 408)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody reads
+        except asyncio.CancelledError:
+            return _refused("the server ends", 503)
+        except Exception as e:  # the release was altered, weights are not installed: the server goes on, and says so
+            why = one_line(e if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
+            LOG.error("%s", why)
+            return _refused(why, 503)
         return JSONResponse({"items": [row._asdict() for row in found]}, headers=SAFE)
 
     routes = [Route("/", show), Route("/nearest", ask, methods=["POST"])]

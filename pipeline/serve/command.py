@@ -4,18 +4,22 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline import io
 from pipeline.compare.page import pictures
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.neighbours import neighbours
 from pipeline.facts.outputs import Outputs
+from pipeline.probe import stored
 from pipeline.release.read import Release, unpacked
 from pipeline.report import page
 from pipeline.report.params import Report
 from pipeline.serve.nearest import CHARACTERS, Nearest
 from pipeline.train.params import Released
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+SHUTDOWN = 2
+"""seconds that answers under way have when the server ends"""
 
 
 def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
@@ -26,9 +30,8 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
     """
     own, manifest = params[Report], release.manifest
     with unpacked(release, ["items"]) as layout:
-        if (probes := release.folder.resolve() / "probes.json").exists():
-            layout.probes.parent.mkdir(parents=True, exist_ok=True)
-            layout.probes.symlink_to(probes)
+        if (probes := release.folder / "probes.json").exists():
+            io.write_json(layout.probes, stored.read(probes))
         outputs = Outputs(layout, manifest.kind, _shown(release, params))
         near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
@@ -58,6 +61,8 @@ def serve(
     nearest = Nearest(release.refuse_without("items"))
     import uvicorn
 
+    from pipeline.serve.connections import AT_A_TIME, HELD, Patient
+
     listening = _listen(host, port)
     with listening:
         number = listening.getsockname()[1]
@@ -67,10 +72,11 @@ def serve(
             say(f"warning: {host} can be reached by others; anybody who does may ask")
         named = f"[{host}]" if ":" in host else host
         say(f"serving: http://{named}:{number}/ (Ctrl-C ends it)")
-        hosts = [host, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
+        hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
         config = uvicorn.Config(
-            application(nearest, text, hosts), log_level="warning", access_log=False, limit_concurrency=64,
-            timeout_keep_alive=5, server_header=False, date_header=False,
+            application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
+            date_header=False, http=Patient, ws="none", limit_concurrency=HELD, timeout_keep_alive=5,
+            timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=AT_A_TIME,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])
 

@@ -16,6 +16,7 @@ from pipeline.ops.rows import unit_rows
 from pipeline.release import encoded, encoder
 from pipeline.release.encoder import Loaded
 from pipeline.release.read import Release
+from pipeline.release.verify import refuse_damaged
 
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
 """the longest text, largest file and largest image that are taken"""
@@ -87,6 +88,9 @@ class Nearest:
 
     def _ready(self, name: str) -> tuple[Loaded, np.ndarray, np.ndarray]:
         if name not in self._loaded:
+            release = self._release
+            needed = [f for f in release.manifest.files if f.feature_set == name or name in f.used_by]
+            refuse_damaged(release.folder, needed)  # it was verified when the server began, which may be long ago
             vectors = io.matrix(self._release.features(name)["vector"])  # [I, F]
             self._loaded[name] = (encoder.load(self._release.folder, name), *unit_rows(vectors))
         return self._loaded[name]

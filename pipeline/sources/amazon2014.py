@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
+from pipeline.sources import published
 from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.lines import lines as lines
 from pipeline.sources.product import Product, as_list, as_text, others
@@ -40,7 +41,9 @@ class Amazon2014(AmazonSource):
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp from the raw reviews, in the file's order."""
+    """Return SQL that selects user, item, rating, timestamp from the raw reviews or the split, in the file's order."""
+    if published.INTERACTIONS in raw:
+        return published.ratings(raw)
     return ratings_sql(raw["reviews"], csv_columns=("user", "item", "rating", "timestamp"))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.sources import amazon2014
+from pipeline.sources import amazon2014, published
 from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
 
@@ -34,7 +34,9 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp; 2018's CSV has the item first."""
+    """Return SQL that selects user, item, rating, timestamp; 2018's CSV has the item first; or the split's."""
+    if published.INTERACTIONS in raw:
+        return published.ratings(raw)
     return amazon2014.ratings_sql(raw["reviews"], csv_columns=("item", "user", "rating", "timestamp"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pipeline.config.parameters import Licence
-from pipeline.sources import amazon2014
+from pipeline.sources import amazon2014, published
 from pipeline.sources.amazon import HEADER, AmazonSource
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
@@ -28,6 +28,7 @@ TERMS = Licence(
     "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952). No "
     "licence is stated for the data; product texts and images belong to their owners. Use the release for research, "
     "and mind the terms of the source.",
+    texts="none",
 )
 
 
@@ -46,7 +47,9 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp from the reviews or the ratings, in the file's order."""
+    """Return SQL that selects user, item, rating, timestamp from reviews, ratings or the split, in the file's order."""
+    if published.INTERACTIONS in raw:
+        return published.ratings(raw)
     path = raw["reviews"]
     columns = ("user_id", "parent_asin", "rating", "timestamp")
     table = read_csv(path, columns, header=True) if ".csv" in path.suffixes else read_lines(path, columns)

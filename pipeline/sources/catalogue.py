@@ -1,28 +1,68 @@
-"""The Amazon review data: addresses of a category in each version, and sizes of common ones.
+"""The Amazon review data: addresses of a category in each version, and what is published of its size.
 
-Sources: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), amazon-reviews-2023.github.io (2023).
+Addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), amazon-reviews-2023.github.io (2023),
+and the authors' dataset on the Hugging Face Hub, whose files are not packed. categories.json says where it was read.
 """
 
-from typing import NamedTuple
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-_SNAP = "https://snap.stanford.edu/data/amazon/productGraph"
+import orjson
+
+Subset = Literal["5-core", "all"]
+"""of the reviews: those left when each user and item has five, as published; or each one"""
+
+_SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
+_REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
+_EARLIER = "https://jmcauley.ucsd.edu/data"
+_HUB = "https://huggingface.co/datasets/McAuley-Lab/Amazon-Reviews-2023/resolve/main"
 
-# version -> role -> addresses, mirrors in order; {} is the category as the publisher spells it
+
+def _mirrored(bases: list[str], path: str) -> list[str]:
+    return [f"{base}/{path}" for base in bases]
+
+
+_2014, _2018 = [_SNAP, f"{_LAB}/amazon/categoryFiles"], [f"{base}/amazon_v2" for base in (_LAB, _REPOSITORY, _EARLIER)]
+_META_2023 = "raw/meta_categories/meta_{}.jsonl"
+
+
+def _of_2023(path: str) -> list[str]:
+    """Return the publisher's address, the Hub's and an older one of the publisher's; the Hub's file is not packed."""
+    return [f"{_LAB}/amazon_2023/{path}.gz", f"{_HUB}/{path}", f"{_REPOSITORY}/amazon_2023/{path}.gz"]
+
+
+# version -> role, of reviews with the subset -> addresses, in the order in which they are tried; {} is the category as
+# the publisher spells it
 ADDRESSES: dict[str, dict[str, list[str]]] = {
     "amazon2014": {
-        "reviews": [f"{_SNAP}/categoryFiles/reviews_{{}}_5.json.gz"],
-        "metadata": [f"{_SNAP}/categoryFiles/meta_{{}}.json.gz"],
+        "5-core": _mirrored(_2014, "reviews_{}_5.json.gz"),
+        "all": _mirrored(_2014, "reviews_{}.json.gz"),
+        "metadata": _mirrored(_2014, "meta_{}.json.gz"),
     },
     "amazon2018": {
-        "reviews": [f"{_LAB}/amazon_v2/categoryFilesSmall/{{}}_5.json.gz"],
-        "metadata": [f"{_LAB}/amazon_v2/metaFiles2/meta_{{}}.json.gz"],
+        "5-core": _mirrored(_2018, "categoryFilesSmall/{}_5.json.gz"),
+        "all": _mirrored(_2018, "categoryFiles/{}.json.gz"),
+        "metadata": _mirrored(_2018, "metaFiles2/meta_{}.json.gz"),
     },
     "amazon2023": {
-        "reviews": [f"{_LAB}/amazon_2023/benchmark/5core/rating_only/{{}}.csv.gz"],
-        "metadata": [f"{_LAB}/amazon_2023/raw/meta_categories/meta_{{}}.jsonl.gz"],
+        "5-core": _of_2023("benchmark/5core/rating_only/{}.csv"),
+        "all": _of_2023("benchmark/0core/rating_only/{}.csv"),
+        "metadata": _of_2023(_META_2023),
     },
 }
+KIND = "amazon{}"
+"""of a source, given the year of the data"""
+
+
+def addresses(version: str, category: str, subset: Subset = "5-core") -> dict[str, list[str]]:
+    """Return role -> addresses of a category: reviews, metadata."""
+    of = ADDRESSES[version]
+    return {
+        role: [address.format(category) for address in of[key]]
+        for role, key in {"reviews": subset, "metadata": "metadata"}.items()
+    }
 
 
 class Published(NamedTuple):
@@ -36,15 +76,20 @@ class Published(NamedTuple):
         return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
 
 
+@cache
+def vintages() -> dict[str, dict[str, Any]]:
+    """Return year -> `categories` (name -> users, items and reviews as published), `counted` and `read in`."""
+    read: dict[str, dict[str, Any]] = orjson.loads(Path(__file__).with_name("categories.json").read_bytes())
+    return read
+
+
+def _whole(number: str) -> int:
+    return int(number.replace(",", ""))
+
+
 SIZES: dict[tuple[str, str], Published] = {
-    ("amazon2014", "Baby"): Published(19_445, 7_050, 160_792),
-    ("amazon2014", "Sports_and_Outdoors"): Published(35_598, 18_357, 296_337),
-    ("amazon2014", "Electronics"): Published(192_403, 63_001, 1_689_188),
-    ("amazon2014", "Clothing_Shoes_and_Jewelry"): Published(39_387, 23_033, 278_677),
+    (KIND.format("2014"), name): Published(*(_whole(counts[key]) for key in ("users", "items", "reviews")))
+    for name, counts in vintages()["2014"]["categories"].items()
+    if counts
 }
 """(version, category) -> size after the 5-core, as published"""
-
-
-def addresses(version: str, category: str) -> dict[str, list[str]]:
-    """Return role -> addresses of a category."""
-    return {role: [a.format(category) for a in templates] for role, templates in ADDRESSES[version].items()}

@@ -94,6 +94,8 @@ class Ratings:
 
 def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
     """Return the names of a file's columns, see `column_names`; UserError if there is no such file."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     return column_names(path, wanted)

@@ -57,6 +57,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     try:
         with unpacked(path) as f:
             head = f.peek(HEAD)[:HEAD]
+            if 10 * head.count(0) > 9 * len(head):  # three of four are zero in UTF-32
+                raise UserError(f"{path}: holds NUL bytes, and no text; fetch it again")
             if head.startswith(MARKS) or 4 * head.count(0) > len(head):  # Latin letters have a zero byte each there
                 raise UserError(f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does")
             if head.startswith(codecs.BOM_UTF8):

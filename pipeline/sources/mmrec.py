@@ -9,24 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pipeline.config.base import Mirrors, Name
+from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded
-from pipeline.sources.header import first_line
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
+from pipeline.sources.published import Clock
+from pipeline.sources.published import ratings as ratings
+from pipeline.sources.sql import named
 
-COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
 
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 _DIGITS = re.compile(r"[0-9]{1,18}")
-TAB = "\t"
 
 
-class MmrecSource(Downloaded):
+class MmrecSource(WithFeatures):
     """A folder in MMRec's format: split and features are imported as they are."""
 
     kind: Literal["mmrec"]
@@ -34,43 +32,26 @@ class MmrecSource(Downloaded):
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
     items: Mirrors | None = None
     """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
-    features: dict[Name, Mirrors] = {}
-    """feature set name -> .npy file, row i = itemID i"""
-    timestamps: Literal["unix", "order", "none"] = "none"
-    """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
+    timestamps: Clock = "none"
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
         "terms are their publishers'.",
+        texts="none",
     )
-    has_split: ClassVar[bool] = True
+
+    @property
+    def has_split(self) -> bool:
+        """The split comes with the interactions."""
+        return True
 
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses: interactions, metadata, feature files."""
         items = {"metadata": self.items} if self.items else {}
-        features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
-        return {"interactions": self.interactions} | items | features
+        return {"interactions": self.interactions} | items | self.feature_files()
 
 
 lines = json_lines
-
-
-def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null.
-
-    Raises:
-        UserError: the file has other columns than MMRec's.
-    """
-    path = raw["interactions"]
-    header = first_line(path).split(TAB)
-    if lacking := [c for c in COLUMNS if c not in header]:
-        raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
-    return (
-        f"SELECT {whole(trimmed('userID'))} AS user, {whole(trimmed('itemID'))} AS item, "
-        f"{rating(trimmed('rating'))} AS rating, "
-        f"try_cast(try_cast({trimmed('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
-        f"{whole(trimmed('x_label'), 'TINYINT')} AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
-    )
 
 
 def metadata(raw: Mapping[str, Path]) -> Path | None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
-from pipeline.config.base import Positive
+from pydantic import Field
+
 from pipeline.config.parameters import Licence
 from pipeline.sources import amazon2014
 from pipeline.sources.base import Generated, Reader
@@ -19,13 +20,17 @@ TERMS = Licence(
 )
 
 
+MOST = 10_000_000
+"""shoppers or stickers; what `plan` holds of each takes bytes"""
+
+
 class SampleSource(Generated):
     """The embedded sticker shop: OpenMoji drawings, Unicode names, synthetic shoppers."""
 
     kind: Literal["sample"]
-    users: Positive = 3600
+    users: Annotated[int, Field(ge=1, le=MOST)] = 3600
     """shoppers before filtering"""
-    items: Positive = 1600
+    items: Annotated[int, Field(ge=1, le=MOST)] = 1600
     """stickers before filtering; the first in Unicode order, no skin tones"""
     seed: int = 0
     """another seed is another shop with the same stickers"""

@@ -5,18 +5,20 @@ The parameters map columns; by default columns have the names that they have her
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import model_validator
 
 from pipeline.config.base import Mirrors, Share, known
 from pipeline.errors import UserError, one_line
-from pipeline.sources.base import Downloaded, Reader
+from pipeline.sources.base import Reader
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import Repaired, repair
+from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.header import LOOKED_AT, column_names, delimiter
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
 from pipeline.sources.sql import name as identifier
@@ -33,7 +35,7 @@ InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
 
 
-class TabularSource(Downloaded):
+class TabularSource(WithFeatures):
     """Two files of your own, as Parquet, CSV, TSV or JSON lines; the last three may be gzipped."""
 
     kind: Literal["tabular"]
@@ -58,8 +60,15 @@ class TabularSource(Downloaded):
         return Tabular(self)
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: interactions, metadata."""
-        return {"interactions": self.interactions} | ({"metadata": self.items} if self.items else {})
+        """Return role -> addresses: interactions, metadata, feature files."""
+        items = {"metadata": self.items} if self.items else {}
+        return {"interactions": self.interactions} | items | self.feature_files()
+
+    @model_validator(mode="after")
+    def _by_identifier(self) -> Self:
+        if name := self.without_order():
+            raise ValueError(f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row")
+        return self
 
 
 class Tabular:

@@ -64,7 +64,7 @@ SECTIONS = ("train", "graph", "pretrain")
 """whose keys a sweep may change"""
 RECIPE = "recipe"
 """the variant that the parameters as they stand are"""
-REFERENCES = ("beit3-untrained", "tfidf")
+REFERENCES = ("beit3-untrained", "beit3-official", "tfidf")
 """feature sets that stand beside the variants, if they are encoded"""
 
 

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from benchmarks import _official
 from pipeline import io
 from pipeline.beit3 import checkpoints, released
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.http.fetch import fetch
 
@@ -388,7 +389,7 @@ def test_text_positions_are_cut_to_the_networks() -> None:
 
 def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights() -> None:
     given = replace(TINY, codes=0, mlm=False)
-    wanted = replace(given, image=64, vocab=1, positions=2)
+    wanted = replace(given, image=64, vocab=1, positions=4)
     assert released.continued(wanted, given, 20, 50, "a.pth") == replace(
         TINY, image=64
     )  # 58 rows, of which 8 are spare

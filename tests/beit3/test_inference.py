@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pipeline.beit3 import inference
+from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.inference import Inference, Rows, flops, multiplies_bytes, precisions
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
 from pipeline.ops.device import gemm_rate
@@ -155,7 +156,7 @@ def test_runs_are_of_one_length_and_not_too_long() -> None:
 
 def test_operations_are_counted_by_hand() -> None:
     """Width 2, no hidden layer to speak of: products of 2 x 2 and 2 x 3 alone."""
-    shape = Config(image=1, patch=1, width=2, layers=2, ffn=3)
+    shape = Config(image=1, patch=1, width=2, layers=2, ffn=3, heads=1)
     whole_layer, attention = 3 * (4 * 8 + 2 * 12), 4 * 9 * 2
     last_layer = 3 * 2 * 8 + 2 * 8 + 2 * 12 + 4 * 3 * 2
     assert flops(shape, True, 1) == whole_layer + attention + last_layer + 2 * 3 * 2

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 
 # Parameters, inputs, outputs and gradients of torchscale 0.2.0 `BEiT3` in float64 on a tiny random case.
 ORACLE = Path(__file__).parents[1] / "oracles" / "beit3_tiny.npz"

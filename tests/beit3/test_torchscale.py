@@ -10,7 +10,8 @@ import reference
 import torch
 from torch import Tensor, nn
 
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.config import SIZES
+from pipeline.beit3.network import BEiT3
 
 TOKENS = 7
 SMALL_INPUT = {"image": 32, "vocab": 500, "positions": 64}  # the depth and width are what is tested

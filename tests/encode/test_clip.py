@@ -15,7 +15,7 @@ from safetensors.torch import load
 
 import schemas
 from pipeline import io
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.encode import clip
 from pipeline.encode.clip import ClipParams, Words
 from pipeline.encode.contrast import Budget, Pairs, train

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 import schemas
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
-from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.config import Config
+from pipeline.beit3.network import BEiT3
 from pipeline.encode import batching
 from pipeline.encode import throughput as throughput_of
 from pipeline.encode.base import Context, Encoder

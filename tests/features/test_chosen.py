@@ -12,6 +12,7 @@ import toy
 
 import schemas
 from pipeline import io
+from pipeline.errors import UserError
 from pipeline.features import search
 from pipeline.features.linear import blocks
 from pipeline.features.node import Items
@@ -170,3 +171,40 @@ def test_images_have_a_weight_of_their_own(tmp_path: Path) -> None:
         (1, 1.0, 384),
         (1, 0.3, 1280),
     ]
+
+
+def same_words(layout: Layout) -> None:
+    """Give all items one text."""
+    items = io.read_table(layout.items, schemas.ITEMS)
+    text = pa.array(["thing number 3 of kind 3"] * ITEMS)
+    for name in ("title", "text"):
+        items = items.set_column(items.column_names.index(name), name, text)
+    io.write_table(items, layout.items, schemas.ITEMS)
+
+
+@pytest.mark.parametrize("name", ["best", "linear"])
+def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path, name: str) -> None:
+    layout = shop(tmp_path)
+    same_words(layout)
+    io.write_json(layout.sources, [one | {"role": "feature:noise"} for one in io.read_json(layout.sources)])
+    own = {"kind": "chosen" if name == "best" else "linear", "of": ["tfidf", "noise"], "width": 8}
+    encode = {"encoders": ["tfidf", name], "controls": [], "shard_rows": 128}
+    given = toy.params(encode=encode, encoders={name: own})
+    with running("encode", "shop", given, tmp_path) as run:
+        main(run)
+        assert f"{name}: made without tfidf, which tells no items apart" in run.warnings
+    assert np.linalg.matrix_rank(io.matrix(io.read_features(layout.features(name))["vector"])) > 1
+    assert all("tfidf" not in row["of"] for row in (tried(layout) if name == "best" else ()))
+
+
+@pytest.mark.parametrize("name", ["best", "linear"])
+def test_nothing_that_tells_items_apart_is_one_line(tmp_path: Path, name: str) -> None:
+    layout = shop(tmp_path)
+    same_words(layout)
+    own = {"kind": "chosen" if name == "best" else "linear", "of": ["tfidf"], "width": 8}
+    encode = {"encoders": ["tfidf", name], "controls": [], "shard_rows": 128}
+    with (
+        pytest.raises(UserError, match=f"'encoders.{name}': none of tfidf tells the items apart; leave it out"),
+        running("encode", "shop", toy.params(encode=encode, encoders={name: own}), tmp_path) as run,
+    ):
+        main(run)

@@ -24,6 +24,7 @@ from pipeline.compare.releases import diff
 from pipeline.errors import UserError
 from pipeline.export.content import of_release
 from pipeline.io import sha256
+from pipeline.ops import arrays
 from pipeline.release import manifest, signature, verify
 from pipeline.remote import fetch as fetching
 from pipeline.remote.fetch import fetch
@@ -356,12 +357,12 @@ def test_hostile_codebooks_are_one_line(release: Path, case: str) -> None:
 
 def test_codebooks_larger_than_their_shape_are_refused_unread(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "SMALL", 1000)
-    opened = files.load_file
+    opened = arrays.load_file
 
     def careful(path: Path) -> Any:
         return pytest.fail("they were read") if CODES in str(path) else opened(path)
 
-    monkeypatch.setattr(files, "load_file", careful)
+    monkeypatch.setattr(arrays, "load_file", careful)
     rewritten(release, "codebooks.safetensors", bytes(1001))
     assert "1,001 bytes; codebooks of this shape take 1,000 at most" in line("verify", release)
 

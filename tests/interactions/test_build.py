@@ -247,7 +247,7 @@ def test_every_protocol_keeps_every_row_of_users_in_train(do: Do, protocol: str)
 def imported(folder: Path, rows: pd.DataFrame, asins: int | None = None, keep_time: bool = True) -> Whole:
     with database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
-        count = load_published(db, "SELECT * FROM rows")
+        _, count = load_published(db, "SELECT * FROM rows")
         return whole(published(db, [f"A{i}" for i in range(asins or count)], keep_time))
 
 

@@ -135,7 +135,7 @@ def test_sparse_with_enough_is_the_split_it_starts_from_and_no_thread_count_chan
 def published(folder: Path, rows: list[tuple[int, int, int, int]], division: Division, timed: bool = True) -> Whole:
     with build.database(folder / "scratch", "1GiB") as db:
         db.register("rows", inter(rows))
-        n = build.load_published(db, "SELECT * FROM rows")
+        _, n = build.load_published(db, "SELECT * FROM rows")
         return whole(build.published(db, [f"A{i}" for i in range(n)], timed, division=division))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy
 import yaml
 from commands import alignrec
 from pretraining import UNTAUGHT, network, shop, task
@@ -131,8 +132,8 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert _digests(tmp_path / "killed") == _digests(tmp_path / "whole")
     assert [e["step"] for e in history] == list(range(1, 21))
     assert sorted(_digests(tmp_path / "whole")) == [
-        ".key", "config.json", "encoder.safetensors", "history.json", "tokenizer.spm", "visual_tokens.safetensors",
-        "whitening.safetensors",
+        ".key", ".sha256", "config.json", "encoder.safetensors", "history.json", "run.json", "tokenizer.spm",
+        "visual_tokens.safetensors", "whitening.safetensors",
     ]  # fmt: skip
 
 
@@ -183,6 +184,7 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path, encoders:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters | {"encode": {"encoders": encoders}}))
     for images in (tmp_path / "images" / "toy").iterdir():
         images.unlink()  # nor is anything read
+    toy.ended(Layout(tmp_path, "toy"))
     assert alignrec(*_command(tmp_path)[3:], cwd=tmp_path).exit_code == 0
     layout = Layout(tmp_path, "toy")
     assert layout.outputs("pretrain") == []

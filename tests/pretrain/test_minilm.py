@@ -12,7 +12,8 @@ from pretraining import digests, run, shop
 from torch import Tensor
 
 from pipeline import io
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
 from pipeline.pretrain import minilm
 from pipeline.pretrain.frozen import resume

@@ -6,15 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pretraining
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 
+import schemas
 from benchmarks import _official
-from pipeline.beit3 import checkpoints, released, vqkd
-from pipeline.beit3.network import SIZES, BEiT3
+from pipeline import io
+from pipeline.beit3 import checkpoints, released, tokenizer, vqkd
+from pipeline.beit3.config import SIZES
+from pipeline.beit3.network import BEiT3
+from pipeline.encode.beit3 import BEiT3Items
 from pipeline.errors import UserError
+from pipeline.layout import Layout
 from pipeline.pretrain import prepare, published
 from pipeline.pretrain.params import Pretrain
+from pipeline.run import running
+from stages.encode import main as encode
+from stages.params import load
 
 PIECES = 50
 SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
@@ -111,3 +122,32 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache:
 @pytest.mark.parametrize(("longest", "rows"), [(0, 130), (128, 130), (129, 131), (2000, 2002)])
 def test_a_network_from_nothing_has_positions_for_the_longest_text(longest: int, rows: int) -> None:
     assert prepare.positions([np.zeros(n, np.int64) for n in (3, longest)]) == rows
+
+
+def test_beit3_official_is_cls_of_the_weights_before_they_were_trained_here(tmp_path: Path) -> None:
+    """The arm without pre-training on the catalogue, next to the same network after it."""
+    spm = tokenizer.train([f"a {c} {t}" for c in pretraining.COLOURS for t in pretraining.THINGS], 60)
+    assert spm is not None
+    (tmp_path / "beit3.spm").write_bytes(spm)
+    torch.manual_seed(1)
+    source = BEiT3(replace(SHAPE, vocab=tokenizer.Tokenizer(spm).vocab + 8, positions=130, codes=9, mlm=True))
+    given = {"init": write(tmp_path / "beit3.pth", source), "tokenizer": str(tmp_path / "beit3.spm"), "steps": 3}
+    path = pretraining.shop(tmp_path, **given)
+    names = ["beit3-raw", "beit3-official"]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"encode": {"encoders": names, "controls": []}}))
+    pretraining.run(tmp_path)
+    io.write_json(Layout(tmp_path, "toy").sources, [])
+    with running("encode", "toy", load(path), tmp_path) as stage:
+        encode(stage)
+
+    layout = Layout(tmp_path, "toy")
+    trained, official = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in names)
+    assert np.abs(trained - official).max() > 1e-3
+    kept = load_file(layout.encoder.official)
+    assert not any(name.startswith(("mim_head", "mlm_head")) for name in kept)
+    assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in kept.items())
+    table = io.read_table(layout.items, schemas.ITEMS, ["text"])
+    row = next(i for i, text in enumerate(table["text"].to_pylist()) if text and i % 10 == 0)  # it has no image
+    plain = BEiT3Items(source.eval(), tokenizer.Tokenizer(spm), None)
+    expected = plain.encode(plain.prepare(None, [table["text"][row].as_py()]))
+    np.testing.assert_allclose(official[row], expected[0].numpy(), atol=1e-5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.layout import Layout
 from pipeline.pretrain import prepare, visual_tokens
 from pipeline.pretrain.params import Pretrain

@@ -18,6 +18,7 @@ from pipeline.release import attest, encoder, manifest, verify
 from pipeline.run import running
 from stages import encode, publish
 from stages.cli import app
+from tests.hostile import test_foreign_release
 
 SETS = ["minilm-cnn", "tfidf", "linear", "best"]
 
@@ -97,4 +98,54 @@ def test_a_chain_that_does_not_fit_is_one_line(release: Path, tmp_path: Path) ->
         encoder.load(copy, "linear")
     (copy / "encoders/linear/chain.json").write_text('{"blocks": [{"part": 9, "first": 0, "last": 2, "weight": 1}]}')
     with pytest.raises(UserError, match="no chain of this release's encoders"):
+        encoder.load(copy, "linear")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"part": 9}, ""),
+        ({"first": 0, "last": 1 << 21}, "less than or equal"),
+        ({"last": 1}, "of another width than its block"),
+        ({"weight": -1}, "greater than or equal"),
+    ],
+)
+def test_a_foreign_chain_is_refused_by_verify_and_load(
+    release: Path, tmp_path: Path, change: dict[str, int], fault: str
+) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    name = "encoders/linear/chain.json"
+    chain = json.loads((copy / name).read_text())
+    chain["blocks"][0] |= change
+    (copy / name).write_text(json.dumps(chain))
+    test_foreign_release.agree(copy, name)
+    if "part" not in change:  # which the widths of the parts decide
+        with pytest.raises(UserError, match=fault):
+            list(verify(copy))
+    with pytest.raises(UserError, match="chain"):
+        encoder.load(copy, "linear")
+
+
+@pytest.mark.parametrize("name", ["linear/maps", "tfidf/tfidf"])
+def test_maps_that_are_not_finite_are_refused(release: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    path = f"encoders/{name}.safetensors"
+    arrays = load_file(copy / path)
+    save_file({key: np.full_like(x, np.nan) for key, x in arrays.items()}, copy / path)
+    test_foreign_release.agree(copy, path)
+    with pytest.raises(UserError, match="not finite"):
+        list(verify(copy))
+    with pytest.raises(UserError, match="fetch the release again"):
+        encoder.load(copy, "linear")
+
+
+def test_a_chain_of_another_width_than_its_features_is_refused(release: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    maps = load_file(copy / "encoders/linear/maps.safetensors")
+    narrow = np.ascontiguousarray(maps["last.map"][:, :-1])
+    save_file(maps | {"last.map": narrow}, copy / "encoders/linear/maps.safetensors")
+    test_foreign_release.agree(copy, "encoders/linear/maps.safetensors")
+    with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
+        list(verify(copy))
+    with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
         encoder.load(copy, "linear")

@@ -4,8 +4,8 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from unittest.mock import Mock
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -168,7 +168,7 @@ def test_a_control_of_this_dataset_alone_is_no_encoder_for_others(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"weights": "../../elsewhere"}, "names a file outside its folder"),
+        ({"weights": "../../elsewhere"}, "'weights': string should match"),
         ({"batch_size": -1}, "'batch_size'"),
         ({"more": 1}, "'more'"),
         ({"encoder": "beit9"}, "encoder 'beit9' is unknown here"),
@@ -186,19 +186,50 @@ def test_an_unknown_encoder_names_those_there(built: Path) -> None:
         encoder.load(built, "biet3")
 
 
-@pytest.mark.parametrize(("whitened", "steps"), [(True, 12), (False, 12), (True, 0)])
-def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("given", "whitened", "read", "trained"),
+    [
+        ({"distill": 0.0}, True, "CLS, whitened", "random weights, pre-trained by MIM + MLM."),
+        ({"distill": 0.0}, False, "CLS itself", "random weights, pre-trained by MIM + MLM."),
+        (
+            {"distill": 0.0, "steps": 0},
+            True,
+            "CLS, whitened",
+            "random weights, not trained: it is as it was initialised.",
+        ),
+        (
+            {"distill": 0.0, "words": "random", "init": "https://x.example/beit3_base.pth?token=1"},
+            False,
+            "CLS itself",
+            "`beit3_base.pth`, pre-trained by MIM + MLM.",
+        ),
+        (
+            {"distill_from": ["tfidf"]},
+            True,
+            "CLS, read by the linear map to its teachers",
+            "random weights, pre-trained by MIM + MLM + 10 distill (tfidf). AlignRec's article trains by MIM + "
+            "MLM only and reads CLS itself: none of these is its feature.",
+        ),
+    ],
+)
+def test_the_card_says_what_our_vectors_are(
+    tmp_path: Path, given: dict, whitened: bool, read: str, trained: str
+) -> None:
     layout = toy.outputs(tmp_path)
-    files = [layout.encoder.weights, *([layout.encoder.whitening] if whitened else [])]
-    facts = Mock(spec=encoder.ReleasedEncoder, files=files)
-    trained = toy.run_record("pretrain") | {"params": {"distill": 0.0, "steps": steps}}
-    io.write_json(layout.run_record("pretrain"), trained)
-    sentence = gather.vector(Outputs(layout, stages=["pretrain"]), {"beit3": facts})
-    losses = "MIM + MLM" if steps else "nothing: it is as it was initialised"
-    read = "whitened" if whitened else "as it is"
-    assert sentence == f"The vector `beit3` is CLS, {read}, 2 numbers, pre-trained by {losses}."
-    assert gather.vector(Outputs(layout, stages=["pretrain"]), {"minilm-cnn": facts}) == ""
+    releases.pretrained(layout)
+    toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
+    if whitened:
+        io.write_bytes(layout.encoder.whitening, b"x")
+    io.write_json(layout.run_record("pretrain"), toy.run_record("pretrain") | {"params": {"steps": 12} | given})
+    outputs = Outputs(layout, stages=["pretrain"])
+    assert gather.vector(outputs, ["minilm-cnn", "beit3-raw", "beit3"]) == (
+        f"`beit3` is {read}, 2 numbers. `beit3-raw` is CLS itself, the network's first output, read by no map, 2 "
+        f"numbers. The network is a BEiT3 of 2 layers, for images of 32 pixels a side, from {trained}"
+    )
+    assert gather.vector(outputs, ["minilm-cnn"]) == ""
 
 
 def test_the_sentence_stands_in_the_card(built: Path) -> None:
-    assert "\nThe vector `beit3` is CLS, as it is, " in (built / "README.md").read_text()
+    assert (
+        "\n`beit3` is CLS itself, 64 numbers. The network is a BEiT3 of 2 layers" in (built / "README.md").read_text()
+    )

@@ -95,7 +95,7 @@ def test_from_a_zip_file_on_disk_and_on_the_web(zipped: Server, published: Path,
         ("cut.zip", "File is not a zip file"),
         ("page.zip", "the answer is a web page (HTML), not a file"),
         ("empty.zip", "no manifest.json there; is this the address of a release?"),
-        ("damaged.zip", "manifest.json: Bad CRC-32"),
+        ("damaged.zip", "Bad CRC-32"),
     ],
 )
 def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
@@ -373,6 +373,6 @@ def test_fetching_and_verifying_need_no_heavy_package(published: Path, tmp_path:
     code = (
         "import sys; from pipeline.remote.fetch import fetch; from pathlib import Path;"
         f"fetch({str(published)!r}, Path({str(tmp_path / 'here')!r}));"
-        "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 's3fs') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 'obstore') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -102,7 +102,7 @@ def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     ids = [a["id"] for t, a in tags.tags if t == "section" and "id" in a]
     assert ids == [
         "verdict", "map", "gallery", "users", "results", "probes", "ablations", "tail", "mask", "diagram",
-        "curves-pretrain", "curves-train", "data", "speed",
+        "curves-pretrain", "curves-train", "data",
     ]  # fmt: skip
     links = {a["href"] for t, a in tags.tags if t == "a" and (a["href"] or "").startswith("#")}
     assert links == {f"#{i}" for i in ids[1:]}

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.http import retries
 from pipeline.http.fetch import Progress, fetch
 from pipeline.http.retries import pause, retry_after
-from pipeline.sources.download import download, expectations, listing, local_files, names
+from pipeline.sources.download import download, expectations, listing, local_hashes, names
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"
@@ -140,7 +140,18 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         get(str(tmp_path), tmp_path / "e")
     with pytest.raises(UserError, match="no such file; it is named under `sources`"):
-        local_files({"reviews": [str(tmp_path / "none"), "https://e/x"]})
+        local_hashes({"reviews": [str(tmp_path / "none"), "https://e/x"]}, tmp_path, [])
+
+
+def test_a_copy_counts_where_the_file_itself_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    copy = tmp_path / "raw/r.csv"
+    copy.write_bytes(b"x")
+    addresses, earlier = {"reviews": ["r.csv"]}, [{"role": "reviews", "name": "r.csv", "sha256": io.sha256(copy)}]
+    assert local_hashes(addresses, tmp_path / "raw", earlier) == {"r.csv": io.sha256(copy)}
+    copy.write_bytes(b"edited")
+    with pytest.raises(UserError, match=r"r\.csv: no such file"):
+        local_hashes(addresses, tmp_path / "raw", earlier)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +178,8 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        stored, hashes = download("shop", addresses, raw, {}, 2, 0, quiet)
-        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {})
+        stored, hashes, _ = download("shop", addresses, raw, {}, 2, 0, quiet)
+        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {}, {})
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     for known in (hashes, {}):

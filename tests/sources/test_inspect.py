@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import yaml
 from commands import alignrec
 
 from pipeline.errors import UserError
-from stages.new import write
+from stages.new import look, write
 from stages.params import load
 
 
@@ -25,7 +26,8 @@ def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None
 
 def new(*columns: str, images: str | None = None, items: str | None = "items.jsonl", force: bool = False) -> list[str]:
     path = Path(items) if items else None
-    return list(write("mine", Path("ratings.csv"), path, images, columns, Path("params.yaml"), force))
+    seen = partial(look, "mine", Path("ratings.csv"), path, images, columns)
+    return list(write("mine", seen, Path("params.yaml"), force))
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,7 @@ def test_every_format_is_recognised(name: str) -> None:
     else:
         text = frame.to_csv(index=False, sep="\t" if ".tsv" in name else ",").encode()
         path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    list(write("mine", path, None, None, [], Path("params.yaml"), False))
+    list(write("mine", partial(look, "mine", path, None, None, []), Path("params.yaml"), False))
     source = load(Path("params.yaml")).source("mine")
     assert source.model_dump()["columns"]["item"] == "movieId"
 
@@ -110,7 +112,7 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for given, section in (("pictures", {"folder": "pictures"}), ("a/{item}.jpg", {"pattern": "a/{item}.jpg"})):
         new(images=given, force=True)
-        assert yaml.safe_load(Path("params.yaml").read_text()).get("images", {}) == section
+        assert yaml.safe_load(Path("params.yaml").read_text())["images"] == (section or {"size": 256})
     with pytest.raises(UserError, match=r"--images pictres: no such folder"):
         new(images="pictres", force=True)
     with pytest.raises(UserError, match=r"cannot fill in \{sku\}; write \{item\}"):
@@ -153,7 +155,7 @@ def test_paths_of_rows_start_where_their_files_are(
 ) -> None:
     pictured(tmp_path, path, there)
     shown = new(images=given)
-    assert yaml.safe_load(Path("params.yaml").read_text()).get("images", {}) == section
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == (section or {"size": 256})
     (line,) = [line for line in shown if line.startswith("images: ")]
     assert said in line
 
@@ -162,7 +164,7 @@ def test_most_files_decide_and_several_paths_in_a_cell_are_read(tmp_path: Path) 
     pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/covers/{}.jpg", files=5)
     pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/{}.jpg", files=40)
     shown = new(images="covers")
-    assert yaml.safe_load(Path("params.yaml").read_text()).get("images", {}) == {}
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == {"size": 256}
     assert any("40 of 60 items that name a file have it below ., and 5 below covers" in line for line in shown)
 
 

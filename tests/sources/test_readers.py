@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import duckdb
-import numpy as np
 import orjson
 import pandas as pd
 import pyarrow as pa
@@ -18,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.sources import amazon2014, amazon2018, amazon2023, image_features, mmrec
+from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
 from pipeline.sources.amazon2018 import Amazon2018
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import Tabular, TabularSource
@@ -220,19 +219,8 @@ def test_item_file_that_names_two_things_alike_is_refused(tmp_path: Path, second
         mmrec.asins(path, 3)
 
 
-def test_feature_file_must_fit(tmp_path: Path) -> None:
-    path = tmp_path / "f.npy"
-    np.save(path, np.zeros((3, 2), np.float32))
-    image_features.check_features({"feature:f": path, "interactions": tmp_path / "none"}, 3)
-    with pytest.raises(UserError, match=r"float32 \(3, 2\), expected numbers \[4, width\]"):
-        image_features.check_features({"feature:f": path}, 4)
-    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(UserError, match=r"not a readable \.npy file"):
-        image_features.check_features({"feature:f": path}, 1)
-
-
 def test_roles_of_the_files() -> None:
-    source = MmrecSource(kind="mmrec", interactions=["a/b.inter"], features={"x": ["c.npy"]})
+    source = MmrecSource(kind="mmrec", interactions=["a/b.inter"], features={"x": "c.npy"})
     assert source.files() == {"interactions": ["a/b.inter"], "feature:x": ["c.npy"]}
     named = Amazon2018.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "reviews": "mine.json"})
     assert named.files()["reviews"] == ["mine.json"]

@@ -9,8 +9,10 @@ import yaml
 
 import schemas
 from pipeline import io
+from pipeline.beit3.network import SIZES
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.run import running
+from pipeline.study.settings import variant_params
 from stages import benchmark, study
 from stages.encode import ENCODE
 from stages.params import Params, load
@@ -48,12 +50,28 @@ def test_every_variant_differs_from_the_recipe_by_keys_that_exist() -> None:
     assert objectives["random-words"] == params.pretrain.objective
 
 
+def test_the_articles_own_objective_is_one_command_on_the_sample() -> None:
+    profile = shipped.root() / "profiles" / "objective.yaml"
+    params = load(profile)
+    (name,) = params.study.variants
+    own = variant_params(params, name).pretrain
+    assert (own.objective, own.hide, own.words, own.steps) == ("MIM + MLM", 0, "random", params.pretrain.steps)
+    assert params.study.variants[name] == load(PROFILE).study.variants["article"]
+    assert params.study.variant_features == ["beit3", "beit3-raw"]
+    command = "alignrec profile objective && dvc repro"
+    for text in (
+        profile.read_text(),
+        *((ROOT / "docs" / f"{page}.md").read_text() for page in ("pretraining", "pretraining-results")),
+    ):
+        assert command in text
+
+
 def test_the_default_keeps_what_fits_ten_minutes() -> None:
     params = load(shipped.root() / "params.yaml")
     study, benchmark = params.study, params.benchmark
     assert (benchmark.seeds, benchmark.ablation_seeds) == (3, 3)
     assert "beit3-raw" in params.publish.features
-    assert (study.mask.ratios, study.mask.seeds, study.tail, study.variants) == ([0, 0.3, 0.5, 0.7, 1], 1, True, {})
+    assert (study.mask.ratios, study.mask.seeds, study.tail, study.variants) == ([0, 0.5, 1], 1, True, {})
     assert study.sweeps == {"learning-rate": {"train.lr": [0.001, 0.003, 0.01, 0.03]}}
     assert (study.geometry.without, study.geometry.seeds) == (["cca", "reg", "uia"], 1)
     assert study.wrong.models == []
@@ -73,6 +91,15 @@ def test_the_readme_says_what_the_released_vector_is() -> None:
     assert own.hide
     assert {name for name, words in teachers.items() if words in said.replace("\n", " ")} == set(own.distill_from)
     assert "MIM, MLM" in said
+    laptop = SIZES[own.size]
+    assert (
+        f"a BEiT3 of {laptop.layers} layers, {laptop.image} pixels a side, trained from random weights"
+        in said.replace("\n", " ")
+    )
+    article = load(shipped.root() / "profiles" / "baby.yaml")
+    assert (article.pretrain.size, article.pretrain.objective) == ("base", "MIM + MLM")
+    assert article.train.features == "beit3-raw"
+    assert "BEiT3-base from its official weights, MIM and MLM only, CLS itself" in said.replace("\n", " ")
     assert "CLS, read by the map to its teachers" in ENCODE.does
 
 

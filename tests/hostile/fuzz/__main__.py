@@ -15,6 +15,9 @@ sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
 from pipeline.errors import UserError
 from tests.hostile.fuzz import campaign, registry
 
+BEGIN, END = "<!-- fuzz -->", "<!-- /fuzz -->"
+"""around the table in a page"""
+
 
 def main() -> int:
     """Run the targets that the command line names, or all; return 1 if one failed."""
@@ -22,6 +25,7 @@ def main() -> int:
     parser.add_argument("target", nargs="*", help="all by default")
     parser.add_argument("--minutes", type=float, default=60, help="of all targets together")
     parser.add_argument("--first", type=int, default=0, help="number of the first input; the seeds come first")
+    parser.add_argument("--write", type=Path, help="page whose table between <!-- fuzz --> and <!-- /fuzz --> to make")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--longest", type=int, help=argparse.SUPPRESS)
@@ -36,10 +40,10 @@ def main() -> int:
     except UserError as e:
         print(e, file=sys.stderr)
         return 2
-    return _run(names, given.minutes, given.first)
+    return _run(names, given.minutes, given.first, given.write)
 
 
-def _run(names: list[str], minutes: float, first: int) -> int:
+def _run(names: list[str], minutes: float, first: int, page: Path | None) -> int:
     reports = []
     for name in names:
         report = campaign.run(name, 60 * minutes / len(names), first)
@@ -51,7 +55,23 @@ def _run(names: list[str], minutes: float, first: int) -> int:
     total, spent = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
     ending = " ".join([str(len(failed)), "failed", *failed])
     print(f"{len(names)} targets, {total:,} inputs, {spent / 60:.1f} minutes; {ending}")
+    if page:
+        text = page.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        page.write_text(before + BEGIN + table(reports) + END + rest.partition(END)[2], encoding="utf-8")
     return 1 if failed else 0
+
+
+def table(reports: list[campaign.Report]) -> str:
+    """Return a Markdown table: an area a row, what was tried of it, and how much of that was right."""
+    rows = ["", "", "| area | targets | tried | right |", "|---|---|---|---|"]
+    for area, names in registry.AREAS.items():
+        own = [report for report in reports if report.name in names]
+        tried, wrong = sum(report.inputs for report in own), sum(bool(report.fault) for report in own)
+        if own:
+            shown = ", ".join(f"`{report.name}`" for report in own)
+            rows.append(f"| {area} | {shown} | {tried + wrong:,} | {tried:,} |")
+    return "\n".join([*rows, "", ""])
 
 
 if __name__ == "__main__":

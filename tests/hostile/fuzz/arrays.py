@@ -19,7 +19,7 @@ from pipeline.layout import Layout
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.base import Vectors
 from pipeline.semantic_ids.registry import METHODS
-from pipeline.sources.image_features import FEATURE, check_features
+from pipeline.vectors.matching import match
 from stages import params
 from tests.hostile import test_features, test_params
 from tests.hostile.fuzz.target import Target, encoded, folder, written
@@ -45,9 +45,21 @@ def codes(data: bytes) -> None:
         assert ids.codes.max(initial=0) < ids.k
 
 
-def npy(data: bytes) -> None:
-    compared("f.npy", data)
-    check_features({f"{FEATURE}f": written("f.npy", data)}, len(ASINS))
+def matched(name: str, dim: int | None = None) -> Callable[[bytes], None]:
+    """Return what reads vectors of a file of this name."""
+
+    def one(data: bytes) -> None:
+        vectors = match(written(name, data), ASINS, None, dim).rows(0, len(ASINS))
+        assert vectors.shape[0] == len(ASINS)
+        assert np.isfinite(vectors).all()
+
+    return one
+
+
+def zipped(**arrays: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
 
 
 def saved(value: object) -> bytes:
@@ -109,10 +121,18 @@ SEMANTIC_IDS = semantic_ids()
 VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
 CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 ARRAYS = [test_features.saved(np.ones((6, 2), np.float32)), *(data for data, _ in test_features.NPY.values())]
+JSONS = [
+    '{"id": "A", "v": [1, 2.5]}\n{"id": "F", "v": [3, 4]}\n',
+    '{"A": [1, 2],\n "B": [3, -1e3], "x": [0, 0]}',
+    '[{"asin": "A", "vector": [1]}, {"asin": "C", "vector": [NaN]}]',
+]
 WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
 TENSORS = [saved(torch.ones(6, 2)), saved({"model": WEIGHTS}), *(saved(v) for v, _ in test_features.tensors().values())]
 TARGETS = {
-    "npy": Target(npy, ARRAYS),
+    "npy": Target(lambda data: compared("f.npy", data), ARRAYS),
+    "vectors-json": Target(matched("f.json"), encoded(JSONS)),
+    "vectors-zip": Target(matched("f.zip"), [zipped(**{a: np.ones(2) for a in ASINS}), zipped(A=np.ones((1, 3)))]),
+    "vectors-raw": Target(matched("f.feature", 2), [np.ones(12, np.float32).tobytes(), b"abc"]),
     "pth": Target(lambda data: compared("f.pth", data), TENSORS),
     "checkpoint": Target(
         lambda data: checkpoints.read_checkpoint(written("c.pth", data)), [*TENSORS[1:], across_disks(TENSORS[1])]

@@ -12,12 +12,13 @@ from pipeline.config.parameters import Source
 from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
 from pipeline.items import identifiers
-from pipeline.sources import inspect, mmrec
+from pipeline.sources import inspect, mapping, mmrec
 from pipeline.sources.amazon2014 import Amazon2014
 from pipeline.sources.amazon2023 import Amazon2023
-from pipeline.sources.image_features import RECORD, read
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import TabularSource
+from pipeline.vectors.matching import match
+from pipeline.vectors.records import RECORD
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS
@@ -54,7 +55,7 @@ def ratings(source: Source, role: str, name: str, data: bytes) -> None:
     with build.database(folder("scratch"), "256MiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
-            asins = [str(i) for i in range(build.load_published(db, sql))]
+            asins = [str(i) for i in range(build.load_published(db, sql)[1])]
             if len(asins) < 100_000:
                 list(build.published(db, asins, True).interactions)
         else:
@@ -101,8 +102,7 @@ def numbered(data: bytes) -> None:
 
 
 def image_features(data: bytes) -> None:
-    vectors, _ = read(written("f.b", data), ["ABCDEFGHIJ"])
-    assert np.isfinite(vectors).all()
+    assert np.isfinite(match(written("f.b", data), ["ABCDEFGHIJ"]).rows(0, 1)).all()
 
 
 ORDERS = [b"asin,itemID\nA,0\nB,1\nC,2\n", b"asin\titemID\nA\t0\n", b'"asin","id"\n"A","0"\n']
@@ -124,5 +124,9 @@ TARGETS = {
     "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
     "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
     "itemid": Target(numbered, NUMBERED),
+    "split-mapping": Target(
+        lambda data: mapping.numbered(written("i.csv", data), "itemID", ("asin",), 3),
+        [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
+    ),
     "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),
 }

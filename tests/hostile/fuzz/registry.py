@@ -16,16 +16,31 @@ AREAS = {
     ],
     "interactions": [
         *("ratings-csv", "ratings-json", "ratings-parquet", "ratings-amazon", "ratings-inter", "date", "k-core"),
-        *("inspect", "row-order", "itemid", "image-features"),
+        *("inspect", "row-order", "itemid", "split-mapping", "image-features"),
     ],
     "arrays": [
-        *("npy", "pth", "checkpoint", "safetensors", "compared-parquet", "compared-codes", "tokenizer", "parameters"),
+        *(
+            "npy",
+            "vectors-json",
+            "vectors-zip",
+            "vectors-raw",
+            "pth",
+            "checkpoint",
+            "safetensors",
+            "compared-parquet",
+            "compared-codes",
+            "tokenizer",
+            "parameters",
+        ),
         *("semantic-codes", "semantic-codebooks"),
     ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [
         *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
         "image-answer",
+    ],
+    "encoders": [
+        *("encoder-facts", "encoder-config", "encoder-weights", "encoder-map", "encoder-tokenizer", "released-probes"),
     ],
     "releases": [
         *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files"),

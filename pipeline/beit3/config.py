@@ -1,0 +1,62 @@
+"""The shape of a BEiT3, closed and bounded: anybody's config.json in a release is one. Without torch."""
+
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+FIRST_POSITION = 2
+"""Position embeddings start here, in both streams, as in the released weights (a fairseq habit)."""
+MOST = 1 << 24
+"""of any number: arithmetic on several stays exact; tensors decide what is true, see files.py"""
+
+Size = Annotated[int, Field(ge=1, le=MOST)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Config:
+    """Shape of a BEiT3; the defaults are the released base model. ValueError for a shape that no network has."""
+
+    image: Size = 224
+    """image side, pixels; a whole number of patches"""
+    patch: Size = 16
+    """patch side, pixels"""
+    vocab: Size = 64010
+    """text pieces, special tokens included"""
+    width: Size = 768
+    layers: Size = 12
+    heads: Size = 12
+    """of attention; they divide the width"""
+    ffn: Size = 3072
+    """hidden width of the feed-forward experts"""
+    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = 1024
+    """rows of the text position table; the longest text is two shorter"""
+    codes: Annotated[int, Field(ge=0, le=MOST)] = 0
+    """discrete visual tokens the MIM head predicts; 0: no MIM head"""
+    mlm: bool = False
+    """whether there is an MLM head"""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.image % self.patch:
+            raise ValueError(f"image {self.image} is not a whole number of patches of {self.patch}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a whole number of {self.heads} heads")
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image // self.patch
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image, P."""
+        return self.grid**2
+
+
+SIZES: dict[str, Config] = {
+    "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
+    "base": Config(),
+    "large": Config(width=1024, layers=24, heads=16, ffn=4096),
+}

@@ -1,0 +1,162 @@
+"""The files of a trained BEiT3, which in a release are anybody's: each is held to the others before anything is built.
+
+Each number of config.json but `heads` is the size of a tensor that is in the file of weights, so memory grows with its
+bytes. All but `network` works without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pipeline import io
+from pipeline.beit3.config import FIRST_POSITION, Config
+from pipeline.errors import UserError, one_line
+from pipeline.layout import EncoderFiles
+from pipeline.ops import arrays
+from pipeline.ops.arrays import AGAIN
+from pipeline.ops.whitening import Whitening
+
+if TYPE_CHECKING:
+    from pipeline.beit3.network import BEiT3
+
+LARGEST_CONFIG = 1 << 16
+"""bytes"""
+MOST_NAMES = 3
+"""of tensors in a message"""
+EXPERTS = "AB"
+"""of vision and of text"""
+
+
+def config(files: EncoderFiles) -> Config:
+    """Read config.json and hold it to the header of the weights; UserError if they are damaged or do not agree."""
+    path = files.config
+    raw = io.read_json(path, LARGEST_CONFIG)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: no shape of a network; {AGAIN}")
+    try:
+        read = Config(**raw)
+    except ValidationError as e:
+        fault = e.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise UserError(f"{path}: '{one_line(where, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}") from None
+    _hold(read, files)
+    return read
+
+
+def check(files: EncoderFiles) -> tuple[Config, Whitening | None]:
+    """Check network and map as `network` and `whitening` do, and return the shape and the map, if there is one."""
+    made = config(files)
+    arrays.refuse_infinite(files.weights)
+    _hold_pieces(files, made)
+    return made, whitening(files, made) if files.whitening.is_file() else None
+
+
+def _hold_pieces(files: EncoderFiles, made: Config) -> None:
+    """Raise UserError for a tokenizer that is none or has too many ids; where SentencePiece is not installed, never."""
+    if not files.tokenizer.is_file():
+        return
+    try:
+        from pipeline.beit3.tokenizer import Tokenizer
+    except ModuleNotFoundError:
+        return
+    try:
+        ids = Tokenizer(files.tokenizer.read_bytes()).vocab
+    except UserError as e:
+        raise UserError(f"{files.tokenizer}: {e}; {AGAIN}") from None
+    if ids > made.vocab:
+        raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
+
+
+def whitening(files: EncoderFiles, made: Config) -> Whitening:
+    """Read the map of CLS; UserError if it is damaged or of another network's width."""
+    path = files.whitening
+    tensors = arrays.read(path)
+    try:
+        if more := sorted(tensors.keys() - Whitening._fields):
+            raise UserError(f"tensor '{one_line(more[0], 64)}' is of no such map")
+        read = Whitening(arrays.tensor(tensors, "mean", made.width), arrays.tensor(tensors, "map", made.width, None))
+    except UserError as e:
+        raise UserError(f"{path}: {e}; {AGAIN}") from None
+    if read.map.shape[1] > made.width:
+        raise UserError(f"{path}: maps {made.width} numbers to {read.map.shape[1]}, which are more; {AGAIN}")
+    return read
+
+
+def network(files: EncoderFiles) -> BEiT3:
+    """Load the network on the CPU; UserError as `config`, or for weights that are not finite. Needs torch."""
+    made = config(files)
+    import torch
+    from safetensors.torch import load_file
+
+    from pipeline.beit3.network import BEiT3
+
+    tensors = load_file(files.weights)
+    if odd := [name for name, x in tensors.items() if not torch.isfinite(x).all()]:
+        raise UserError(f"{files.weights}: tensor '{odd[0]}' holds values that are not finite; {AGAIN}")
+    with torch.device("meta"):  # the weights of the file are taken as they are: none is drawn, none is held twice
+        loaded = BEiT3(made)
+    loaded.load_state_dict(tensors, strict=True, assign=True)
+    return loaded
+
+
+def expected(c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of each tensor of a network, as `BEiT3.state_dict` has them; a layer after the other."""
+    top, n = "beit3.vision_embed", FIRST_POSITION + 1 + c.patches
+    yield from {
+        "beit3.text_embed.weight": (c.vocab, c.width),
+        f"{top}.mask_token": (1, 1, c.width),
+        f"{top}.cls_token": (1, 1, c.width),
+        f"{top}.proj.weight": (c.width, 3, c.patch, c.patch),
+        f"{top}.proj.bias": (c.width,),
+        "beit3.encoder.embed_positions.A.weight": (n, c.width),
+        "beit3.encoder.embed_positions.B.weight": (c.positions, c.width),
+    }.items()
+    for expert in EXPERTS:
+        yield from _affine(f"beit3.encoder.layer_norm.{expert}", c.width)
+    heads = {"mim_head": c.codes, "mlm_head": c.vocab if c.mlm else 0}
+    for head in (name for name, size in heads.items() if size):
+        yield from _affine(head, heads[head], c.width)
+    for number in range(c.layers):
+        yield from _layer(f"beit3.encoder.layers.{number}", c)
+
+
+def _layer(top: str, c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
+    square = (c.width, c.width)
+    parts: dict[str, tuple[int, ...]] = {f"self_attn.{name}_proj": square for name in ("q", "k", "v", "out")}
+    parts |= {
+        "self_attn_layer_norm": (c.width,), "self_attn.inner_attn_ln": (c.width,), "final_layer_norm": (c.width,),
+    }  # fmt: skip
+    inner: dict[str, tuple[int, ...]] = {"fc1": (c.ffn, c.width), "ffn_layernorm": (c.ffn,), "fc2": (c.width, c.ffn)}
+    for expert in EXPERTS:
+        for name, shape in parts.items():
+            yield from _affine(f"{top}.{name}.{expert}", *shape)
+        for name, shape in inner.items():
+            yield from _affine(f"{top}.ffn.{expert}.{name}", *shape)
+
+
+def _affine(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", shape
+    yield f"{name}.bias", shape[:1]
+
+
+def _hold(c: Config, files: EncoderFiles) -> None:
+    """Raise UserError unless the weights' header has the tensors of this shape and no other."""
+    there = arrays.shapes(files.weights)
+    faults, named = list[str](), 0
+    for name, shape in expected(c):  # ends at the first that lacks: layers may be a large number
+        named += 1
+        if name not in there:
+            faults.append(f"{name} is not there")
+        elif there[name] != ("F32", shape):
+            kind, have = there[name]
+            faults.append(f"{name} is {kind} {list(have)}, expected F32 {list(shape)}")
+        if len(faults) == MOST_NAMES:
+            break
+    if not faults and named < len(there):
+        strange = sorted(there.keys() - dict(expected(c)).keys())
+        faults = [f"{one_line(name, 80)} is of no such network" for name in strange[:MOST_NAMES]]
+    if faults:
+        raise UserError(f"{files.weights}: does not fit {files.config.name}: {'; '.join(faults)}; {AGAIN}")

@@ -1,0 +1,66 @@
+"""Named arrays in a safetensors file that anybody may have written. Without torch."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
+
+from pipeline.errors import UserError, one_line
+
+Tensors = Mapping[str, np.ndarray]
+"""name -> array"""
+AGAIN = "make or fetch it again"
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what safetensors says of a file that it cannot read into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {AGAIN}") from None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as e:
+        raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, whose memory is that of its bytes; UserError if it is absent or damaged."""
+    with _readable(path):
+        return load_file(path)
+
+
+def shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return name -> dtype and shape, from the header only, which agrees with the file's bytes; errors of `read`."""
+    with _readable(path), safe_open(path, "np") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+
+
+def refuse_infinite(path: Path) -> None:
+    """Raise UserError for a value that is not finite; one array is in memory at a time."""
+    with _readable(path), safe_open(path, "np") as file:
+        names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
+    if names:
+        raise UserError(f"{path}: tensor '{one_line(names[0], 64)}' holds values that are not finite; {AGAIN}")
+
+
+def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
+    """Return an array of a file; UserError if of another shape or type, or not finite.
+
+    In `shape` None stands for any size from 1.
+    """
+    if name not in tensors:
+        raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
+    x = tensors[name]
+    expected = f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
+    fits = x.ndim == len(shape) and all(
+        have == want if want is not None else have > 0 for have, want in zip(x.shape, shape, strict=True)
+    )
+    if not fits or x.dtype != dtype:
+        raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
+    if not np.isfinite(x).all():
+        raise UserError(f"tensor '{name}' holds values that are not finite")
+    return x

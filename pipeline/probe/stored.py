@@ -1,0 +1,137 @@
+"""The schema of probes.json, closed and bounded: in a release it is anybody's, and pages are made of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import io
+from pipeline.errors import UserError, one_line
+
+LARGEST = 64 << 20
+"""bytes"""
+Text = Annotated[str, Field(max_length=500)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
+Measured = dict[Text, Number]
+"""measure -> figure"""
+
+
+class Closed(BaseModel):
+    """A part of the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Skipped(Closed):
+    """Why a probe, or one feature set, was not asked."""
+
+    skipped: Annotated[str, Field(max_length=10_000)]
+
+
+def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
+    sets = {name: of for name, of in asked.items() if isinstance(of, dict)}
+    if not isinstance(asked.get("skipped", ""), str) or not isinstance(asked.get("note", ""), str):
+        raise ValueError("'skipped' and 'note' are texts")
+    if "skipped" in asked:
+        return asked
+    if not sets.get("chance"):
+        raise ValueError("no figures of chance")
+    measures = {name for name in sets["chance"] if not name.endswith("_se")}
+    if lacking := [name for name, of in sets.items() if not measures <= of.keys()]:
+        raise ValueError(f"{one_line(lacking[0], 64)} lacks figures that chance has")
+    if not measures:
+        raise ValueError("no measure")
+    return asked
+
+
+Asked = Annotated[
+    dict[Text, Count | Annotated[str, Field(max_length=10_000)] | Skipped | Measured], AfterValidator(_comparable)
+]
+"""what one probe found: counts of its cases, a note, and the figures of chance and of each feature set"""
+
+
+class Test(Closed):
+    """A paired test."""
+
+    __test__ = False
+    difference: Number
+    low: Number
+    high: Number
+    p_holm: Number
+
+
+class Verdict(Closed):
+    """Which of two sets is better."""
+
+    probe: Text
+    measure: Text
+    a: Text
+    b: Text
+    raw: Test | None = None
+    processed: Test | None = None
+    verdict: Literal["better", "worse", "undecided"]
+
+
+class Processed(BaseModel):
+    """The probes asked of processed vectors, by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, Asked]
+    width: Count
+    chosen_by: Text = ""
+    forms: dict[Text, dict[Text, Text | Number]] = {}
+
+
+class Tried(Closed):
+    """A candidate, a row of schema TRIED."""
+
+    number: Count
+    of: list[Text]
+    power: Number
+    image: Number
+    map: Text
+    warm: Number
+    cold: Number
+    score: Number
+    chosen: bool
+
+
+class Probes(BaseModel):
+    """The content of probes.json: what each probe found by its name, and what was made of that."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, Asked]
+    processed: Processed | None = None
+    verdicts: list[Verdict] = []
+    learned: list[Text] = []
+    tried: dict[Text, list[Tried]] = {}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read anybody's probes.json; UserError names the first fault."""
+    raw = io.read_json(path, LARGEST)
+    try:
+        Probes.model_validate(raw)
+        _answered(raw)
+    except ValidationError as e:
+        fault = e.errors(include_input=False, include_url=False)[0]
+        where = one_line(".".join(map(str, fault["loc"])) or "the file", 120)
+        raise UserError(f"{path}: '{where}': {one_line(fault['msg'].lower(), 160)}; fetch the release again") from None
+    except ValueError as e:
+        raise UserError(f"{path}: {e}; fetch the release again") from None
+    return dict(raw)
+
+
+def _answered(figures: Mapping[str, Any]) -> None:
+    """Raise ValueError for a verdict of a probe that has no figures, or forms that name none."""
+    asked = figures.keys() - Probes.model_fields.keys()
+    for row in figures.get("verdicts", []):
+        if row["probe"] not in asked:
+            raise ValueError(f"a verdict of '{one_line(row['probe'], 64)}', which has no figures")
+    forms = (figures.get("processed") or {}).get("forms", {})
+    if nameless := [name for name, of in forms.items() if not isinstance(of.get("form"), str)]:
+        raise ValueError(f"no form of '{one_line(nameless[0], 64)}'")
+    if empty := [name for name, rows in figures.get("tried", {}).items() if not rows]:
+        raise ValueError(f"nothing tried for '{one_line(empty[0], 64)}'")

@@ -1,0 +1,91 @@
+"""What all stores share: addresses, taken apart and checked, and when a file is absent or a server silent."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pipeline.errors import UserError
+from pipeline.release.manifest import NAME as MANIFEST
+
+if TYPE_CHECKING:
+    import httpx
+
+BLOCK = 4 << 20
+TIMEOUT, CONNECT = 60.0, 15.0
+"""seconds without a byte, and until there is a connection"""
+INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
+"""says nothing of the address, which may hold a password"""
+
+
+class Absent(Exception):
+    """The store has no such file."""
+
+
+def is_archive(address: str) -> bool:
+    """Return whether an address names a zip file, of this machine or of a web server."""
+    if not _split(address).path.lower().endswith(".zip"):
+        return False
+    scheme = scheme_of(address)
+    return scheme in ("http", "https") or (scheme == "file" and not path_of(address).is_dir())
+
+
+def scheme_of(address: str) -> str:
+    """Return file, http, https, s3 or hf; UserError for another."""
+    scheme = _split(address).scheme.lower() if "://" in address else "file"
+    if scheme not in ("file", "http", "https", "s3", "hf"):
+        raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
+    return scheme
+
+
+def path_of(address: str) -> Path:
+    """Return the path that a path or file:// address names."""
+    plain = unquote(_split(address).path) if address.lower().startswith("file:") else address
+    return Path(_base(plain) or "/")
+
+
+def s3_path(address: str) -> str:
+    """Return bucket[/prefix]; UserError, without the address, if it names no bucket: it may hold keys."""
+    path = _base(address.removeprefix("s3://"))
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*", path):
+        raise UserError(
+            "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
+        )
+    return path
+
+
+def hf_path(address: str) -> str:
+    """Return datasets/owner/name[@revision][/path]; UserError if the address names no dataset repository."""
+    path = _base(address.removeprefix("hf://"))
+    if not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?", path):
+        raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
+    return path
+
+
+def web_address(address: str) -> httpx.URL:
+    """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
+    import httpx
+
+    from pipeline.http.addresses import is_valid
+
+    parts = _split(address)
+    try:
+        url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
+        if url.scheme in ("http", "https") and url.host and is_valid(url):
+            return url
+    except (httpx.InvalidURL, UnicodeError):  # names that IDNA refuses
+        pass
+    raise UserError(INVALID)
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise UserError(INVALID) from None
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").removesuffix(f"/{MANIFEST}").rstrip("/")

@@ -1,0 +1,79 @@
+"""Feature files that come with a source: their parameters, their roles, and the formats of their names."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from pipeline.config.base import Mirrors, Name, Positive, Section
+from pipeline.sources.base import Downloaded
+
+FEATURE = "feature:"
+"""a feature file's role is this and the feature set's name"""
+ROWS = "feature_rows"
+"""role of the mapping file that says which item each row of a file without identifiers is"""
+
+NAMES = ("asin", "item_id", "item", "itemID", "parent_asin", "sku", "id")
+"""columns that identify items, whatever their case"""
+ENDINGS = {
+    ".npy": "npy",
+    ".npz": "zip",
+    ".zip": "zip",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".parquet": "parquet",
+    **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
+    ".b": "records",
+    ".b.gz": "records",
+}
+"""ending of a name -> format, a name in pipeline/vectors/registry.py"""
+ORDERED = ("npy", "raw")
+"""formats whose rows never say which item they are"""
+FOLDER = "folder"
+"""format of a name without a known ending"""
+HUB = "hf://"
+
+
+def format_of(name: str, dim: int | None = None) -> str:
+    """Return the format of a file's name; without a known ending it is that of a folder, or raw if `dim` is given."""
+    if dim is not None:
+        return "raw"
+    if name.startswith(HUB):
+        return "parquet"
+    return next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), FOLDER)
+
+
+class FeatureFile(Section):
+    """A feature file; a path or an address does for `file` alone."""
+
+    file: Mirrors
+    """.npy, .npz, .pt, .parquet, JSON, image_features_*.b, a folder, or hf://datasets/owner/name"""
+    dim: Positive | None = None
+    """numbers of a row, for raw float32 without a header"""
+
+
+def _as_file(raw: Any) -> Any:
+    return raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw}
+
+
+class WithFeatures(Downloaded):
+    """A source whose features may come in files."""
+
+    features: dict[Name, Annotated[FeatureFile, BeforeValidator(_as_file)]] = {}
+    """feature set name -> its file; docs/compare.md has all formats"""
+    feature_rows: Mirrors | None = None
+    """which item each row of files without identifiers is, such as MMRec's i_id_mapping.csv: a column of identifiers,
+    one of rows 0, 1, 2, ...; without it row i is item i"""
+
+    def feature_files(self) -> dict[str, list[str]]:
+        """Return role -> addresses."""
+        rows = {ROWS: self.feature_rows} if self.feature_rows else {}
+        return {f"{FEATURE}{name}": given.file for name, given in self.features.items()} | rows
+
+    def dims(self) -> dict[str, int]:
+        """Return role -> numbers of a row, of raw files."""
+        return {f"{FEATURE}{name}": given.dim for name, given in self.features.items() if given.dim}
+
+    def without_order(self) -> str:
+        """Return the first feature set whose rows name no items, and that `feature_rows` gives none; empty: none."""
+        formats = {name: format_of(given.file[0], given.dim) for name, given in self.features.items()}
+        return "" if self.feature_rows else next((name for name, kind in formats.items() if kind in ORDERED), "")

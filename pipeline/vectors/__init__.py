@@ -1,0 +1,1 @@
+"""Anybody's feature files: a reader per format, and their rows matched with the items of a dataset."""

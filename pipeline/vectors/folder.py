@@ -1,0 +1,75 @@
+"""A folder with a file per item, or a zip file of one: `<identifier>.npy` as Ducho's, `<identifier>.json` as M3L's."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError, one_line
+from pipeline.sources.many_files import LARGEST, PER_ITEM, members, read_member
+from pipeline.vectors import arrays
+from pipeline.vectors.base import Vectors, empty, gathered, vector
+from pipeline.vectors.tables import parquet
+
+Member = tuple[str, Callable[[], bytes]]
+"""name, and what reads its bytes"""
+
+
+def folder(path: Path, dim: int | None = None) -> Vectors:
+    """Open a folder of Parquet, or with a .npy or .json per item."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
+    found = members(path)
+    if not found:
+        return parquet(path)
+    return _opened(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
+
+
+def archive(path: Path, dim: int | None = None) -> Vectors:
+    """Open a .zip, as `download` packs a folder, or a .npz with an array per item."""
+    try:
+        packed = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
+        raise UserError(f"{path}: not a readable zip file: {one_line(e, 100)}") from None
+
+    def of_member(info: zipfile.ZipInfo) -> bytes:
+        if info.file_size > LARGEST:
+            raise UserError(f"{path}, {info.filename}: has {info.file_size:,} bytes; one item's vector has fewer")
+        try:
+            return packed.read(info)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as e:
+            raise UserError(f"{path}, {info.filename}: {one_line(e, 100)}") from None
+
+    found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
+    return _opened(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
+
+
+def _opened(path: Path, found: list[Member]) -> Vectors:
+    if not found:
+        raise empty(path)
+    width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))
+    names = [Path(name).stem for name, _ in found]
+
+    def take(numbers: np.ndarray) -> np.ndarray:
+        return gathered(path, ((row, _vector(path, found[row])) for row in numbers.tolist()), numbers, width)
+
+    return Vectors(path, len(found), width, take, pa.table({"id": pa.array(names, pa.string())}))
+
+
+def _vector(path: Path, member: Member) -> Any:
+    """Return the vector of a file: an array, or in JSON a list, or an object with one."""
+    name, read = member
+    data = read()
+    try:
+        if name.endswith(".json"):
+            value = json.loads(data)
+            return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
+        shape, _ = arrays.header(BytesIO(data), len(data))
+        return np.load(BytesIO(data), allow_pickle=False).reshape(shape)
+    except Exception as e:  # see arrays.opened
+        raise UserError(f"{path}, {name}: not readable ({one_line(e, 100)})") from None

@@ -1,0 +1,46 @@
+"""The feature files that came with a source, as `download` keeps them, and what each has of the items."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.sources.base import raw_dims, raw_files
+from pipeline.sources.feature_files import FEATURE, ROWS, format_of
+from pipeline.vectors.matching import Matched, match
+
+
+class File(NamedTuple):
+    """A file and how it is read."""
+
+    path: Path
+    order: Path | None = None
+    """mapping file that says which item each row is, where the file does not; None: row i is item i"""
+    dim: int | None = None
+    """numbers of a row of raw float32"""
+
+    @property
+    def format(self) -> str:
+        """A name in registry.py."""
+        return format_of(self.path.name, self.dim)
+
+    def matched(self, asins: Sequence[str]) -> Matched:
+        """Return the file opened, and the row of each item; see matching.match."""
+        return match(self.path, asins, self.order, self.dim, ROWS)
+
+
+def files(sources: Path) -> dict[str, File]:
+    """Return feature set -> file, of those that `sources.json` lists."""
+    raw, dims = raw_files(sources), raw_dims(sources)
+    given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
+    return {role.removeprefix(FEATURE): File(path, raw.get(ROWS), dims.get(role)) for role, path in given.items()}
+
+
+def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return set -> what its file has of the items, for run.json; UserError if a file does not fit."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, file in found.items():
+        matched = file.matched(asins)
+        counts = {"rows": matched.vectors.count, "width": matched.vectors.width, "matched": matched.how}
+        more = {"rows_of_no_item": matched.unknown, "items_without_a_row": matched.missing, "such_as": matched.example}
+        facts[name] = counts | {key: value for key, value in more.items() if value}
+    return facts

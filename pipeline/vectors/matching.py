@@ -1,0 +1,108 @@
+"""Rows of a feature file matched with the items of a dataset: by identifier, by a mapping file, or by order.
+
+A file may have more items, or fewer; both are counted. Letters: I items, N rows, F width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.items import identifiers
+from pipeline.items.identifiers import Placed
+from pipeline.vectors.base import Vectors
+from pipeline.vectors.registry import opened, readable
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An opened file, and which of its rows is of which item."""
+
+    vectors: Vectors
+    place: np.ndarray
+    """row of each item, int64 [I]; -1 for none"""
+    how: str
+    """how rows were matched, for people"""
+    identified: bool
+    """whether the file says itself which item a row is"""
+    unknown: int = 0
+    """rows of no item"""
+    example: str = ""
+    """one of them"""
+
+    @property
+    def missing(self) -> int:
+        """How many items have no row."""
+        return int((self.place < 0).sum())
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return the vectors of items, float32 [n, F], zeros for those without a row; UserError: one is not finite."""
+        place, path = self.place[start:stop], self.vectors.path
+        there = np.flatnonzero(place >= 0)
+        order = there[np.argsort(place[there], kind="stable")]
+        out = np.zeros((len(place), self.vectors.width), np.float32)
+        with readable(path), np.errstate(over="ignore"):  # a double may overflow, which the next lines find
+            out[order] = self.vectors.take(place[order])
+        wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
+        if wrong.size:
+            raise UserError(f"{path}, row {place[wrong[0]]}: not finite in single precision; repair the file")
+        return out
+
+    def counted(self, asins: Sequence[str]) -> str:
+        """Return what the file has too much or too little of, in words; empty if its items are those of the dataset."""
+        parts = []
+        if self.unknown:
+            parts.append(f"{self.unknown:,} rows are of no item here, such as {self.example}")
+        if missing := self.missing:
+            first = asins[int(np.flatnonzero(self.place < 0)[0])]
+            parts.append(f"{missing:,} items have no row, such as {first!r}, and get zeros")
+        return "; ".join(parts)
+
+
+def match(
+    path: Path,
+    asins: Sequence[str],
+    order: Path | None = None,
+    dim: int | None = None,
+    key: str = "--order",
+    column: str | None = None,
+) -> Matched:
+    """Open a feature file and find the row of each item.
+
+    Args:
+        path: of the file or folder.
+        asins: identifier of items 0 .. I-1.
+        order: mapping file that says which item each row is, for files that do not; see identifiers.order.
+        dim: numbers of a row of raw float32.
+        key: option or parameter that gives the mapping file, for messages.
+        column: of Parquet, which holds the vectors; needed where several do.
+
+    Raises:
+        UserError: unreadable, no row of any item, an identifier twice, or, without identifiers, another number of rows
+            than there are items.
+    """
+    vectors = opened(path, dim, column)
+    if vectors.ids is not None and (vectors.ids.num_columns or order is None):
+        return _placed(vectors, identifiers.placed(path, vectors.ids, asins))
+    if order is not None:
+        names = identifiers.order(order, asins)
+        if vectors.count != len(names):
+            raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
+        table = pa.table({"asin": pa.array(names, pa.string())})
+        found = _placed(vectors, identifiers.placed(order, table, asins))
+        return Matched(vectors, found.place, f"rows in the order of {order.name}", False, found.unknown, found.example)
+    if vectors.count != len(asins):
+        raise UserError(
+            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and no row says which it is; give a "
+            f"mapping file as {key}"
+        )
+    how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
+    return Matched(vectors, np.arange(len(asins)), how, False)
+
+
+def _placed(vectors: Vectors, found: Placed) -> Matched:
+    how = f"rows matched by {found.column}"
+    return Matched(vectors, found.rows, how, True, found.unknown, found.example)

@@ -1,0 +1,54 @@
+"""The formats of feature files; a new one is a reader in this package, and an entry here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.errors import UserError, one_line
+from pipeline.registry import Registry
+from pipeline.sources.feature_files import FOLDER, format_of
+from pipeline.vectors import tables
+from pipeline.vectors.base import Vectors
+
+READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
+    "readers",
+    {
+        "npy": "pipeline.vectors.arrays:npy",
+        "raw": "pipeline.vectors.arrays:raw",
+        "torch": "pipeline.vectors.arrays:torch",
+        "records": "pipeline.vectors.records:records",
+        "parquet": "pipeline.vectors.tables:parquet",
+        "json": "pipeline.vectors.json:json",
+        "zip": "pipeline.vectors.folder:archive",
+        "folder": "pipeline.vectors.folder:folder",
+    },
+)
+"""format -> what opens a path, given the width that raw numbers need"""
+
+
+def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
+    """Open a feature file by the ending of its name, or as raw float32 if `dim` is given; UserError: unreadable.
+
+    `column` names the column of vectors of a Parquet file or folder.
+    """
+    with readable(path):
+        if column is not None:
+            return tables.parquet(path, dim, column)
+        return READERS[_format(path.name, dim)](path, dim)
+
+
+def _format(name: str, dim: int | None) -> str:
+    """Return the format of a name; another package's reader is named by its ending, without the point."""
+    known, ending = format_of(name, dim), name.rpartition(".")[2].lower()
+    return ending if known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys() else known
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Translate what a damaged file raises into one line."""
+    try:
+        yield
+    except (ValueError, EOFError, OSError, pa.ArrowException) as e:
+        raise UserError(f"{path}: not readable as features: {one_line(e)}") from None

@@ -1,0 +1,96 @@
+"""Parquet: one file or a folder of them, with a column of identifiers and one of vectors."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.sources.feature_files import NAMES
+from pipeline.vectors.base import WIDEST, Vectors, empty
+
+BLOCK = 4096
+"""rows read at a time"""
+
+
+def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
+    """Open Parquet, a row an item, its rows in any order; by default its only column of vectors is read."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
+    schema = pq.read_schema(files[0])
+    if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
+        raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
+    column = _chosen(path, schema, column)
+    count = sum(pq.read_metadata(file).num_rows for file in files)
+    if not count:
+        raise empty(path)
+    named = [name for name in schema.names if name.casefold() in {known.casefold() for known in NAMES}]
+    ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
+    width = _first_width(path, files, column)
+    return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)
+
+
+def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
+    """Return the column that is wanted, by default the only one of vectors."""
+    lists = [field.name for field in schema if is_vector(field.type)]
+    if wanted is not None and wanted not in lists:
+        raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
+    if wanted is None and len(lists) != 1:
+        hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
+        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
+    return wanted or lists[0]
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Return whether a column holds lists of numbers."""
+    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def _first_width(path: Path, files: Sequence[Path], column: str) -> int:
+    first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
+    return _matrix(path, 0, first.slice(0, 1), column, None).shape[1]
+
+
+def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
+    out = np.zeros((len(numbers), width), np.float32)
+    for start, block in _blocks(files, column, numbers):
+        low, high = np.searchsorted(numbers, [start, start + len(block)])
+        if low < high:
+            rows = _matrix(path, start, block, column, width)
+            with np.errstate(over="ignore"):  # a double may overflow, which is refused later
+                out[low:high] = rows[numbers[low:high] - start]
+    return out
+
+
+def _blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
+    """Yield the number of the first row and the column of each block; row groups without any wanted are not read."""
+    start = 0
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(numbers, [start, start + rows])
+                at = start
+                for batch in file.iter_batches(BLOCK, [group], [column]) if low < high else ():
+                    yield at, batch.column(0)
+                    at += len(batch)
+                start += rows
+
+
+def _matrix(path: Path, start: int, block: pa.Array, column: str, width: int | None) -> np.ndarray:
+    """Return a block's vectors, [n, F]; UserError for a null, or a row of another width."""
+    lengths = pc.fill_null(pc.list_value_length(block), -1).to_numpy(zero_copy_only=False)
+    expected = int(lengths[0]) if width is None else width
+    if (wrong := np.flatnonzero(lengths != expected)).size or not 0 < expected <= WIDEST:
+        row = int(wrong[0]) if wrong.size else 0
+        found = "no vector" if lengths[row] < 1 else f"{lengths[row]:,} numbers, the rows before have {expected:,}"
+        raise UserError(f"{path}, row {start + row}: column '{column}' holds {found}")
+    flat = block.flatten()
+    if flat.null_count:
+        raise UserError(f"{path}: column '{column}' holds a null inside a vector")
+    return flat.to_numpy(zero_copy_only=False).reshape(-1, expected)

@@ -1,0 +1,158 @@
+"""Amazon's review data by name: `alignrec categories`, and the parameter file of `alignrec new --amazon`."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from pipeline.config.base import known
+from pipeline.errors import UserError
+from pipeline.sources.catalogue import KIND, SIZES, Subset, addresses, vintages
+from stages.terminal import say, show
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "size": "base",
+        "init": "https://github.com/addf400/files/releases/download/beit3/beit3_base_patch16_224.pth",
+        "tokenizer": "https://github.com/addf400/files/releases/download/beit3/beit3.spm",
+        "vqkd": "https://github.com/addf400/files/releases/download/BEiT-v2/"
+        "vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth",
+        "distill": 0,
+        "hide": 0,
+        "max_tokens": 128,
+        "steps": 1000,
+        "batch_size": 64,
+        "lr": 0.0001,
+    },
+    "encode": {
+        "encoders": [
+            *("beit3-raw", "beit3-raw-image-masked", "beit3-raw-text-masked", "beit3-official", "beit3-untrained"),
+            *("minilm", "minilm-cnn"),
+        ],
+        "workers": 8,
+    },
+    "encoders": {"beit3": {"precision": "auto", "max_tokens": 128, "whiten": False}},
+    "train": {"features": "beit3-raw"},
+}
+"""what profiles/article.yaml says of the encoder: BEiT3-base from its official weights, by MIM and MLM only"""
+PASSES = 9.08
+"""over the items, as a thousand steps of 64 are over Baby's"""
+ENOUGH, TIGHT = 24e9, 12e9
+"""bytes of a GPU that hold a step of 64 items of BEiT3-base, and a quarter of one"""
+HEAD = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
+"""
+SPLIT = {"interactions": "*.inter*", "items": "i_id_mapping*.csv*", "users": "u_id_mapping*.csv*"}
+"""keys of a source's `split` -> the file in a folder of a published split; users may be absent"""
+
+
+def categories(
+    year: Annotated[int, typer.Option(help="of the data: 2014, 2018 or 2023")] = 2023,
+    category: Annotated[str | None, typer.Option(help="only this one")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="ask the addresses for the files' sizes; takes a network")] = False,
+) -> None:
+    """Amazon's categories: names, what is published of their size, and with --ask the bytes of their files."""
+    from pipeline.facts.table import Table
+    from pipeline.report.terminal import drawn
+
+    vintage = _vintage(year)
+    names = [category] if category else list(vintage["categories"])
+    known(names, vintage["categories"], "--category")
+    asked, faults = _asked(year, names) if ask else ({}, [])
+    rows = []
+    for name in names:
+        counts = vintage["categories"][name]
+        rows.append([name, *(counts.get(key, "") for key in ("users", "items", "reviews")), *asked.get(name, [])])
+    head = ["category", "users", "items", "reviews", *(["bytes of reviews", "of metadata"] if ask else [])]
+    show(drawn(Table(f"Amazon {year}", "", head, rows), unbroken=[0]))
+    say(f"counted: {vintage['counted']}; read in: {vintage['read in']}")
+    for fault in faults:
+        say(fault, err=True)
+    say(f"next: alignrec new {names[0].lower()} --amazon {year} --category {names[0]}")
+
+
+def _asked(year: int, names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return category -> bytes of its reviews and of its metadata, and a line for each file that is nowhere."""
+    from pipeline.plan.addresses import ask
+
+    files = {f"{name} {role}": found for name in names for role, found in addresses(KIND.format(year), name).items()}
+    answers = ask(files)
+    told = {one.key: "" if one.fault else "?" if one.size is None else f"{one.size:,}" for one in answers}
+    sizes = {name: [told[f"{name} {role}"] for role in ("reviews", "metadata")] for name in names}
+    return sizes, [f"{one.key}: {one.fault}" for one in answers if one.fault]
+
+
+def _vintage(year: int) -> dict[str, Any]:
+    known([str(year)], vintages(), "--amazon")
+    return vintages()[str(year)]
+
+
+def look(
+    name: str, year: int, category: str | None, subset: Subset, split: Path | None, official: bool
+) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for a category, and lines on what it is and what this machine can.
+
+    Args:
+        year: of the data.
+        split: folder of a published split, whose users, items and parts are kept.
+        official: whether BEiT3-base goes on from its official weights, as in the article.
+
+    Raises:
+        UserError: no such year or category, or the folder has no split.
+    """
+    found = _vintage(year)["categories"]
+    if category is None:
+        raise UserError(f"--amazon {year}: give --category too; `alignrec categories --year {year}` lists them")
+    known([category], found, "--category")
+    source: dict[str, Any] = {"kind": KIND.format(year), "category": category}
+    if split is not None:
+        source["split"] = split_of(split)
+    elif subset != "5-core":
+        source["subset"] = subset
+    sections: dict[str, Any] = {"datasets": [name], "sources": {name: source}}
+    published = SIZES.get((KIND.format(year), category))
+    if official:
+        sections |= OFFICIAL
+        steps = round(PASSES * published.items / 64, -2) if published else OFFICIAL["pretrain"]["steps"]
+        parts = {"accumulate": 4} if (memory := gpu_memory()) and memory < ENOUGH else {}
+        sections["pretrain"] = OFFICIAL["pretrain"] | {"steps": int(steps)} | parts
+    options: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": 120}
+    text = HEAD.format(category=category, year=year) + yaml.safe_dump(sections, **options)
+    return text, [
+        f"{category} of {year}: {published or 'of a size that is known once it is downloaded'}",
+        *_able(official),
+    ]
+
+
+def split_of(folder: Path) -> dict[str, str]:
+    """Return key -> path of the files of a published split; UserError if one is absent, or there are several."""
+    files: dict[str, str] = {}
+    for key, pattern in SPLIT.items():
+        several = sorted(folder.glob(pattern))
+        if len(several) > 1 or not (several or key == "users"):
+            has = ", ".join(path.name for path in several) or "none"
+            raise UserError(f"--split {folder}: one file {pattern} is needed, there is {has}")
+        if several:
+            files[key] = str(several[0])
+    return files
+
+
+def _able(official: bool) -> Iterator[str]:
+    """Yield what this machine can: an offer, or a warning on what was asked for."""
+    memory = gpu_memory()
+    if official and memory < TIGHT:
+        what = f"a GPU of {memory / 1e9:.0f} GB" if memory else "no GPU"
+        yield f"warning: {what} here: pre-training BEiT3-base takes {math.ceil(TIGHT / 1e9)} GB; see `alignrec plan`"
+    elif not official and memory >= TIGHT:
+        yield f"a GPU of {memory / 1e9:.0f} GB is here: --official writes BEiT3-base with its official weights"
+
+
+def gpu_memory() -> float:
+    """Return the bytes of the largest GPU; 0 without one."""
+    import torch  # seconds, which other commands need not wait for
+
+    if not torch.cuda.is_available():
+        return 0.0
+    return float(max(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())))

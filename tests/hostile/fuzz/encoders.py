@@ -1,0 +1,126 @@
+"""Targets: what a release says of its encoders and of its probes, read as `embed` and `serve` read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import coded
+import numpy as np
+import toy
+from safetensors.numpy import load, save
+
+from pipeline.release import encoded, encoder, verify
+from pipeline.release.read import Release
+from pipeline.serve import command
+from tests.hostile import test_foreign_release
+from tests.hostile.fuzz.target import Target, folder
+
+BEIT3 = "encoders/beit3"
+FACTS, CONFIG, WEIGHTS, WHITENING, TOKENIZER = (
+    f"{BEIT3}/{name}"
+    for name in ("encoder.json", "config.json", "encoder.safetensors", "whitening.safetensors", "tokenizer.spm")
+)
+PROBES = "probes.json"
+IMAGE = toy.jpeg((200, 0, 0))
+
+
+@cache
+def release() -> Path:
+    """Return a sound release with the encoder that made its features."""
+    return coded.with_encoders(folder("with-encoders"), read=True).release
+
+
+def read(name: str) -> bytes:
+    return (release() / name).read_bytes()
+
+
+def put(release: Path, name: str, data: bytes) -> None:
+    """Replace a file, and make all that the manifest says of it agree."""
+    (release / name).write_bytes(data)
+    test_foreign_release.agree(release, name)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    own = Path(name).name
+    test_foreign_release.edit(release, lambda m: [w.update(facts) for w in m["weights"] if w["name"] == own])
+
+
+def attacked(name: str, data: bytes) -> Release:
+    """Return the release with another file and a manifest that agrees, verified."""
+    target = folder("attacked-encoders")
+    shutil.copytree(release(), target, dirs_exist_ok=True)
+    put(target, name, data)
+    list(verify(target))
+    return Release(target)
+
+
+def encoding(name: str) -> Callable[[bytes], None]:
+    """Return what replaces a file, and encodes a text and an image by whatever is then released."""
+
+    def one(data: bytes) -> None:
+        loaded = encoder.load(attacked(name, data).folder, "beit3")
+        done = encoded.vectors(loaded, ["a red ball", ""], [None, encoded.normalised(IMAGE, loaded.facts).image])
+        assert done.vectors.shape == (2, loaded.encoder.width)
+        assert np.isfinite(done.vectors).all()
+
+    return one
+
+
+def shown(data: bytes) -> None:
+    """Replace probes.json, and make the page of it."""
+    opened = attacked(PROBES, data)
+    command.html(opened, toy.PARAMS, opened.folder, ["beit3"])
+
+
+VALUES = [10**9, 2**63, 10**30, 0, -1, 1, 3, 7, 1.5, 1e300, True, None, "x", "../../x", [], {}, [[]]]
+"""of a number or text in JSON"""
+
+
+def numbers(name: str) -> Iterator[bytes]:
+    """Yield a JSON file with each of its values, at any depth, replaced by each of VALUES; then without it."""
+    whole = json.loads(read(name))
+
+    def places(of: object) -> Iterator[tuple[dict, str]]:
+        if isinstance(of, dict):
+            for key, value in of.items():
+                yield of, key
+                yield from places(value)
+
+    for at, key in list(places(whole)):
+        before = at[key]
+        for value in VALUES:
+            at[key] = value
+            yield json.dumps(whole).encode()
+        del at[key]
+        yield json.dumps(whole).encode()
+        at[key] = before
+    yield json.dumps(whole | {"more": 1}).encode()
+
+
+def tensors_of(sound: bytes) -> Iterator[bytes]:
+    """Yield a file of weights with another shape, type, name or value of a tensor, and what is no such file."""
+    arrays = load(sound)
+    first = sorted(arrays)[0]
+    x = arrays[first]
+    for other in (x[..., None], x.astype(np.float64), x.astype(np.int64), x[:0], np.full_like(x, np.nan)):
+        yield save(arrays | {first: np.ascontiguousarray(other)})
+    yield save({**arrays, "more": x})
+    yield save({key: x for key, x in arrays.items() if key != first})
+    yield save({key: np.full_like(x, np.inf) for key, x in arrays.items()})
+    yield sound[:-1]
+    yield sound + b"\0"
+    yield (1 << 60).to_bytes(8, "little") + sound[8:]
+    yield b"\x80\x04cos\nsystem\n(S'true'\ntR."
+
+
+TARGETS = {
+    "encoder-facts": Target(encoding(FACTS), [read(FACTS), *numbers(FACTS)]),
+    "encoder-config": Target(encoding(CONFIG), [read(CONFIG), *numbers(CONFIG)]),
+    "encoder-weights": Target(encoding(WEIGHTS), [read(WEIGHTS), *tensors_of(read(WEIGHTS))]),
+    "encoder-map": Target(encoding(WHITENING), [read(WHITENING), *tensors_of(read(WHITENING))]),
+    "encoder-tokenizer": Target(encoding(TOKENIZER), [read(TOKENIZER), b"", read(TOKENIZER)[:100]]),
+    "released-probes": Target(shown, [read(PROBES), *numbers(PROBES)]),
+}

@@ -1,0 +1,202 @@
+"""Encoders and probes of a hostile release, whose manifest agrees: one line, from `verify` and from what loads them.
+
+Whatever is read ends so or is right, in memory of the sound release's order; the fuzz has every value of every file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import coded
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from pipeline.beit3 import stored
+from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.network import BEiT3
+from pipeline.errors import UserError
+from pipeline.layout import EncoderFiles
+from pipeline.release import encoder, verify
+from tests.hostile.fuzz import encoders as fuzzed
+from tests.hostile.test_foreign_release import line
+
+BEIT3 = "encoders/beit3"
+CONFIG = {
+    "layers": (10**9, "'layers': input should be less than or equal to"),
+    "image": (10**9, "'image': input should be"),
+    "patch": (7, "is not a whole number of patches of 7"),
+    "vocab": (10**6, "text_embed.weight is F32"),
+    "width": (128, "is F32"),
+    "heads": (3, "is not a whole number of 3 heads"),
+    "ffn": (65, "ffn.A.fc1.weight is F32 [64, 64], expected F32 [65, 64]"),
+    "positions": (-1, "'positions': input should be greater"),
+    "codes": (8, "mim_head.weight is not there"),
+    "mlm": ("yes", "'mlm': input should be a valid boolean"),
+    "more": (1, "'more': unexpected keyword"),
+}
+FACTS = {
+    "batch_size": (0, "'batch_size': input should be greater"),
+    "image_size": (10**9, "'image_size': input should be less"),
+    "image_quality": (0, "'image_quality'"),
+    "reads": (["sound"], "'reads.0'"),
+    "weights": ("../../x", "'weights': string should match"),
+    "packages": ({"": "1"}, "'packages."),
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coded.with_encoders(tmp_path_factory.mktemp("published"), read=True).release
+
+
+@pytest.fixture
+def release(published: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "release")
+
+
+def put(release: Path, name: str, data: bytes) -> None:
+    fuzzed.put(release, name, data)
+
+
+def changed(release: Path, name: str, **values: object) -> None:
+    put(release, name, json.dumps(json.loads((release / name).read_text()) | values).encode())
+
+
+def test_the_sound_release_is_right(release: Path) -> None:
+    assert len(list(verify(release))) == 4
+    assert encoder.load(release, "beit3").encoder.width == 8
+
+
+@pytest.mark.parametrize(
+    "size", [SIZES["small"], Config(image=4, patch=2, width=6, heads=3, layers=1, codes=5, mlm=True)]
+)
+def test_the_shapes_expected_are_those_of_the_network(size: Config) -> None:
+    made = {name: tuple(x.shape) for name, x in BEiT3(size).state_dict().items()}
+    assert dict(stored.expected(size)) == made
+
+
+@pytest.mark.parametrize("key", CONFIG)
+def test_a_config_that_the_weights_do_not_bear_out_is_one_line(release: Path, key: str) -> None:
+    value, fault = CONFIG[key]
+    changed(release, f"{BEIT3}/config.json", **{key: value})
+    assert fault in line("verify", release)
+    with pytest.raises(UserError, match=r"config\.json|encoder\.safetensors"):
+        encoder.load(release, "beit3")
+
+
+@pytest.mark.parametrize("key", FACTS)
+def test_an_encoder_json_outside_its_schema_is_one_line(release: Path, key: str) -> None:
+    value, fault = FACTS[key]
+    changed(release, f"{BEIT3}/encoder.json", **{key: value})
+    said = line("verify", release)
+    assert fault in said or "used_by is not what" in said  # which is held to it first
+    with pytest.raises(UserError, match=r"encoder\.json"):
+        encoder.load(release, "beit3")
+
+
+@pytest.mark.parametrize("name", ["huggingface", "clip", "beit3-untrained", "minilm"])
+def test_an_encoder_that_no_release_carries_is_one_line(release: Path, name: str) -> None:
+    changed(release, f"{BEIT3}/encoder.json", encoder=name)
+    with pytest.raises(UserError, match=f"'{name}' is no encoder that a release carries so"):
+        encoder.load(release, "beit3")
+
+
+@pytest.mark.parametrize("file", ["encoder.safetensors", "whitening.safetensors"])
+def test_weights_that_are_not_those_of_the_config_are_one_line(release: Path, file: str) -> None:
+    name = f"{BEIT3}/{file}"
+    sound = (release / name).read_bytes()
+    for number, data in enumerate(fuzzed.tensors_of(sound)):
+        put(release, name, data)
+        assert file in line("verify", release), number
+        with pytest.raises(UserError, match=file.replace(".", r"\.")):
+            encoder.load(release, "beit3")
+
+
+def test_a_tokenizer_of_more_pieces_than_the_network_is_one_line(release: Path) -> None:
+    path = release / f"{BEIT3}/encoder.safetensors"
+    arrays = load(path.read_bytes())
+    table = arrays["beit3.text_embed.weight"][:-3]
+    put(
+        release, f"{BEIT3}/encoder.safetensors", save(arrays | {"beit3.text_embed.weight": np.ascontiguousarray(table)})
+    )
+    changed(release, f"{BEIT3}/config.json", vocab=len(table))
+    assert "tokenizer.spm: has " in line("verify", release)
+    with pytest.raises(UserError, match="the tokenizer has"):
+        encoder.load(release, "beit3")
+
+
+def test_an_encoder_of_another_width_than_its_features_is_one_line(release: Path) -> None:
+    arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 9, dtype=np.float32)}
+    put(release, f"{BEIT3}/whitening.safetensors", save(arrays))
+    assert "its network gives 9 or 64 numbers, and the feature set has 8" in line("verify", release)
+    with pytest.raises(UserError, match="gives 9 numbers, and the feature set has 8"):
+        encoder.load(release, "beit3")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda found: found["zero_shot"].pop("chance"), "no figures of chance"),
+        (lambda found: found["zero_shot"].update(beit3={}), "lacks figures that chance has"),
+        (lambda found: found["zero_shot"].update(chance={"hit@10": "x"}), "'zero_shot.chance"),
+        (lambda found: found.update(verdicts=7), "'verdicts'"),
+        (lambda found: found.update(processed={"width": -1}), "'processed.width'"),
+        (lambda found: found.update(tried={"x": []}), "nothing tried"),
+    ],
+)
+def test_probes_outside_their_schema_are_one_line(release: Path, change, fault: str) -> None:  # type: ignore[no-untyped-def]
+    found = json.loads((release / "probes.json").read_text())
+    change(found)
+    put(release, "probes.json", json.dumps(found).encode())
+    assert fault in line("verify", release)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from pipeline.errors import UserError
+from pipeline.release import encoded, encoder
+try:
+    encoded.vectors(encoder.load(Path(sys.argv[1]), "beit3"), ["a red ball"] * 300, [None] * 300)
+except UserError:
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak(release: Path) -> int:
+    """Return the most memory of a process that loads the encoder and encodes, in KiB."""
+    done = subprocess.run([sys.executable, "-c", PEAK, str(release)], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_memory_is_that_of_the_sound_release(release: Path) -> None:
+    """No number in it buys more: layers and sizes are refused, and a batch is bounded."""
+    sound = peak(release)
+    for name, key in (("config.json", "layers"), ("config.json", "vocab"), ("encoder.json", "batch_size")):
+        whole = (release / BEIT3 / name).read_bytes()
+        changed(release, f"{BEIT3}/{name}", **{key: 1 << 20})
+        assert peak(release) < 1.2 * sound, key
+        put(release, f"{BEIT3}/{name}", whole)
+
+
+def test_a_network_that_lost_its_way_is_one_line(release: Path) -> None:
+    """Weights that are finite, and whose products are not."""
+    path = release / f"{BEIT3}/encoder.safetensors"
+    arrays = {name: np.full_like(x, 3e38) for name, x in load(path.read_bytes()).items()}
+    put(release, f"{BEIT3}/encoder.safetensors", save(arrays))
+    assert len(list(verify(release))) == 4
+    from pipeline.release import encoded
+
+    with pytest.raises(UserError, match="vector is not finite"):
+        encoded.vectors(encoder.load(release, "beit3"), ["red ball"], [None])
+
+
+def test_a_sound_folder_of_pretrain_is_right(published: Path) -> None:
+    made, read = stored.check(EncoderFiles(published / BEIT3))
+    assert (made.width, read and read.map.shape) == (64, (64, 8))

@@ -1,0 +1,147 @@
+"""`alignrec serve` with clients that are slow, many, or gone, and a release that changes under it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import coded
+import httpx
+import pytest
+
+from pipeline.serve import app, connections
+
+OURS = {"x-alignrec": "1"}
+ASK = b"POST /nearest?encoder=beit3&text=red HTTP/1.1\r\nHost: localhost\r\nX-Alignrec: 1\r\n"
+HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coded.with_encoders(tmp_path_factory.mktemp("published")).release
+
+
+@contextmanager
+def server(release: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
+    command = [sys.executable, "-m", "stages.cli", "serve", str(release), "--port", "0", "--host", host]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("serving: http://"), line
+        address = line.split()[1]
+        try:
+            yield address, int(address.rstrip("/").rpartition(":")[2]), process
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def running(published: Path) -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
+    with server(published) as made:
+        yield made
+
+
+def opened(stack: ExitStack, port: int, sent: bytes = b"") -> socket.socket:
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+    connection.sendall(sent)
+    return connection
+
+
+def closed(connection: socket.socket, within: float) -> bool:
+    """Return whether the server ends the connection in time."""
+    connection.settimeout(within)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def answered(address: str) -> int:
+    return httpx.post(f"{address}nearest?encoder=beit3&text=red", headers=OURS, timeout=5).status_code
+
+
+def test_unfinished_questions_block_no_other_and_end(running: tuple[str, int, subprocess.Popen[str]]) -> None:
+    address, port, _ = running
+    with ExitStack() as stack:
+        halves = [opened(stack, port, HALF) for _ in range(20)]
+        assert answered(address) == 200
+        start = time.monotonic()  # the first of 20 made way for others
+        assert all(closed(half, app.BODY + connections.HEADERS + 5) for half in halves)
+        assert time.monotonic() - start < app.BODY + connections.HEADERS + 5
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_idle_connections_block_no_page_and_end(running: tuple[str, int, subprocess.Popen[str]], sent: bytes) -> None:
+    address, port, _ = running
+    with ExitStack() as stack:
+        idle = [opened(stack, port, sent) for _ in range(70)]
+        assert httpx.get(address, timeout=5).status_code == 200
+        assert all(closed(one, connections.HEADERS + 3) for one in idle)
+
+
+def test_a_head_in_drops_ends(running: tuple[str, int, subprocess.Popen[str]]) -> None:
+    _, port, _ = running
+    with ExitStack() as stack:
+        slow, start = opened(stack, port, b"GET / HTTP/1.1\r\n"), time.monotonic()
+        with suppress(ConnectionError):
+            while time.monotonic() - start < 30:
+                slow.sendall(b"x")
+                time.sleep(0.2)
+        assert time.monotonic() - start < connections.HEADERS + 5
+
+
+def test_a_client_that_leaves_is_no_traceback(published: Path) -> None:
+    with server(published) as (address, port, process):
+        for _ in range(3):
+            with ExitStack() as stack:
+                opened(stack, port, HALF)
+        assert answered(address) == 200
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=10)
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", HALF])
+def test_an_interrupt_ends_it_in_three_seconds(published: Path, sent: bytes) -> None:
+    with server(published) as (_, port, process), ExitStack() as stack:
+        opened(stack, port, sent)
+        time.sleep(0.3)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=10)
+        assert time.monotonic() - start < 6  # 3, and the process's own end on a busy machine
+    assert "Traceback" not in output
+
+
+def test_an_address_of_version_6_is_its_own(published: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with server(published, "::1") as (address, _, _):
+        assert address.startswith("http://[::1]:")
+        assert httpx.get(address).status_code == 200
+        assert httpx.get(address, headers={"host": "evil.example"}).status_code == 400
+
+
+def test_a_release_that_changes_is_said_in_one_line(published: Path, tmp_path: Path) -> None:
+    release = shutil.copytree(published, tmp_path / "release")
+    with server(release) as (address, _, process):
+        path = release / "features/beit3-image-masked/features-00000.parquet"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        answer = httpx.post(f"{address}nearest?encoder=beit3-image-masked&text=red", headers=OURS)
+        assert (answer.status_code, "changed, its sha256 is another" in answer.json()["error"]) == (503, True)
+        assert answered(address) == 200
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=10)
+    assert output.count("changed, its sha256 is another") == 1
+    assert "Traceback" not in output

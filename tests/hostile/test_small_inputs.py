@@ -1,0 +1,116 @@
+"""What a user may type or name by mistake, and how a process is ended: one line each, at once."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.config import document
+from pipeline.errors import UserError
+from pipeline.sources.lines import lines
+from stages.cli import app
+from stages.params import Params
+
+ROWS = "user,item\n" + "".join(f"u{i % 9},i{i % 7}\n" for i in range(200))
+
+
+def new(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["new", "mine", "--to", "p.yaml", *arguments])
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
+    return done.output.splitlines()[-1]
+
+
+@pytest.fixture(autouse=True)
+def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a#b.csv", "a?b.csv", "http:/x.csv"])
+def test_new_refuses_names_that_stages_take_for_addresses(name: str) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text(ROWS)
+    assert "error: " in (said := new("--interactions", name))
+    assert "rename" in said or "usable file name" in said
+
+
+def test_new_tells_a_pipe_and_a_folder_from_no_file() -> None:
+    os.mkfifo("pipe.csv")
+    Path("folder.csv").mkdir()
+    assert new("--interactions", "pipe.csv").endswith("pipe.csv: a pipe or device; give a file")
+    assert new("--interactions", "folder.csv").endswith("folder.csv: a folder; give a file")
+    assert new("--interactions", "none.csv").endswith("none.csv: no such file")
+
+
+def test_parameters_that_extend_a_pipe_are_one_line() -> None:
+    os.mkfifo("pipe.yaml")
+    Path("p.yaml").write_text("extends: pipe.yaml\n")
+    with pytest.raises(UserError, match=r"pipe\.yaml: a folder, pipe or device, and no parameter file"):
+        document.read_extended(Path("p.yaml"))
+
+
+def test_a_long_list_of_parameters_is_refused_soon() -> None:
+    Path("p.yaml").write_text("datasets: [" + "1, " * (1 << 19) + "]")
+    start = time.process_time()
+    with pytest.raises(UserError, match="larger than"):
+        document.read(Path("p.yaml"))
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("key", ["users", "items"])
+def test_a_sample_larger_than_memory_is_refused(key: str) -> None:
+    with pytest.raises(UserError, match="less than or equal to 10000000"):
+        Params.model_validate({"datasets": ["s"], "sources": {"s": {"kind": "sample", key: 1 << 53}}})
+
+
+def test_zero_bytes_are_no_utf_16() -> None:
+    Path("a.csv").write_bytes(bytes(10_000))
+    Path("b.csv").write_bytes("user,item\n".encode("utf-32-le") * 100)
+    Path("c.csv.gz").write_bytes(gzip.compress("user,item\n".encode("utf-16-le") * 100))
+    for name, fault in (("a.csv", "holds NUL bytes"), ("b.csv", "UTF-16 or UTF-32"), ("c.csv.gz", "UTF-16 or UTF-32")):
+        with pytest.raises(UserError, match=fault):
+            list(lines(Path(name)))
+
+
+WAITS = """
+import time
+from stages import terminal
+import typer
+app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
+@app.command()
+def wait():
+    with terminal.interruptible("what is done is kept in here"):
+        print("waiting", flush=True)
+        time.sleep(60)
+@app.command()
+def full():
+    raise MemoryError
+app()
+"""
+
+
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_signal_says_what_is_kept(number: signal.Signals, how: str) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", WAITS, "wait"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert errors == f"{how}: what is done is kept in here; run the same command again\n"
+    assert process.returncode == 128 + number
+
+
+def test_memory_that_is_not_there_is_one_line() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", WAITS, "full"], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: too little memory")

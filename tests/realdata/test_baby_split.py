@@ -1,0 +1,130 @@
+"""Baby's published split with content by ASIN: its size and fingerprint, and a release among published figures.
+
+Users, items, parts and ASINs are real; titles, categories and images are made up, as no host of Amazon can be reached.
+"""
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from commands import alignrec
+from PIL import Image
+
+import schemas
+from pipeline import io
+from pipeline.benchmark.settings import protocol_of
+from pipeline.facts import published
+from pipeline.layout import Layout
+from pipeline.train import inputs
+from stages.params import load
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "baby_2014"
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/baby_2014 is not beside the project")
+
+LACKING = (5, 77)
+"""items that the metadata lacks"""
+WORDS = (
+    "soft",
+    "blue",
+    "bottle",
+    "stroller",
+    "bib",
+    "crib",
+    "toy",
+    "warm",
+    "safe",
+    "wooden",
+    "organic",
+    "cotton",
+    "monitor",
+)
+STAGES = ("download", "interactions", "items")
+REST = ("images", "pretrain", "encode", "graph", "train", "probe", "benchmark", "report", "publish")
+
+
+def project(folder: Path) -> list[str]:
+    """Write raw metadata, images, mapping and parameters; return the ASINs by item number."""
+    with (DATA / "item_urls.csv").open() as f:
+        asins = [row["asin"] for row in csv.DictReader(f)]
+    mapping = "".join(f"{asin}\t{i}\n" for i, asin in enumerate(asins))
+    (folder / "i_id_mapping.csv").write_text(f"asin\titemID\n{mapping}")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for i, asin in enumerate(asins):
+        title, category = " ".join(rng.choice(WORDS, 6)), str(rng.choice(WORDS))
+        if i not in LACKING:
+            lines.append(
+                repr({"asin": asin, "title": title, "categories": [["Baby", category]], "imUrl": f"{asin}.jpg"})
+            )
+            pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            Image.fromarray(pixels).resize((32, 32)).save(folder / "images" / f"{asin}.jpg")
+    (folder / "meta_Baby.json.gz").write_bytes(gzip.compress("\n".join([*lines, ""]).encode(), 1))
+    split = {"interactions": str(DATA / "baby.inter.gz"), "items": "i_id_mapping.csv"}
+    sources = {
+        "baby": {
+            "kind": "amazon2014",
+            "metadata": "meta_Baby.json.gz",
+            "split": split | {"users": str(DATA / "u_id_mapping.csv")},
+        },
+        "plain": {"kind": "mmrec", "interactions": split["interactions"]},
+    }
+    params = {
+        "datasets": ["baby"], "sources": sources, "images": {"folder": "images"},
+        "encode": {"encoders": ["tfidf"], "controls": ["random"]},
+        "train": {"features": "tfidf", "epochs": 2, "patience": 1, "batch_size": 4096},
+        "benchmark": {"models": ["l3ae", "alignrec"], "features": ["tfidf"], "seeds": 1, "ablations": {}},
+        "publish": {"features": ["tfidf"]},
+    }  # fmt: skip
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return asins
+
+
+def run(folder: Path, *stages: str, dataset: str = "baby") -> None:
+    for stage in stages:
+        done = alignrec(stage, dataset, cwd=folder)
+        assert done.exit_code == 0, done.output
+
+
+def test_users_items_parts_and_fingerprint_are_the_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asins = project(tmp_path)
+    run(tmp_path, *STAGES)
+    run(tmp_path, *STAGES[:2], dataset="plain")
+    monkeypatch.chdir(tmp_path)
+    layouts = {name: Layout(Path("outputs"), name) for name in ("baby", "plain")}
+    rows = {name: io.read_table(layout.interactions, schemas.INTERACTIONS) for name, layout in layouts.items()}
+    assert rows["baby"].equals(rows["plain"])
+    notes = io.read_json(layouts["baby"].run_record("interactions"))["notes"]
+    assert [notes[key] for key in ("users", "items", "train", "valid", "test")] == [
+        19_445,
+        7_050,
+        118_551,
+        20_559,
+        21_682,
+    ]
+    params = load(Path("params.yaml"))
+    labels = [protocol_of(params, name, inputs.read(layout, None).split).label for name, layout in layouts.items()]
+    assert labels[0] == labels[1]
+    assert published.fingerprints()[labels[0]["fingerprint"]] == "baby"
+    items = io.read_table(layouts["baby"].items, schemas.ITEMS)
+    assert items["asin"].to_pylist() == asins
+    without = [i for i, status in enumerate(items["text_status"].to_pylist()) if status == "no_metadata"]
+    assert without == [*LACKING]
+    assert io.read_json(layouts["baby"].run_record("items"))["drops"]["text_no_metadata"] == len(LACKING)
+
+
+@pytest.mark.slow
+def test_a_release_of_it_stands_among_the_published_figures(tmp_path: Path) -> None:
+    project(tmp_path)
+    run(tmp_path, *STAGES, *REST)
+    for command in (("verify", "outputs/publish/baby/release"), ("leaderboard", "outputs/publish/baby/release")):
+        done = alignrec(*command, cwd=tmp_path)
+        assert done.exit_code == 0, done.output
+    page = (tmp_path / "leaderboard.html").read_text()
+    table = page.split('id="measured-0"')[1].split("<section")[0]
+    assert "COHESION" in table
+    assert "l3ae" in table
+    assert 'id="published-baby"' not in page

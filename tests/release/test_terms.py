@@ -1,0 +1,128 @@
+"""What a release says of items and whose files it carries follows the source's terms, unless a key says otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import toy
+import yaml
+
+import schemas
+from pipeline import io
+from pipeline.facts.content import titles
+from pipeline.layout import Layout
+from pipeline.release import language, verify
+from pipeline.run import running
+from pipeline.sources.registry import SOURCES
+from stages import publish
+from stages.params import Params, read
+
+MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}
+AMAZON = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a.b"}}
+TEXTS = ("title", "brand", "categories", "description", "text", "image_url")
+ENGLISH = "A soft blanket for babies that keeps them warm in the stroller. "
+GERMAN = "Eine weiche Decke für Kinder, die sie im Wagen warm hält. "
+
+
+def published(root: Path, source: dict[str, Any] | None = None, **keys: object) -> Layout:
+    """Publish the tiny shop as if it came from a source."""
+    layout = toy.outputs(root)
+    sections = {"sources": {"shop": source or {"kind": "sample"}}, "publish": {"features": ["beit3"]} | keys}
+    params = Params.model_validate({"datasets": ["shop"], **sections})
+    with running("publish", "shop", params, root) as run:
+        publish.main(run)
+    for _ in verify(layout.release):
+        pass
+    return layout
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "shown"),
+    [
+        ({"kind": "sample"}, None, {*TEXTS}),
+        (MMREC, None, set()),
+        (AMAZON, None, set()),
+        (AMAZON, "titles", {"title", "categories"}),
+        (AMAZON, "all", {*TEXTS}),
+        ({"kind": "sample"}, "none", set()),
+        ({"kind": "tabular", "interactions": "a.csv"}, None, {*TEXTS}),
+    ],
+)
+def test_texts_are_released_as_the_key_says_or_the_source_allows(
+    tmp_path: Path, source: dict[str, Any], given: str | None, shown: set[str]
+) -> None:
+    layout = published(tmp_path, source, **({"texts": given} if given else {}))
+    table, items = pq.read_table(layout.release / "items.parquet"), io.read_table(layout.items, schemas.ITEMS)
+    filled = {name for name in TEXTS if any(table[name].to_pylist())}
+    assert filled == {name for name in shown if name in ("image_url",) or any(items[name].to_pylist())}
+    assert table["asin"].to_pylist() == items["asin"].to_pylist()
+    assert table["text_status"].to_pylist() == items["text_status"].to_pylist()
+    assert any(table["input_text_sha256"].to_pylist()), "what was encoded can be checked all the same"
+    card = (layout.release / "README.md").read_text()
+    assert ("(`publish.texts`)" in card) == (shown != {*TEXTS})
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_no_product_texts_of_others_go_by_themselves(kind: str) -> None:
+    allowed = {"sample": "all", "tabular": "all"}
+    assert SOURCES[kind].licence.texts == allowed.get(kind, "none")
+
+
+def test_the_card_names_a_contact_and_the_language(tmp_path: Path) -> None:
+    layout = published(tmp_path, contact="removal@shop.example", language="de")
+    card = (layout.release / "README.md").read_text()
+    assert "\nTo have something removed, write to removal@shop.example.\n" in card
+    assert yaml.safe_load(card.split("---\n")[1])["language"] == ["de"]
+
+
+def test_without_them_the_card_says_whom_to_ask_and_the_language_is_detected(tmp_path: Path) -> None:
+    card = (published(tmp_path).release / "README.md").read_text()
+    assert "To have something removed, ask who published this release" in card
+    assert yaml.safe_load(card.split("---\n")[1])["language"] == ["en"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        ([ENGLISH] * 500, ["en"]),
+        ([GERMAN] * 300 + [ENGLISH] * 200, ["de", "en"]),
+        ([ENGLISH] * 960 + [GERMAN] * 40, ["en"]),
+        (["", " ", ""], []),
+        (["", ENGLISH], ["en"]),
+        ([ENGLISH * 10] * 9000, ["en"]),
+    ],
+)
+def test_languages_are_detected_in_the_texts(texts: list[str], found: list[str]) -> None:
+    assert language.detect(texts) == found  # type: ignore[arg-type]
+
+
+def test_others_files_are_released_only_when_they_are_named(tmp_path: Path) -> None:
+    def features(source: dict[str, Any], encoders: list[str], **keys: object) -> list[str]:
+        path = tmp_path / "params.yaml"
+        sections = {"encode": {"encoders": encoders}, **keys}
+        path.write_text(yaml.safe_dump({"datasets": ["shop"], "sources": {"shop": source}, **sections}))
+        return read(path, "shop").publish.features
+
+    assert features(AMAZON, ["minilm", "tfidf"]) == ["minilm", "tfidf"]
+    assert features(MMREC, ["tfidf"]) == ["tfidf"]
+    assert features(MMREC, []) == []
+    assert features(MMREC, [], publish={"features": ["theirs"]}) == ["theirs"]
+    assert features(AMAZON, ["minilm"], publish={"features": ["minilm-cnn4096"]}) == ["minilm-cnn4096"]
+
+
+def test_where_all_features_are_others_nothing_is_released_and_a_line_says_so(tmp_path: Path) -> None:
+    layout = published(tmp_path)
+    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": MMREC}, "publish": {"features": []}})
+    with running("publish", "shop", params, tmp_path) as run:
+        publish.main(run)
+    assert not layout.release.exists()
+    (said,) = io.read_json(layout.run_record("publish"))["notes"]["warnings"]
+    assert said.startswith(
+        "nothing is released: all feature sets are others' files; name what may go under publish.features"
+    )
+
+
+def test_a_release_without_texts_is_still_served_by_identifier(tmp_path: Path) -> None:
+    layout = published(tmp_path, texts="none")
+    assert titles(pq.read_table(layout.release / "items.parquet")) == [f"A{i}" for i in range(toy.ITEMS)]

@@ -1,0 +1,198 @@
+"""A published split and Amazon's raw metadata in one source: numbers and parts are kept, content is found by ASIN."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import alignrec
+
+import schemas
+from pipeline import io
+from pipeline.benchmark.settings import protocol_of
+from pipeline.layout import Layout
+from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.registry import declared
+from pipeline.train import inputs
+from stages.params import load
+
+ITEMS, USERS = 30, 12
+ASINS = [f"B{7 * i % ITEMS:09d}" for i in range(ITEMS)]
+PEOPLE = [f"A{u:03d}" for u in range(USERS)]
+PAIRS = [(u, (5 * u + 3 * n) % ITEMS, (0, 0, 0, 1, 2)[n % 5]) for u in range(USERS) for n in range(10)]
+INTER = "userID\titemID\trating\ttimestamp\tx_label\n" + "".join(f"{u}\t{i}\t5.0\t0\t{x}\n" for u, i, x in PAIRS)
+
+
+def meta2014(asin: str) -> str:
+    return repr({"asin": asin, "title": f"toy {asin}", "categories": [["Baby", "Toys"]], "imUrl": f"{asin}.jpg"})
+
+
+def meta2018(asin: str) -> str:
+    return json.dumps({"asin": asin, "title": f"toy {asin}", "category": ["Baby", "Toys"], "imageURL": [f"{asin}.jpg"]})
+
+
+def meta2023(asin: str) -> str:
+    images = [{"large": f"https://e.example/{asin}.jpg", "variant": "MAIN"}]
+    return json.dumps({"parent_asin": asin, "title": f"toy {asin}", "categories": ["Baby"], "images": images})
+
+
+KINDS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "amazon2014": ("meta.json.gz", meta2014),
+    "amazon2018": ("meta.json.gz", meta2018),
+    "amazon2023": ("meta.jsonl.gz", meta2023),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.inter").write_text(INTER)
+    items = [f"{asin}\t{i}\n" for i, asin in enumerate(ASINS)]
+    (tmp_path / "i_id_mapping.csv").write_text("asin\titemID\n" + "".join(reversed(items)))
+    users = "".join(f"{name}\t{u}\n" for u, name in enumerate(PEOPLE))
+    (tmp_path / "u_id_mapping.csv").write_text(f"user_id\tuserID\n{users}")
+    return tmp_path
+
+
+def project(kind: str, without: tuple[str, ...] = (), **split: str) -> Layout:
+    name, line = KINDS[kind]
+    lines = "".join(f"{line(asin)}\n" for asin in sorted(ASINS) if asin not in without) + f"{line('B999999999')}\n"
+    Path(name).write_bytes(gzip.compress(lines.encode()))
+    given = {"interactions": "toy.inter", "items": "i_id_mapping.csv", "users": "u_id_mapping.csv"} | split
+    sources = {
+        "toy": {"kind": kind, "metadata": name, "split": given},
+        "plain": {"kind": "mmrec", "interactions": "toy.inter"},
+    }
+    benchmark = {"ks": [5, 10]}
+    Path("params.yaml").write_text(
+        yaml.safe_dump({"datasets": ["toy", "plain"], "sources": sources, "benchmark": benchmark})
+    )
+    return Layout(Path("outputs"), "toy")
+
+
+def run(*stages: str, dataset: str = "toy") -> str:
+    said = ""
+    for stage in stages:
+        done = alignrec(stage, dataset, cwd=Path())
+        assert done.exit_code == 0, done.output
+        said += done.output
+    return said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_parts_and_fingerprint_are_the_splits_and_content_comes_by_asin(folder: Path, kind: str) -> None:
+    layout = project(kind, without=(ASINS[4],))
+    said = run("download", "interactions", "items")
+    run("download", "interactions", dataset="plain")
+    rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    expected = sorted((u, i, x) for u, i, x in PAIRS)
+    assert sorted(zip(*(rows[c].to_pylist() for c in ("user_id", "item_id", "split")), strict=True)) == expected
+    params, prints = load(Path("params.yaml")), []
+    for name in ("toy", "plain"):
+        split = inputs.read(Layout(Path("outputs"), name), None).split
+        prints.append(protocol_of(params, name, split).label)
+    assert prints[0] == prints[1]
+    assert prints[0]["protocol"] == "mmrec"
+    assert io.read_table(layout.users, schemas.USERS)["user"].to_pylist() == PEOPLE
+    items = io.read_table(layout.items, schemas.ITEMS)
+    assert items["asin"].to_pylist() == ASINS
+    assert items["title"].to_pylist() == [f"toy {asin}" if i != 4 else "" for i, asin in enumerate(ASINS)]
+    assert [bool(urls) for urls in items["image_urls"].to_pylist()] == [i != 4 for i in range(ITEMS)]
+    record = json.loads(layout.run_record("items").read_text())
+    assert record["drops"] == {"text_no_metadata": 1, "other_item": 1}
+    assert (
+        f"1 of the split's 30 items are not in {KINDS[kind][0]}, and have neither text nor image: {ASINS[4]};" in said
+    )
+
+
+def test_users_without_a_mapping_are_called_by_their_numbers_and_a_table_with_more_columns_is_a_mapping(
+    folder: Path,
+) -> None:
+    rows = [f"{i},{asin},https://e.example/{i}.jpg\n" for i, asin in enumerate(ASINS)]
+    Path("item_urls.csv").write_text("itemID,asin,imUrl\n" + "".join(rows))
+    layout = project("amazon2014", items="item_urls.csv")
+    given = yaml.safe_load(Path("params.yaml").read_text())
+    del given["sources"]["toy"]["split"]["users"]
+    Path("params.yaml").write_text(yaml.safe_dump(given))
+    run("download", "interactions")
+    assert io.read_table(layout.users, schemas.USERS)["user"].to_pylist() == [str(u) for u in range(USERS)]
+    assert io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist() == ASINS
+
+
+def mapping(*lines: str) -> str:
+    return "asin\titemID\n" + "".join(f"{line}\n" for line in lines)
+
+
+WHOLE = [f"{asin}\t{i}" for i, asin in enumerate(ASINS)]
+BAD = {
+    "an ASIN twice": (mapping(*WHOLE[:-1], f"{ASINS[2]}\t29"), f"lines 4 and 31: asin '{ASINS[2]}' occurs twice"),
+    "a number twice": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t3"), "lines 5 and 31: itemID '3' occurs twice"),
+    "another split": (mapping(*WHOLE, "B777777777\t30"), "names 31 itemIDs, and the interactions number 30"),
+    "too few": (mapping(*WHOLE[:-1]), "names 29 itemIDs, and the interactions number 30"),
+    "a gap": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t40"), "itemID holds other values than 0 .. 29"),
+    "no number": (mapping(*WHOLE[:-1], f"{ASINS[29]}\tx"), "itemID holds other values than 0 .. 29"),
+    "no ASIN": (mapping(*WHOLE[:-1], "\t29"), "line 31: no asin"),
+    "other columns": ("a,b,c\n1,2,3\n", "expected the columns asin and itemID; it has a, b, c"),
+    "nothing": ("", "mapping"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
+def test_a_mapping_that_does_not_fit_is_one_line(folder: Path, text: str, said: str) -> None:
+    project("amazon2014")
+    Path("i_id_mapping.csv").write_text(text)
+    run("download")
+    done = alignrec("interactions", "toy", cwd=Path())
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert said in done.output
+
+
+def test_interactions_of_another_split_and_of_other_users_are_one_line(folder: Path) -> None:
+    project("amazon2014")
+    Path("toy.inter").write_text(f"{INTER}0\t44\t5.0\t0\t0\n")
+    run("download")
+    done = alignrec("interactions", "toy", cwd=Path())
+    assert (
+        "i_id_mapping.csv: names 30 itemIDs, and the interactions number 45; give the two files of one" in done.output
+    )
+    Path("toy.inter").write_text(f"{INTER}99\t4\t5.0\t0\t0\n")
+    run("download")
+    done = alignrec("interactions", "toy", cwd=Path())
+    assert "u_id_mapping.csv: names 12 userIDs, and the interactions number 100" in done.output
+
+
+def test_no_item_with_metadata_is_one_line(folder: Path) -> None:
+    project("amazon2014", without=tuple(ASINS))
+    run("download", "interactions")
+    done = alignrec("items", "toy", cwd=Path())
+    assert done.exit_code == 1
+    assert "none of its 1 lines is of one of the 30 items" in done.output
+
+
+SPLIT = {"interactions": "a.inter", "items": "i.csv"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"reviews": "r.json", "metadata": "m.json", "split": SPLIT}, "leave one of the two out"),
+        ({"metadata": "m.json"}, "reviews: is required"),
+        ({"split": SPLIT}, "metadata: is required beside `split`"),
+        ({"metadata": "m.json", "split": SPLIT | {"item": "x"}}, "unknown key .*did you mean 'items'"),
+        ({"metadata": "m.json", "split": {"interactions": "a.inter"}}, "split.items' is required"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        declared({"kind": "amazon2014", **keys}, "sources.toy")
+
+
+def test_a_category_fills_in_the_metadata_and_no_reviews() -> None:
+    source = declared({"kind": "amazon2014", "category": "Baby", "split": SPLIT}, "sources.toy")
+    assert isinstance(source, AmazonSource)
+    assert [*source.files()] == ["interactions", "split_items", "metadata"]
+    assert source.has_split

@@ -1,0 +1,233 @@
+"""Each format of others: identifiers in another order, three unknown, one of them misspelt; and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.sources import many_files
+from pipeline.sources.feature_files import ENDINGS, format_of
+from pipeline.vectors.matching import match
+from pipeline.vectors.registry import READERS
+from tests.vectors import formats
+
+ITEMS, WIDTH = 40, 5
+ASINS = [f"B{i:09d}" for i in range(ITEMS)]
+VECTORS = np.random.default_rng(0).standard_normal((ITEMS, WIDTH)).astype(np.float32)
+
+
+def theirs() -> tuple[list[str], np.ndarray, list[int]]:
+    """Return identifiers and vectors in another order, three of them unknown, and the items that then lack a row."""
+    turned = np.random.default_rng(1).permutation(ITEMS)
+    ids = [ASINS[i] for i in turned]
+    ids[3], ids[11], ids[30] = ids[3][:-1] + "O", "X111111111", "Y222222222"
+    return ids, VECTORS[turned], sorted(int(turned[row]) for row in (3, 11, 30))
+
+
+def test_every_ending_has_a_reader() -> None:
+    assert {*ENDINGS.values(), "raw", "folder"} == READERS.keys()
+    assert format_of("hf://datasets/a/b") == "parquet"
+
+
+@pytest.mark.parametrize("name", formats.IDENTIFIED)
+def test_rows_are_matched_by_identifier_and_what_does_not_match_is_counted(tmp_path: Path, name: str) -> None:
+    ids, vectors, lacking = theirs()
+    matched = match(formats.IDENTIFIED[name](tmp_path, ids, vectors), ASINS)
+    expected = VECTORS.copy()
+    expected[lacking] = 0
+    assert np.array_equal(matched.rows(0, ITEMS), expected)
+    assert np.array_equal(matched.rows(7, 19), expected[7:19])
+    assert matched.rows(5, 5).shape == (0, WIDTH)
+    assert (matched.identified, matched.unknown, matched.missing) == (True, 3, 3)
+    said = matched.counted(ASINS)
+    assert "3 rows are of no item here, such as" in said
+    assert f"3 items have no row, such as '{ASINS[lacking[0]]}', and get zeros" in said
+
+
+@pytest.mark.parametrize("name", formats.IDENTIFIED)
+def test_a_misspelt_identifier_names_the_item_that_it_may_be(tmp_path: Path, name: str) -> None:
+    ids = [*ASINS[::-1]]
+    ids[4] = f"{ids[4][:-1]}O"
+    matched = match(formats.IDENTIFIED[name](tmp_path, ids, VECTORS[::-1].copy()), ASINS)
+    assert matched.example == f"'{ids[4]}' (near '{ASINS[-5]}')"
+
+
+@pytest.mark.parametrize("name", formats.IDENTIFIED)
+def test_identifiers_of_other_items_alone_are_one_line(tmp_path: Path, name: str) -> None:
+    path = formats.IDENTIFIED[name](tmp_path, [f"X{i}" for i in range(9)], VECTORS[:9])
+    with pytest.raises(UserError) as caught:
+        match(path, ASINS)
+    assert "none of its 9 rows is of one of the 40 items" in str(caught.value)
+    assert "'X0' there, and 'B000000000' here" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", formats.IDENTIFIED)
+def test_a_value_that_is_not_finite_names_its_row_and_not_that_of_no_item(tmp_path: Path, name: str) -> None:
+    vectors = VECTORS.copy()
+    vectors[6, 2] = np.nan
+    path = formats.IDENTIFIED[name](tmp_path, ASINS, vectors)
+    with pytest.raises(UserError, match="row 6: not finite in single precision"):
+        match(path, ASINS).rows(0, ITEMS)
+    assert np.array_equal(match(path, [*ASINS[:6], *ASINS[7:]]).rows(0, ITEMS - 1), np.delete(VECTORS, 6, 0))
+
+
+@pytest.mark.parametrize("name", formats.ORDERED)
+def test_without_identifiers_rows_are_in_order_or_in_that_of_a_mapping_file(tmp_path: Path, name: str) -> None:
+    ids, vectors, lacking = theirs()
+    path, dim = formats.ORDERED[name](tmp_path, vectors), WIDTH if name == "raw float32" else None
+    plain = match(path, ASINS, None, dim)
+    assert np.array_equal(plain.rows(0, ITEMS), vectors)
+    assert plain.how == "rows assumed to be in order of item_id: it holds no identifiers; --order gives another order"
+    matched = match(path, ASINS, formats.mapping(tmp_path, ids), dim)
+    expected = VECTORS.copy()
+    expected[lacking] = 0
+    assert np.array_equal(matched.rows(0, ITEMS), expected)
+    assert (matched.identified, matched.unknown, matched.missing) == (False, 3, 3)
+    assert matched.how == "rows in the order of i_id_mapping.csv"
+    with pytest.raises(UserError, match="40 rows, the dataset has 39 items, and no row says which"):
+        match(path, ASINS[1:], None, dim)
+    with pytest.raises(UserError, match=r"i_id_mapping\.csv names 39"):
+        match(path, ASINS, formats.mapping(tmp_path, ids[1:]), dim)
+    with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
+        match(path, ASINS, formats.mapping(tmp_path, [f"X{i}" for i in range(ITEMS)]), dim)
+
+
+def test_a_larger_file_gives_its_part(tmp_path: Path) -> None:
+    many = [f"B{i:09d}" for i in range(9 * ITEMS)]
+    vectors = np.random.default_rng(2).standard_normal((len(many), WIDTH)).astype(np.float32)
+    table = pa.table({"item_id": range(len(many)), "parent_asin": many[::-1], "v": vectors.tolist()})
+    pq.write_table(table, tmp_path / "t.parquet")  # numbers of their own, that look like ours
+    matched = match(tmp_path / "t.parquet", ASINS)
+    assert matched.how == "rows matched by parent_asin"
+    assert np.array_equal(matched.rows(0, ITEMS), vectors[::-1][:ITEMS])
+    assert (matched.unknown, matched.missing) == (8 * ITEMS, 0)
+
+
+LINE = '{"id": "B000000000", "v": [1, 2]}\n'
+TEXTS = {
+    "two widths": (LINE + '{"id": "B000000001", "v": [1, 2, 3]}\n', "row 1: 3 numbers, the rows before have 2"),
+    "a list of lists": ('{"id": "B000000000", "v": [1, [2]]}\n', "row 0: holds"),
+    "no vector": ('{"id": "B000000000", "v": []}\n', "row 0: 0 lists of numbers (none), expected one"),
+    "two vectors": ('{"id": "B000000000", "v": [1], "w": [2]}\n', "row 0: 2 lists of numbers (v, w)"),
+    "no identifier": ('{"id": "B000000000", "v": [1, 2]}\n{"name": "x", "v": [1, 2]}\n', "row 1: no identifier"),
+    "an identifier twice": (LINE * 2, "id 'B000000000' occurs twice"),
+    "no JSON": (f"{LINE}oops\n", "line 2: is no JSON"),
+    "text": ("a,b\n1,2\n", "line 1: is no JSON"),
+    "nothing": ("", "holds no vectors"),
+    "an empty object": ("{}", "holds no vectors"),
+    "an empty array": ("[ ]", "holds no vectors"),
+    "a mapping cut off": ('{"B000000000": [1, 2],\n "B000000001": [3,', "is cut off"),
+    "an array cut off": ('[{"id": "B000000000", "v": [1, 2]}', "cut off"),
+    "a mapping of two widths": (
+        '{"B000000000": [1, 2], "B000000001": [3]}',
+        "row 1: 1 numbers, the rows before have 2",
+    ),
+    "a mapping to text": ('{"B000000000": "x"}', "row 0: holds"),
+    "nested without end": ("[" * 100_000, "nested too deeply"),
+    "a huge number": ('{"B000000000": [' + "9" * 5000 + "]}", "is no JSON, or is cut off"),
+    "other words": ('{"B000000000": [1, 2]; "B000000001": [3, 4]}', "is no JSON: ';' in place of ,"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_json_that_does_not_fit_is_one_line(tmp_path: Path, ending: str, text: str, said: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        match(path, ASINS).rows(0, ITEMS)
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_mapping_on_one_line_and_one_with_blanks_are_the_same(tmp_path: Path) -> None:
+    rows = dict(zip(ASINS, VECTORS.tolist(), strict=True))
+    for name, text in (("a", json.dumps(rows)), ("b", json.dumps(rows, indent=4)), ("c", json.dumps(rows) + "\n \n")):
+        path = tmp_path / f"{name}.json"
+        path.write_text(text)
+        assert np.array_equal(match(path, ASINS).rows(0, ITEMS), VECTORS), name
+
+
+def test_whole_numbers_are_the_sources_identifiers_or_ours_and_never_a_guess(tmp_path: Path) -> None:
+    def written(key: str) -> Path:
+        rows = [json.dumps({key: i, "v": VECTORS[i].tolist()}) for i in (2, 0, 1)]
+        (tmp_path / "x.jsonl").write_text("\n".join(rows))
+        return tmp_path / "x.jsonl"
+
+    assert np.array_equal(match(written("item_id"), ASINS[:3]).rows(0, 3), VECTORS[:3])
+    assert np.array_equal(match(written("item"), ["1", "2", "x"]).rows(0, 3)[:2], VECTORS[[1, 2]])
+    with pytest.raises(UserError, match="column 'item_id' fits as identifiers and as item numbers; add asin"):
+        match(written("item_id"), ["1", "2", "x"])
+
+
+def test_folders_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"no \*\.parquet in this folder"):
+        match(folder, ASINS)
+    np.save(folder / f"{ASINS[0]}.npy", np.ones(3))
+    np.save(folder / f"{ASINS[1]}.npy", np.ones(4))
+    with pytest.raises(UserError, match="row 1: 4 numbers, the rows before have 3"):
+        match(folder, ASINS).rows(0, ITEMS)
+    np.save(folder / f"{ASINS[1]}.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(UserError, match=f"{ASINS[1]}.npy: not readable"):
+        match(folder, ASINS).rows(0, ITEMS)
+    (folder / f"{ASINS[1]}.npy").unlink()
+    (folder / f"{ASINS[1]}.npy").mkdir()
+    with pytest.raises(UserError, match="is no plain file"):
+        match(folder, ASINS).rows(0, ITEMS)
+    with pytest.raises(UserError, match="no folder, and its name has no ending of a known format"):
+        match(formats.raw(tmp_path, VECTORS), ASINS)
+
+
+@pytest.mark.parametrize(("dim", "said"), [(7, "no multiple of 4 x dim = 28"), (2, "100 rows, the dataset has 40")])
+def test_a_wrong_dim_is_one_line(tmp_path: Path, dim: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        match(formats.raw(tmp_path, VECTORS), ASINS, None, dim)
+
+
+def test_several_tensors_of_items_are_refused_and_code_is_never_run(tmp_path: Path) -> None:
+    torch.save({"image": torch.ones(3, 2), "text": torch.ones(3, 2)}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=r"holds float32 \(3, 2\), expected a vector"):
+        match(tmp_path / "x.pt", ASINS)
+
+
+def test_parquet_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"asin": ASINS[:3], "v": [[1.0, 2.0], [1.0], [3.0, 4.0]]}), path)
+    with pytest.raises(UserError, match="row 1: column 'v' holds 1 numbers, the rows before have 2"):
+        match(path, ASINS).rows(0, ITEMS)
+    pq.write_table(pa.table({"asin": ASINS[:3], "v": [[1.0, 2.0], None, [3.0, 4.0]]}), path)
+    with pytest.raises(UserError, match="row 1: column 'v' holds no vector"):
+        match(path, ASINS).rows(0, ITEMS)
+    pq.write_table(pa.table({"asin": ASINS[:1], "v": [[1.0, None]]}), path)
+    with pytest.raises(UserError, match="holds a null inside a vector"):
+        match(path, ASINS)
+    pq.write_table(pa.table({"asin": pa.array([], pa.string()), "v": pa.array([], pa.list_(pa.float32()))}), path)
+    with pytest.raises(UserError, match="holds no vectors"):
+        match(path, ASINS)
+    folder = formats.parquets(tmp_path, ASINS, VECTORS)
+    pq.write_table(pa.table({"asin": ["x"], "w": [[1.0]]}), folder / "9.parquet")
+    with pytest.raises(UserError, match=r"9\.parquet: has other columns than 0\.parquet"):
+        match(folder, ASINS)
+
+
+@pytest.mark.parametrize("write", [formats.ducho, formats.m3l, formats.parquets])
+def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: formats.Write) -> None:
+    ids, vectors, _ = theirs()
+    folder = write(tmp_path, ids, vectors)
+    packed = tmp_path / f"packed{many_files.packed_ending(folder)}"
+    many_files.pack(folder, packed)
+    first = packed.read_bytes()
+    many_files.pack(folder, packed)
+    assert packed.read_bytes() == first
+    here, there = match(packed, ASINS), match(folder, ASINS)
+    assert np.array_equal(here.rows(0, ITEMS), there.rows(0, ITEMS))
+    assert here.unknown == there.unknown == 3
