@@ -102,6 +102,7 @@ def _statement(parts: Parts, items: pa.Table, counts: Counts, files: list[File],
         users=card.users({f.table for f in files}),
         inputs=parts.inputs,
         stages=stages,
+        texts=parts.texts,
     )
     return statement.state(parts.publish, SOURCES[outputs.kind].licence, facts)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.parameters import Licence
+from pipeline.config.parameters import Licence, Shown
 from pipeline.release.manifest import Counts, Encoder, Input
 from pipeline.release.params import Publish
 
@@ -46,6 +46,8 @@ class Facts(NamedTuple):
     inputs: Sequence[Input]
     stages: Sequence[str]
     """that made its tables"""
+    texts: Shown
+    """what it says of an item"""
 
 
 class Statement(NamedTuple):
@@ -89,7 +91,9 @@ def state(publish: Publish, licence: Licence, facts: Facts) -> Statement:
         biases=_biases(facts, licence),
         personal=[
             facts.users or "Users are named as their source names them, with all their interactions.",
-            "Item texts are as their sellers or authors wrote them, and were not searched for names of persons.",
+            "Item texts are as their sellers or authors wrote them, and were not searched for names of persons."
+            if facts.texts != "none"
+            else "Item texts are not part of the release; vectors were made of them as they are.",
         ],
         uses=[
             "Research on recommendation with text and image features: comparing encoders and recommenders, cold items, "
