@@ -291,7 +291,7 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m.update(format=5, news=1), "format 5, and this alignrec reads up to 4"),
+        (lambda m: m.update(format=6, news=1), "format 6, and this alignrec reads up to 5"),
         (lambda m: m.update(format=2), "format 2, and this alignrec reads from 3 on; publish it again"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
