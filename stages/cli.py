@@ -258,9 +258,8 @@ def plan(
     faults = []
     for name in [dataset] if dataset else read(params).datasets:
         settings = read(params, name)
-        with interruptible("rates that were measured are kept"):
-            check(settings, params)
-            planned = command.plan(settings, Layout(root, name), ask)
+        check(settings, params)
+        planned = command.plan(settings, Layout(root, name), ask)
         say(planned.heading)
         show(*(drawn(table, unbroken=[0]) for table in planned.tables))
         for remark in planned.remarks:

@@ -29,7 +29,7 @@ ORDER = [
         "features",
     ),
     *("pretrain", "graph"),
-    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "experiment"),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "benchmark", "study", "experiment"),
     *("facts", "release", "remote", "export", "report", "compare", "embed", "serve", "plan"),
 ]
 

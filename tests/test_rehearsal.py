@@ -14,13 +14,13 @@ import yaml
 from safetensors import safe_open
 
 from benchmarks import _official, _raw2014, _rehearsal
+from benchmarks import _operations as operations
 from benchmarks._disk import Disk, taken
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.layout import Layout
-from pipeline.plan import operations
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.release import verify
 from stages.order import STAGES

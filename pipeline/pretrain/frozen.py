@@ -8,7 +8,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.features import linear, registry
+from pipeline.features import linear, registry, sameness
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
 from pipeline.http.fetch import local
@@ -40,7 +40,11 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
     ):
         items = Items(ids, texts, Throughput(), bar.update)
         features = [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
-        return target(features, linear.blocks(nodes, items, IMAGE), layout.teacher_target)
+        told = linear.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
+        if not told:
+            run.warn("pretrain.distill_from: no teacher tells the items apart, so nothing is distilled")
+            return None
+        return target(features, told, layout.teacher_target)
 
 
 def _modalities(layout: Layout, texts: Texts) -> set[str]:

@@ -36,15 +36,15 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.facts import content
 from pipeline.features import control
-from pipeline.features.imported import File, read_npy
+from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
-from pipeline.features.write import worker
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import device, whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.run import Run, perform, running
+from pipeline.vectors.given import File
 from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params
@@ -268,16 +268,7 @@ def test_shuffled_gives_nobody_their_own() -> None:
 
 def test_repeated_names_are_refused() -> None:
     with pytest.raises(UserError, match="two feature sets are called 'random'"):
-        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": File(Path("x.npy"))}).names
-
-
-def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
-    array = np.ones((5, 3))
-    array[3, 1] = np.inf
-    np.save(tmp_path / "a.npy", array)
-    with pytest.raises(UserError, match="row 3"):
-        read_npy(tmp_path / "a.npy", np.arange(2, 5))
-    assert read_npy(tmp_path / "a.npy", np.arange(3)).dtype == np.float32
+        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
 
 
 # --- the stage
@@ -583,17 +574,6 @@ def test_settings_of_one_encoder_re_encode_no_other(tmp_path: Path, network: BEi
     masked_too = stage(tmp_path, asked_again.model_copy(update={"encoders": {"beit3": {"max_tokens": 3}}}))
     assert masked_too["minilm"] == whole["minilm"]
     assert all(masked_too[name] != whole[name] for name in ("beit3", "beit3-text-masked"))
-
-
-def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    """What engines send to other machines: it finds everything by itself."""
-    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
-    pretrained(tmp_path, network, model)
-    stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
-    rows = worker("beit3", lambda: layout, params[Encode], {})((3, 6))
-    whole = files.read_features(layout.features("beit3")).slice(3, 3)
-    assert rows.select(whole.column_names).to_pydict() == whole.to_pydict()
 
 
 def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:

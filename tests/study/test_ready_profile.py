@@ -9,7 +9,7 @@ import yaml
 
 import schemas
 from pipeline import io
-from pipeline.beit3.network import SIZES
+from pipeline.beit3.config import SIZES
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.run import running
 from pipeline.study.settings import variant_params

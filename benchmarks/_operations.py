@@ -16,9 +16,8 @@ from pipeline.beit3.inference import flops, precisions
 from pipeline.config.parameters import Parameters
 from pipeline.encode.base import FIRST
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
-from pipeline.features.registry import Encoders, definition
 from pipeline.ops.device import pick
+from pipeline.plan.estimate import shown
 from pipeline.plan.size import LONGEST
 from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
@@ -109,20 +108,11 @@ def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, fl
     settings = params.encoders.get("beit3", {})
     work = 0.0
     for name in params[Encode].encoders:
-        if not (shown := _shown(params.encoders, name)):
+        if not (reads := shown(params.encoders, name)):
             continue
-        one = encoding(networks.beit3, items, shown)
+        one = encoding(networks.beit3, items, reads)
         fits = name == "beit3-untrained" and settings.get("whiten", True)
         fitted = min(1.0, FIRST / len(items.image)) if fits else 0.0
         work += one * (1 + fitted)
     given = settings.get("precision", "auto")
     return {precisions(networks.beit3, pick())[0] if given == "auto" else given: work}
-
-
-def _shown(encoders: Encoders, name: str) -> tuple[str, ...]:
-    """Return the modalities that BEiT3 reads for a feature set; none where it reads nothing for it."""
-    own = definition(encoders, name)
-    of = str(own.get("of")) if own.get("kind") == "masked" else name
-    if of not in ENCODERS or not ENCODERS[of].pretrained:
-        return ()
-    return tuple(modality for modality in ENCODERS[of].reads if modality != own.get("modality"))
