@@ -9,7 +9,7 @@ import typer
 
 from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
-from stages import amazon, examples, released, results
+from stages import amazon, embedding, examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
@@ -286,7 +286,7 @@ for _command_of_release in (
     released.verify,
     released.fetch,
     released.export,
-    released.embed,
+    embedding.embed,
     released.serve,
     released.attest,
 ):

@@ -30,7 +30,7 @@ ORDER = [
     ),
     *("pretrain", "graph"),
     *("models", "evaluation", "train", "probe", "semantic_ids", "benchmark", "study", "experiment"),
-    *("facts", "release", "remote", "export", "report", "compare", "serve", "plan"),
+    *("facts", "release", "remote", "export", "report", "compare", "embed", "serve", "plan"),
 ]
 
 
