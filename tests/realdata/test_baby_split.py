@@ -125,6 +125,6 @@ def test_a_release_of_it_stands_among_the_published_figures(tmp_path: Path) -> N
         assert done.exit_code == 0, done.output
     page = (tmp_path / "leaderboard.html").read_text()
     table = page.split('id="measured-0"')[1].split("<section")[0]
-    assert "COHESION" in table
+    assert "FREEDOM" in table
     assert "l3ae" in table
     assert 'id="published-baby"' not in page
