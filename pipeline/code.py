@@ -141,9 +141,7 @@ def _keep_work(tree: ast.Module) -> None:
 
 
 def _is_declaration(statement: ast.stmt) -> bool:
-    """Return whether a statement of a stage's file says what the stage is, or what its results depend on."""
-    if isinstance(statement, ast.FunctionDef):
-        return statement.name == "needs"
+    """Return whether a statement of a stage's file says what the stage is."""
     value = statement.value if isinstance(statement, ast.Assign) else None
     return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Stage"
 

@@ -15,7 +15,7 @@ from pipeline.images.params import Images
 from pipeline.release import encoder as released
 
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
-"""a kind that loads somebody's network, and the model"""
+"""a kind that loads a third-party network, and the model"""
 
 
 class Chosen(NamedTuple):

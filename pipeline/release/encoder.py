@@ -149,7 +149,7 @@ def facts(folder: Path, name: str) -> Facts:
 
 
 def _read(path: Path) -> Facts:
-    """Read an encoder.json, of anybody; UserError names the first fault."""
+    """Read an untrusted encoder.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST_FACTS)
     try:
         return Facts.model_validate(raw)

@@ -19,7 +19,7 @@ from pipeline.vectors.registry import opened, readable
 
 @dataclass(frozen=True)
 class Matched:
-    """An opened file, and which of its rows is of which item."""
+    """An opened file, and the item of each of its rows."""
 
     vectors: Vectors
     place: np.ndarray
