@@ -35,6 +35,8 @@ from pipeline.layout import Layout
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")
 """probes of a table of probes"""
+PROTOCOLS = {"_cold": "cold items", "_few": "users with 3 interactions", "": "all users"}
+"""end of a case's name -> the column of its figures"""
 
 
 def main(arguments: list[str]) -> None:
@@ -148,6 +150,24 @@ def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_judge.table(layout))
 
 
+def content(folder: Layout, datasets: Sequence[str]) -> Iterator[str]:
+    """Yield test Recall@20 by feature set, of cold items, of users with few train interactions, and of all users.
+
+    Args:
+        folder: in place of a data set, the folder below the root that has cases NAME_content, _cold and _few of
+            `tests.realdata`.
+        datasets: the names.
+    """
+    columns: dict[str, dict[str, Cell]] = {}
+    for name in datasets:
+        for suffix, users in PROTOCOLS.items():
+            case = Layout(folder.root / folder.dataset / f"{name}_content{suffix}", name)
+            first = comparisons(io.read_table(case.results, schemas.RESULTS))[0]
+            columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in first.rows}
+    sets = dict.fromkeys(name for cells in columns.values() for name in cells)
+    yield markdown(("features", *columns), [(s, *(_short(of.get(s)) for of in columns.values())) for s in sets])
+
+
 def data(layout: Layout, others: Sequence[str]) -> Iterator[str]:
     """Yield what the data set and others hold, a row each."""
     yield from _as_it_is(_datasets.sizes([layout, *(_beside(layout, where) for where in others)]))
@@ -174,6 +194,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "article": article,
     "judge": judge,
     "league": league,
+    "content": content,
     "data": data,
     "releases": releases,
 }

@@ -21,7 +21,9 @@ ENCODERS = {
 MODELS = {
     **{"alignrec": "AlignRec", "bm3": "BM3", "bpr": "BPR", "dualgnn": "DualGNN", "freedom": "FREEDOM", "grcn": "GRCN"},
     **{"itemknn": "ItemKNN", "lattice": "LATTICE", "lightgcn": "LightGCN", "mgcn": "MGCN", "mmgcn": "MMGCN"},
-    **{"slmrec": "SLMRec", "vbpr": "VBPR"},
+    **{"slmrec": "SLMRec", "vbpr": "VBPR", "ease": "EASE", "cease": "CEASE", "addease": "AddEASE", "l3ae": "L3AE"},
+    **{"slim": "SLIM", "ials": "iALS", "gfcf": "GF-CF", "chebycf": "ChebyCF", "lgmrec": "LGMRec", "gume": "GUME"},
+    **{"contentknn": "ContentKNN"},
 }
 """names -> how their authors write them, for headings"""
 
@@ -85,9 +87,9 @@ RECALL = measure(*MAIN)
 
 
 def run(model: str, features: str, ablation: str = "") -> str:
-    """Return the name of a run, for one cell."""
+    """Return the name of a run, such as `AlignRec on beit3, no-cca`."""
     content = "" if features == "none" else f" on {features}"
-    return f"{model}{content}" + (f", {ablation}" if ablation else "")
+    return f"{title(model)}{content}" + (f", {ablation}" if ablation else "")
 
 
 def protocol(row: Mapping[str, Any]) -> str:
