@@ -110,7 +110,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and the statements inside it; of ast.walk's nodes about a tenth, none of which an expression has."""
+    """Yield a node and the statements inside it; about a tenth of ast.walk's nodes, none within an expression."""
     yield node
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, part, ()):

@@ -68,7 +68,7 @@ def _column(path: Path, name: str) -> Iterator[Any]:
 
 
 def _left_out(run: Run, share: float, left_out: dict[str, float]) -> str:
-    """Return the line that tells of columns with words which encoders do not get to read."""
+    """Return the line on text columns that encoders do not read."""
     said = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
     how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
     return f"encoders read {share:.0%} of the characters of items' text; left out: {said}{how}"

@@ -42,7 +42,7 @@ SHAPES = (
 
 
 def content(row: Row) -> str:
-    """Return what is wrong of which items."""
+    """Return the kind of wrong content and its share, in words."""
     return "whole" if row["what"] == WHOLE else f"{SPOILT[row['what']]}, {100 * row['ratio']:.4g} %"
 
 

@@ -105,6 +105,6 @@ def after(text: str, label: str, mark: str = "; ") -> str:
 
 
 def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
-    """Yield each comparison with the protocol that tells it from the others; empty where there is one."""
+    """Yield each comparison with its protocol as a label; the label is empty where there is only one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""

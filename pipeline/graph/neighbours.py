@@ -40,7 +40,7 @@ def of_params(features: np.ndarray, params: Graph) -> pa.Table:
 def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bool = True) -> pa.Table:
     """Return each item's K nearest by cosine, itself first.
 
-    Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves.
+    Rows that are zero or not finite have no direction: they are no item's neighbour and keep only themselves.
     With fewer than K usable items, each gets that many.
 
     Args:

@@ -30,7 +30,7 @@ _DEADLINE = _Deadline()
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """End what this thread reads from `Streams` after so many seconds, as httpx.ReadTimeout."""
+    """Limit the seconds that this thread reads from `Streams`; beyond them httpx.ReadTimeout is raised."""
     before, _DEADLINE.at = _DEADLINE.at, time.monotonic() + seconds
     try:
         yield

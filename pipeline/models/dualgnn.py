@@ -107,7 +107,7 @@ class DualGNN(Recommender):
 class UserGraph:
     """Each user's K nearest by common items, weighted by a softmax of how many; free places are filled with repeats.
 
-    Repeats are drawn anew for each epoch, and once for ranking.
+    Repeats are drawn again for each epoch, and once for ranking.
     """
 
     def __init__(self, inputs: Inputs, k: int, repeats: bool = True) -> None:

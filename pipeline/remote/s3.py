@@ -105,7 +105,7 @@ class Version(Bucket):
             )
 
     def claimant(self) -> bytes | None:
-        """Return the mark of who has claimed the version; None where nobody has."""
+        """Return the mark of the claimant of the version; None if it is unclaimed."""
         return self.claims.get(self.claimed)
 
     def unclaim(self) -> None:

@@ -44,7 +44,7 @@ def retrieve(
 
     Args:
         user: float32 [U, D].
-        users: int [N], whom to serve.
+        users: int [N].
         seen: pairs never recommended, ordered by user.
 
     Returns:
