@@ -150,7 +150,6 @@ def _begun_above(path: Path) -> Path | None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
@@ -173,7 +172,6 @@ def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -224,7 +222,6 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, reco
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file, checked, one in memory at a time; errors are those of `read_table`."""
     with _readable(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield schemas.check(file.read_row_group(number), schema, str(path))
@@ -282,7 +279,6 @@ def shards(folder: Path, stem: str) -> list[Path]:
 
 
 def shard(folder: Path, stem: str, number: int) -> Path:
-    """Return the path of shard `number`."""
     return folder / f"{stem}-{number:05d}.parquet"
 
 
@@ -441,5 +437,4 @@ def made_by(path: Path) -> str:
 
 
 def _is_stage(name: str) -> bool:
-    """Return whether a folder is named after a stage: each has a file in stages/."""
     return (Path(__file__).parents[1] / "stages" / f"{name}.py").is_file()

@@ -141,6 +141,5 @@ def _reason(run: Run, status: str) -> str:
 
 
 def _rows(run: Run, *columns: str) -> Iterator[dict[str, str]]:
-    """Yield columns of the images, a shard in memory at a time."""
     for path in io.shards(run.layout.images, "images"):
         yield from io.read_table(path, schemas.IMAGES, list(columns)).to_pylist()

@@ -62,7 +62,6 @@ def main(run: Run) -> None:
 
 
 def _column(path: Path, name: str) -> Iterator[Any]:
-    """Yield the values of a column of ITEMS."""
     for part in io.read_slices(path, schemas.ITEMS, [name], io.PART):
         yield from part[name].to_pylist()
 

@@ -177,7 +177,6 @@ def _same(old: Manifest, new: Manifest) -> set[str]:
 
 
 def _files(release: Manifest, name: str) -> set[str]:
-    """Return the files of a feature set."""
     return {f.path for f in release.files if f.table == "features" and f.path.startswith(f"features/{name}/")}
 
 

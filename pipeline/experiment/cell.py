@@ -155,7 +155,6 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
 
 
 def opened(cell: Cell, trained: Trained) -> list[Result]:
-    """Open test under each of the protocol's variants."""
     return [trained.judge(protocol, cell.ks) for protocol in cell.protocol.variants]
 
 

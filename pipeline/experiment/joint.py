@@ -64,7 +64,6 @@ class Joint(Stored):
     """how the item graph is built after each epoch"""
 
     def files(self) -> list[Path]:
-        """Return tables, items, images and the encoder's files."""
         return [*super().files(), self.layout.items, *io.shards(self.layout.images, "images"),
                 *self.layout.encoder.present()]  # fmt: skip
 
@@ -162,7 +161,6 @@ class Together(AlignRec):
         return self._table.detach()
 
     def start_epoch(self) -> None:
-        """Draw in which step each item is encoded."""
         self._order = iter(torch.randperm(self.encoder.items).split(self._share))
 
     def tables(self) -> tuple[Tensor, ...]:

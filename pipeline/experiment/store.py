@@ -115,5 +115,4 @@ class Store:
 
 
 def record_digest(values: dict[str, Any]) -> str:
-    """Return the hex sha256 of a record's values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

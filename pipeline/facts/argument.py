@@ -47,7 +47,6 @@ def content(row: Row) -> str:
 
 
 def wrong(table: pa.Table) -> list[Table]:
-    """Return table WRONG, a table a protocol; none for an empty one."""
     return [_wrong(rows) for rows in by_fingerprint(table)]
 
 
@@ -126,7 +125,6 @@ def trained(row: Row) -> str:
 
 
 def joint(table: pa.Table) -> list[Table]:
-    """Return table JOINT, a table a protocol; none for an empty one."""
     return [_joint(rows) for rows in by_fingerprint(table)]
 
 

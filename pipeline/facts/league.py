@@ -63,7 +63,6 @@ class Standing(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Model and features."""
         return run(self.model, self.features)
 
 
@@ -155,7 +154,6 @@ def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first:
 
 
 def gains(found: Mapping[str, Any]) -> Table:
-    """Return each model on the judged set against itself on the others."""
     return differing(found["gains"], "What features add", "The same model on the judged set and on another.")
 
 

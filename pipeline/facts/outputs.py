@@ -106,7 +106,6 @@ class Outputs:
 
     @cached_property
     def probes(self) -> dict[str, Any] | None:
-        """Content of probes.json."""
         return _json(self.layout.probes, None)
 
     @cached_property

@@ -45,7 +45,6 @@ def way(model: str, features: str) -> str:
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:
-    """Return mean ± sd, or nothing."""
     return "" if cell is None else with_error(cell.mean, cell.sd, form)
 
 
@@ -74,12 +73,10 @@ def title(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence."""
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def measure(metric: str, k: int) -> str:
-    """Return a metric at its cutoff."""
     return f"{METRICS.get(metric, metric)}@{k}"
 
 
@@ -100,11 +97,9 @@ def protocol(row: Mapping[str, Any]) -> str:
 
 
 def after(text: str, label: str, mark: str = "; ") -> str:
-    """Return a text with a label behind it, if there is one."""
     return f"{text}{mark}{label}" if label else text
 
 
 def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
-    """Yield each comparison with its protocol as a label; the label is empty where there is only one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""

@@ -33,7 +33,6 @@ def choose(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: in
 
 
 def of_params(features: np.ndarray, params: Graph) -> pa.Table:
-    """Do as `neighbours`, with the K and the index of section `graph`."""
     return neighbours(features, params.k, choose(params.index, len(features), params.exact_up_to))
 
 

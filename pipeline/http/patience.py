@@ -87,5 +87,4 @@ class Streams:
         return getattr(self._backend, name)
 
     def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
-        """Return a connection."""
         return _Stream(self._backend.connect_tcp(*args, **kwargs))

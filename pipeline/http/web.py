@@ -81,7 +81,6 @@ class _Host:
         return Failure(*self.given_up)
 
     def refuse_given_up(self) -> None:
-        """Raise Failure if it is given up."""
         if self.given_up is not None:
             raise Failure(*self.given_up)
 

@@ -139,7 +139,6 @@ class Zip(Archive):
             return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
 
     def close(self) -> None:
-        """Close the archive."""
         self._zip.close()
 
 
@@ -173,7 +172,6 @@ class Tar(Archive):
         return Fetched(data) if len(data) == size else Fetched(None, "truncated", "the archive ends before it")
 
     def close(self) -> None:
-        """Close the archive."""
         self._file.close()
 
 

@@ -145,7 +145,6 @@ class AlignRec(Walking):
         return user + mm_user, item + mm_item
 
     def tables(self) -> tuple[Tensor, ...]:
-        """Return both branches, or the ID branch alone."""
         return *self.id_branch(), *(self.content_branch() if self.params.content else ())
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:

@@ -184,5 +184,4 @@ def base_2_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def taste_squares(tastes: Iterable[Tensor], batch: Batch) -> Tensor:
-    """Return the sum of each table's mean square over the batch's users."""
     return torch.stack([pick(table, batch.users).square().mean() for table in tastes]).sum()

@@ -27,7 +27,6 @@ class Filter(ABC):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Items that have a score, I."""
         return len(self.kept), self.n_items
 
     def __getitem__(self, rows: np.ndarray | Tensor) -> Filter:

@@ -55,7 +55,6 @@ def folder() -> Path:
 
 
 def weights() -> Path:
-    """Return the file of the weights."""
     return folder() / "model.safetensors"
 
 

@@ -109,7 +109,6 @@ class Version(Bucket):
         return self.claims.get(self.claimed)
 
     def unclaim(self) -> None:
-        """Delete the claim if it is ours."""
         if self.claimant() == self.mark:
             self.claims.delete(self.claimed)
 

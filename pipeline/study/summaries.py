@@ -50,7 +50,6 @@ def masked(table: pa.Table) -> list[Masked]:
 
 
 def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[Masked]]]:
-    """Yield name and fingerprint of each protocol, and its rows."""
     for label in dict.fromkeys((row.protocol, row.fingerprint) for row in rows):
         yield label, [row for row in rows if (row.protocol, row.fingerprint) == label]
 

@@ -106,5 +106,4 @@ def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
 
 
 def to_bytes(index: faiss.Index) -> bytes:
-    """Return the index as FAISS writes it to a file."""
     return faiss.serialize_index(index).tobytes()

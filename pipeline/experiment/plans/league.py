@@ -73,7 +73,6 @@ class Season:
 
     @property
     def own(self) -> League:
-        """Its section of the parameters."""
         return self.experiment.params[League]
 
     @property

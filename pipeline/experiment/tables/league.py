@@ -132,7 +132,6 @@ def _failed(played: Played, one: Contender) -> str:
 
 
 def _runs(own: Season, played: Played, one: Contender) -> Iterator[tuple[tuple[int, int], Record]]:
-    """Yield split and seed of a contender's honest runs, with the records."""
     for split in range(len(own.splits)):
         for seed, record in played.runs(one, split, own.own.seeds).items():
             yield (split, seed), record
