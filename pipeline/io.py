@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import schemas
+from pipeline import fingerprint
 from pipeline.errors import UserError
 
 PART = 16_384
@@ -289,10 +290,11 @@ def read_features(folder: Path) -> pa.Table:
         table of schema features(F) with rows item_id = 0 .. I-1.
 
     Raises:
-        UserError: no shard there. schemas.ContractError: a shard breaks the schema or ids are not 0 .. I-1.
+        UserError: no shard there, or two of other fingerprints. schemas.ContractError: a shard breaks the schema or ids
+            are not 0 .. I-1.
     """
     schema = schemas.features(width(folder))
-    table = pa.concat_tables([read_table(p, schema) for p in shards(folder, "features")])
+    table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
     _dense(folder, table, 0)
     return table
 
@@ -307,7 +309,7 @@ def map_features(folder: Path) -> np.ndarray:
 
     def parts() -> Iterator[np.ndarray]:
         first = 0
-        for path in shards(folder, "features"):
+        for path in one_set(shards(folder, "features")):
             part = read_table(path, schema, ["item_id", "vector"])
             _dense(folder, part, first)
             first += len(part)
@@ -339,7 +341,7 @@ def width(folder: Path) -> int:
 def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
     """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
     schema = schemas.features(width(folder))
-    for path in shards(folder, "features"):
+    for path in one_set(shards(folder, "features")):
         yield from (matrix(table["vector"]) for table in read_slices(path, schema, ["vector"], rows))
 
 
@@ -423,6 +425,20 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
 def record(path: Path) -> dict[str, Any]:
     """Return what a Parquet file says of how it was made; empty where it says nothing."""
     return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+
+
+def one_set(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the Parquet files of a set of vectors; UserError names what differs where their fingerprints do."""
+    fingerprint.one((path, _record_of_any(path)) for path in paths)
+    return paths
+
+
+def _record_of_any(path: Path) -> dict[str, Any]:
+    """Do as `record` of a file of others, which may say anything."""
+    try:
+        return record(path)
+    except (ValueError, TypeError, RecursionError):
+        return {}
 
 
 def made_by(path: Path) -> str:
