@@ -55,8 +55,8 @@ def test_trained_sets_are_judged_by_model_under_every_protocol(also: float, said
 @pytest.mark.parametrize(
     ("n", "half", "said"),
     [
-        (14, 0.25, " (+0.357 hit@10, 14 users; to decide it takes about 29)"),
-        (299, 0.25, " (+0.357 hit@10, 299 users; to decide it takes about 623)"),
+        (14, 0.25, " (+0.357 hit@10, 14 users; to decide it takes about 20)"),
+        (299, 0.25, " (+0.357 hit@10, 299 users; to decide it takes about 426)"),
         (14, 0.1, " (+0.357 hit@10, 14 users)"),  # enough for this test, and not for all that must agree
         (300, 0.25, ""),
     ],
