@@ -19,6 +19,8 @@ import schemas
 from pipeline import fingerprint
 from pipeline.errors import UserError
 
+PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
+"""how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed"""
 PART = 16_384
 """items of a row group of a table of items: what is held of it at a time"""
 KEY, JOURNAL = ".key", ".sha256"
@@ -211,13 +213,13 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
     if record is not None:
         table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, **PARQUET)
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
     """Do as `write_table`, a row group a table and one in memory at a time; no tables give no rows."""
     kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, compression="zstd") as file:
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
             file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
 

@@ -122,7 +122,7 @@ def remarks(comparison: Record) -> list[str]:
 
 def _partial(comparison: Record) -> list[str]:
     """Return on how many items the sets were compared, where some lack a row of an item."""
-    compared, of = comparison["items"]["compared"], comparison["items"]["of"]
+    compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
     trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
     return [f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"] * (compared < of)
 

@@ -196,10 +196,13 @@ class Encoded(Node):
         """Return that of the released set whose encoder it is, or its own with the packages that bring its weights."""
         released = self.context.origin.fingerprint if self.context.origin else None
         own = dict(released) if released else super().space()
-        packages = {name: release(name) for name in self.entry.packages}
+        return own | {name: release(name) for name in self.entry.packages}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the space, with how the images are stored that it reads."""
         shards = sorted(self.layout.images.glob("images-*.parquet")) if "image" in self.reads else []
         images = io.record(shards[0]).get("params", {}) if shards else {}
-        return own | packages | {f"image_{key}": images[key] for key in ("size", "quality") if key in images}
+        return super().fingerprint() | {f"image_{key}": images[key] for key in ("size", "quality") if key in images}
 
     def about(self) -> dict[str, Any]:
         """Return whose network it is; nothing of ours."""

@@ -136,7 +136,7 @@ def test_shuffled_rows_are_matched_by_every_known_name(layout: Layout, tmp_path:
 def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
     turned = [3, 1, 5, 0, 2, 4]
     path = tmp_path / "x.parquet"
-    pq.write_table(table("product", [ASINS[i] for i in turned], VECTORS[turned]), path)
+    pq.write_table(table("goods", [ASINS[i] for i in turned], VECTORS[turned]), path)
     with pytest.raises(UserError, match=r"no column identifies the items \(asin, item_id, .*--order"):
         feature_set.read(str(path), layout, ASINS)
     both = table("asin", [ASINS[i] for i in turned], VECTORS[turned])
