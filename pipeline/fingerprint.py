@@ -15,13 +15,15 @@ KEY = "fingerprint"
 """in the record of a file"""
 SHOWN = 40
 """characters of a value in a message"""
+DEEPEST = 16
+"""levels of objects and lists in one another"""
 Fingerprint = Mapping[str, Any]
 
 
 def of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint in the record of a Parquet file, not trusted; empty where there is none."""
+    """Return the fingerprint in the record of a file, not trusted; empty where there is none, or one nested too deep."""
     found = record.get(KEY)
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and _shallow(found, DEEPEST) else {}
 
 
 def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
@@ -47,6 +49,14 @@ def one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
         if found := difference(first[1], own):
             raise UserError(f"{path}: not of one set with {first[0].name}: {found}; make the set again")
     return first[1] if first else {}
+
+
+def _shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return levels > 0 and all(
+        _shallow(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 def _shown(value: Any) -> str:

@@ -54,6 +54,15 @@ def test_what_differs_is_named(theirs: dict[str, Any], said: str) -> None:
     assert len(found) < 120
 
 
+def test_one_that_is_nested_deep_is_none() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(900):
+        deep = {"parts": deep}
+    assert fingerprint.of({fingerprint.KEY: deep}) == {}
+    assert fingerprint.of({fingerprint.KEY: [1]}) == fingerprint.of({}) == {}
+    assert fingerprint.of({fingerprint.KEY: OURS}) == OURS
+
+
 def recorded(path: Path, **changed: object) -> None:
     """Rewrite a Parquet file with another fingerprint."""
     table, record = pq.read_table(path, partitioning=None), io.record(path)

@@ -232,7 +232,8 @@ def _other_space(folder: Path, manifest: Manifest, name: str) -> str:
     present = {}
     if read.weights is not None and read.encoder.startswith(OURS):
         present = {"weights": io.digest(EncoderFiles(folder / FOLDER / read.weights).present())}
-    return fingerprint.difference(made, read.fingerprint) or fingerprint.difference(read.fingerprint, present)
+    own = fingerprint.of({fingerprint.KEY: read.fingerprint})
+    return fingerprint.difference(made, own) or fingerprint.difference(own, present)
 
 
 def load(folder: Path, name: str) -> Loaded:

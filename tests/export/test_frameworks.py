@@ -232,7 +232,7 @@ def ours(x: np.ndarray, train: pa.Table) -> np.ndarray:
 
 
 @pytest.mark.parametrize("library", OWN)
-def test_l3ae_ranks_items_that_nobody_has_bought(library: str, content: ExportContent, tmp_path: Path) -> None:
+def test_l3ae_ranks_items_without_interactions(library: str, content: ExportContent, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "cold-items.md").read_text(), re.DOTALL)
     here, new = tmp_path / "here", np.random.default_rng(1).normal(size=(3, WIDTH)).astype(np.float32)
     write(replace(content, features={"linear": content.features["our-set"]}), "npy", here / "export")
