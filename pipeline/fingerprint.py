@@ -21,7 +21,7 @@ Fingerprint = Mapping[str, Any]
 
 
 def of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint in the record of a file, not trusted; empty where there is none, or one nested too deep."""
+    """Return the fingerprint in the record of a file, not trusted; empty for none, or one nested too deep."""
     found = record.get(KEY)
     return found if isinstance(found, dict) and _shallow(found, DEEPEST) else {}
 
