@@ -46,7 +46,7 @@ What `make repro` and `make test` install on Linux without a GPU, as each packag
 a light install too, {test} are the tests' alone. `.ci/licences.py` writes this page.
 
 No package is copied into this repository or into a release. Two of DVC's dependencies are under the GPL, with a linking
-exception (pygit2) or beside the EPL (grandalf); alignrec imports neither. A GPU's build of torch adds NVIDIA's
+exception (pygit2) or next to the EPL (grandalf); alignrec imports neither. A GPU's build of torch adds NVIDIA's
 libraries, under [NVIDIA's terms](https://docs.nvidia.com/cuda/eula/).
 
 | licence | packages |

@@ -16,8 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import schemas
+from pipeline import fingerprint
 from pipeline.errors import UserError
 
+PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
+"""how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed"""
 PART = 16_384
 """items of a row group of a table of items: what is held of it at a time"""
 KEY, JOURNAL = ".key", ".sha256"
@@ -210,13 +213,13 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
     if record is not None:
         table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, **PARQUET)
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
     """Do as `write_table`, a row group a table and one in memory at a time; no tables give no rows."""
     kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, compression="zstd") as file:
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
             file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
 
@@ -289,10 +292,11 @@ def read_features(folder: Path) -> pa.Table:
         table of schema features(F) with rows item_id = 0 .. I-1.
 
     Raises:
-        UserError: no shard there. schemas.ContractError: a shard breaks the schema or ids are not 0 .. I-1.
+        UserError: no shard there, or two of other fingerprints. schemas.ContractError: a shard breaks the schema or ids
+            are not 0 .. I-1.
     """
     schema = schemas.features(width(folder))
-    table = pa.concat_tables([read_table(p, schema) for p in shards(folder, "features")])
+    table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
     _dense(folder, table, 0)
     return table
 
@@ -307,7 +311,7 @@ def map_features(folder: Path) -> np.ndarray:
 
     def parts() -> Iterator[np.ndarray]:
         first = 0
-        for path in shards(folder, "features"):
+        for path in one_set(shards(folder, "features")):
             part = read_table(path, schema, ["item_id", "vector"])
             _dense(folder, part, first)
             first += len(part)
@@ -339,7 +343,7 @@ def width(folder: Path) -> int:
 def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
     """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
     schema = schemas.features(width(folder))
-    for path in shards(folder, "features"):
+    for path in one_set(shards(folder, "features")):
         yield from (matrix(table["vector"]) for table in read_slices(path, schema, ["vector"], rows))
 
 
@@ -423,6 +427,20 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
 def record(path: Path) -> dict[str, Any]:
     """Return what a Parquet file says of how it was made; empty where it says nothing."""
     return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+
+
+def one_set(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the Parquet files of a set of vectors; UserError names what differs where their fingerprints do."""
+    fingerprint.one((path, _record_of_any(path)) for path in paths)
+    return paths
+
+
+def _record_of_any(path: Path) -> dict[str, Any]:
+    """Do as `record` of a file of others, which may say anything."""
+    try:
+        return record(path)
+    except (ValueError, TypeError, RecursionError):
+        return {}
 
 
 def made_by(path: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 import schemas
-from pipeline import io
+from pipeline import fingerprint, io
 from pipeline.run import Run
 from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train import inputs
@@ -42,12 +42,15 @@ def main(run: Run) -> None:
         bar.total = len(trained.history)  # it may end before the last epoch that was allowed
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
 
+    vectors = fingerprint.of(io.record(io.shards(layout.features(features), "features")[0]))
+    read = io.digest(inputs.files(layout, features))
+    space = {fingerprint.KEY: {"features": vectors, "train": run.params[Released].facts(), "inputs": read}}
     users = io.read_table(layout.users, schemas.USERS)
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     users = users.append_column("vector", io.vectors(trained.user))
     items = items.append_column("vector", io.vectors(cast(Any, trained.item)))  # AlignRec's are dense
-    run.write(users, layout.user_embeddings, schemas.user_embeddings(params.dim))
-    run.write(items, layout.item_embeddings, schemas.item_embeddings(params.dim))
+    run.write(users, layout.user_embeddings, schemas.user_embeddings(params.dim), **space)
+    run.write(items, layout.item_embeddings, schemas.item_embeddings(params.dim), **space)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()

@@ -140,3 +140,16 @@ def test_a_journal_that_dvc_linked_into_its_cache_is_not_written_there(tmp_path:
     io.write_bytes(tmp_path / "set/a", b"x")
     assert cached.read_bytes() == b""
     assert [path.name for path in io.journal(tmp_path / "set")] == ["a"]
+
+
+def test_a_row_more_leaves_most_bytes_of_a_table_as_they_were(tmp_path: Path) -> None:
+    """A store of chunks uploads what changed: pages end where the content says."""
+    numbers = np.random.default_rng(0).standard_normal(1_000_000, np.float32)
+    kind = pa.schema([pa.field("x", pa.float32(), nullable=False)])
+    for name, values in (("old", numbers), ("new", np.insert(numbers, 3, np.float32(7)))):
+        io.write_table(pa.table({"x": values}, kind), tmp_path / name, kind)
+        io.write_tables([pa.table({"x": values}, kind)], tmp_path / f"{name}-parts", kind, {})
+    for kept in ("", "-parts"):
+        old, new = ((tmp_path / f"{name}{kept}").read_bytes() for name in ("old", "new"))
+        pieces = [old[at : at + 4096] for at in range(0, len(old) - 4096, 4096)]
+        assert sum(piece in new for piece in pieces) > len(pieces) / 2

@@ -1,11 +1,14 @@
 """`alignrec compare`: feature sets of one dataset, compared by probes, geometry and training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 import schemas
@@ -38,29 +41,49 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
         dim: numbers of a row of raw float32 files.
 
     Returns:
-        the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs, order; training if
-        seeds > 0.
+        the content of compare.json: sources, items, probes, processed, paired, verdicts, sets, pairs, order; training
+        if seeds > 0, on all items, zeros for those without a row.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order, dim) for spec in specs])
     from pipeline.compare import judge, page, similarity
     from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 
-    items = items_of(layout, asins)
+    rows, whole = feature_set.common(sets), sets
+    items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
     categories, read = items["categories"].to_pylist(), {g.name: g.read_categories for g in sets}
-    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), len(asins), categories, read)
+    data = Data(_interactions(layout, rows, len(asins)), len(rows), categories, read)
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
     withheld = asking.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
         sets, asking.ask(data), params[Probe].ks, seed, withheld, params[Probe].width, forms.ask(data)
-    ) | similarity.compared(sets, CHANGED, feature_set.encoded(layout))
+    ) | similarity.compared(sets, CHANGED, feature_set.encoded(layout, rows))
+    comparison["items"] = {"compared": len(rows), "of": len(asins)}
     if seeds:
-        comparison["training"] = trained(layout, params, sets, seeds, to)
-    io.write_json(to / "compare.json", comparison)
+        comparison["training"] = trained(layout, params, whole, seeds, to)
     outputs = Outputs(layout, params.source(layout.dataset).kind)
-    io.write_bytes(to / "index.html", page.html(outputs, comparison, sets, items).encode())
+    images = _numbered(outputs.images(), rows, len(asins))
+    io.write_bytes(to / "index.html", page.html(outputs, comparison, sets, items, images).encode())
+    for changed in (one for pair in comparison["pairs"] for one in pair["most_changed"]):
+        changed["item_id"] = int(rows[changed["item_id"]])
+    io.write_json(to / "compare.json", comparison)
     return comparison
+
+
+def _interactions(layout: Layout, rows: np.ndarray, items: int) -> pa.Table:
+    """Return the interactions with some items, which are numbered from 0."""
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    return table if len(rows) == items else next(_numbered([table], rows, items))
+
+
+def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Iterator[pa.Table]:
+    """Yield the rows of tables whose `item_id` is one of `rows`, with its place there in its stead."""
+    place = np.full(items, -1, np.int32)
+    place[rows] = np.arange(len(rows), dtype=np.int32)
+    for table in tables:
+        at, ids = table.column_names.index("item_id"), pa.array(place[table["item_id"].to_numpy()])
+        yield table.set_column(at, table.schema.field(at), ids).filter(pc.greater_equal(ids, 0))
 
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from pipeline.sources import download
 from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors.matching import match
 
+FEWEST = 3
+"""items that can be compared"""
 TIMEOUT, RETRIES = 30.0, 5
 """seconds without a byte of an address, and tries after the first"""
 
@@ -39,11 +41,13 @@ class FeatureSet:
     """whether its file says itself which item a row is"""
     folder: str = ""
     """name of the folder that its file lies in, where the file gives its name"""
+    there: np.ndarray | None = None
+    """bool [I], which items its file has a row of; None: all"""
 
 
 def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None, dim: int | None = None,
          ) -> FeatureSet:  # fmt: skip
-    """Return the features that `spec` names; items without a row get zeros, rows of no item are left out.
+    """Return the features that `spec` names; items without a row get zeros, see `there`.
 
     Args:
         spec: an encoded feature set of the dataset; or a file or folder, see docs/compare.md; of Parquet with several
@@ -86,12 +90,13 @@ def _of_file(
     """Return the features of a file or folder of this machine."""
     raw = format_of(path.name) == FOLDER and not path.is_dir()
     matched = match(path, asins, order, dim if raw else None, column=column)
-    counted = matched.counted(asins)
+    counted = matched.counted(asins, "are left out")
     read = _read_text(path)
     if read and not _in_text(layout):
         read = None  # it read texts, but other ones than the dataset's
     source = f"{path.name}, {matched.how}{'; ' if counted else ''}{counted}"
-    return FeatureSet(path.name, source, matched.rows(0, len(asins)), read, matched.identified)
+    there = matched.place >= 0 if matched.missing else None
+    return FeatureSet(path.name, source, matched.rows(0, len(asins)), read, matched.identified, there=there)
 
 
 def _read_text(path: Path) -> bool | None:
@@ -101,9 +106,19 @@ def _read_text(path: Path) -> bool | None:
     return categories.read_by(pa.concat_tables(flags), in_text=True) if flags else None
 
 
-def encoded(layout: Layout) -> Iterator[FeatureSet]:
+def encoded(layout: Layout, rows: np.ndarray) -> Iterator[FeatureSet]:
+    """Yield the feature sets of a dataset, read one by one; of some items, int [C]."""
     for name in layout.feature_sets():
-        yield FeatureSet(name, f"encoded here as {name}", io.matrix(io.read_features(layout.features(name))["vector"]))
+        vectors = io.matrix(io.read_features(layout.features(name))["vector"])
+        yield FeatureSet(name, f"encoded here as {name}", vectors[rows])
+
+
+def common(sets: Sequence[FeatureSet]) -> np.ndarray:
+    """Return the items that all sets have a row of, int [C]; UserError for fewer than FEWEST."""
+    there = np.logical_and.reduce([np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets])
+    if there.sum() < min(FEWEST, len(there)):
+        raise UserError(f"{', '.join(g.name for g in sets)}: {there.sum()} items have a row in all; give larger files")
+    return np.flatnonzero(there)
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:

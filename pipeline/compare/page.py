@@ -35,8 +35,14 @@ def html(
     comparison: Mapping[str, Any],
     sets: Sequence[FeatureSet],
     items: pa.Table,
+    images: Iterable[pa.Table],
 ) -> str:
-    """Return the page of a comparison, see command.compare; `items` has asin, title and categories."""
+    """Return the page of a comparison, see command.compare.
+
+    Args:
+        items: asin, title and categories of those that are compared.
+        images: item_id, their number, and image.
+    """
     named = {g.name: g for g in sets}
     pairs = [
         changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
@@ -48,7 +54,7 @@ def html(
         Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
-    packed, data = with_images(pairs, items, outputs.images())
+    packed, data = with_images(pairs, items, images)
     chips, verdict = facts.claims(comparison), facts.sentences(comparison)
     return compared(outputs, list(named), parts, packed, data, pairs, chips, verdict)
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 import schemas
-from pipeline import io, progress
+from pipeline import fingerprint, io, progress
 from pipeline.config.parameters import Parameters
 from pipeline.embed import prepare
 from pipeline.embed.encoders import Chosen
@@ -107,6 +107,7 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
     item_file.blocks(*table)  # refuses what is not there, before a folder is made
     with _alone(to):
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            _refuse_another(to / FACTS, _space(chosen, to))
             raise UserError(f"{to}: exists already; name another folder, or delete this one")
         work = _work(table, chosen, params, to, codes)
         try:
@@ -145,6 +146,7 @@ def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes:
     rejects = prepare.rejected(work, work.record, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
     said = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
+    said[fingerprint.KEY] = fingerprint.of(io.record(node.shards[0]))
     io.write_json(work.done / FACTS, work.record | said)
     work.done.rename(to)
     shutil.rmtree(work.folder)
@@ -157,18 +159,38 @@ def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
     Files that were altered are deleted, so that they are made again.
     """
     folder = to.absolute().with_name(f".{to.name}.parts")
-    node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
+    node = _node(chosen, folder)
     settings = {"encoder": chosen.name, "made": node.facts(), "encode": chosen.encode.facts()}
     columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
+    space = _space(chosen, folder)
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
     read = [io.sha256(path) for path in prepare.files(table)]
     facts = [record, read, str(table.images and table.images.absolute()), codes and codes.method]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     if not io.begun(folder, key):
+        _refuse_another(folder / FACTS, space)
         io.begin(folder, key)
+        io.write_json(folder / FACTS, {fingerprint.KEY: space})
     for path in io.delete_unvouched(folder):
         print(printable(f"warning: {path} {ALTERED}"), file=sys.stderr)
     return Work(folder, record)
+
+
+def _node(chosen: Chosen, folder: Path) -> Node:
+    return FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
+
+
+def _space(chosen: Chosen, folder: Path) -> dict[str, Any]:
+    """Return what decides the space of the vectors before any is made."""
+    node = _node(chosen, folder)
+    images = {f"image_{key}": getattr(chosen.images, key) for key in ("size", "quality")}
+    return node.space() | (images if "image" in node.reads else {})
+
+
+def _refuse_another(facts: Path, space: fingerprint.Fingerprint) -> None:
+    """Raise UserError where a folder holds vectors of another fingerprint."""
+    if facts.is_file() and (found := fingerprint.difference(fingerprint.of(io.read_json(facts)), space)):
+        raise UserError(f"{facts.parent}: of another encoder: {found}, there and here; delete it, or name another --to")
 
 
 def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]:
@@ -181,7 +203,8 @@ def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]
         columns |= codes.columns(vectors) if codes else {}
         schema = schemas.embedded(vectors.shape[1], codes.levels if codes else 0)
         made = pa.table({name: columns[name] for name in schema.names})
-        record = work.record | {"encoder": io.record(path).get("encoder", {})}
+        made_by = io.record(path)
+        record = work.record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.of(made_by)}
         io.write_table(made, io.shard(work.done, "features", number), schema, record)
         counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]
     items, images, texts = counts.tolist()

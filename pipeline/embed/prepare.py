@@ -126,7 +126,8 @@ def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, n
             decoded = list(engine.threads(lambda row: _decoded(row, params), block))
             yield _images(block, decoded, start + first)
 
-    io.write_tables(tables(), path, schemas.IMAGES, work.record)
+    stored = {"params": params.model_dump(include={"size", "quality"})}  # as the stage `images` records them
+    io.write_tables(tables(), path, schemas.IMAGES, work.record | stored)
 
 
 def _images(rows: Sequence[Row], decoded: Sequence[Decoded], start: int) -> pa.Table:

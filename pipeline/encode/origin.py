@@ -6,7 +6,7 @@ Nothing is loaded from either before it has been looked at: weights are safetens
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -72,6 +72,8 @@ class Origin:
     """modalities that it is shown"""
     prompt: str = ""
     """what stands before every text"""
+    fingerprint: Mapping[str, Any] | None = None
+    """of the released set whose space it is, where it is a release's encoder"""
 
     def files(self) -> list[Path]:
         return _files(self.folder)

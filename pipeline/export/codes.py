@@ -5,6 +5,7 @@ I items, L levels, K codes a level.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,28 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.facts.words import CONTROLS
 from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
 from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids
 from pipeline.release.semantic_ids import id_fault
 from pipeline.semantic_ids import files
+from pipeline.semantic_ids.base import Vectors
 from pipeline.semantic_ids.collisions import suffixes
 from pipeline.semantic_ids.registry import METHODS
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 """what the tokens of each level begin with"""
+
+
+class Settled(NamedTuple):
+    """Codes for a format that has no place for a suffix."""
+
+    codes: np.ndarray
+    """int32 [I, L]"""
+    shared: int
+    """items that still share all codes with another"""
+    cost: str
+    """what that took, in a sentence; empty where nothing was changed"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Codes:
     facts: files.Facts
     table: pa.Table
     """schema semantic_ids(L), I rows"""
+    folder: Path
+    """of the codebooks"""
 
     @property
     def coded(self) -> np.ndarray:
@@ -48,10 +64,27 @@ class Codes:
         last = self.table["suffix"].to_numpy() if known else suffixes(self.matrix())
         return np.column_stack([self.matrix(), last])
 
-    def shared(self) -> int:
-        """Return how many items share all codes with another, from which only a suffix tells them."""
-        _, at, counts = np.unique(self.matrix(), axis=0, return_inverse=True, return_counts=True)
-        return int((counts[at.reshape(-1)] > 1).sum())
+    def settled(self, x: np.ndarray) -> Settled:
+        """Return codes of which as few as possible are equal, unless the policy is to keep them.
+
+        Args:
+            x: float32 [I, F], what was coded.
+        """
+        codes = self.matrix()
+        before = shared(codes)
+        if self.facts.collisions != "suffix" or not before:
+            return Settled(codes, before, "")
+        from pipeline.semantic_ids.build import reassigned  # loads FAISS
+
+        method, units = files.load(self.folder).method, unit_rows(x)[0]
+        moved = reassigned(method, Vectors(lambda: [units], len(units), units), codes)
+        rows = (moved != codes).any(axis=1)
+        old, new = (float(semantic_ids.cosines(method, x[rows], of[rows]).mean()) for of in (codes, moved))
+        cost = (
+            f"Of {before:,} items that share their {self.facts.levels} codes with another, {rows.sum():,} take the "
+            f"nearest free last code; the cosine of vector and codes is {new:.3f} for these, {old:.3f} before."
+        )
+        return Settled(moved, shared(moved), cost)
 
     def described(self) -> str:
         """Return a sentence on the codes, for the README."""
@@ -62,6 +95,12 @@ class Codes:
             "reassign": "; of items with equal codes the later took another last code where one was free",
         }[made.collisions]
         return f"`{made.features}` by {made.method}: {made.levels} codes of 0 .. {made.codes - 1}{last}"
+
+
+def shared(codes: np.ndarray) -> int:
+    """Return how many items of int32 [I, L] share all codes with another."""
+    _, at, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+    return int((counts[at.reshape(-1)] > 1).sum())
 
 
 def tokens(codes: np.ndarray) -> list[list[str]]:
@@ -116,4 +155,4 @@ def _read(folder: Path) -> Codes:
     table = io.read_table(folder / files.IDS, schemas.semantic_ids(made.levels))
     if fault := id_fault(table, made):
         raise UserError(f"{folder / files.IDS}: {fault}; make it again")
-    return Codes(made, table)
+    return Codes(made, table, folder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.export.codes import Codes
+from pipeline.export.codes import Codes, Settled
 from pipeline.export.codes import of_dataset as of_layout
 from pipeline.export.codes import of_release as of_folder
 from pipeline.layout import Layout
@@ -45,6 +46,12 @@ class ExportContent:
     def matrix(self, name: str) -> np.ndarray:
         """Return a feature set as float32 [I, F]."""
         return io.matrix(self.features[name]["vector"])
+
+    @cached_property
+    def settled(self) -> Settled:
+        """The codes for a format that has no place for a suffix."""
+        assert self.codes is not None
+        return self.codes.settled(self.matrix(self.codes.facts.features))
 
     def split(self, number: int) -> pa.Table:
         """Return the interactions of a split without the column that names it."""

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline import io
 from pipeline.export.content import SPLITS, ExportContent
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
@@ -23,9 +24,7 @@ def write(content: ExportContent, folder: Path) -> str:
     for name, splits in tables.items():
         (folder / "data" / name).mkdir(parents=True)
         for split, table in splits.items():
-            pq.write_table(
-                table.replace_schema_metadata(), folder / "data" / name / f"{split}.parquet", compression="zstd"
-            )
+            pq.write_table(table.replace_schema_metadata(), folder / "data" / name / f"{split}.parquet", **io.PARQUET)
     files = {n: [{"split": s, "path": f"data/{n}/{s}.parquet"} for s in splits] for n, splits in tables.items()}
     configs = [{"config_name": name, "data_files": of_table} for name, of_table in files.items()]
     block = yaml.safe_dump({"pretty_name": content.name, "configs": configs}, sort_keys=False)

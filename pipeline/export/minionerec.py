@@ -28,7 +28,7 @@ def write(content: ExportContent, folder: Path) -> str:
     codes, name = content.codes, content.name
     assert codes is not None
     if codes.facts.levels == TRIPLET:
-        _json(folder / f"{name}.index.json", _index(codes.matrix()))
+        _json(folder / f"{name}.index.json", _index(content.settled.codes))
     _json(folder / f"{name}.unique.index.json", _index(codes.numbered()))
     _json(folder / f"{name}.item.json", {str(row["item_id"]): _item(row) for row in content.items.to_pylist()})
     if content.interactions is not None:
@@ -46,16 +46,16 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def notes(content: ExportContent) -> list[str]:
-    """Return how many items share the ID that MiniOneRec reads, or that it reads none, and how many have no title."""
+    """Return what IDs without a suffix cost, how many items share theirs, or that MiniOneRec reads none; no titles."""
     assert content.codes is not None
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
     blank = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
     if (levels := content.codes.facts.levels) != TRIPLET:
         other = f"MiniOneRec reads {TRIPLET} codes an item, and these are {levels}"
         return [f"{other}: for it, set semantic_ids.levels: {TRIPLET}. LC-Rec reads them.", *blank]
-    shared = content.codes.shared()
-    note = f"Items that share their {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {shared:,}."
-    return [note] * bool(shared) + blank
+    settled = content.settled
+    note = f"Items that share their {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {settled.shared:,}."
+    return [settled.cost] * bool(settled.cost) + [note] * bool(settled.shared) + blank
 
 
 def _index(codes: np.ndarray) -> dict[str, list[str]]:
@@ -94,7 +94,8 @@ splits `{name}.inter.json` by itself: a user's last item is test, the one before
 
 def _tokens(name: str, codes: Codes) -> str:
     levels = codes.facts.levels
-    first = f"`{name}.index.json` has {TRIPLET} tokens an item.\n" if levels == TRIPLET else ""
+    own = f"`{name}.index.json` has {TRIPLET} tokens an item, and as few equal ones as its codes allow.\n"
+    first = own if levels == TRIPLET else ""
     return f"""{first}`{name}.unique.index.json` has {levels + 1} tokens; the last tells items of equal codes apart."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow.compute as pc
 import yaml
 
 from pipeline.encode.params import MODALITIES, variant
@@ -39,14 +40,29 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def _modalities(content: ExportContent) -> dict[str, str]:
-    """Return modality -> feature set for it: of a set without the other modality where there is one, else the first."""
+    """Return modality -> feature set for it: of this modality only where there are sets of both, else the first."""
     chosen = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
-    for name in content.features:
-        apart = {"image": variant(name, "text"), "text": variant(name, "image")}
-        if content.features.keys() >= set(apart.values()):
-            chosen = apart
-            break
+    masked = ({"image": variant(name, "text"), "text": variant(name, "image")} for name in content.features)
+    apart = next((pair for pair in masked if content.features.keys() >= set(pair.values())), _alone(content))
+    chosen = apart if len(apart) == len(MODALITIES) else chosen
     return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
+
+
+def _alone(content: ExportContent) -> dict[str, str]:
+    """Return modality -> the first feature set that is made of it only, such as `cnn` and `minilm`."""
+    found: dict[str, str] = {}
+    for name, table in content.features.items():
+        used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]
+        if len(used) == 1:
+            found.setdefault(used[0], name)
+    return found
+
+
+def notes(content: ExportContent) -> list[str]:
+    """Return whether one set is written twice."""
+    sets = {*_modalities(content).values()}
+    twice = "both `image_feat.npy` and `text_feat.npy`, as no exported sets are of images only and of texts only"
+    return [f"`{sets.pop()}` is {twice}."] if len(sets) == 1 else []
 
 
 def _settings(content: ExportContent) -> dict[str, Any]:

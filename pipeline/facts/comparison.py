@@ -1,6 +1,8 @@
 """A comparison of feature sets, the content of compare.json, as tables and as a verdict in words."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
+from statistics import NormalDist
 from typing import Any
 
 from pipeline.evaluation.evidence import seeds_of
@@ -9,12 +11,17 @@ from pipeline.facts.chips import Chip
 from pipeline.facts.difference import FLOORED, Difference, p_value
 from pipeline.facts.table import Table
 from pipeline.facts.words import title, with_error
+from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL, agreed
 
 RULE = (
     f"Decided where all tests agree, p below {LEVEL} after Holm's correction: of probes, raw and processed, at each "
     "cutoff."
 )
+FEW = 300
+"""users or items of a test, below which the verdict says how many would decide"""
+POWER = 0.8
+NORMAL = NormalDist()
 Record = Mapping[str, Any]
 
 
@@ -25,9 +32,35 @@ def sentences(comparison: Record) -> list[str]:
         if wrong:
             said.append(f"No verdict on {a} and {b}: the order of the rows of {' and '.join(wrong)} looks wrong.")
         else:
-            said.append(verdict.rival(a, b, places, {}) if places else f"No probe was asked of both {a} and {b}.")
+            said.append(
+                verdict.rival(a, b, places, _lacking(comparison, a, b, places))
+                if places
+                else f"No probe was asked of both {a} and {b}."
+            )
     seeds = f" Models were trained over {seeds_of([trained[0]['seeds']])}." if trained else ""
     return [*said, RULE + seeds] if said else []
+
+
+def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> dict[str, str]:
+    """Return place -> a - b and what its test lacks, of those that are undecided with few cases."""
+    tests = [*comparison["paired"], *(test for one in _trainings(comparison)[:1] for test in one["paired"])]
+    level = LEVEL / max(1, 2 * len(comparison["verdicts"]))
+    said = {}
+    for test in _of(tests, a, b):
+        name, figure = test["measure"].split()[:2]
+        place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
+        if places.get(place) == "undecided" and test["n"] < FEW:
+            unit = "items" if "items" in comparison["probes"].get(name, {}) else "users"
+            said[place] = f"{test['difference']:+.3f} {figure}, {test['n']} {unit}{_needed(test, level)}"
+    return said
+
+
+def _needed(test: Record, level: float) -> str:
+    """Return how many cases would decide such a difference four times in five, if that is more than there are."""
+    error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
+    wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
+    n = test["n"] * (wanted / test["difference"]) ** 2 if test["difference"] else inf
+    return f"; to decide it takes about {n:,.0f}" if test["n"] < n < inf else ""
 
 
 def claims(comparison: Record) -> list[Chip]:
@@ -80,7 +113,18 @@ def judged(comparison: Record) -> list[Table]:
 def remarks(comparison: Record) -> list[str]:
     """Return whose rows seem to be out of order, the caveats of the probes, and what they are not shown for."""
     read = probes.read(probed(comparison)).values()
-    return [*doubts(comparison), *(f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat)]
+    return [
+        *_partial(comparison),
+        *doubts(comparison),
+        *(f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat),
+    ]
+
+
+def _partial(comparison: Record) -> list[str]:
+    """Return on how many items the sets were compared, where some lack a row of an item."""
+    compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
+    trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
+    return [f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"] * (compared < of)
 
 
 def doubts(comparison: Record) -> list[str]:

@@ -18,6 +18,7 @@ from pipeline import io
 from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Progress, Spec
+from pipeline.encode.origin import release
 from pipeline.features import earlier
 from pipeline.features.earlier import texts_and_images
 from pipeline.features.node import Blank, Items, Maker, Node, table
@@ -190,6 +191,18 @@ class Encoded(Node):
     def facts(self) -> dict[str, Any]:
         """Return kind, settings, and whose network it is."""
         return super().facts() | self._network
+
+    def space(self) -> dict[str, Any]:
+        """Return that of the released set whose encoder it is, or its own with the packages that bring its weights."""
+        released = self.context.origin.fingerprint if self.context.origin else None
+        own = dict(released) if released else super().space()
+        return own | {name: release(name) for name in self.entry.packages}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides the space, with how the images are stored that it reads."""
+        shards = sorted(self.layout.images.glob("images-*.parquet")) if "image" in self.reads else []
+        images = io.record(shards[0]).get("params", {}) if shards else {}
+        return super().fingerprint() | {f"image_{key}": images[key] for key in ("size", "quality") if key in images}
 
     def about(self) -> dict[str, Any]:
         """Return whose network it is; nothing of ours."""

@@ -33,6 +33,8 @@ Maker = Callable[[int, int], pa.Table]
 """the first and the last + 1 item, a shard -> their rows, schema features(F)"""
 Blank = Callable[[np.ndarray], np.ndarray]
 """float32 [n, F] -> the same without a modality"""
+ROUNDING = ("precision", "library")
+"""keys of facts that change vectors by rounding alone"""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,16 @@ class Node(ABC):
         kind = {"kind": self.kind} if self.kind != self.name else {}
         parts = {"parts": {node.name: node.facts() for node in self.of}} if self.of else {}
         return kind | self.own.model_dump() | parts if self.own else {}
+
+    def space(self) -> dict[str, Any]:
+        """Return what decides the space that its vectors lie in, but for files that are made here."""
+        own = {key: value for key, value in self.facts().items() if key not in ROUNDING}
+        parts = {"parts": {node.name: node.space() for node in self.of}} if self.of else {}
+        return {"kind": self.kind} | own | parts
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that decides the space, see pipeline/fingerprint.py; what it is made of has been made."""
+        return self.space() | ({"weights": io.digest(files)} if (files := self.shared()) else {})
 
     def about(self) -> dict[str, Any]:
         """Return what a release tells of whose networks made it, its width aside; empty where that is nobody's."""

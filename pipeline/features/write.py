@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 import schemas
-from pipeline import engine, io
+from pipeline import engine, fingerprint, io
 from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
@@ -66,6 +66,7 @@ def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts
             _refuse_another_choice(run, node, facts)
         run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
+    record[fingerprint.KEY] = node.fingerprint()
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
         items = Items(ids, texts, throughput, _in_turn(done))
         with run.alone():

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.sources.feature_files import NAMES
+from pipeline.sources.feature_files import NAMES, plain, rank
 from pipeline.sources.mapping import permutation, repeated, text_table
 
-NUMBERS = ("item_id", "itemid", "id")
+NUMBERS = ("itemid", "id")
 """of them, those whose whole numbers are rather our item numbers than the source's identifiers"""
 COMPARED = 2000
 """items without a row that a foreign identifier is compared with, to name a misspelling"""
@@ -33,14 +33,14 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
     columns = _identifying(path, table)
     fitting = {name: orders for name, column in columns.items() if (orders := set(_orders(column, asins)))}
     if not fitting:
-        name, column = min(columns.items(), key=lambda named: _rank(named[0]))
+        name, column = min(columns.items(), key=lambda named: rank(named[0]))
         raise UserError(f"{path}{mismatch(name, column, asins)}")
     common = set.intersection(*fitting.values())
     if len(common) > 1:
         raise UserError(f"{path}: column '{next(iter(fitting))}' fits as identifiers and as item numbers; add asin")
     if not common:
         raise UserError(f"{path}: columns {' and '.join(fitting)} order the items differently; keep the right one")
-    return min(fitting, key=_rank), np.frombuffer(common.pop(), np.int64)
+    return min(fitting, key=rank), np.frombuffer(common.pop(), np.int64)
 
 
 class Placed(NamedTuple):
@@ -77,11 +77,11 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     fitting = {name: found for name, found in texts.items() if (found.rows >= 0).sum() == best}
     for name, found in (fitting | (whole if best == len(asins) else {})).items():
         if any(not np.array_equal(found.rows, other.rows) for other in fitting.values()):
-            both = " and ".join(sorted({*fitting, name}, key=_rank))
+            both = " and ".join(sorted({*fitting, name}, key=rank))
             raise UserError(f"{path}: columns {both} order the items differently; keep the right one")
     if chosen := fitting or numbers:
-        return chosen[min(chosen, key=_rank)]
-    name = min(columns, key=_rank)
+        return chosen[min(chosen, key=rank)]
+    name = min(columns, key=rank)
     first = next((value for value in columns[name].to_pylist() if value is not None), None)
     raise UserError(
         f"{path}: none of its {len(table):,} rows is of one of the {len(asins):,} items; {name} is {str(first)[:64]!r} "
@@ -97,7 +97,7 @@ def _placement(path: Path, name: str, column: pa.ChunkedArray, asins: Sequence[s
 
 def _numbered(path: Path, name: str, column: pa.ChunkedArray, items: int) -> Placed | None:
     """Return where a column of whole numbers has our item numbers; None if it has none of them."""
-    if name.casefold() not in NUMBERS or not pa.types.is_integer(column.type):
+    if plain(name) not in NUMBERS or not pa.types.is_integer(column.type):
         return None
     return _placed(path, name, column.cast(pa.int64(), safe=False), pa.array(range(items), pa.int64()))
 
@@ -130,7 +130,7 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
     pairs = [(name, row) for name in named for row in rows if row != name]
     if len(pairs) > 1:  # the source's identifiers are numbers too
-        pairs = [(name, row) for name, row in pairs if row.casefold() in NUMBERS and name.casefold() not in NUMBERS]
+        pairs = [(name, row) for name, row in pairs if plain(row) in NUMBERS and plain(name) not in NUMBERS]
     if len(pairs) != 1:
         raise UserError(
             f"{path}: expected a column of this dataset's identifiers and one of rows 0, 1, 2, ... "
@@ -155,16 +155,11 @@ def _identifying(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArray]:
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     """Return the columns with known names; of two with one name the first."""
-    known = {name.casefold() for name in NAMES}
     columns: dict[str, pa.ChunkedArray] = {}
     for i, name in enumerate(table.column_names):
-        if name.casefold() in known:
+        if rank(name) >= 0:
             columns.setdefault(name, table.column(i))
     return columns
-
-
-def _rank(name: str) -> int:
-    return [known.casefold() for known in NAMES].index(name.casefold())
 
 
 def _orders(column: pa.ChunkedArray, asins: Sequence[str]) -> Iterator[bytes]:
@@ -190,7 +185,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 def mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
     """Return what is wrong first: a value that is doubled or of no item, or an item without a row."""
-    numbered = pa.types.is_integer(column.type) and name.casefold() in NUMBERS
+    numbered = pa.types.is_integer(column.type) and plain(name) in NUMBERS
     values = column.to_pylist() if numbered else [v if isinstance(v, str) else str(v) for v in column.to_pylist()]
     wanted = list(range(len(asins))) if numbered else list(asins)
     given, known = set(values), set(wanted)

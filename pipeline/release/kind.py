@@ -29,7 +29,9 @@ def find(where: str, params: ReleasedParams) -> Origin:
     facts, manifest = encoder.facts(params.folder, params.encoder), manifests.load(params.folder)
     name = f"{manifest.dataset} {manifest.version}: {params.encoder}"
     revision = f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}"
-    return Origin(params.folder, name, revision, release(LIBRARY), modalities(where, params, facts.reads))
+    reads = modalities(where, params, facts.reads)
+    space = facts.fingerprint if len(reads) == len(facts.reads) else None
+    return Origin(params.folder, name, revision, release(LIBRARY), reads, fingerprint=space)
 
 
 def load(source: Origin, params: ReleasedParams) -> Any:

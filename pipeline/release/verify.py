@@ -73,6 +73,7 @@ def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
+    faults = faults or list(_mixed(folder, manifest))
     faults = faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
     return faults or [*encoder.faults(folder, manifest), *_probe_faults(folder, manifest)]
 
@@ -189,6 +190,19 @@ def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
             shards.setdefault(str(file.feature_set), []).append(folder / file.path)
     blank = [name for name, paths in shards.items() if not any(map(_has_vectors, paths))]
     return [f"features/{name}: every vector is zero; leave it out of publish.features" for name in blank]
+
+
+def _mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield the sets of vectors whose files are not of one fingerprint: of a feature set, and of the recommender."""
+    sets = defaultdict[str, list[Path]](list)
+    for file in manifest.files:
+        if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
+            sets[file.path.rpartition("/")[0]].append(folder / file.path)
+    for paths in sets.values():
+        try:
+            io.one_set(paths)
+        except UserError as e:
+            yield str(e).removeprefix(f"{folder}/")
 
 
 def _has_vectors(path: Path) -> bool:

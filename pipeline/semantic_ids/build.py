@@ -80,7 +80,7 @@ class Coding(NamedTuple):
 def coded(method: Method, given: Vectors, policy: str) -> Coding:
     """Return the codes of all vectors."""
     assigned = method.assign(given)
-    codes = _reassigned(method, given, assigned) if policy == "reassign" else assigned
+    codes = reassigned(method, given, assigned) if policy == "reassign" else assigned
     suffix = collisions.suffixes(codes) if policy == "suffix" else None
     cosines, at = [], 0
     for x in given.blocks():
@@ -88,6 +88,23 @@ def coded(method: Method, given: Vectors, policy: str) -> Coding:
         cosines.append(np.einsum("nf,nf->n", x, decoded))
         at += len(x)
     return Coding(assigned, codes, suffix, np.concatenate(cosines).astype(np.float32))
+
+
+def reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray:
+    """Return codes, int32 [n, L], of which as few as possible are equal: settled by distance, in one pass."""
+    k = method.last(given.sample[:1], codes[:1]).shape[1]
+    moves = collisions.moving(codes, k)
+
+    def distances() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        at = 0
+        for whole in given.blocks():
+            for x in kmeans.blocks(whole, k):
+                here = np.flatnonzero(moves[at : at + len(x)])
+                if len(here):
+                    yield at + here, method.last(x[here], codes[at + here])
+                at += len(x)
+
+    return collisions.reassigned(codes, distances())
 
 
 def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:
@@ -125,20 +142,3 @@ def table(
 
 def shape(params: SemanticIds) -> Shape:
     return Shape(params.levels, params.codes)
-
-
-def _reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray:
-    """Settle collisions by distance, in one pass over the vectors."""
-    k = method.last(given.sample[:1], codes[:1]).shape[1]
-    moves = collisions.moving(codes, k)
-
-    def distances() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        at = 0
-        for whole in given.blocks():
-            for x in kmeans.blocks(whole, k):
-                here = np.flatnonzero(moves[at : at + len(x)])
-                if len(here):
-                    yield at + here, method.last(x[here], codes[at + here])
-                at += len(x)
-
-    return collisions.reassigned(codes, distances())

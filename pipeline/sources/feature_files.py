@@ -1,5 +1,6 @@
 """Feature files that come with a source: their parameters, their roles, and the formats of their names."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -12,8 +13,11 @@ FEATURE = "feature:"
 ROWS = "feature_rows"
 """role of the mapping file that says which item each row of a file without identifiers is"""
 
-NAMES = ("asin", "item_id", "item", "itemID", "parent_asin", "sku", "id")
-"""columns that identify items, whatever their case"""
+NAMES = (
+    *("asin", "item_id", "item", "parent_asin", "sku", "movie_id", "product_id", "product", "book_id", "article_id"),
+    *("iid", "id"),
+)
+"""columns that identify items, whatever their case and signs between words; see `rank`"""
 ENDINGS = {
     ".npy": "npy",
     ".npz": "zip",
@@ -31,6 +35,19 @@ ORDERED = ("npy", "raw")
 FOLDER = "folder"
 """format of a name without a known ending"""
 HUB = "hf://"
+
+
+def plain(column: str) -> str:
+    """Return a column's name in small letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", column.lower())
+
+
+def rank(column: str) -> int:
+    """Return the place in NAMES of a column that identifies items, -1 for any other."""
+    return PLAIN.index(name) if (name := plain(column)) in PLAIN else -1
+
+
+PLAIN = [plain(name) for name in NAMES]
 
 
 def format_of(name: str, dim: int | None = None) -> str:

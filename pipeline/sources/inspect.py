@@ -14,6 +14,7 @@ import duckdb
 from pipeline.errors import UserError, one_line
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
+from pipeline.sources.feature_files import NAMES, plain
 from pipeline.sources.header import column_names, delimiter
 from pipeline.sources.product import as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
@@ -22,7 +23,7 @@ from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, Tabular
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
-    "item": ("itemid", "movieid", "asin", "parentasin", "sku", "product", "productid", "bookid", "articleid", "iid"),
+    "item": tuple(plain(name) for name in NAMES if name != "id"),  # which in interactions would be the row's
     "rating": ("stars", "overall", "score"),
     "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
     "split": ("xlabel",),
@@ -150,11 +151,6 @@ def _holds_words(values: Sequence[Any]) -> bool:
     texts = [text for value in values if (text := as_text(value).strip()) and not isinstance(value, (int, float))]
     worded = sum(len(WORDS.findall(text)) > 1 and not is_web(text) for text in texts)
     return 2 * worded > len(texts)
-
-
-def plain(column: str) -> str:
-    """Return a column's name as KNOWN has it: small letters and digits."""
-    return re.sub(r"[^a-z0-9]", "", column.lower())
 
 
 def ratings(seen: Table) -> Ratings | None:

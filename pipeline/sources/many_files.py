@@ -15,7 +15,7 @@ from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import Progress
 from pipeline.http.retries import TransientError, retry
-from pipeline.sources.feature_files import HUB, NAMES
+from pipeline.sources.feature_files import HUB, rank
 
 PER_ITEM = (".npy", ".json")
 """endings of files of one item"""
@@ -26,7 +26,6 @@ BLOCK = 4096
 PLACE = re.compile(r"hf://(datasets/[\w.-]+/[\w.-]+(?:@[^/]+)?)((?:/[^/]+)*)")
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "fsspec"}
 """packages whose exceptions are failures of the network or of the server"""
-KNOWN = {name.casefold() for name in NAMES}
 HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
 
 
@@ -149,7 +148,7 @@ def _is_wanted(field: pa.Field) -> bool:
     """Return whether a column identifies items, or holds vectors."""
     kind = field.type
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return pa.types.is_floating(kind.value_type) if nested else field.name.casefold() in KNOWN
+    return pa.types.is_floating(kind.value_type) if nested else rank(field.name) >= 0
 
 
 @contextmanager

@@ -133,7 +133,8 @@ def table(recommended: Recommendations) -> Table:
 
 
 def vectors(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return the trained vectors: users float32 [U, D], items float32 [I, D]."""
+    """Return the trained vectors: users float32 [U, D], items float32 [I, D]; UserError: of two trainings."""
+    io.one_set([path for path in (layout.user_embeddings, layout.item_embeddings) if path.is_file()])
     kinds = ((layout.user_embeddings, schemas.user_embeddings), (layout.item_embeddings, schemas.item_embeddings))
     user, item = (io.matrix(io.read_table(path, schema(_width(path)), ["vector"])["vector"]) for path, schema in kinds)
     return user, item

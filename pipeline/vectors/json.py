@@ -14,12 +14,11 @@ import orjson
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.sources.feature_files import NAMES
+from pipeline.sources.feature_files import NAMES, rank
 from pipeline.sources.lines import LONGEST_LINE, opened
 from pipeline.vectors.base import Vectors, empty, gathered, vector
 
 BLOCK = 1 << 16
-KNOWN = {name.casefold() for name in NAMES}
 Named = tuple[str, Any, Any]
 """name of the identifier, identifier and vector"""
 LARGEST = 1 << 63
@@ -77,7 +76,7 @@ def _is_line(path: Path) -> bool:
         value = orjson.loads(first)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(value, dict) and any(key.casefold() in KNOWN for key in value)
+    return isinstance(value, dict) and any(rank(key) >= 0 for key in value)
 
 
 def _parsed(path: Path, row: int, line: bytes) -> Any:
@@ -97,17 +96,13 @@ def _split(path: Path, row: int, value: Any) -> Named:
     """Return what an object says."""
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: is no object with an identifier and a vector")
-    known = sorted((key for key in value if key.casefold() in KNOWN), key=_rank)
+    known = sorted((key for key in value if rank(key) >= 0), key=rank)
     lists = [key for key in value if isinstance(value[key], list) and value[key] and _is_number(value[key][0])]
     if len(lists) != 1:
         raise UserError(
             f"{path}, row {row}: {len(lists)} lists of numbers ({', '.join(lists) or 'none'}), expected one"
         )
     return known[0] if known else "", value[known[0]] if known else None, value[lists[0]]
-
-
-def _rank(key: str) -> int:
-    return [name.casefold() for name in NAMES].index(key.casefold())
 
 
 def _is_number(value: Any) -> bool:

@@ -51,14 +51,17 @@ class Matched:
             raise UserError(f"{path}, row {place[wrong[0]]}: not finite in single precision; repair the file")
         return out
 
-    def counted(self, asins: Sequence[str]) -> str:
-        """Return what the file has too much or too little of, in words; empty if its items are those of the dataset."""
+    def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
+        """Return what the file has too much or too little of, in words; empty if its items are those of the dataset.
+
+        Items without a row meet a `fate`.
+        """
         parts = []
         if self.unknown:
             parts.append(f"{self.unknown:,} rows are of no item here, such as {self.example}")
         if missing := self.missing:
             first = asins[int(np.flatnonzero(self.place < 0)[0])]
-            parts.append(f"{missing:,} items have no row, such as {first!r}, and get zeros")
+            parts.append(f"{missing:,} items have no row, such as {first!r}, and {fate}")
         return "; ".join(parts)
 
 

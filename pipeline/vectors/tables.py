@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import io
 from pipeline.errors import UserError
-from pipeline.sources.feature_files import NAMES
+from pipeline.sources.feature_files import rank
 from pipeline.vectors.base import WIDEST, Vectors, empty
 
 BLOCK = 4096
@@ -24,11 +25,12 @@ def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Ve
     schema = pq.read_schema(files[0])
     if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
+    io.one_set(files)
     column = _chosen(path, schema, column)
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise empty(path)
-    named = [name for name in schema.names if name.casefold() in {known.casefold() for known in NAMES}]
+    named = [name for name in schema.names if rank(name) >= 0]
     ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
     width = _first_width(path, files, column)
     return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)

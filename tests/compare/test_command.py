@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +95,29 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
         ("item_id", [0, 1, 2, 3, 4, 6], "1 rows are of no item here, such as '6'; 1 items have no row, such as 'A5'"),
     ],
 )
-def test_other_items_are_counted_and_items_without_a_row_get_zeros(
+def test_other_items_are_counted_and_items_without_a_row_are_left_out(
     layout: Layout, tmp_path: Path, ids: str, values: list[object], said: str
 ) -> None:
     pq.write_table(table(ids, values), tmp_path / "x.parquet")
     read = feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
     assert said in read.source
+    assert read.source.endswith(", and are left out")
     assert np.array_equal(read.vectors[:5], VECTORS[:5])
-    assert not read.vectors[5].any()
+    assert read.there is not None
+    assert read.there.tolist() == [True] * 5 + [False]
+    assert feature_set.common([read, replace(read, there=None)]).tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="x, x: 1 items have a row in all; give larger files"):
+        feature_set.common([read, replace(read, there=np.arange(6) > 3)])
+
+
+@pytest.mark.parametrize("name", ["itemID", "movieId", "product_id", "ASIN", "article-id"])
+def test_identifiers_have_the_names_that_alignrec_new_knows(layout: Layout, tmp_path: Path, name: str) -> None:
+    pq.write_table(table(name, ASINS[::-1]), tmp_path / "x.parquet")
+    read = feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
+    assert read.source == f"x.parquet, rows matched by {name}"
+    assert np.array_equal(read.vectors, VECTORS[::-1])
+    (tmp_path / "x.jsonl").write_text("".join(f'{{"{name}": "A{i}", "v": [{i}]}}\n' for i in range(6)))
+    assert feature_set.read(str(tmp_path / "x.jsonl"), layout, ASINS).vectors[:, 0].tolist() == [*range(6)]
 
 
 def test_an_item_twice_is_refused(layout: Layout, tmp_path: Path) -> None:
@@ -120,7 +136,7 @@ def test_shuffled_rows_are_matched_by_every_known_name(layout: Layout, tmp_path:
 def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
     turned = [3, 1, 5, 0, 2, 4]
     path = tmp_path / "x.parquet"
-    pq.write_table(table("product", [ASINS[i] for i in turned], VECTORS[turned]), path)
+    pq.write_table(table("goods", [ASINS[i] for i in turned], VECTORS[turned]), path)
     with pytest.raises(UserError, match=r"no column identifies the items \(asin, item_id, .*--order"):
         feature_set.read(str(path), layout, ASINS)
     both = table("asin", [ASINS[i] for i in turned], VECTORS[turned])

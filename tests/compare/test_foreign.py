@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 
@@ -53,6 +55,26 @@ def test_files_of_several_formats_and_two_of_one_name_are_compared_in_one_line(s
         assert "rows matched by id; 3 rows are of no item here, such as" in sources[name]
         assert "3 items have no row, such as" in sources[name]
         assert sources[name] in done.output.replace("\n", "")
+
+
+def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(shop: Path) -> None:
+    """Compare a part of the items, and the same data set without the others: the same figures."""
+    asins = io.read_table(Layout(shop / "outputs", "s").item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    x, some = np.random.default_rng(0).standard_normal((len(asins), 6)), np.arange(0, len(asins), 2)
+    for name, rows in (("whole", np.arange(len(asins))), ("part", some)):
+        written = pa.table({"asin": [asins[i] for i in rows], "vector": io.vectors(x[rows])})
+        pq.write_table(written, shop / f"{name}.parquet")
+    done = alignrec("compare", "s", "whole.parquet", "part.parquet", "--to", "out", cwd=shop)
+    assert done.exit_code == 0, done.output
+    said = f"Compared on the {len(some)} of {len(asins)} items that every set has a row of."
+    assert said in " ".join(done.output.split())
+    found = json.loads((shop / "out/compare.json").read_text())
+    assert found["items"] == {"compared": len(some), "of": len(asins)}
+    asked = [of for of in found["probes"].values() if "skipped" not in of]
+    assert asked
+    assert all(of["whole"] == of["part"] for of in asked)
+    assert found["pairs"][0]["overlap"] == 1
+    assert {e["item_id"] for e in found["pairs"][0]["most_changed"]} <= {*some.tolist()}
 
 
 def test_raw_without_its_width_is_one_line(shop: Path) -> None:

@@ -26,6 +26,7 @@ from pipeline.export import content as contents
 from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import CODED, FORMATS, write
+from pipeline.features.node import changed
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
@@ -138,18 +139,24 @@ def test_feature_files_are_the_vectors_in_item_order(
         assert np.array_equal(x, matrix(layout, name))
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("apart", ["", "masked", "alone"])
 def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
-    content: ExportContent, layout: Layout, tmp_path: Path, apart: bool
+    content: ExportContent, layout: Layout, tmp_path: Path, apart: str
 ) -> None:
     names = {"vision_feature_file": "random", "text_feature_file": "random"}
     features = {name: content.features[name] for name in ("random", "beit3", "minilm-cnn")}
-    if apart:
+    if apart == "alone":
+        names = {"vision_feature_file": "cnn", "text_feature_file": "minilm"}
+        without = pa.array([False] * toy.ITEMS)
+        for name, modality in (("minilm", "image"), ("cnn", "text")):
+            features[name] = changed(content.features["minilm-cnn"], f"has_{modality}", without)
+    if apart == "masked":
         names = {"vision_feature_file": "f-text-masked", "text_feature_file": "f-image-masked"}
         features = {"random": features["random"], "f": features["random"]} | {
             "f-text-masked": features["beit3"], "f-image-masked": features["minilm-cnn"],
         }  # fmt: skip
-    write(replace(content, features=features), "mmrec", tmp_path / "to")
+    said = write(replace(content, features=features), "mmrec", tmp_path / "to")
+    assert [line.startswith("`random` is both") for line in said] == [True] * (not apart)
     settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
     header = (tmp_path / "to" / settings["inter_file_name"]).read_text().split("\n")[0]
     keys = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "inter_splitting_label")

@@ -1,34 +1,46 @@
-"""RecBole and Cornac, as PyPI has them, train an epoch on their exports, each in an environment of its own.
+"""Libraries, as PyPI has them, train on their exports, each in an environment of its own.
 
-Opt-in, since each installs a torch: ALIGNREC_FRAMEWORKS=1 pytest tests/test_frameworks.py. Environments are kept below
-ALIGNREC_FRAMEWORKS_CACHE, where that is set. Elliot is not on PyPI: its own loader reads the export where
+Opt-in, since some install a torch: ALIGNREC_FRAMEWORKS=1 pytest tests/export/test_frameworks.py. Environments are
+kept below ALIGNREC_FRAMEWORKS_CACHE, where that is set. Elliot is not on PyPI: its own loader reads the export where
 ALIGNREC_ELLIOT names a checkout of its repository.
 """
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline import io
 from pipeline.export.content import ExportContent
 from pipeline.export.write import write
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models import MODELS
+from pipeline.models.base import Inputs
+from pipeline.ops.filters import Filter
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("ALIGNREC_FRAMEWORKS"), reason="installs torch twice; ALIGNREC_FRAMEWORKS=1"),
 ]
 
+DOCS = Path(__file__).parents[2] / "docs"
 USERS, ITEMS, WIDTH = 120, 50, 16
 NEEDS = {
     "recbole": ["recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3"],  # what RecBole's last release still runs with
     "cornac": ["cornac>=2.3,<4", "torch"],
+    "lenskit": ["lenskit>=2025.8,<2026"],
+    "rectools": ["rectools>=0.19,<0.20"],
+    "implicit": ["implicit>=0.7.2,<0.8", "pandas"],
     "elliot": ["hyperopt", "numpy<2", "pandas<3", "pillow", "pyyaml", "scikit-learn", "scipy", "setuptools<81", "tqdm"],
 }
 
@@ -56,7 +68,10 @@ def content() -> ExportContent:
         {"item_id": ids, "asin": names, "title": titles, "brand": blank, "categories": pa.array([["a b", "c"]] * ITEMS),
          "description": blank, "image_url": blank}
     )  # fmt: skip
-    vectors = pa.table({"item_id": ids, "vector": io.vectors(rng.normal(size=(ITEMS, WIDTH)))})
+    there = pa.array([True] * ITEMS)
+    vectors = pa.table(
+        {"item_id": ids, "has_image": there, "has_text": there, "vector": io.vectors(rng.normal(size=(ITEMS, WIDTH)))}
+    )
     users = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "user": [f"U{u}" for u in range(USERS)]})
     return ExportContent("shop", items, {"our-set": vectors}, users, interactions)
 
@@ -180,3 +195,59 @@ def test_elliots_loader_reads_its_export(content: ExportContent, tmp_path: Path)
     assert said["sizes"] == [USERS * 4, USERS, USERS]
     train = content.split(0)
     assert said["train"] == sorted(map(list, zip(*(train[c].to_pylist() for c in ("user_id", "item_id")), strict=True)))
+
+
+OWN = {
+    "lenskit": """
+from lenskit.als import ImplicitMFScorer
+als = topn_pipeline(ImplicitMFScorer(embedding_size=4, epochs=2))
+als.train(data)
+theirs = [int(i) for i in recommend(als, 7, n=3).ids()]
+""",
+    "rectools": """
+theirs = EASEModel(regularization=10).fit(data).recommend([7], data, k=3, filter_viewed=True)["item_id"].tolist()
+""",
+    "implicit": """
+from implicit.als import AlternatingLeastSquares
+als = AlternatingLeastSquares(factors=4, iterations=2, random_state=0)
+als.fit(train, show_progress=False)
+theirs = als.recommend(7, train[7], N=3)[0].tolist()
+""",
+}
+"""a model of the library's own, on the same data"""
+SAID = """
+import json
+print(json.dumps({"items": [int(i) for i in items], "scores": [float(s) for s in scores], "theirs": theirs}))
+"""
+
+
+def ours(x: np.ndarray, train: pa.Table) -> np.ndarray:
+    """Return the scores of our L3AE for user 7, float32 [items]."""
+    nobody = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+    pairs = Pairs(train["user_id"].to_numpy(), train["item_id"].to_numpy())
+    inputs = Inputs(Split(USERS, len(x), pairs, nobody, nobody), torch.from_numpy(x), None, torch.device("cpu"))
+    user, item = MODELS["l3ae"](inputs, MODELS["l3ae"].Params())()
+    assert isinstance(item, Filter)
+    return np.asarray(item.scores(user).numpy()[7])
+
+
+@pytest.mark.parametrize("library", OWN)
+def test_l3ae_ranks_items_without_interactions(library: str, content: ExportContent, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "cold-items.md").read_text(), re.DOTALL)
+    here, new = tmp_path / "here", np.random.default_rng(1).normal(size=(3, WIDTH)).astype(np.float32)
+    write(replace(content, features={"linear": content.features["our-set"]}), "npy", here / "export")
+    (here / "new").mkdir()
+    pq.write_table(pa.table({"vector": io.vectors(new)}), here / "new/features-00000.parquet")
+    joined, shared = blocks[:2]
+    with contextlib.chdir(here):
+        exec(joined, {})
+    (here / "l3ae.py").write_text(shared)
+    (block,) = [block for block in blocks[2:] if f"from {library}" in block]
+    said = printed(environment(library, tmp_path), here, block + OWN[library] + SAID)
+    x, train = np.load(here / "x.npy"), content.split(0)
+    assert np.array_equal(x, np.vstack([content.matrix("our-set"), new]))
+    scores = ours(x, train)
+    assert said["items"] == (ITEMS + np.argsort(-scores[ITEMS:])).tolist()
+    np.testing.assert_allclose(said["scores"], np.sort(scores[ITEMS:])[::-1], atol=1e-5)
+    seen = train["item_id"].to_numpy()[train["user_id"].to_numpy() == 7]
+    assert len({*said["theirs"]} - {*seen.tolist()}) == 3

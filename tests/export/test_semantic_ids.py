@@ -3,6 +3,7 @@
 import ast
 import gzip
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import CODED, write
 from pipeline.layout import Layout
+from pipeline.semantic_ids import files
 from stages.cli import app
 
 EMPTY = 4
@@ -81,9 +83,12 @@ def test_minionerec_reads_tokens_texts_and_examples(
     index = json.loads((tmp_path / "to/shop.index.json").read_text())
     assert list(index) == ["0", "1", "2", "3", "4"]
     unique = json.loads((tmp_path / "to/shop.unique.index.json").read_text())
-    for form, letters in ((index, "abc"), (unique, "abcd")):  # MiniOneRec joins the first three, whatever follows
+    settled = ids[:, :3].copy()
+    assert np.array_equal(settled[0], settled[4])  # of two equal vectors
+    settled[4, 2] = nearest_free(layout, settled)
+    for form, letters, expected in ((index, "abc", settled), (unique, "abcd", ids)):  # MiniOneRec joins the first three
         read = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in form.values()]
-        assert np.array_equal(read, ids[:, : len(letters)])
+        assert np.array_equal(read, expected)
         assert {"".join(t[1] for t in tokens) for tokens in form.values()} == {letters}
     items = json.loads((tmp_path / "to/shop.item.json").read_text())
     assert items["2"] == {"title": toy.TITLES[2], "description": "", "brand": "", "categories": "<b>odd</b>"}
@@ -95,6 +100,33 @@ def test_minionerec_reads_tokens_texts_and_examples(
         assert read_examples == examples(layout, number)
     whole = json.loads((tmp_path / "to/shop.inter.json").read_text())
     assert {int(user): items for user, items in whole.items()} == sequences(layout, 0, 1, 2)
+
+
+def nearest_free(layout: Layout, codes: np.ndarray) -> int:
+    """Return the last code, of those that no item of the same first two has, that stands for the last item best."""
+    method = files.load(layout.semantic_ids("beit3", "residual-kmeans")).method
+    x = io.matrix(io.read_features(layout.features("beit3"))["vector"])[5]
+    taken = {row[2] for row in codes if np.array_equal(row[:2], codes[4, :2])}
+    free = [code for code in range(3) if code not in taken]
+    far = [
+        np.linalg.norm(x / np.linalg.norm(x) - method.decode(np.array([[*codes[4, :2], c]], np.int32))) for c in free
+    ]
+    return free[int(np.argmin(far))]
+
+
+def test_what_codes_without_a_suffix_cost_is_said(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
+    cost, *rest = write(content, "minionerec", tmp_path / "to")
+    assert re.fullmatch(
+        r"Of 2 items that share their 3 codes with another, 1 take the nearest free last code; the cosine of vector "
+        r"and codes is -?\d\.\d{3} for these, \d\.\d{3} before\.",
+        cost,
+    )
+    assert not rest
+    assert cost in (tmp_path / "to/README.md").read_text().splitlines()
+    assert content.codes is not None
+    facts = content.codes.facts.model_copy(update={"collisions": "keep"})
+    kept = replace(content, codes=replace(content.codes, facts=facts))
+    assert write(kept, "minionerec", tmp_path / "kept")[0].endswith("MiniOneRec reads no fourth: 2.")
 
 
 def test_a_history_is_the_latest_items_and_a_title_one_line(content: ExportContent, tmp_path: Path) -> None:
@@ -129,6 +161,9 @@ def equal_codes(content: ExportContent) -> ExportContent:
 
 def test_items_that_share_an_id_or_have_no_title_are_counted(content: ExportContent, tmp_path: Path) -> None:
     given = equal_codes(content)
+    assert given.codes is not None
+    facts = given.codes.facts.model_copy(update={"collisions": "keep"})
+    given = replace(given, codes=replace(given.codes, facts=facts))
     assert given.codes is not None
     _, counts = np.unique(given.codes.matrix(), axis=0, return_counts=True)
     shared, blank = write(given, "minionerec", tmp_path / "to")

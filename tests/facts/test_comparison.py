@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import norm
 
 from pipeline.facts.comparison import RULE, sentences
 
@@ -12,11 +14,12 @@ def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:
 
 
 def trained(model: str, difference: float, p: float) -> dict[str, Any]:
-    return {"measure": f"{model} recall@20", "a": "ours", "b": "theirs", "difference": difference, "p_holm": p}
+    named = {"measure": f"{model} recall@20", "a": "ours", "b": "theirs"}
+    return named | {"difference": difference, "p_holm": p, "n": 300, "low": difference - 0.1, "high": difference + 0.1}
 
 
 def comparison(verdicts: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    return {"pairs": [{"a": "ours", "b": "theirs"}], "verdicts": verdicts} | more
+    return {"pairs": [{"a": "ours", "b": "theirs"}], "verdicts": verdicts, "paired": [], "probes": {}} | more
 
 
 VERDICTS = [
@@ -47,6 +50,34 @@ def test_trained_sets_are_judged_by_model_under_every_protocol(also: float, said
     }
     sentence, rule = sentences(comparison(VERDICTS[:2], training=training))
     assert (sentence, rule) == (f"ours beats theirs {said}", f"{RULE} Models were trained over 5 seeds.")
+
+
+@pytest.mark.parametrize(
+    ("n", "half", "said"),
+    [
+        (14, 0.25, " (+0.357 hit@10, 14 users; to decide it takes about 20)"),
+        (299, 0.25, " (+0.357 hit@10, 299 users; to decide it takes about 426)"),
+        (14, 0.1, " (+0.357 hit@10, 14 users)"),  # enough for this test, and not for all that must agree
+        (300, 0.25, ""),
+    ],
+)
+def test_where_users_are_few_the_difference_is_shown_and_how_many_would_decide(n: int, half: float, said: str) -> None:
+    rows = [probed("zero_shot", f"hit@{k}", "undecided") for k in (10, 20)]
+    test = {"measure": "zero_shot hit@10", "a": "ours", "b": "theirs", "n": n, "difference": 0.357}
+    test |= {"low": 0.357 - half, "high": 0.357 + half}
+    found = comparison(rows, paired=[test], probes={"zero_shot": {"users": n}})
+    assert sentences(found)[0] == f"ours and theirs are not told apart in zero-shot{said}."
+
+
+def test_as_many_users_as_are_said_decide_four_times_in_five() -> None:
+    rng, n, effect = np.random.default_rng(0), 40, 0.3
+    rows = [probed("zero_shot", "hit@10", "undecided")]  # two tests, raw and processed
+    test = {"measure": "zero_shot hit@10", "a": "ours", "b": "theirs", "n": n, "difference": effect}
+    half = 1.96 / n**0.5
+    found = comparison(rows, paired=[test | {"low": effect - half, "high": effect + half}])
+    needed = int(sentences(found)[0].rpartition("about ")[2].removesuffix(")."))
+    drawn = rng.normal(effect, 1, (4000, needed)).mean(1) * needed**0.5
+    assert 0.77 < (2 * norm.sf(np.abs(drawn)) < 0.05 / 2).mean() < 0.83
 
 
 def test_one_set_has_no_verdict_and_sets_that_no_probe_asked_have_none_either() -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,7 @@ from pipeline.release import croissant, manifest
 from pipeline.release.params import Publish
 from pipeline.run import running
 from stages import publish
+from stages.params import load
 
 KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
 RESPONSIBLE = (
@@ -212,3 +214,11 @@ def test_a_key_that_cannot_be_is_one_line(keys: dict[str, Any], fault: str) -> N
     with pytest.raises(UserError, match=fault) as e:
         checked(Publish, keys, "publish")
     assert "\n" not in str(e.value)
+
+
+def test_the_keys_of_the_documents_are_valid(tmp_path: Path) -> None:
+    """Unquoted, YAML reads a day as a date."""
+    text = (Path(__file__).parents[2] / "docs/release.md").read_text()
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "creator" in one]
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
+    assert load(tmp_path / "params.yaml")[Publish].date == "2026-11-30"

@@ -1,0 +1,63 @@
+"""The fingerprint of a feature set: what decides the space that its vectors lie in.
+
+Kind, settings, model, revision, prompt, weights and the size of images are written into each Parquet file of a set when
+it is made. Vectors of two fingerprints are never one set, even if they are equally wide. Third-party files record none,
+and pass.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError, one_line
+
+KEY = "fingerprint"
+"""in the record of a file"""
+SHOWN = 40
+"""characters of a value in a message"""
+DEEPEST = 16
+"""levels of objects and lists in one another"""
+Fingerprint = Mapping[str, Any]
+
+
+def of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprint in the record of a file, not trusted; empty for none, or one nested too deep."""
+    found = record.get(KEY)
+    return found if isinstance(found, dict) and _shallow(found, DEEPEST) else {}
+
+
+def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
+    """Return the first thing that both record and that differs, with its two values; empty where nothing does."""
+    for key in (key for key in a if key in b):
+        x, y = a[key], b[key]
+        if isinstance(x, dict) and isinstance(y, dict):
+            if found := difference(x, y, within if key == "parts" else f"{within}{key}: "):
+                return found
+        elif x != y:
+            return f"{one_line(within + key, SHOWN)} {_shown(x)} and {_shown(y)}"
+    return ""
+
+
+def one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the fingerprint of the files of one set, given the record of each; UserError names what differs."""
+    first: tuple[Path, dict[str, Any]] | None = None
+    for path, record in records:
+        own = of(record)
+        if not own:
+            continue
+        first = first or (path, own)
+        if found := difference(first[1], own):
+            raise UserError(f"{path}: not of one set with {first[0].name}: {found}; make the set again")
+    return first[1] if first else {}
+
+
+def _shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    return levels > 0 and all(
+        _shallow(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value)
+    )
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value), SHOWN)

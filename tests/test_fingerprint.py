@@ -1,0 +1,225 @@
+"""Vectors of two fingerprints are never one set: embed, load, serve, recommend and compare say what differs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import coded
+import commands
+import networks
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import toy
+from safetensors.numpy import load, save
+from typer.testing import Result
+
+import alignrec
+import schemas
+from pipeline import fingerprint, io
+from pipeline.errors import UserError
+from pipeline.features import write
+from pipeline.features.node import width
+from tests.hostile import test_foreign_release as foreign
+from tests.hostile.fuzz import encoders as hostile
+
+OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}
+FEATURES, ENCODER = "features/beit3/features-00000.parquet", "encoders/beit3/encoder.json"
+
+
+def run(*arguments: str | Path) -> Result:
+    return commands.alignrec(*arguments, cwd=Path())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        (OURS, ""),
+        ({}, ""),
+        (OURS | {"revision": "b"}, "revision 'a' and 'b'"),
+        (OURS | {"parts": {"x": {"dim": 4}}}, "x: dim 3 and 4"),
+        (OURS | {"parts": {"x": {"dim": 3, "more": 1}}}, ""),
+        ({"kind": ["\x1b[2J" * 100]}, "kind 'timm' and ['\\x1b[2J"),
+    ],
+)
+def test_what_differs_is_named(theirs: dict[str, Any], said: str) -> None:
+    found = fingerprint.difference(OURS, theirs)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+    assert found.isprintable()
+    assert len(found) < 120
+
+
+def test_one_that_is_nested_deep_is_none() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(900):
+        deep = {"parts": deep}
+    assert fingerprint.of({fingerprint.KEY: deep}) == {}
+    assert fingerprint.of({fingerprint.KEY: [1]}) == fingerprint.of({}) == {}
+    assert fingerprint.of({fingerprint.KEY: OURS}) == OURS
+
+
+def recorded(path: Path, **changed: object) -> None:
+    """Rewrite a Parquet file with another fingerprint."""
+    table, record = pq.read_table(path, partitioning=None), io.record(path)
+    record |= {fingerprint.KEY: fingerprint.of(record) | changed}
+    pq.write_table(table.replace_schema_metadata({"alignrec": json.dumps(record)}), path)
+
+
+# --- embed
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, str]]:
+    """A table with a network beside it; returns what encodes it."""
+    monkeypatch.chdir(tmp_path)
+    networks.sentences(Path("net"))
+    Path("t.csv").write_text("id,text\n1,red ball\n2,green tree\n")
+
+    def embed() -> tuple[int, str]:
+        done = run("embed", "t.csv", "--encoder", "sentence-transformers:net/model", "--to", "v")
+        return done.exit_code, done.output
+
+    return embed
+
+
+def trained_on() -> None:
+    """Change the weights of the network, and not its name or width."""
+    path = next(Path("net/model").rglob("*.safetensors"))
+    path.write_bytes(save({name: x + np.float32(1) for name, x in load(path.read_bytes()).items()}))
+
+
+def test_another_network_under_one_name_does_not_go_on_with_a_killed_run(
+    table: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object) -> None:
+        raise UserError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "write_all", killed)
+        assert table()[1].endswith("killed\n")
+    trained_on()
+    code, output = table()
+    assert (code, output.count("\n")) == (1, 1)
+    assert ".v.parts: of another encoder: revision 'sha256:" in output
+    assert output.endswith("there and here; delete it, or name another --to\n")
+    shutil.rmtree(".v.parts")
+    assert table()[0] == 0
+
+
+def test_a_finished_folder_says_that_it_is_of_another_network(table: Callable[[], tuple[int, str]]) -> None:
+    assert table()[0] == 0
+    assert "v: exists already" in table()[1]
+    made = fingerprint.of(io.record(Path("v/features-00000.parquet")))
+    assert made == fingerprint.of(json.loads(Path("v/_embed.json").read_text()))
+    assert {"kind", "model", "revision", "prompt", "max_tokens"} <= made.keys()
+    trained_on()
+    assert "v: of another encoder: revision 'sha256:" in table()[1]
+
+
+# --- a release
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coded.with_encoders(tmp_path_factory.mktemp("published")).release
+
+
+@pytest.fixture
+def release(published: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "release")
+
+
+def test_a_set_its_encoder_and_new_items_have_one_fingerprint(release: Path, tmp_path: Path) -> None:
+    made = fingerprint.of(io.record(release / FEATURES))
+    assert made == json.loads((release / ENCODER).read_text())["fingerprint"]
+    assert made.keys() >= {"kind", "max_tokens", "whiten", "weights"}
+    (tmp_path / "new.csv").write_text("id,text\n1,red ball\n")
+    done = run("embed", tmp_path / "new.csv", "--release", release, "--encoder", "beit3", "--to", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+    ours = fingerprint.of(io.record(tmp_path / "new/features-00000.parquet"))
+    assert ours == made | {"image_size": 256, "image_quality": 90}  # which the toy's images do not record
+
+
+def refused(release: Path, *given: tuple[str | Path, ...]) -> str:
+    """Return the line with which `load` and all commands refuse a release."""
+    with pytest.raises(UserError) as refusal:
+        alignrec.load(release)
+    said = str(refusal.value)
+    assert "\n" not in said
+    for command in given:
+        done = run(*command)
+        assert done.exit_code == 1
+        assert done.output.replace("\n", " ").strip() == f"error: {said}", command
+    return said
+
+
+def every(release: Path) -> list[tuple[str | Path, ...]]:
+    return [
+        ("serve", release, "--port", "0"),
+        ("recommend", release, "--row", "1"),
+        ("compare", release, "beit3", "beit3-image-masked"),
+        ("embed", "t.csv", "--release", release, "--encoder", "beit3", "--to", "v"),
+    ]
+
+
+def test_a_set_of_another_encoder_than_the_released(release: Path) -> None:
+    recorded(release / FEATURES, max_tokens=7)
+    hostile.put(release, FEATURES, (release / FEATURES).read_bytes())
+    foreign.edit(release, _code_what_is_there(release))
+    assert "encoders/beit3/encoder.json: encodes into another space than beit3: max_tokens 7 and None" in refused(
+        release, *every(release)
+    )
+
+
+def _code_what_is_there(release: Path) -> Callable[[dict[str, Any]], None]:
+    """Return an edit of the manifest without the codes, which were made of the file as it was."""
+    shutil.rmtree(release / "semantic_ids")
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["files"] = [f for f in manifest["files"] if not f["path"].startswith("semantic_ids/")]
+
+    return edit
+
+
+def test_weights_that_changed_under_one_name(release: Path) -> None:
+    weights = "encoders/beit3/encoder.safetensors"
+    changed = {name: x + np.float32(1) for name, x in load((release / weights).read_bytes()).items()}
+    hostile.put(release, weights, save(changed))
+    assert "encodes into another space than beit3: weights '" in refused(release, *every(release))
+
+
+def test_users_and_items_of_two_trainings(release: Path) -> None:
+    for name, inputs in (("users", "a"), ("items", "b")):
+        path = f"embeddings/{name}.parquet"
+        recorded(release / path, inputs=inputs)
+        hostile.put(release, path, (release / path).read_bytes())
+    said = refused(release, *every(release))
+    assert "embeddings/users.parquet: not of one set with items.parquet: inputs 'b' and 'a'" in said
+
+
+# --- a dataset
+
+
+def test_files_of_two_fingerprints_are_no_set(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path / "outputs")
+    first = io.shard(layout.features("beit3"), "features", 0)
+    whole = pq.read_table(first, partitioning=None)
+    for number, rows in enumerate((whole[:4], whole[4:])):
+        path = io.shard(layout.features("beit3"), "features", number)
+        io.write_table(rows, path, schemas.features(width(first)), io.record(first))
+        recorded(path, revision="ab"[number])
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    folder = layout.features("beit3")
+    for given in ("beit3", f"theirs={folder}"):
+        done = run("compare", "shop", given, "random", "--root", layout.root, "--params", tmp_path / "params.yaml")
+        assert done.exit_code == 1
+        assert "not of one set with features-00000.parquet: revision 'a' and 'b'; make the set again" in done.output
+    recorded(layout.item_embeddings, inputs="a")
+    recorded(layout.user_embeddings, inputs="b")
+    done = run("recommend", "shop", "--row", "1", "--k", "3", "--root", layout.root)
+    assert "item_embeddings.parquet: not of one set with user_embeddings.parquet: inputs 'b' and 'a'" in done.output
