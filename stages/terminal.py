@@ -38,11 +38,17 @@ MAPPING = (
 class Interrupted(Exception):
     """The user pressed Ctrl-C, or the system asked the process to end. The message says what is left."""
 
-    code = INTERRUPTED
-
 
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM)."""
+
+    seen = False
+    """whether it did; DuckDB drops the exception, and raises its own"""
+
+
+def _ends(error: BaseException) -> bool:
+    """Return whether an error is Ctrl-C or SIGTERM, during a query of DuckDB too."""
+    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
 
 
 @contextmanager
@@ -56,8 +62,10 @@ def terminable() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         if os.getpid() != own:
             os._exit(TERMINATED)
+        Terminated.seen = True
         raise Terminated
 
+    Terminated.seen = False
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
@@ -87,10 +95,10 @@ def interruptible(left: str) -> Iterator[None]:
     """Say what is left, and how to go on, where the block is interrupted."""
     try:
         yield
-    except KeyboardInterrupt as e:
-        interrupted = Interrupted(left)
-        interrupted.code = TERMINATED if isinstance(e, Terminated) else INTERRUPTED
-        raise interrupted from None
+    except (KeyboardInterrupt, RuntimeError) as e:
+        if not _ends(e):
+            raise
+        raise Interrupted(left) from None
 
 
 class Group(TyperGroup):
@@ -120,10 +128,12 @@ class Group(TyperGroup):
             fail(TOO_LITTLE)
         except MemoryError:
             fail(TOO_LITTLE)
-        except (Interrupted, KeyboardInterrupt) as e:
-            terminated = isinstance(e, Terminated) or getattr(e, "code", INTERRUPTED) == TERMINATED
-            how, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
-            say(f"{how}: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
+        except (Interrupted, KeyboardInterrupt, RuntimeError) as e:
+            if not (isinstance(e, Interrupted) or _ends(e)):
+                raise
+            how, code = ("terminated", TERMINATED) if Terminated.seen else ("interrupted", INTERRUPTED)
+            left = str(e) if isinstance(e, Interrupted) else "nothing is left half-done"
+            say(f"{how}: {left}; run the same command again", err=True)
             _end_at_once(code)
             raise typer.Exit(code) from None
         raise typer.Exit(1)

@@ -16,7 +16,8 @@ from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
 from pipeline.sources.base import Reader
 from pipeline.sources.header import column_names
 from pipeline.sources.lines import lines
-from pipeline.sources.product import is_path, is_web, json_lines, json_object
+from pipeline.sources.objects import json_object
+from pipeline.sources.product import is_path, is_web, json_lines
 from pipeline.sources.tabular import TabularSource
 from tests.hostile import test_items, test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
