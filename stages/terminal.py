@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
+from pipeline import memory
 from pipeline.errors import UserError, not_installed, printable
 from schemas import ContractError
 
@@ -23,16 +24,17 @@ if TYPE_CHECKING:
 
 LONGEST = 2000
 """characters of an error; data may be in it"""
-TOO_LITTLE = "too little memory; stages need some 4 GiB of addresses (`ulimit -v`), more for large data"
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """exit codes, as shells have them"""
-MAPPING = (
+LACKING = (
     "failed to map segment",
     "cannot allocate memory",
     "Cannot allocate memory",
+    "can't allocate memory",
+    "can't start new thread",
     "cannot apply additional memory",
 )
-"""what a library says that the memory it needs to load is not there"""
+"""what libraries say of memory that is not there, when they are loaded and later"""
 
 
 class Interrupted(Exception):
@@ -122,13 +124,12 @@ class Group(TyperGroup):
             if (lacking := not_installed(e)) is None:
                 raise
             fail(str(lacking))
-        except ImportError as e:
-            if not any(said in str(e) for said in MAPPING):
-                raise
-            fail(TOO_LITTLE)
         except MemoryError:
-            fail(TOO_LITTLE)
-        except (Interrupted, KeyboardInterrupt, RuntimeError) as e:
+            fail(memory.TOO_LITTLE)
+        except (Interrupted, KeyboardInterrupt, ImportError, RuntimeError) as e:
+            if isinstance(e, Exception) and any(said in str(e) for said in LACKING):
+                fail(memory.TOO_LITTLE)
+                raise typer.Exit(1) from None
             if not (isinstance(e, Interrupted) or _ends(e)):
                 raise
             how, code = ("terminated", TERMINATED) if Terminated.seen else ("interrupted", INTERRUPTED)

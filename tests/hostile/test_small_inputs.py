@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import memory
 from pipeline.config import document
 from pipeline.errors import UserError
 from pipeline.sources.header import column_names
@@ -147,8 +148,20 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: s
     assert process.returncode == 128 + number
 
 
-def test_memory_that_is_not_there_is_one_line() -> None:
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", WAITS, "full"], cwd=root, capture_output=True, text=True)
+@pytest.mark.parametrize("megabytes", [200, 500, 1000, 2000])
+@pytest.mark.parametrize("command", [["verify", "sample"], ["plan"], ["graph", "sample"], ["--version"]])
+def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
+    """Some libraries end the process, or call a sound release damaged."""
+    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "stages", *command]
+    done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {memory.TOO_LITTLE}\n"
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "ImportError('x: failed to map segment')",
+                                   "RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')"])  # fmt: skip
+def test_memory_that_is_not_there_is_one_line(error: str) -> None:
+    root, program = Path(__file__).parents[2], WAITS.replace("MemoryError", error)
+    done = subprocess.run([sys.executable, "-c", program, "full"], cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("error: too little memory")
