@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EACH = 40 if "CAMPAIGN" in os.environ else 3
+EACH = 40 if "CAMPAIGN" in os.environ else 2
 READ = """
 import sys
 from contextlib import suppress
@@ -18,14 +18,14 @@ from pipeline.errors import UserError
 from schemas import ContractError
 from tests.hostile.fuzz import encoders, whole
 whole.everything(encoders.release())
-print(memory.peak_mib())
+print("peak:", memory.peak_mib())
 for data in whole.altered(int(sys.argv[1])):
     try:
         with suppress(UserError, ContractError):
             whole.read(data)
     except Exception as e:
-        print(data.partition(whole.BETWEEN)[0].decode(), repr(e)[:200])
-print(memory.peak_mib())
+        print("fault:", data.partition(whole.BETWEEN)[0].decode(), repr(e)[:200])
+print("peak:", memory.peak_mib())
 """
 
 
@@ -34,6 +34,7 @@ def test_any_file_of_a_release_ends_in_one_line_or_a_right_result() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", READ, str(EACH)], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, *faults, last = done.stdout.splitlines()
-    assert faults == []
-    assert int(last) <= 2 * int(first)
+    said = done.stdout.splitlines()  # stages, which make the release, say more
+    assert [line for line in said if line.startswith("fault:")] == []
+    first, last = (int(line.partition(" ")[2]) for line in said if line.startswith("peak:"))
+    assert last <= 2 * first
