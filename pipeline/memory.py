@@ -1,4 +1,4 @@
-"""How much memory this process has held at most. No library is loaded for it."""
+"""How much memory this process may take, and has held at most. No library is loaded for it."""
 
 import resource
 import sys
@@ -7,6 +7,15 @@ from pathlib import Path
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10
 """of `ru_maxrss`, in a MiB"""
+ADDRESSES = 4 << 30
+"""bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged"""
+TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
+
+
+def has_addresses() -> bool:
+    """Return whether `ulimit -v` leaves this process what libraries reserve."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return limit == resource.RLIM_INFINITY or limit >= ADDRESSES
 
 
 def peak_mib() -> int:

@@ -251,14 +251,32 @@ def _fault(layout: Layout, stage: str) -> str:
     return f"{layout.folder(stage) / name} {what}"
 
 
+def quoted_record(layout: Layout, stage: str) -> dict[str, Any]:
+    """Return a stage's run.json for a page or a release that quotes it.
+
+    Raises:
+        UserError: it is not as the stage wrote it; it says what makes it again.
+    """
+    if (record := _written_record(layout, stage)) is None:
+        path = layout.run_record(stage)
+        raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
+    return record
+
+
 def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
     """Return relative path -> sha256 of the files that a stage has left; None where its record is not as written."""
+    record = _written_record(layout, stage)
+    return None if record is None else dict(record["files"])
+
+
+def _written_record(layout: Layout, stage: str) -> dict[str, Any] | None:
+    """Return a stage's run.json without its digest; None where it is absent, or not as the stage wrote it."""
     try:
         record = json.loads(layout.run_record(stage).read_bytes())
-        files, digest = record["files"], record.pop("sha256")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        digest, files = record.pop("sha256"), record["files"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return files if isinstance(files, dict) and digest == record_digest(record) else None
+    return record if isinstance(files, dict) and digest == record_digest(record) else None
 
 
 def present_files(layout: Layout, stage: str) -> dict[str, str]:

@@ -1,10 +1,16 @@
 """The command `alignrec`, and `python -m stages`."""
 
-from stages.cli import app
+import sys
+
+from pipeline import memory
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command, unless there is too little memory to load what it needs."""
+    if not memory.has_addresses():
+        sys.exit(f"error: {memory.TOO_LITTLE}")
+    from stages.cli import app
+
     app()
 
 

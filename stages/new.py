@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
 from pipeline.sources import download, inspect, parameter_file
+from pipeline.sources.lines import refuse_blank
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from stages import project
 
@@ -62,6 +63,9 @@ def look(name: str, interactions: Path, items: Path | None, images: str | None, 
     names = [column for path in (interactions, items) if path for column in inspect.columns(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
+    for path in filter(None, (interactions, items)):
+        if path.suffix != ".parquet":
+            refuse_blank(path)
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
     given = {"interactions": interactions} | ({"metadata": items} if items else {})

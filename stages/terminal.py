@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
+from pipeline import memory
 from pipeline.errors import UserError, not_installed, printable
 from schemas import ContractError
 
@@ -23,26 +24,33 @@ if TYPE_CHECKING:
 
 LONGEST = 2000
 """characters of an error; data may be in it"""
-TOO_LITTLE = "too little memory; stages need some 4 GiB of addresses (`ulimit -v`), more for large data"
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """exit codes, as shells have them"""
-MAPPING = (
+LACKING = (
     "failed to map segment",
     "cannot allocate memory",
     "Cannot allocate memory",
+    "can't allocate memory",
+    "can't start new thread",
     "cannot apply additional memory",
 )
-"""what a library says that the memory it needs to load is not there"""
+"""what libraries say of memory that is not there, when they are loaded and later"""
 
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C, or the system asked the process to end. The message says what is left."""
 
-    code = INTERRUPTED
-
 
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM)."""
+
+    seen = False
+    """whether it did; DuckDB drops the exception, and raises its own"""
+
+
+def _ends(error: BaseException) -> bool:
+    """Return whether an error is Ctrl-C or SIGTERM, during a query of DuckDB too."""
+    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
 
 
 @contextmanager
@@ -56,8 +64,10 @@ def terminable() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         if os.getpid() != own:
             os._exit(TERMINATED)
+        Terminated.seen = True
         raise Terminated
 
+    Terminated.seen = False
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
@@ -87,10 +97,10 @@ def interruptible(left: str) -> Iterator[None]:
     """Say what is left, and how to go on, where the block is interrupted."""
     try:
         yield
-    except KeyboardInterrupt as e:
-        interrupted = Interrupted(left)
-        interrupted.code = TERMINATED if isinstance(e, Terminated) else INTERRUPTED
-        raise interrupted from None
+    except (KeyboardInterrupt, RuntimeError) as e:
+        if not _ends(e):
+            raise
+        raise Interrupted(left) from None
 
 
 class Group(TyperGroup):
@@ -114,16 +124,17 @@ class Group(TyperGroup):
             if (lacking := not_installed(e)) is None:
                 raise
             fail(str(lacking))
-        except ImportError as e:
-            if not any(said in str(e) for said in MAPPING):
-                raise
-            fail(TOO_LITTLE)
         except MemoryError:
-            fail(TOO_LITTLE)
-        except (Interrupted, KeyboardInterrupt) as e:
-            terminated = isinstance(e, Terminated) or getattr(e, "code", INTERRUPTED) == TERMINATED
-            how, code = ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
-            say(f"{how}: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
+            fail(memory.TOO_LITTLE)
+        except (Interrupted, KeyboardInterrupt, ImportError, RuntimeError) as e:
+            if isinstance(e, Exception) and any(said in str(e) for said in LACKING):
+                fail(memory.TOO_LITTLE)
+                raise typer.Exit(1) from None
+            if not (isinstance(e, Interrupted) or _ends(e)):
+                raise
+            how, code = ("terminated", TERMINATED) if Terminated.seen else ("interrupted", INTERRUPTED)
+            left = str(e) if isinstance(e, Interrupted) else "nothing is left half-done"
+            say(f"{how}: {left}; run the same command again", err=True)
             _end_at_once(code)
             raise typer.Exit(code) from None
         raise typer.Exit(1)

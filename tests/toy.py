@@ -2,6 +2,7 @@
 
 import io as bytes_io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -160,7 +161,7 @@ def write_evidence(layout: Layout) -> None:
     write_benchmark(layout)
     write_study(layout)
     for stage in [*STAGES][1:-2]:
-        io.write_json(layout.run_record(stage), run_record(stage))
+        write_record(layout, run_record(stage))
 
 
 RUNS = {("alignrec", "beit3", ""): 0.3, ("lightgcn", "none", ""): 0.2, ("alignrec", "beit3", "no-cca"): 0.25}
@@ -244,11 +245,15 @@ def ended(layout: Layout) -> None:
     """Write the records of all stages that have files, as if each had just ended."""
     for stage in STAGES:
         if layout.outputs(stage):
-            record = run_record(stage) | {"files": present_files(layout, stage)}
-            io.write_json(layout.run_record(stage), record | {"sha256": record_digest(record)})
+            write_record(layout, run_record(stage) | {"files": present_files(layout, stage)})
 
 
-def run_record(stage: str) -> dict[str, object]:
+def write_record(layout: Layout, record: dict[str, Any]) -> None:
+    """Write a stage's run.json as a run does."""
+    io.write_json(layout.run_record(record["stage"]), record | {"sha256": record_digest(record)})
+
+
+def run_record(stage: str) -> dict[str, Any]:
     return {
         "stage": stage,
         "dataset": "shop",
@@ -261,4 +266,5 @@ def run_record(stage: str) -> dict[str, object]:
         "params": {},
         "versions": {},
         "notes": {"users": 4},
+        "files": {},
     }

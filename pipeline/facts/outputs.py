@@ -17,6 +17,7 @@ from pipeline.evaluation.evidence import Comparison, ablations, comparisons
 from pipeline.facts import codes
 from pipeline.facts.codes import Judged
 from pipeline.layout import Layout
+from pipeline.run import quoted_record
 
 
 def _table(
@@ -120,9 +121,9 @@ class Outputs:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Stage -> its run.json, of those of `stages` that ran, in order."""
-        paths = {stage: self.layout.run_record(stage) for stage in self.stages}
-        return {stage: io.read_json(path) for stage, path in paths.items() if path.exists()}
+        """Stage -> its run.json, of those of `stages` that ran, in order; UserError for one that was edited."""
+        ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]
+        return {stage: quoted_record(self.layout, stage) for stage in ran}
 
     def _images(self, *columns: str) -> Iterator[pa.Table]:
         for path in sorted(self.layout.images.glob("images-*.parquet")):

@@ -4,6 +4,7 @@ Letters: I items, N rows, F width, K neighbours.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
@@ -12,14 +13,16 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
 
+from pipeline import engine
 from pipeline.graph import approximate, gpu
 from pipeline.graph.params import Graph
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 
-BLOCK = 1024
-"""queries a search: bounds memory to BLOCK x I scores at worst"""
+BLOCK, PART = 1024, 256
+"""queries a search of GPUs, and of a thread of the CPU: bounds memory to so many x I scores at worst"""
 
 
 Index = Literal["exact", "ivf"]
@@ -116,7 +119,10 @@ def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, alone: np.nd
 
 
 def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first."""
+    """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first.
+
+    Blocks go over the CPU's threads, and each is summed by one: the same bytes for any number of threads.
+    """
     n = len(units)
     cosines, ids = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
     if not n:
@@ -124,18 +130,26 @@ def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.nd
     flat = faiss.IndexFlatIP(units.shape[1])
     flat.add(units)
     index = gpu.placed(flat, n, k + 1) if use_gpu else flat
-    for at in range(0, n, BLOCK):  # blocks bound the memory
-        own = np.arange(at, min(at + BLOCK, n))
-        near_cosines, near_ids = index.search(units[own], min(k + 1, n))
-        untied = (near_ids[:, :k] == own[:, None]).any(1)  # has itself, and no tie crosses position K
-        if near_cosines.shape[1] > k:
-            untied &= near_cosines[:, k - 1] > near_cosines[:, k]
-            near_cosines, near_ids = near_cosines[:, :k], near_ids[:, :k]
-        tied = own[~untied]
-        if len(tied):
-            near_cosines[~untied], near_ids[~untied] = _exact(units, tied, k)
-        cosines[own], ids[own] = _self_first(near_cosines, near_ids, own)
+    step, place = (PART, engine.Threads()) if index is flat else (BLOCK, None)
+    blocks, search = (np.arange(at, min(at + step, n)) for at in range(0, n, step)), partial(_block, index, units, k)
+    with threadpool_limits(1):
+        for own, found in engine.map(lambda: search, blocks, place):
+            cosines[own], ids[own] = found
     return cosines, ids
+
+
+def _block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `_search` does of the rows `own`."""
+    with approximate.one_thread():  # a setting of this thread
+        cosines, ids = index.search(units[own], min(k + 1, len(units)))
+    untied = (ids[:, :k] == own[:, None]).any(1)  # has itself, and no tie crosses position K
+    if cosines.shape[1] > k:
+        untied &= cosines[:, k - 1] > cosines[:, k]
+        cosines, ids = cosines[:, :k], ids[:, :k]
+    tied = own[~untied]
+    if len(tied):
+        cosines[~untied], ids[~untied] = _exact(units, tied, k)
+    return _self_first(cosines, ids, own)
 
 
 def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,8 @@ from pipeline.items.build import compose
 from pipeline.items.parse import KEPT, LONGEST_TEXT, Line, Reject, cleaned
 from pipeline.sources.header import column_names
 from pipeline.sources.lines import LONGEST_LINE
-from pipeline.sources.product import Product, as_json, as_list, as_text, json_lines, json_object
+from pipeline.sources.objects import json_object
+from pipeline.sources.product import Product, as_json, as_list, as_text, json_lines
 from pipeline.sources.sql import named
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")

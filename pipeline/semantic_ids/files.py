@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from safetensors.numpy import save
 
 from pipeline import io
@@ -15,6 +15,7 @@ from pipeline.errors import UserError, not_installed, one_line
 from pipeline.ops import arrays
 from pipeline.ops.arrays import AGAIN
 from pipeline.semantic_ids.base import Method, Shape
+from pipeline.semantic_ids.figures import bounded
 from pipeline.semantic_ids.params import Codes, Collisions, Levels
 from pipeline.semantic_ids.registry import METHODS
 
@@ -42,7 +43,7 @@ class Facts(Section):
     seed: int
     history: list[dict[str, Any]] = Field(default_factory=list)
     """of a method that trains: epoch, terms of the loss, and codes used by level"""
-    quality: dict[str, Any] = Field(default_factory=dict)
+    quality: Annotated[dict[str, Any], AfterValidator(bounded)] = Field(default_factory=dict)
     """see pipeline/semantic_ids/quality.py"""
 
     @property

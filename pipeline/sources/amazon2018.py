@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pipeline.sources import amazon2014, published
 from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.product import Product, as_list, as_text, json_object, others
+from pipeline.sources.objects import json_object
+from pipeline.sources.product import Product, as_list, as_text, others
 
 KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 from pipeline.config.parameters import Licence
 from pipeline.sources import amazon2014, published
 from pipeline.sources.amazon import HEADER, AmazonSource
-from pipeline.sources.product import Product, as_list, as_text, json_object, others
+from pipeline.sources.objects import json_object
+from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.lines import lines, opened
+from pipeline.sources.objects import json_object
 
 LOOKED_AT = 1000  # lines of JSON, each of which may lack a column
 LONGEST_HEADER = 100_000  # bytes; Python's csv module takes no longer field
@@ -81,7 +81,6 @@ def _keys(path: Path, wanted: set[str]) -> list[str]:
 
 def _object(line: bytes) -> dict[str, object]:
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        return json_object(line)
+    except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}

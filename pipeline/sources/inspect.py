@@ -172,8 +172,9 @@ def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[st
         if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:
             raise UserError(f"--images {given}: cannot fill in {{{min(fields)}}}; write {{item}} for its identifier")
         return {"pattern": given}, []
-    if not Path(given).exists():
-        raise UserError(f"--images {given}: no such folder; give a folder, an archive, or a pattern with {{item}}")
+    if not (Path(given).is_dir() or Path(given).is_file()):
+        what = "a pipe or device" if Path(given).exists() else "no such folder"
+        raise UserError(f"--images {given}: {what}; give a folder, an archive, or a pattern with {{item}}")
     paths = _paths(seen) if "image_urls" in seen.roles and Path(given).is_dir() else []
     if paths:
         return _started(given, seen, paths)

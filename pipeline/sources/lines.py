@@ -32,6 +32,7 @@ def unpacked(path: Path) -> io.BufferedReader:
 
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
+MOST_BLANK = 1_000_000  # blank lines in a row: gzip packs a thousand of them into a byte
 HEAD = 4096  # bytes that tell the encoding
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins as UTF-16's
 
@@ -40,10 +41,15 @@ def lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a text file, see `opened`, without a byte order mark.
 
     Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse
-    it. Time grows with the file, memory with its longest line and never above LONGEST_LINE.
+    it. Time grows with the file, memory with its longest line and never above LONGEST_LINE. UserError for more than
+    MOST_BLANK blank lines in a row.
     """
+    blank = 0
     with opened(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
+            blank = blank + 1 if line.isspace() else 0
+            if blank > MOST_BLANK:
+                raise UserError(f"{path}: more than {MOST_BLANK:,} blank lines in a row; is this the file you mean?")
             yield line
             if len(line) > LONGEST_LINE:
                 rest = line
@@ -66,6 +72,14 @@ def opened(path: Path) -> Iterator[BufferedReader]:
             yield f
     except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # its stub calls the class an instance
         raise UserError(f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again") from None
+
+
+def refuse_blank(path: Path) -> None:
+    """Raise UserError for a text file with a whole MiB of white space, over which other readers take minutes."""
+    with opened(path) as f:
+        while len(block := f.read(BLOCK)) == BLOCK:
+            if block.isspace():
+                raise UserError(f"{path}: holds a MiB of blank lines; is this the file you mean?")
 
 
 def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:

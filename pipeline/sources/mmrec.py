@@ -13,7 +13,8 @@ from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
 from pipeline.sources.feature_files import WithFeatures
-from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
+from pipeline.sources.objects import json_object
+from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 from pipeline.sources.published import Clock
 from pipeline.sources.published import ratings as ratings
 from pipeline.sources.sql import named

@@ -10,13 +10,11 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.errors import one_line
 from pipeline.sources.delimited import rows
 from pipeline.sources.header import delimiter
 from pipeline.sources.lines import lines
+from pipeline.sources.objects import unreadable
 
-UNREADABLE = b"\0unreadable: "  # no JSON begins so
-LONG_NUMBER = re.compile(rb"[0-9]{19}")
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 
 
@@ -48,33 +46,6 @@ def json_lines(path: Path) -> Iterator[bytes]:
             continue
         record: dict[str, Any] = dict(zip_longest(header.values, row.values[: len(header.values)]))
         yield orjson.dumps(record | ({"_extra": rest} if (rest := row.values[len(header.values) :]) else {}))
-
-
-def unreadable(reason: str) -> bytes:
-    """Return a line in place of a row that cannot be one; `json_object` refuses it for this reason."""
-    return UNREADABLE + one_line(reason, 100).encode("utf-8", "replace")
-
-
-def json_object(line: bytes) -> dict[str, Any]:
-    """Read one metadata line; ValueError, with a short message, if it is no JSON object.
-
-    Time and memory grow with the line. JSON that is nested more than about a thousand levels deep is refused.
-    """
-    if line.startswith(UNREADABLE):
-        raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
-    try:
-        record = orjson.loads(line)
-        if LONG_NUMBER.search(
-            line
-        ):  # orjson makes floats of whole numbers beyond 64 bits, and an identifier may be one
-            record = json.loads(line)
-    except orjson.JSONDecodeError:
-        raise ValueError("not JSON") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(record, dict):
-        raise ValueError("not an object")
-    return record
 
 
 def is_path(address: str) -> bool:

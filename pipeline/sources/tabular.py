@@ -20,7 +20,8 @@ from pipeline.sources.database import connected
 from pipeline.sources.delimited import Repaired, repair
 from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.header import LOOKED_AT, column_names, delimiter
-from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
+from pipeline.sources.objects import json_object, unreadable
+from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import named, quoted, rating, read_csv, read_lines, stripped, trimmed
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from shops import two_tastes
+from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline.errors import UserError
@@ -282,6 +283,18 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch, gpus: int, free: int = 2**40) -> 
 
 def test_the_cpu_package_has_no_gpu() -> None:
     assert (gpu.count() > 0) == hasattr(faiss, "StandardGpuResources")
+
+
+def test_any_number_of_threads_gives_the_same_bytes() -> None:
+    features, made = clusters(700), []
+    threads = faiss.omp_get_max_threads()
+    for number in (1, 2, 3):
+        faiss.omp_set_num_threads(number)
+        with threadpool_limits(number):
+            made.append(neighbours.neighbours(features, 6, use_gpu=False))
+    faiss.omp_set_num_threads(threads)
+    assert made[0].equals(made[1])
+    assert made[0].equals(made[2])
 
 
 @pytest.mark.parametrize("gpus", [1, 3])

@@ -349,3 +349,32 @@ def test_a_damaged_input_is_named_with_the_command_that_makes_it_again(tmp_path:
     assert first.files() == first.whole
     second.ran()
     assert second.files() == second.whole
+
+
+def by_hand(path: Path) -> None:
+    """Edit a file as a hand would: JSON stays JSON."""
+    data = path.read_bytes()
+    other = data.replace(b'"bytes": 9', b'"bytes": 8').replace(b'"rows_in": 10', b'"rows_in": 99')
+    path.write_bytes(other if other != data else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+
+
+@pytest.mark.parametrize("name", ["report", "publish"])
+def test_what_the_page_and_the_release_quote_is_hashed(tmp_path: Path, name: str) -> None:
+    """Each file of the stages that they read, and the record of every stage before them."""
+    layout = toy.outputs(tmp_path)
+    toy.ended(layout)
+    stage = STAGES[name]
+    read = [(earlier.name, path) for earlier in stage.reads for path in layout.outputs(earlier.name)]
+    records = [(earlier, layout.run_record(earlier)) for earlier in stage.before()]
+    quoted = [*read, *((earlier, path) for earlier, path in records if path.exists())]
+    assert (("download", layout.sources) in quoted) == (name == "publish")
+    assert ("download", layout.run_record("download")) in quoted
+    for earlier, path in quoted:
+        before = path.read_bytes()
+        by_hand(path)
+        with pytest.raises(UserError) as error:
+            perform(Run(name, "shop", toy.PARAMS, tmp_path, layout), stage, lambda _: None)
+        assert str(path) in str(error.value)
+        assert f"run `alignrec {earlier} shop`" in str(error.value)
+        path.write_bytes(before)
+    perform(Run(name, "shop", toy.PARAMS, tmp_path, layout), stage, lambda _: None)

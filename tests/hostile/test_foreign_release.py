@@ -311,6 +311,8 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "a long name": ({"method": "x" * 10**6}, "codes.json is of 'beit3' by 'xxx"),
     "an unknown policy": ({"collisions": "eval"}, "'collisions': "),
     "an unknown key": ({"import": "os"}, "unknown key 'import'"),
+    "figures of nothing": ({"quality": {"control": False}}, "'quality.items'"),
+    "figures that are text": ({"quality": {"prefixes": ["x"]}}, "'quality."),
 }
 
 

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import memory
 from pipeline.config import document
 from pipeline.errors import UserError
+from pipeline.sources.header import column_names
 from pipeline.sources.lines import lines
+from pipeline.sources.objects import json_object
 from stages.cli import app
 from stages.params import Params
 
@@ -70,6 +73,34 @@ def test_a_sample_larger_than_memory_is_refused(key: str) -> None:
         Params.model_validate({"datasets": ["s"], "sources": {"s": {"kind": "sample", key: 1 << 53}}})
 
 
+@pytest.mark.parametrize(
+    ("name", "head"), [("b.csv.gz", b"user,item\n"), ("b.jsonl.gz", b'{"user": "u", "item": "i"}\n'), ("e.csv.gz", b"")]
+)
+def test_a_file_of_blank_lines_is_one_line_soon(name: str, head: bytes) -> None:
+    Path(name).write_bytes(gzip.compress(head + b"\n" * (64 << 20), 1))
+    start = time.process_time()
+    assert "blank lines" in (said := new("--interactions", name)) or "is empty" in said
+    Path("r.csv").write_text(ROWS)
+    if head:
+        assert "blank lines" in new("--interactions", "r.csv", "--items", name)
+        with pytest.raises(UserError, match="more than 1,000,000 blank lines in a row"):
+            list(lines(Path(name)))
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("price", "kept"), [("NaN", None), ("-Infinity", None), ("9" * 5000, "9" * 5000), ("9" * 400, int("9" * 400))]
+)
+def test_a_number_that_is_no_json_does_not_lose_its_item(price: str, kept: object) -> None:
+    line = f'{{"item": "i", "price": {price}}}'
+    assert json_object(line.encode()) == {"item": "i", "price": kept}
+    Path("i.jsonl").write_text(line + "\n")
+    assert column_names(Path("i.jsonl")) == ["item", "price"]
+    for broken in (line[:-1], line.replace('"i"', r'"\ud800"'), line.replace('"i"', '"\\ud800"'), f"[{line}"):
+        with pytest.raises(ValueError, match="not JSON"):
+            json_object(broken.encode())
+
+
 def test_zero_bytes_are_no_utf_16() -> None:
     Path("a.csv").write_bytes(bytes(10_000))
     Path("b.csv").write_bytes("user,item\n".encode("utf-32-le") * 100)
@@ -90,17 +121,25 @@ def wait():
         print("waiting", flush=True)
         time.sleep(60)
 @app.command()
+def ask():
+    import duckdb
+    with terminal.interruptible("what is done is kept in here"):
+        print("waiting", flush=True)
+        duckdb.execute("SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.range + b.range) = 3")
+@app.command()
 def full():
     raise MemoryError
 app()
 """
 
 
+@pytest.mark.parametrize("command", ["wait", "ask"])
 @pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
-def test_a_signal_says_what_is_kept(number: signal.Signals, how: str) -> None:
+def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: str) -> None:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", WAITS, "wait"]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS, command], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
@@ -109,8 +148,20 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str) -> None:
     assert process.returncode == 128 + number
 
 
-def test_memory_that_is_not_there_is_one_line() -> None:
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", WAITS, "full"], cwd=root, capture_output=True, text=True)
+@pytest.mark.parametrize("megabytes", [200, 500, 1000, 2000])
+@pytest.mark.parametrize("command", [["verify", "sample"], ["plan"], ["graph", "sample"], ["--version"]])
+def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
+    """Some libraries end the process, or call a sound release damaged."""
+    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "stages", *command]
+    done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {memory.TOO_LITTLE}\n"
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "ImportError('x: failed to map segment')",
+                                   "RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')"])  # fmt: skip
+def test_memory_that_is_not_there_is_one_line(error: str) -> None:
+    root, program = Path(__file__).parents[2], WAITS.replace("MemoryError", error)
+    done = subprocess.run([sys.executable, "-c", program, "full"], cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("error: too little memory")

@@ -220,7 +220,7 @@ def test_the_card_says_what_our_vectors_are(
     toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
     if whitened:
         io.write_bytes(layout.encoder.whitening, b"x")
-    io.write_json(layout.run_record("pretrain"), toy.run_record("pretrain") | {"params": {"steps": 12} | given})
+    toy.write_record(layout, toy.run_record("pretrain") | {"params": {"steps": 12} | given})
     outputs = Outputs(layout, stages=["pretrain"])
     assert gather.vector(outputs, ["minilm-cnn", "beit3-raw", "beit3"]) == (
         f"`beit3` is {read}, 2 numbers. `beit3-raw` is CLS itself, the network's first output, read by no map, 2 "

@@ -51,15 +51,19 @@ def _run(names: list[str], minutes: float, first: int, page: Path | None) -> int
         outcome = f"{report.fault}; kept as {report.kept}" if report.fault else "sound"
         rate = report.inputs / max(report.seconds, 1e-3)
         print(f"{name:<20}{report.inputs:>10,} inputs {rate:>8,.0f} a second   {outcome}", flush=True)
+        if page:  # a campaign that is ended early leaves what it tried
+            _write(page, reports)
     failed = [report.name for report in reports if report.fault]
     total, spent = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
     ending = " ".join([str(len(failed)), "failed", *failed])
     print(f"{len(names)} targets, {total:,} inputs, {spent / 60:.1f} minutes; {ending}")
-    if page:
-        text = page.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        page.write_text(before + BEGIN + table(reports) + END + rest.partition(END)[2], encoding="utf-8")
     return 1 if failed else 0
+
+
+def _write(page: Path, reports: list[campaign.Report]) -> None:
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    page.write_text(before + BEGIN + table(reports) + END + rest.partition(END)[2], encoding="utf-8")
 
 
 def table(reports: list[campaign.Report]) -> str:

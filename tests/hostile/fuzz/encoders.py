@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import coded
 import numpy as np
@@ -71,7 +72,11 @@ def encoding(name: str) -> Callable[[bytes], None]:
 
 def shown(data: bytes) -> None:
     """Replace probes.json, and make the page of it."""
-    opened = attacked(PROBES, data)
+    page(attacked(PROBES, data))
+
+
+def page(opened: Release) -> None:
+    """Make the page that `serve` shows."""
     command.html(opened, toy.PARAMS, opened.folder, ["beit3"])
 
 
@@ -79,24 +84,31 @@ VALUES = [10**9, 2**63, 10**30, 0, -1, 1, 3, 7, 1.5, 1e300, True, None, "x", "..
 """of a number or text in JSON"""
 
 
+def places(of: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the object or list that holds each value of parsed JSON, at any depth, and its key there."""
+    for key, value in of.items() if isinstance(of, dict) else enumerate(of) if isinstance(of, list) else ():
+        yield of, key
+        yield from places(value)
+
+
+def other(whole: Any, at: Any, key: Any, *values: object) -> Iterator[bytes]:
+    """Yield JSON with one of its values replaced by each of some."""
+    before = at[key]
+    for value in values:
+        at[key] = value
+        yield json.dumps(whole).encode()
+    at[key] = before
+
+
 def numbers(name: str) -> Iterator[bytes]:
     """Yield a JSON file with each of its values, at any depth, replaced by each of VALUES; then without it."""
     whole = json.loads(read(name))
-
-    def places(of: object) -> Iterator[tuple[dict, str]]:
-        if isinstance(of, dict):
-            for key, value in of.items():
-                yield of, key
-                yield from places(value)
-
     for at, key in list(places(whole)):
-        before = at[key]
-        for value in VALUES:
-            at[key] = value
+        yield from other(whole, at, key, *VALUES)
+        if isinstance(at, dict):
+            before = at.pop(key)
             yield json.dumps(whole).encode()
-        del at[key]
-        yield json.dumps(whole).encode()
-        at[key] = before
+            at[key] = before
     yield json.dumps(whole | {"more": 1}).encode()
 
 

@@ -42,6 +42,7 @@ AREAS = {
     "encoders": [
         *("encoder-facts", "encoder-config", "encoder-weights", "encoder-map", "encoder-tokenizer", "released-probes"),
     ],
+    "whole": ["any-file"],
     "releases": [
         *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -46,6 +47,13 @@ def folder(name: str) -> Path:
     path = Path(_FOLDER.name) / name
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def restored(name: str, source: Path) -> Path:
+    """Return a folder of one's own with the files of another, whatever an input before left there."""
+    path = folder(name)
+    shutil.rmtree(path)
+    return shutil.copytree(source, path)
 
 
 def encoded(texts: Sequence[str | bytes | None]) -> list[bytes]:
