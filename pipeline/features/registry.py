@@ -36,6 +36,7 @@ FEATURES: Registry[type[Node]] = Registry(
         "mapped": "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
         "wrong": "pipeline.features.wrong:Wrong",
+        "planted": "pipeline.features.planted:Planted",
     },
 )
 """kind -> node that is made of others"""
@@ -140,8 +141,9 @@ def is_trained_here(encoders: Encoders, name: str) -> bool:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set shows what another would be without a step: raw, not trained here, or of wrong content."""
-    return kind(encoders, name).endswith(("-raw", *NOT_TRAINED)) or kind(encoders, name) == "wrong"
+    """Return whether a set only measures others: raw, not trained here, of wrong content, or what a generator planted."""
+    made = [kind(encoders, one) for one in whole(encoders, [name])]
+    return kind(encoders, name).endswith(("-raw", *NOT_TRAINED)) or any(one in ("wrong", "planted") for one in made)
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:

@@ -12,6 +12,10 @@ from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
 
+PLANTED = "planted"
+"""role of the file that says what a generator planted in its interactions, table PLANTED"""
+
+
 class Reader(Protocol):
     """The interface that later stages use: a module of pipeline/sources, or an object with parameters."""
 
