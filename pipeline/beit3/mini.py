@@ -4,8 +4,8 @@ Each layer has two experts and one attention, as in network.py. The text experts
 the image experts start as copies of them. BERT normalises after each addition, and has no LayerNorm inside attention or
 feed-forward, so this is a network of its own. Without an image it computes what MiniLM does.
 
-An image is P tokens: vectors of a frozen convolutional network and of classical descriptors (see image_tokens.py), each
-kind projected to the width of the network.
+An image is P tokens, vectors of frozen encoders of images: EfficientNet's, and classical descriptors. Each has a
+projection of its own to the width of the network.
 
 Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N = P + T, D width, H heads, V vocabulary.
 """
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.network import Multiway, Streams
+from pipeline.beit3.network import BEiT3, Multiway, Streams
 
 EPSILON = 1e-12
 """of every LayerNorm, as BERT's"""
@@ -98,7 +98,9 @@ class ImageEmbed(nn.Module):
         self.norm = nn.LayerNorm(c.width, EPSILON)
 
     def forward(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]."""
+        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]; where the network has no image tokens, [B, 0, D] of any W."""
+        if not self.widths:
+            return image.new_zeros(len(image), 0, self.norm.weight.shape[0])
         parts = zip(self.projections, image.split(self.widths, 1), strict=True)
         x = torch.stack([project(part) for project, part in parts], 1)  # [B, P, D]
         if mask is not None:
@@ -141,7 +143,7 @@ class Mini(nn.Module):
         tokens: Tensor | None,
         *,
         padding: Tensor | None = None,
-        image_mask: Tensor | None = None,
+        patch_mask: Tensor | None = None,
         no_image: Tensor | None = None,
     ) -> Streams:
         """Encode images, texts or both.
@@ -150,19 +152,44 @@ class Mini(nn.Module):
             image: float [B, sum of W_p], the vectors of the image tokens.
             tokens: int64 [B, T].
             padding: bool [B, T], True after a text's end, and throughout a row without text.
-            image_mask: bool [B, P], True where the mask token replaces an image token.
+            patch_mask: bool [B, P], True where the mask token replaces an image token.
             no_image: bool [B], True where the image is absent.
 
         Returns:
             vision [B, P, D] and text [B, T, D].
         """
-        vision = None if image is None else self.image(image, image_mask)
+        vision = None if image is None else self.image(image, patch_mask)
         text = None if tokens is None else self.text(tokens)
         x = Streams(vision, text)
         visible = _visible(x, no_image, padding)
         for layer in self.layers:
             x = layer(x, visible)
         return x
+
+    @property
+    def summary_width(self) -> int:
+        """Numbers of `summary`."""
+        return 2 * self.config.width
+
+    def summary(
+        self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
+    ) -> Tensor:
+        """Return the item feature: means of the text's and the image's outputs, [B, 2 D]; zeros for an absent one."""
+        x = self(image, tokens, padding=padding, no_image=no_image)
+        present = next(s for s in x if s is not None)
+        nothing = present.new_zeros(len(present), self.config.width)
+        vision = x.vision if self.config.image_widths else None
+        hidden = None if no_image is None or vision is None else no_image[:, None].expand(-1, vision.shape[1])
+        text = nothing if x.text is None else mean(x.text, padding)
+        return torch.cat([text, nothing if vision is None else mean(vision, hidden)], 1)
+
+    def image_outputs(self, vision: Tensor) -> Tensor:
+        """Return the outputs at image tokens: all of them."""
+        return vision
+
+
+Network = BEiT3 | Mini
+"""what can be pre-trained"""
 
 
 def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
@@ -179,9 +206,8 @@ def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Ten
     return (visible | ~visible.any(1, keepdim=True))[:, None, None, :]
 
 
-def mean(x: Tensor | None, hidden: Tensor | None) -> Tensor:
+def mean(x: Tensor, hidden: Tensor | None) -> Tensor:
     """Return the mean of the positions that are not hidden: [B, n, D], bool [B, n] -> [B, D]; zeros where all are."""
-    assert x is not None
     if hidden is None:
         return x.mean(1)
     kept = (~hidden).unsqueeze(2).to(x.dtype)  # [B, n, 1]
@@ -198,7 +224,9 @@ def load_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int])
     with torch.no_grad():
         words = tensors["embeddings.word_embeddings.weight"]
         # every text is of segment 0, so its embedding is part of the positions'
-        places = tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
+        places = (
+            tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
+        )
         network.text.words.weight.copy_(words[torch.as_tensor(order)])
         network.text.positions.weight.copy_(places[: network.config.positions])
         _copy(network.text.norm, tensors, "embeddings.LayerNorm")

@@ -37,7 +37,7 @@ from pipeline.ops.sparse import Sparse
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import Corpus
 from pipeline.pretrain.held_out import NO_MASKING, features
-from pipeline.pretrain.losses import joint_cls
+from pipeline.pretrain.losses import summary
 from pipeline.pretrain.params import Pretrain
 from pipeline.probe import asking
 from pipeline.probe.questions import Questions
@@ -127,7 +127,7 @@ class Encoder:
 
     def some(self, items: np.ndarray) -> Tensor:
         """Return CLS of items, int64 [B], with gradient, zeros where there is neither image nor text: [B, F]."""
-        return joint_cls(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
+        return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
         """Return CLS of all items, likewise: float32 [I, F]."""

@@ -1,8 +1,8 @@
 """The ceiling of a generated catalogue: what its shoppers see of each item, as the generator has it; a control.
 
-A shopper picks an item of a theme (subcategory) or of a look (colour and shape), sometimes of the theme's category or the
-look's colour. A vector has an indicator of each. The product of two vectors is the chance that a shopper who picked one
-item picks the other, but for popularity, by the shares of sources/shoppers.py.
+A shopper picks an item of a theme (subcategory) or of a look (colour and shape), sometimes of the theme's category or
+the look's colour. A vector has an indicator of each. The product of two vectors is the chance that a shopper who picked
+one item picks the other, but for popularity, by the shares of sources/shoppers.py.
 
 Letters: n items, F width.
 """
@@ -83,7 +83,7 @@ class Planted(Node):
 
 
 def _indicators(rows: pa.Table, column: str, weight: float) -> np.ndarray:
-    """Return an indicator of each value: float32 [n, values]. Its square is the weight over the items with that value."""
+    """Return an indicator of each value, float32 [n, values]; its square is the weight over the items with it."""
     number = rows[column].to_numpy()
     size = np.bincount(number)
     return np.eye(len(size), dtype=np.float32)[number] * np.sqrt(weight / size[number]).astype(np.float32)[:, None]

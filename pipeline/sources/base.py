@@ -11,7 +11,6 @@ from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
-
 PLANTED = "planted"
 """role of the file that says what a generator planted in its interactions, table PLANTED"""
 

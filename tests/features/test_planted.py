@@ -53,7 +53,8 @@ def test_what_texts_tell_stands_apart_from_what_images_show(tmp_path: Path) -> N
     text, image = (node.apart(hidden, items)(x) for hidden in ("image", "text"))
     np.testing.assert_array_equal(text + image, x)
     assert not (text * image).any()
-    assert text.any(axis=1).all() and image.any(axis=1).all()
+    assert text.any(axis=1).all()
+    assert image.any(axis=1).all()
     assert node.reads == ("image", "text")
 
 
