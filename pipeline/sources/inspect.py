@@ -80,6 +80,8 @@ class Ratings:
     distinct: int
     low: float
     high: float
+    whole: bool = True
+    """whether all are whole numbers"""
 
     @property
     def explicit(self) -> bool:
@@ -88,8 +90,9 @@ class Ratings:
 
     @property
     def threshold(self) -> float:
-        """The value in the scale that is usually taken for a liking: 4 of 1 to 5."""
-        return round(2 * (self.low + 0.75 * (self.high - self.low))) / 2
+        """The value in the scale that is usually taken for a liking, 4 of 1 to 5; one that the scale has."""
+        value = self.low + 0.75 * (self.high - self.low)
+        return float(round(value)) if self.whole else round(2 * value) / 2
 
 
 def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
@@ -162,8 +165,9 @@ def ratings(seen: Table) -> Ratings | None:
     if "rating" not in seen.roles:
         return None
     value = rating(_text(seen.roles["rating"]))
-    row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value})")
-    return Ratings(int(row[0]), float(row[1]), float(row[2])) if row[0] else None
+    whole = f"bool_and({value} = round({value}))"
+    row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value}), {whole}")
+    return Ratings(int(row[0]), float(row[1]), float(row[2]), bool(row[3])) if row[0] else None
 
 
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
