@@ -175,7 +175,10 @@ class Mini(nn.Module):
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
     ) -> Tensor:
         """Return the item feature: means of the text's and the image's outputs, [B, 2 D]; zeros for an absent one."""
-        x = self(image, tokens, padding=padding, no_image=no_image)
+        return self.pooled(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
+
+    def pooled(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
+        """Return the means of the outputs of `forward`, as `summary`."""
         present = next(s for s in x if s is not None)
         nothing = present.new_zeros(len(present), self.config.width)
         vision = x.vision if self.config.image_widths else None

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import torch
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
@@ -98,7 +98,7 @@ class Plan:
         """The shape of BEiT3, with the words and codes that it predicts."""
         own = self.params[Pretrain]
         codes = operations.CODES if own.vqkd else own.codes
-        return replace(SIZES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
+        return replace(operations.SHAPES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
 
     @cached_property
     def weights(self) -> int:
@@ -207,7 +207,7 @@ def pretrain(plan: Plan) -> Estimate:
     own, c = plan.params[Pretrain], plan.shape
     flop = sum(operations.pretrain(plan.networks, plan.params, plan.items).values()) if own.steps else 0.0
     seconds = flop / plan.rates.trained[own.size]
-    taught = bool(own.steps and own.distill)
+    taught = bool(own.steps and own.distill) or own.size == "mini"
     seconds += taught * plan.frozen
     positions = 1 + c.patches + int(plan.items.tokens.max(initial=0))
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)

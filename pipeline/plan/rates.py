@@ -139,7 +139,7 @@ def _general() -> dict[str, Any]:
 
 def _network(size: str) -> tuple[float, float]:
     """Return the operations a second of a BEiT3's forward pass, and of a training step, in float32 or on a GPU."""
-    device, c = pick(), SIZES[size]
+    device, c = pick(), operations.SHAPES[size]
     batch = 2 if device.type == "cpu" and c.width >= SIZES["base"].width else 16
     network = BEiT3(c).to(device)
     images = torch.zeros(batch, 3, c.image, c.image, device=device)

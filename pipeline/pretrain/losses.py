@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline import parallel
 from pipeline.beit3.mini import Mini, Network
+from pipeline.beit3.network import Streams
 from pipeline.beit3.reading import centred
 from pipeline.ops.whitening import FLOOR
 
@@ -166,25 +167,44 @@ class PretrainingModel(nn.Module):
     def forward(self, step: Step, counts: Tensor) -> Tensor:
         """Return a part's share of each of TERMS, float32 [3]; `counts` are the whole batch's, see `Step.counts`."""
         n = counts.clamp(min=1)
-        scores = predict(self.network, step, self.mask_id)
+        streams = masked(self.network, step, self.mask_id)
+        scores = predicted(self.network, streams, step)
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
         mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
         distill = torch.zeros_like(mim)
         if self.teacher is not None and step.teacher is not None:
-            cls = self.whitening(summary(self.network, step.inputs))
-            distill = teacher_loss(self.teacher(cls), step.teacher) / n[2]
+            read = self.teacher(self.whitening(self._summary(streams, step.inputs)))
+            distill = teacher_loss(read, step.teacher) / n[2]
         return torch.stack([mim, mlm, distill])
+
+    def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
+        """Return the item feature: of `mini` that of the masked pass, in half the time; else of a pass of its own."""
+        if isinstance(self.network, Mini):
+            return self.network.pooled(streams, inputs.padding, inputs.no_image)
+        return summary(self.network, inputs)
 
 
 def predict(network: Network, step: Step, mask_id: int) -> Scores:
     """Run the joint pass over a masked batch."""
+    return predicted(network, masked(network, step, mask_id), step)
+
+
+def masked(network: Network, step: Step, mask_id: int) -> Streams:
+    """Return the outputs of the joint pass over a masked batch: image [B, .., D], text [B, T, D]."""
     inputs = step.inputs
     ids = torch.where(step.piece_mask, mask_id, inputs.ids)  # [B, T]
-    vision, text = network(
+    out: Streams = network(
         inputs.image, ids, padding=inputs.padding, patch_mask=step.patch_mask, no_image=inputs.no_image
-    )  # [B, 1+P, D], [B, T, D]
-    patches = _head(network.mim_head, network.image_outputs(vision)[step.patch_mask])
-    return Scores(patches, _head(network.mlm_head, text[step.piece_mask]))
+    )
+    return out
+
+
+def predicted(network: Network, streams: Streams, step: Step) -> Scores:
+    """Return the logits at masked positions."""
+    assert streams.vision is not None
+    assert streams.text is not None
+    patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
+    return Scores(patches, _head(network.mlm_head, streams.text[step.piece_mask]))
 
 
 def summary(network: Network, inputs: NetworkInputs) -> Tensor:

@@ -8,14 +8,12 @@ import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
-from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
 from pipeline.features.write import cluster, write
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run
 
