@@ -178,6 +178,7 @@ def new(
     official: Annotated[bool, typer.Option("--official", help="BEiT3-base from its official weights")] = False,
     to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
+    beit3: Annotated[bool, typer.Option("--beit3", help="train BEiT3, though it takes long here")] = False,
 ) -> None:
     """look at your files, or take Amazon's, and make this folder a project that builds features of them."""
     from stages.new import look, write
@@ -185,7 +186,7 @@ def new(
     if (interactions is None) == (year is None):
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
     if interactions is not None:
-        looked = partial(look, name, interactions, items, images, column or [])
+        looked = partial(look, name, interactions, items, images, column or [], beit3)
     else:
         looked = partial(amazon.look, name, int(year or 0), category, subset, split, official)
     for line in write(name, looked, to, force):

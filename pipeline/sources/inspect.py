@@ -33,6 +33,7 @@ KNOWN = {
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
 }
 """role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
+TEXT = ("title", "brand", "categories", "description")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows whose values are looked at
 OFTEN = 5
@@ -168,6 +169,13 @@ def ratings(seen: Table) -> Ratings | None:
     whole = f"bool_and({value} = round({value}))"
     row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value}), {whole}")
     return Ratings(int(row[0]), float(row[1]), float(row[2]), bool(row[3])) if row[0] else None
+
+
+def characters(seen: Table) -> float:
+    """Return how long the text of an item is on average; 0 where no column is one of text."""
+    columns = [column for role, column in seen.roles.items() if role in TEXT]
+    lengths = " + ".join(f"coalesce(length({_text(column)}), 0)" for column in columns)
+    return float(_ask(seen, f"SELECT avg({lengths})")[0] or 0) if columns else 0.0
 
 
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:

@@ -1,0 +1,34 @@
+"""What the first run of a new project takes on this machine: minutes of each stage that takes any."""
+
+from collections.abc import Iterator
+
+from pipeline.config.parameters import Parameters
+from pipeline.ops.device import pick
+from pipeline.plan import estimate, rates
+from pipeline.plan.command import duration
+from pipeline.plan.size import Size
+from pipeline.pretrain.params import Pretrain
+
+AFFORDABLE = 600.0
+"""seconds that pre-training may take in a project that nobody asked for it"""
+LONG = 60.0
+"""seconds from which a stage is worth a line"""
+
+
+def seconds(params: Parameters, dataset: str, size: Size) -> dict[str, float]:
+    """Return stage -> seconds on this machine, whose rates are measured if they are not known."""
+    known = rates.measured(params[Pretrain].size, ())
+    stages = estimate.stages(estimate.Plan(params, dataset, size, known, 0.0))
+    return {stage: of.seconds for stage, of in stages.items()}
+
+
+def affordable(taken: dict[str, float]) -> bool:
+    """Return whether pre-training is short here, or has a GPU."""
+    return taken["pretrain"] <= AFFORDABLE or pick().type == "cuda"
+
+
+def lines(taken: dict[str, float]) -> Iterator[str]:
+    """Yield the stages that take long, and the sum of all."""
+    long = [f"{stage} {duration(s)}" for stage, s in taken.items() if s >= LONG]
+    total = f"dvc repro will take about {duration(sum(taken.values()))} on this machine"
+    yield f"{total}: {', '.join(long)}" if long else total
