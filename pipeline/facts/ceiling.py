@@ -34,8 +34,8 @@ def tables(figures: Mapping[str, Any] | None) -> list[Table]:
     if not names:
         return []
     note = (
-        "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way from "
-        "chance to it, raw, by headline figures; texts, images: to what these tell of it."
+        "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way "
+        "from chance to it, raw, by headline figures; texts, images: to what these tell of it."
     )
     rows = [[name, *(f"{column[name]:.0%}" if name in column else "" for column in columns.values())] for name in names]
     return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
