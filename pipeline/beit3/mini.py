@@ -237,9 +237,8 @@ def load_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int])
         for number, layer in enumerate(network.layers):
             where = f"encoder.layer.{number}"
             for ours, theirs in LAYER.items():
-                pair = layer.get_submodule(ours)
-                for expert in (pair.A, pair.B):
-                    _copy(expert, tensors, f"{where}.{theirs}")
+                for expert in "AB":
+                    _copy(layer.get_submodule(f"{ours}.{expert}"), tensors, f"{where}.{theirs}")
 
 
 LAYER = {

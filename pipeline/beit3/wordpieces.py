@@ -49,7 +49,7 @@ class WordPieces:
 
 def order(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
     """Return MiniLM's pieces, those of the texts before others, and how many ids they end at; texts come in parts."""
-    names: list[str] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
     seen = np.zeros(len(names), bool)
     for part in texts:
         for ids in tokenizer(list(part), add_special_tokens=False, verbose=False)["input_ids"]:

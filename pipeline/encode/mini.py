@@ -18,9 +18,10 @@ from pipeline.beit3.mini import Mini, MiniConfig, load_minilm
 from pipeline.beit3.reading import centred
 from pipeline.beit3.tokenizer import ENDLESS, pad
 from pipeline.beit3.wordpieces import WordPieces
-from pipeline.encode import cnn
-from pipeline.encode.base import Context, NoSettings
+from pipeline.encode.base import Context
 from pipeline.encode.chunks import Reading
+from pipeline.encode.cnn import CNN
+from pipeline.encode.cnn import load as load_cnn
 from pipeline.encode.descriptors import Descriptors
 from pipeline.errors import UserError
 from pipeline.layout import EncoderFiles
@@ -48,7 +49,7 @@ class MiniItems:
         """Take a network on its device; without a map, the feature is the summary as it is."""
         self._device, self._network, self._pieces = device_of(network), network.eval(), pieces
         self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
-        self._images = [cnn.make(None, NoSettings()), Descriptors()] if network.config.image_widths else []
+        self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
         most = network.config.positions
         self._max_tokens = min(max_tokens or most, most)
         self.width = network.summary_width if reading is None else reading.map.shape[1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from pretraining import command, digests, history, shop
+from pretraining import digests, history, shop
 from safetensors.torch import load_file
 
 from pipeline import io
@@ -23,6 +25,7 @@ from stages import encode
 from stages.params import load
 
 SHORT: dict[str, Any] = {"size": "mini", "steps": 6, "batch_size": 16, "checkpoint_every": 2}
+TESTS = Path(__file__).parents[1]
 FILES = [
     *("config.json", "encoder.safetensors", "history.json", "start.safetensors"),
     *("whitening.safetensors", "wordpieces.json"),
@@ -54,7 +57,11 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
     assert [line["step"] for line in history(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
     shop(tmp_path / "killed", **SHORT)
     layout = Layout(tmp_path / "killed", "toy")
-    process = subprocess.Popen(command(tmp_path / "killed"))
+    train = "import sys; from pathlib import Path; from pretraining import history; history(Path(sys.argv[1]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", train, str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))},
+    )
     while not layout.encoder_checkpoint.exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
