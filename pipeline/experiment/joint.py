@@ -22,6 +22,7 @@ from pipeline.beit3 import stored
 from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer
 from pipeline.encode import batching
+from pipeline.errors import UserError
 from pipeline.experiment.cell import Cell, Trained, Watch
 from pipeline.experiment.pairs import Stored, end
 from pipeline.graph import neighbours
@@ -107,6 +108,8 @@ class Encoder:
     def __init__(self, data: Stored) -> None:
         """Load the network, and all images and texts."""
         files = data.layout.encoder
+        if files.word_pieces.is_file():
+            raise UserError("study.joint: trains BEiT3 of other sizes, not pretrain.size mini; leave study.joint out")
         self.network = stored.network(files)
         config = self.network.config
         texts = io.read_table(data.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
