@@ -53,7 +53,9 @@ def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Itera
         yield f"next: alignrec download {name} --params {to}"
 
 
-def look(name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str], beit3: bool = False) -> Looked:
+def look(
+    name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str], beit3: bool = False
+) -> Looked:
     """Return the text of a parameter file for some files, and what was seen in them.
 
     Args:

@@ -207,7 +207,9 @@ def make(context: Context, params: BEiT3Params) -> Encoder:
     own = context.files
     if not whitens(context, params):
         return _loaded(context, params, None)
-    return _loaded(context, params, mini.reading(own) if mini.is_mini(own) else stored.whitening(own, stored.config(own)))
+    return _loaded(
+        context, params, mini.reading(own) if mini.is_mini(own) else stored.whitening(own, stored.config(own))
+    )
 
 
 def make_raw(context: Context, params: BEiT3Params) -> Encoder:
