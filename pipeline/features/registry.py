@@ -141,7 +141,7 @@ def is_trained_here(encoders: Encoders, name: str) -> bool:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set only measures others: raw, not trained here, of wrong content, or what a generator planted."""
+    """Return whether a set only measures others: raw, not trained here, of wrong content, or what was planted."""
     made = [kind(encoders, one) for one in whole(encoders, [name])]
     return kind(encoders, name).endswith(("-raw", *NOT_TRAINED)) or any(one in ("wrong", "planted") for one in made)
 

@@ -8,6 +8,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from pipeline import io, parallel
+from pipeline.beit3.mini import Network
 from pipeline.beit3.network import HEADS
 from pipeline.features.reading import summed
 from pipeline.items.texts import Texts
