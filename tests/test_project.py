@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -167,7 +168,8 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
     author = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "params.yaml"], [*author, "commit", "-q", "-m", "A clone"]):
         subprocess.run(["git", *words], check=True)
-    given = ("mine", Path("ratings.csv"), Path("items.csv"), None, [], Path("params.yaml"), False)
+    look = partial(new.look, "mine", Path("ratings.csv"), Path("items.csv"), None, [])
+    given = ("mine", look, Path("params.yaml"), False)
     with pytest.raises(UserError, match="exists already"):  # a project of the user's, though git has it
         list(new.write(*given))
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")

@@ -36,7 +36,7 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.facts import content
 from pipeline.features import control
-from pipeline.features.imported import File, read_npy
+from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
 from pipeline.features.write import worker
@@ -45,6 +45,7 @@ from pipeline.layout import Layout
 from pipeline.ops import device, whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.run import Run, perform, running
+from pipeline.vectors.given import File
 from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params
@@ -268,16 +269,7 @@ def test_shuffled_gives_nobody_their_own() -> None:
 
 def test_repeated_names_are_refused() -> None:
     with pytest.raises(UserError, match="two feature sets are called 'random'"):
-        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": File(Path("x.npy"))}).names
-
-
-def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
-    array = np.ones((5, 3))
-    array[3, 1] = np.inf
-    np.save(tmp_path / "a.npy", array)
-    with pytest.raises(UserError, match="row 3"):
-        read_npy(tmp_path / "a.npy", np.arange(2, 5))
-    assert read_npy(tmp_path / "a.npy", np.arange(3)).dtype == np.float32
+        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
 
 
 # --- the stage

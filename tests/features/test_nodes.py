@@ -11,11 +11,12 @@ import toy
 
 from pipeline import code, io
 from pipeline.errors import UserError
-from pipeline.features.imported import File
+from pipeline.features.imported import Import
 from pipeline.features.registry import FEATURES
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.run import running
+from pipeline.vectors.given import File
 from stages.encode import main
 from stages.params import Params, load
 
@@ -29,7 +30,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 def sets(*listed: str, controls: tuple[str, ...] = ("shuffled",)) -> FeatureSets:
     given = toy.params(encode={"encoders": list(listed), "controls": list(controls)}, encoders=ENCODERS)
-    imports = {"ready": File(Path("ready.npy")), "minilm-pictures": File(Path("x.b"), before="minilm")}
+    imports = {"ready": Import(File(Path("ready.npy"))), "minilm-pictures": Import(File(Path("x.b")), before="minilm")}
     return FeatureSets(Layout(Path("nowhere"), "shop"), given.encode, given.encoders, imports)
 
 

@@ -93,7 +93,7 @@ def test_every_format_is_recognised(name: str) -> None:
     else:
         text = frame.to_csv(index=False, sep="\t" if ".tsv" in name else ",").encode()
         path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    list(write("mine", path, None, None, [], Path("params.yaml"), False))
+    list(write("mine", partial(look, "mine", path, None, None, []), Path("params.yaml"), False))
     source = load(Path("params.yaml")).source("mine")
     assert source.model_dump()["columns"]["item"] == "movieId"
 

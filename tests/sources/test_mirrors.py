@@ -156,7 +156,7 @@ def test_the_subset_is_a_key_of_the_source() -> None:
     assert "5core" in reviews()[0]
     assert reviews(subset="5-core") == reviews()
     assert "0core" in reviews(subset="all")[0]
-    with pytest.raises(ValueError, match="is of the addresses that `category` fills in"):
+    with pytest.raises(ValueError, match="is of the reviews that `category` fills in"):
         reviews(subset="all", reviews="mine.csv")
     with pytest.raises(ValueError, match="5-core"):
         reviews(subset="3-core")

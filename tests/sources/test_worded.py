@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.items import build
 from pipeline.sources import inspect
 from pipeline.sources.tabular import Tabular, TabularSource
-from stages.new import write
+from stages.new import look, write
 from stages.params import load
 
 ITEMS = [
@@ -73,7 +74,8 @@ def test_lists_are_told_from_paths() -> None:
 
 
 def test_new_offers_the_columns_and_sees_the_list(files: Path) -> None:
-    said = list(write("mine", Path("ratings.csv"), Path("items.jsonl"), None, [], Path("params.yaml"), False))
+    seen = partial(look, "mine", Path("ratings.csv"), Path("items.jsonl"), None, [])
+    said = list(write("mine", seen, Path("params.yaml"), False))
     assert any(line.strip().startswith("words not used: review, tags") for line in said)
     text = (files / "params.yaml").read_text()
     assert "# text: [review, tags]" in text
