@@ -19,7 +19,7 @@ from pipeline.encode.base import NoSettings
 from pipeline.encode.params import MODALITIES
 from pipeline.errors import UserError
 from pipeline.features.node import Blank, Items, Maker, Node, table
-from pipeline.sources.base import PLANTED, raw_files
+from pipeline.sources.base import PLANTED
 from pipeline.sources.shoppers import COARSE, MOTIVES
 
 
@@ -61,13 +61,13 @@ class Planted(Node):
 
     @cached_property
     def _path(self) -> Path:
-        files = raw_files(self.layout.sources)
-        if PLANTED not in files:
+        path = self.layout.raw / PLANTED
+        if not path.is_file():
             raise UserError(
                 f"'encoders.{self.name}': {self.layout.dataset} is not generated, so nothing is known to be planted; "
                 "leave it out"
             )
-        return files[PLANTED]
+        return path
 
     @cached_property
     def _table(self) -> pa.Table:

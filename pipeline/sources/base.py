@@ -11,8 +11,8 @@ from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
-PLANTED = "planted"
-"""role of the file that says what a generator planted in its interactions, table PLANTED"""
+PLANTED = "planted.parquet"
+"""file of what a generator planted in its interactions, table PLANTED; for a control, so `sources.json` lacks it"""
 
 
 class Reader(Protocol):

@@ -36,11 +36,11 @@ def make(
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     looks = _draw(shop, fate, raw / FOLDER, progress)
-    _write_planted(raw / "planted.parquet", shop, looks)
+    _write_planted(raw / PLANTED, shop, looks)
     meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
     _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, users, seed, rng))
-    return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz", PLANTED: "planted.parquet"}
+    return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
 
 def _draw(

@@ -22,12 +22,11 @@ from pipeline.sources.shoppers import COARSE, MOTIVES
 ROWS = {"category": [0, 0, 0, 1], "subcategory": [0, 0, 1, 2], "colour": [0, 1, 0, 0], "look": [0, 1, 0, 2]}
 
 
-def shop(root: Path, role: str = PLANTED) -> Layout:
+def shop(root: Path) -> Layout:
     layout = Layout(root, "shop")
     asins = [f"A{i}" for i in range(4)]
     columns = {name: pa.array(values, pa.int32()) for name, values in ROWS.items()}
-    io.write_table(pa.table({"asin": asins} | columns), layout.raw / "planted.parquet", schemas.PLANTED)
-    io.write_json(layout.sources, [{"role": role, "name": "planted.parquet"}])
+    io.write_table(pa.table({"asin": asins} | columns), layout.raw / PLANTED, schemas.PLANTED)
     kept = pa.table({"item_id": pa.array([0, 1, 2], pa.int32()), "asin": ["A3", "A0", "A2"]})
     io.write_table(kept, layout.item_ids, schemas.ITEM_IDS)
     return layout
@@ -65,6 +64,7 @@ def test_it_is_a_control_and_never_part_of_another_set() -> None:
 
 
 def test_a_source_that_is_not_generated_has_none(tmp_path: Path) -> None:
-    layout = shop(tmp_path, role="metadata")
+    layout = shop(tmp_path)
+    (layout.raw / PLANTED).unlink()
     with pytest.raises(UserError, match=r"'encoders\.planted': shop is not generated"):
         rows(layout)
