@@ -52,7 +52,7 @@ def test_a_cell_depends_on_what_trains_it_alone() -> None:
     assert {path for path in used if path.startswith("pipeline/experiment/")} == {
         f"pipeline/experiment/{name}.py" for name in ("cell", "pairs")
     }
-    assert not {path for path in used if path.startswith(("pipeline/sequential/", "pipeline/study/"))}
+    assert not {path for path in used if path.startswith("pipeline/study/")}
 
 
 def test_the_study_does_not_depend_on_the_tables_of_the_benchmark() -> None:

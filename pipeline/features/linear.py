@@ -89,15 +89,17 @@ class Linear(Gathered):
         return fit(self.parts, found, self.own.width, self.own.power)
 
 
-def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
+def blocks(nodes: Sequence[Node], items: Items, image: float, telling: Sequence[bool] | None = None) -> list[Block]:
     """Return which numbers of some sets belong together; with an image weight of 0 those of images alone are left out.
 
     A set that tells no items apart is left out too.
 
     Args:
         image: weight of a block of images alone.
+        telling: whether each set tells items apart; by default its files say so.
     """
-    return [block for i, node in enumerate(nodes) if tells(node) for block in _blocks(i, node, items, image)]
+    told = [tells(node) for node in nodes] if telling is None else telling
+    return [block for i, node in enumerate(nodes) if told[i] for block in _blocks(i, node, items, image)]
 
 
 def tells(node: Node) -> bool:

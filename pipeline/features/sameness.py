@@ -15,6 +15,8 @@ from pipeline.run import Run
 
 MOST = 0.5
 """share of zero vectors above which it is said"""
+BLOCK = 4096
+"""rows held at a time"""
 EQUAL = 1e-5
 """of the largest number: batches of other sizes change the last bits"""
 
@@ -58,6 +60,19 @@ def look(paths: Iterable[Path]) -> Seen:
         zero += int((~vectors.any(axis=1)).sum())
         equal = equal and bool(np.abs(vectors - first).max() <= EQUAL * np.abs(first).max())
     return Seen(items, zero, equal)
+
+
+def tell(vectors: np.ndarray) -> bool:
+    """Return whether vectors [I, F] tell items apart: two of those that are not zero differ."""
+    first: np.ndarray | None = None
+    for start in range(0, len(vectors), BLOCK):
+        part = vectors[start : start + BLOCK]
+        known = part[part.any(axis=1)]
+        if len(known):
+            first = known[0] if first is None else first
+            if np.abs(known - first).max() > EQUAL * np.abs(first).max():
+                return True
+    return False
 
 
 def _with_content(table: pa.Table) -> np.ndarray:

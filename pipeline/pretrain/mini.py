@@ -17,7 +17,7 @@ from pipeline import io
 from pipeline.beit3 import minilm
 from pipeline.beit3.mini import Mini, MiniConfig, load_minilm
 from pipeline.beit3.wordpieces import WordPieces, order
-from pipeline.encode.minilm import LONGEST
+from pipeline.encode.chunks import LONGEST
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import whitening

@@ -39,7 +39,6 @@ from pipeline.features import control
 from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
-from pipeline.features.write import worker
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import device, whitening
@@ -575,17 +574,6 @@ def test_settings_of_one_encoder_re_encode_no_other(tmp_path: Path, network: BEi
     masked_too = stage(tmp_path, asked_again.model_copy(update={"encoders": {"beit3": {"max_tokens": 3}}}))
     assert masked_too["minilm"] == whole["minilm"]
     assert all(masked_too[name] != whole[name] for name in ("beit3", "beit3-text-masked"))
-
-
-def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    """What engines send to other machines: it finds everything by itself."""
-    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
-    pretrained(tmp_path, network, model)
-    stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
-    rows = worker("beit3", lambda: layout, params[Encode], {})((3, 6))
-    whole = files.read_features(layout.features("beit3")).slice(3, 3)
-    assert rows.select(whole.column_names).to_pydict() == whole.to_pydict()
 
 
 def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:

@@ -27,7 +27,7 @@ from stages.params import load
 SHORT: dict[str, Any] = {"size": "mini", "steps": 6, "batch_size": 16, "checkpoint_every": 2}
 TESTS = Path(__file__).parents[1]
 FILES = [
-    *("config.json", "encoder.safetensors", "history.json", "start.safetensors"),
+    *("config.json", "encoder.safetensors", "history.json", "run.json", "start.safetensors"),
     *("whitening.safetensors", "wordpieces.json"),
 ]
 
@@ -68,7 +68,7 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
     assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
     history(tmp_path / "killed")
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
-    assert sorted(digests(tmp_path / "whole")) == [".key", *FILES]
+    assert sorted(digests(tmp_path / "whole")) == [".key", ".sha256", *FILES]
 
     made = features(
         tmp_path / "whole", "beit3", "beit3-raw", "beit3-untrained", "beit3-image-masked", "beit3-text-masked"

@@ -46,7 +46,7 @@ def cache(tmp_path: Path) -> published.Cache:
 
 
 def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.network(params, published.start(params, cache, PIECES), codes, PIECES, 0)
+    return published.network(params, published.start(params, cache, PIECES), codes, PIECES, positions=4)
 
 
 def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
