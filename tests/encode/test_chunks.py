@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.encode import batching
-from pipeline.encode.chunks import LONGEST_WORD, Reading, cut
+from pipeline.encode.chunks import LONGEST, LONGEST_WORD, Reading, cut
 from pipeline.encode.minilm import MiniLM, MiniLMParams
 
 
