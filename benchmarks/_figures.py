@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
 import schemas
 from benchmarks import _datasets, _judge
 from pipeline import io
@@ -28,7 +26,7 @@ from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
-from pipeline.facts import recommenders, study
+from pipeline.facts import recommenders
 from pipeline.facts.article import PARTS
 from pipeline.facts.table import Table, markdown
 from pipeline.facts.words import figure, measure, short
@@ -137,16 +135,6 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
-def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of codes in use at the last cutoff, best first."""
-    less = [measure(metric, k) for metric in ("recall", "ndcg") for k in (5, 10)]
-    yield from _studied(
-        layout,
-        ["generative"],
-        lambda parts: [_without(table, "learning rate", "seeds", *less) for table in study.used(parts)],
-    )
-
-
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
     table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
@@ -183,7 +171,6 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "probes": probes,
     "tests": tests,
     "codes-seeds": codes_seeds,
-    "generative": generative,
     "article": article,
     "judge": judge,
     "league": league,
@@ -197,18 +184,6 @@ def _beside(layout: Layout, where: str) -> Layout:
     """Return another data set, whose folder below the first one's root may stand before its name."""
     folder, _, dataset = where.rpartition(":")
     return Layout(layout.root / folder, dataset)
-
-
-def _studied(
-    layout: Layout, parts: Sequence[str], tables: Callable[[dict[str, pa.Table]], Sequence[Table]]
-) -> Iterator[str]:
-    """Yield the tables of parts of the study; UserError without any."""
-    shown = tables({part: io.read_table(layout.study(part), schemas.STUDY[part]) for part in parts})
-    if not shown:
-        raise UserError(f"{layout.study(parts[0])}: empty; run `alignrec study {layout.dataset}` with study.{parts[0]}")
-    for table in shown:
-        yield from _as_it_is(table)
-        yield ""
 
 
 def _without(table: Table, *heads: str) -> Table:

@@ -24,6 +24,7 @@ import yaml
 
 import schemas
 from benchmarks import RESULTS, _official, _raw2014
+from benchmarks import _operations as operations
 from benchmarks._disk import Disk
 from benchmarks._turns import short
 from pipeline import io
@@ -36,7 +37,6 @@ from pipeline.config.parameters import Parameters
 from pipeline.io import write_json
 from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate
-from pipeline.plan import operations
 from pipeline.plan.size import LONGEST
 from pipeline.versions import machine
 from stages.order import STAGES

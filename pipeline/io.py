@@ -118,10 +118,17 @@ def _list(path: Path, written: Path) -> None:
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
         return
     digest = sha256(written)
+    _unlink(folder / JOURNAL)
     with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # a line begins anew, whatever a kill left of the last
         f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
+
+
+def _unlink(path: Path) -> None:
+    """Give a file that grows in place an inode of its own: `dvc pull` leaves a read-only link into DVC's cache."""
+    if path.stat().st_nlink > 1:
+        write_bytes(path, path.read_bytes())
 
 
 def settle(folder: Path) -> None:
@@ -368,7 +375,7 @@ def sha256(path: Path) -> str:
 
 
 def touched(path: Path) -> list[int]:
-    """Return what changes when a file is written or replaced: its inode, size, and times of change."""
+    """Return the inode, size and times of change of a file, which change when it is written or replaced."""
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 

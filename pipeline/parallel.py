@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -60,17 +60,6 @@ def rank_zero_first() -> Iterator[None]:
     yield
     if not rank():
         dist.barrier()
-
-
-def agreed(decide: Callable[[], bool]) -> bool:
-    """Return what rank 0 decides, in every process."""
-    if world() == 1:
-        return decide()
-    import torch.distributed as dist
-
-    decision = [None if rank() else decide()]
-    dist.broadcast_object_list(decision)
-    return bool(decision[0])
 
 
 def all_reduce(x: Tensor) -> Tensor:

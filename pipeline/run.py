@@ -230,40 +230,35 @@ def refuse_altered(layout: Layout, stage: Stage) -> None:
         UserError: a file is not as its stage wrote it, is gone, or is of no stage; it says what makes it again.
     """
     for earlier in stage.reads:
-        files, present = recorded_files(layout, earlier.name), present_files(layout, earlier.name)
-        if files is None:
-            if not present:
-                continue  # what cannot do without it says so
+        if fault := _fault(layout, earlier.name):
             raise UserError(
-                f"{layout.folder(earlier.name)}: {earlier.name} has not ended, and {stage.name} reads it; run "
-                f"`alignrec {earlier.name} {layout.dataset}` first"
+                f"{fault}, and {stage.name} reads it; run `alignrec {earlier.name} {layout.dataset}`, which makes it "
+                "again"
             )
-        for name in sorted(files.keys() | present.keys()):
-            if files.get(name) == present.get(name):
-                continue
-            what = "is not as it was made" if name in files and name in present else "is of no stage"
-            path = layout.folder(earlier.name) / name
-            raise UserError(
-                f"{path} {what if name in present else 'is gone'}, and {stage.name} reads it; run "
-                f"`alignrec {earlier.name} {layout.dataset}`, which makes it again"
-            )
+
+
+def _fault(layout: Layout, stage: str) -> str:
+    """Return what is wrong with the files of a stage; empty where nothing is, or where it has left none."""
+    files, present = recorded_files(layout, stage), present_files(layout, stage)
+    if files is None:
+        record = layout.run_record(stage)
+        ended = f"{record} was edited" if record.exists() else f"{layout.folder(stage)}: {stage} has not ended"
+        return ended if present else ""  # a stage that cannot do without them says so
+    name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
+    if name is None:
+        return ""
+    what = "is gone" if name not in present else "is of no stage" if name not in files else "is not as it was made"
+    return f"{layout.folder(stage) / name} {what}"
 
 
 def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
-    """Return relative path -> sha256 of the files that a stage has left; None if it has left no whole record.
-
-    Raises:
-        UserError: the record was edited: its own sha256 is not that of the rest.
-    """
-    path = layout.run_record(stage)
+    """Return relative path -> sha256 of the files that a stage has left; None where its record is not as written."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(layout.run_record(stage).read_bytes())
         files, digest = record["files"], record.pop("sha256")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not isinstance(files, dict) or digest != record_digest(record):
-        raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
-    return files
+    return files if isinstance(files, dict) and digest == record_digest(record) else None
 
 
 def present_files(layout: Layout, stage: str) -> dict[str, str]:
@@ -325,7 +320,7 @@ def _recorded(run: Run) -> Iterator[None]:
 
 
 def _run_record(run: Run) -> dict[str, Any]:
-    """Return what run.json holds; equal runs on one machine make equal records."""
+    """Return the content of run.json; equal runs on one machine make equal records."""
     section = run.params.section(run.stage)
     record = {
         "stage": run.stage,

@@ -24,8 +24,6 @@ from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings
 from schemas.semantic_ids import codes, semantic_ids
 from schemas.study import (
-    GENERATIVE,
-    GENERATIVE_TESTS,
     GEOMETRY,
     JOINT,
     JOINT_EPOCHS,

@@ -1,9 +1,9 @@
-"""Tables of the study: mask modality, the long tail, variants, sweeps, codes in use, wrong content, losses."""
+"""Tables of the study: mask modality, the long tail, variants, sweeps, wrong content, losses."""
 
 import pyarrow as pa
 
 from schemas.contract import field
-from schemas.results import FEATURE_SET, MODEL, PROTOCOL, RUN, TESTS, K
+from schemas.results import FEATURE_SET, MODEL, PROTOCOL, RUN, K
 
 DATASET = RUN[0]
 SEED = RUN[4]
@@ -186,50 +186,8 @@ JOINT_EPOCHS = pa.schema(
     ]
 )
 
-METHOD = field(
-    "method",
-    pa.string(),
-    "of semantic_ids, which made the codes; of networks what they read; `none` for ids alone",
-)
-
-GENERATIVE = pa.schema(
-    [
-        DATASET,
-        field("model", pa.string(), "tiger, popularity, or a network of pipeline/sequential/registry.py"),
-        field("features", pa.string(), "feature set that it reads, itself or as codes; `none` for models on item ids"),
-        METHOD,
-        field("rate", pa.float64(), "learning rate; null where nothing is trained", nullable=True, low=0),
-        SEED,
-        *PROTOCOL,
-        field("split", pa.string(), "valid alone for a rate that was not chosen", one_of=("valid", "test")),
-        field("metric", pa.string(), "what was measured", one_of=("recall", "ndcg", "precision", "map")),
-        K,
-        field("value", pa.float64(), "at the best valid epoch; mean over users", low=0, high=1),
-        field(
-            "best_epoch",
-            pa.int32(),
-            "first epoch of best valid NDCG@20, counted from 0; null for none",
-            nullable=True,
-            low=0,
-        ),
-    ]
-)
-
-GENERATIVE_TESTS = pa.schema(
-    [
-        DATASET,
-        *PROTOCOL,
-        *(
-            field(f"{f.name}_{side}", f.type, f"of run {side}: {f.metadata[b'doc'].decode()}")
-            for side in "ab" for f in (*(GENERATIVE.field(name) for name in ("model", "features")), METHOD)
-        ),
-        *(TESTS.field(name) for name in ("metric", "k", "seeds", "n", "mean_a", "mean_b", "difference", "low", "high",
-                                         "p", "p_holm")),
-    ]
-)  # fmt: skip
-
 STUDY = {
-    "mask": MASK, "tail": TAIL, "variants": VARIANTS, "sweeps": SWEEPS, "generative": GENERATIVE,
-    "generative_tests": GENERATIVE_TESTS, "wrong": WRONG, "geometry": GEOMETRY,
+    "mask": MASK, "tail": TAIL, "variants": VARIANTS, "sweeps": SWEEPS,
+    "wrong": WRONG, "geometry": GEOMETRY,
     "joint": JOINT, "joint_epochs": JOINT_EPOCHS,
 }  # fmt: skip

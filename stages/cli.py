@@ -9,7 +9,7 @@ import typer
 
 from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
-from stages import amazon, examples, released, results
+from stages import amazon, embedding, examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
@@ -259,9 +259,8 @@ def plan(
     faults = []
     for name in [dataset] if dataset else read(params).datasets:
         settings = read(params, name)
-        with interruptible("rates that were measured are kept"):
-            check(settings, params)
-            planned = command.plan(settings, Layout(root, name), ask)
+        check(settings, params)
+        planned = command.plan(settings, Layout(root, name), ask)
         say(planned.heading)
         show(*(drawn(table, unbroken=[0]) for table in planned.tables))
         for remark in planned.remarks:
@@ -288,7 +287,7 @@ for _command_of_release in (
     released.verify,
     released.fetch,
     released.export,
-    released.embed,
+    embedding.embed,
     released.serve,
     released.attest,
 ):

@@ -1,11 +1,15 @@
 """download: fetch the raw files of one dataset into outputs/download/<dataset>/ and list them with checksums."""
 
+from pathlib import Path
+
 from pipeline import io
 from pipeline.run import Run
 from pipeline.sources.base import Downloaded, Generated
 from pipeline.sources.params import Download
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import SOURCE, Stage
+
+UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec init`, which adds them"
 
 
 def main(run: Run) -> None:
@@ -27,6 +31,8 @@ def main(run: Run) -> None:
         earlier = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
         expected = download.expectations(addresses, source.sha256, earlier)
         run.resume(raw, code, source.model_dump(), download.local_hashes(addresses, raw, earlier))
+        if download.names_local_files(addresses) and _is_unaware(Path("dvc.yaml")):
+            run.warn(UNAWARE, recorded=False)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
         stored, hashes, used = download.download(
@@ -38,6 +44,11 @@ def main(run: Run) -> None:
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))
+
+
+def _is_unaware(path: Path) -> bool:
+    """Return whether a dvc.yaml asks no stage each time."""
+    return path.is_file() and "always_changed: true" not in path.read_text(encoding="utf-8", errors="replace")
 
 
 DOWNLOAD = Stage(

@@ -19,7 +19,7 @@ EXAMPLES = {
     "verify": "alignrec verify outputs/publish/sample/release",
     "fetch": "alignrec fetch s3://bucket/features/sample/0.1.0 --to release",
     "export": "alignrec export sample --format recbole --to there",
-    "embed": "alignrec embed release items.jsonl --encoder beit3 --to new.parquet",
+    "embed": "alignrec embed items.parquet --encoder minilm --text title,description --to vectors",
     "serve": "alignrec serve release --port 8000",
     "attest": "alignrec attest release --data sample",
 }

@@ -192,9 +192,6 @@ def _names(params: Parameters) -> None:
         )
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
-    coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made
-    known(params[Study].generative.features, coded, "study.generative.features")
-    known(params[Study].generative.methods, params[SemanticIds].methods, "study.generative.methods")
     _wrong(params, made)
     known(params[Benchmark].models, MODELS, "benchmark.models")
     known(params[League].models, MODELS, "league.models")

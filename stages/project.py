@@ -124,7 +124,9 @@ def _complete(path: Path, clone: bool) -> Iterator[str]:
     lacking = {name: block for block in blocks if (name := block.split(":", 1)[0]) not in given}
     added = [block.strip() + "\n" for block in lacking.values()]
     if not clone and PIN not in given:
-        added.insert(0, f"{PIN}: {version(PIN)} # the release that makes all this; another one runs all again\n")
+        added.insert(
+            0, f"{PIN}: '{version(PIN)}' # the release that makes all this; another one runs everything again\n"
+        )
     if added:
         text = path.read_text(encoding="utf-8")
         io.write_bytes(path, (text.rstrip("\n") + "\n\n" + "\n".join(added)).encode())

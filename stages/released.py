@@ -198,28 +198,6 @@ def serve(
     command.serve(opened, own, opened.beside(root).images, host, port, say)
 
 
-def embed(
-    release: Annotated[Path, typer.Argument(help="a release folder")],
-    items: Annotated[Path, typer.Argument(help="JSON lines or CSV: an identifier, and text or title, brand, ...")],
-    encoder: Annotated[str, typer.Option(help="feature set whose encoder to use")],
-    to: Annotated[Path, typer.Option("--to", help="Parquet file to make; an interrupted run resumes")],
-    images: Annotated[Path | None, typer.Option(help="folder of image files: `image` of the item, or <id>.jpg")] = None,
-    codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
-) -> None:
-    """new items in the space of a released feature set, by its own encoder."""
-    Release(release).verified()
-    from tqdm import tqdm
-
-    from pipeline.release import embed as embedding  # loads torch, which a damaged release need not wait for
-
-    kept = f"items encoded so far are kept beside {to}"
-    with interruptible(kept), tqdm(desc="embed", unit="item", disable=None) as bar:
-        summary = embedding.embed(release, encoder, items, images, to, bar.update, codes)
-    say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
-    if summary.rejects:
-        say(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
-
-
 def attest(
     release: Annotated[Path, typer.Argument(help="a release folder")],
     data: Annotated[str, typer.Option(help="a dataset, or a file of items as for `embed`")],

@@ -139,7 +139,7 @@ def league(
 def compare(
     dataset: Published,
     sets: Annotated[
-        list[str], typer.Argument(help="our encoders, or anybody's files, see docs/compare.md; name=path renames")
+        list[str], typer.Argument(help="our encoders, or third-party files, see docs/compare.md; name=path renames")
     ],
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),

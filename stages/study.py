@@ -1,4 +1,4 @@
-"""study: mask modality, long tail, variants of pre-training, sweeps, codes in use -> tables, and study.json."""
+"""study: mask modality, long tail, variants of pre-training, sweeps -> tables, and study.json."""
 
 from pipeline.encode.registry import ENCODERS
 from pipeline.experiment.tables import PLANS, TABLES
@@ -15,7 +15,6 @@ from stages.graph import GRAPH
 from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
 from stages.items import ITEMS
-from stages.semantic_ids import SEMANTIC_IDS
 
 
 def main(run: Run) -> None:
@@ -33,12 +32,12 @@ def main(run: Run) -> None:
 
 STUDY = Stage(
     "study",
-    does="mask modality, wrong content, losses, joint training, long tail, pre-training varied, sweeps, codes in use",
+    does="mask modality, wrong content, losses, joint training, long tail, pre-training varied, sweeps",
     writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `joint.parquet`, `tail.parquet`, "
-    "`variants.parquet`, `sweeps.parquet`, `generative.parquet`; "
+    "`variants.parquet`, `sweeps.parquet`; "
     "[the tables](study.md)",
-    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK),
-    sections=("train", "graph", "benchmark", "interactions", "pretrain", "semantic_ids", *FEATURE_SETS),
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, BENCHMARK),
+    sections=("train", "graph", "benchmark", "interactions", "pretrain", *FEATURE_SETS),
     params=Study,
     main=main,
     loads=(SOURCES, MODELS, PROBES, PLANS, TABLES, ENCODERS, FEATURES),

@@ -13,7 +13,7 @@ from pipeline.features.sets import FeatureSets
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.feature_files import FEATURE
 from stages.params import Params
 
 USERS, ITEMS, COLD = 40, 120, 26

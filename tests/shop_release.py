@@ -12,6 +12,7 @@ from pipeline.facts.outputs import Outputs
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.release import build
+from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
 
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.ITEMS)]
@@ -37,7 +38,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         io.write_table(table.append_column("vector", drawn), embeddings[what], schema)
     parts = Parts(
         outputs=Outputs(layout, "sample"),
-        version="0.1.0",
+        publish=Publish(),
         items=[_items(items)],
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         users=users,

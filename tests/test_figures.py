@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import releases
-import sequential_toys
 import toy
 
 import schemas
@@ -38,9 +37,6 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
-    if kind == "generative":
-        for part, table in sequential_toys.study().items():
-            io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
     if kind == "league":
         row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
         made = layout.folder("league") / "league.parquet"

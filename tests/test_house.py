@@ -29,8 +29,8 @@ ORDER = [
         "features",
     ),
     *("pretrain", "graph"),
-    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "experiment"),
-    *("facts", "release", "remote", "export", "report", "compare", "serve", "plan"),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "benchmark", "study", "experiment"),
+    *("facts", "release", "remote", "export", "report", "compare", "embed", "serve", "plan"),
 ]
 
 

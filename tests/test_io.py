@@ -130,3 +130,13 @@ def test_arrays_one_after_the_other_are_mapped_and_leave_no_file(tmp_path: Path)
     mapped = io.mapped(iter(parts), tmp_path / "new")
     np.testing.assert_array_equal(mapped, np.concatenate(parts))
     assert (mapped.dtype, list((tmp_path / "new").iterdir())) == (np.int32, [])
+
+
+def test_a_journal_that_dvc_linked_into_its_cache_is_not_written_there(tmp_path: Path) -> None:
+    io.begin(tmp_path / "set", "key")
+    cached = tmp_path / "cached"
+    cached.hardlink_to(tmp_path / "set" / io.JOURNAL)
+    cached.chmod(0o444)
+    io.write_bytes(tmp_path / "set/a", b"x")
+    assert cached.read_bytes() == b""
+    assert [path.name for path in io.journal(tmp_path / "set")] == ["a"]

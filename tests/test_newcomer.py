@@ -161,7 +161,8 @@ METHOD = '''
 import numpy as np
 
 from pipeline.config.base import Section
-from pipeline.semantic_ids.base import same_width, tensor
+from pipeline.ops.arrays import tensor
+from pipeline.semantic_ids.base import same_width
 
 
 class SignsParams(Section):

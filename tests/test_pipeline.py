@@ -195,6 +195,7 @@ def test_git_sees_the_lock_and_the_figures_of_a_run_and_no_other_output(undistur
     seen = run("git", "status", "--porcelain", "--untracked-files=all", "dvc.lock", "outputs", cwd=undisturbed)
     parts = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
     figures = {f"outputs/figures/shop/{part}.json" for part in parts}
+    figures |= {str(path.relative_to(undisturbed)) for path in (undisturbed / "outputs/figures/shop").glob("article-*")}
     assert {line[3:] for line in seen.splitlines()} == {"dvc.lock", "outputs/.gitignore"} | figures
 
 

@@ -11,6 +11,7 @@ import shipped
 import yaml
 from toyproject import environment, project, run
 
+from benchmarks import _operations as operations
 from benchmarks import _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
 from pipeline.beit3.config import SIZES
@@ -21,7 +22,6 @@ from pipeline.experiment.plans.benchmark import entries
 from pipeline.features import registry as features_registry
 from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS
-from pipeline.plan import operations
 from pipeline.sources.amazon2014 import Amazon2014
 from stages.order import STAGES
 from stages.params import load

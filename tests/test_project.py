@@ -93,6 +93,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
     assert params["alignrec"] == version("alignrec")
     assert {*STAGES, "search", "encoders"} <= params.keys()
+    assert read(tmp_path / "params.yaml").semantic_ids.for_items(30).codes <= 30  # what is shown leaves it to the data
     assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
     assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
     for template in (ROOT / ".dvc/plots").iterdir():

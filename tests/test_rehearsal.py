@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 
 from benchmarks import _official, _raw2014, _rehearsal
+from benchmarks import _operations as operations
 from benchmarks._disk import Disk, taken
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
+from pipeline.config import document
 from pipeline.layout import Layout
-from pipeline.plan import operations
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.release import verify
 from stages.order import STAGES
@@ -148,7 +148,7 @@ def test_the_most_on_disk_is_seen_and_hard_links_count_once(tmp_path: Path) -> N
 
 
 def test_only_paths_and_scale_differ_from_the_profile() -> None:
-    profile = yaml.safe_load(_rehearsal.PROFILE.read_text())
+    profile = document.read_extended(_rehearsal.PROFILE)
     changed = _rehearsal.parameters(profile, Path("raw"), "base", 300)
     different = {
         f"{section}.{key}"

@@ -1,4 +1,4 @@
-"""The shape of a BEiT3, closed and bounded: anybody's config.json in a release is one. Without torch."""
+"""The shape of a BEiT3, closed and bounded, since a release's config.json is untrusted. Needs no torch."""
 
 from typing import Annotated, Self
 

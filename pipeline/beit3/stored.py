@@ -1,4 +1,4 @@
-"""The files of a trained BEiT3, which in a release are anybody's: each is held to the others before anything is built.
+"""The files of a trained BEiT3, untrusted in a release: each is checked against the others before anything is built.
 
 Each number of config.json but `heads` is the size of a tensor that is in the file of weights, so memory grows with its
 bytes. All but `network` works without torch.

@@ -46,8 +46,9 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     """Return the features that `spec` names; items without a row get zeros, rows of no item are left out.
 
     Args:
-        spec: an encoded feature set of the dataset; or a file or folder, see docs/compare.md; or its address, http(s)
-            or hf://datasets/owner/name. `name=path` gives it a name of its own.
+        spec: an encoded feature set of the dataset; or a file or folder, see docs/compare.md; of Parquet with several
+            columns of vectors `path:column`; or its address, http(s) or hf://datasets/owner/name. `name=path` gives it
+            a name of its own.
         asins: identifier of item 0 .. I-1.
         order: mapping file that says which item each row is, for files that do not; see identifiers.order.
         dim: numbers of a row of raw float32, a file whose name has no known ending.
@@ -56,7 +57,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         UserError: missing, unreadable, of none of the items, no known order, or a value that is not finite.
     """
     name, path = named(spec)
-    where = Path(path)
+    where, column = _column(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
         read = categories.read_categories(layout, [path], _in_text(layout))[path]
@@ -71,16 +72,20 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         raise UserError(
             f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
         )
-    return _named(_of_file(where, layout, asins, order, dim), name, where)
+    return _named(_of_file(where, layout, asins, order, dim, column), name, where, column)
 
 
-def _named(features: FeatureSet, name: str, path: Path) -> FeatureSet:
-    return replace(features, name=name or short(path), folder="" if name else path.resolve().parent.name)
+def _named(features: FeatureSet, name: str, path: Path, column: str | None = None) -> FeatureSet:
+    own = short(Path(column) if column else path)
+    return replace(features, name=name or own, folder="" if name else path.resolve().parent.name)
 
 
-def _of_file(path: Path, layout: Layout, asins: Sequence[str], order: Path | None, dim: int | None) -> FeatureSet:
+def _of_file(
+    path: Path, layout: Layout, asins: Sequence[str], order: Path | None, dim: int | None, column: str | None = None
+) -> FeatureSet:
     """Return the features of a file or folder of this machine."""
-    matched = match(path, asins, order, None if format_of(path.name) != FOLDER or path.is_dir() else dim)
+    raw = format_of(path.name) == FOLDER and not path.is_dir()
+    matched = match(path, asins, order, dim if raw else None, column=column)
     counted = matched.counted(asins)
     read = _read_text(path)
     if read and not _in_text(layout):
@@ -134,6 +139,14 @@ def named(spec: str) -> tuple[str, str]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a file name
         raise UserError(f"'{spec}': there is no such file, and '{name}' is no name (letters, digits, - and _)")
     return name, path
+
+
+def _column(path: str) -> tuple[Path, str | None]:
+    """Return a path, and the column that `path:column` names; a path may contain a colon."""
+    where, colon, column = path.rpartition(":")
+    tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
+    split = bool(colon and column and where) and tables and not Path(path).exists()
+    return (Path(where), column) if split else (Path(path), None)
 
 
 def short(path: Path) -> str:

@@ -189,7 +189,7 @@ def _theirs(row: published.Figure) -> Line:
 
 
 def _figures(dataset: str) -> list[published.Figure]:
-    """Return what others published of one data set, best first."""
+    """Return published figures of one data set, best first."""
     found = (row for row in published.figures() if row.dataset == dataset)
     return sorted(found, key=lambda row: -row.cells[MEASURES[HEADLINE.index(MAIN)]])
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import NEIGHBOURS, compared
+from pipeline.errors import UserError
 from pipeline.facts.comparison import shared
 from pipeline.ops.rows import unit_rows
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest
@@ -42,14 +43,15 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
         versioning.
 
     Raises:
-        UserError: one of them has no items.
+        UserError: one of them has no items, or they have none in common.
     """
     old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
     same = _same(old, new)
     items_a = pq.read_table(a / ITEMS, columns=["asin", "title"])
     items_b = items_a if ITEMS in same else pq.read_table(b / ITEMS, columns=["asin", "title"])
     rows = _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist())
-    common = common_rows(items_a, items_b)
+    if not (common := common_rows(items_a, items_b)):
+        raise UserError(f"{a} and {b} have no item in common; are they releases of one dataset?")
     schema, sets = _schema(old, new)
     features, values = {}, _values(a, b, old, new)
     for name in sets:

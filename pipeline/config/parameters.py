@@ -13,6 +13,8 @@ from pydantic import Field, SerializeAsAny
 from pipeline.config.base import Kind, Name, Section, nearest
 from pipeline.errors import UserError, one_line
 
+LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
+"""licences of the Hub's list -> their address"""
 Shown = Literal["all", "titles", "none"]
 """what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and
 image address; title and categories; nothing"""
@@ -28,6 +30,14 @@ class Licence:
     """for people"""
     interactions: bool = False
     """whether it lets a release carry the interactions"""
+    synthetic: str = ""
+    """what of the data was generated rather than collected, in a sentence; empty: nothing"""
+
+    @property
+    def address(self) -> str:
+        """Web address of the terms; empty where there is none."""
+        return self.header.get("license_link") or LINKS.get(self.header["license"], "")
+
     texts: Shown = "all"
     """what it lets a release say of an item"""
 

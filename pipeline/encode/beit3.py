@@ -229,7 +229,7 @@ def runnable(context: Context, precision: str) -> str:
 
 
 def tokenizer(own: EncoderFiles) -> Tokenizer | None:
-    """Return what `pretrain` trained on the items' texts; None where no item had any. UserError if it is none."""
+    """Return what `pretrain` trained on the items' texts; None where no item had any. UserError if it is invalid."""
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 

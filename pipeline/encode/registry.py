@@ -35,6 +35,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "sentence-transformers": "pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "pipeline.encode.open_clip:OPEN_CLIP",
         "timm": "pipeline.encode.timm:TIMM",
+        "released": "pipeline.release.kind:RELEASED",
     },
 )
 """kind -> encoder"""

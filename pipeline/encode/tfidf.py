@@ -10,16 +10,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as dump
 from scipy import sparse
 from torch import Tensor
 
+from pipeline import io
 from pipeline.config.base import Positive, Section
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.chunks import Reading
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops.svd import right_vectors
@@ -29,8 +35,12 @@ WORD = re.compile(r"\w\w+")
 """two letters or digits at least, in any script"""
 MIN_DF = 2
 """texts that a term must stand in"""
+WORDS, COMPONENTS = "words.json", "tfidf.safetensors"
+"""files of a release: the terms in order; their IDF weights, and the components"""
 MOST_TERMS = 50_000
 """those in most texts; bounds memory"""
+LARGEST = 1 << 26
+"""bytes of the words of a release"""
 MOST = 20_000
 """texts that the SVD is fitted to, which bounds memory and time"""
 
@@ -58,6 +68,22 @@ class Terms:
         df = np.array([-minus for minus, _ in often], np.float64)
         self._idf = np.log((1 + self.texts) / (1 + df)) + 1  # [T]
 
+    @classmethod
+    def kept(cls, words: Sequence[str], idf: np.ndarray) -> Self:
+        """Return the terms of another catalogue, given its words in order and their IDF weights, float64 [T]."""
+        terms = cls([])
+        terms._number, terms._idf = {word: i for i, word in enumerate(words)}, idf
+        return terms
+
+    @property
+    def idf(self) -> np.ndarray:
+        """IDF weights, float64 [T]."""
+        return self._idf
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the words in order."""
+        return iter(self._number)
+
     def __len__(self) -> int:
         return len(self._number)
 
@@ -79,7 +105,7 @@ class Tfidf:
 
     def __init__(self, terms: Terms, components: np.ndarray) -> None:
         """Take the components, float64 [T, F]."""
-        self._terms, self._components = terms, components
+        self.terms, self.components = terms, components
         self.width, self.flops = components.shape[1], 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
@@ -93,22 +119,51 @@ class Tfidf:
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
         """Return the weights of the terms, float64 [B, T]."""
-        return self._terms.weights(texts or [])
+        return self.terms.weights(texts or [])
 
     def encode(self, prepared: sparse.csr_array) -> Tensor:
         """Return the components, float32 [B, F]; a row of its own does not depend on the others of the batch."""
-        return torch.from_numpy((prepared @ self._components).astype(np.float32))
+        return torch.from_numpy((prepared @ self.components).astype(np.float32))
 
 
 def make(context: Context, params: TfidfParams) -> Tfidf:
     """Fit terms to all texts, components to all or to MOST of them; UserError if no word stands in two texts."""
     layout = context.layout
+    if context.pretrained is not None:
+        return _read(context.pretrained)
     terms, seed = Terms(_texts(layout)), seed_for("tfidf", layout.dataset, context.params.seed)
     sample = np.isin(np.arange(terms.texts), np.random.default_rng(seed).permutation(terms.texts)[:MOST])
     weights = terms.weights(list(compress(_texts(layout), sample)))
     if not len(terms):
         raise UserError(f"'encoders.{context.name}': no word stands in two texts of {layout.dataset}; leave it out")
     return Tfidf(terms, right_vectors(weights, params.width, seed))
+
+
+def save(encoder: Any, folder: Path) -> None:
+    """Write terms and components."""
+    io.write_json(folder / WORDS, list(encoder.terms))
+    components = np.ascontiguousarray(encoder.components, np.float32)
+    io.write_bytes(folder / COMPONENTS, dump({"idf": encoder.terms.idf, "components": components}))
+
+
+def _read(folder: Path) -> Tfidf:
+    """Read what `save` wrote, not trusted; UserError if it is damaged."""
+    try:
+        words, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
+        idf, components = arrays["idf"], arrays["components"].astype(np.float64)
+        sound = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        finite = np.isfinite(idf).all() and np.isfinite(components).all()
+        if (
+            not sound
+            or not finite
+            or idf.shape != (len(words),)
+            or components.ndim != 2
+            or len(components) != len(words)
+        ):
+            raise ValueError(f"{idf.shape} weights and {components.shape} components of the words")
+    except (SafetensorError, OSError, KeyError, ValueError) as e:
+        raise UserError(f"{folder}: no terms and components: {one_line(e, 100)}; fetch the release again") from None
+    return Tfidf(Terms.kept(words, idf.astype(np.float64)), components)
 
 
 def _texts(layout: Layout) -> Iterator[str]:
@@ -121,4 +176,4 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-TFIDF = Spec(make, TfidfParams, reads=("text",), portable=False)
+TFIDF = Spec(make, TfidfParams, reads=("text",), portable=False, save=save)

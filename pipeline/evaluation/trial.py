@@ -1,13 +1,11 @@
 """The one place that opens the test split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from pipeline.evaluation.metrics import Evaluation, evaluate, judge
+from pipeline.evaluation.metrics import Evaluation, evaluate
 from pipeline.evaluation.protocol import Protocol
-from pipeline.interactions.split import Part, Split
+from pipeline.interactions.split import Split
 from pipeline.ops.topk import Vectors
 
 
@@ -32,18 +30,4 @@ def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks
     """
     valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid"))
     test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
-    return Result(valid, test, protocol.label)
-
-
-def open_test_ranked(
-    ranked: Callable[[Part], np.ndarray], split: Split, protocol: Protocol, ks: Sequence[int]
-) -> Result:
-    """Judge the rankings of a model that ranks by itself, as one that writes items does.
-
-    Args:
-        ranked: part -> int32 [N, max K], best first, of all users with a target there, ascending; masked already.
-        protocol: which the rankings keep to.
-    """
-    valid = judge(ranked("valid"), np.unique(split.valid.users), split.valid, split.n_items, ks)
-    test = judge(ranked("test"), np.unique(split.test.users), split.test, split.n_items, ks)
     return Result(valid, test, protocol.label)

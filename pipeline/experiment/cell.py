@@ -10,24 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
-
-from pipeline.config.base import Section
-from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.trial import Result
-from pipeline.run import Run
-
-if TYPE_CHECKING:
-    from pipeline.ops.checkpoint import Checkpoint
-
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 import schemas
+from pipeline.config.base import Section
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import Result
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.run import Run
 
 Opens = Literal["valid", "test", "rankings"]
 """what is looked at: valid alone, the figures of test too, or also whom test recommends what"""
@@ -53,9 +48,6 @@ class Trained(NamedTuple):
 
 class Data(ABC):
     """What a training reads. A value that is pickled for the processes of a pool."""
-
-    resumes: ClassVar[bool] = False
-    """whether trainings are long enough to keep a checkpoint"""
 
     @abstractmethod
     def files(self) -> list[Path]:
@@ -134,7 +126,7 @@ class Outcome(NamedTuple):
     """suffix of the protocol -> table rankings(K)"""
 
 
-def outcome(cell: Cell, checkpoint: Checkpoint | None = None, tolerant: bool = False) -> Outcome:
+def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
     """Train a cell and open what it opens.
 
     Args:
@@ -146,7 +138,7 @@ def outcome(cell: Cell, checkpoint: Checkpoint | None = None, tolerant: bool = F
         curve.append(max([line[RECALL], *curve[-1:]]))
 
     try:
-        trained = cell.data.train(cell, watch, checkpoint)
+        trained = cell.data.train(cell, watch)
         results = opened(cell, trained) if cell.opens != "valid" else []
     except UserError as e:
         if not tolerant:

@@ -17,13 +17,10 @@ from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.store import Record, Store
 from pipeline.layout import Layout
 from pipeline.models import MODELS
-from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import ALTERED, Run, machine
 from pipeline.train import inputs
 
 Label = TypeVar("Label")
-SLOWEST = ("tiger", "bsarec", "sasrec")
-"""models that take longer than any of MODELS"""
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,8 @@ class Work:
         for cell in cells:
             with self.store.claimed(cell):
                 if (record := self.store.get(cell)) is None:
-                    path = self.store.checkpoints / f"{cell.training}.safetensors"
-                    checkpoint = Checkpoint(path, 1) if cell.data.resumes else None
                     with measured(self.costs and self.costs / f"{cell.key}.json"):
-                        self.store.put(cell, outcome(cell, checkpoint, self.tolerant))
+                        self.store.put(cell, outcome(cell, self.tolerant))
                     record = self.store.get(cell)
             if record is None or record.values["state"] != "complete":
                 return
@@ -65,7 +60,7 @@ def complete(
         shown: makes a progress bar of an iterable and its total.
         tolerant: whether a training that fails leaves a record with the reason; else it raises.
     """
-    place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
+    place = {model: number for number, model in enumerate(reversed(MODELS))}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
     if todo:
         for _ in shown(engine.each(Work(store, tolerant, costs), todo, workers), total=len(todo)):
@@ -111,8 +106,6 @@ class Experiment:
         for path in sorted(self.store.doubted):
             self.run.warn(f"{path} {ALTERED}", recorded=False)
         self.store.doubted.clear()
-        if any(cell.data.resumes for cell in missing):
-            self.run.resume(self.store.checkpoints, [], "checkpoints", modules=["pipeline.ops.checkpoint"])
 
         def shown(done: Iterable[Any], total: int) -> Iterable[Any]:
             return self.run.progress(done, total=total, unit=unit, what=what)

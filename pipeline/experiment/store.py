@@ -98,11 +98,6 @@ class Store:
         records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
         return [path for one in records for path in (self.folder / f"{one.key}.json", *one.rankings.values())]
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder where killed trainings resume; gone when a plan is done."""
-        return self.folder / "checkpoints"
-
     def _read(self, folder: Path, key: str) -> Record | None:
         path = folder / f"{key}.json"
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""The study: mask modality, variants of pre-training, sweeps of settings, codes in use."""
+"""The study: mask modality, variants of pre-training, sweeps of settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.evidence import Cell, cell
 from pipeline.facts import argument, tail, words
 from pipeline.facts.difference import FLOORED, Difference, sure
 from pipeline.facts.table import Table
-from pipeline.facts.words import METRICS, RECALL, figure, measure, with_error
+from pipeline.facts.words import RECALL, figure, measure, with_error
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL
@@ -157,76 +156,10 @@ def _heatmap(where: str, cells: Sequence[Record]) -> Table:
     return Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows, heat=tint)
 
 
-def contender(row: Record, side: str = "") -> str:
-    """Return what ranks, and what it reads, of a row of GENERATIVE; of a test that of one side: _a or _b."""
-    model, features, method = (row[f"{key}{side}"] for key in ("model", "features", "method"))
-    if features == "none":
-        return model
-    return f"{model}, {method} codes of {features}" if model == "tiger" else f"{model}, {method} of {features}"
-
-
-def figures(table: pa.Table) -> dict[str, dict[tuple[str, int], Cell]]:
-    """Return, of table GENERATIVE, contender -> metric and cutoff -> test figure, best first."""
-    values: dict[str, dict[tuple[str, int], list[float]]] = {}
-    for row in table.to_pylist():
-        if row["split"] == "test" and row["metric"] in METRICS:
-            values.setdefault(contender(row), {}).setdefault((row["metric"], row["k"]), []).append(row["value"])
-    cells = {one: {key: cell(by_seed) for key, by_seed in own.items()} for one, own in values.items()}
-    return dict(sorted(cells.items(), key=lambda item: -item[1]["recall", max(k for _, k in item[1])].mean))
-
-
-def cutoffs(found: Mapping[str, Mapping[tuple[str, int], Cell]]) -> list[int]:
-    """Return the cutoffs of figures, ascending."""
-    return sorted({k for _, k in next(iter(found.values()))})
-
-
-def used(study: Mapping[str, pa.Table]) -> list[Table]:
-    """Return tables GENERATIVE and GENERATIVE_TESTS over seeds; none where nothing was trained."""
-    shown = {"generative": _used, "generative_tests": _used_tests}
-    return [table(study[part]) for part, table in shown.items() if len(study.get(part, ()))]
-
-
-def _used(table: pa.Table) -> Table:
-    found, rows = figures(table), table.to_pylist()
-    columns = [(metric, k) for metric in METRICS for k in cutoffs(found)]
-    rates = {contender(row): row["rate"] for row in rows if row["split"] == "test"}
-    return Table(
-        "Codes in use",
-        f"{words.protocol(rows[0])} TIGER writes the codes of the next item; networks read item ids, or what is named. "
-        "All items are ranked. Test figures at the best valid epoch, mean ± standard deviation over seeds. Random "
-        "codes are the control: what is written with them knows no content.",
-        ["recommender", "learning rate", "seeds", *(measure(*column) for column in columns)],
-        [
-            [one, "" if rates[one] is None else f"{rates[one]:g}", str(len(own[columns[0]].values)),
-             *(figure(own[column]) for column in columns)]
-            for one, own in found.items()
-        ],
-    )  # fmt: skip
-
-
-def _used_tests(table: pa.Table) -> Table:
-    rows = table.to_pylist()
-    tests = [Difference.of(row) for row in rows]
-    return Table(
-        "Codes in use: paired tests",
-        f"{words.protocol(rows[0])} First less second; figures of a user are means over seeds. Intervals (95 %) and p "
-        f"are of the bootstrap over users, p after Holm's correction for all rows; below {LEVEL} it is marked. "
-        f"{FLOORED}",
-        ["first", "second", "metric", "difference", "95 % interval", "p"],
-        [
-            [contender(row, "_a"), contender(row, "_b"), measure(row["metric"], row["k"]), *test.cells]
-            for row, test in zip(rows, tests, strict=True)
-        ],
-        texts=3,
-        best=sure(tests, 3),
-    )
-
-
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
     """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
     parts = {
         "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "joint": argument.joint,
         "tail": tail.tails, "variants": variants,
     }  # fmt: skip
-    shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
-    return [*shown, *used(study)]
+    return [table for part, of in parts.items() if part in study for table in of(study[part])]

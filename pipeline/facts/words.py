@@ -29,8 +29,8 @@ MODELS = {
 WAYS = {
     "ids": (),
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
-    "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom", "dragon", "cohesion"),
-    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "damrs", "smore", "pgl", "mentor", "gume"),
+    "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
+    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "gume"),
     "staged": ("alignrec",),
 }
 """how content is used, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over

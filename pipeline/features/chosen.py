@@ -1,7 +1,7 @@
 """The feature set that valid chooses among what linear algebra can make of all others.
 
-A candidate takes some sets and brings them to one width, as `linear` does. It may map that to the factors of train
-interactions, as `mapped` does, alone or beside the content. search.py tries candidates and says which is the best.
+A candidate takes some sets and brings them to one width, as `linear` does. With `mapped` it may map that to the factors
+of train interactions, alone or beside the content. search.py tries candidates and says which is the best.
 
 Letters: I items, n of them, F and W widths.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class ChosenParams(Section):
     """feature sets that `encode.encoders` names, or imported ones; none: every encoder, those trained here too"""
     width: Positive = 128
     """directions kept at most, and factors of train interactions"""
+    mapped: bool = False
+    """also try candidates mapped to train interactions, as kind `mapped` is; such a set leaks where another split is
+    used"""
     seconds: Positive = 30
     """budget, of a thousand million operations each, so that every machine tries the same candidates"""
 
@@ -57,7 +60,7 @@ class Chosen(Gathered):
         super().prepare(progress)
         if self.of and not self.layout.tried(self.name).is_file():
             io.write_table(
-                search.search(self, self.own.width, self.own.seconds, progress),
+                search.search(self, self.own, progress),
                 self.layout.tried(self.name),
                 schemas.TRIED,
             )
@@ -76,6 +79,15 @@ class Chosen(Gathered):
         blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, winner.image)]
         content = joining.fit(self.parts, blocks, self.own.width, winner.power)
         return search.fit_recipe(self.parts, content, winner.map, self.own.width, self._targets(NONE))
+
+    def about(self) -> dict[str, Any]:
+        """Return the provenance of the winner's parts, and its map to interactions if it has one."""
+        if not self.layout.tried(self.name).is_file():
+            return super().about()
+        parts = [
+            {"name": node.name, "kind": node.kind} | node.about() for node in self.of if node.name in self.winner.of
+        ]
+        return {"kind": self.kind, "parts": parts} | ({} if self.winner.map == "none" else {"map": self.winner.map})
 
     @property
     def learned(self) -> bool:

@@ -244,7 +244,7 @@ class Ingredients(NamedTuple):
 
 
 def ingredients(encoders: Encoders, names: Sequence[str]) -> Ingredients:
-    """Return what the rows of the encoders of some names depend on."""
+    """Return the dependencies of some encoders' rows."""
     kinds = list(dict.fromkeys(kind(encoders, name) for name in names))
     networks_of = {name: ENCODERS[kind(encoders, name)] for name in networks(encoders, names)}
     foreign = (settings(encoders, name) for name, spec in networks_of.items() if spec.origin)

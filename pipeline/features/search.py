@@ -7,11 +7,13 @@ interactions from profiles and from maps. The geometric mean of the two is the s
 Letters: I items, G users, F and W widths.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,9 @@ from pipeline.ops.joining import Block, Fit, Parts
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 from schemas import TRAIN, VALID
+
+if TYPE_CHECKING:
+    from pipeline.features.chosen import ChosenParams
 
 Mapping = Literal["none", "alone", "beside"]
 HALF = np.float32(0.5)
@@ -64,6 +69,11 @@ class Recipe:
     last: Whitening | None
     """of both side by side"""
 
+    @property
+    def width(self) -> int:
+        """W."""
+        return int((self.last or self.ridge or self.content.last).map.shape[1])
+
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
         content = self.content(parts)
@@ -90,7 +100,8 @@ def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
 IMAGES = (0.3, 0.6, 1.0, 0.1)
-MAPS = ("none", "beside", "alone")
+MAPS: tuple[Mapping, ...] = ("none", "beside", "alone")
+"""with `mapped`"""
 DRAWS = 5
 """of cold items, so that each is cold once"""
 K = 20
@@ -98,23 +109,25 @@ SECOND = 1e9
 """operations"""
 
 
-def candidates(hand: Sequence[str], trained: Sequence[str], images: bool) -> list[Candidate]:
+def candidates(
+    hand: Sequence[str], trained: Sequence[str], images: bool, maps: Sequence[Mapping] = ("none",)
+) -> list[Candidate]:
     """Return all candidates of encoders at hand and trained here, those with the fewest steps from `linear` first."""
     every, alone = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
     of = list(dict.fromkeys(some for some in (*every, *alone) if some))
     steps = list(
-        product(enumerate(of), enumerate(POWERS), enumerate(IMAGES if images else IMAGES[:1]), enumerate(MAPS))
+        product(enumerate(of), enumerate(POWERS), enumerate(IMAGES if images else IMAGES[:1]), enumerate(maps))
     )
     steps.sort(key=lambda step: sum(number for number, _ in step))
     return [Candidate(*(value for _, value in step)) for step in steps]  # type: ignore[arg-type]
 
 
-def search(node: Gathered, width: int, seconds: float, progress: Progress) -> pa.Table:
+def search(node: Gathered, own: ChosenParams, progress: Progress) -> pa.Table:
     """Return the candidates that were tried, schema TRIED; a killed search goes on. UserError if valid is empty."""
-    trial = Trial(node, width)
+    trial = Trial(node, own.width, MAPS if own.mapped else MAPS[:1])
     kept = node.folder / ".tried.json"
     done: list[list[float]] = io.read_json(kept) if kept.is_file() else []
-    within = trial.affordable(seconds)
+    within = trial.affordable(own.seconds)
     with progress(total=len(within), unit="candidate", initial=len(done)) as bar:
         for candidate in within[len(done) :]:
             done.append([round(figure, 6) for figure in trial.figures(candidate)])
@@ -127,8 +140,9 @@ def search(node: Gathered, width: int, seconds: float, progress: Progress) -> pa
 class Trial:
     """Everything that candidates share."""
 
-    def __init__(self, node: Gathered, width: int) -> None:
+    def __init__(self, node: Gathered, width: int, maps: Sequence[Mapping]) -> None:
         """Read interactions, and reduce each block of each set once."""
+        self.maps = maps
         layout = node.layout
         self.node, self.width = node, width
         self.ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
@@ -156,7 +170,7 @@ class Trial:
         hand, trained = ([node.name for node, here in kinds.items() if here is which] for which in (False, True))
         out: list[Candidate] = []
         spent = 0.0
-        for candidate in candidates(hand, trained, any(self.is_image)):
+        for candidate in candidates(hand, trained, any(self.is_image), self.maps):
             spent += self.operations(candidate)
             if out and spent > seconds * SECOND:
                 break

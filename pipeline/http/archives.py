@@ -1,4 +1,4 @@
-"""Zip archives of anybody: what Python's zipfile raises becomes one line with the file's name.
+"""Untrusted zip archives: what Python's zipfile raises becomes one line with the file's name.
 
 Anything may be in the bytes: names that are no UTF-8, damaged members of any compression, versions that do not exist.
 """

@@ -178,32 +178,6 @@ def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
     return sp.csr_array((weights.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-class Tower(nn.Module):
-    """One modality's tower of DRAGON, MENTOR and COHESION: users' tastes [U, D], two maps of an item's features."""
-
-    def __init__(self, n_users: int, width: int, dim: int) -> None:
-        super().__init__()
-        self.taste = normal(n_users, dim)
-        self.encode = encoder(width, dim)
-
-    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return layer 0, rows of length 1: [U, D] and [I, D]."""
-        return nnf.normalize(self.taste), nnf.normalize(self.encode(features))
-
-    def forward(self, graph: Sparse, features: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        """Return the sum of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
-        user, item = propagate(graph, *self.start(features), layers)
-        return user * (layers + 1), item * (layers + 1)
-
-
-def joined(views: list[tuple[Tensor, Tensor]], weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return M views side by side, [U, M D] and [I, M D]; several are weighed on the users' side, by [U, M]."""
-    users = [user for user, _ in views]
-    if len(views) > 1:
-        users = [weights[:, m : m + 1] * user for m, user in enumerate(users)]
-    return torch.cat(users, 1), torch.cat([item for _, item in views], 1)
-
-
 def base_2_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """-mean log_2 sigmoid(h_u . h_i+ - h_u . h_i-), as DualGNN's kin have it."""
     return bpr(user, positive, negative) / math.log(2)

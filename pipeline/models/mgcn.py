@@ -6,8 +6,6 @@ both, and its features learn.
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +18,12 @@ from pipeline.models.params import Regularised, Varied
 from pipeline.ops.sparse import Sparse
 
 
-class TwoViewsParams(Regularised):
-    """What the loss of two views reads."""
+class MGCNParams(Varied, Regularised):
+    """What MGCN reads; the learning rate is that of the published benchmarks."""
 
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
     item_layers: Count = 1
     """propagations over the item graphs; 0: none"""
     temperature: Rate = 0.2
@@ -31,45 +32,7 @@ class TwoViewsParams(Regularised):
     """weight of the contrastive loss between behaviour and content"""
 
 
-class MGCNParams(Varied, TwoViewsParams):
-    """What MGCN reads; the learning rate is that of the published benchmarks."""
-
-    lr: Rate = 1e-3
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
-
-
-class TwoViews(Recommender):
-    """score(u, i) = (behaviour + side)_u . (behaviour + side)_i; both views of a user, or of an item, attract."""
-
-    params: TwoViewsParams
-
-    @abstractmethod
-    def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return behaviour and side view, each of users [U, D] and of items [I, D]."""
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]."""
-        (id_user, id_item), (side_user, side_item) = self.views()
-        return id_user + side_user, id_item + side_item
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, l2 and the contrastive term, weighted."""
-        (id_user, id_item), (side_user, side_item) = self.views()
-        h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
-        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
-        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
-        contrast = cosine_nce(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + cosine_nce(
-            pick(side_item, items), pick(id_item, items), n_items, params.temperature
-        )
-        return {
-            "bpr": bpr(*rows),
-            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
-            "contrast": params.contrast * contrast,
-        }
-
-
-class MGCN(TwoViews):
+class MGCN(Recommender):
     """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality e_mul is its view."""
 
     Params = MGCNParams
@@ -91,6 +54,26 @@ class MGCN(TwoViews):
         several = len(self.modalities) > 1
         self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
         self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if several)  # W4
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return [U, D] and [I, D]."""
+        (id_user, id_item), (side_user, side_item) = self.views()
+        return id_user + side_user, id_item + side_item
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr, l2 and the contrastive term, weighted."""
+        (id_user, id_item), (side_user, side_item) = self.views()
+        h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
+        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
+        contrast = cosine_nce(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + cosine_nce(
+            pick(side_item, items), pick(id_item, items), n_items, params.temperature
+        )
+        return {
+            "bpr": bpr(*rows),
+            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
+            "contrast": params.contrast * contrast,
+        }
 
     def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return e_id and e_mul, each of users [U, D] and of items [I, D]."""

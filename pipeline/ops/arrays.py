@@ -1,4 +1,4 @@
-"""Named arrays in a safetensors file that anybody may have written. Without torch."""
+"""Named arrays in an untrusted safetensors file. Needs no torch."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.benchmark.params import Benchmark
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.table import Table
 from pipeline.http.fetch import local
+from pipeline.images.params import Images
 from pipeline.layout import Layout
 from pipeline.plan import addresses, size
 from pipeline.plan.addresses import Answer
-from pipeline.pretrain.params import Pretrain
+from pipeline.sources.base import Downloaded
 
 if TYPE_CHECKING:
     from pipeline.plan.estimate import Estimate
-    from pipeline.plan.rates import Rates
+
+
+BUSY = 0.7
+"""running programs per core, above which others slow the measurement down"""
 
 
 class Planned(NamedTuple):
@@ -37,7 +40,7 @@ class Planned(NamedTuple):
 
 
 def plan(params: Parameters, layout: Layout, asked: bool = True) -> Planned:
-    """Return what the stages of a dataset will take on this machine; rates that are not known yet are measured.
+    """Return what the stages of a dataset will take on this machine, scaled by what they took here before.
 
     Args:
         layout: of the dataset; stages that have run say how large it is.
@@ -53,12 +56,16 @@ def plan(params: Parameters, layout: Layout, asked: bool = True) -> Planned:
         found = size.measure(params, layout)
     except UserError as e:
         return Planned(layout.dataset, files, [], list(dict.fromkeys([*faults, str(e)])))
-    from pipeline.plan import estimate, rates  # load torch
+    from pipeline.features.registry import feature_sets
+    from pipeline.ops.device import gemm_rate  # loads torch
+    from pipeline.plan import estimate, past
 
-    known = rates.measured(params[Pretrain].size, params[Benchmark].models)
     raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-    taken = estimate.stages(estimate.Plan(params, layout.dataset, found, known, raw))
-    remarks = list(_remarks(taken, layout.root, known, rates.kept()))
+    gemm, sets = gemm_rate("float32"), feature_sets(params, layout.dataset)
+    remote, ran = is_remote(params, layout.dataset), past.runs(params, layout, gemm)
+    taken = estimate.stages(estimate.Plan(params, found, sets, gemm, remote, raw), ran)
+    scaling = [stage for stage in taken if stage not in estimate.UNSCALED]
+    remarks = [*_remarks(taken, layout.root), *_grounds(scaling, ran, gemm)]
     return Planned(f"{layout.dataset}: {found}", [_stages(taken), *files], remarks, faults)
 
 
@@ -78,8 +85,14 @@ def _files(answers: Sequence[Answer]) -> Table:
     return Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)
 
 
-def _remarks(taken: Mapping[str, Estimate], root: Path, known: Rates, kept: Path) -> Iterator[str]:
-    """Yield what is too little on this machine, and what the figures stand on."""
+def is_remote(params: Parameters, dataset: str) -> bool:
+    """Return whether images come from a host."""
+    own = params[Images]
+    return isinstance(params.source(dataset), Downloaded) and not (own.folder or own.pattern)
+
+
+def _remarks(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
+    """Yield what is too little on this machine."""
     there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     disk, free = sum(of.disk for of in taken.values()), shutil.disk_usage(there).free
     if disk > free:
@@ -88,10 +101,20 @@ def _remarks(taken: Mapping[str, Estimate], root: Path, known: Rates, kept: Path
     for stage, of in taken.items():
         if of.memory > memory:
             yield f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(memory)}"
-    products = ", ".join(f"{rate / 1e12:.2f} TFLOP/s in {precision}" for precision, rate in known.gemm.items())
-    yield f"measured here: {products}; kept in {kept}; delete it to measure anew"
-    if known.busy:
-        yield "the machine was busy as it was measured, so this is too long; it is measured anew once nothing else runs"
+
+
+def _grounds(stages: Sequence[str], ran: Collection[str], gemm: float) -> Iterator[str]:
+    """Yield what the figures stand on."""
+    if scaled := [stage for stage in stages if stage in ran]:
+        yield f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"
+    if others := [stage for stage in stages if stage not in ran]:
+        busy = (
+            ", beside other programs, so this is too long" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
+        )
+        yield (
+            f"computed for {gemm / 1e12:.2f} TFLOP/s, measured now{busy}: {', '.join(others)}; once any dataset, "
+            "such as `sample`, has run here, they are scaled by it"
+        )
     yield (
         "assumed: each item has an image, photos have 18 kB, a training is best at its 40th epoch. DVC links files, "
         "where the file system can, and copies them elsewhere"

@@ -3,23 +3,22 @@
 from collections.abc import Iterator
 
 from pipeline.config.parameters import Parameters
-from pipeline.ops.device import pick
-from pipeline.plan import estimate, rates
+from pipeline.features.registry import feature_sets
+from pipeline.ops.device import gemm_rate, pick
+from pipeline.plan import estimate
 from pipeline.plan.command import duration
 from pipeline.plan.size import Size
-from pipeline.pretrain.params import Pretrain
 
 AFFORDABLE = 600.0
-"""seconds that pre-training may take in a project that nobody asked for it"""
+"""seconds that pre-training may take in a project that was not asked to have it"""
 LONG = 60.0
 """seconds from which a stage is worth a line"""
 
 
 def seconds(params: Parameters, dataset: str, size: Size) -> dict[str, float]:
-    """Return stage -> seconds on this machine, whose rates are measured if they are not known."""
-    known = rates.measured(params[Pretrain].size, ())
-    stages = estimate.stages(estimate.Plan(params, dataset, size, known, 0.0))
-    return {stage: of.seconds for stage, of in stages.items()}
+    """Return stage -> seconds on this machine, by its rate of products."""
+    plan = estimate.Plan(params, size, feature_sets(params, dataset), gemm_rate("float32"))
+    return {stage: of.seconds for stage, of in estimate.stages(plan, {}).items()}
 
 
 def affordable(taken: dict[str, float]) -> bool:

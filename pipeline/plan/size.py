@@ -50,10 +50,8 @@ def measure(params: Parameters, layout: Layout) -> Size:
     source = params.source(layout.dataset)
     has_content = not isinstance(source, Downloaded) or "metadata" in source.files()
     pieces = _pieces(layout, NAMES if isinstance(source, SampleSource) else LONGEST) if has_content else 0
-    record = layout.run_record("interactions")
-    if record.exists():
-        done = io.read_json(record)
-        return _of(done["notes"]["users"], done["notes"]["items"], done["rows_out"], pieces, f"counted in {record}")
+    if found := counted(layout, pieces):
+        return found
     if isinstance(source, SampleSource):
         users, items = round(source.users * SAMPLE["users"]), round(source.items * SAMPLE["items"])
         left = round(source.users * SAMPLE["interactions"])
@@ -61,6 +59,19 @@ def measure(params: Parameters, layout: Layout) -> Size:
     if published := SIZES.get((source.kind, getattr(source, "category", None) or "")):
         return _of(*published, pieces, "as published")
     return _measured(params, layout.dataset, pieces)
+
+
+def counted(layout: Layout, pieces: int) -> Size | None:
+    """Return the size that the stages counted, None before they have.
+
+    Args:
+        pieces: of a text, where the stage `items` has not run.
+    """
+    record = layout.run_record("interactions")
+    if not record.exists():
+        return None
+    done, pieces = io.read_json(record), _pieces(layout, pieces)
+    return _of(done["notes"]["users"], done["notes"]["items"], done["rows_out"], pieces, f"counted in {record}")
 
 
 def _of(users: int, items: int, interactions: int, pieces: int, origin: str) -> Size:

@@ -1,4 +1,4 @@
-"""The schema of probes.json, closed and bounded: in a release it is anybody's, and pages are made of it."""
+"""The schema of probes.json, closed and bounded: a release's file is untrusted, and pages are made from it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +110,7 @@ class Probes(BaseModel):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read anybody's probes.json; UserError names the first fault."""
+    """Read an untrusted probes.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST)
     try:
         Probes.model_validate(raw)

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError, printable
+from pipeline.images.params import Images
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.release import embed, encoder, item_file, recoded
+from pipeline.release import encoded, encoder, item_file, recoded
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Facts, Loaded
@@ -95,7 +96,7 @@ class Files:
         """Yield the wanted items, in the file's order."""
         for row in self._rows():
             if row.asin in wanted:
-                yield Input(row.asin, row.text, None if row.image is None else row.image.read_bytes())
+                yield Input(row.asin, row.text, row.read(Images().max_bytes))
 
     def _rows(self) -> Iterator[item_file.Row]:
         for rows, _ in item_file.blocks(self._path, self._images):
@@ -186,7 +187,7 @@ def _recomputed(
     facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
     images = [_stored(item, image, facts) for item, (_, image) in zip(block, hashes, strict=True)]
     texts = [item.text for item in block]
-    vectors = {name: embed.vectors(network, texts, images).vectors for name, network in loaded.items()}
+    vectors = {name: encoded.vectors(network, texts, images).vectors for name, network in loaded.items()}
     cosines = {name: _cosines(x, released(release, name, at)) for name, x in vectors.items()}
     codes = {name: codes.compared(vectors[codes.facts.features], at) for name, codes in coded.items()}
     return [
@@ -278,7 +279,7 @@ def _stored(item: Input, expected: str, facts: Facts) -> bytes | None:
     """Return the JPEG that encoders read: the input itself if it is the one, else what the pipeline makes of it."""
     if item.image is None or image_sha256(item.image) == expected:
         return item.image
-    return embed.normalised(item.image, facts).image
+    return encoded.normalised(item.image, facts).image
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -15,12 +15,15 @@ import schemas
 from pipeline import code, io
 from pipeline.config.parameters import Shown
 from pipeline.evaluation import evidence
+from pipeline.facts import content
 from pipeline.layout import EncoderFiles
-from pipeline.release import card, croissant, encoder, manifest
-from pipeline.release.manifest import Counts, Maker, Manifest
+from pipeline.release import card, croissant, encoder, manifest, statement
+from pipeline.release.manifest import Counts, File, Maker, Manifest
 from pipeline.release.parts import Parts, networks
+from pipeline.release.statement import Statement
 from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
+from pipeline.sources.registry import SOURCES
 
 ITEMS = "items.parquet"
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
@@ -62,24 +65,46 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     items = io.read_table(folder / ITEMS, schemas.RELEASED_ITEMS, ["image_status", "text_status"])
     counts = Counts(users=len(parts.users), items=len(items), interactions=len(parts.interactions))
     described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
-    io.write_json(folder / croissant.NAME, croissant.describe(name, parts.version, outputs.kind, described))
+    made_by = makers([*tables, *parts.upstream])
+    said = _statement(parts, items, counts, described, [*made_by])
+    io.write_json(folder / croissant.NAME, croissant.describe(said, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
-    io.write_bytes(folder / "README.md", card.render(parts, items, counts, described).encode())
+    io.write_bytes(folder / "README.md", card.render(parts, said, items, counts, described).encode())
     written = Manifest(
         format=manifest.FORMAT,
         dataset=name,
-        version=parts.version,
+        version=parts.publish.version,
         kind=outputs.kind,
         counts=counts,
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
         weights=parts.weights,
         encoders=networks(parts.features),
-        made_by=makers([*tables, *parts.upstream]),
+        made_by=made_by,
         code=code.fingerprint("stages.publish"),
     )
     manifest.write(folder / manifest.NAME, written)
     return written
+
+
+def _statement(parts: Parts, items: pa.Table, counts: Counts, files: list[File], stages: list[str]) -> Statement:
+    """Return what the release states about itself; `items` has statuses, `files` are those of the release so far."""
+    outputs = parts.outputs
+    facts = statement.Facts(
+        dataset=outputs.layout.dataset,
+        kind=outputs.kind,
+        counts=counts,
+        features=list(parts.features),
+        lacking=content.incomplete(items),
+        head=statement.popular(parts.interactions, counts.items, schemas.TRAIN),
+        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
+        networks=networks(parts.features),
+        users=card.users({f.table for f in files}),
+        inputs=parts.inputs,
+        stages=stages,
+        texts=parts.texts,
+    )
+    return statement.state(parts.publish, SOURCES[outputs.kind].licence, facts)
 
 
 def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
@@ -105,6 +130,8 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
         tables[_copied(source / files.IDS, own / files.IDS)] = "semantic_ids"
         for other in (files.CODEBOOKS, files.FACTS):
             _copied(source / other, own / other)
+    for name, path in parts.tried.items():
+        tables[_copied(path, folder / manifest.TRIED / path.with_name(f"{name}.parquet").name)] = "tried"
     for what, path in parts.embeddings.items():
         target, kind = folder / "embeddings" / f"{what}.parquet", f"{what.removesuffix('s')}_embeddings"
         if what == "users" and not parts.named_users:
@@ -122,11 +149,16 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
         io.write_json(own / encoder.NAME, released.facts.model_dump())
         for source in released.files:
             _copied(source, own / source.name)
+        if released.write is not None:
+            released.write(own)
         used_by |= {path: [name] for path in _files(own)}
     for name, released in encoders.items():
-        if (owner := released.facts.weights) not in (None, name):
-            for path in EncoderFiles(folder / encoder.FOLDER / str(owner)).present():
-                used_by[path].append(name)
+        for part in released.facts.parts or [name]:
+            above, weights = folder / encoder.FOLDER, encoders[part].facts.weights
+            needed = [*_files(above / part)] if part != name else []
+            needed += EncoderFiles(above / weights).present() if weights not in (None, part) else []
+            for path in needed:
+                used_by[path] += [name] * (name not in used_by[path])
     return used_by
 
 

@@ -9,10 +9,10 @@ import yaml
 from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.facts import codes, content, probes, recommenders, study
 from pipeline.facts.table import markdown
-from pipeline.release import croissant
+from pipeline.release import croissant, statement
 from pipeline.release.manifest import USER_VECTORS, Counts, File
-from pipeline.release.parts import Parts, network_rows, networks
-from pipeline.sources.registry import SOURCES
+from pipeline.release.parts import Parts, network_rows
+from pipeline.release.statement import Statement
 
 WHAT = {
     "items": "status of text and image, hashes of what was encoded, and the texts that are released",
@@ -25,6 +25,7 @@ WHAT = {
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
     "numbered_user_embeddings": "the trained recommender's user vectors, by number; score = dot product",
     "semantic_ids": "an item as a few discrete codes",
+    "tried": "candidates of a set that valid chose, with their figures on valid",
     "codebooks.safetensors": "codebooks of the semantic IDs",
     "codes.json": "how the semantic IDs were made, and how good they are",
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
@@ -44,7 +45,7 @@ TEXTS = {
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def render(parts: Parts, items: pa.Table, counts: Counts, files: list[File]) -> str:
+def render(parts: Parts, said: Statement, items: pa.Table, counts: Counts, files: list[File]) -> str:
     """Return the text of README.md; `files` are all others but the manifest, `items` has statuses, I rows."""
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
@@ -56,15 +57,16 @@ def render(parts: Parts, items: pa.Table, counts: Counts, files: list[File]) -> 
         outputs=outputs,
         parts=parts,
         counts=counts,
-        header=_header(parts, counts, files),
+        said=said,
+        header=_header(parts, said, features[0][0], counts, files),
         texts=TEXTS[parts.texts],
         files=[[f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", _what(f)] for f in files],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in parts.inputs],
         with_interactions=any(f.table == "interactions" for f in files),
-        users=_users({f.table for f in files}),
+        users=said.facts.users,
         first=features[0],
         coverage=[[f"`{name}`", *covered] for name, *covered in features],
-        encoders=network_rows(networks(parts.features)),
+        encoders=network_rows(said.facts.networks),
         candidates=candidates,
         masked_splits=masked_splits,
         recommenders=recommenders.results,
@@ -75,7 +77,6 @@ def render(parts: Parts, items: pa.Table, counts: Counts, files: list[File]) -> 
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(items),
         incomplete=content.incomplete(items),
-        source=SOURCES[outputs.kind].licence,
         markdown=markdown,
     )
 
@@ -87,7 +88,7 @@ def _what(file: File) -> str:
     return WHAT.get(file.table or file.path) or WHAT.get(PurePosixPath(file.path).name, "")
 
 
-def _users(tables: set[str | None]) -> str:
+def users(tables: set[str | None]) -> str:
     """Return what a release with such tables says of users; empty where it has their interactions and names."""
     if "numbered_user_embeddings" not in tables and "interactions" in tables:
         return ""
@@ -97,21 +98,26 @@ def _users(tables: set[str | None]) -> str:
     return f"{named} A user's vector gives away many of the items that the user had."
 
 
-def _header(parts: Parts, counts: Counts, files: list[File]) -> str:
-    """Return the YAML block: licence, size, and one config a table, as `datasets.load_dataset` names them."""
+def _header(parts: Parts, said: Statement, first: str, counts: Counts, files: list[File]) -> str:
+    """Return the YAML block: licence, size, and one config a table, as `datasets.load_dataset` names them.
+
+    `first` is the feature set that it loads where none is named.
+    """
     configs: dict[str, list[str]] = {}
     for file in files:
         if file.table is not None:
             configs.setdefault(croissant.record_set(file), []).append(file.path)
     size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
     block = {
-        "pretty_name": f"alignrec features: {parts.outputs.layout.dataset}",
-        **SOURCES[parts.outputs.kind].licence.header,
+        "pretty_name": f"alignrec features: {said.facts.dataset}",
+        **statement.header(said.publish, said.licence),
         **({"language": parts.language} if parts.language else {}),
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [size],
         "configs": [
-            {"config_name": name, "data_files": [{"split": "train", "path": paths}]} for name, paths in configs.items()
+            {"config_name": name, "data_files": [{"split": "train", "path": paths}]}
+            | ({"default": True} if name == f"features-{first}" else {})
+            for name, paths in configs.items()
         ],
     }
     return yaml.safe_dump(block, sort_keys=False, allow_unicode=True).strip()

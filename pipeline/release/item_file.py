@@ -1,26 +1,54 @@
-"""Item files to embed: JSON lines or CSV, and a folder of images.
+"""Tables of items to embed: Parquet, CSV or JSON lines, and images in cells or in a folder.
 
-A row has an identifier (`asin`, `item`, `item_id` or `id`). Its text is `text`, or is composed of title, brand,
-categories and description as in the pipeline. Its image is the file that `image` names, or `<identifier>.<ending>`.
+A row has an identifier. Its text is that of the named columns, or column `text`, or is composed of title, brand,
+categories and description as in the pipeline. Its image is a cell of bytes, or the file that a cell names, or
+`<identifier>.<ending>`.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config.base import nearest
 from pipeline.errors import UserError, one_line
 from pipeline.items.build import compose
-from pipeline.items.parse import KEPT, Line, Reject, cleaned
+from pipeline.items.parse import KEPT, LONGEST_TEXT, Line, Reject, cleaned
+from pipeline.sources.header import column_names
 from pipeline.sources.lines import LONGEST_LINE
-from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object
+from pipeline.sources.product import Product, as_json, as_list, as_text, json_lines, json_object
 from pipeline.sources.sql import named
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
+FIELDS = ("text", "title", "brand", "categories", "description")
+"""columns that are read as text where none is named"""
+IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 BLOCK = 1024
-"""lines held at a time; bounds memory"""
+"""rows held at a time; bounds memory"""
+Cells = dict[str, Any]
+
+
+class Columns(NamedTuple):
+    """Which columns of a table are read; the default finds them by the names above."""
+
+    id: str | None = None
+    text: tuple[str, ...] = ()
+    """joined to sentences in this order; a single one is read as it is"""
+    image: str | None = None
+    """empty: images are not looked for"""
+
+    @property
+    def given(self) -> list[str]:
+        """Those that must be there."""
+        return [name for name in (self.id, *self.text, self.image) if name]
+
+
+DEFAULT = Columns()
 
 
 class Row(NamedTuple):
@@ -29,72 +57,133 @@ class Row(NamedTuple):
     asin: str
     text: str
     """what encoders read; may be empty"""
-    image: Path | None
-    """file of the image, inside the folder of images"""
+    image: Path | bytes | None
+    """file of the image, inside the folder of images, or its bytes"""
     status: str
-    """ok, missing or blocked, see schemas.IMAGE_STATUSES"""
+    """ok, missing, too_large or blocked, see schemas.IMAGE_STATUSES"""
     reason: str
     """why there is no image; empty for ok"""
 
+    def read(self, most: int) -> bytes | None:
+        """Return the bytes of the image; None where it has none, or more than `most`, which are refused unread."""
+        if isinstance(self.image, Path):
+            return self.image.read_bytes() if self.image.stat().st_size <= most else None
+        return self.image if self.image is None or len(self.image) <= most else None
 
-def blocks(path: Path, images: Path | None) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Return the items of each BLOCK lines of JSON lines or CSV, and the lines that cannot be used, in order.
 
-    UserError if file or folder is absent; while reading, if a row names an image and there is no folder.
+def blocks(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Iterator[tuple[list[Row], list[Reject]]]:
+    """Return the items of each BLOCK rows of a table, and the rows that cannot be used, in order.
+
+    UserError if table or folder is absent, or the table has no column of a name; while reading, if a row names an image
+    and there is no folder.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of items; give JSON lines or CSV, an item a line")
+    if not path.exists():
+        raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
-    return _blocks(path, images)
+    for name in columns.given if path.is_file() and path.stat().st_size else ():
+        if name not in (there := column_names(path, columns.given)):
+            raise UserError(f"{path}: no column '{name}'{nearest(name, there)}")
+    return _blocks(path, images, columns)
 
 
-def _blocks(path: Path, images: Path | None) -> Iterator[tuple[list[Row], list[Reject]]]:
+def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
     seen: set[bytes] = set()  # 16 bytes an item: an identifier may occur once
-    lines = enumerate(json_lines(path), start=1)
-    while block := list(islice(lines, BLOCK)):
+    found: Iterator[tuple[int, bytes | Cells]]
+    found = _parquet(path, columns) if path.suffix == ".parquet" or path.is_dir() else enumerate(json_lines(path), 1)
+    while block := list(islice(found, BLOCK)):
         rows, rejects = [], []
         for number, raw in block:
-            if raw.strip():
-                try:
-                    rows.append(_row(raw, images, seen))
-                except ValueError as e:
-                    rejects.append(Reject(Line(number, raw[:KEPT]), str(e)))
+            try:
+                if isinstance(raw, bytes) and not raw.strip():
+                    continue
+                rows.append(_row(_cells(raw), images, columns, seen))
+            except ValueError as e:
+                rejects.append(Reject(Line(number, _shown(raw)), str(e)))
         yield rows, rejects
 
 
-def _row(raw: bytes, images: Path | None, seen: set[bytes]) -> Row:
-    """Read one line; ValueError says why it cannot be used."""
+def _parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
+    """Yield number, from 1, and cells of each row of a Parquet file, or of a folder of them in order of names."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: no *.parquet in this folder of items")
+    number = 0
+    for file in files:
+        there = column_names(file)
+        wanted = [columns.id] if columns.id else [name for name in IDENTIFIERS if name in there]
+        wanted += [*(columns.text or (name for name in FIELDS if name in there))]
+        image = IMAGE if columns.image is None else columns.image
+        wanted += [image] if image in there else []
+        if not columns.id and not {*IDENTIFIERS} & {*there}:
+            raise UserError(f"{file}: no column {', '.join(IDENTIFIERS)}; name that of the identifiers with --id")
+        try:
+            with pq.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(BLOCK, columns=list(dict.fromkeys(wanted))):
+                    for cells in batch.to_pylist():
+                        number += 1
+                        yield number, cells
+        except (pa.ArrowException, ValueError, OSError) as e:
+            raise UserError(f"{file}: not a sound Parquet file: {one_line(e, 100)}") from None
+
+
+def _cells(raw: bytes | Cells) -> Cells:
+    if not isinstance(raw, bytes):
+        return raw
     if len(raw) > LONGEST_LINE:
         raise ValueError("line too long")
-    record = json_object(raw)
-    asin = _identifier(record)
+    return json_object(raw)
+
+
+def _shown(raw: bytes | Cells) -> bytes:
+    """Return what a table of rejects keeps of a row: of Parquet its cells but for images, as JSON."""
+    if isinstance(raw, bytes):
+        return raw[:KEPT]
+    return as_json({name: value for name, value in raw.items() if isinstance(value, str | int)}).encode()[:KEPT]
+
+
+def _row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
+    """Read one row; ValueError says why it cannot be used."""
+    asin = _identifier(cells, [columns.id] if columns.id else IDENTIFIERS)
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
-        raise ValueError(f"{asin!r} occurred before")
+        raise ValueError(f"{one_line(asin, 100)!r} occurred before")
+    text = _joined(cells, columns.text) if columns.text else _composed(cells)
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     seen.add(digest)
-    return Row(asin, _text(record), *_image(asin, as_text(record.get("image")), images))
+    if columns.image == "":
+        return Row(asin, text, None, "missing", "the encoder reads no image")
+    return Row(asin, text, *_image(asin, cells.get(columns.image or IMAGE), images))
 
 
-def _identifier(record: dict[str, Any]) -> str:
-    for key in IDENTIFIERS:
-        value = record.get(key)
+def _identifier(cells: Cells, names: Sequence[str]) -> str:
+    for key in names:
+        value = cells.get(key)
         if isinstance(value, (str, int)) and (name := named(value)):
             return name
-    raise ValueError(f"no identifier: one of {', '.join(IDENTIFIERS)}")
+    raise ValueError(f"no identifier: one of {', '.join(names)}" if len(names) > 1 else f"no identifier in {names[0]}")
 
 
-def _text(record: dict[str, Any]) -> str:
-    if isinstance(record.get("text"), str):
-        return str(record["text"])
-    categories = record.get("categories")
+def _joined(cells: Cells, names: Sequence[str]) -> str:
+    """Return the text of some columns: of several the parts that are there, each with a full stop."""
+    parts = [as_text(cells.get(name)) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    return " ".join(part if part[-1] in ".!?" else f"{part}." for part in map(str.strip, parts) if part)
+
+
+def _composed(cells: Cells) -> str:
+    if isinstance(cells.get("text"), str):
+        return str(cells["text"])
+    categories = cells.get("categories")
     return compose(
         cleaned(
             Product(
-                title=as_text(record.get("title")),
-                brand=as_text(record.get("brand")),
+                title=as_text(cells.get("title")),
+                brand=as_text(cells.get("brand")),
                 categories=categories.split("|") if isinstance(categories, str) else as_list(categories),
-                description=as_text(record.get("description")),
+                description=as_text(cells.get("description")),
                 image_urls=[],
                 extra={},
             )
@@ -102,8 +191,13 @@ def _text(record: dict[str, Any]) -> str:
     )
 
 
-def _image(asin: str, name: str, images: Path | None) -> tuple[Path | None, str, str]:
-    """Return file, status and reason of an item's image; a path out of the folder is blocked."""
+def _image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
+    """Return file or bytes, status and reason of an item's image; a path out of the folder is blocked."""
+    if isinstance(cell, dict):  # as Hugging Face's `datasets` has images
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell, "ok", ""
+    name = as_text(cell)
     if images is None:
         if name:
             raise UserError(f"item {asin!r} names the image {name!r}; pass the folder that holds it with --images")

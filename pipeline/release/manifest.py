@@ -25,7 +25,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.fetch import is_web_page
 
-FORMAT: Literal[4] = 4
+FORMAT: Literal[5] = 5
 OLDEST = 3
 """format that is read"""
 NAME = "manifest.json"
@@ -55,6 +55,7 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "user_embeddings": schemas.user_embeddings,
     "numbered_user_embeddings": schemas.numbered_user_embeddings,
     "semantic_ids": schemas.semantic_ids,
+    "tried": lambda width: schemas.TRIED,
 }
 """kind of table -> its schema, given the width of its vectors or the number of its codes"""
 Table = Literal[*TABLES]  # type: ignore[valid-type]
@@ -62,6 +63,8 @@ USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
 """kinds of table that have a vector a user"""
 SEMANTIC_IDS = "semantic_ids"
 """folder of <feature set>/<method>/ with codes and codebooks"""
+TRIED = "tried"
+"""folder of <feature set>.parquet, of sets that valid chose"""
 
 
 class Part(BaseModel):
@@ -98,6 +101,8 @@ class File(Part):
         top, *below = self.path.split("/")
         if top == SEMANTIC_IDS and below:
             return below[0]
+        if top == TRIED and below:
+            return PurePosixPath(below[-1]).stem
         owned = ("features", "features_half", "edges")
         return PurePosixPath(self.path).parent.name if self.table in owned else None
 
@@ -147,15 +152,18 @@ class Encoder(Part):
     """width of the vectors; null for a part"""
     name: str = ""
     """of a part"""
+    map: str = ""
+    """to factors of train interactions, of kind chosen: alone, or beside the content; empty: it learned nothing"""
     parts: list[Encoder] = []
-    """of kind concat, in order"""
+    """of a kind that is made of others, in order"""
 
 
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[3, 4]
-    """version of this very schema; 4 added the digest, and vectors of users without their names"""
+    format: Literal[3, 4, 5]
+    """version of this very schema; 4 added the digest, and vectors of users without their names; 5 tables of tried
+    candidates, and encoders that are made of others"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""

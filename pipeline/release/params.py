@@ -1,8 +1,9 @@
 """Section `publish` of params.yaml."""
 
+import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.base import Name, Positive, Section
 from pipeline.config.parameters import Shown
@@ -10,6 +11,14 @@ from pipeline.config.parameters import Shown
 
 def _several(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
+
+
+Line = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+def _day(date: str) -> str:
+    datetime.date.fromisoformat(date)
+    return date
 
 
 class Publish(Section):
@@ -33,9 +42,21 @@ class Publish(Section):
     By default what the source's licence allows: none for Amazon and MMRec folders, else all"""
     language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_several)] | None = None
     """ISO 639 codes of the items' texts, such as en; one needs no brackets; by default detected in the texts"""
-    contact: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    contact: Line | None = None
     """e-mail address or page for requests to remove something from the release; the card names it"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
+    licence: Line | None = None
+    """of the released data: a name of SPDX's list such as CC-BY-4.0, a web address, or a sentence; by default the
+    source's"""
+    creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_several)] | None = None
+    """persons or organisations that made the release; a single one needs no brackets"""
+    url: Annotated[str, Field(pattern=r"^(https?://|hf://datasets/[^/]+/)[^/\s]\S*$")] | None = None
+    """where the release will be read: the target of `publish --to hf://`, or a web folder that holds
+    <dataset>/<version>/; file addresses in croissant.json are then absolute"""
+    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)] | None = None
+    """day of publication, such as 2026-11-30"""
+    cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""
     exact_up_to: Positive = 70_000
     """items up to which the index of the recommender's vectors is exact; beyond, an inverted file"""

@@ -12,6 +12,7 @@ from pipeline.config.parameters import Shown
 from pipeline.facts.outputs import Outputs
 from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Encoder, Input
+from pipeline.release.params import Publish
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Parts:
 
     outputs: Outputs
     """the evidence: what the stages found of the dataset"""
-    version: str
-    """semantic version of the data"""
+    publish: Publish
+    """version, licence, creator and so on"""
     items: Iterable[pa.Table]
     """schema RELEASED_ITEMS, some rows at a time, once"""
     interactions: pa.Table
@@ -34,6 +35,8 @@ class Parts:
     """feature set -> EDGES"""
     semantic_ids: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     """feature set and method -> folder of its codes and codebooks"""
+    tried: Mapping[str, Path] = field(default_factory=dict)
+    """feature set that valid chose -> TRIED"""
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     """items, users -> Parquet file"""
     index: bytes | None = None
@@ -46,8 +49,6 @@ class Parts:
     """what `items` says of an item"""
     language: list[str] = field(default_factory=list)
     """ISO 639 codes of the texts that were encoded"""
-    contact: str | None = None
-    """for requests to remove something"""
     with_interactions: bool = False
     """also release interactions and users; they are counted in any case"""
     named_users: bool = False

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -143,6 +143,8 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
         return [" ".join(fault.split())]  # Arrow's have several lines
     if file.table in ("edges", "interactions"):
         return _reference_faults(table, manifest, str(file.table))
+    if file.table == "tried":
+        return []
     numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
     names = ["user_id", "user"] if file.table in ("users", *manifests.USER_VECTORS) else ["item_id", "asin"]
     names = [name for name in names if name in schema.names]
@@ -248,17 +250,27 @@ def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
     """Return path -> feature sets whose encoder needs it: its own, and those that share its network."""
-    own, shared = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
+    own, shared, chains = (defaultdict[str, Any](kind) for kind in (list, set, set))
     for file in filter(_is_of_encoder, manifest.files):
         name = file.path.split("/")[1]
         own[name].append(file.path)
         if file.path.endswith(f"/{encoder.NAME}"):
-            shared[str(io.read_json(folder / file.path).get("weights"))].add(name)
+            facts = io.read_json(folder / file.path, encoder.LARGEST_FACTS)
+            shared[str(facts.get("weights"))].add(name)
+            parts = facts.get("parts")
+            for part in parts if isinstance(parts, list) else []:
+                chains[str(part)].add(name)
     return {
-        path: {name} | (set() if path.endswith(f"/{encoder.NAME}") else shared[name])
+        path: {name} | chains[name] | (set() if path.endswith(f"/{encoder.NAME}") else _users(name, shared, chains))
         for name, paths in own.items()
         for path in paths
     }
+
+
+def _users(name: str, shared: Mapping[str, set[str]], chains: Mapping[str, set[str]]) -> set[str]:
+    """Return the sets that need the weights of a folder: those that share them, and those that are made of these."""
+    sharing = set(shared[name])
+    return sharing.union(*(chains[one] for one in sharing))
 
 
 def _is_of_encoder(file: File) -> bool:

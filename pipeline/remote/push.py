@@ -5,12 +5,16 @@ is the same everywhere: data first, manifest last, and the manifest only if ther
 """
 
 import re
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline import io
+from pipeline.errors import UserError, printable
+from pipeline.release import croissant, signature, verify
 from pipeline.release import manifest as manifests
-from pipeline.release import verify
 from pipeline.release.manifest import Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Progress, fetch
@@ -43,11 +47,45 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
         raise UserError(f"{release}: dataset {manifest.dataset!r} cannot be part of an address")
     place = f"{manifest.dataset}/{manifest.version}"
     try:
-        return _sender(target)(release, manifest, target, place, progress)
+        with _addressed(release, manifest, target) as (folder, listed):
+            return _sender(target)(folder, listed, target, place, progress)
     except AlreadyReleased:
         raise UserError(
             f"{target.rstrip('/')}/{place}: this version is released with other content; raise publish.version"
         ) from None
+
+
+@contextmanager
+def _addressed(release: Path, manifest: Manifest, target: str) -> Iterator[tuple[Path, Manifest]]:
+    """Yield what is sent: of a release that goes to the Hub, croissant.json says where each file will be there.
+
+    The folder that is yielded then links to the release's files, but for croissant.json and the manifest.
+    """
+    described = io.read_json(release / croissant.NAME) if (release / croissant.NAME).is_file() else None
+    if stores.scheme_of(target) != "hf" or described is None or croissant.is_absolute(described):
+        yield release, manifest
+        return
+    if signature.files(release):
+        line = f"{release}: signed with relative addresses in {croissant.NAME}; set publish.url before signing"
+        print(printable(f"warning: {line}"), file=sys.stderr)
+        yield release, manifest
+        return
+    from huggingface_hub.constants import ENDPOINT
+
+    base = croissant.folder(target, manifest.dataset, manifest.version, ENDPOINT)
+    described = croissant.readdressed(described, manifest.files, base, croissant.page(target, ENDPOINT))
+    with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
+        folder = Path(temporary)
+        for file in manifest.files:
+            (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file.path).symlink_to((release / file.path).resolve())
+        (folder / croissant.NAME).unlink()
+        io.write_json(folder / croissant.NAME, described)
+        entry = manifests.describe(folder, folder / croissant.NAME, None)
+        files = [entry if file.path == croissant.NAME else file for file in manifest.files]
+        listed = manifest.model_copy(update={"files": files})
+        manifests.write(folder / manifests.NAME, listed)
+        yield folder, listed
 
 
 def _sender(target: str) -> Callable[[Path, Manifest, str, str, Progress], str]:

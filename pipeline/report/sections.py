@@ -16,7 +16,7 @@ def pictured(outputs: Outputs) -> list[Section]:
     sections = (
         *(judged.recommenders(outputs), judged.probes_section(outputs), judged.without_parts(outputs)),
         *(studied.tail_section(outputs), *studied.sections(outputs), *studied.argument_sections(outputs)),
-        *(judged.codes_section(outputs.coded), studied.in_use(outputs.study)),
+        judged.codes_section(outputs.coded),
     )
     return [s for s in sections if s]
 

@@ -1,4 +1,4 @@
-"""The study as sections: mask modality, the long tail, variants, sweeps, the article's argument, codes in use."""
+"""The study as sections: mask modality, the long tail, variants, sweeps, the article's argument."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pyarrow as pa
 
 import schemas
-from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Cell, seeds_of
 from pipeline.facts import argument, study, words
 from pipeline.facts import tail as facts
@@ -102,36 +101,6 @@ def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
             title = f"{sweep}: valid {RECALL} by {key}, mean ± sd over {over}"
             charts.append(plots.curves(title, places, {key: line}, (key, f"valid {RECALL}")))
     return charts
-
-
-def in_use(parts: Mapping[str, pa.Table]) -> Section:
-    """Return codes in use; empty where nothing was trained."""
-    note = "What semantic IDs are worth to a recommender that writes them, beside one on item ids."
-    heading = "Codes in use"
-    return Section("generative", heading, heading, note, contenders(parts), tables=study.used(parts))
-
-
-def contenders(parts: Mapping[str, pa.Table]) -> list[Picture | None]:
-    """Return test NDCG of every contender, and the differences between them."""
-    if not len(parts.get("generative", ())):
-        return []
-    found = study.figures(parts["generative"])
-    key = "ndcg", headline(study.cutoffs(found))
-    tests = parts["generative_tests"].to_pylist() if "generative_tests" in parts else []
-    seeds = seeds_of(len(of[key].values) for of in found.values())
-    return [
-        plots.intervals(
-            f"Test {words.measure(*key)}, leave-one-out, mean ± sd over {seeds}",
-            [plots.mean(one, of[key]) for one, of in found.items()],
-        ),
-        plots.intervals(
-            f"Differences in test {words.measure(*key)}, 95 % interval over users",
-            [
-                plots.change(f"{study.contender(test, '_a')} - {study.contender(test, '_b')}", Difference.of(test))
-                for test in tests if (test["metric"], test["k"]) == key
-            ],
-        ),
-    ]  # fmt: skip
 
 
 def tail_section(outputs: Outputs) -> Section:

@@ -14,7 +14,6 @@ METHODS: Registry[type[Method]] = Registry(
     {
         "residual-kmeans": "pipeline.semantic_ids.residual_kmeans:ResidualKMeans",
         "rqvae": "pipeline.semantic_ids.rqvae:RQVAE",
-        "pq": "pipeline.semantic_ids.product:ProductQuantisation",
         "random": "pipeline.semantic_ids.controls:Random",
         "shuffled": "pipeline.semantic_ids.controls:Shuffled",
     },

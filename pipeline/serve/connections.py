@@ -47,7 +47,7 @@ class Patient(H11Protocol):
         self._wait(HEADERS)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request anew."""
+        """Wait for the next request."""
         super().on_response_complete()
         self._wait(HEADERS)
 

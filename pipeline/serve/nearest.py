@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.facts import content
 from pipeline.images.decode import normalise
 from pipeline.ops.rows import unit_rows
-from pipeline.release import embed, encoder
+from pipeline.release import encoded, encoder
 from pipeline.release.encoder import Loaded
 from pipeline.release.read import Release
 from pipeline.release.verify import refuse_damaged
@@ -104,4 +104,4 @@ class Nearest:
                 raise Refused(f"this image cannot be used: {decoded.status.replace('_', ' ')}; {decoded.reason}")
             stored = decoded.image
         text = text.encode(errors="replace").decode()
-        return embed.vectors(loaded, [text], [stored]).vectors
+        return encoded.vectors(loaded, [text], [stored]).vectors

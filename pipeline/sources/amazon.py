@@ -34,7 +34,7 @@ class AmazonSource(WithFeatures):
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
     subset: Subset = "5-core"
-    """reviews that `category` stands for: the published 5-core, or all, of which section `interactions` keeps a core"""
+    """reviews that `category` fills in: the published 5-core, or all reviews, from which `interactions` keeps a core"""
     reviews: Mirrors | None = None
     """reviews as JSON lines, or a CSV of ratings"""
     split: PublishedSplit | None = None

@@ -1,1 +1,1 @@
-"""The tables of the article (mask modality, long tail, variants of pre-training, sweeps), and codes in use."""
+"""The tables of the article (mask modality, long tail, variants of pre-training, sweeps)."""

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.benchmark.params import AUTHORS
 from pipeline.config.base import Name, Positive, Rate, Section, Share
-from pipeline.sequential.params import Generative
 
 
 class Mask(Section):
@@ -110,16 +109,13 @@ class Study(Section):
     tail: bool = True
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
     variants: Annotated[dict[Name, dict[str, Any]], AfterValidator(_free)] = {}
-    """variant -> keys of `pretrain` that differ: the encoder is trained so, and its features are judged and recommended
-    with"""
+    """variant -> keys of `pretrain` that differ: the encoder is trained so, and `beit3` and `beit3-raw` of it
+    are judged and recommended with"""
     encoder_seeds: Positive = 1
     """encoders of each variant: their `pretrain.seed` is that of the parameters, the next, ..."""
-    variant_features: Annotated[list[Literal["beit3", "beit3-raw"]], Field(min_length=1)] = ["beit3", "beit3-raw"]
-    """of the feature sets of a variant, those that AlignRec is trained on: CLS as it is released, CLS as it is"""
     sweeps: dict[Name, Space] = {}
     """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values, all combinations of which are tried on valid,
     or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""
-    generative: Generative = Generative()
     seeds: Positive = 5
     """trainings of AlignRec for each variant, and for each value of a sweep"""
     workers: Positive = 2

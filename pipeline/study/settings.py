@@ -43,15 +43,3 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
         given = params[kind].model_dump(exclude_unset=True) | part(setting, name)
         sections.append(checked(kind, given, f"{where}.{name}"))
     return with_settings(params.having(*sections), RELEASED, part(setting, "train"))
-
-
-def pretrained(params: Parameters) -> list[Parameters]:
-    """Return parameters of every encoder that the study compares, each once; these come first."""
-    study = params[Study]
-    variants = [variant_params(params, name) for name in study.variants]
-    swept = [sweep_params(params, s, f"study.sweeps.{name}") for name in study.sweeps for s in study.settings(name)]
-    encoders: list[Parameters] = []
-    for one in (params, *variants, *swept):
-        if one[Pretrain] not in [other[Pretrain] for other in encoders]:
-            encoders.append(one)
-    return encoders

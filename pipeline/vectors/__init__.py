@@ -1,1 +1,1 @@
-"""Anybody's feature files: a reader per format, and their rows matched with the items of a dataset."""
+"""Third-party feature files: a reader per format, and rows matched with the items of a dataset."""

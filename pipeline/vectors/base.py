@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 WIDEST = 1 << 20
 """numbers of a vector; a wider one is refused"""
 Rows = Iterable[tuple[int, object]]
-"""number of a row, ascending, and its vector: anything of which NumPy makes an array"""
+"""row number, ascending, and its vector: anything that NumPy converts to an array"""
 
 
 @dataclass(frozen=True)

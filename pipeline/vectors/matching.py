@@ -19,7 +19,7 @@ from pipeline.vectors.registry import opened, readable
 
 @dataclass(frozen=True)
 class Matched:
-    """An opened file, and which of its rows is of which item."""
+    """An opened file, and the item of each of its rows."""
 
     vectors: Vectors
     place: np.ndarray
@@ -63,7 +63,12 @@ class Matched:
 
 
 def match(
-    path: Path, asins: Sequence[str], order: Path | None = None, dim: int | None = None, key: str = "--order"
+    path: Path,
+    asins: Sequence[str],
+    order: Path | None = None,
+    dim: int | None = None,
+    key: str = "--order",
+    column: str | None = None,
 ) -> Matched:
     """Open a feature file and find the row of each item.
 
@@ -73,12 +78,13 @@ def match(
         order: mapping file that says which item each row is, for files that do not; see identifiers.order.
         dim: numbers of a row of raw float32.
         key: option or parameter that gives the mapping file, for messages.
+        column: of Parquet, which holds the vectors; needed where several do.
 
     Raises:
         UserError: unreadable, no row of any item, an identifier twice, or, without identifiers, another number of rows
             than there are items.
     """
-    vectors = opened(path, dim)
+    vectors = opened(path, dim, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
         return _placed(vectors, identifiers.placed(path, vectors.ids, asins))
     if order is not None:

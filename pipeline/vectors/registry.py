@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.errors import UserError, one_line
 from pipeline.registry import Registry
 from pipeline.sources.feature_files import FOLDER, format_of
+from pipeline.vectors import tables
 from pipeline.vectors.base import Vectors
 
 READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
@@ -27,9 +28,14 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
 """format -> what opens a path, given the width that raw numbers need"""
 
 
-def opened(path: Path, dim: int | None = None) -> Vectors:
-    """Open a feature file by the ending of its name, or as raw float32 if `dim` is given; UserError: unreadable."""
+def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
+    """Open a feature file by the ending of its name, or as raw float32 if `dim` is given; UserError: unreadable.
+
+    `column` names the column of vectors of a Parquet file or folder.
+    """
     with readable(path):
+        if column is not None:
+            return tables.parquet(path, dim, column)
         return READERS[_format(path.name, dim)](path, dim)
 
 

@@ -16,24 +16,33 @@ BLOCK = 4096
 """rows read at a time"""
 
 
-def parquet(path: Path, dim: int | None = None) -> Vectors:
-    """Open Parquet, a row an item, its rows in any order."""
+def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
+    """Open Parquet, a row an item, its rows in any order; by default its only column of vectors is read."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
     schema = pq.read_schema(files[0])
     if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
-    lists = [field.name for field in schema if is_vector(field.type)]
-    if len(lists) != 1:
-        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one")
+    column = _chosen(path, schema, column)
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise empty(path)
     named = [name for name in schema.names if name.casefold() in {known.casefold() for known in NAMES}]
     ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
-    width = _first_width(path, files, lists[0])
-    return Vectors(path, count, width, lambda numbers: _take(path, files, lists[0], numbers, width), ids)
+    width = _first_width(path, files, column)
+    return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)
+
+
+def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
+    """Return the column that is wanted, by default the only one of vectors."""
+    lists = [field.name for field in schema if is_vector(field.type)]
+    if wanted is not None and wanted not in lists:
+        raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
+    if wanted is None and len(lists) != 1:
+        hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
+        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
+    return wanted or lists[0]
 
 
 def is_vector(kind: pa.DataType) -> bool:

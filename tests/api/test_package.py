@@ -60,6 +60,6 @@ def test_the_version_is_the_projects() -> None:
 def test_it_is_packaged_with_its_types() -> None:
     setuptools = PROJECT["tool"]["setuptools"]
     assert "alignrec*" in setuptools["packages"]["find"]["include"]
-    assert setuptools["package-data"]["alignrec"] == ["py.typed"]
+    assert setuptools["package-data"]["alignrec"] == ["py.typed", "sample.zip"]
     assert (Path(alignrec.__file__).parent / "py.typed").is_file()
     assert "alignrec" in PROJECT["tool"]["mypy"]["packages"]

@@ -53,8 +53,8 @@ def test_overrides_change_only_what_they_name() -> None:
     params = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
     assert (model_settings(params, "bpr").lr, model_settings(params, "bpr").patience) == (0.5, 3)
     assert model_settings(params, "alignrec") == params.train.resolved()
-    with pytest.raises(UserError, match=r"'benchmark.overrides.pgl.mode': input should be 'local' or 'global'"):
-        model_settings(toy.params(train={"mode": "frozen"}), "pgl")
+    with pytest.raises(UserError, match=r"'benchmark.overrides.mmgcn.layers': input should be"):
+        model_settings(toy.params(train={"layers": 0}), "mmgcn")
 
 
 def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]

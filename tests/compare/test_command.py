@@ -48,6 +48,19 @@ def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.T
 # --- anybody's files
 
 
+def test_of_several_columns_of_vectors_one_is_named(layout: Layout, tmp_path: Path) -> None:
+    both = {"asin": ASINS, "text": VECTORS.tolist(), "image": (VECTORS * 2).tolist()}
+    pq.write_table(pa.table(both), tmp_path / "two.parquet")
+    read = feature_set.read(f"{tmp_path}/two.parquet:image", layout, ASINS)
+    assert read.name == "image"
+    np.testing.assert_array_equal(read.vectors, VECTORS * 2)
+    assert feature_set.read(f"mine={tmp_path}/two.parquet:text", layout, ASINS).name == "mine"
+    with pytest.raises(UserError, match=r"2 columns hold vectors \(text, image\), expected one; name one, as in two"):
+        feature_set.read(f"{tmp_path}/two.parquet", layout, ASINS)
+    with pytest.raises(UserError, match="no column 'title' of vectors; it has text, image"):
+        feature_set.read(f"{tmp_path}/two.parquet:title", layout, ASINS)
+
+
 def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: Layout, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", VECTORS.astype(np.float64))
     torch.save(torch.from_numpy(VECTORS), tmp_path / "b.pt")
@@ -519,6 +532,21 @@ def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, older: Path) 
 )
 def test_neighbours_cka_and_cosine_weigh_a_change(overlap: float, cka: float, cosine: float | None, bump: str) -> None:
     assert releases.weight({"overlap": overlap, "cka": cka, "cosine": cosine, "equal": False}) == bump
+
+
+def test_releases_without_a_common_item_are_one_line(layout: Layout, tmp_path: Path) -> None:
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    other = Path(shutil.copytree(layout.release, tmp_path / "other"))
+    items = pq.read_table(other / "items.parquet")
+    names = pa.array([f"B{i}" for i in range(toy.ITEMS)])
+    pq.write_table(items.set_column(1, items.schema.field("asin"), names), other / "items.parquet")
+    content = json.loads((other / "manifest.json").read_text())
+    at = next(i for i, f in enumerate(content["files"]) if f["path"] == "items.parquet")
+    content["files"][at] = manifest.describe(other, other / "items.parquet", "items").model_dump()
+    (other / "manifest.json").write_text(json.dumps(manifest.with_digest(content)))
+    with pytest.raises(UserError, match="have no item in common; are they releases of one dataset"):
+        releases.diff(layout.release, other, 5)
 
 
 def test_the_page_of_a_difference_shows_changed_items_before_and_after(

@@ -18,7 +18,7 @@ from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
-from pipeline.release import embed
+from pipeline.release import encoded
 from pipeline.run import running
 from stages.encode import main
 
@@ -109,7 +109,7 @@ def test_new_items_are_encoded_so_too_and_it_is_said(capsys: pytest.CaptureFixtu
         y = alignrec.Encoder("narrow", Narrow(3), ("text",)).encode(texts=TEXTS, batch_size=4)
     loaded: Any = SimpleNamespace(encoder=Narrow(3), facts=SimpleNamespace(reads=["text"], batch_size=4))
     for _ in range(2):
-        np.testing.assert_array_equal(embed.vectors(loaded, TEXTS, [None] * len(TEXTS)).vectors, y)
+        np.testing.assert_array_equal(encoded.vectors(loaded, TEXTS, [None] * len(TEXTS)).vectors, y)
     assert capsys.readouterr().err.count("warning: memory ran out") == 1
 
 

@@ -123,16 +123,30 @@ def test_test_rows_choose_nothing(tmp_path: Path) -> None:
     table = data().interactions
     split = table["split"].to_numpy()
     io.write_table(table.filter(split != schemas.TEST), other.interactions, schemas.INTERACTIONS)
-    stage(layout, params())
-    stage(other, params())
+    stage(layout, params(mapped=True))
+    stage(other, params(mapped=True))
     assert tried(layout) == tried(other)
+    assert {row["map"] for row in tried(layout)} > {"none"}
+
+
+def test_by_default_nothing_learns_from_interactions_and_the_record_names_the_winners_parts(tmp_path: Path) -> None:
+    layout = shop(tmp_path)
+    given = params()
+    stage(layout, given)
+    rows = tried(layout)
+    assert {row["map"] for row in rows} == {"none"}
+    won = next(row for row in rows if row["chosen"])
+    said = io.record(io.shards(layout.features("best"), "features")[0])["encoder"]
+    assert [part["name"] for part in said["parts"]] == won["of"]
+    assert "map" not in said
+    assert not FeatureSets.of(layout, given.encode, given.encoders)["best"].learned
 
 
 def test_a_map_learns_again_without_cold_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = shop(tmp_path)
     monkeypatch.setattr(search, "MAPS", ("alone",))
-    stage(layout, params())
-    given = params()
+    given = params(mapped=True)
+    stage(layout, given)
     node = FeatureSets.of(layout, given.encode, given.encoders)["best"]
     cold = np.unique(PAIRS[1])[::5]
     whole = io.matrix(io.read_features(layout.features("best"))["vector"])

@@ -332,7 +332,7 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     assert record["encoder"] == about
     read = released.networks(paths)
     assert read.keys() == {"text", "both"}
-    assert read["text"].model_dump() == about | {"name": "", "parts": []}
+    assert read["text"].model_dump() == about | {"name": "", "parts": [], "map": ""}
     rows = released.network_rows(read)
     assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
     assert rows[0][2:5] == ["bert", source.revision, source.library]

@@ -170,7 +170,7 @@ def pretrain(root: Path) -> Stage:
 
 
 def semantic_ids(root: Path) -> Stage:
-    quick = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}, "shuffled": {"method": "pq"}}
+    quick = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}}
     part = {"features": ["random"], "methods": list(METHODS), "levels": 2, "codes": 2, "settings": quick}
     return Stage("semantic_ids", toy.params(semantic_ids=part), toy.outputs(root))
 
@@ -208,7 +208,10 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
     "edges": ("graph", lambda layout: layout.edges("random")),
     "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
-    "codebooks": ("semantic_ids", lambda layout: layout.semantic_ids("random", "pq") / semantic_files.CODEBOOKS),
+    "codebooks": (
+        "semantic_ids",
+        lambda layout: layout.semantic_ids("random", "residual-kmeans") / semantic_files.CODEBOOKS,
+    ),
     "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
     "benchmark record": ("benchmark", lambda layout: runs.rankings(layout, RUN).with_suffix(".json")),
     "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),

@@ -35,10 +35,10 @@ TABLE = {
     ),
     "100,000 values without an alias": (
         GOOD + f"images: {{size: [{'1, ' * 100_000}]}}\n",
-        "more than 100,000 keys and",
+        "larger than 131,072 bytes",
     ),
     "an alias of itself": ("a: &a [*a]\n", "inside what it repeats"),
-    "2 MiB": ("#" * (2 << 20), "larger than 1,048,576 bytes"),
+    "2 MiB": ("#" * (2 << 20), "larger than 131,072 bytes"),
     "a long unknown key": (GOOD + f"{'k' * 1000}: 1\n", "unknown key 'kkk"),
     "a long value": (GOOD + f"images: {{size: {'x' * 100_000}}}\n", "'images.size'"),
     "a long list": (GOOD + f"images: {{size: [{'1, ' * 10_000}]}}\n", "found list of 10,000"),

@@ -99,7 +99,7 @@ def test_an_encoder_json_outside_its_schema_is_one_line(release: Path, key: str)
         encoder.load(release, "beit3")
 
 
-@pytest.mark.parametrize("name", ["tfidf", "huggingface", "clip", "beit3-untrained", "minilm"])
+@pytest.mark.parametrize("name", ["huggingface", "clip", "beit3-untrained", "minilm"])
 def test_an_encoder_that_no_release_carries_is_one_line(release: Path, name: str) -> None:
     changed(release, f"{BEIT3}/encoder.json", encoder=name)
     with pytest.raises(UserError, match=f"'{name}' is no encoder that a release carries so"):
@@ -160,9 +160,9 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from pipeline.errors import UserError
-from pipeline.release import embed, encoder
+from pipeline.release import encoded, encoder
 try:
-    embed.vectors(encoder.load(Path(sys.argv[1]), "beit3"), ["a red ball"] * 300, [None] * 300)
+    encoded.vectors(encoder.load(Path(sys.argv[1]), "beit3"), ["a red ball"] * 300, [None] * 300)
 except UserError:
     pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -191,10 +191,10 @@ def test_a_network_that_lost_its_way_is_one_line(release: Path) -> None:
     arrays = {name: np.full_like(x, 3e38) for name, x in load(path.read_bytes()).items()}
     put(release, f"{BEIT3}/encoder.safetensors", save(arrays))
     assert len(list(verify(release))) == 4
-    from pipeline.release import embed
+    from pipeline.release import encoded
 
     with pytest.raises(UserError, match="vector is not finite"):
-        embed.vectors(encoder.load(release, "beit3"), ["red ball"], [None])
+        encoded.vectors(encoder.load(release, "beit3"), ["red ball"], [None])
 
 
 def test_a_sound_folder_of_pretrain_is_right(published: Path) -> None:

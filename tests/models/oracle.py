@@ -94,12 +94,8 @@ class Oracle:
 
     def block(self, name: str = "user_item") -> Sparse:
         """Return the user-item block [U, I] of graph_<name>, which has users and items, as a model would hold it."""
-        return Sparse(sp.csr_array(self.block_of(name)), dtype=self.dtype)
-
-    def block_of(self, name: str) -> np.ndarray:
-        """Return the same as an array."""
         n_users = self.split.n_users
-        return self.arrays[f"graph_{name}"][:n_users, n_users:]
+        return Sparse(sp.csr_array(self.arrays[f"graph_{name}"][:n_users, n_users:]), dtype=self.dtype)
 
     def build(self, model: str, sources: dict[str, Source], **settings: object) -> Recommender:
         """Return our model with the reference's parameters, in this precision.

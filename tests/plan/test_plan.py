@@ -1,6 +1,5 @@
-"""What a run will take: sizes, rates that are kept, estimates from shapes, and addresses that answer or do not."""
+"""What a run will take: sizes, estimates from shapes, what ran here, and addresses that answer or do not."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +15,15 @@ from pipeline.code import ROOT
 from pipeline.config import document
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
+from pipeline.features.registry import feature_sets
 from pipeline.layout import Layout
-from pipeline.models import RELEASED
-from pipeline.plan import addresses, command, estimate, rates, size
-from pipeline.plan.rates import Rates, Training
+from pipeline.ops import device
+from pipeline.plan import addresses, command, estimate, past, size
 from stages.cli import app
 from stages.order import STAGES
 from stages.params import load
 
-KNOWN = Rates(
-    machine={},
-    gemm={"float32": 1e11, "bfloat16": 2e11},
-    double=5e10,
-    jpegs=300,
-    scores=1e8,
-    encoded={"small": 2e10, "base": 8e10},
-    trained={"small": 1e10, "base": 5e10},
-    models={
-        RELEASED: Training(build=(0.1, 0.4), step=(0.01, 0.03)),
-        "bpr": Training(build=(0, 0), step=(0.005, 0.005)),
-    },
-)
+GEMM = 1e11
 TABULAR = {"kind": "tabular", "interactions": "ratings.csv"}
 
 
@@ -49,7 +36,9 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    return estimate.stages(estimate.Plan(asked, layout.dataset, size.measure(asked, layout), KNOWN, 7e9))
+    remote = command.is_remote(asked, layout.dataset)
+    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, layout.dataset), GEMM, remote, 7e9)
+    return estimate.stages(plan, {})
 
 
 SAMPLE = {"shop": {"kind": "sample"}}
@@ -104,7 +93,9 @@ def test_baby_takes_what_its_page_computes(tmp_path: Path) -> None:
     profile = document.read_extended(ROOT / "profiles/baby.yaml")
     sections = {name: own for name, own in profile.items() if name not in ("datasets", "sources")}
     taken = planned(tmp_path, profile["sources"], **sections)
-    assert taken["encode"].basis.startswith("1.5 PFLOP of BEiT3")  # docs/regenerate-baby.md: 1.55
+    assert taken["encode"].basis.startswith("5 sets of BEiT3")
+    of_beit3 = 1.54e15 / (estimate.FRUGAL * GEMM)  # docs/regenerate-baby.md: 1.55
+    assert of_beit3 < taken["encode"].seconds < 1.1 * of_beit3
     assert taken["benchmark"].basis == "400 trainings"
     assert 6e9 < taken["pretrain"].memory < 24e9  # batches of 64
     assert 9e9 < taken["pretrain"].disk < 13e9
@@ -120,7 +111,7 @@ def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     assert more["benchmark"].seconds == pytest.approx(2 * planned(tmp_path, SAMPLE)["benchmark"].seconds)
     short = planned(tmp_path, SAMPLE, train={"epochs": 1})
     assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 10
-    assert planned(tmp_path, SAMPLE, pretrain={"steps": 0})["pretrain"].basis == "0 PFLOP"
+    assert planned(tmp_path, SAMPLE, pretrain={"steps": 0})["pretrain"].seconds == 0
 
 
 def test_ids_alone_need_no_images_and_no_encoder(tmp_path: Path) -> None:
@@ -138,55 +129,47 @@ def test_a_shop_of_one_item_has_a_plan(tmp_path: Path) -> None:
     assert all(of.seconds < 600 for name, of in taken.items() if name not in ("pretrain", "benchmark", "study"))
 
 
-# --- rates
+# --- what ran here
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of its own name, which keeps its rates here and measures them on data of a moment."""
-    monkeypatch.setattr(rates.platformdirs, "user_cache_path", lambda name: tmp_path / "cache")
-    monkeypatch.setattr(rates, "machine", lambda: {"cpu": "abacus"})
-    monkeypatch.setattr(rates, "gemm_rate", lambda precision: 1e9)
-    for name, value in {"USERS": (20, 40), "ITEMS": (30, 50), "PICTURES": 1, "STEPS": 1}.items():
-        monkeypatch.setattr(rates, name, value)
-    return tmp_path / "cache"
+def ran(folder: Path, dataset: str, stage: str, seconds: float, given: dict, **record: object) -> None:
+    layout = Layout(folder / "outputs", dataset)
+    io.write_json(layout.run_record(stage), {"params": given, **record})
+    io.write_json(layout.cost(stage), {"seconds": seconds})
 
 
-def test_rates_are_measured_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = rates.measured("small", ["bpr"], seconds=60)
-    assert {*found.models} == {RELEASED, "bpr"}
-    assert min(*found.gemm.values(), found.double, found.jpegs, found.scores) > 0
-    assert found.encoded["small"] > 0 < found.trained["small"]
-    assert rates.measured("small", ["bpr"]) == found  # no clock gives the same twice
-    more = rates.measured("small", ["lightgcn"])
-    assert more.models.pop("lightgcn").step[1] > 0
-    assert more == found
-    (kept,) = cache.iterdir()
-    monkeypatch.setattr(rates, "machine", lambda: {"cpu": "another"})
-    assert rates.kept() != kept
+def scaled(folder: Path, **sections: object) -> dict[str, float]:
+    asked, layout = params(folder, SAMPLE, **sections)
+    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, "shop"), GEMM)
+    return {stage: of.seconds for stage, of in estimate.stages(plan, past.runs(asked, layout, GEMM)).items()}
 
 
-def test_rates_of_a_busy_machine_say_so_and_are_measured_again_once_it_is_idle(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    times = list[str]()
-    monkeypatch.setattr(rates, "gemm_rate", lambda precision: float(times.append(precision) or len(times)))
-    for running, busy, measured in ((100.0, True, 1), (100.0, True, 1), (0.0, False, 2), (100.0, False, 2)):
-        monkeypatch.setattr(rates.os, "getloadavg", lambda running=running: (running, running, running))
-        assert rates.measured("", []).busy == busy
-        assert times.count("float32") == measured
+def test_a_stage_that_ran_takes_as_long_again_and_scales_with_its_settings(tmp_path: Path) -> None:
+    computed = scaled(tmp_path)
+    counts = {"rows_out": 31_692, "notes": {"users": 2_970, "items": 1_559}}
+    ran(tmp_path, "shop", "interactions", 1.0, {}, **counts)
+    (tmp_path / "outputs/items/shop").mkdir(parents=True)
+    texts = toy.outputs(tmp_path / "toy").items  # its texts say how many pieces there are
+    (tmp_path / "outputs/items/shop" / texts.name).write_bytes(texts.read_bytes())
+    ran(tmp_path, "shop", "pretrain", 300.0, {"steps": 100})
+    ran(tmp_path, "shop", "train", 1e-9, {"epochs": 20}, gone={})
+    once = scaled(tmp_path, pretrain={"steps": 100}, train={"epochs": 20})
+    assert once["pretrain"] == pytest.approx(300)
+    assert 300 < scaled(tmp_path, pretrain={"steps": 200})["pretrain"] < 601
+    assert once["train"] < computed["train"]  # resumed: not as if it took no time
+    assert once["train"] > 0
+    assert once["images"] == computed["images"]  # the network's time
 
 
-def test_what_time_does_not_suffice_for_counts_as_the_released_one(cache: Path) -> None:
-    assert {*rates.measured("", ["bpr", "vbpr"], seconds=0).models} == {RELEASED}
-
-
-@pytest.mark.parametrize("text", ["", "{", '{"gemm": 3}', "[]", "\x00"])
-def test_rates_that_cannot_be_read_are_measured_again(text: str, cache: Path) -> None:
-    rates.kept().parent.mkdir()
-    rates.kept().write_text(text)
-    assert rates.measured("", []).gemm["float32"] == 1e9
-    assert json.loads(rates.kept().read_text())["gemm"]["float32"] == 1e9
+def test_another_dataset_scales_where_the_own_one_has_not_run_and_a_removed_key_does_no_harm(tmp_path: Path) -> None:
+    counts = {"rows_out": 3_169, "notes": {"users": 297, "items": 156}}
+    ran(tmp_path, "other", "interactions", 1.0, {}, **counts)
+    ran(tmp_path, "other", "graph", 1.0, {"k": 10})
+    ran(tmp_path, "other", "benchmark", 10.0, {"variant_of_old": 1})
+    asked, layout = params(tmp_path, SAMPLE)
+    found = past.runs(asked, layout, GEMM)
+    assert {stage: seconds for stage, (_, seconds) in found.items()} == {"interactions": 1, "graph": 1, "benchmark": 10}
+    assert found["graph"][0].size.users == 297
 
 
 # --- addresses
@@ -250,13 +233,13 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params(tmp_path, SAMPLE)
-    monkeypatch.setattr(rates, "measured", lambda *_: KNOWN)
+    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
     code, said = run()
     assert code == 0, said
     rows = [line.split()[0] for line in said.splitlines() if line.strip()]
     assert {*STAGES, "all"} <= {*rows}
     assert said.startswith("shop: 2,970 users, 1,559 items, 31,692 interactions, 12 pieces a text, as the embedded")
-    assert "measured here: 0.10 TFLOP/s in float32" in said
+    assert "computed for 0.10 TFLOP/s, measured now" in said
     assert not (tmp_path / "outputs").exists()
 
 
@@ -264,7 +247,7 @@ def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     away = {"reviews": "http://a.invalid/reviews.json.gz", "metadata": "http://a.invalid/meta.json.gz"}
     params(tmp_path, {"baby": BABY["baby"] | away})
-    monkeypatch.setattr(rates, "measured", lambda *_: KNOWN)
+    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
     code, said = run("baby")
     assert code == 1
     for key in ("reviews", "metadata"):

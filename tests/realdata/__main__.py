@@ -1,6 +1,6 @@
 """`make realdata [names]`: the real data sets through the pipeline, their figures, and where features matter.
 
-A stage that has nothing to do ends at once; delete outputs/realdata to start over. outputs/realdata/comparison.json has
+Finished work is kept; delete outputs/realdata to start over. outputs/realdata/comparison.json has
 the figures and sentences that are printed at the end.
 """
 

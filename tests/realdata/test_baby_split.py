@@ -124,7 +124,7 @@ def test_a_release_of_it_stands_among_the_published_figures(tmp_path: Path) -> N
         done = alignrec(*command, cwd=tmp_path)
         assert done.exit_code == 0, done.output
     page = (tmp_path / "leaderboard.html").read_text()
-    table = page.split('id="measured-0"')[1].split("<section")[0]
+    table = page.split('id="measured-0"')[1].split('<section id="published"')[0]
     assert "COHESION" in table
     assert "l3ae" in table
     assert 'id="published-baby"' not in page

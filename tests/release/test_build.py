@@ -176,8 +176,9 @@ def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
     block = yaml.safe_load(card.split("---\n")[1])
     assert block["license"] == "cc-by-sa-4.0"
     assert block["size_categories"] == ["n<1K"]
-    assert {"config_name": "features-beit3", "data_files": [
+    assert {"config_name": "features-beit3", "default": True, "data_files": [
         {"split": "train", "path": ["features/beit3/features-00000.parquet"]}]} in block["configs"]  # fmt: skip
+    assert sum("default" in config for config in block["configs"]) == 1
     assert "| alignrec | beit3 | 3 | 0.3100 ± 0.0100 |" in card
     assert "| image | missing | 1 | 16.7% |" in card
     assert "openmoji.org" in card
@@ -290,7 +291,7 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m.update(format=5, news=1), "format 5, and this alignrec reads up to 4"),
+        (lambda m: m.update(format=6, news=1), "format 6, and this alignrec reads up to 5"),
         (lambda m: m.update(format=2), "format 2, and this alignrec reads from 3 on; publish it again"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),

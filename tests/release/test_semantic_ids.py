@@ -211,10 +211,21 @@ def run(*arguments: object) -> tuple[int, str]:
 
 def test_new_items_get_codes_by_the_released_codebooks(alone: Path, items: Path, tmp_path: Path) -> None:
     name = "beit3-image-masked"
-    command = ["embed", alone, items, "--encoder", name, "--codes", "residual-kmeans", "--to", tmp_path / "new.parquet"]
+    command = [
+        "embed",
+        items,
+        "--release",
+        alone,
+        "--encoder",
+        name,
+        "--codes",
+        "residual-kmeans",
+        "--to",
+        tmp_path / "new",
+    ]
     code, output = run(*command)
     assert code == 0, output
-    table = io.read_table(tmp_path / "new.parquet", schemas.embedded(64, 2))
+    table = io.read_table(tmp_path / "new/features-00000.parquet", schemas.embedded(64, 2))
     released = pq.read_table(alone / f"semantic_ids/{name}/residual-kmeans/semantic_ids.parquet", partitioning=None)
     codes = table["codes"].to_pylist()
     assert codes[: toy.ITEMS] == released["codes"].to_pylist()
@@ -228,18 +239,18 @@ def test_new_items_get_codes_by_the_released_codebooks(alone: Path, items: Path,
 
 
 def test_a_method_that_is_not_there_is_one_line(alone: Path, items: Path, tmp_path: Path) -> None:
-    command = ["embed", alone, items, "--encoder", "beit3", "--to", tmp_path / "new.parquet", "--codes"]
+    command = ["embed", items, "--release", alone, "--encoder", "beit3", "--to", tmp_path / "new", "--codes"]
     code, output = run(*command, "residual-kmean")
     assert code == 1
     assert "no semantic IDs of 'beit3' by 'residual-kmean'; did you mean 'residual-kmeans'?" in output
-    assert not (tmp_path / "new.parquet").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_control_codes_nothing_new(items: Path, tmp_path: Path) -> None:
     chosen = coded.params(publish={"semantic_ids": ["random"]})
     layout = coded.outputs(tmp_path / "outputs", chosen)
-    command = ["embed", layout.release, items, "--encoder", "minilm-cnn", "--codes", "random"]
-    code, output = run(*command, "--to", tmp_path / "new.parquet")
+    command = ["embed", items, "--release", layout.release, "--encoder", "minilm-cnn", "--codes", "random"]
+    code, output = run(*command, "--to", tmp_path / "new")
     assert code == 1
     assert "'random' is a control, whose codes say nothing of new items; choose another" in output
 

@@ -61,6 +61,7 @@ def test_texts_are_released_as_the_key_says_or_the_source_allows(
     assert any(table["input_text_sha256"].to_pylist()), "what was encoded can be checked all the same"
     card = (layout.release / "README.md").read_text()
     assert ("(`publish.texts`)" in card) == (shown != {*TEXTS})
+    assert ("Item texts are not part of the release" in card) == (not shown)
 
 
 @pytest.mark.parametrize("kind", SOURCES)

@@ -250,8 +250,8 @@ def test_a_hostile_path_is_refused_before_any_file(server: Server, tmp_path: Pat
 
 
 def test_a_manifest_of_the_future_says_so(server: Server, tmp_path: Path) -> None:
-    edit(server, format=5)
-    with pytest.raises(UserError, match="format 5, and this alignrec reads up to 4"):
+    edit(server, format=6)
+    with pytest.raises(UserError, match="format 6, and this alignrec reads up to 5"):
         fetch(server.address, tmp_path / "here")
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import toy
-from sequential_toys import study as toys
 from study_tables import CURVES, tail_table, variants
 
 import schemas
@@ -57,14 +56,3 @@ def test_a_sweep_is_a_curve() -> None:
     (chart,) = studied.sweep_charts(CURVES)
     assert chart.title == "rate: valid Recall@20 by train.lr, mean ± sd over 2 seeds"
     assert [text for _, text in chart.x_marks] == ["0.001", "0.01", "0.1"]
-
-
-def test_codes_in_use_are_drawn_beside_their_differences() -> None:
-    means, differences = studied.contenders(toys())
-    assert isinstance(means, Intervals)
-    assert isinstance(differences, Intervals)
-    assert [row.name for row in means.rows][1:] == ["sasrec", "tiger, random codes of beit3", "popularity"]
-    (one,) = differences.rows  # recall is in the table alone
-    assert one.name == "tiger, residual-kmeans codes of beit3 - tiger, random codes of beit3"
-    assert (one.figure, one.sure) == ("+0.2000, p 0.4", False)
-    assert studied.contenders({}) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from coding import SHAPE, fitted, given, groups
+from coding import QUICK, SHAPE, fitted, given, groups
 
 from pipeline.config.base import checked
 from pipeline.errors import UserError
@@ -33,12 +33,12 @@ def test_shuffled_codes_are_those_of_the_method_in_another_order() -> None:
 
 
 def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:
-    made = fitted("shuffled", X, method="pq", settings={"iterations": 1})
+    made = fitted("shuffled", X, method="rqvae", settings=QUICK["rqvae"] | {"epochs": 1})
     assert isinstance(made, Shuffled)
-    assert sorted(made.tensors()) == ["pq/piece.0", "pq/piece.1", "pq/piece.2", "seed"]
-    one = fitted("pq", X, iterations=1).tensors()["piece.0"]
-    np.testing.assert_array_equal(made.tensors()["pq/piece.0"], one)
-    assert (fitted("pq", X).tensors()["piece.0"] != one).any()
+    one = fitted("rqvae", X, epochs=1).tensors()
+    assert made.tensors().keys() == {f"rqvae/{name}" for name in one} | {"seed"}
+    np.testing.assert_array_equal(made.tensors()["rqvae/codebooks"], one["codebooks"])
+    assert (fitted("rqvae", X).tensors()["codebooks"] != one["codebooks"]).any()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:
             r"'shuffled.method': value error, no 'residual-kmean'; did you mean 'residual-k",
         ),
         ({"method": "random"}, r"'shuffled.method': value error, 'random' is a control itself; name a method that"),
-        ({"methods": "pq"}, r"unknown key 'shuffled.methods'; did you mean 'method'\?"),
+        ({"methods": "rqvae"}, r"unknown key 'shuffled.methods'; did you mean 'method'\?"),
     ],
 )
 def test_misspelt_settings_are_refused(settings: dict[str, str], says: str) -> None:

@@ -1,16 +1,13 @@
-"""k-means, residual and by pieces, on data with an obvious answer and beside slow ways."""
+"""k-means and residual k-means on data with an obvious answer and beside slow ways."""
 
 from __future__ import annotations
 
 import faiss
 import numpy as np
 import pytest
-from coding import error, fitted, groups
+from coding import fitted, groups
 
-from pipeline.errors import UserError
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import Shape
-from pipeline.semantic_ids.product import ProductQuantisation
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans
 
 X = groups()
@@ -58,34 +55,3 @@ def test_residual_codes_are_those_of_a_slow_loop() -> None:
         for level, code in enumerate(codes):
             assert ((rest - made.centroids[level]) ** 2).sum(axis=1).argmin() == code
             rest = rest - made.centroids[level, code]
-
-
-# --- by pieces
-
-
-@pytest.mark.parametrize(("width", "levels"), [(10, 3), (10, 10), (7, 2), (9, 3)])
-def test_any_width_is_cut_into_pieces(width: int, levels: int) -> None:
-    x = groups(width=width)
-    made = fitted("pq", x, Shape(levels, 8))
-    assert isinstance(made, ProductQuantisation)
-    widths = [piece.shape[1] for piece in made.pieces]
-    assert (sum(widths), max(widths) - min(widths)) == (width, int(width % levels > 0))
-    codes = made.encode(x)
-    changed = codes.copy()
-    changed[:, 0] = (changed[:, 0] + 1) % 8
-    differs = (made.decode(changed) != made.decode(codes)).any(axis=0)
-    assert differs[: widths[0]].all()
-    assert not differs[widths[0] :].any()
-
-
-def test_it_reconstructs_as_well_as_faiss_does() -> None:
-    x = groups(2000, width=12)
-    made = fitted("pq", x, Shape(3, 16))
-    theirs = faiss.ProductQuantizer(12, 3, 4)
-    theirs.train(x)
-    assert error(made, x, made.encode(x)) < 1.02 * ((x - theirs.decode(theirs.compute_codes(x))) ** 2).sum(1).mean()
-
-
-def test_more_pieces_than_numbers_are_refused() -> None:
-    with pytest.raises(UserError, match=r"'semantic_ids.levels': 3 .*width 2"):
-        fitted("pq", groups(width=2))

@@ -88,7 +88,7 @@ def test_the_last_code_is_the_nearest_and_codes_stand_for_their_vectors(name: st
     codes = made.encode(X)
     np.testing.assert_array_equal(made.last(X, codes).argmin(axis=1), codes[:, -1])
     assert error(made, X, codes) < 0.8 * error(made, X, np.roll(codes, 1, axis=0))
-    if name not in ("rqvae", "pq"):
+    if name != "rqvae":
         assert error(made, X, codes) < error(fitted(name, X, Shape(1, SHAPE.codes)), X, codes[:, :1])
 
 
@@ -142,4 +142,4 @@ def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
 
 def test_names_and_settings_of_tests_are_those_of_methods() -> None:
     assert set(QUICK) <= set(METHODS)
-    assert list(METHODS) == ["residual-kmeans", "rqvae", "pq", "random", "shuffled"]
+    assert list(METHODS) == ["residual-kmeans", "rqvae", "random", "shuffled"]

@@ -69,23 +69,23 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest
 
 def test_a_method_that_is_done_is_not_done_again_when_another_is_added(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    ran(layout, params(methods=["pq", "random"]))
-    kept = layout.semantic_ids("random", "pq") / files.CODEBOOKS
+    ran(layout, params(methods=["residual-kmeans", "random"]))
+    kept = layout.semantic_ids("random", "residual-kmeans") / files.CODEBOOKS
     before = kept.stat().st_mtime_ns
-    ran(layout, params(methods=["residual-kmeans", "pq"]))
+    ran(layout, params(methods=["rqvae", "residual-kmeans"]))
     assert kept.stat().st_mtime_ns == before
-    assert {path.parent.name for path in layout.outputs("semantic_ids")} == {"pq", "residual-kmeans"}
-    ran(layout, params(methods=["pq"], settings={"pq": {"iterations": 3}}))
+    assert {path.parent.name for path in layout.outputs("semantic_ids")} == {"residual-kmeans", "rqvae"}
+    ran(layout, params(methods=["residual-kmeans"], settings={"residual-kmeans": {"iterations": 3}}))
     assert kept.stat().st_mtime_ns != before
 
 
 def test_the_history_is_beside_what_explains_the_codes(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    ran(layout, params(methods=["rqvae", "pq"]))
+    ran(layout, params(methods=["rqvae", "residual-kmeans"]))
     lines = files.load(layout.semantic_ids("random", "rqvae")).facts.history
     assert [line["epoch"] for line in lines] == [0, 1, 2]
     assert {"loss", "reconstruction", "codebook", "commitment", "used"} <= lines[-1].keys()
-    assert files.load(layout.semantic_ids("random", "pq")).facts.history == []
+    assert files.load(layout.semantic_ids("random", "residual-kmeans")).facts.history == []
 
 
 def test_items_that_find_no_free_code_are_counted(tmp_path: Path) -> None:
@@ -108,7 +108,6 @@ def test_a_level_that_collapses_is_a_warning(tmp_path: Path, capsys: pytest.Capt
     ("changed", "says"),
     [
         ({"codes": 7}, "semantic IDs of random by residual-kmeans: 'semantic_ids.codes': 7 is more than the 6 items"),
-        ({"methods": ["pq"], "levels": 3}, "semantic IDs of random by pq: 'semantic_ids.levels': 3 is more than the w"),
     ],
 )
 def test_what_cannot_be_coded_names_set_and_method(tmp_path: Path, changed: dict[str, Any], says: str) -> None:

@@ -208,7 +208,6 @@ def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> No
         "encoder_seeds": 2,
         "seeds": 1,
         "workers": 1,
-        "variant_features": ["beit3"],
     }
     table = study(tmp_path, studied.encoded(tmp_path, study=few, pretrain={"seed": 3}))
     at = {"what": "content_knn", "features": "beit3", "form": "raw", "k": 20}
@@ -221,7 +220,7 @@ def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> No
     assert together["p_holm"] is not None
     assert not Branch(tmp_path, "toy", "variants/recipe/3").folder("pretrain").exists()
     assert Branch(tmp_path, "toy", "variants/recipe/4").encoder.weights.exists()
-    assert {row["features"] for row in table if row["what"] == "alignrec"} == {"beit3", "tfidf"}
+    assert {row["features"] for row in table if row["what"] == "alignrec"} == {"beit3", "beit3-raw", "tfidf"}
 
 
 def test_a_teacher_is_asked_once_for_all_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ Plan = Callable[["Experiment"], Mapping[Any, "Cell"]]
 """what a plan calls a cell -> the cell; a plan of several rounds completes the first ones itself"""
 Table = Callable[["Experiment", Mapping[Any, "Record"]], Mapping[str, Any]]
 """records by what the plan of the same name calls them -> file name -> table or JSON value"""
-STUDIED = ("mask", "tail", "wrong", "geometry", "joint", "variants", "sweeps", "generative")
+STUDIED = ("mask", "tail", "wrong", "geometry", "joint", "variants", "sweeps")
 """modules of this package that the stage `study` runs, in order"""
 PLANS: Registry[Plan] = Registry(
     "plans",

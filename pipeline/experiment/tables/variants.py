@@ -42,9 +42,11 @@ from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import RECIPE, REFERENCES, Study
 from pipeline.study.settings import variant_params
 
-WHOLE, RAW = "beit3", "beit3-raw"
-SETS = (WHOLE, RAW, "beit3-image-masked", "beit3-text-masked")
-"""feature sets of an encoder that the probes judge"""
+WHOLE = "beit3"
+TRAINED = (WHOLE, "beit3-raw")
+"""feature sets of an encoder that AlignRec is trained on: CLS as it is released, CLS as it is"""
+SETS = (*TRAINED, "beit3-image-masked", "beit3-text-masked")
+"""those that the probes judge"""
 FORMS = ("raw", "processed")
 """how probes read a feature set: as it is, and after the same processing as all others"""
 
@@ -84,14 +86,14 @@ def planned(params: Parameters, layout: Layout) -> list[Variant]:
 
 
 def _variant(params: Parameters, layout: Layout, name: str, number: int) -> Variant:
-    own, trained = variant_params(params, name, number), tuple(dict.fromkeys(params[Study].variant_features))
+    own = variant_params(params, name, number)
     seed = own[Pretrain].seed
     branch = Branch(layout.root, layout.dataset, f"variants/{name}/{seed}", seed)
     if own[Pretrain] != params[Pretrain]:
-        return Variant(name, seed, branch, branch, own, SETS, trained)
+        return Variant(name, seed, branch, branch, own, SETS, TRAINED)
     made = layout.feature_sets()  # its encoder is the dataset's own
     sets = tuple(one for one in SETS if one in made)
-    return Variant(name, seed, layout, branch, own, sets, tuple(one for one in trained if one in made))
+    return Variant(name, seed, layout, branch, own, sets, tuple(one for one in TRAINED if one in made))
 
 
 def _beside(layout: Layout, name: str, params: Parameters) -> Variant:

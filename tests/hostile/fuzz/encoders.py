@@ -14,7 +14,7 @@ import numpy as np
 import toy
 from safetensors.numpy import load, save
 
-from pipeline.release import embed, encoder, verify
+from pipeline.release import encoded, encoder, verify
 from pipeline.release.read import Release
 from pipeline.serve import command
 from tests.hostile import test_foreign_release
@@ -62,7 +62,7 @@ def encoding(name: str) -> Callable[[bytes], None]:
 
     def one(data: bytes) -> None:
         loaded = encoder.load(attacked(name, data).folder, "beit3")
-        done = embed.vectors(loaded, ["a red ball", ""], [None, embed.normalised(IMAGE, loaded.facts).image])
+        done = encoded.vectors(loaded, ["a red ball", ""], [None, encoded.normalised(IMAGE, loaded.facts).image])
         assert done.vectors.shape == (2, loaded.encoder.width)
         assert np.isfinite(done.vectors).all()
 

@@ -1,0 +1,213 @@
+"""`alignrec embed`: any table -> a folder of Parquet files with a vector a row.
+
+The table is laid out beside the target as the outputs of a dataset, the stage `encode` writes its files there, and they
+appear in the target when all are done. A killed run goes on where it was.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock
+
+import schemas
+from pipeline import io, progress
+from pipeline.config.parameters import Parameters
+from pipeline.embed import prepare
+from pipeline.embed.encoders import Chosen
+from pipeline.embed.prepare import Table
+from pipeline.embed.work import DATASET, Work
+from pipeline.encode import batching
+from pipeline.errors import UserError, printable
+from pipeline.features import write
+from pipeline.features.node import Node, shard
+from pipeline.features.sets import FeatureSets
+from pipeline.items.texts import Texts
+from pipeline.release import item_file, semantic_ids
+from pipeline.release import manifest as manifests
+from pipeline.release.build import image_sha256, text_sha256
+from pipeline.run import ALTERED, Run
+from pipeline.semantic_ids import files
+from pipeline.versions import versions
+
+FACTS = "_embed.json"
+"""readers of a folder of Parquet pass over names that begin so"""
+
+
+class Summary(NamedTuple):
+    """What came of a table."""
+
+    items: int
+    """rows written"""
+    images: int
+    """of them, with an image"""
+    texts: int
+    """of them, with a text"""
+    rejects: Path | None
+    """table REJECTS of rows that were not used; None: there were none"""
+    rejected: Counter[str]
+    """how many, by reason"""
+
+
+class Codes:
+    """Released codebooks that code the vectors; items of equal codes are counted on from those of the release."""
+
+    def __init__(self, release: Path, name: str, method: str) -> None:
+        """Load them; UserError if the release has none such."""
+        self.method = method
+        self._coded = semantic_ids.load(release, name, method)
+        self.levels = self._coded.facts.levels
+        self._next: Counter[bytes] | None = None
+        if self._coded.facts.collisions == "suffix":
+            folder = semantic_ids.folder_of(release, manifests.load(release), name, method)
+            released = io.read_table(folder / files.IDS, schemas.semantic_ids(self.levels))
+            self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
+
+    def columns(self, x: np.ndarray) -> dict[str, pa.Array]:
+        """Return codes, suffix and cosine of the next items, float32 [n, F]."""
+        codes = semantic_ids.encoded(self._coded.method, x, self.levels)
+        none = codes[:, 0] == semantic_ids.NONE
+        cosines = pa.array(semantic_ids.cosines(self._coded.method, x, codes), mask=none)
+        return {"codes": semantic_ids.column(codes), "suffix": self._suffixes(codes, none), "cosine": cosines}
+
+    def _suffixes(self, codes: np.ndarray, none: np.ndarray) -> pa.Array:
+        if self._next is None:
+            return pa.nulls(len(codes), pa.int32())
+        suffix = np.zeros(len(codes), np.int32)
+        for row in np.flatnonzero(~none):  # one by one, as each counts for those that follow
+            key = codes[row].astype(np.int32).tobytes()
+            suffix[row] = self._next[key]
+            self._next[key] += 1
+        return pa.array(suffix, mask=none)
+
+
+def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None = None) -> Summary:
+    """Encode the rows of a table.
+
+    Args:
+        table: see `item_file`.
+        chosen: the encoder.
+        params: whose sections `encode` and `encoders` are replaced by those of `chosen`; has a source DATASET.
+        to: folder to make: features-*.parquet, schema embedded(F, L), and _embed.json, which says how they were made;
+            rows that were not used go to `<to>.rejects.parquet` beside it.
+        codes: of a release, of L levels.
+
+    Raises:
+        UserError: `to` exists, no row holds an item, the encoder cannot be loaded, or see `item_file.blocks`.
+    """
+    item_file.blocks(*table)  # refuses what is not there, before a folder is made
+    with _alone(to):
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise UserError(f"{to}: exists already; name another folder, or delete this one")
+        work = _work(table, chosen, params, to, codes)
+        try:
+            return _embedded(table, chosen, params, to, codes, work)
+        except UserError:
+            if not work.layout.item_ids.is_file():  # nothing that is worth keeping
+                shutil.rmtree(work.folder)
+            raise
+
+
+@contextmanager
+def _alone(to: Path) -> Iterator[None]:
+    """Let no other process make the same folder while the block does."""
+    lock = to.absolute().with_name(f".{to.name}.lock")
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
+    params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
+    run = Run("encode", DATASET, params, work.folder, label="embed")
+    sets = FeatureSets(work.layout, chosen.encode, chosen.sections)
+    node = sets[chosen.name]
+    with progress.heartbeat("embed", run.bars):
+        if not work.layout.item_ids.is_file():
+            images = chosen.images if "image" in node.reads else None
+            prepare.prepare(table, work, images, chosen.encode.shard_rows)
+        ids = io.read_table(work.layout.item_ids, schemas.ITEM_IDS)
+        failed = write.write_all(run, sets, ids, Texts(work.layout.items))
+    if failed:
+        raise next(iter(failed.values()))
+    counts = _finish(node, work, codes)
+    rejects = prepare.rejected(work, work.record, to.with_name(f"{to.name}.rejects.parquet"))
+    summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
+    said = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
+    io.write_json(work.done / FACTS, work.record | said)
+    work.done.rename(to)
+    shutil.rmtree(work.folder)
+    return summary
+
+
+def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None) -> Work:
+    """Return the folder of what is unfinished, emptied if that is of another table, encoder or folder of images.
+
+    Files that were altered are deleted, so that they are made again.
+    """
+    folder = to.absolute().with_name(f".{to.name}.parts")
+    node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
+    settings = {"encoder": chosen.name, "made": node.facts(), "encode": chosen.encode.facts()}
+    columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
+    record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
+    read = [io.sha256(path) for path in prepare.files(table)]
+    facts = [record, read, str(table.images and table.images.absolute()), codes and codes.method]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    if not io.begun(folder, key):
+        io.begin(folder, key)
+    for path in io.delete_unvouched(folder):
+        print(printable(f"warning: {path} {ALTERED}"), file=sys.stderr)
+    return Work(folder, record)
+
+
+def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]:
+    """Write the files that will be the target; return how many items there are, with an image, and with a text."""
+    counts = np.zeros(3, np.int64)
+    for number, path in enumerate(node.shards):
+        rows = shard(path)
+        columns = {name: rows[name] for name in rows.column_names} | _inputs(rows, work.layout, int(counts[0]))
+        vectors = io.matrix(rows["vector"])
+        columns |= codes.columns(vectors) if codes else {}
+        schema = schemas.embedded(vectors.shape[1], codes.levels if codes else 0)
+        made = pa.table({name: columns[name] for name in schema.names})
+        record = work.record | {"encoder": io.record(path).get("encoder", {})}
+        io.write_table(made, io.shard(work.done, "features", number), schema, record)
+        counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]
+    items, images, texts = counts.tolist()
+    return items, images, texts
+
+
+def _inputs(rows: pa.Table, layout: Any, start: int) -> dict[str, pa.Array]:
+    """Return what is said of the inputs of rows that begin with an item: statuses of images, and hashes."""
+    n, has_text = len(rows), rows["has_text"].to_pylist()
+    texts = Texts(layout.items).slice(start, n).to_pylist()
+    text = [text_sha256(one) if read else "" for one, read in zip(texts, has_text, strict=True)]
+    status, reason, hashes = [], list[str](), list[str]()
+    for part in _image_parts(layout, start, n):
+        status += part["status"].to_pylist()
+        reason += part["reason"].to_pylist()
+        hashes += [image_sha256(one.as_py()) for one in part["image"]]
+    if not status:
+        status, reason, hashes = ["missing"] * n, ["this encoder reads no image"] * n, [""] * n
+    image = [one if read else "" for one, read in zip(hashes, rows["has_image"].to_pylist(), strict=True)]
+    said = {"image_status": status, "image_reason": reason, "input_text_sha256": text, "input_image_sha256": image}
+    return {name: pa.array(values, pa.string()) for name, values in said.items()}
+
+
+def _image_parts(layout: Any, start: int, rows: int) -> Iterator[pa.Table]:
+    paths = sorted(layout.images.glob("images-*.parquet"))
+    for path, first, n in batching.holding(paths, start, start + rows) if paths else ():
+        for at in range(first, first + n, item_file.BLOCK):
+            columns = ["status", "reason", "image"]
+            yield io.read_rows(path, schemas.IMAGES, columns, at, min(item_file.BLOCK, first + n - at))

@@ -1,0 +1,39 @@
+"""The folder of an unfinished set of vectors: laid out as the outputs of a dataset, so that `encode` works in it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.layout import Layout
+
+DATASET = "table"
+"""what a table is called in the folder"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Paths in the folder."""
+
+    folder: Path
+    record: dict[str, Any] = field(default_factory=dict)
+    """provenance of its tables"""
+
+    @property
+    def layout(self) -> Layout:
+        """What the stages read and write."""
+        return Layout(self.folder, DATASET)
+
+    @property
+    def done(self) -> Path:
+        """What the target will be."""
+        return self.folder / "done"
+
+    @property
+    def rejects(self) -> Path:
+        """Folder of rejects-*.parquet."""
+        return self.folder / "rejects"
+
+    @property
+    def rejected(self) -> Path:
+        """How many rows were not used, by reason, JSON."""
+        return self.rejects / "rejected.json"

@@ -1,0 +1,171 @@
+"""Feature sets that linear algebra makes of others, as encoders of a release: the encoders of the parts, and the maps.
+
+maps.safetensors has mean and map of every block, of all blocks side by side (`last`), and of the map to interactions
+where there is one (`ridge`, `both`); chain.json says which numbers of which part a block has, and its weight.
+
+Letters: B items, F and W widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from pipeline import io
+from pipeline.errors import UserError, one_line
+from pipeline.features.search import Recipe
+from pipeline.ops.joining import Block, Fit
+from pipeline.ops.whitening import Whitening
+from pipeline.release.manifest import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.release.encoder import Loaded
+
+MAPS, NAME = "maps.safetensors", "chain.json"
+MOST, LARGEST = 64, 1 << 16
+"""blocks, and bytes of chain.json"""
+WIDEST = 1 << 20
+"""numbers of a vector"""
+DAMAGED = "fetch the release again"
+
+
+class ChainBlock(Part):
+    """Numbers of a part that belong together."""
+
+    part: int = Field(ge=0, lt=MOST)
+    first: int = Field(ge=0)
+    last: int = Field(ge=1, le=WIDEST)
+    """the columns first .. last - 1"""
+    weight: float = Field(ge=0)
+
+
+class Chain(Part):
+    """chain.json."""
+
+    blocks: list[ChainBlock] = Field(min_length=1, max_length=MOST)
+
+
+def write(folder: Path, recipe: Recipe) -> None:
+    """Write the two files of a recipe."""
+    fit, arrays = recipe.content, dict[str, np.ndarray]()
+    maps = {f"block-{i}": one for i, one in enumerate(fit.maps)} | {"last": fit.last}
+    maps |= {name: one for name, one in (("ridge", recipe.ridge), ("both", recipe.last)) if one is not None}
+    for name, one in maps.items():
+        arrays |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
+    io.write_bytes(folder / MAPS, save(arrays))
+    blocks = [_described(block) for block in fit.blocks]
+    io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
+
+
+def _described(block: Block) -> ChainBlock:
+    columns = np.flatnonzero(block.columns)
+    first, last = int(columns[0]), int(columns[-1]) + 1
+    if len(columns) != last - first:
+        raise ValueError("the numbers of a block do not lie side by side")
+    return ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight))
+
+
+def read(folder: Path, widths: Sequence[int]) -> Recipe:
+    """Read a recipe for parts of some widths, not trusted; UserError if it does not fit them or is damaged."""
+    try:
+        chain, arrays = _described_by(folder), load_file(folder / MAPS)
+        maps = [_whitening(arrays, f"block-{i}") for i in range(len(chain.blocks))]
+        for block, own in zip(chain.blocks, maps, strict=True):
+            if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
+                raise ValueError(f"a block of numbers {block.first} to {block.last} of part {block.part}")
+            if len(own.mean) != block.last - block.first:
+                raise ValueError("a map of another width than its block")
+        last = _whitening(arrays, "last", sum(one.map.shape[1] for one in maps))
+        content = Fit([_block(block, widths) for block in chain.blocks], maps, last)
+        ridge = _whitening(arrays, "ridge", last.map.shape[1]) if "ridge.map" in arrays else None
+        both = last.map.shape[1] + (ridge.map.shape[1] if ridge else 0)
+        return Recipe(content, ridge, _whitening(arrays, "both", both) if "both.map" in arrays else None)
+    except (ValidationError, SafetensorError, OSError, KeyError, ValueError) as e:
+        raise UserError(f"{folder}: no chain of this release's encoders: {one_line(e, 100)}; {DAMAGED}") from None
+
+
+def check(folder: Path) -> int:
+    """Check a chain by itself, whatever the widths of its parts; return its own; UserError as `read`."""
+    try:
+        blocks = _described_by(folder).blocks
+    except ValidationError as e:
+        raise UserError(f"{folder / NAME}: {one_line(e, 100)}; {DAMAGED}") from None
+    widths = [0] * (1 + max(block.part for block in blocks))
+    for block in blocks:
+        widths[block.part] = max(widths[block.part], block.last)
+    return read(folder, widths).width
+
+
+def _described_by(folder: Path) -> Chain:
+    return Chain.model_validate(io.read_json(folder / NAME, LARGEST))
+
+
+def _whitening(arrays: Mapping[str, np.ndarray], name: str, rows: int | None = None) -> Whitening:
+    mean, own = arrays[f"{name}.mean"], arrays[f"{name}.map"]
+    expected = len(mean) if rows is None else rows
+    sound = mean.ndim == 1 and own.ndim == 2 and len(own) == len(mean) == expected
+    if not sound or mean.dtype != np.float32 or own.dtype != np.float32:
+        raise ValueError(f"{name}: mean {mean.shape} and map {own.shape}")
+    if not (np.isfinite(mean).all() and np.isfinite(own).all()):
+        raise ValueError(f"{name} is not finite")
+    return Whitening(mean, own)
+
+
+def _block(block: ChainBlock, widths: Sequence[int]) -> Block:
+    columns = np.zeros(widths[block.part], bool)
+    columns[block.first : block.last] = True
+    return Block(block.part, columns, block.weight)
+
+
+class Prepared(NamedTuple):
+    """A batch of B items."""
+
+    items: int
+    parts: list[Any]
+    """what each part prepared; None where it reads nothing of these items"""
+
+
+class ChainEncoder:
+    """The encoders of the parts, and the maps from their vectors to one."""
+
+    def __init__(self, parts: Sequence[Loaded], recipe: Recipe) -> None:
+        """Take loaded parts, in the order of the recipe's."""
+        self._parts, self._recipe = parts, recipe
+        self.width, self.flops = recipe.width, 0.0
+        self._lengths = next((one for one in parts if "text" in one.facts.reads), parts[0])
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the number of tokens of each text, as the first part that reads texts counts them."""
+        return self._lengths.encoder.lengths(texts)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise for each part by itself."""
+        prepared = []
+        for part in self._parts:
+            pictures = images if "image" in part.facts.reads else None
+            words = texts if "text" in part.facts.reads else None
+            nothing = pictures is None and words is None
+            prepared.append(None if nothing else part.encoder.prepare(pictures, words))
+        return Prepared(len(images or texts or ()), prepared)
+
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return float32 [B, W]."""
+        import torch
+
+        vectors = self._blank(prepared.items)
+        for number, (part, own) in enumerate(zip(self._parts, prepared.parts, strict=True)):
+            if own is not None:
+                vectors[number] = part.encoder.encode(own).cpu().numpy()
+        self.flops = sum(part.encoder.flops for part in self._parts)
+        return torch.from_numpy(np.ascontiguousarray(self._recipe(vectors), np.float32))
+
+    def _blank(self, items: int) -> list[np.ndarray]:
+        return [np.zeros((items, part.encoder.width), np.float32) for part in self._parts]

@@ -1,0 +1,72 @@
+"""`alignrec embed`: vectors for any table."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.errors import UserError
+from stages.arguments import ParamsFile
+from stages.terminal import interruptible, say
+
+MOST_REASONS = 3
+"""reasons of rejects on the terminal"""
+
+
+def embed(
+    items: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines, an item a row")],
+    encoder: Annotated[str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")],
+    to: Annotated[Path, typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes")],
+    release: Annotated[Path | None, typer.Option(help="release folder whose encoder it is")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="column of identifiers: asin, item, item_id or id")] = None,
+    text: Annotated[str | None, typer.Option(help="columns of text, such as title,description")] = None,
+    image: Annotated[str | None, typer.Option(help="column of images: bytes, or paths in --images")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of image files; that of the table by default")] = None,
+    codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """vectors for any table: by any encoder, or that of a release for new items in its space."""
+    if release is not None:
+        from pipeline.release.read import Release
+
+        Release(release).verified()
+    elif codes is not None:
+        raise UserError("--codes are those of a release; name it with --release")
+    from pipeline.embed import command, encoders  # load torch, which a damaged release need not wait for
+    from pipeline.embed.prepare import Table
+    from pipeline.encode.params import Encode
+    from pipeline.images.params import Images
+    from pipeline.release.item_file import Columns
+
+    settings = _settings(params if release is None else None)
+    own = settings[Encode].model_copy(update={"engine": engine})
+    if release is not None:
+        chosen = encoders.of_release(release, encoder, own)
+    else:
+        chosen = encoders.of_parameters(encoder, settings.encoders, own, settings[Images])
+    coded = command.Codes(release, encoder, codes) if release is not None and codes is not None else None
+    named = tuple(name for name in (text or "").split(",") if name)
+    folder = images or (items.parent if image else None)
+    table = Table(items, folder, Columns(id_, named, image))
+    with interruptible(f"items encoded so far are kept beside {to}"):
+        summary = command.embed(table, chosen, settings, to, coded)
+    say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
+    if summary.rejects:
+        reasons = summary.rejected.most_common(MOST_REASONS)
+        said = ", ".join(f"{reason} ({n:,})" for reason, n in reasons)
+        said += ", ..." if len(summary.rejected) > MOST_REASONS else ""
+        say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {said}")
+
+
+def _settings(path: Path | None):  # type: ignore[no-untyped-def]  # the class is made at run time
+    """Return the parameters of a file, or the defaults where there is none, with the table as a data set."""
+    from pipeline.config.base import checked
+    from pipeline.embed.work import DATASET
+    from pipeline.sources.registry import SOURCES
+    from stages.params import Params, read
+
+    source = {DATASET: SOURCES["tabular"].model_construct(kind="tabular")}
+    if path is None or not path.exists():
+        return checked(Params, {"datasets": [DATASET], "sources": source})
+    return read(path).model_copy(update={"datasets": [DATASET], "sources": source})

@@ -1,0 +1,253 @@
+"""`alignrec embed`: new items in the space of a release, by its own encoder and nothing else of the project."""
+
+import io as bytes_io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import coded
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import releases
+import toy
+from PIL import Image
+from typer.testing import CliRunner
+
+import schemas
+from pipeline import io
+from pipeline.embed import command as embedding
+from pipeline.embed import encoders
+from pipeline.embed.prepare import Table
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
+from pipeline.release import encoded
+from pipeline.release.build import image_sha256, text_sha256
+from pipeline.release.encoder import Facts
+from pipeline.release.item_file import DEFAULT
+from stages.cli import app
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that stands alone: moved out of the folder of outputs, which is gone."""
+    made = coded.with_encoders(tmp_path_factory.mktemp("made")).release
+    return made.rename(tmp_path_factory.mktemp("alone") / "release")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four new items; one has an image by name, one by its identifier."""
+    rows = [
+        {"asin": "n1", "title": "red ball", "image": "one.png"},
+        {"item": "n2", "text": "a green tree"},
+        {"id": 3, "title": "blue", "categories": ["cars"], "brand": "b"},
+        {"asin": "n4"},
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (300, 400), "red").save(images / "one.png")
+    Image.new("RGB", (60, 50), "green").save(images / "n2.jpg")
+    return tmp_path
+
+
+def command(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    return result.exit_code, result.output
+
+
+def embedded(release: Path, folder: Path, to: str = "new", name: str = "beit3") -> tuple[int, str]:
+    where = folder / "items.jsonl", "--images", folder / "images", "--to", folder / to
+    return command("embed", "--release", release, "--encoder", name, *where)
+
+
+def embed(
+    release: Path, name: str, items: Path, images: Path | None, to: Path, codes: str | None = None, rows: int = 16384
+) -> embedding.Summary:
+    """Do as the command, with so many rows a file."""
+    chosen = encoders.of_release(release, name, Encode(shard_rows=rows))
+    coded = embedding.Codes(release, name, codes) if codes else None
+    params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}})
+    return embedding.embed(Table(items, images, DEFAULT), chosen, params, to, coded)
+
+
+def test_items_of_the_release_get_their_released_vectors(release: Path, tmp_path: Path) -> None:
+    items = io.read_table(release / "items.parquet", schemas.RELEASED_ITEMS).to_pylist()
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps({k: i[k] for k in ("asin", "text")}) + "\n" for i in items)
+    )
+    for name in releases.ENCODERS:
+        summary = embed(release, name, tmp_path / "items.jsonl", None, tmp_path / name)
+        assert summary[:2] == (toy.ITEMS, 0)
+    vectors = io.read_features(release / "features/beit3-image-masked")["vector"]
+    ours = pq.read_table(tmp_path / "beit3-image-masked")["vector"]
+    np.testing.assert_allclose(io.matrix(ours), io.matrix(vectors), atol=1e-5)
+    assert not io.matrix(pq.read_table(tmp_path / "beit3-text-masked")["vector"]).any()
+
+
+def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path, folder: Path) -> None:
+    code, output = embedded(release, folder)
+    assert (code, output) == (0, f"embedded: {folder / 'new'}: 4 items, 2 with image, 3 with text\n")
+    table = io.read_table(folder / "new/features-00000.parquet", schemas.embedded(64))
+    assert table["asin"].to_pylist() == ["n1", "n2", "3", "n4"]
+    assert table["item_id"].to_pylist() == [0, 1, 2, 3]
+    assert table["has_image"].to_pylist() == [True, True, False, False]
+    assert table["image_status"].to_pylist() == ["ok", "ok", "missing", "missing"]
+    assert table["image_reason"].to_pylist()[2:] == ["no file 3.* among the images", "no file n4.* among the images"]
+    assert table["input_text_sha256"].to_pylist() == [
+        text_sha256(text) for text in ("red ball.", "a green tree", "blue. b. cars.", "")
+    ]
+    hashes = table["input_image_sha256"].to_pylist()
+    assert hashes[2:] == ["", ""]
+    facts = json.loads((release / "encoders/beit3/encoder.json").read_text())
+    stored = encoded.normalised((folder / "images/one.png").read_bytes(), Facts(**facts))
+    assert hashes[0] == image_sha256(stored.image)
+    with Image.open(bytes_io.BytesIO(stored.image or b"")) as image:
+        assert image.size == (256, 341)  # shrunk as the stage `images` does
+    assert io.matrix(table["vector"])[:3].any(axis=1).all()
+    assert not io.matrix(table["vector"])[3].any()
+    assert not list(folder.glob(".*"))
+
+
+def test_lines_that_cannot_be_used_are_stored_with_their_reasons(release: Path, folder: Path) -> None:
+    with (folder / "items.jsonl").open("a") as f:
+        f.write('\n{"asin": \n[]\n{"title": "nameless"}\n{"asin": "n1"}\n{"asin": "n5", "image": "../items.jsonl"}\n')
+    (folder / "images/n6.png").write_bytes(b"no image")
+    with (folder / "items.jsonl").open("a") as f:
+        f.write('{"asin": "n6", "title": "broken"}\n')
+    code, output = embedded(release, folder)
+    assert code == 0
+    assert output.splitlines()[1] == (
+        f"not used: {folder / 'new.rejects.parquet'}: 4 rows: not JSON (1), not an object (1), "
+        "no identifier: one of asin, item, item_id, id (1), ..."
+    )
+    rejects = io.read_table(folder / "new.rejects.parquet", schemas.REJECTS).to_pylist()
+    assert [(r["line"], r["reason"]) for r in rejects] == [
+        (6, "not JSON"),
+        (7, "not an object"),
+        (8, "no identifier: one of asin, item, item_id, id"),
+        (9, "'n1' occurred before"),
+    ]
+    table = pq.read_table(folder / "new")
+    assert table["image_status"].to_pylist()[4:] == ["blocked", "not_an_image"]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "not json\n", "[]\n"])
+def test_a_file_of_0_items_is_one_line_and_leaves_nothing(release: Path, folder: Path, text: str) -> None:
+    (folder / "items.jsonl").write_text(text)
+    before = sorted(folder.iterdir())
+    code, output = embedded(release, folder)
+    assert code == 1
+    assert output.startswith(f"error: {folder / 'items.jsonl'}: 0 items")
+    assert len(output.splitlines()) == 1
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"name": "biet3"}, "no encoder 'biet3' in this release; it has beit3, beit3-image-masked, beit3-text-masked"),
+        ({"items": "none.jsonl"}, "none.jsonl: no such file of items"),
+        ({"images": "pictures"}, "pictures: no such folder of images"),
+        ({"images": None}, "item 'n1' names the image 'one.png'; pass the folder that holds it with --images"),
+        ({"to": "items.jsonl"}, "exists already; name another folder"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_is_lost(release: Path, folder: Path, change: dict, fault: str) -> None:
+    given = {"name": "beit3", "items": "items.jsonl", "images": "images", "to": "new"} | change
+    before = (folder / "items.jsonl").read_bytes()
+    images = given["images"] and folder / given["images"]
+    with pytest.raises(UserError, match=fault):
+        embed(release, given["name"], folder / given["items"], images, folder / given["to"])
+    assert (folder / "items.jsonl").read_bytes() == before
+    assert not (folder / "new").exists()
+
+
+def test_a_damaged_release_is_not_loaded(release: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    weights = release / "encoders/beit3/encoder.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        code, output = embedded(release, folder)
+    finally:
+        weights.write_bytes(whole)
+    assert (code, output) == (
+        1, "error: release is damaged: encoders/beit3/encoder.safetensors: changed, its sha256 is another\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("codes", [None, "residual-kmeans"])
+def test_a_run_that_is_killed_three_times_goes_on_and_gives_the_same_bytes(
+    release: Path, folder: Path, codes: str | None
+) -> None:
+    whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
+    embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, codes, rows=1)
+    script = f"""
+import os, signal
+from pathlib import Path
+from pipeline.features import earlier
+from test_released import embed
+def killed(*args):
+    write(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+write, earlier.write_mark = earlier.write_mark, killed
+folder = Path({str(folder)!r})
+embed(Path({str(release)!r}), "beit3", folder / "items.jsonl", folder / "images", folder / "new", {codes!r}, rows=1)
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    for kills in (1, 2, 3):
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len([*work.glob("encode/table/beit3/features-*.parquet")]) == kills
+        assert not new.exists()
+    written = {path: path.stat().st_mtime_ns for path in work.glob("images/table/*.parquet")}
+    assert written
+    summary = embed(release, "beit3", folder / "items.jsonl", folder / "images", new, codes, rows=1)
+    assert summary.items == 4
+    files = sorted(path.name for path in whole.glob("*.parquet"))
+    assert len(files) == 4
+    assert all((whole / name).read_bytes() == (new / name).read_bytes() for name in files)
+    assert not work.exists()
+
+
+def test_a_file_that_was_altered_is_made_again(
+    release: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
+    embed(release, "beit3", folder / "items.jsonl", folder / "images", whole)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding.write, "write_all", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            embed(release, "beit3", folder / "items.jsonl", folder / "images", new)
+    altered = work / "images/table/images-00000.parquet"
+    altered.write_bytes(b"altered")
+    (work / "interactions/table/item_ids.parquet").unlink()
+    embed(release, "beit3", folder / "items.jsonl", folder / "images", new)
+    assert (new / "features-00000.parquet").read_bytes() == (whole / "features-00000.parquet").read_bytes()
+    assert f"warning: {altered} was altered after it was made; it is made again" in capsys.readouterr().err.splitlines()
+
+
+def test_another_table_does_not_go_on_from_an_old_ones_files(release: Path, folder: Path) -> None:
+    work = folder / ".new.parts"
+    for name in (".key", ".sha256", "encode/table/beit3/features-00000.parquet", "done/features-00007.parquet"):
+        io.write_bytes(work / name, b"of another table")
+    assert embedded(release, folder)[0] == 0
+    assert sorted(path.name for path in (folder / "new").iterdir()) == ["_embed.json", "features-00000.parquet"]
+
+
+def test_csv_is_read_too(release: Path, folder: Path) -> None:
+    (folder / "items.csv").write_text("asin,title,categories\nc1,red ball,toys|balls\n")
+    summary = embed(release, "beit3", folder / "items.csv", None, folder / "new")
+    assert summary.items == 1
+    table = pq.read_table(folder / "new")
+    assert table["input_text_sha256"][0].as_py() == text_sha256("red ball. toys > balls.")

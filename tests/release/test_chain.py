@@ -1,0 +1,151 @@
+"""Sets that linear algebra makes of others carry their chain: a new item gets the vector that it would have had."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+import alignrec
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.release import attest, encoder, manifest, verify
+from pipeline.run import running
+from stages import encode, publish
+from stages.cli import app
+from tests.hostile import test_foreign_release
+
+SETS = ["minilm-cnn", "tfidf", "linear", "best"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs with a release of `linear` and `best`, whose parts are not released themselves."""
+    layout = toy.outputs(tmp_path_factory.mktemp("made"))
+    best = {"kind": "chosen", "of": ["tfidf", "minilm-cnn"], "width": 3, "seconds": 1}
+    params = toy.params(
+        encode={"encoders": SETS, "controls": []},
+        encoders={"best": best, "linear": {"of": ["minilm-cnn", "tfidf"], "width": 4}},
+        publish={"features": ["linear", "best"]},
+    )
+    for stage, main in (("encode", encode.main), ("publish", publish.main)):
+        with running(stage, "shop", params, layout.root) as run:
+            main(run)
+    return layout.root
+
+
+@pytest.fixture(scope="module")
+def release(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release in another folder."""
+    return Path(shutil.copytree(made / "publish/shop/release", tmp_path_factory.mktemp("alone") / "release"))
+
+
+def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) -> None:
+    assert list(verify(release))
+    assert encoder.names(release) == ["best", "linear"]
+    files = {f.path: f.used_by for f in manifest.load(release).files if f.path.startswith("encoders/")}
+    assert set(files["encoders/tfidf/tfidf.safetensors"]) >= {"tfidf", "linear"}
+    assert files["encoders/linear/maps.safetensors"] == ["linear"]
+    assert "tried/best.parquet" in {f.path for f in manifest.load(release).files}
+    card = (release / "README.md").read_text()
+    won = next(r for r in io.read_table(release / "tried/best.parquet", schemas.TRIED).to_pylist() if r["chosen"])
+    assert all(f"best: {part}" in card for part in won["of"])
+    assert {part.name for part in manifest.load(release).encoders["best"].parts} == {*won["of"]}
+
+
+@pytest.mark.parametrize("name", ["linear", "best"])
+def test_items_of_the_release_get_their_released_vectors(made: Path, release: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    images = io.read_tables(made / "images/shop/images-00000.parquet", schemas.IMAGES)
+    for row in next(iter(images)).to_pylist():
+        if row["image"] is not None:
+            (tmp_path / f"images/{row['asin']}.jpg").write_bytes(row["image"])
+    lines = [json.dumps({"asin": f"A{i}", "text": text}) + "\n" for i, text in enumerate(toy.TITLES)]
+    (tmp_path / "items.jsonl").write_text("".join(lines))
+    command = ["embed", "items.jsonl", "--release", release, "--encoder", name, "--images", "images", "--to", "new"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        result = CliRunner().invoke(app, [str(one) for one in command])
+    assert result.exit_code == 0, result.output
+    ours = io.read_table(tmp_path / "new/features-00000.parquet", schemas.embedded(_width(release, name)))
+    released = io.read_features(release / "features" / name)
+    np.testing.assert_allclose(io.matrix(ours["vector"]), io.matrix(released["vector"]), atol=1e-5)
+
+
+def _width(release: Path, name: str) -> int:
+    return io.width(release / "features" / name)
+
+
+def test_it_is_attested_and_an_encoder_in_python(made: Path, release: Path) -> None:
+    outcome = attest.attest(release, attest.inputs("shop", None, made), 6)
+    assert outcome.agrees
+    assert set(outcome.rows[0].cosines) == {"linear", "best"}
+    vectors = alignrec.encoder(release, "linear").encode(texts=["red apple", None])
+    assert vectors[0].any()
+    assert not vectors[1].any()
+
+
+def test_a_chain_that_does_not_fit_is_one_line(release: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    maps = load_file(copy / "encoders/linear/maps.safetensors")
+    save_file(maps | {"last.map": maps["last.map"][1:]}, copy / "encoders/linear/maps.safetensors")
+    with pytest.raises(UserError, match="no chain of this release's encoders: last"):
+        encoder.load(copy, "linear")
+    (copy / "encoders/linear/chain.json").write_text('{"blocks": [{"part": 9, "first": 0, "last": 2, "weight": 1}]}')
+    with pytest.raises(UserError, match="no chain of this release's encoders"):
+        encoder.load(copy, "linear")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"part": 9}, ""),
+        ({"first": 0, "last": 1 << 21}, "less than or equal"),
+        ({"last": 1}, "of another width than its block"),
+        ({"weight": -1}, "greater than or equal"),
+    ],
+)
+def test_a_foreign_chain_is_refused_by_verify_and_load(
+    release: Path, tmp_path: Path, change: dict[str, int], fault: str
+) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    name = "encoders/linear/chain.json"
+    chain = json.loads((copy / name).read_text())
+    chain["blocks"][0] |= change
+    (copy / name).write_text(json.dumps(chain))
+    test_foreign_release.agree(copy, name)
+    if "part" not in change:  # which the widths of the parts decide
+        with pytest.raises(UserError, match=fault):
+            list(verify(copy))
+    with pytest.raises(UserError, match="chain"):
+        encoder.load(copy, "linear")
+
+
+@pytest.mark.parametrize("name", ["linear/maps", "tfidf/tfidf"])
+def test_maps_that_are_not_finite_are_refused(release: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    path = f"encoders/{name}.safetensors"
+    arrays = load_file(copy / path)
+    save_file({key: np.full_like(x, np.nan) for key, x in arrays.items()}, copy / path)
+    test_foreign_release.agree(copy, path)
+    with pytest.raises(UserError, match="not finite"):
+        list(verify(copy))
+    with pytest.raises(UserError, match="fetch the release again"):
+        encoder.load(copy, "linear")
+
+
+def test_a_chain_of_another_width_than_its_features_is_refused(release: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(release, tmp_path / "release"))
+    maps = load_file(copy / "encoders/linear/maps.safetensors")
+    narrow = np.ascontiguousarray(maps["last.map"][:, :-1])
+    save_file(maps | {"last.map": narrow}, copy / "encoders/linear/maps.safetensors")
+    test_foreign_release.agree(copy, "encoders/linear/maps.safetensors")
+    with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
+        list(verify(copy))
+    with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
+        encoder.load(copy, "linear")

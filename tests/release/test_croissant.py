@@ -1,0 +1,214 @@
+"""croissant.json as mlcroissant and reviewers of data sets read it: every required term, and every record."""
+
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.config.base import checked
+from pipeline.errors import UserError
+from pipeline.release import croissant, manifest
+from pipeline.release.params import Publish
+from pipeline.run import running
+from stages import publish
+
+KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
+RESPONSIBLE = (
+    "dataLimitations", "dataBiases", "personalSensitiveInformation", "dataUseCases", "dataSocialImpact",
+    "hasSyntheticData",
+)  # fmt: skip
+
+
+def published(root: Path, **keys: Any) -> Path:
+    """Return a release whose feature set beit3 has two files."""
+    layout = toy.outputs(root)
+    whole = io.read_features(layout.features("beit3"))
+    for i, part in enumerate((whole.slice(0, 4), whole.slice(4))):
+        io.write_table(part, io.shard(layout.features("beit3"), "features", i), schemas.features(toy.WIDTH))
+    with running("publish", "shop", toy.params(publish=keys), root) as run:
+        publish.main(run)
+    return layout.release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep mlcroissant's downloads out of the user's folder; it reads the variable when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROISSANT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A web folder: its address and path."""
+    folder = tmp_path_factory.mktemp("web")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+
+
+def described(release: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((release / croissant.NAME).read_text())
+    return content
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def compare(dataset: Any, release: Path) -> None:
+    """Compare the records of every set with the rows of the Parquet files."""
+    found: dict[str, pa.Table] = {}
+    for file in manifest.load(release).files:
+        if file.table:
+            rows = io.read_table(release / file.path, manifest.TABLES[file.table](_width(release / file.path)))
+            name = croissant.record_set(file)
+            found[name] = pa.concat_tables([found[name], rows]) if name in found else rows
+    read: dict[str, list[Any]] = {name: [] for name in found}
+    for records in sorted(dataset.metadata.record_sets, key=lambda one: one.uuid):
+        name = records.uuid if records.uuid in found else records.uuid.rpartition("-")[0]
+        for record in dataset.records(records.uuid):
+            read[name].append({key.rpartition("/")[2]: value for key, value in record.items()})
+    for name, rows in found.items():
+        assert len(read[name]) == len(rows), name
+        for ours, theirs in zip(rows.to_pylist(), read[name], strict=True):
+            assert set(ours) == set(theirs), name
+            for column, value in ours.items():
+                other = plain(theirs[column])
+                if value is None:
+                    assert other is None or other != other, (name, column)
+                elif isinstance(value, list):
+                    assert list(map(plain, other)) == value, (name, column)
+                else:
+                    assert other == value, (name, column)
+
+
+def _width(path: Path) -> int:
+    columns = [f.type for f in pa.parquet.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
+    return next((kind.list_size for kind in columns), 1)
+
+
+def test_reviewers_terms_are_there_from_the_facts_of_the_manifest(release: Path) -> None:
+    said = described(release)
+    assert said["conformsTo"][0] == "http://mlcommons.org/croissant/1.1"
+    for term in RESPONSIBLE:
+        assert f"rai:{term}" in said, term
+    assert said["rai:hasSyntheticData"] is True  # the kind of the toy's source is sample
+    assert [one["name"] for one in said["prov:wasGeneratedBy"]] == list(manifest.load(release).made_by)
+    inputs = manifest.load(release).inputs
+    assert [(one["name"], one["sha256"]) for one in said["prov:wasDerivedFrom"]] == [(i.name, i.sha256) for i in inputs]
+    assert "Of 6 items, 1 (16.7%) have no image, 1 (16.7%) no text" in said["rai:dataLimitations"][0]
+    assert "alignrec-shop-0.1.0" in said["citeAs"]
+    assert "liu2024alignrec" in said["citeAs"]
+
+
+@pytest.mark.filterwarnings("ignore::Warning")  # the library's own, of its dependencies
+def test_a_release_with_the_keys_is_read_without_a_warning_from_the_json_file_alone(
+    web: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    address, folder = web
+    release = published(tmp_path, url=address, **KEYS)
+    (folder / "shop").mkdir()
+    (folder / "shop/0.1.0").symlink_to(release)
+    alone = tmp_path / "alone/croissant.json"
+    io.write_bytes(alone, (release / croissant.NAME).read_bytes())
+    caplog.clear()
+    dataset = mlcroissant.Dataset(alone)
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == []
+    assert dataset.metadata.url == address
+    assert [one.name for one in dataset.metadata.creators] == ["The shop's group"]
+    assert dataset.metadata.date_published.date().isoformat() == "2026-11-28"
+    assert dataset.metadata.data_limitations
+    assert dataset.metadata.personal_sensitive_information
+    compare(dataset, release)
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_every_record_of_a_folder_is_that_of_the_parquet(release: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    compare(mlcroissant.Dataset(release / croissant.NAME), release)
+
+
+def test_every_file_is_listed_with_its_hash_and_every_column_with_its_meaning(release: Path) -> None:
+    said = described(release)
+    listed = {f["contentUrl"]: f["sha256"] for f in said["distribution"] if f["@type"] == "cr:FileObject"}
+    rest = ("README.md", croissant.NAME)
+    assert listed == {f.path: f.sha256 for f in manifest.load(release).files if f.path not in rest}
+    fields = [f for r in said["recordSet"] for f in r["field"]]
+    assert all(f["description"] for f in fields)
+    vector = next(f for f in fields if f["@id"] == "features-beit3/vector")
+    assert (vector["isArray"], vector["arrayShape"], vector["dataType"]) == (True, str(toy.WIDTH), "sc:Float")
+    assert said["license"] == "https://creativecommons.org/licenses/by-sa/4.0/"
+    assert "usageInfo" not in said
+
+
+def test_the_card_states_the_same(tmp_path: Path) -> None:
+    release = published(tmp_path, url="https://shop.example/data", cite="@misc{mine,\n}", **KEYS)
+    card, said = (release / "README.md").read_text(), described(release)
+    for term in RESPONSIBLE[:-1]:
+        sentences = said[f"rai:{term}"]
+        for sentence in [sentences] if isinstance(sentences, str) else sentences:
+            assert sentence in card
+    assert said["citeAs"] in card
+    assert said["citeAs"].startswith("@misc{mine,")
+    assert said["license"] == "CC-BY-4.0"
+    assert "Licence of this release: CC-BY-4.0." in card
+    assert "license: cc-by-4.0" in card
+    assert "Made by The shop's group, published 2026-11-28." in card
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://a.example/b/", "https://a.example/b/shop/0.1.0/"),
+        ("hf://datasets/me/it", "https://huggingface.co/datasets/me/it/resolve/main/shop/0.1.0/"),
+        ("hf://datasets/me/it@v2/x/y", "https://huggingface.co/datasets/me/it/resolve/v2/x/y/shop/0.1.0/"),
+    ],
+)
+def test_where_files_will_be(url: str, address: str) -> None:
+    assert croissant.folder(url, "shop", "0.1.0") == address
+
+
+def test_a_licence_that_is_unknown_is_said_in_usage_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.config.parameters import OWN
+    from pipeline.sources.sample import SampleSource
+
+    monkeypatch.setattr(SampleSource, "licence", OWN)
+    said = described(published(tmp_path, interactions=False))
+    assert said["usageInfo"] == OWN.text
+    assert said["rai:hasSyntheticData"] is False
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"license": "MIT"}, "did you mean 'licence'"),
+        ({"date": "2026-13-01"}, "'publish.date'"),
+        ({"date": "yesterday"}, "'publish.date'"),
+        ({"url": "ftp://x/y"}, "'publish.url'"),
+        ({"creator": []}, "'publish.creator'"),
+    ],
+)
+def test_a_key_that_cannot_be_is_one_line(keys: dict[str, Any], fault: str) -> None:
+    with pytest.raises(UserError, match=fault) as e:
+        checked(Publish, keys, "publish")
+    assert "\n" not in str(e.value)
