@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.layout import Layout
 from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
 from stages import amazon, embedding, examples, released, results
@@ -116,7 +117,6 @@ def publish(
 
 
 def _send(root: Path, dataset: str, to: str | None, sign: Path | None) -> None:
-    from pipeline.layout import Layout
     from pipeline.release import signature
     from pipeline.release import verify as check
     from pipeline.remote.push import push
@@ -148,6 +148,7 @@ def probe(
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
     else:
         _perform(STAGES["probe"], dataset, params, root)
+        released.show_ceiling(Layout(root, dataset))
 
 
 _SPECIAL: dict[str, Callable[..., None]] = {
@@ -251,7 +252,6 @@ def plan(
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
 ) -> None:
     """hours, memory, disk and downloads of each stage, before anything runs. Exit code 1 if a file is nowhere."""
-    from pipeline.layout import Layout
     from pipeline.plan import command
     from pipeline.report.terminal import drawn
     from stages.params import check, read

@@ -6,9 +6,7 @@ from typing import Any
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.facts import probes
 from pipeline.facts.table import Table
-
-PLANTED = "planted"
-"""the control that has what is planted, see pipeline/features/planted.py"""
+from pipeline.features.registry import PLANTED
 
 
 def tables(figures: Mapping[str, Any] | None) -> list[Table]:

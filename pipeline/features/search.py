@@ -72,7 +72,8 @@ class Recipe:
     @property
     def width(self) -> int:
         """W."""
-        return int((self.last or self.ridge or self.content.last).map.shape[1])
+        own = self.last or self.ridge
+        return int(own.map.shape[1]) if own else self.content.width
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""

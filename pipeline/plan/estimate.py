@@ -21,7 +21,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.experiment.plans.benchmark import entries
-from pipeline.features.registry import Encoders, defined, definition, kind, networks, reads_pretrained, whole
+from pipeline.features.registry import CEILINGS, Encoders, defined, definition, kind, networks, reads_pretrained, whole
 from pipeline.graph.approximate import PART
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
@@ -249,7 +249,7 @@ def benchmark(plan: Plan) -> Estimate:
 def study(plan: Plan) -> Estimate:
     """Trainings of AlignRec, and encoders of the variants."""
     own, one = plan.params[Study], plan.params[Released].resolved()
-    maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets]
+    maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets and name not in CEILINGS]
     wrong = [len(part) for part in (own.wrong.models, own.wrong.features, own.wrong.what, own.wrong.ratios)]
     variants = (len(own.variants) + bool(own.variants)) * own.encoder_seeds
     together = len(own.joint.rates) * own.joint.seeds  # each epoch encodes every item, with gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.sources.base import PLANTED
 from pipeline.sources.shoppers import COARSE, MOTIVES
+from stages.params import read
 
 ROWS = {"category": [0, 0, 0, 1], "subcategory": [0, 0, 1, 2], "colour": [0, 1, 0, 0], "look": [0, 1, 0, 2]}
 
@@ -68,3 +70,33 @@ def test_a_source_that_is_not_generated_has_none(tmp_path: Path) -> None:
     (layout.raw / PLANTED).unlink()
     with pytest.raises(UserError, match=r"'encoders\.planted': shop is not generated"):
         rows(layout)
+
+
+GIVEN = """
+datasets: [shop, files]
+sources: {shop: {kind: sample}, files: {kind: tabular, interactions: a.csv, items: b.csv}}
+encode: {encoders: [tfidf, linear, planted, planted-image-masked]}
+"""
+
+
+def test_only_a_generated_dataset_has_it_and_it_is_neither_trained_on_nor_released(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GIVEN)
+    of_shop, of_files = (read(path, name) for name in ("shop", "files"))
+    assert of_shop.encode.encoders == ["tfidf", "linear", "planted", "planted-image-masked"]
+    assert of_files.encode.encoders == of_shop.publish.features == ["tfidf", "linear"]
+    assert of_shop.benchmark.features == ["tfidf", "linear", "random", "shuffled", "constant"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("publish: {features: [planted-image-masked]}", "'publish.features': 'planted-image-masked' is what the gen"),
+        ("encoders: {linear: {of: [tfidf, planted]}}", "'encoders.linear.of': 'planted' is what the generator knows"),
+    ],
+)
+def test_naming_it_as_a_feature_is_refused(tmp_path: Path, given: str, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GIVEN + given)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(path)
