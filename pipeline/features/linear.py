@@ -1,14 +1,20 @@
 """What linear algebra makes of all encoders at hand: the bar for every other feature set.
 
 The numbers of each part are a block, or two where its image and its text stand apart. ops/joining.py brings all blocks
-to one vector, those of images alone at a weight.
+to one vector, those of images alone at a weight. What the parameters leave open of this, valid chooses among few ways;
+no interaction is learned from.
 
 Letters: n items, F and W widths.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +25,25 @@ from pipeline.config.base import Name, Positive, Section, Share, Weight
 from pipeline.errors import UserError
 from pipeline.features import sameness
 from pipeline.features.node import Items, Maker, Node, shard, table
-from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, fit
+from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, Fit, fit
+
+if TYPE_CHECKING:  # which loads torch
+    from pipeline.encode.base import Progress
 
 Map = Callable[[Sequence[np.ndarray]], np.ndarray]
 """the parts' vectors, float32 [n, F] each -> float32 [n, W]"""
+
+
+POWERS, IMAGES = (POWER, 0.3), (IMAGE, 0.6, 1.0)
+"""that valid chooses from"""
+
+
+class Way(NamedTuple):
+    """One way to make the set; see LinearParams."""
+
+    power: float
+    image: float
+    reduced: bool
 
 
 class LinearParams(Section):
@@ -32,10 +53,13 @@ class LinearParams(Section):
     """feature sets that `encode.encoders` names, or imported ones; none: every encoder but those trained here"""
     width: Positive = WIDTH
     """directions kept at most, of each part and of all together"""
-    power: Share = POWER
-    """of the standard deviation that each direction of a part is divided by: 1 whitens, 0 leaves PCA as it is"""
-    image: Weight = IMAGE
-    """length of what is of images alone beside 1 of all else; 0 leaves it out"""
+    power: Share | None = None
+    """of the standard deviation that each direction of a part is divided by: 1 whitens, 0 leaves PCA as it is; none: .5
+    or .3, by valid"""
+    image: Weight | None = None
+    """length of what is of images alone beside 1 of all else; 0 leaves it out; none: .3, .6 or 1, by valid"""
+    reduced: bool | None = None
+    """whether PCA brings all parts together to `width`; none: by valid"""
 
 
 class Gathered(Node):
@@ -82,11 +106,44 @@ class Linear(Gathered):
     Params = LinearParams
     own: LinearParams
 
-    def fitted(self, items: Items) -> Map:
+    def prepare(self, progress: Progress) -> None:
+        """Try the ways on valid, and write which is the best, unless that is done."""
+        from pipeline.features import search  # loads SciPy
+
+        super().prepare(progress)
+        if self.of and self._by_valid and not self._tried.is_file():
+            io.write_json(self._tried, search.judged(self, self._ways))
+
+    def inputs(self) -> list[Path]:
+        """Return the other sets' files, and where valid chooses the interactions."""
+        return [*super().inputs(), *([self.layout.interactions] if self._by_valid else [])]
+
+    def fitted(self, items: Items) -> Fit:
         """Return the map from the parts' vectors."""
-        found = blocks(self.of, items, self.own.image)
+        found = blocks(self.of, items, self.way.image)
         refuse_nothing(found, self)
-        return fit(self.parts, found, self.own.width, self.own.power)
+        return fit(self.parts, found, self.own.width, self.way.power, self.way.reduced)
+
+    @cached_property
+    def way(self) -> Way:
+        """The best on valid, the first of several; where there is no valid, the first."""
+        scores = io.read_json(self._tried) if self._tried.is_file() else []
+        return self._ways[int(np.argmax(scores)) if scores else 0]
+
+    @property
+    def _ways(self) -> list[Way]:
+        own = self.own
+        given = (own.power, POWERS), (own.image, IMAGES), (own.reduced, (True, False))
+        return [Way(*one) for one in product(*(every if value is None else (value,) for value, every in given))]
+
+    @property
+    def _by_valid(self) -> bool:
+        return len(self._ways) > 1 and self.layout.interactions.is_file()
+
+    @property
+    def _tried(self) -> Path:
+        """Root of warm times cold Recall on valid of each of the ways, in order; see search.py."""
+        return self.folder / "tried.json"
 
 
 def blocks(nodes: Sequence[Node], items: Items, image: float, telling: Sequence[bool] | None = None) -> list[Block]:

@@ -38,6 +38,7 @@ from schemas import TRAIN, VALID
 
 if TYPE_CHECKING:
     from pipeline.features.chosen import ChosenParams
+    from pipeline.features.linear import Linear, Way
 
 Mapping = Literal["none", "alone", "beside"]
 HALF = np.float32(0.5)
@@ -57,6 +58,8 @@ class Candidate(NamedTuple):
     """see LinearParams"""
     map: Mapping
     """to factors of train interactions: none, or alone or beside the content"""
+    reduced: bool = True
+    """see LinearParams; always so of kind `chosen`"""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,17 @@ def search(node: Gathered, own: ChosenParams, progress: Progress) -> pa.Table:
     return _table(within, done)
 
 
+def judged(node: Linear, ways: Sequence[Way]) -> list[float]:
+    """Return the score of each way to make `linear`; none where valid has no interactions."""
+    try:
+        trial = Trial(node, node.own.width, MAPS[:1])
+    except UserError:
+        return []
+    of = tuple(part.name for part in node.of)
+    figures = [trial.figures(Candidate(of, way.power, way.image, "none", way.reduced)) for way in ways]
+    return [round(float(np.sqrt(warm * cold)), 6) for warm, cold in figures]
+
+
 class Trial:
     """Everything that candidates share."""
 
@@ -200,7 +214,7 @@ class Trial:
         """Return a candidate's vectors, float32 [I, W]; its map without the cold items of a draw, from 1; 0: of all."""
         parts, blocks = self._parts(candidate)
         goal = None if candidate.map == "none" else self.targets(draw)
-        content = joining.fit(lambda: [parts], blocks, self.width, candidate.power)
+        content = joining.fit(lambda: [parts], blocks, self.width, candidate.power, candidate.reduced)
         return fit_recipe(lambda: [parts], content, candidate.map, self.width, goal)(parts)
 
     def _reduced(self, block: Block) -> np.ndarray:
