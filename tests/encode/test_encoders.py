@@ -246,6 +246,20 @@ def test_minilm_and_cnn_stand_side_by_side(context: Context) -> None:
     np.testing.assert_allclose(actual[1, 384:], alone / np.linalg.norm(alone), atol=1e-5)
 
 
+@pytest.mark.parametrize("stage", [1, 5, 7])
+def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(stage: int) -> None:
+    from pipeline.encode.cnn import load
+
+    encoder, seen = load(stage), list[torch.Tensor]()
+    encoder._network.blocks[stage - 1].register_forward_hook(lambda _, __, maps: seen.append(maps))
+    vectors = encoder.encode(encoder.prepare([one for one in IMAGES if one][:2], None))
+    (maps,) = seen
+    assert vectors.shape == (2, encoder.width)
+    mean, deviation = vectors.chunk(2, 1)
+    torch.testing.assert_close(mean, maps.flatten(2).mean(2))
+    torch.testing.assert_close(deviation, maps.flatten(2).std(2))
+
+
 def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
     from pipeline.encode.cnn import CNN
 

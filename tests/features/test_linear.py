@@ -98,7 +98,7 @@ def test_it_is_written_with_its_image_left_out_or_masked(tmp_path: Path) -> None
 
 
 def by_valid(root: Path, without: int | None = None, **own: Any) -> tuple[list[float], np.ndarray]:
-    """Return what each way scored on valid in the shop of test_chosen, and the vectors; `without` is a part of the split."""
+    """Return what each way scored on valid in the shop of test_chosen, and the vectors, without a part of the split."""
     layout, rows = test_chosen.shop(root), test_cold_items.data().interactions
     io.write_json(layout.sources, [one | {"role": "feature:noise"} for one in io.read_json(layout.sources)])
     kept = rows.filter(rows["split"].to_numpy() != without)
