@@ -11,9 +11,8 @@ import yaml
 from commands import alignrec
 
 from pipeline.errors import UserError
-from pipeline.models import RELEASED
 from pipeline.ops.device import pick
-from pipeline.plan import rates
+from pipeline.plan import first
 from pipeline.sources import inspect
 from stages.new import look, write
 from stages.params import load
@@ -41,13 +40,8 @@ def new(
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, flops: float) -> None:
-    """Give the machine rates, without a measurement."""
-    known = rates.Rates(
-        machine={}, gemm={"float32": flops}, double=flops, jpegs=1e3, scores=1e9,
-        encoded={"small": flops, "mini": flops}, trained={"small": flops, "mini": flops},
-        models={RELEASED: rates.Training(build=(0.1, 0.1), step=(0.01, 0.01))},
-    )  # fmt: skip
-    monkeypatch.setattr(rates, "measured", lambda *_: known)
+    """Give the machine a rate of products, without a measurement."""
+    monkeypatch.setattr(first, "gemm_rate", lambda precision: flops)
 
 
 @pytest.fixture(autouse=True)
