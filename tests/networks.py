@@ -141,7 +141,7 @@ def gemma(folder: Path) -> Path:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     texts = heads | {
         "vocab_size": len(tokenizer) + 8, "hidden_size": WIDTH, "num_hidden_layers": 2, "intermediate_size": 48,
-        "hidden_size_per_layer_input": 8, "embedding_dim": WIDTH, "global_head_dim": 16, "pad_token_id": 0,
+        "hidden_size_per_layer_input": 8, "embedding_dim": WIDTH, "global_head_dim": 16, "pad_token_id": len(tokenizer),
         "sliding_window_pattern": 2,
     }  # fmt: skip
     images = {"model_type": "gemma4_vision", "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48} | heads
@@ -164,7 +164,7 @@ def gemma(folder: Path) -> Path:
 
 
 PLAIN = (
-    "{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for message in messages %}text {% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}{% if part.type == 'image' %}<|image|>"
     "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
 )
