@@ -46,8 +46,8 @@ SHAPES = SIZES | {
     "mini": Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256),
 }
 """size -> shape whose operations are counted; that of mini has its two image tokens as CLS and a patch"""
-BACKWARD, SHARES, FRUGAL = 3, {"small": 0.2}, 0.5
-"""operations of a training step per forward pass; share of the GEMM rate that small BEiT3 reaches; and all others"""
+BACKWARD, SHARES, FRUGAL = 3, {"small": 0.2, "mini": 0.35}, 0.5
+"""operations of a training step per forward pass; share of the GEMM rate that some sizes of BEiT3 reach; all others"""
 PUBLISHED, CODES = Config().vocab, 8192
 """pieces and visual codes of the published tokenizers"""
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.005, 2e10, 1e8
@@ -187,7 +187,8 @@ def encode(plan: Plan) -> Estimate:
     read = [modalities for name in named if (modalities := shown(encoders, name))]
     kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, named))]
     others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
-    seconds = n * sum(plan.beit3(*modalities) for modalities in read) + others * plan.frozen
+    frozen = others + len(read) * (plan.params[Pretrain].size == "mini")  # whose image tokens the CNN gives
+    seconds = n * sum(plan.beit3(*modalities) for modalities in read) + frozen * plan.frozen
     disk = 4 * n * (plan.shape.width * len(plan.sets) + plan.width * others)
     memory = TORCH + bool(others) * FROZEN_MEMORY + 8 * plan.weights * bool(read) + 8 * n * plan.width
     return Estimate(5 + seconds, memory, disk, f"{len(read)} sets of BEiT3, {others} other networks")
@@ -304,6 +305,8 @@ def stages(plan: Plan, ran: Mapping[str, tuple[Plan, float]]) -> dict[str, Estim
         estimate = of(plan)
         if name in {"items", "images", "pretrain"} and not plan.size.pieces:
             estimate = Estimate(0, PROCESS, 0, "items have no content")
+        elif name == "pretrain" and not reads_pretrained(plan.params.encoders, plan.params[Encode].encoders):
+            estimate = Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
         elif name in ran and name not in UNSCALED:
             then, seconds = ran[name]
             share = max(LEAST, seconds / max(of(then).seconds, 1e-3))
