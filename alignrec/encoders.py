@@ -76,8 +76,8 @@ class Encoder:
         Images that cannot be read are kept in `rejects`, with a warning that counts them.
 
         Args:
-            images: a path, bytes or PIL image of each item, None where it has none; None: nobody has any.
-            texts: of each item, None or empty where it has none; None: nobody has any.
+            images: a path, bytes or PIL image of each item, None where it has none; None: no item has any.
+            texts: of each item, None or empty where it has none; None: no item has any.
             batch_size: items a forward pass; it changes the last bits.
             workers: threads that decode images and split texts.
 
@@ -220,7 +220,7 @@ def _bytes(image: ImageLike, limit: int) -> bytes | None:
         return image
     if not isinstance(image, Image.Image):
         with Path(image).open("rb") as file:
-            return file.read(limit + 1)  # one more tells that it is too large
+            return file.read(limit + 1)  # one more byte shows that it is too large
     buffer = bytes_io.BytesIO()
     plain = image if image.mode in MODES else image.convert("RGB")
     plain.save(buffer, "PNG", exif=image.getexif())  # which has the rotation

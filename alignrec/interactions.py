@@ -90,7 +90,7 @@ def numbered(
     covered = table if names is None else _covered(table, names)
     if protocol is None and "split" in covered.column_names:
         if max(user_core, item_core) > 1:
-            raise UserError("user_core, item_core: the column 'split' is taken as it is; give a protocol to split anew")
+            raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
         result = _as_given(covered)
     else:
         chosen = Division(protocol or MMREC, seed_for("split", seed), cold_share, most_train)

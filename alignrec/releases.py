@@ -190,7 +190,7 @@ def load(
     cache: str | Path | None = None,
     key: str | Path | None = None,
 ) -> Release:
-    """Return a release, every byte of which has been checked.
+    """Return a release after checking every byte.
 
     Args:
         release: a folder, or the address of one: https://, s3:// or hf://datasets/owner/name/path; or `sample`, the

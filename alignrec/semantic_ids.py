@@ -73,7 +73,7 @@ class SemanticIds:
 
     @cached_property
     def suffix(self) -> np.ndarray | None:
-        """The number that tells items of equal codes apart, int32 [I], -1 without content; None: there are none."""
+        """The suffix of items with equal codes, int32 [I], -1 without content; None: there are none."""
         if self.facts.collisions != "suffix":
             return None
         return np.asarray(self.table["suffix"].fill_null(NONE).to_numpy(), np.int32)

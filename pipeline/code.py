@@ -57,7 +57,6 @@ def closure(*modules: str) -> tuple[Path, ...]:
 
 
 def packages(*modules: str) -> list[str]:
-    """Return the closure as dvc.yaml lists it: relative paths of packages, and of files that are in none, sorted."""
     return sorted({_place(path.relative_to(ROOT)) for path in closure(*modules)})
 
 
@@ -110,7 +109,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and the statements inside it; of ast.walk's nodes about a tenth, none of which an expression has."""
+    """Yield a node and the statements inside it; about a tenth of ast.walk's nodes, none within an expression."""
     yield node
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, part, ()):
@@ -147,7 +146,6 @@ def _is_declaration(statement: ast.stmt) -> bool:
 
 
 def _for_types_alone(statement: ast.stmt) -> bool:
-    """Return whether a statement is `if TYPE_CHECKING:`, which never runs."""
     return (
         isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
     )

@@ -23,7 +23,7 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
 
 
 def installing(extra: str) -> str:
-    """Return how to install an extra. PyPI does not have alignrec, so its bare name there could be anybody's."""
+    """Return how to install an extra. PyPI does not have alignrec, so its bare name there could be any package."""
     more = {"cpu": ", or gpu in place of cpu for CUDA", "compare": ", or cpu in place of compare for all commands"}
     return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{more.get(extra, "")}'
 
@@ -37,7 +37,7 @@ def one_line(message: object, limit: int = 300) -> str:
 def printable(text: str) -> str:
     """Return text as a terminal may print it: one line, without escapes, changes of direction or broken characters.
 
-    Data, file names and servers' messages are anybody's: an escape sequence in them could rewrite what is on the
+    Data, file names and servers' messages are untrusted: an escape sequence in them could rewrite what is on the
     screen. White space becomes a space, all else that is not printable a replacement character.
     """
     if text.isprintable():

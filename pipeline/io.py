@@ -119,7 +119,7 @@ def _list(path: Path, written: Path) -> None:
         return
     digest = sha256(written)
     _unlink(folder / JOURNAL)
-    with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # a line begins anew, whatever a kill left of the last
+    with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # start a new line, whatever a kill left of the last
         f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
@@ -150,7 +150,6 @@ def _begun_above(path: Path) -> Path | None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
@@ -158,7 +157,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
     """Return arrays one after the other, as a map of a file in `folder` that has no name and ends with the process.
 
-    What somebody writes into the map stays in memory.
+    Writes into the map stay in memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows, last = 0, None
@@ -173,7 +172,6 @@ def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -224,14 +222,13 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, reco
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file, checked, one in memory at a time; errors are those of `read_table`."""
     with _readable(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield schemas.check(file.read_row_group(number), schema, str(path))
 
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) -> Iterator[pa.Table]:
-    """Yield some columns of a Parquet file, checked, so many rows at a time; errors are those of `read_table`."""
+    """Yield some columns of a Parquet file, checked, `rows` at a time; errors are those of `read_table`."""
     expected = pa.schema([schema.field(c) for c in columns])
     with _readable(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
@@ -239,7 +236,7 @@ def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) ->
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
-    """Read so many rows of some columns from `start` on, checked; row groups that have none of them are not read."""
+    """Read a slice of some columns from `start` on, checked; row groups that have none of them are not read."""
     with _readable(path), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])
@@ -282,7 +279,6 @@ def shards(folder: Path, stem: str) -> list[Path]:
 
 
 def shard(folder: Path, stem: str, number: int) -> Path:
-    """Return the path of shard `number`."""
     return folder / f"{stem}-{number:05d}.parquet"
 
 
@@ -304,7 +300,7 @@ def read_features(folder: Path) -> pa.Table:
 def map_features(folder: Path) -> np.ndarray:
     """Return the vectors of a feature set in item order, float32 [I, F], a map of a file without a name.
 
-    The system may drop what is not in use of it, and its disk is free again when nobody holds the array. Errors are
+    The system may drop what is not in use of it, and its disk is free again once the array is gone. Errors are
     those of `read_features`.
     """
     schema = schemas.features(width(folder))
@@ -441,5 +437,4 @@ def made_by(path: Path) -> str:
 
 
 def _is_stage(name: str) -> bool:
-    """Return whether a folder is named after a stage: each has a file in stages/."""
     return (Path(__file__).parents[1] / "stages" / f"{name}.py").is_file()

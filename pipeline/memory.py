@@ -22,7 +22,7 @@ def largest_child_mib() -> int:
 
 
 def reset_peak() -> bool:
-    """Begin to count the peak anew; return whether that can be done."""
+    """Reset the peak; return whether that can be done."""
     try:
         CLEAR.write_text("5")
     except OSError:

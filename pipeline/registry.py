@@ -60,7 +60,6 @@ class Registry(Mapping[str, Part]):
         return len(self.entries)
 
     def module(self, name: str) -> str:
-        """Return the full name of the module that holds a part."""
         return self.entries[name].partition(":")[0]
 
     def source_files(self, name: str) -> list[Path]:
@@ -74,5 +73,4 @@ class Registry(Mapping[str, Part]):
 
 @cache
 def installed(group: str) -> dict[str, str]:
-    """Return the entry points of a group: name -> `module:attribute`, sorted."""
     return {point.name: point.value for point in sorted(entry_points(group=group), key=lambda point: point.name)}

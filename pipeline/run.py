@@ -340,7 +340,6 @@ def _run_record(run: Run) -> dict[str, Any]:
 
 
 def record_digest(record: Mapping[str, Any]) -> str:
-    """Return the hex sha256 of a record."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

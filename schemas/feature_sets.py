@@ -41,7 +41,6 @@ def item_embeddings(width: int) -> pa.Schema:
 
 
 def user_embeddings(width: int) -> pa.Schema:
-    """Return the schema of a recommender's user vectors."""
     return pa.schema([USER_ID, USER, field("vector", vector(width), f"float32[{width}]; finite")])
 
 

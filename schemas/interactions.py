@@ -33,7 +33,6 @@ def clock(interactions: pa.Table) -> str:
 
 
 def has_own_split(interactions: pa.Table) -> bool:
-    """Return whether the split of a read table INTERACTIONS came with the ratings, in a column of its own."""
     return provenance(interactions).get("split") == "imported"
 
 

@@ -132,5 +132,4 @@ def ranking(k: int) -> pa.DataType:
 
 
 def rankings(k: int) -> pa.Schema:
-    """Return the schema of each test user's ranking."""
     return pa.schema([USER_ID, field("items", ranking(k), f"item_id[{k}], best first; -1 where the catalogue ran out")])

@@ -74,7 +74,7 @@ def categories(
 
 
 def _asked(year: int, names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return category -> bytes of its reviews and of its metadata, and a line for each file that is nowhere."""
+    """Return category -> bytes of its reviews and of its metadata, and a line for each file that cannot be found."""
     from pipeline.plan.addresses import ask
 
     files = {f"{name} {role}": found for name in names for role, found in addresses(KIND.format(year), name).items()}

@@ -22,7 +22,7 @@ Published = Annotated[str, typer.Argument(help="a dataset, or a release folder",
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Order = Annotated[
     Path | None,
-    typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
+    typer.Option("--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)"),
 ]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 Part = Annotated[

@@ -251,7 +251,7 @@ def plan(
     root: Root = Path("outputs"),
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
 ) -> None:
-    """hours, memory, disk and downloads of each stage, before anything runs. Exit code 1 if a file is nowhere."""
+    """hours, memory, disk and downloads of each stage, before anything runs. Exits with 1 if a file cannot be found."""
     from pipeline.plan import command
     from pipeline.report.terminal import drawn
     from stages.params import check, read

@@ -31,7 +31,7 @@ def main(run: Run) -> None:
         earlier = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
         expected = download.expectations(addresses, source.sha256, earlier)
         run.resume(raw, code, source.model_dump(), download.local_hashes(addresses, raw, earlier))
-        if download.names_local_files(addresses) and _is_unaware(Path("dvc.yaml")):
+        if download.names_local_files(addresses) and _is_unaware(run.layout.root):
             run.warn(UNAWARE, recorded=False)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
@@ -46,9 +46,12 @@ def main(run: Run) -> None:
     run.note(bytes=sum(row["bytes"] for row in rows))
 
 
-def _is_unaware(path: Path) -> bool:
-    """Return whether a dvc.yaml asks no stage each time."""
-    return path.is_file() and "always_changed: true" not in path.read_text(encoding="utf-8", errors="replace")
+def _is_unaware(root: Path) -> bool:
+    """Return whether outputs lie where DVC has them, and its dvc.yaml always runs no stage."""
+    path = Path("dvc.yaml")
+    if root != Path("outputs") or not path.is_file():
+        return False
+    return "always_changed: true" not in path.read_text(encoding="utf-8", errors="replace")
 
 
 DOWNLOAD = Stage(

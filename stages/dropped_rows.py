@@ -108,12 +108,12 @@ def images(run: Run) -> None:
     text = f"{named - ok:,} of {named:,} images could not be had, {failures[status]:,} of them {status}, such as "
     text += repr(_reason(run, status))
     if not ok and status == "blocked":
-        raise UserError(f"images: {text}; see `images` in the parameters: allow_file, private_hosts and the like")
+        raise UserError(f"images: {text}; see `images` in the parameters: such as allow_file and private_hosts")
     run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")
 
 
 def _gone(run: Run, named: int) -> None:
-    """Refuse images of this machine of which not one is there, where most images are such: paths start elsewhere."""
+    """Refuse local images if most images are local and none exists: their paths start elsewhere."""
     from pipeline.images.files import NO_FILE  # loads httpx
 
     def local() -> Iterator[dict[str, str]]:
@@ -141,6 +141,5 @@ def _reason(run: Run, status: str) -> str:
 
 
 def _rows(run: Run, *columns: str) -> Iterator[dict[str, str]]:
-    """Yield columns of the images, a shard in memory at a time."""
     for path in io.shards(run.layout.images, "images"):
         yield from io.read_table(path, schemas.IMAGES, list(columns)).to_pylist()

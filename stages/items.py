@@ -62,13 +62,12 @@ def main(run: Run) -> None:
 
 
 def _column(path: Path, name: str) -> Iterator[Any]:
-    """Yield the values of a column of ITEMS."""
     for part in io.read_slices(path, schemas.ITEMS, [name], io.PART):
         yield from part[name].to_pylist()
 
 
 def _left_out(run: Run, share: float, left_out: dict[str, float]) -> str:
-    """Return the line that tells of columns with words which encoders do not get to read."""
+    """Return the line on text columns that encoders do not read."""
     said = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
     how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
     return f"encoders read {share:.0%} of the characters of items' text; left out: {said}{how}"

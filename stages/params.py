@@ -238,6 +238,5 @@ def _variants(params: Parameters) -> None:
 
 
 def _reads(params: Parameters, features: str, where: str, named: str) -> None:
-    """Refuse what trains encoders where a feature set is not made by one, or not at all."""
     if features not in params[Encode].encoders or not encoders.kind(params.encoders, features).startswith("beit3"):
         raise UserError(f"'{where}': it trains encoders, and '{features}' reads none; name beit3 under {named}")

@@ -212,5 +212,4 @@ def _run(folder: Path, *command: str) -> None:
 
 
 def _dvc(folder: Path, *command: str) -> None:
-    """Run DVC of this Python, which need not be on the PATH."""
     _run(folder, sys.executable, "-m", "dvc", *command)

@@ -1,6 +1,7 @@
 """report: the evidence of every stage -> index.html, report.md and neighbours.png."""
 
 from pipeline import io
+from pipeline.errors import UserError
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.report.params import Report
@@ -20,7 +21,7 @@ from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    """Write the page, and what DVC shows; a stage that did not run is left out."""
+    """Write the page, and what DVC shows; a stage that did not run is left out. UserError where none did."""
     from pipeline.facts import headline
     from pipeline.facts.neighbours import neighbours
     from pipeline.facts.outputs import Outputs
@@ -29,6 +30,8 @@ def main(run: Run) -> None:
 
     own = run.params[Report]
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
+    if not outputs.records:
+        raise UserError(f"nothing of {run.layout.dataset} is there to report; run `dvc repro`")
     near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))
     view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
     html = page.html(outputs, view)

@@ -39,8 +39,14 @@ def summary(
         show(*map(printed.drawn, content.cost(records.get("encode", {}), own.watts, own.dollars)))
         if layout.results.exists():
             show(*printed.tables(io.read_table(layout.results, schemas.RESULTS), name))
-        if advice := verdict.advice(Outputs(layout).probes):
-            say(advice)
+        released = records.get("train", {}).get("params", {}).get("features", "")
+        outputs = Outputs(layout, settings.source(name).kind, released)
+        for said in (
+            verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests),
+            verdict.advice(outputs.probes),
+        ):
+            if said:
+                say(said)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")

@@ -130,7 +130,7 @@ class Group(TyperGroup):
 
 
 def fail(message: str) -> None:
-    """Print an error, of which a very long one is cut."""
+    """Print an error; a very long one is truncated."""
     say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
 
 

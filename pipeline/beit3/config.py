@@ -51,7 +51,6 @@ class Config:
 
     @property
     def patches(self) -> int:
-        """Patches of an image, P."""
         return self.grid**2
 
 

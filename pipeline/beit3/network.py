@@ -32,11 +32,9 @@ class Streams(NamedTuple):
     text: Tensor | None
 
     def map(self, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor]) -> Streams:
-        """Return `a` of the vision stream and `b` of the text stream."""
         return Streams(None if self.vision is None else a(self.vision), None if self.text is None else b(self.text))
 
     def plus(self, other: Streams) -> Streams:
-        """Return the sum, stream by stream."""
         return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
 
     def first(self) -> Streams:

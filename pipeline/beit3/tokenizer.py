@@ -82,7 +82,6 @@ def pad(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarr
 
 
 def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
-    """Return ids between <s> and </s>, at most `max_tokens` with these."""
     return ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], [EOS]])
 
 

@@ -34,7 +34,6 @@ class Config:
 
     @property
     def patches(self) -> int:
-        """Patches of an image, P."""
         return (self.image // self.patch) ** 2
 
 

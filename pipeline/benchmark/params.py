@@ -46,10 +46,10 @@ class Benchmark(Section):
     """runs at a time, one thread each"""
 
     def check(self, items: int) -> None:
-        """Raise UserError if a cutoff is larger than the catalogue of so many items."""
+        """Raise UserError if a cutoff is larger than the number of items."""
         if (largest := max(self.ks)) > items:
             raise UserError(
-                f"'benchmark.ks': {largest} is larger than the catalogue, of which {items:,} items are left; "
+                f"'benchmark.ks': {largest} is larger than the catalogue of {items:,} items; "
                 "give smaller ones, or lower interactions.item_core"
             )
 

@@ -23,7 +23,6 @@ class Entry(NamedTuple):
 
 
 def listed(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
-    """Return the content of `Layout.runs`: entry -> key of its cell."""
     return [entry._asdict() | {"cell": key} for entry, key in keys.items()]
 
 

@@ -102,7 +102,6 @@ def _read_text(path: Path) -> bool | None:
 
 
 def encoded(layout: Layout) -> Iterator[FeatureSet]:
-    """Yield the feature sets of a dataset, read one by one."""
     for name in layout.feature_sets():
         yield FeatureSet(name, f"encoded here as {name}", io.matrix(io.read_features(layout.features(name))["vector"]))
 
@@ -127,7 +126,6 @@ def distinct_names(wanted: Sequence[str]) -> list[str]:
 
 
 def _in_text(layout: Layout) -> bool:
-    """Return whether the texts of the dataset hold the categories."""
     return layout.items.exists() and "categories" in schemas.text_fields(io.read_table(layout.items, schemas.ITEMS, []))
 
 

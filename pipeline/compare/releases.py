@@ -79,12 +79,14 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
 
 def lines(diff: dict[str, Any]) -> Iterator[str]:
-    """Yield the result of `diff` in lines."""
-    for part in ("schema", "rows", "values"):
-        yield from (f"{part}: {line}" for line in diff[part] or ["the same"])
+    """Yield the result of `diff` in lines: what changed, what did not in one line, and the version."""
+    parts = ("schema", "rows", "values")
+    same = [part for part in parts if not diff[part]] + [n for n, f in diff["features"].items() if "a" not in f]
+    same += [f"codes {name}" for name, c in diff["semantic_ids"].items() if not c["changed"]]
+    for part in parts:
+        yield from (f"{part}: {line}" for line in diff[part])
     for name, f in diff["features"].items():
-        if "a" not in f:
-            yield f"{name}: {change(f['bump'])}: its vectors are the same"
+        if name in same:
             continue
         yield (
             f"{name}: {change(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{_drawn(f)}, "
@@ -96,7 +98,10 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
             if e["overlap"] < 1:
                 yield f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}"
     for name, c in diff["semantic_ids"].items():
-        yield f"codes {name}: {c['changed']:,} of {c['items']:,} items have another ID"
+        if c["changed"]:
+            yield f"codes {name}: {c['changed']:,} of {c['items']:,} items have another ID"
+    if same:
+        yield f"the same: {', '.join(same)}"
     yield f"version: {verdict(diff)}"
 
 
@@ -177,7 +182,6 @@ def _same(old: Manifest, new: Manifest) -> set[str]:
 
 
 def _files(release: Manifest, name: str) -> set[str]:
-    """Return the files of a feature set."""
     return {f.path for f in release.files if f.table == "features" and f.path.startswith(f"features/{name}/")}
 
 

@@ -11,12 +11,12 @@ from pipeline.errors import UserError, one_line
 LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"
 DEPTH = 1
-"""of a section its keys are laid over one by one; a key's value is taken whole"""
+"""merge depth: keys within a section merge; the value of a key is replaced"""
 MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
 
 
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""what reading somebody's YAML raises; of tags such as !!int too"""
+"""what reading YAML raises, tags such as !!int included"""
 
 
 class Loader(yaml.SafeLoader):

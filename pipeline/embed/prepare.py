@@ -155,7 +155,6 @@ def _decoded(row: Row, params: Images) -> Decoded:
 
 
 def files(table: Table) -> list[Path]:
-    """Return the files of a table."""
     return sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
 
 

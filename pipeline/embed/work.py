@@ -30,7 +30,6 @@ class Work:
 
     @property
     def rejects(self) -> Path:
-        """Folder of rejects-*.parquet."""
         return self.folder / "rejects"
 
     @property

@@ -110,7 +110,6 @@ def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
 
 
 def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
-    """Return the tokens of each text, uncut, by a tokenizer of transformers."""
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 

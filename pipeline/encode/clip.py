@@ -154,7 +154,6 @@ class Clip:
         return {} if self._reading else {"image": self._half, "text": self._half}
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return 1 for each text: all are padded to one length."""
         return np.ones(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
@@ -168,7 +167,6 @@ class Clip:
         return Prepared(pixels, ids, parts)
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
         return self._cut(texts).reading()
 
     def _cut(self, texts: Sequence[str]) -> Chunks:

@@ -60,7 +60,6 @@ class CNN:
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return zeros: texts are not read."""
         return np.zeros(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:

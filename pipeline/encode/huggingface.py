@@ -74,7 +74,6 @@ class HuggingFace(Towers):
         return _pinned(self._process(images=images, return_tensors="pt"))  # type: ignore[misc]
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text without the prompt."""
         return lengths(self._tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int:

@@ -50,11 +50,9 @@ class MiniLM:
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text that are read."""
         return self.reading(texts).read
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
         return self._cut(texts).reading()
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:

@@ -31,7 +31,6 @@ class Concatenated:
         return self.text.lengths(texts)
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
         return self.text.reading(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:

@@ -74,7 +74,6 @@ class Origin:
     """what stands before every text"""
 
     def files(self) -> list[Path]:
-        """Return the files of its folder, sorted."""
         return _files(self.folder)
 
 

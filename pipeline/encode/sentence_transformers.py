@@ -103,7 +103,6 @@ class SentenceTransformers(Towers):
         return self._vectors(inputs)
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text without the prompt."""
         return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int | None:

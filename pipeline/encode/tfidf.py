@@ -167,12 +167,10 @@ def _read(folder: Path) -> Tfidf:
 
 
 def _texts(layout: Layout) -> Iterator[str]:
-    """Yield the texts that are not empty."""
     return (text for text in Texts(layout.items) if text.strip())
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, in lower case."""
     return WORD.findall(text.lower())
 
 

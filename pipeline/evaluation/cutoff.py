@@ -15,7 +15,6 @@ def bounded(n_items: int) -> int:
 
 
 def headline(ks: Sequence[int]) -> int:
-    """Return CUTOFF if it is among the cutoffs, else the largest of them."""
     return CUTOFF if CUTOFF in ks else max(ks)
 
 

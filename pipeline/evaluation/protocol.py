@@ -63,7 +63,6 @@ class Protocol:
         return {"protocol": self.name, "fingerprint": self.fingerprint}
 
     def described(self) -> dict[str, Any]:
-        """Return name, fingerprint and all fields, for JSON."""
         return {"name": self.name, "fingerprint": self.fingerprint, **asdict(self)}
 
     @property

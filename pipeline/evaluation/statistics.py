@@ -7,7 +7,7 @@ import numpy as np
 
 RESAMPLES = 9_999
 FLOOR = 1 / (RESAMPLES + 1)
-"""the smallest p that so many resamples can give, before any correction"""
+"""the smallest p that this number of resamples can give, before any correction"""
 AT_ONCE = 1 << 22
 """users drawn at a time, which bounds memory; the resamples do not depend on it"""
 

@@ -25,7 +25,7 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import Run
 
 Opens = Literal["valid", "test", "rankings"]
-"""what is looked at: valid alone, the figures of test too, or also whom test recommends what"""
+"""what is kept: figures of valid, of test too, or also the recommendations for test users"""
 Watch = Callable[[dict[str, Any]], object]
 """called with each finished epoch's line of the history"""
 RECALL = f"valid_recall@{CUTOFF}"
@@ -116,7 +116,7 @@ class Cell:
 
 
 class Outcome(NamedTuple):
-    """The record of one training, and whom test recommends what."""
+    """The record of one training, and its recommendations for test users."""
 
     values: dict[str, Any]
     """JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
@@ -155,7 +155,6 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
 
 
 def opened(cell: Cell, trained: Trained) -> list[Result]:
-    """Open test under each of the protocol's variants."""
     return [trained.judge(protocol, cell.ks) for protocol in cell.protocol.variants]
 
 

@@ -1,7 +1,7 @@
 """AlignRec and its encoder trained together: AlignRec's losses reach BEiT3 through the features.
 
 In each epoch every item is encoded once with gradient, a share of them a step. A step reads the other items' features
-as they were last encoded. After each epoch all are encoded anew, the item graph is searched again, and the
+as they were last encoded. After each epoch all are encoded again, the item graph is rebuilt, and the
 probes are asked.
 
 Letters: I items, F width of CLS, B items of a step.
@@ -62,10 +62,9 @@ class Joint(Stored):
     rate: float
     """learning rate of the encoder, as a share of AlignRec's"""
     graph: Graph
-    """how the item graph is searched, each epoch anew"""
+    """how the item graph is built after each epoch"""
 
     def files(self) -> list[Path]:
-        """Return tables, items, images and the encoder's files."""
         return [*super().files(), self.layout.items, *io.shards(self.layout.images, "images"),
                 *self.layout.encoder.present()]  # fmt: skip
 
@@ -138,7 +137,7 @@ class Encoder:
 
 
 class Together(AlignRec):
-    """AlignRec whose features are an encoder's, of which each step encodes some anew."""
+    """AlignRec on the features of an encoder; each step re-encodes some of them."""
 
     def __init__(self, inputs: Inputs, params: AlignRecParams, encoder: Encoder, graph: Graph, rate: float) -> None:
         super().__init__(inputs, params)
@@ -165,11 +164,10 @@ class Together(AlignRec):
         return self._table.detach()
 
     def start_epoch(self) -> None:
-        """Draw in which step each item is encoded."""
         self._order = iter(torch.randperm(self.encoder.items).split(self._share))
 
     def tables(self) -> tuple[Tensor, ...]:
-        """Return AlignRec's tables, with the features of this step's share of the items encoded anew."""
+        """Return AlignRec's tables, with re-encoded features for this step's share of the items."""
         items, self._table = next(self._order, torch.arange(0)), self.features.data
         if len(items):
             fresh = self.encoder.some(items.numpy())

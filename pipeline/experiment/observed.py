@@ -1,4 +1,4 @@
-"""AlignRec trained while somebody looks: the shape of its vectors after each epoch.
+"""AlignRec trained under observation: the geometry of its vectors after each epoch.
 
 Letters: P train interactions, D width of embeddings.
 """

@@ -65,7 +65,7 @@ class Hidden:
     ratio: float
     """share of the items"""
     seed: int
-    """of which items; the same for both modalities"""
+    """items concerned; the same for both modalities"""
 
     def other(self, features: str) -> str:
         """Return the set whose vectors those items have."""
@@ -100,7 +100,7 @@ class Stored(Pairs):
     parts: tuple[int, ...] = ()
     """widths of the modalities in the features"""
     graph: Graph | None = None
-    """how the item graph is searched anew; None: that of the stage is read"""
+    """how the item graph is rebuilt; None: that of the stage is read"""
     hidden: Hidden | None = None
 
     @classmethod

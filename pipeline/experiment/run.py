@@ -34,7 +34,7 @@ class Work:
     """folder where what each training takes is written, by key"""
 
     def __call__(self, cells: Sequence[Cell]) -> None:
-        """Train what nobody else has trained by then."""
+        """Train the cells that no other process has finished."""
         for cell in cells:
             with self.store.claimed(cell):
                 if (record := self.store.get(cell)) is None:
@@ -95,7 +95,7 @@ class Experiment:
     def complete(
         self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
     ) -> dict[Label, Record]:
-        """Return the records of cells, of which those that are missing are trained; see `complete`.
+        """Return the records of cells; missing ones are trained, see `complete`.
 
         Args:
             planned: what a plan calls a cell -> the cell.
@@ -129,7 +129,7 @@ class Experiment:
             self.made.append(path)
 
     def end(self) -> None:
-        """Delete the stage's files that nobody has made or named in this run, and say how many records these were."""
+        """Delete the stage's files that this run has neither made nor named, and log their number."""
         kept = self.store.files(self.named.values())
         left = {path.stem for path in self.store.folder.glob("*.json")} - self.named.keys()
         io.keep_only(self.run.folder, [*self.made, *kept])

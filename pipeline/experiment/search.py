@@ -31,7 +31,6 @@ class Contender(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Model and features in words."""
         return self.model if self.features == NO_FEATURES else f"{self.model} on {self.features}"
 
 

@@ -56,7 +56,7 @@ class Store:
     """A folder of records, and others that are read too.
 
     A record that was altered, that a kill cut off, or whose rankings are not those that it names, is not there. One of
-    other code, data or protocol has another key, so nobody asks for it.
+    other code, data or protocol has another key, so it is never read.
     """
 
     def __init__(self, folder: Path, *others: Path) -> None:
@@ -115,5 +115,4 @@ class Store:
 
 
 def record_digest(values: dict[str, Any]) -> str:
-    """Return the hex sha256 of a record's values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -42,12 +42,11 @@ SHAPES = (
 
 
 def content(row: Row) -> str:
-    """Return what is wrong of which items."""
+    """Return the kind of wrong content and its share, in words."""
     return "whole" if row["what"] == WHOLE else f"{SPOILT[row['what']]}, {100 * row['ratio']:.4g} %"
 
 
 def wrong(table: pa.Table) -> list[Table]:
-    """Return table WRONG, a table a protocol; none for an empty one."""
     return [_wrong(rows) for rows in by_fingerprint(table)]
 
 
@@ -126,7 +125,6 @@ def trained(row: Row) -> str:
 
 
 def joint(table: pa.Table) -> list[Table]:
-    """Return table JOINT, a table a protocol; none for an empty one."""
     return [_joint(rows) for rows in by_fingerprint(table)]
 
 

@@ -40,7 +40,6 @@ class Judged(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Feature set and method, for a reader."""
         return f"{self.features} · {self.method}"
 
 

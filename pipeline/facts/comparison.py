@@ -130,7 +130,6 @@ def shared(pair: Record) -> str:
 
 
 def probed(comparison: Record) -> dict[str, Any]:
-    """Return the comparison's probes as probes.json has them."""
     return comparison["probes"] | {key: comparison[key] for key in ("processed", "verdicts")}
 
 

@@ -21,12 +21,10 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def titles(items: pa.Table) -> list[str]:
-    """Return the title of each item; its identifier where it has none."""
     return [title or asin for title, asin in zip(*(items[c].to_pylist() for c in ("title", "asin")), strict=True)]
 
 
 def paths(items: pa.Table) -> list[str]:
-    """Return the categories of each item, from the root."""
     return [" › ".join(path) for path in items["categories"].to_pylist()]
 
 
@@ -79,7 +77,6 @@ def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
 
 
 def width(files: list[Path]) -> int:
-    """Return the width of the vectors of a feature set's Parquet files."""
     return int(pq.read_schema(files[0]).field("vector").type.list_size)
 
 

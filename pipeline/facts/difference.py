@@ -23,7 +23,6 @@ class Difference(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Difference:
-        """Return the test of a row."""
         return cls(*(row[key] for key in ("low", "difference", "high", "p", "p_holm")))
 
     @classmethod

@@ -24,11 +24,11 @@ TAUS = {
 AUDIT = {
     "repeated_pairs": "pairs of a user and an item that occur again",
     "pairs_in_train_and_later": "pairs in train that valid or test ask for again",
-    "cold_users": "users in valid or test whom train lacks",
+    "cold_users": "users in valid or test that train lacks",
     "cold_items": "items of the catalogue that train lacks",
     "cold_targets": "share of test rows whose item train lacks",
     "test_before_own_train": "share of test rows older than the same user's latest train row",
-    "train_after_first_test": "share of train rows younger than the first test row of anybody",
+    "train_after_first_test": "share of train rows later than the first test row of any user",
     "popular_in_train": "share of train rows on the tenth of the items that train has most of",
     "popular_in_test": "share of test rows on them",
     "shift": "distance of the items' shares in train and in test, 0 to 1",
@@ -63,7 +63,6 @@ class Standing(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Model and features."""
         return run(self.model, self.features)
 
 
@@ -144,7 +143,7 @@ def across(league: pa.Table) -> list[Table]:
 
 
 def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first: str = "") -> Table:
-    """Return paired tests, rows of league.json, or those of which a has one name."""
+    """Return paired tests, rows of league.json: all, or those whose side a has a name."""
     note += (
         f" Users are paired, their figures averaged over seeds and splits; p is Holm's for all {len(rows)}. {FLOORED}"
     )
@@ -155,7 +154,6 @@ def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first:
 
 
 def gains(found: Mapping[str, Any]) -> Table:
-    """Return each model on the judged set against itself on the others."""
     return differing(found["gains"], "What features add", "The same model on the judged set and on another.")
 
 
@@ -210,7 +208,7 @@ def _setting(text: str) -> str:
 
 
 def claims(found: Mapping[str, Any]) -> list[Chip]:
-    """Return who leads, whom the tests do not tell apart, and whether features help."""
+    """Return the leader, the models without a significant difference, and whether features help."""
     chips, order = [], list(found["ranks"])
     if len(order) > 1:
         level = next((group for group in found["groups"] if order[0] in group), order[:1])

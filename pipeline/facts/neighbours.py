@@ -50,8 +50,8 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mappe
 
     Args:
         near: neighbours of each.
-        searchable: up to so many items, all are shown.
-        mapped: up to so many items, all are on the map, beside the first three sets alone.
+        searchable: largest catalogue whose items are all shown.
+        mapped: largest catalogue whose items are all on the map, with the first three sets only.
     """
     if outputs.items is None or not outputs.graphs:
         return None

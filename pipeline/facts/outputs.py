@@ -1,4 +1,4 @@
-"""The outputs of one dataset's stages, for whoever tells of them; a stage that did not run is None or empty."""
+"""The outputs of one dataset's stages, for reports; a stage that did not run is None or empty."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Outputs:
     released: str = ""
     """the feature set that the released recommender is trained on"""
     stages: Sequence[str] = ()
-    """names of those whose records are told, in order"""
+    """names of the stages whose records are read, in order"""
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table(
@@ -106,7 +106,6 @@ class Outputs:
 
     @cached_property
     def probes(self) -> dict[str, Any] | None:
-        """Content of probes.json."""
         return _json(self.layout.probes, None)
 
     @cached_property

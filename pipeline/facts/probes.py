@@ -36,7 +36,6 @@ class Probed(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The probe and its headline figure."""
         return f"{self.probe.name} {self.probe.figure}"
 
     @property
@@ -123,7 +122,6 @@ def sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tables(figures: Mapping[str, Any] | None) -> list[Table]:
-    """Return a table a probe; that of a skipped one has no rows."""
     return [_table(probed) for probed in read(figures).values()]
 
 

@@ -10,7 +10,7 @@ FILE = Path(__file__).with_suffix(".json")
 
 
 class Figure(NamedTuple):
-    """What somebody published of one model on one data set."""
+    """Published figures of one model on one data set."""
 
     dataset: str
     model: str

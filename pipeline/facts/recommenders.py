@@ -111,12 +111,10 @@ class Ablated(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The change and its p."""
         return "identical" if self.repeats else self.change.words if self.change else ""
 
     @property
     def cells(self) -> list[str]:
-        """The change, its interval and its p, for three cells."""
         return ["none", "identical", ""] if self.repeats else self.change.cells if self.change else [""] * 3
 
 

@@ -49,7 +49,7 @@ def recommended(table: pa.Table) -> list[Record]:
 
 
 def variant(row: Record, rows: Sequence[Record]) -> str:
-    """Return the name of a variant, with what tells it from the other rows."""
+    """Return the name of a variant, with what distinguishes it from the other rows."""
     parts = [row["variant"]]
     parts += [row[key] for key in ("features", "protocol") if len({other[key] for other in rows}) > 1]
     return ", ".join(parts)
@@ -103,7 +103,7 @@ def _probed(rows: Sequence[Record]) -> Iterator[Table]:
     }  # fmt: skip
     yield Table(
         "Probes of each variant",
-        "Judged without a recommender, raw and after the same processing; the change against `recipe` stands in "
+        "Judged without a recommender, raw and after the same processing; the change against `recipe` is in "
         f"brackets, marked where p is below {LEVEL} after Holm's correction.",
         ["variant", "features", "form", *(f"{PROBES[what].name} {metric}@{own[0]['k']}" for what, metric in probes)],
         [[*line, *(_with_change(cells.get((*line, what))) for what, _ in probes)] for line in lines],

@@ -24,12 +24,10 @@ class Table:
     """(row, column) -> 0 .. 1, strength of the cell's tint"""
 
     def under(self, label: str) -> Table:
-        """Return the table with a label in its heading, if there is one."""
         return replace(self, heading=after(self.heading, label, ", "))
 
     @property
     def markdown(self) -> str:
-        """Head and rows in Markdown."""
         return markdown(self.head, self.rows)
 
 

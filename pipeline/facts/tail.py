@@ -1,4 +1,4 @@
-"""The long tail: who is shown, and whom AlignRec serves, by popularity of the item and length of the user's history."""
+"""The long tail: items shown and users served, by popularity of the item and length of the user's history."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -4,7 +4,7 @@ Two sets are compared at several places: in each probe, and under the recommende
 outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired tests of the benchmark decide it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
 from pipeline.facts.probes import Probed, read
-from pipeline.facts.words import CONTROLS, listed, measure, short
+from pipeline.facts.words import CONTROLS, listed, measure, short, title
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL, agreed
@@ -99,6 +99,67 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
     controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))]
     rivals = [name for name in outcomes if name not in own and name not in controls]
     return Compared(outcomes, gaps, trained, several, rivals, controls)
+
+
+def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
+    """Return the verdict in one sentence; empty where nothing was compared.
+
+    Args:
+        dataset: name of the data set.
+        kind: of its source; the users of `sample` are synthetic.
+        released: the feature set that is judged.
+        probes: probes.json.
+        tests: table TESTS.
+    """
+    found = compared(released, probes, tests)
+    features, models = list(_on_features(found)), list(_on_models(found.trained))
+    clauses = []
+    if features:
+        clauses.append(f"{title(released)} features {listed(features)}")
+    if models:
+        clauses.append(f"AlignRec on {'them' if features else title(released)} {listed(models)}")
+    where = f"On {dataset}{' (synthetic users)' if kind == 'sample' else ''}"
+    return f"{where}, {'; '.join(clauses)}.{_caution(found)}" if clauses else ""
+
+
+def _on_features(found: Compared) -> Iterator[str]:
+    """Yield what the probes decide on other sets, masked ones apart: those that are beaten, ahead, both, or level."""
+    groups: dict[str, list[str]] = {}
+    counts: dict[str, set[int]] = {}
+    asked = 0
+    for rival in found.rivals:
+        told = [outcome for place, outcome in found.outcomes[rival].items() if place.startswith("in ")]
+        if not told or rival.endswith("-masked"):
+            continue
+        asked, won, lost = max(asked, len(told)), told.count("better"), told.count("worse")
+        group = "level" if not won and not lost else "mixed" if won and lost else "better" if won else "worse"
+        groups.setdefault(group, []).append(title(rival))
+        counts.setdefault(group, set()).add(won or lost)
+    for group, verb in (("better", "beat"), ("worse", "are behind"), ("mixed", "beat and are behind")):
+        if names := groups.get(group):
+            least, most = min(counts[group]), max(counts[group])
+            span = f"{least}" if least == most else f"{least} to {most}"
+            yield f"{verb} {listed(names)} in {span} of {asked} probes"
+    if names := groups.get("level"):
+        yield f"are level with {listed(names)}"
+
+
+def _on_models(trained: Sequence[Row]) -> Iterator[str]:
+    """Yield how AlignRec compares, by the first protocol, with the strongest that is ahead, level and beaten."""
+    first = trained[0]["fingerprint"] if trained else ""
+    own = [row for row in trained if row["model_b"] != RELEASED and row["fingerprint"] == first]
+    own = [row for row in own if row["features_b"] in (row["features_a"], "none")]
+    for word, verb in (("worse", "is behind"), ("undecided", "is level with"), ("better", "beats")):
+        if rows := [row for row in own if agreed([row]) == word]:
+            best = max(rows, key=lambda row: float(row["mean_b"]))
+            by = "" if word == "undecided" else short(f" by {abs(best['difference']):.3f}")
+            yield f"{verb} {title(best['model_b'])}{by}"
+
+
+def _caution(found: Compared) -> str:
+    """Return that the set is not better than a control, where that is so."""
+    alike = [name for name in found.controls if "better" not in found.outcomes[name].values()]
+    return f" No test shows that they are better than {listed(alike)}." if alike else ""
 
 
 def probed(verdicts: Iterable[Row]) -> dict[str, str]:

@@ -21,7 +21,9 @@ ENCODERS = {
 MODELS = {
     **{"alignrec": "AlignRec", "bm3": "BM3", "bpr": "BPR", "dualgnn": "DualGNN", "freedom": "FREEDOM", "grcn": "GRCN"},
     **{"itemknn": "ItemKNN", "lattice": "LATTICE", "lightgcn": "LightGCN", "mgcn": "MGCN", "mmgcn": "MMGCN"},
-    **{"slmrec": "SLMRec", "vbpr": "VBPR"},
+    **{"slmrec": "SLMRec", "vbpr": "VBPR", "ease": "EASE", "cease": "CEASE", "addease": "AddEASE", "l3ae": "L3AE"},
+    **{"slim": "SLIM", "ials": "iALS", "gfcf": "GF-CF", "chebycf": "ChebyCF", "lgmrec": "LGMRec", "gume": "GUME"},
+    **{"contentknn": "ContentKNN"},
 }
 """names -> how their authors write them, for headings"""
 
@@ -43,7 +45,6 @@ def way(model: str, features: str) -> str:
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:
-    """Return mean ± sd, or nothing."""
     return "" if cell is None else with_error(cell.mean, cell.sd, form)
 
 
@@ -72,12 +73,10 @@ def title(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence."""
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def measure(metric: str, k: int) -> str:
-    """Return a metric at its cutoff."""
     return f"{METRICS.get(metric, metric)}@{k}"
 
 
@@ -85,9 +84,9 @@ RECALL = measure(*MAIN)
 
 
 def run(model: str, features: str, ablation: str = "") -> str:
-    """Return the name of a run, for one cell."""
+    """Return the name of a run, such as `AlignRec on beit3, no-cca`."""
     content = "" if features == "none" else f" on {features}"
-    return f"{model}{content}" + (f", {ablation}" if ablation else "")
+    return f"{title(model)}{content}" + (f", {ablation}" if ablation else "")
 
 
 def protocol(row: Mapping[str, Any]) -> str:
@@ -98,11 +97,9 @@ def protocol(row: Mapping[str, Any]) -> str:
 
 
 def after(text: str, label: str, mark: str = "; ") -> str:
-    """Return a text with a label behind it, if there is one."""
     return f"{text}{mark}{label}" if label else text
 
 
 def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
-    """Yield each comparison with the protocol that tells it from the others; empty where there is one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""

@@ -91,7 +91,6 @@ class Chosen(Gathered):
 
     @property
     def learned(self) -> bool:
-        """Whether the winner has a map, or a part of it learned."""
         return self.winner.map != "none" or any(node.learned for node in self.of if node.name in self.winner.of)
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:

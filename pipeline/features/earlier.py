@@ -42,7 +42,6 @@ class Mark(NamedTuple):
 
 
 def mark_of(file: Path) -> Path:
-    """Return where the mark of a file is; none is there while the file is made."""
     return file.parent / ".shards" / file.stem / io.KEY
 
 

@@ -123,7 +123,6 @@ class Encoded(Node):
         return self._shown(items, Look(self, self.reads))
 
     def hidden(self, modality: str, items: Items) -> Maker:
-        """Return what encodes items from which a modality is hidden."""
         return self._shown(items, Look(self, tuple(one for one in self.reads if one != modality)))
 
     def _shown(self, items: Items, look: Look) -> Maker:

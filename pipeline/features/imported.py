@@ -71,11 +71,9 @@ class Imported(Node):
         return [self.file.path, self.layout.item_ids, *order, *super().inputs()]
 
     def code(self) -> list[str]:
-        """Return the modules of `Node.code`, and that of the format's reader."""
         return [*super().code(), READERS.module(self.file.format)]
 
     def where(self) -> Path:
-        """Return the file."""
         return self.file.path
 
     def incomplete(self) -> dict[str, int]:

@@ -114,7 +114,6 @@ class Node(ABC):
         return np.zeros_like if self.reads == (modality,) else self.apart(modality, items)
 
     def apart(self, modality: str, items: Items) -> Blank | None:
-        """Do as `blank` for a modality that is one of two."""
         return None
 
     @property
@@ -208,7 +207,6 @@ class Node(ABC):
 
 
 def shard(path: Path) -> pa.Table:
-    """Read one file of a feature set, schema features(F)."""
     return io.read_table(path, schemas.features(width(path)))
 
 
@@ -224,7 +222,6 @@ def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> 
 
 
 def changed(rows: pa.Table, column: str, values: Any) -> pa.Table:
-    """Return rows with other values in a column."""
     return rows.set_column(rows.column_names.index(column), column, values)
 
 

@@ -32,7 +32,6 @@ class Shares(NamedTuple):
         return {"text_read": round(self.read, 4), "text_cut": round(self.cut, 4)}
 
     def line(self, name: str) -> str:
-        """Return what is to be said where texts are cut."""
         return f"{name}: reads {self.read:.0%} of a text on average; {self.cut:.0%} of the texts are cut"
 
 

@@ -58,7 +58,6 @@ def kinds() -> list[str]:
 
 
 def home(kind: str) -> Registry[Any]:
-    """Return the registry that has a kind."""
     return FEATURES if kind in FEATURES else ENCODERS
 
 
@@ -76,7 +75,6 @@ def defined(encoders: Encoders, name: str) -> bool:
 
 
 def kind(encoders: Encoders, name: str) -> str:
-    """Return the kind that a name stands for."""
     return str(definition(encoders, name).get("kind", name))
 
 
@@ -116,7 +114,6 @@ def ordered(names: Iterable[str], parts: Callable[[str], list[str]]) -> list[str
 
 
 def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
-    """Return those of the names that stand for encoders."""
     return [name for name in names if kind(encoders, name) in ENCODERS]
 
 
@@ -231,7 +228,6 @@ def _stored(encoders: Encoders, name: str) -> bool:
 
 
 def feature_sets(params: Parameters, dataset: str) -> list[str]:
-    """Return the feature sets that `encode` makes of a dataset, before one is: encoded, imported, controls."""
     return [*params[Encode].encoders, *imported(params, dataset), *params[Encode].controls]
 
 

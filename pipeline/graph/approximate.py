@@ -30,13 +30,13 @@ POINTS, SEEN = 32, 64
 ITERATIONS = 10
 """of k-means"""
 CANDIDATES = 8
-"""times K that are ranked again: near-duplicates differ by less than a byte a number tells apart"""
+"""candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates"""
 QUERIES = 1000
 """rows searched exactly, by which it is settled how many cells are looked into"""
 RECALL = 0.95
 """of the K nearest neighbours, the row itself aside, that are to be found"""
 MOST = 4
-"""of so many cells one is looked into at most, or FEW; beyond that the exact search is about as fast"""
+"""upper bound on the fraction of cells probed, or FEW; beyond that the exact search is about as fast"""
 FEW = 32
 """cells looked into at most where nothing need be found"""
 CROWDED = 16

@@ -33,14 +33,13 @@ def choose(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: in
 
 
 def of_params(features: np.ndarray, params: Graph) -> pa.Table:
-    """Do as `neighbours`, with the K and the index of section `graph`."""
     return neighbours(features, params.k, choose(params.index, len(features), params.exact_up_to))
 
 
 def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bool = True) -> pa.Table:
     """Return each item's K nearest by cosine, itself first.
 
-    Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves.
+    Rows that are zero or not finite have no direction: they are no item's neighbour and keep only themselves.
     With fewer than K usable items, each gets that many.
 
     Args:

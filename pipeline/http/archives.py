@@ -20,7 +20,7 @@ FAULTS = (
 
 
 PIECE = 1 << 12
-"""bytes to read of an LZMA or bzip2 member at a time: zipfile unpacks all of so many packed ones at once"""
+"""bytes to read of an LZMA or bzip2 member at a time: zipfile unpacks everything that it reads at once"""
 
 
 def opened(path: Path, shown: str = "") -> zipfile.ZipFile:

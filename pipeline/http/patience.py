@@ -30,7 +30,7 @@ _DEADLINE = _Deadline()
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """End what this thread reads from `Streams` after so many seconds, as httpx.ReadTimeout."""
+    """Limit the seconds that this thread reads from `Streams`; beyond them httpx.ReadTimeout is raised."""
     before, _DEADLINE.at = _DEADLINE.at, time.monotonic() + seconds
     try:
         yield
@@ -87,5 +87,4 @@ class Streams:
         return getattr(self._backend, name)
 
     def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
-        """Return a connection."""
         return _Stream(self._backend.connect_tcp(*args, **kwargs))

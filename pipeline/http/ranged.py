@@ -111,7 +111,7 @@ def _unresolved(error: httpx.TransportError) -> Unresolved | None:
 
 
 def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
-    """Return the response after all redirects, each of which is checked before it is followed."""
+    """Return the response after all redirects; each is checked before it is followed."""
     named, numbers = host_of(request.url), list[str]()
     for _ in range(MAX_REDIRECTS + 1):
         here = request.url

@@ -29,7 +29,7 @@ ONE = httpx.Limits(max_connections=1)
 NO_CONNECTION = "no connection"
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a body, in its header
 IDLE = 64  # connections kept open for a next request, of all hosts together
-HOSTS = 4096  # of which something is remembered
+HOSTS = 4096  # whose state is kept
 LONGEST_HOLD = 600.0  # seconds in a row that a host may ask everybody to wait
 
 
@@ -81,7 +81,6 @@ class _Host:
         return Failure(*self.given_up)
 
     def refuse_given_up(self) -> None:
-        """Raise Failure if it is given up."""
         if self.given_up is not None:
             raise Failure(*self.given_up)
 

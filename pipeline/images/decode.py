@@ -72,7 +72,6 @@ def failed(status: str, reason: str, sha256: str = "") -> Decoded:
 def normalise_all(
     data: Sequence[bytes], size: int, quality: int, max_pixels: int, room: Room | None = None
 ) -> list[Decoded]:
-    """Return `normalise` of each."""
     return [normalise(d, size, quality, max_pixels, room) for d in data]
 
 

@@ -20,7 +20,7 @@ from pipeline.images.paths import resolve
 
 GZIP = b"\x1f\x8b"
 DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
-LONGEST_HEADER = 1 << 20  # bytes of a member's long name and the like in a tar
+LONGEST_HEADER = 1 << 20  # bytes of a member's extended header in a tar
 BUFFER = 1 << 16  # bytes read at a time: an image has some ten thousand
 NO_FILE = Fetched(None, "unreachable", "no such file")
 OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
@@ -139,7 +139,6 @@ class Zip(Archive):
             return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
 
     def close(self) -> None:
-        """Close the archive."""
         self._zip.close()
 
 
@@ -173,7 +172,6 @@ class Tar(Archive):
         return Fetched(data) if len(data) == size else Fetched(None, "truncated", "the archive ends before it")
 
     def close(self) -> None:
-        """Close the archive."""
         self._file.close()
 
 
@@ -223,13 +221,13 @@ def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
 
 
 class _Headers:
-    """A tar as TarFile reads it: headers alone, none of which takes all of the memory."""
+    """A tar file whose headers are bounded in size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self._file = file.seek, file.tell, file
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes; ValueError if no header is so long."""
+        """Return `size` bytes; ValueError if that is longer than a header may be."""
         if size > LONGEST_HEADER:
             raise ValueError(f"a header of {size:,} bytes")
         return self._file.read(size)

@@ -11,7 +11,6 @@ from pipeline.interactions.division import MMREC, Division, delete_untrained, di
 
 
 def is_drawn(interactions: pa.Table, protocol: str) -> bool:
-    """Return whether a seed decides the split of a table INTERACTIONS: by `mmrec` or `cold-items`, not by time."""
     return protocol == schemas.COLD_ITEMS or (protocol == MMREC and not schemas.has_own_split(interactions))
 
 

@@ -65,5 +65,4 @@ def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:
 
 
 def rows(matrix: sp.csr_array) -> np.ndarray:
-    """Return each entry's row."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -14,7 +14,7 @@ RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
 # SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
 # them, rounded down, for valid; out is a fifth of n, or 2 if n < 10
 _FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
-# the first time at which so many tenths of all ratings are past; unlike quantile_disc it can spill
+# the first time by which a share of all ratings has happened; unlike quantile_disc it can spill
 _PAST = """(SELECT min(timestamp) FROM (
     SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
     FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""

@@ -23,7 +23,7 @@ class Interactions(Section):
     most_train: Positive = 5
     """`sparse`: train interactions that a user keeps at most; of one draw the latest where there are times"""
     draws: Positive = 5
-    """`cold-items` and `sparse`: splits, of which each has other cold items, or keeps other train interactions; the
+    """`cold-items` and `sparse`: number of splits, each with other cold items or other train interactions; the
     benchmark's runs take them in turn, all else takes the first"""
     memory_limit: str = "1GiB"
     """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""

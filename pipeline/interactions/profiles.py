@@ -75,7 +75,7 @@ def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.n
 
 
 def asked(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
-    """Return who of some users is asked, int64, ascending: drawn, so many as SCORED allows of I items."""
+    """Return a sample of users, int64, ascending: as many as SCORED allows for I items."""
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
     return np.sort(np.random.default_rng(seed_for("profiles", seed)).permutation(np.unique(user))[:most])
 

@@ -17,7 +17,7 @@ class Mender(Protocol):
     """A reader that can read a file row by row."""
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
-        """Return the files with the interactions written anew into a folder; None where that cannot help."""
+        """Return the files, with the interactions rewritten into a folder; None where that cannot help."""
 
 
 class Divided(NamedTuple):

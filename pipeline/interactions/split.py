@@ -89,7 +89,7 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
 def asked(parts: Split) -> Split:
     """Return a split whose valid and test are ranked in time that grows with the items alone.
 
-    Where users with targets times items are more than SCORES, so many users are drawn by seed, the same for every
+    Where users with targets times items exceed SCORES, fewer users are drawn by seed, the same for every
     model. Targets of the others are counted in `dropped`.
     """
     users = np.union1d(parts.valid.users, parts.test.users)

@@ -44,7 +44,7 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
 
 
 class Placed(NamedTuple):
-    """Which row is of which item, where a file may have more or fewer items."""
+    """The row of each item, where a file may have more or fewer items."""
 
     column: str
     """that identifies the rows"""
@@ -119,7 +119,7 @@ def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) ->
 
 
 def order(path: Path, asins: Sequence[str]) -> list[str]:
-    """Return the identifier of each row of somebody's feature file, N texts, from a mapping file.
+    """Return the identifier of each row of a feature file, N texts, from a mapping file.
 
     It is CSV or tab separated text with a header: a column of identifiers, of which one must occur, and one of rows
     0 .. N-1. UserError unless exactly one pair of columns fits.

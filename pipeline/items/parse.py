@@ -109,7 +109,6 @@ class Parser:
         self._reader, self._wanted = source.reader(), wanted
 
     def __call__(self, batch: list[Line]) -> list[Outcome]:
-        """Read each line."""
         return [read(line, self._reader, self._wanted) for line in batch]
 
 

@@ -29,5 +29,4 @@ class Texts:
             yield from part["text"].to_pylist()
 
     def slice(self, start: int, length: int) -> pa.ChunkedArray:
-        """Return those of items start .. start + length - 1, fewer at the end."""
         return io.read_rows(self.path, schemas.ITEMS, COLUMN, start, length)["text"]

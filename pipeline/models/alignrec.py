@@ -65,7 +65,7 @@ class AlignRecParams(Regularised, Accumulating):
     uia: Weight = 0.1
     """weight of user-item alignment"""
     l2_constant: bool = True
-    """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, of which the last has few"""
+    """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, few in the last one"""
     temperature: Rate = 0.2
     """of CCA's InfoNCE"""
     cold: Literal["drawn", "zero"] = "drawn"
@@ -145,7 +145,6 @@ class AlignRec(Walking):
         return user + mm_user, item + mm_item
 
     def tables(self) -> tuple[Tensor, ...]:
-        """Return both branches, or the ID branch alone."""
         return *self.id_branch(), *(self.content_branch() if self.params.content else ())
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:

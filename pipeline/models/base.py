@@ -80,7 +80,6 @@ class Recommender(nn.Module, ABC):
         super().__init__()
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return what is trained, as groups of an optimiser: `params`, and `rate`, a factor of the learning rate."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "rate": 1.0}]
 
     def start_epoch(self) -> None:
@@ -123,7 +122,6 @@ class Untrained(Recommender):
 
 
 def embedding(rows: int, width: int) -> nn.Parameter:
-    """Return a table [rows, width] drawn as Xavier uniform, from torch's global generator."""
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
 
 
@@ -151,7 +149,6 @@ def l2(*rows: Tensor, batch_size: int) -> Tensor:
 
 
 def normal(rows: int, width: int) -> nn.Parameter:
-    """Return a table [rows, width] drawn as Xavier normal, from torch's global generator."""
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, width)))
 
 
@@ -167,7 +164,6 @@ def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def norms(*tables: Tensor, divisor: int) -> Tensor:
-    """Return sum_t |t| / divisor, |t| the Frobenius norm of a table, not squared: a table's rows share one length."""
     return torch.stack([torch.linalg.vector_norm(table) for table in tables]).sum() / divisor
 
 

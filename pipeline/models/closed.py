@@ -63,7 +63,7 @@ def fits(n_items: int, gib: float, name: str) -> None:
         )
     if needed > gib:
         raise UserError(
-            f"{name}: {n_items:,} items take {needed:,.1f} GiB, of which its key gib allows {gib:g}; raise it if the "
+            f"{name}: {n_items:,} items take {needed:,.1f} GiB, and its key gib allows {gib:g}; raise it if the "
             "machine has them, or take slim, ials or gfcf, which hold no such matrix"
         )
 

@@ -107,7 +107,7 @@ class DualGNN(Recommender):
 class UserGraph:
     """Each user's K nearest by common items, weighted by a softmax of how many; free places are filled with repeats.
 
-    Repeats are drawn anew for each epoch, and once for ranking.
+    Repeats are drawn again for each epoch, and once for ranking.
     """
 
     def __init__(self, inputs: Inputs, k: int, repeats: bool = True) -> None:
@@ -184,5 +184,4 @@ def base_2_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def taste_squares(tastes: Iterable[Tensor], batch: Batch) -> Tensor:
-    """Return the sum of each table's mean square over the batch's users."""
     return torch.stack([pick(table, batch.users).square().mean() for table in tastes]).sum()

@@ -37,7 +37,7 @@ class LGMRecParams(Regularised):
     layers: Count = 2
     """LightGCN layers of the IDs over the user-item graph"""
     content_layers: Count = 2
-    """steps of the content over the user-item graph, of which the last counts"""
+    """propagation steps of the content over the user-item graph; the last one is used"""
     hyper_layers: Positive = 1
     """passes through the hyperedges"""
     hyperedges: Positive = 4

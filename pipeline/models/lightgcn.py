@@ -38,7 +38,6 @@ class LightGCN(Walking):
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the propagated tables."""
         return propagate(self.graph, self.user, self.item, self.layers)
 
     def tables(self) -> tuple[Tensor, ...]:

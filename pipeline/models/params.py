@@ -40,7 +40,7 @@ class Train(Section):
     """a run whose patience is over goes on while its last `patience` epochs took more than this share of the first
     epoch's loss off the loss, see docs/accuracy.md; null: it stops, as published"""
     decimals: Count | None = 4
-    """valid Recall@20 is rounded to so many before it is compared, as published; null: compared as it is"""
+    """decimals that valid Recall@20 is rounded to before it is compared, as published; null: not rounded"""
     by_time: bool = False
     """whether an epoch has the train pairs in the order of time, as a stream brings them; false: in random order"""
     compile: bool = False

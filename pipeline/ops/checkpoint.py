@@ -41,12 +41,10 @@ class Checkpoint:
 
 
 def named(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors under names `<part>.<name>`, so that several parts fit in one file."""
     return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Return the tensors that `named` named `<part>.<name>`, by name."""
     return {name.removeprefix(f"{part}."): x for name, x in tensors.items() if name.startswith(f"{part}.")}
 
 

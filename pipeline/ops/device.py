@@ -22,7 +22,6 @@ def pick(mps: bool = True) -> torch.device:
 
 
 def visible() -> list[torch.device]:
-    """Return every visible GPU; where there is none, the device that `pick` returns."""
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [pick()]
 
 
@@ -32,7 +31,6 @@ def current(device: torch.device) -> AbstractContextManager[object]:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return the device that a network's parameters are on."""
     return next(network.parameters()).device
 
 
@@ -42,7 +40,6 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
 
 
 def pinned(x: Tensor) -> Tensor:
-    """Return `x` in pinned memory if there is a GPU, else `x`."""
     return x.pin_memory() if torch.cuda.is_available() else x
 
 

@@ -57,7 +57,6 @@ class SparsityPattern:
         return exp / self.of_row(total[:, 0])
 
     def of_row(self, values: Tensor) -> Tensor:
-        """Return each edge's row's value, [E] of [M]."""
         return self.dots(values[:, None], values.new_ones(self.shape[1], 1))
 
 

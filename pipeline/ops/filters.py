@@ -1,4 +1,4 @@
-"""Linear maps from histories to scores, [I, I], most of which are never held as a matrix.
+"""Linear maps from histories to scores, [I, I]; most are never held as a matrix.
 
 Letters: I items, b histories.
 """
@@ -17,7 +17,7 @@ from pipeline.ops.sparse import Sparse
 
 
 class Filter(ABC):
-    """What stands in the place of item vectors where a model has none: histories go in, scores of items come out.
+    """Takes the place of item vectors in a model without them: histories go in, scores of items come out.
 
     With the histories R [U, I] as user vectors, topk ranks by it as by any other: F[i] . r_u is the score.
     """
@@ -27,7 +27,6 @@ class Filter(ABC):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Items that have a score, I."""
         return len(self.kept), self.n_items
 
     def __getitem__(self, rows: np.ndarray | Tensor) -> Filter:

@@ -272,7 +272,6 @@ def study(plan: Plan) -> Estimate:
 
 
 def report(plan: Plan) -> Estimate:
-    """The page, and the map of the items."""
     return Estimate(4 + 6e-4 * plan.size.items, PROCESS + 1e3 * plan.size.items, 5e6, "the map")
 
 

@@ -35,7 +35,6 @@ class Task:
     """float32 [I, W], see `distillation.target`; None: no encoder teaches"""
 
     def move(self, x: np.ndarray) -> Tensor:
-        """Return an array on the device."""
         return torch.from_numpy(x).to(self.device)
 
     @property

@@ -117,7 +117,6 @@ class Pretrain(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_words(cls, given: Any) -> Any:
-        """Weights that are given have words of their own."""
         return {"words": "random", **given} if isinstance(given, dict) and given.get("init") else given
 
     @field_validator("words")

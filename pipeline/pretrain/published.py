@@ -29,7 +29,6 @@ class Cache:
     fetch: checkpoints.Fetch
 
     def file(self, address: str, sha256: str | None) -> Path:
-        """Return the file at a path or URL, checked."""
         return checkpoints.obtain(address, self.folder, sha256, self.fetch)
 
     def tensors(self, address: str, sha256: str | None) -> Path:

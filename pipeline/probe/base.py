@@ -71,7 +71,6 @@ class Probe:
 
     @property
     def title(self) -> str:
-        """The name as a heading."""
         return self.name[:1].upper() + self.name[1:]
 
     @property

@@ -65,7 +65,6 @@ class Linear:
 
     @cached_property
     def base(self) -> np.ndarray:
-        """Recall of EASE for each test user, [n]."""
         return self._recall("test", self.ease[0], -1 / self.ease[0].diagonal())
 
     def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:

@@ -135,7 +135,6 @@ class Attestation(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether every row agrees."""
         return all(row.agrees for row in self.rows)
 
 

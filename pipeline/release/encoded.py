@@ -32,5 +32,4 @@ def vectors(
 
 @cache
 def _warn(line: str) -> None:
-    """Print a warning, once."""
     print(f"warning: {line}", file=sys.stderr)

@@ -210,12 +210,10 @@ def shape(path: Path) -> tuple[int, list[Column]]:
 
 
 def write(path: Path, manifest: Manifest) -> None:
-    """Write a manifest with its digest."""
     io.write_json(path, with_digest(manifest.model_dump()))
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest's content with its digest."""
     return {**content, "digest": digest(orjson.loads(json.dumps(content)))}
 
 
@@ -276,7 +274,6 @@ def parsed(folder: Path, data: bytes) -> Manifest:
 
 
 def schema_json() -> str:
-    """Return the text of schemas/release.schema.json."""
     return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
 
 

@@ -76,7 +76,6 @@ class Statement(NamedTuple):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether no licence is stated."""
         return self.publish.licence is None and self.licence.header["license"] in (UNKNOWN, "other")
 
 

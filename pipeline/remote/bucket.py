@@ -88,7 +88,6 @@ class Bucket:
         return found.meta["size"], found.attributes.get("sha256")
 
     def put(self, name: str, data: bytes, sha256: str) -> None:
-        """Put an object, and its hash in its metadata."""
         with self.translated():
             self.objects.put(name, data, attributes={"sha256": sha256}, max_concurrency=2)
 
@@ -107,7 +106,6 @@ class Bucket:
         return True
 
     def delete(self, name: str) -> None:
-        """Delete an object, if there is one."""
         with self.translated():
             self.objects.delete(name)
 

@@ -256,7 +256,7 @@ def _refuse_full_disk(parts: Path, sizes: dict[str, int], copies: int) -> None:
 
 
 class Meter:
-    """Counts the bytes of all threads, and tells them to stop."""
+    """Counts the bytes of all threads, and stops them."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.total, self.progress, self.done = total, progress, 0

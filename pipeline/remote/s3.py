@@ -105,11 +105,10 @@ class Version(Bucket):
             )
 
     def claimant(self) -> bytes | None:
-        """Return the mark of who has claimed the version; None where nobody has."""
+        """Return the mark of the claimant of the version; None if it is unclaimed."""
         return self.claims.get(self.claimed)
 
     def unclaim(self) -> None:
-        """Delete the claim if it is ours."""
         if self.claimant() == self.mark:
             self.claims.delete(self.claimed)
 

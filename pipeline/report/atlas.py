@@ -10,7 +10,7 @@ import pyarrow as pa
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
 """of the frame that a map is drawn in"""
 ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
-"""steps of a map: so many moves of items in all, within these two bounds"""
+"""number of item moves per map, and bounds of its steps"""
 FEWEST = 3
 """items of a map by forces"""
 PUSHES = 5

@@ -124,7 +124,6 @@ def probes_section(outputs: Outputs) -> Section:
 
 
 def pictures(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
-    """Return a picture a probe, from the content of probes.json."""
     return [_picture(probed) for probed in probes.read(figures).values()]
 
 

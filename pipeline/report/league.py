@@ -13,7 +13,7 @@ from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
 from pipeline.report.plots import Section
 
-RANKED = "Mean rank over splits and seeds; a bar joins models that no paired test tells apart"
+RANKED = "Mean rank over splits and seeds; a bar joins models without a significant difference"
 
 
 def html(dataset: str, kind: str, league: pa.Table, found: Mapping[str, Any]) -> str:
@@ -27,7 +27,9 @@ def html(dataset: str, kind: str, league: pa.Table, found: Mapping[str, Any]) ->
     parts = [
         Section("standing", "Standing", "Who stands where", "", [_recalls(league, dataset)], tables=standing),
         Section("gains", "Features", "What features add", "", [gain], tables=[facts.gains(found)]),
-        Section("tests", "Tests", "Who beats whom", "", [order], tables=[facts.lead(found), facts.stability(found)]),
+        Section(
+            "tests", "Tests", "Paired comparisons", "", [order], tables=[facts.lead(found), facts.stability(found)]
+        ),
         Section("audit", "Split audit", "Split audit", tables=[facts.audit(found)]),
         Section("settings", "Settings", "Settings", _left_out(found), tables=[facts.settings(league, dataset)]),
         Section("others", "Other data sets", "Other data sets", tables=rest),

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +11,14 @@ import jinja2
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.facts import chips, codes, content, facets, verdict
+from pipeline.facts import codes, content, facets, verdict
 from pipeline.facts.facets import Items
 from pipeline.facts.neighbours import Neighbours
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import escaped, markdown
 from pipeline.facts.users import SEED, User
 from pipeline.facts.words import CONTROLS, title
-from pipeline.report import atlas, gallery, judged, plots, sections
-from pipeline.report.plots import Intervals
+from pipeline.report import atlas, gallery, plots, sections
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
@@ -27,8 +26,6 @@ PARTS = ("items", "map", "list", "codes", "page")
 """of the page's own script, in order; those of what a page lacks do nothing"""
 LONGEST = 120
 """characters of a title in the page's data"""
-ROWS = 8
-"""of the picture"""
 
 
 @dataclass(frozen=True)
@@ -136,9 +133,10 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "dataset": outputs.layout.dataset,
         "kind": outputs.kind,
         "facts": _facts(outputs.records.get("interactions", {}).get("notes", {})),
-        "chips": chips.of_report(outputs.released, outputs.probes, outputs.tests),
+        "headline": verdict.headline(
+            outputs.layout.dataset, outputs.kind, outputs.released, outputs.probes, outputs.tests
+        ),
         "strip": list(strip(outputs)),
-        "picture": picture(outputs),
         "advice": verdict.advice(outputs.probes),
         "verdict": said,
         "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
@@ -228,13 +226,3 @@ def strip(outputs: Outputs) -> Iterator[Step]:
         yield step("AlignRec", record["rows_in"], "pairs learned from")
     if record := records.get("benchmark"):
         yield step("benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
-
-
-def picture(outputs: Outputs) -> Intervals | None:
-    """Return AlignRec's lead over its rivals, or else what a probe found; None where nothing was judged."""
-    for comparison in outputs.compared[:1]:
-        if lead := judged.leads(comparison, outputs, ""):
-            smallest = sorted(lead.rows, key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)[:ROWS]
-            return replace(lead, rows=[row for row in lead.rows if row in smallest])
-    drawn = next((found for found in judged.pictures(outputs.probes) if found), None)
-    return drawn and replace(drawn, rows=drawn.rows[:ROWS])

@@ -11,9 +11,9 @@ class Report(Section):
     neighbours: Positive = 6
     """images beside each item"""
     searchable: Positive = 3000
-    """up to so many items the page has every image, and can search them all"""
+    """largest catalogue whose images are all in the page, to be searched"""
     mapped: Positive = 100_000
-    """up to so many items the page has a map of all, with their titles; beyond `searchable` without images"""
+    """largest catalogue with a map of all items and their titles; beyond `searchable` without images"""
     watts: Rate = 30.0
     """that the machine which encodes draws: stated, for what a million items would take"""
     dollars: Rate = 0.1

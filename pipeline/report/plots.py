@@ -284,7 +284,6 @@ class Section:
 
     @property
     def pictures(self) -> list[Picture]:
-        """What was drawn."""
         return [picture for picture in self.drawn if picture is not None]
 
     def __bool__(self) -> bool:

@@ -124,7 +124,6 @@ def table(
 
 
 def shape(params: SemanticIds) -> Shape:
-    """Return L and K of the parameters."""
     return Shape(params.levels, params.codes)
 
 

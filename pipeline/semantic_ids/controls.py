@@ -55,17 +55,14 @@ class Random(Control):
     Params = MethodParams
 
     def __init__(self, seed: int, shape: Shape, width: int) -> None:
-        """Take the seed, L and K, and the vectors' width F."""
         self.seed, self.shape, self.width = seed, shape, width
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Keep the seed."""
         return cls(seed, shape, vectors.sample.shape[1])
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with its seed."""
         return cls(_number(tensors, "seed", 0, 2**63 - 1), shape, _number(tensors, "width", 1, WIDEST))
 
     def tensors(self) -> dict[str, np.ndarray]:

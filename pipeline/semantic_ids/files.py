@@ -71,7 +71,6 @@ def write_codebooks(folder: Path, method: Method) -> None:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Write codes.json."""
     io.write_json(folder / FACTS, facts.model_dump(mode="json"))
 
 

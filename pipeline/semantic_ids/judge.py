@@ -122,7 +122,6 @@ class Stored:
     path: Path
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the blocks."""
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(BLOCK, columns=["item_id", "neighbour_id"]):
                 yield batch["item_id"].to_numpy(), batch["neighbour_id"].to_numpy()

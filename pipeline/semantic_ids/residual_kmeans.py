@@ -52,7 +52,6 @@ class ResidualKMeans(Method):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with its centroids."""
         return cls(tensor(tensors, "centroids", shape.levels, shape.codes, None))
 
     def tensors(self) -> dict[str, np.ndarray]:

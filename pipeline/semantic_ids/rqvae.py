@@ -239,7 +239,6 @@ def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 def _square(x: Tensor) -> Tensor:
-    """Return the mean squared length of rows."""
     return x.square().sum(1).mean()
 
 

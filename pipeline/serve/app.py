@@ -1,4 +1,4 @@
-"""The web application: the page at /, and questions at /nearest. Requests are anybody's: sizes are bounded."""
+"""The web application: the page at /, and questions at /nearest. Requests are untrusted: sizes are bounded."""
 
 import asyncio
 import logging
@@ -57,7 +57,7 @@ def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlett
         except TimeoutError:
             return _refused(f"the question was not there after {BODY} seconds", 408)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody reads
+            return Response(status_code=400)  # the client is gone
         except asyncio.CancelledError:
             return _refused("the server ends", 503)
         except Exception as e:  # the release was altered, weights are not installed: the server goes on, and says so

@@ -69,7 +69,7 @@ def serve(
         nearest.load(_first(nearest.encoders, params))
         text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != _shown(release, params)))
         if host not in LOCAL:
-            say(f"warning: {host} can be reached by others; anybody who does may ask")
+            say(f"warning: {host} can be reached from other machines, and answers them")
         named = f"[{host}]" if ":" in host else host
         say(f"serving: http://{named}:{number}/ (Ctrl-C ends it)")
         hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]

@@ -63,7 +63,7 @@ class Nearest:
 
         Args:
             text: of at most CHARACTERS; empty for none.
-            image: a file of at most BYTES, as anybody sends it; empty for none.
+            image: an untrusted file of at most BYTES; empty for none.
 
         Raises:
             Refused: there is no such encoder, or nothing that it could read.

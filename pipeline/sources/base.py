@@ -58,7 +58,6 @@ class Downloaded(Source):
     """role of a file -> hex digest that it must have"""
 
     def reader(self) -> Reader:
-        """Return the module of the kind, which has the functions of a reader."""
         return cast(Reader, sys.modules[type(self).__module__])
 
     def dims(self) -> dict[str, int]:
@@ -71,12 +70,10 @@ class Downloaded(Source):
 
 
 def raw_files(sources: Path) -> dict[str, Path]:
-    """Return role -> path of the downloaded files, from `sources.json`."""
     return {row["role"]: sources.parent / row["name"] for row in io.read_json(sources)}
 
 
 def raw_dims(sources: Path) -> dict[str, int]:
-    """Return role -> numbers of a row, of raw feature files, from `sources.json`."""
     return {row["role"]: row["dim"] for row in io.read_json(sources) if "dim" in row}
 
 

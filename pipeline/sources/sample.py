@@ -37,7 +37,6 @@ class SampleSource(Generated):
     licence: ClassVar[Licence] = TERMS
 
     def reader(self) -> Reader:
-        """Return the reader of Amazon's 2014 format."""
         return cast(Reader, amazon2014)
 
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:

@@ -12,12 +12,10 @@ from pipeline.sources.lines import check_encoding
 
 
 def quoted(value: object) -> str:
-    """Return a string literal."""
     return "'" + str(value).replace("'", "''") + "'"
 
 
 def name(column: str) -> str:
-    """Return a column's name as an identifier."""
     return '"' + column.replace('"', '""') + '"'
 
 

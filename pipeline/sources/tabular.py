@@ -145,7 +145,6 @@ class Tabular:
         return json_object(line)
 
     def name(self, record: dict[str, Any]) -> str | None:
-        """Return the item's value."""
         return named(record.get(self._item_column("item")))
 
     def product(self, record: dict[str, Any]) -> Product:
@@ -262,5 +261,4 @@ def _ended(value: Any) -> str:
 
 
 def several(value: Any) -> list[str]:
-    """Return the strings of a list, or of a cell in which | parts them."""
     return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else as_list(value)

@@ -31,7 +31,6 @@ class Branch(Layout):
     """of its pre-training"""
 
     def folder(self, stage: str) -> Path:
-        """Return the folder that `stage` owns."""
         return super().folder("study") / self.name / stage if stage in OWN else super().folder(stage)
 
     @property

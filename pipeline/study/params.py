@@ -29,7 +29,7 @@ class Wrong(Section):
     what: list[Literal["image", "text", "noise"]] = ["image", "text", "noise"]
     """what is wrong"""
     ratios: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.1, 0.5, 1.0]
-    """shares of items of which it is wrong; the whole set is always measured"""
+    """shares of items with wrong content; the whole set is always measured"""
     seeds: Positive = 3
     """trainings of each model at each ratio"""
 
@@ -114,7 +114,7 @@ class Study(Section):
     encoder_seeds: Positive = 1
     """encoders of each variant: their `pretrain.seed` is that of the parameters, the next, ..."""
     sweeps: dict[Name, Space] = {}
-    """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values, all combinations of which are tried on valid,
+    """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values; all combinations are tried on valid,
     or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""
     seeds: Positive = 5
     """trainings of AlignRec for each variant, and for each value of a sweep"""

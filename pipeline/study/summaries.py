@@ -15,7 +15,7 @@ DIGITS = 6
 
 
 class Masked(NamedTuple):
-    """AlignRec on one feature set of which a modality is hidden for a share of the items."""
+    """AlignRec on one feature set with a modality hidden for a share of the items."""
 
     protocol: str
     fingerprint: str
@@ -30,7 +30,7 @@ class Masked(NamedTuple):
 
     @property
     def items(self) -> str:
-        """What is hidden of which items, in words."""
+        """The hidden modality and its share, in words."""
         return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
 
 
@@ -50,7 +50,6 @@ def masked(table: pa.Table) -> list[Masked]:
 
 
 def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[Masked]]]:
-    """Yield name and fingerprint of each protocol, and its rows."""
     for label in dict.fromkeys((row.protocol, row.fingerprint) for row in rows):
         yield label, [row for row in rows if (row.protocol, row.fingerprint) == label]
 

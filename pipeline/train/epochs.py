@@ -39,7 +39,6 @@ class Epochs(ABC):
         return self.network.state_dict()
 
     def is_over(self, epoch: int) -> bool:
-        """Return whether patience is over before an epoch."""
         return epoch - self.best_epoch > self.patience
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> None:

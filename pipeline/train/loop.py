@@ -108,7 +108,7 @@ def compiled(
     A step is hundreds of small kernels, each faster than its launch. Each batch shape is compiled by itself: full
     ones, and an epoch's last. A loss must be read before the next is computed, which overwrites it.
     """
-    torch.compiler.reset()  # of networks before this one, of which there may be only a few
+    torch.compiler.reset()  # the number of compiled networks is limited
     mode = "reduce-overhead" if backend == "inductor" else None
     return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
 

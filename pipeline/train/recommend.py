@@ -99,7 +99,9 @@ def find(names: pa.ChunkedArray, user: str | int) -> int:
     if at >= 0:
         return int(at)
     if user.isdecimal() and len(user) < 20 and int(user) < len(names):
-        raise UserError(f"no user '{user}'; row {int(user)} is user '{names[int(user)]}', whom --row {int(user)} takes")
+        raise UserError(
+            f"no user '{user}'; row {int(user)} is user '{names[int(user)]}'; did you mean --row {int(user)}?"
+        )
     # comparing with every one of a million names takes seconds; mistakes are rarely at both ends
     ends = pc.or_(pc.starts_with(names, user[:2]), pc.ends_with(names, user[-2:]))
     similar = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)

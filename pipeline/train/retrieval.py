@@ -44,7 +44,7 @@ def retrieve(
 
     Args:
         user: float32 [U, D].
-        users: int [N], whom to serve.
+        users: int [N].
         seen: pairs never recommended, ordered by user.
 
     Returns:
@@ -106,5 +106,4 @@ def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
 
 
 def to_bytes(index: faiss.Index) -> bytes:
-    """Return the index as FAISS writes it to a file."""
     return faiss.serialize_index(index).tobytes()

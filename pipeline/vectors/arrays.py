@@ -22,7 +22,6 @@ HEADERS = {
 
 
 def npy(path: Path, dim: int | None = None) -> Vectors:
-    """Open a .npy file, a row an item."""
     return _rows(path, opened(path))
 
 

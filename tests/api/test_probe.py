@@ -163,7 +163,7 @@ def test_mistakes_are_one_line(x: alignrec.Vectors, interactions: pa.Table) -> N
         (x, frame, {"protocol": "leave-one"}, "'protocol': no 'leave-one'; did you mean 'leave-one-out'?"),
         (x, frame.drop(columns="timestamp"), {"protocol": "user-time"}, "user-time needs times"),
         (x, frame, {"protocol": "mmrec", "user_core": 99}, "no rating is left of 600"),
-        (x, frame, {"user_core": 2}, "user_core, item_core: the column 'split' is taken as it is; give a protocol"),
+        (x, frame, {"user_core": 2}, "user_core, item_core: the column 'split' is kept; give a protocol"),
         (x, frame, {"ks": ()}, "ks: none; give whole numbers of at least 1"),
         (x, frame, {"categories": [["a"]]}, "categories: 1 of them for 50 vectors"),
         (plain, frame, {}, "none of their items, i.*, has a vector; the vectors are of 0, ...; give `ids`"),

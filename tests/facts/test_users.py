@@ -29,7 +29,7 @@ def test_each_user_has_a_history_the_latest_first_and_lists_without_empty_places
         assert user.history == [(first + 1) % toy.ITEMS, first % toy.ITEMS]
         assert user.trained == 2
         assert user.wanted == [(first + 3) % toy.ITEMS]
-        assert user.ranked == {"alignrec on beit3": [5, 4, 3], "lightgcn": [5, 4, 3]}
+        assert user.ranked == {"AlignRec on beit3": [5, 4, 3], "LightGCN": [5, 4, 3]}
 
 
 def test_the_draw_depends_on_the_seed_alone_and_takes_every_length(layout: Layout) -> None:

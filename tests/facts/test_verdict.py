@@ -88,3 +88,32 @@ def test_the_advice_is_the_set_that_most_probes_decide_for_and_none_against() ->
 @pytest.mark.parametrize("outcome", ["better better", "undecided undecided", "worse better"])
 def test_without_a_better_set_nothing_is_advised(outcome: str) -> None:
     assert verdict.advice(probes(best=outcome)) == verdict.advice(None) == ""
+
+
+def test_the_headline_is_one_sentence_of_what_was_decided() -> None:
+    given = probes(
+        minilm_cnn="better better", linear="undecided undecided", clip="worse undecided", random="better better",
+        beit3_untrained="better better", minilm_cnn_image_masked="better better",
+    )  # fmt: skip
+    tests = paired(("lightgcn", "none", 0.034, 0.01), ("bpr", "none", 0.05, 0.01), ("l3ae", "beit3", -0.01, 0.5),
+                   ("vbpr", "tfidf", 0.1, 0.01))  # fmt: skip
+    assert verdict.headline("shop", "tabular", "beit3", given, tests) == (
+        "On shop, BEiT3 features beat MiniLM + CNN in 2 of 2 probes, are behind CLIP in 1 of 2 probes and are level "
+        "with linear; AlignRec on them is level with L3AE and beats LightGCN by .034."
+    )
+
+
+@pytest.mark.parametrize(("kind", "users"), [("sample", " (synthetic users)"), ("tabular", "")])
+def test_a_set_that_no_test_sets_above_a_control_is_said_to_be_so(kind: str, users: str) -> None:
+    given = probes(tfidf="better worse", random="undecided undecided", shuffled="undecided better")
+    assert verdict.headline("shop", kind, "beit3", given, None) == (
+        f"On shop{users}, BEiT3 features beat and are behind TF-IDF in 1 of 2 probes. No test shows that they are "
+        "better than random."
+    )
+
+
+def test_without_a_comparison_there_is_no_headline() -> None:
+    assert verdict.headline("shop", "tabular", "beit3", None, None) == ""
+    assert "; AlignRec" not in verdict.headline("shop", "tabular", "beit3", probes(tfidf="better better"), None)
+    only = verdict.headline("shop", "tabular", "beit3", None, paired(("bpr", "none", 0.05, 0.01)))
+    assert only == "On shop, AlignRec on BEiT3 beats BPR by .050."

@@ -24,7 +24,10 @@ from .cases import NAMES, Case, cases
 
 ROOT = Path("outputs/realdata")
 IMPORTED = [s for s in STAGES if s not in ("images", "pretrain", "report", "publish")]
-STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED)
+CONTENT = ["download", "interactions", "items", "images", "encode", "graph", "benchmark"]
+STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED) | {
+    name: CONTENT for name in NAMES if "_content" in name
+}
 """data set -> its stages; the others run all"""
 
 PUBLISHED = {figure.model: figure.cells["recall@20"] for figure in published.figures() if figure.dataset == "baby"}

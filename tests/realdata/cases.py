@@ -16,9 +16,19 @@ HERE = Path(__file__).parent
 NAMES = (
     *("gift_cards", "industrial", "tiktok", "baby"),
     *("movies", "movies_liked", "movies_cold", "movies_sparse"),
+    *("movies_content", "movies_content_few", "movies_content_cold"),
+    *("industrial_content", "industrial_content_few", "industrial_content_cold"),
 )
-VARIANTS = {"movies_liked": "movies", "movies_cold": "movies", "movies_sparse": "movies"}
-"""data set -> the one of which its file names only what differs"""
+VARIANTS = {
+    f"{base}_{overlay}": (base, overlay)
+    for base, overlays in {
+        "movies": ("liked", "cold", "sparse"),
+        "movies_content": ("few", "cold"),
+        "industrial_content": ("few", "cold"),
+    }.items()
+    for overlay in overlays
+}
+"""data set -> the one it differs from, and the file that names what differs"""
 ADOPTED = ("download", "items", "images", "pretrain", "encode", "graph")
 """stages whose outputs a variant begins with: what has the same inputs is not made again"""
 
@@ -49,17 +59,20 @@ class Case:
 def cases(root: Path) -> dict[str, Case]:
     """Return all, by name; the parameter file of a variant is written under `root`, its sections in place of others.
 
-    A variant has a root of its own and the data set's name: seeds come from names, so equal inputs give equal outputs.
+    A case that is not called as its data set has a root of its own: seeds come from the data set's name, so equal
+    inputs give equal outputs.
     """
     made = {}
     for name in NAMES:
-        path, base = HERE / f"{name}.yaml", VARIANTS.get(name)
+        base, overlay = VARIANTS.get(name, (None, name))
+        path = HERE / f"{overlay}.yaml"
         sections = _read(path)
         if base is not None:
             sections = _read(HERE / f"{base}.yaml") | sections
             path = root / name / "params.yaml"
             io.write_bytes(path, yaml.safe_dump(sections, sort_keys=False).encode())
-        layout = Layout(root / name if base else root, sections["datasets"][0])
+        dataset = sections["datasets"][0]
+        layout = Layout(root if name == dataset else root / name, dataset)
         control = sections.get("benchmark", {}).get("control")
         made[name] = Case(name, path, layout, made[base].layout if base else None, control)
     return made

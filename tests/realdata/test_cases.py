@@ -34,12 +34,13 @@ def test_parameter_files_are_valid(name: str, known: dict[str, cases.Case]) -> N
 
 @pytest.mark.parametrize("name", cases.VARIANTS)
 def test_a_variant_differs_in_interactions_alone(name: str, known: dict[str, cases.Case]) -> None:
-    ours, base = (yaml.safe_load(known[n].params.read_text()) for n in (name, "movies"))
+    base_name, _ = cases.VARIANTS[name]
+    ours, base = (yaml.safe_load(known[n].params.read_text()) for n in (name, base_name))
     assert ours.pop("interactions")
     assert ours.keys() == base.keys()
     assert ours["sources"] == base["sources"]
-    assert known[name].layout.root != known["movies"].layout.root
-    assert known[name].layout.dataset == known["movies"].layout.dataset
+    assert known[name].layout.root != known[base_name].layout.root
+    assert known[name].layout.dataset == known[base_name].layout.dataset
 
 
 def test_a_variant_begins_with_the_newer_outputs_of_its_base(known: dict[str, cases.Case]) -> None:

@@ -20,7 +20,7 @@ def test_the_tail_is_drawn_by_group_for_the_models_on_the_released_features() ->
     groups = by_study(tail_table(), judged, "popularity")
     drawn = studied.served(groups, "popularity", "recall", "beit3")
     assert drawn
-    assert drawn.keys == ["alignrec on beit3", "bpr"]  # neither another feature set nor a control
+    assert drawn.keys == ["AlignRec on beit3", "BPR"]  # neither another feature set nor a control
     assert [row.name for row in drawn.rows] == ["tail", "head"]
     assert drawn.rows[0].spans[0] == (71.43, 85.71, 100.0)
 

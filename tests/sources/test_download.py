@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import alignrec
 from faulty import Answer, Handler, Server, body, cut, first, hang, serving, status
 
 from pipeline import io
@@ -14,6 +15,7 @@ from pipeline.http import retries
 from pipeline.http.fetch import Progress, fetch
 from pipeline.http.retries import pause, retry_after
 from pipeline.sources.download import download, expectations, listing, local_hashes, names
+from stages.download import UNAWARE
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"
@@ -241,3 +243,13 @@ def test_pauses_grow_obey_the_server_and_end() -> None:
     assert (retry_after("3"), retry_after(None), retry_after("soon")) == (3.0, None, None)
     soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
     assert 25 < (retry_after(soon) or 0) <= 30
+
+
+def test_a_dvc_yaml_that_does_not_see_local_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("user,item\n" + "".join(f"u{i % 6},i{i % 5}\n" for i in range(30)))
+    source = "{kind: tabular, interactions: ratings.csv}"
+    (tmp_path / "params.yaml").write_text(f"datasets: [mine]\nsources: {{mine: {source}}}\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert UNAWARE in alignrec("download", "mine", cwd=tmp_path).stderr
+    (tmp_path / "dvc.yaml").write_text("stages: {download: {cmd: x, always_changed: true}}\n")
+    assert UNAWARE not in alignrec("download", "mine", "--root", "other", cwd=tmp_path).stderr

@@ -63,7 +63,7 @@ def test_a_number_in_text_is_an_identifier_and_a_row_is_asked_for_as_such() -> N
     names = pa.chunked_array([["2", "0", "ABC"]])
     assert recommend.find(names, "2") == 0
     assert recommend.find(names, 2) == 2
-    with pytest.raises(UserError, match=r"'1'; row 1 is user '0', .*--row 1"):
+    with pytest.raises(UserError, match=r"'1'; row 1 is user '0'; .*--row 1"):
         recommend.find(names, "1")
     for name in ("3", "-1", "1.0", "", "9" * 5000):
         with pytest.raises(UserError, match=r"rows 0 \.\. 2, .*--row"):
@@ -107,7 +107,7 @@ def test_the_command_shows_titles_as_text_and_needs_no_torch(layout: Layout) -> 
     [
         (["--user", "U1"], 0, "user U1 (row 1) has 2 train items"),
         (["--row", "1"], 0, "user U1 (row 1) has 2 train items"),
-        (["--user", "1"], 1, "error: no user '1'; row 1 is user 'U1', whom --row 1 takes"),
+        (["--user", "1"], 1, "error: no user '1'; row 1 is user 'U1'; did you mean --row 1?"),
         (["--user", "U1", "--row", "1"], 2, "give either --user, an identifier, or --row"),
         ([], 2, "give either --user, an identifier, or --row"),
     ],

@@ -73,7 +73,6 @@ class Season:
 
     @property
     def own(self) -> League:
-        """Its section of the parameters."""
         return self.experiment.params[League]
 
     @property
@@ -143,7 +142,7 @@ def season(experiment: Experiment, budget: int) -> Season:
     """Return who takes part, on which splits; the splits are drawn.
 
     Raises:
-        UserError: nobody takes part, or a feature set is absent or has seen what other splits test.
+        UserError: no model takes part, or a feature set is absent or has seen what other splits test.
     """
     params, own = experiment.params, experiment.params[League]
     layouts = _split(experiment.run)
@@ -193,7 +192,7 @@ def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
 
 
 def _split(run: Run) -> list[Layout]:
-    """Return the layouts of the splits; those beside the data's own are divided anew unless they were."""
+    """Return the layouts of the splits; those other than the data's own are split unless they already were."""
     layout, params, inner = run.layout, run.params[Interactions], run.within("interactions", run.params, run.layout, "")
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     if run.params[League].splits > 1 and not again.is_drawn(interactions, params.protocol):

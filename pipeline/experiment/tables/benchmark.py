@@ -84,7 +84,6 @@ def judged(label: Mapping[str, Any], record: Record, number: int = 0) -> dict[st
 
 
 def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that name a run in every table: dataset, entry, protocol, fingerprint."""
     return {"dataset": dataset_name} | {key: row[key] for key in (*Entry._fields, "protocol", "fingerprint")}
 
 

@@ -29,7 +29,7 @@ FUSED = 60
 """added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)"""
 RUN = ("dataset", "model", "features", "split", "number", "seed")
 ALIKE = {"rules": "protocol", "budget": "budget", "k": "cutoff"}
-"""columns of which all rows of a table have the same value -> what they are in words"""
+"""columns with one value per table -> how they are called in text"""
 
 
 def table(own: Season, played: Played) -> pa.Table:
@@ -90,7 +90,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
     Returns:
         pairs: paired tests of every two main contenders, the better by rank first; gains: of a model on the judged set
         and on another; rows as of `statistics.corrected`. ranks: main contender -> mean rank over blocks; groups: of
-        neighbours in rank, no two of which the tests tell apart. stability: mean Kendall's tau between rankings.
+        neighbours in rank without a significant difference. stability: mean Kendall's tau between rankings.
         fused: members, figures by block, and the test against the best member. audit: of the data's own split.
         left_out: model, or contender none of whose settings ended -> why.
     """
@@ -132,7 +132,6 @@ def _failed(played: Played, one: Contender) -> str:
 
 
 def _runs(own: Season, played: Played, one: Contender) -> Iterator[tuple[tuple[int, int], Record]]:
-    """Yield split and seed of a contender's honest runs, with the records."""
     for split in range(len(own.splits)):
         for seed, record in played.runs(one, split, own.own.seeds).items():
             yield (split, seed), record
@@ -164,7 +163,7 @@ def _ranks(blocks: np.ndarray) -> np.ndarray:
 
 
 def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
-    """Return the longest runs of names in order, two or more, no two of which are told apart.
+    """Return the longest runs of two or more names in order without a significant difference.
 
     Args:
         order: names by rank.

@@ -31,7 +31,7 @@ class Masked(NamedTuple):
     modality: str
     """that is hidden: image, text or WHOLE"""
     ratio: float
-    """share of the items of which it is hidden; 0 with WHOLE"""
+    """share of the items whose modality is hidden; 0 with WHOLE"""
     seed: int
     """number of the run; equal numbers start from equal weights and draw equal negatives"""
 

@@ -85,9 +85,9 @@ def parts(split: Split, n: int = PARTS) -> np.ndarray:
 def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield coverage, Gini and novelty; n is users.
 
-    Coverage is the share of all items that are recommended to somebody. Gini is of how often each item is: 0 where all
-    are alike, near 1 where a few have all places. Novelty is the mean self-information of
-    recommended items, -log2 of the share of train users who have the item, in bits; an item without users counts as
+    Coverage is the share of all items that are recommended to at least one user. Gini is of how often each item is: 0
+    where all are alike, near 1 where a few have all places. Novelty is the mean self-information of recommended items,
+    -log2 of the share of train users who have the item, in bits; an item without users counts as
     if it had one.
     """
     counts = np.bincount(split.train.items, minlength=split.n_items)

@@ -53,7 +53,7 @@ class Point(NamedTuple):
     data: Layout
     """where its features lie: the dataset's, or a branch with an encoder of its own"""
     rebuilt: bool
-    """whether the item graph is searched anew, in memory"""
+    """whether the item graph is rebuilt, in memory"""
 
     @property
     def features(self) -> str:

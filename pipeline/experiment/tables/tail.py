@@ -35,7 +35,7 @@ THIRDS = {1: "tail", 2: "middle", 3: "head"}
 
 
 class Group(NamedTuple):
-    """Test users, or targets, of which a figure is the mean."""
+    """Test users, or targets, that a figure is averaged over."""
 
     slice: str
     """popularity or history"""
@@ -114,7 +114,7 @@ def tested(
 
 
 def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
-    """Return whom AlignRec on the feature set `reference` is tested against, as the benchmark declares it.
+    """Return the runs that AlignRec on the feature set `reference` is tested against, as the benchmark declares them.
 
     Each other model on the same features, or on none, and AlignRec itself on every other feature set. More would be
     in vain: p, corrected for all of them, could not fall below 0.05 any more.

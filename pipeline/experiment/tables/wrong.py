@@ -39,7 +39,7 @@ class Contended(NamedTuple):
     what: str
     """image, text or noise; WHOLE for the set as it is"""
     ratio: float
-    """share of the items of which it is wrong; 0 with WHOLE"""
+    """share of the items with wrong content; 0 with WHOLE"""
     seed: int
     """number of the run; equal numbers start from equal weights and draw equal negatives"""
 
