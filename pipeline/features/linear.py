@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -133,8 +133,8 @@ class Linear(Gathered):
     @property
     def _ways(self) -> list[Way]:
         own = self.own
-        given = (own.power, POWERS), (own.image, IMAGES), (own.reduced, (True, False))
-        return [Way(*one) for one in product(*(every if value is None else (value,) for value, every in given))]
+        powers, images = (POWERS if own.power is None else (own.power,)), IMAGES if own.image is None else (own.image,)
+        return list(starmap(Way, product(powers, images, (True, False) if own.reduced is None else (own.reduced,))))
 
     @property
     def _by_valid(self) -> bool:
