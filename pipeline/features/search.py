@@ -23,8 +23,8 @@ from pipeline import io
 from pipeline.encode.base import Progress
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
-from pipeline.features import linear
-from pipeline.features.linear import Gathered
+from pipeline.features import gathered
+from pipeline.features.gathered import Gathered
 from pipeline.features.mapped import Targets, fit_map, targets
 from pipeline.features.node import Items
 from pipeline.features.registry import CLIP, OURS
@@ -38,7 +38,6 @@ from schemas import TRAIN, VALID
 
 if TYPE_CHECKING:
     from pipeline.features.chosen import ChosenParams
-    from pipeline.features.linear import Linear, Way
 
 Mapping = Literal["none", "alone", "beside"]
 HALF = np.float32(0.5)
@@ -141,15 +140,13 @@ def search(node: Gathered, own: ChosenParams, progress: Progress) -> pa.Table:
     return _table(within, done)
 
 
-def judged(node: Linear, ways: Sequence[Way]) -> list[float]:
-    """Return the score of each way to make `linear`; none where valid has no interactions."""
+def judged(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]:
+    """Return the score of each of some ways to make a set; none where valid has no interactions."""
     try:
-        trial = Trial(node, node.own.width, MAPS[:1])
+        trial = Trial(node, width, MAPS[:1])
     except UserError:
         return []
-    of = tuple(part.name for part in node.of)
-    figures = [trial.figures(Candidate(of, way.power, way.image, "none", way.reduced)) for way in ways]
-    return [round(float(np.sqrt(warm * cold)), 6) for warm, cold in figures]
+    return [round(float(np.sqrt(warm * cold)), 6) for warm, cold in map(trial.figures, ways)]
 
 
 class Trial:
@@ -170,9 +167,9 @@ class Trial:
         if not len(self.warm.user):
             raise UserError(f"'encoders.{node.name}': {layout.dataset} has no valid interactions to choose by")
         self.cold = profiles.cold_draws(has, finds, len(self.ids), DRAWS)
-        self.blocks = linear.blocks(node.of, self.items, 1.0)
-        linear.refuse_nothing(self.blocks, node)
-        texts_alone = linear.blocks(node.of, self.items, 0.0)
+        self.blocks = gathered.blocks(node.of, self.items, 1.0)
+        gathered.refuse_nothing(self.blocks, node)
+        texts_alone = gathered.blocks(node.of, self.items, 0.0)
         self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
         hidden = [np.zeros(0, np.int64), *(draw.candidates for draw in self.cold)]

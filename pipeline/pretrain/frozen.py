@@ -11,7 +11,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.features import linear, registry, sameness
+from pipeline.features import gathered, registry, sameness
 from pipeline.features.node import Items, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.http.fetch import local
@@ -40,7 +40,7 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
         return None
     features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
     items = Items(ids, texts, Throughput())
-    told = linear.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
+    told = gathered.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
     if not told:
         run.warn("pretrain.distill_from: no teacher tells the items apart, so nothing is distilled")
         return None

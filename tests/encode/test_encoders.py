@@ -20,6 +20,8 @@ import toy
 from PIL import Image
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
+from torch.nn import Sequential
+from torch.nn.modules.module import register_module_forward_hook
 
 import schemas
 from pipeline import io as files
@@ -251,9 +253,11 @@ def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(stage: int) -> 
     from pipeline.encode.cnn import load
 
     encoder, seen = load(stage), list[torch.Tensor]()
-    encoder._network.blocks[stage - 1].register_forward_hook(lambda _, __, maps: seen.append(maps))
+    hook = register_module_forward_hook(lambda module, _, out: seen.append(out) if type(module) is Sequential else None)
     vectors = encoder.encode(encoder.prepare([one for one in IMAGES if one][:2], None))
-    (maps,) = seen
+    hook.remove()
+    maps = seen[-1]
+    assert len(seen) == stage
     assert vectors.shape == (2, encoder.width)
     mean, deviation = vectors.chunk(2, 1)
     torch.testing.assert_close(mean, maps.flatten(2).mean(2))
