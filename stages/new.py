@@ -101,7 +101,7 @@ def look(
 
 
 def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Looked:
-    """Return the parameter file, without BEiT3 where that takes long and nobody asked, and how long all takes here."""
+    """Return the parameter file, without a slow BEiT3 unless it is asked for, and the time of each stage."""
     from pipeline.plan import first  # loads torch
 
     def taken(given: str) -> dict[str, float]:

@@ -45,7 +45,7 @@ class LinearParams(Section):
     """of the standard deviation that each direction of a part is divided by: 1 whitens, 0 leaves PCA as it is; none: .5
     or .3, by valid"""
     image: Weight | None = None
-    """length of what is of images alone beside 1 of all else; 0 leaves it out; none: .3, .6 or 1, by valid"""
+    """weight of image-only numbers, compared with 1 for all others; 0 leaves them out; none: .3, .6 or 1, by valid"""
     reduced: bool | None = None
     """whether PCA brings all parts together to `width`; none: by valid"""
 

@@ -10,7 +10,7 @@ from pipeline.plan.command import duration
 from pipeline.plan.size import Size
 
 AFFORDABLE = 600.0
-"""seconds that pre-training may take in a project that was not asked to have it"""
+"""seconds of pre-training up to which a new project has BEiT3 unasked"""
 LONG = 60.0
 """seconds from which a stage is worth a line"""
 
