@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.config import Config
+from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.inference import flops, precisions
 from pipeline.config.parameters import Parameters
 from pipeline.encode.base import FIRST
@@ -22,6 +22,10 @@ from pipeline.plan.size import LONGEST
 from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
 
+SHAPES = SIZES | {
+    "mini": Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256),
+}
+"""size -> shape whose operations are counted; that of mini has its two image tokens as CLS and a patch"""
 CODES = 8192
 """of the visual tokenizer that was published"""
 BACKWARD = 3
@@ -92,7 +96,7 @@ def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, 
     pairs = list(zip(items.image.tolist(), items.tokens.tolist(), strict=True))
     one = sum(forward(c, *pair, own) for pair in pairs)
     shown = own.steps * own.batch_size / len(pairs)  # passes over the items
-    if own.distill:  # one more pass, with nothing masked
+    if own.distill and own.size != "mini":  # one more pass, with nothing masked
         one += encoding(c, items, ("image", "text"))
     trained, held_out = BACKWARD * shown, MEASUREMENTS * own.held_out
     exact = items.image.sum() * visual_tokens(networks.vqkd) * bool(own.vqkd)

@@ -30,6 +30,16 @@ class EncoderFiles:
         return self.folder / "tokenizer.spm"
 
     @property
+    def word_pieces(self) -> Path:
+        """MiniLM's word pieces in the order of `mini`, JSON; other sizes have a SentencePiece model."""
+        return self.folder / "wordpieces.json"
+
+    @property
+    def start(self) -> Path:
+        """How the image's embedding of `mini` started; a release does without."""
+        return self.folder / "start.safetensors"
+
+    @property
     def whitening(self) -> Path:
         """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
         return self.folder / "whitening.safetensors"
@@ -41,7 +51,8 @@ class EncoderFiles:
 
     def present(self) -> list[Path]:
         """Return those that exist of what a release carries."""
-        return [p for p in (self.config, self.weights, self.tokenizer, self.whitening) if p.is_file()]
+        files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
+        return [path for path in files if path.is_file()]
 
 
 @dataclass(frozen=True)
@@ -149,12 +160,12 @@ class Layout:
 
     @property
     def encoder_scratch(self) -> Path:
-        """Decoded images and a teacher's features during pre-training; gone when it is done."""
+        """Decoded images and ids during pre-training; gone when it is done."""
         return self.encoder.folder / ".scratch"
 
     def teacher_features(self, name: str) -> Path:
-        """Return the file of a frozen encoder's vectors, which teach; gone when pre-training is done."""
-        return self.encoder_scratch / f"teacher-{name}.npy"
+        """Return the file of a frozen encoder's vectors, which pre-training reads; safe to delete."""
+        return self.folder("teachers") / name / "features.npy"
 
     @property
     def teacher_target(self) -> Path:

@@ -19,7 +19,7 @@ from schemas.interactions import (
     has_own_split,
     provenance,
 )
-from schemas.items import IMAGE_STATUSES, IMAGES, ITEMS, REJECTS, text_fields
+from schemas.items import IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings
 from schemas.semantic_ids import codes, semantic_ids

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.layout import Layout
 from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
 from stages import amazon, embedding, examples, released, results
@@ -116,7 +117,6 @@ def publish(
 
 
 def _send(root: Path, dataset: str, to: str | None, sign: Path | None) -> None:
-    from pipeline.layout import Layout
     from pipeline.release import signature
     from pipeline.release import verify as check
     from pipeline.remote.push import push
@@ -148,6 +148,7 @@ def probe(
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
     else:
         _perform(STAGES["probe"], dataset, params, root)
+        released.show_ceiling(Layout(root, dataset))
 
 
 _SPECIAL: dict[str, Callable[..., None]] = {
@@ -178,6 +179,7 @@ def new(
     official: Annotated[bool, typer.Option("--official", help="BEiT3-base from its official weights")] = False,
     to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
+    beit3: Annotated[bool, typer.Option("--beit3", help="train BEiT3, though it takes long here")] = False,
 ) -> None:
     """look at your files, or take Amazon's, and make this folder a project that builds features of them."""
     from stages.new import look, write
@@ -185,7 +187,7 @@ def new(
     if (interactions is None) == (year is None):
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
     if interactions is not None:
-        looked = partial(look, name, interactions, items, images, column or [])
+        looked = partial(look, name, interactions, items, images, column or [], beit3)
     else:
         looked = partial(amazon.look, name, int(year or 0), category, subset, split, official)
     for line in write(name, looked, to, force):
@@ -250,7 +252,6 @@ def plan(
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
 ) -> None:
     """hours, memory, disk and downloads of each stage, before anything runs. Exits with 1 if a file cannot be found."""
-    from pipeline.layout import Layout
     from pipeline.plan import command
     from pipeline.report.terminal import drawn
     from stages.params import check, read

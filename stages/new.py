@@ -1,7 +1,9 @@
 """`alignrec new`: looks at files of one's own, writes a parameter file for them, and makes the folder a project."""
 
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pipeline import io
@@ -10,10 +12,13 @@ from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
+from pipeline.plan.command import duration
+from pipeline.plan.size import PIECE, Size
 from pipeline.sources import download, inspect, parameter_file
 from pipeline.sources.lines import refuse_blank
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from stages import project
+from stages.params import read
 
 PARAMS = project.PARAMS
 NO_ITEMS = "no item file: items have neither text nor image"
@@ -49,12 +54,15 @@ def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Itera
         yield f"next: alignrec download {name} --params {to}"
 
 
-def look(name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str]) -> Looked:
+def look(
+    name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str], beit3: bool = False
+) -> Looked:
     """Return the text of a parameter file for some files, and what was seen in them.
 
     Args:
         images: folder, archive or pattern, if the images are files.
         columns: `role=name`, where the name of a column does not say what it is.
+        beit3: whether BEiT3 is trained even where that takes long.
 
     Raises:
         UserError: a file or column is absent or ambiguous, or values cannot be read.
@@ -85,7 +93,34 @@ def look(name: str, interactions: Path, items: Path | None, images: str | None, 
             f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
             f"{ratings.threshold:g} only what users liked would count"
         )
-    return parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items, Encode().encoders), seen
+    text = partial(
+        parameter_file.text, name, rows, item_rows, section, ratings, left.core, left.items, Encode().encoders
+    )
+    pieces = max(1, round(inspect.characters(item_rows) / PIECE)) if item_rows else int(bool(section))
+    size = Size(left.users, left.items, left.interactions, left.items, pieces, "counted in its files")
+    if not pieces:
+        return text(), seen
+    written, said = _timed(name, text, size, beit3)
+    return written, [*seen, *said]
+
+
+def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Looked:
+    """Return the parameter file, without a slow BEiT3 unless it is asked for, and the time of each stage."""
+    from pipeline.plan import first  # loads torch
+
+    def taken(given: str) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / PARAMS.name
+            path.write_text(given, encoding="utf-8")
+            return first.seconds(read(path, name), name, size)
+
+    if beit3 or first.affordable(all_stages := taken(text(True))):
+        return text(True), list(first.lines(taken(text(True)) if beit3 else all_stages))
+    left_out = (
+        f"BEiT3 is left out, as its pre-training would take about {duration(all_stages['pretrain'])} here; "
+        "--beit3 puts it in"
+    )
+    return text(False), [left_out, *first.lines(taken(text(False)))]
 
 
 def _flags(columns: Iterable[str]) -> dict[str, str]:

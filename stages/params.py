@@ -25,7 +25,7 @@ from pipeline.release.params import Publish
 from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
-from pipeline.sources.base import Downloaded
+from pipeline.sources.base import Downloaded, Generated
 from pipeline.study.params import Study, part, spoilt
 from pipeline.study.settings import sweep_params, variant_params
 from pipeline.train.params import Released
@@ -83,7 +83,8 @@ def read(path: Path, dataset: str = "") -> Parameters:
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters with what the file leaves open: which of a dataset's feature sets are used.
 
-    A dataset without a file of items has neither text nor image, so nothing is encoded but the controls.
+    A dataset without a file of items has neither text nor image, so nothing is encoded but the controls. Where nothing
+    is generated, nothing is known to be planted.
     """
     source, encode = params.source(dataset), params[Encode]
     if (
@@ -92,6 +93,10 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         and "metadata" not in source.files()
     ):
         encode = encode.model_copy(update={"encoders": []})
+        params = params.having(encode)
+    had = [name for name in encode.encoders if not encoders.is_ceiling(params.encoders, name)]
+    if not isinstance(source, Generated) and had != encode.encoders:
+        encode = encode.model_copy(update={"encoders": had})
         params = params.having(encode)
     made = [name for name in feature_sets(params, dataset) if name not in encode.controls]
     params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
@@ -175,6 +180,10 @@ def _made(params: Parameters) -> None:
         for where, names in named.items():
             known(names, feature_sets(params, dataset), where)
     known(publish.semantic_ids or [], METHODS, "publish.semantic_ids")
+    if ceilings := [name for name in publish.features if encoders.is_ceiling(params.encoders, name)]:
+        raise UserError(
+            f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
+        )
     if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
         known(publish.features, {n: 0 for d in params.datasets for n in feature_sets(params, d)}, "publish.features")
 

@@ -45,7 +45,8 @@ def main(run: Run) -> None:
     figures = asking.summaries(probes, raw, params.ks, withheld, data.relearned)
     figures["processed"] = asking.processed(probes, processed, params.ks, processing.facts())
     ours = run.params[Released].features
-    pairs = [(ours, name) for name in names if name != ours]
+    rivals = [name for name in names if not registry.is_ceiling(run.params.encoders, name)]
+    pairs = [(ours, name) for name in rivals if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
     figures["learned"] = sorted(data.relearned)
     chosen = [name for name in names if layout.tried(name).exists()]

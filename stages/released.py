@@ -55,6 +55,15 @@ def is_release(what: str) -> bool:
     return False
 
 
+def show_ceiling(layout: Layout) -> None:
+    """Print how far each feature set comes from chance to what is planted; nothing where nothing is."""
+    from pipeline.facts import ceiling
+    from pipeline.report import terminal
+
+    for table in ceiling.tables(io.read_json(layout.probes)):
+        show(terminal.drawn(table, unbroken=range(table.texts), caption=table.note or None))
+
+
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
     """Judge the sets of a release as the stage `probe` does, print the figures; UserError: it has no interactions."""
     with laid_out(what, root, "interactions") as layout:

@@ -126,6 +126,48 @@ def multimodal(folder: Path) -> Path:
     return folder / "model"
 
 
+def gemma(folder: Path) -> Path:
+    """Images, texts, and both in one pass, sentence-transformers: EmbeddingGemma 2, the mean of its tokens."""
+    import transformers as t
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    names = {
+        "boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>", "boa_token": "<|audio>",
+        "eoa_token": "<audio|>", "audio_token": "<|audio|>",
+    }  # fmt: skip
+    tokenizer = _qwen_tokenizer([*names.values(), "<|video|>"], extra_special_tokens=names)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    texts = heads | {
+        "vocab_size": len(tokenizer) + 8, "hidden_size": WIDTH, "num_hidden_layers": 2, "intermediate_size": 48,
+        "hidden_size_per_layer_input": 8, "embedding_dim": WIDTH, "global_head_dim": 16, "pad_token_id": len(tokenizer),
+        "sliding_window_pattern": 2,
+    }  # fmt: skip
+    images = {"model_type": "gemma4_vision", "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48} | heads
+    images |= {"num_key_value_heads": 2, "position_embedding_size": 256}
+    config = t.EmbeddingGemma2Config(
+        text_config=texts, vision_config=images, image_token_id=ids["image_token"], boi_token_id=ids["boi_token"],
+        eoi_token_id=ids["eoi_token"], video_token_id=tokenizer.convert_tokens_to_ids("<|video|>"),
+        audio_token_id=ids["audio_token"],
+    )  # fmt: skip
+    process = t.EmbeddingGemma2Processor(
+        feature_extractor=t.Gemma4AudioFeatureExtractor(), image_processor=t.Gemma4ImageProcessor(max_soft_tokens=70),
+        tokenizer=tokenizer, video_processor=t.EmbeddingGemma2VideoProcessor(max_soft_tokens=70), image_seq_length=70,
+        chat_template=PLAIN,
+    )  # fmt: skip
+    _saved(folder / "base", t.EmbeddingGemma2Model, config, process)
+    base = Transformer(str(folder / "base"))
+    model = SentenceTransformer(modules=[base, Pooling(WIDTH, "mean"), Normalize()], device="cpu")
+    model.save(str(folder / "model"))
+    return folder / "model"
+
+
+PLAIN = (
+    "{% for message in messages %}text {% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'image' %}<|image|>"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+)
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
@@ -186,9 +228,9 @@ def _clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
 
 
-def _qwen_tokenizer(special: list[str] | None = None) -> Any:
+def _qwen_tokenizer(special: list[str] | None = None, **options: Any) -> Any:
     from transformers import Qwen2Tokenizer
 
     words = [*LETTERS, "Ġ", "Ċ", "<|endoftext|>"]
     vocab = {word: i for i, word in enumerate(words)}
-    return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special)
+    return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special, **options)

@@ -242,6 +242,23 @@ class BEiT3(nn.Module):
             hidden_patches[:, 0] = False  # CLS stays
         return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)
 
+    @property
+    def summary_width(self) -> int:
+        """Numbers of `summary`."""
+        return self.config.width
+
+    def summary(
+        self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
+    ) -> Tensor:
+        """Return CLS of the pass over image and text, [B, D]; arguments are those of `forward`."""
+        vision = self(image, tokens, padding=padding, no_image=no_image, first_only=True).vision
+        assert isinstance(vision, Tensor)
+        return vision[:, 0]
+
+    def image_outputs(self, vision: Tensor) -> Tensor:
+        """Return the outputs at patches, without CLS: [B, 1+P, D] -> [B, P, D]."""
+        return vision[:, 1:]
+
     def cls(self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None) -> Tensor:
         """Return the item feature, CLS of the pass over whatever the item has: [B, D]."""
         return self(image, tokens, padding=padding, first_only=True).joined()[:, 0]

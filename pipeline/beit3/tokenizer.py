@@ -45,7 +45,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
-        return [cut(_with_ends(ids), max_tokens) for ids in encoded]
+        return [cut(with_ends(_numbered(ids)), max_tokens) for ids in encoded]
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
@@ -85,9 +85,15 @@ def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
     return ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], [EOS]])
 
 
-def _with_ends(pieces: list[int]) -> np.ndarray:
+def with_ends(ids: np.ndarray) -> np.ndarray:
+    """Return ids between <s> and </s>."""
+    return np.concatenate([[BOS], ids, [EOS]])
+
+
+def _numbered(pieces: list[int]) -> np.ndarray:
+    """Return ids of the file's own numbers."""
     ids = np.asarray(pieces, np.int64)
-    return np.concatenate([[BOS], np.where(ids == 0, UNK, ids + 1), [EOS]])
+    return np.where(ids == 0, UNK, ids + 1)
 
 
 def _parts(text: str) -> list[str]:

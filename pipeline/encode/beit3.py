@@ -17,10 +17,11 @@ from pipeline.beit3 import stored
 from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import BEiT3
+from pipeline.beit3.reading import halves
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer
 from pipeline.config.base import Section
-from pipeline.encode import batching
-from pipeline.encode.base import FIRST, Context, Spec
+from pipeline.encode import batching, mini
+from pipeline.encode.base import FIRST, Context, Encoder, Spec
 from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
@@ -158,6 +159,12 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
     The processor and the dataset's first items decide, so a killed run decides the same again. UserError if this
     device lacks the precision, or it changes the features too much.
     """
+    if mini.is_mini(context.files):
+        if params.precision not in ("auto", "float32"):
+            raise UserError(
+                f"beit3: mini encodes in float32, not {params.precision}; leave encoders.beit3.precision out"
+            )
+        return params.model_copy(update={"precision": "float32"})
     choices = precisions(stored.config(context.files), pick()) if params.precision == "auto" else [params.precision]
     if choices == ["float32"]:
         return params.model_copy(update={"precision": "float32"})
@@ -195,13 +202,17 @@ def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> f
     return min((float(torch.cosine_similarity(*pair).min()) for pair in pairs), default=1.0)
 
 
-def make(context: Context, params: BEiT3Params) -> BEiT3Items:
+def make(context: Context, params: BEiT3Params) -> Encoder:
     """Load what `pretrain` wrote."""
     own = context.files
-    return _loaded(context, params, stored.whitening(own, stored.config(own)) if whitens(context, params) else None)
+    if not whitens(context, params):
+        return _loaded(context, params, None)
+    return _loaded(
+        context, params, mini.reading(own) if mini.is_mini(own) else stored.whitening(own, stored.config(own))
+    )
 
 
-def make_raw(context: Context, params: BEiT3Params) -> BEiT3Items:
+def make_raw(context: Context, params: BEiT3Params) -> Encoder:
     """Load what `pretrain` wrote, but for the map that reads CLS: the feature is CLS as it is."""
     return _loaded(context, params, None)
 
@@ -222,7 +233,9 @@ def tokenizer(own: EncoderFiles) -> Tokenizer | None:
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
-def _loaded(context: Context, params: BEiT3Params, whitening: Whitening | None) -> BEiT3Items:
+def _loaded(context: Context, params: BEiT3Params, whitening: Whitening | None) -> Encoder:
+    if mini.is_mini(context.files):
+        return mini.load(context.files, params.max_tokens, whitening)
     files, precision = context.files, runnable(context, params.precision)
     return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, precision, whitening)
 
@@ -233,25 +246,31 @@ IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
 
 
-def make_untrained(context: Context, params: BEiT3Params) -> BEiT3Items:
-    """Draw the weights, with the trained one's shape and tokenizer: the control for pre-training.
+def make_untrained(context: Context, params: BEiT3Params) -> Encoder:
+    """Draw the weights, with the trained one's shape and tokenizer: the control for pre-training; `mini` as it began.
 
     CLS is whitened, as fitted to the FIRST items, where the trained one's is read by a map: no teacher has a map of it.
     """
-    layout, shared, files = context.layout, context.params, context.files
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("untrained", layout.dataset, shared.seed))
-        network = BEiT3(stored.config(files)).to(pick())
-    precision = runnable(context, params.precision)
-    unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
+    layout, shared = context.layout, context.params
+    unread = _untrained(context, params, None)
     if not whitens(context, params):
-        return unwhitened
+        return unread
     texts = Texts(layout.items).slice(0, FIRST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
-    encoded = batching.encode(unwhitened, texts, images, shared.batch_size, workers=shared.workers)
-    has_any = encoded.has_image | encoded.has_text
-    fitted = whitening.fit(encoded.vectors[has_any])
-    return BEiT3Items(network, unwhitened.tokenizer, params.max_tokens, precision, fitted)
+    encoded = batching.encode(unread, texts, images, shared.batch_size, workers=shared.workers)
+    return _untrained(context, params, encoded.vectors[encoded.has_image | encoded.has_text])
+
+
+def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None) -> Encoder:
+    """Return the untrained network; given vectors, how it is read is fitted to them, as without teachers."""
+    files = context.files
+    if mini.is_mini(files):
+        return mini.load_untrained(context, params.max_tokens, None if vectors is None else halves(vectors))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("untrained", context.layout.dataset, context.params.seed))
+        network = BEiT3(stored.config(files)).to(pick())
+    fitted = None if vectors is None else whitening.fit(vectors)
+    return BEiT3Items(network, tokenizer(files), params.max_tokens, runnable(context, params.precision), fitted)
 
 
 UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)

@@ -18,6 +18,8 @@ Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
 Most = Annotated[int, Field(ge=1)]
 """chunks of a text at most"""
+LONGEST = 256
+"""tokens of the longest text that MiniLM was trained for, <s> and </s> included"""
 MOST = 32
 WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64

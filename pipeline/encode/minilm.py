@@ -12,11 +12,8 @@ from torch import Tensor
 
 from pipeline.config.base import Section
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut, lengths
+from pipeline.encode.chunks import LONGEST, MOST, Chunks, Most, Reading, cut, lengths
 from pipeline.ops.device import pick, pinned, sent
-
-LONGEST = 256
-"""tokens of the longest text that the model was trained for, <s> and </s> included"""
 
 
 class MiniLMParams(Section):

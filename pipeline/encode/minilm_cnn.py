@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.encode import cnn, minilm
-from pipeline.encode.base import Context, Encoder, NoSettings, Spec
+from pipeline.encode.base import Context, Encoder, Spec
 from pipeline.encode.chunks import Reading
 from pipeline.encode.minilm import MiniLM, MiniLMParams
 from pipeline.encode.towers import joined
@@ -49,7 +49,7 @@ class Concatenated:
 
 def make(context: Context, params: MiniLMParams) -> Concatenated:
     """Load both."""
-    return Concatenated(MiniLM(params), cnn.make(context, NoSettings()))
+    return Concatenated(MiniLM(params), cnn.load())
 
 
 MINILM_CNN = Spec(make, MiniLMParams, packages=(minilm.PACKAGE, cnn.PACKAGE))

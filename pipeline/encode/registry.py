@@ -29,6 +29,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "clip": "pipeline.encode.clip:CLIP",
         "clip-untrained": "pipeline.encode.clip:UNTRAINED",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
+        "descriptors": "pipeline.encode.descriptors:DESCRIPTORS",
         "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
         "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
         "sentence-transformers": "pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",

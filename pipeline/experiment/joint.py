@@ -22,6 +22,7 @@ from pipeline.beit3 import stored
 from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer
 from pipeline.encode import batching
+from pipeline.errors import UserError
 from pipeline.experiment.cell import Cell, Trained, Watch
 from pipeline.experiment.pairs import Stored, end
 from pipeline.graph import neighbours
@@ -37,7 +38,7 @@ from pipeline.ops.sparse import Sparse
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import Corpus
 from pipeline.pretrain.held_out import NO_MASKING, features
-from pipeline.pretrain.losses import joint_cls
+from pipeline.pretrain.losses import summary
 from pipeline.pretrain.params import Pretrain
 from pipeline.probe import asking
 from pipeline.probe.questions import Questions
@@ -106,6 +107,8 @@ class Encoder:
     def __init__(self, data: Stored) -> None:
         """Load the network, and all images and texts."""
         files = data.layout.encoder
+        if files.word_pieces.is_file():
+            raise UserError("study.joint: trains BEiT3 of other sizes, not pretrain.size mini; leave study.joint out")
         self.network = stored.network(files)
         config = self.network.config
         texts = io.read_table(data.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
@@ -126,7 +129,7 @@ class Encoder:
 
     def some(self, items: np.ndarray) -> Tensor:
         """Return CLS of items, int64 [B], with gradient, zeros where there is neither image nor text: [B, F]."""
-        return joint_cls(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
+        return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
         """Return CLS of all items, likewise: float32 [I, F]."""

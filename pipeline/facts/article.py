@@ -86,7 +86,7 @@ def _clip(outputs: Outputs) -> Iterator[Table]:
         "CLIP and BEiT3",
         f"Probes of the features as they are, and test {RECALL} of AlignRec, mean ± sd over "
         f"{seeds_of(row.seeds for row in rows.values())}; protocol {comparison.protocol}, {comparison.fingerprint}.",
-        ["features", *(f"{probe.name} {probe.probe.figure}" for probe in shown), RECALL],
+        ["features", *(probe.name for probe in shown), RECALL],
         [
             [name, *(f"{of[name]:.3f}" if name in of else "" for of in figures), figure(rows[name].cells.get(MAIN))]
             for name in names

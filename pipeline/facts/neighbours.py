@@ -9,6 +9,7 @@ import pyarrow as pa
 from pipeline.facts import probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import CONTROLS
+from pipeline.features.registry import CEILINGS
 from pipeline.probe import categories
 
 CLASSES = 8
@@ -62,7 +63,7 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mappe
     paths = outputs.items["categories"].to_pylist()
     items = choose([p[0] if p else "" for p in paths], has_image, gallery, seed)
     names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name))
-    names = [name for name in names if name != "constant"]
+    names = [name for name in names if name not in ("constant", *CEILINGS)]
     first = columns(names, outputs)
     shown = first if searchable < n <= mapped else names
     every = n <= max(mapped, searchable)

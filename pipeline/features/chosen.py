@@ -19,8 +19,8 @@ from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Progress
 from pipeline.encode.throughput import Throughput
-from pipeline.features import linear
-from pipeline.features.linear import Gathered
+from pipeline.features import gathered
+from pipeline.features.gathered import Gathered
 from pipeline.features.node import Items
 from pipeline.items.texts import Texts
 from pipeline.ops import joining
@@ -76,7 +76,7 @@ class Chosen(Gathered):
         winner = self.winner
         of = [node for node in self.of if node.name in winner.of]
         places = [i for i, node in enumerate(self.of) if node.name in winner.of]
-        blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, winner.image)]
+        blocks = [block._replace(part=places[block.part]) for block in gathered.blocks(of, items, winner.image)]
         content = joining.fit(self.parts, blocks, self.own.width, winner.power)
         return search.fit_recipe(self.parts, content, winner.map, self.own.width, self._targets(NONE))
 

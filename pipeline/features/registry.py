@@ -24,6 +24,10 @@ from pipeline.sources.feature_files import FEATURE
 if TYPE_CHECKING:
     from pipeline.features.node import Node
 
+PLANTED = "planted"
+"""the kind that is what a generator planted"""
+CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
+"""feature sets that only the generator of a catalogue can have"""
 Encoders = Mapping[str, Mapping[str, Any]]
 """section `encoders`: name -> `kind` and the keys of that kind"""
 FEATURES: Registry[type[Node]] = Registry(
@@ -36,6 +40,7 @@ FEATURES: Registry[type[Node]] = Registry(
         "mapped": "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
         "wrong": "pipeline.features.wrong:Wrong",
+        PLANTED: "pipeline.features.planted:Planted",
     },
 )
 """kind -> node that is made of others"""
@@ -137,8 +142,14 @@ def is_trained_here(encoders: Encoders, name: str) -> bool:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set shows what another would be without a step: raw, not trained here, or of wrong content."""
-    return kind(encoders, name).endswith(("-raw", *NOT_TRAINED)) or kind(encoders, name) == "wrong"
+    """Return whether a set only measures others: raw, not trained here, of wrong content, or what was planted."""
+    wrong = any(kind(encoders, one) == "wrong" for one in whole(encoders, [name]))
+    return wrong or is_ceiling(encoders, name) or kind(encoders, name).endswith(("-raw", *NOT_TRAINED))
+
+
+def is_ceiling(encoders: Encoders, name: str) -> bool:
+    """Return whether a set is what the generator of a catalogue planted, whole or with a modality masked."""
+    return any(kind(encoders, one) == PLANTED for one in whole(encoders, [name]))
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:
@@ -191,6 +202,8 @@ def _check_parts(encoders: Encoders, name: str, outer: list[str]) -> None:
     if name in outer:
         raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
     for part in parts(encoders, name):
+        if kind(encoders, part) == PLANTED and kind(encoders, name) != "masked":
+            raise UserError(f"'encoders.{name}.of': '{part}' is what the generator knows, and no feature; leave it out")
         _check_parts(encoders, part, [*outer, name])
 
 

@@ -23,8 +23,8 @@ from pipeline import io
 from pipeline.encode.base import Progress
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
-from pipeline.features import linear
-from pipeline.features.linear import Gathered
+from pipeline.features import gathered
+from pipeline.features.gathered import Gathered
 from pipeline.features.mapped import Targets, fit_map, targets
 from pipeline.features.node import Items
 from pipeline.features.registry import CLIP, OURS
@@ -57,6 +57,8 @@ class Candidate(NamedTuple):
     """see LinearParams"""
     map: Mapping
     """to factors of train interactions: none, or alone or beside the content"""
+    reduced: bool = True
+    """see LinearParams; always so of kind `chosen`"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Recipe:
     @property
     def width(self) -> int:
         """W."""
-        return int((self.last or self.ridge or self.content.last).map.shape[1])
+        own = self.last or self.ridge
+        return int(own.map.shape[1]) if own else self.content.width
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
@@ -137,6 +140,15 @@ def search(node: Gathered, own: ChosenParams, progress: Progress) -> pa.Table:
     return _table(within, done)
 
 
+def judged(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]:
+    """Return the score of each of some ways to make a set; none where valid has no interactions."""
+    try:
+        trial = Trial(node, width, MAPS[:1])
+    except UserError:
+        return []
+    return [round(float(np.sqrt(warm * cold)), 6) for warm, cold in map(trial.figures, ways)]
+
+
 class Trial:
     """Everything that candidates share."""
 
@@ -155,9 +167,9 @@ class Trial:
         if not len(self.warm.user):
             raise UserError(f"'encoders.{node.name}': {layout.dataset} has no valid interactions to choose by")
         self.cold = profiles.cold_draws(has, finds, len(self.ids), DRAWS)
-        self.blocks = linear.blocks(node.of, self.items, 1.0)
-        linear.refuse_nothing(self.blocks, node)
-        texts_alone = linear.blocks(node.of, self.items, 0.0)
+        self.blocks = gathered.blocks(node.of, self.items, 1.0)
+        gathered.refuse_nothing(self.blocks, node)
+        texts_alone = gathered.blocks(node.of, self.items, 0.0)
         self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
         hidden = [np.zeros(0, np.int64), *(draw.candidates for draw in self.cold)]
@@ -199,7 +211,7 @@ class Trial:
         """Return a candidate's vectors, float32 [I, W]; its map without the cold items of a draw, from 1; 0: of all."""
         parts, blocks = self._parts(candidate)
         goal = None if candidate.map == "none" else self.targets(draw)
-        content = joining.fit(lambda: [parts], blocks, self.width, candidate.power)
+        content = joining.fit(lambda: [parts], blocks, self.width, candidate.power, candidate.reduced)
         return fit_recipe(lambda: [parts], content, candidate.map, self.width, goal)(parts)
 
     def _reduced(self, block: Block) -> np.ndarray:

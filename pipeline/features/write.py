@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
 from pipeline.features.distributed import Cluster
 from pipeline.features.encoded import Encoded
-from pipeline.features.linear import Gathered, tells
+from pipeline.features.gathered import Gathered, tells
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets

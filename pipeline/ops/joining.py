@@ -1,7 +1,7 @@
 """Vectors of several encoders brought to one, by linear algebra alone.
 
 Each block of numbers is centred, reduced by PCA, and each direction is divided by a power of its standard deviation.
-All are put side by side, each of length 1 times its weight. PCA brings that to one width.
+All are put side by side, each of length 1 times its weight. PCA may bring that to one width.
 
 Letters: n items, F and W widths.
 """
@@ -38,26 +38,35 @@ class Fit:
     blocks: Sequence[Block]
     maps: Sequence[Whitening]
     """of each block"""
-    last: Whitening
-    """of all blocks side by side"""
+    last: Whitening | None
+    """of all blocks side by side; None leaves them so"""
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return int(self.last.map.shape[1] if self.last else sum(one.map.shape[1] for one in self.maps))
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
-        return whitening.applied(self.last, beside(self.blocks, self.maps, parts))
+        both = beside(self.blocks, self.maps, parts)
+        return both if self.last is None else whitening.applied(self.last, both)
 
 
-def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
+def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> Fit:
     """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
 
     Args:
         width: directions kept at most, of each block and of all together.
         power: of the standard deviation that each direction of a block is divided by.
+        reduced: whether PCA brings all blocks together to `width`.
     """
 
     def own(block: Block) -> Whitening:
         return whitening.fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
 
     maps = [own(block) for block in blocks]
+    if not reduced:
+        return Fit(blocks, maps, None)
     return Fit(blocks, maps, whitening.fit_pca(lambda: (beside(blocks, maps, x) for x in parts()), width, 0))
 
 

@@ -21,7 +21,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.experiment.plans.benchmark import entries
-from pipeline.features.registry import Encoders, defined, definition, kind, networks, reads_pretrained, whole
+from pipeline.features.registry import CEILINGS, Encoders, defined, definition, kind, networks, reads_pretrained, whole
 from pipeline.graph.approximate import PART
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
@@ -42,8 +42,12 @@ JPEG, DECODED = 18e3, 300
 """assumed bytes of a stored photo; photos a second"""
 IMAGE, PIECE, WIDEST = 8e8, 2.1e7, 1664
 """operations of EfficientNet-Lite0 per image and of MiniLM per piece of text; width of both together"""
-BACKWARD, SHARES, FRUGAL = 3, {"small": 0.2}, 0.5
-"""operations of a training step per forward pass; share of the GEMM rate that small BEiT3 reaches; and all others"""
+SHAPES = SIZES | {
+    "mini": Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256),
+}
+"""size -> shape whose operations are counted; that of mini has its two image tokens as CLS and a patch"""
+BACKWARD, SHARES, FRUGAL = 3, {"small": 0.2, "mini": 0.35}, 0.5
+"""operations of a training step per forward pass; share of the GEMM rate that some sizes of BEiT3 reach; all others"""
 PUBLISHED, CODES = Config().vocab, 8192
 """pieces and visual codes of the published tokenizers"""
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.005, 2e10, 1e8
@@ -87,7 +91,7 @@ class Plan:
         """The shape of BEiT3, with the words and codes that it predicts."""
         own = self.params[Pretrain]
         codes = CODES if own.vqkd else own.codes
-        return replace(SIZES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
+        return replace(SHAPES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
 
     @cached_property
     def weights(self) -> int:
@@ -163,8 +167,9 @@ def images(plan: Plan) -> Estimate:
 def pretrain(plan: Plan) -> Estimate:
     """Steps of BEiT3, and one pass of its teachers."""
     own, c = plan.params[Pretrain], plan.shape
-    passes = own.steps * own.batch_size * BACKWARD * (1 + bool(own.distill))
-    taught = bool(own.steps and own.distill)
+    apart = bool(own.distill) and own.size != "mini"  # teachers have a pass of their own
+    passes = own.steps * own.batch_size * BACKWARD * (1 + apart)
+    taught = bool(own.steps and own.distill) or own.size == "mini"
     seconds = passes * plan.beit3("image", "text") + taught * plan.frozen
     positions = 1 + c.patches + plan.tokens
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
@@ -182,7 +187,8 @@ def encode(plan: Plan) -> Estimate:
     read = [modalities for name in named if (modalities := shown(encoders, name))]
     kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, named))]
     others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
-    seconds = n * sum(plan.beit3(*modalities) for modalities in read) + others * plan.frozen
+    frozen = others + len(read) * (plan.params[Pretrain].size == "mini")  # whose image tokens the CNN gives
+    seconds = n * sum(plan.beit3(*modalities) for modalities in read) + frozen * plan.frozen
     disk = 4 * n * (plan.shape.width * len(plan.sets) + plan.width * others)
     memory = TORCH + bool(others) * FROZEN_MEMORY + 8 * plan.weights * bool(read) + 8 * n * plan.width
     return Estimate(5 + seconds, memory, disk, f"{len(read)} sets of BEiT3, {others} other networks")
@@ -244,7 +250,7 @@ def benchmark(plan: Plan) -> Estimate:
 def study(plan: Plan) -> Estimate:
     """Trainings of AlignRec, and encoders of the variants."""
     own, one = plan.params[Study], plan.params[Released].resolved()
-    maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets]
+    maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets and name not in CEILINGS]
     wrong = [len(part) for part in (own.wrong.models, own.wrong.features, own.wrong.what, own.wrong.ratios)]
     variants = (len(own.variants) + bool(own.variants)) * own.encoder_seeds
     together = len(own.joint.rates) * own.joint.seeds  # each epoch encodes every item, with gradient
@@ -298,6 +304,8 @@ def stages(plan: Plan, ran: Mapping[str, tuple[Plan, float]]) -> dict[str, Estim
         estimate = of(plan)
         if name in {"items", "images", "pretrain"} and not plan.size.pieces:
             estimate = Estimate(0, PROCESS, 0, "items have no content")
+        elif name == "pretrain" and not reads_pretrained(plan.params.encoders, plan.params[Encode].encoders):
+            estimate = Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
         elif name in ran and name not in UNSCALED:
             then, seconds = ran[name]
             share = max(LEAST, seconds / max(of(then).seconds, 1e-3))

@@ -3,7 +3,6 @@
 Letters: B batch, P patches, T text ids.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,7 +64,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
     corpus, patches = task.corpus, task.codes.shape[1]
     rngs = data.generators(items, seed)
     has_image = corpus.row[items] >= 0
-    masks = data.draw_masks(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
+    masks = data.draw_masks(ids, has_image, has_text, patches, rates, rngs)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[corpus.row[items][has_image]]
     move = task.move
@@ -84,12 +83,13 @@ def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, n
     texts = [corpus.texts[i] for i in items]
     ids, padding = pad(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
-    has_image, side = corpus.row[items] >= 0, corpus.pixels.shape[1]
-    image = np.zeros((len(items), side, side, 3), np.uint8)
+    has_image = corpus.row[items] >= 0
+    image = np.zeros((len(items), *corpus.pixels.shape[1:]), corpus.pixels.dtype)
     image[has_image] = corpus.pixels[corpus.row[items][has_image]]
     padding |= ~has_text[:, None]
+    read = pixels.normalised(image) if image.dtype == np.uint8 else torch.from_numpy(image)
     return (
-        NetworkInputs(pixels.normalised(image).to(task.device), move(ids), move(padding), move(~has_image)),
+        NetworkInputs(read.to(task.device), move(ids), move(padding), move(~has_image)),
         ids,
         has_text,
     )

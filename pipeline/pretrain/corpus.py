@@ -49,7 +49,7 @@ class Corpus:
     row: np.ndarray
     """int64 [I], the item's row in `pixels`; -1 where there is no image"""
     pixels: np.ndarray
-    """uint8 [n, S, S, 3], a memory map"""
+    """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen encoders of images"""
     there: np.ndarray | None = None
     """int64 [I], ids of each text before it was cut; None: none was"""
 
@@ -144,16 +144,26 @@ def generators(items: np.ndarray, *seed: int) -> list[Generator]:
 
 
 def draw_masks(
-    ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, grid: int, rates: Rates, rngs: Sequence[Generator]
+    ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, patches: int, rates: Rates, rngs: Sequence[Generator]
 ) -> Masks:
-    """Draw the masks of a batch of ids int64 [B, T], and of images and texts that are there, bool [B] each."""
+    """Draw the masks of a batch of ids int64 [B, T], of P patches, and of images and texts that are there, bool [B]."""
     pair = has_image & has_text
     draw = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (pair & (draw < rates.hidden))
     no_text = ~has_text | (pair & (draw >= 1 - rates.hidden))
-    patches = mask_blocks(grid, rates.patches, rngs) & ~no_image[:, None]
+    masked = mask_patches(patches, rates.patches, rngs) & ~no_image[:, None]
     tokens = mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
-    return Masks(patches, tokens, no_image, no_text)
+    return Masks(masked, tokens, no_image, no_text)
+
+
+def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
+    """Mask a share of the patches of B images, bool [B, P]: in blocks of their square, or tokens in no order."""
+    if not patches:
+        return np.zeros((len(rngs), 0), bool)
+    if (grid := math.isqrt(patches)) ** 2 == patches:
+        return mask_blocks(grid, share, rngs)
+    rank = np.stack([rng.permutation(patches) for rng in rngs])
+    return rank < round(share * patches)
 
 
 def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:

@@ -54,7 +54,7 @@ def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) 
     if not path.is_file():
         fit = joining.fit(parts, blocks, WIDTH, POWER)
         with io.atomic(path) as temporary:
-            vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.last.map.shape[1]))
+            vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.width))
             for start, some in zip(range(0, n_items, BLOCK), parts(), strict=True):
                 vectors[start : start + BLOCK] = unit_rows(fit(some))[0]
             vectors.flush()

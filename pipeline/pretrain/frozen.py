@@ -1,6 +1,9 @@
 """The frozen encoders that teach pre-training, loaded by name, and what a pre-training that resumes depends on."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pyarrow as pa
 
 import schemas
 from pipeline import io
@@ -8,13 +11,14 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.features import linear, registry, sameness
-from pipeline.features.node import Items
+from pipeline.features import gathered, registry, sameness
+from pipeline.features.node import Items, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops.joining import IMAGE
+from pipeline.pretrain import mini
 from pipeline.pretrain.distillation import encoded, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
@@ -34,17 +38,35 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
     nodes = [sets[name] for name in own.distill_from if given or there & {*sets[name].reads}]
     if not nodes:
         return None
-    with (
-        run.progress(total=len(texts) * len(nodes), unit="item", what="teachers") as bar,
-        plainly("pretrain.distill_from"),
-    ):
+    features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
+    items = Items(ids, texts, Throughput())
+    told = gathered.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
+    if not told:
+        run.warn("pretrain.distill_from: no teacher tells the items apart, so nothing is distilled")
+        return None
+    return target(features, told, layout.teacher_target)
+
+
+def images(run: Run, texts: Texts) -> mini.Images:
+    """Return the vectors of all images that `mini` reads; their encoders run unless that is on disk."""
+    ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
+    params = run.params[Encode].model_copy(update={"encoders": []})
+    sets = FeatureSets(run.layout, params, run.params.encoders)
+    return mini.stacked(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
+
+
+def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: str) -> list[np.ndarray]:
+    """Return the vectors of frozen encoders, which stay on disk for the next pre-training of the same items."""
+    layout = run.layout
+    for node in nodes:
+        own = registry.ingredients(run.params.encoders, registry.whole(run.params.encoders, [node.name]))
+        files = [layout.items, *(io.shards(layout.images, "images") if "image" in node.reads else []), *own.files]
+        modules = ["pipeline.pretrain.distillation", *own.modules]
+        folder = layout.teacher_features(node.name).parent
+        run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=modules)
+    with run.progress(total=len(texts) * len(nodes), unit="item", what="frozen encoders") as bar, plainly(key):
         items = Items(ids, texts, Throughput(), bar.update)
-        features = [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
-        told = linear.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
-        if not told:
-            run.warn("pretrain.distill_from: no teacher tells the items apart, so nothing is distilled")
-            return None
-        return target(features, told, layout.teacher_target)
+        return [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
 
 
 def _modalities(layout: Layout, texts: Texts) -> set[str]:
@@ -65,6 +87,8 @@ def resume(run: Run) -> None:
     teachers, facts = registry.ingredients(encoders, names), [own.facts()]
     if own.words == "minilm":
         facts.append({"words": registry.libraries(encoders, ["minilm"])})
+    if own.size == "mini":
+        facts.append({"start": registry.libraries(encoders, ["minilm", *mini.TOKENS])})
     if names:
         facts += [{"batch_size": run.params[Encode].batch_size}, *teachers.facts]
     files = [layout.items, *io.shards(layout.images, "images"), *published, *teachers.files]

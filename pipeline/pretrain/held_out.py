@@ -10,20 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.beit3.network import BEiT3
+from pipeline.beit3.mini import Mini, Network
+from pipeline.beit3.reading import centred, halves, ridge
 from pipeline.ops.whitening import Whitening, fit, fit_pca
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import TEXT_ONLY, Rates, parts
-from pipeline.pretrain.losses import PretrainingModel, cross_entropy, joint_cls, predict
+from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict, summary
 from pipeline.seeds import seed_for
 
 MOST = 50_000
 """items that the reading of CLS is fitted to, at most"""
 NO_MASKING = Rates(0, 0, 0, 0)
+FIRST = 2000
+"""items that the teachers' head of `mini` starts from, at most"""
 
 
 @torch.no_grad()
-def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
+def measure(network: Network, task: Task) -> dict[str, float | None]:
     """Return loss and accuracy on masked tokens of held-out items; the masks are the same at every call.
 
     Returns:
@@ -76,27 +79,47 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
     return {name: round(value, 6) for name, value in zip(names, values, strict=True)}
 
 
-def reading(network: BEiT3, task: Task, teacher: np.ndarray | None) -> Whitening:
-    """Fit how CLS is read to the train items, or to MOST of them.
+def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whitening:
+    """Fit how the summary is read to the train items, or to MOST of them.
 
-    That is what the teachers' map, float32 [D, W], reads, centred and brought to D numbers at most by PCA; without
-    teachers CLS whitened.
+    That is what the teachers' map, float32 [D, W], reads, centred and brought to `width` numbers at most by PCA; of
+    `mini` the map is fitted again. Without teachers CLS is whitened, and the halves of `mini` are joined.
     """
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
-    cls = features(network, task, np.sort(sample))
-    white = fit(cls)
+    x = features(network, task, sample := np.sort(sample))
+    if not isinstance(network, Mini):
+        white = fit(x)
+    elif teacher is None or task.target is None:
+        return halves(x)
+    else:
+        white = ridge(x, np.asarray(task.target[sample]))
+        x, teacher = centred(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
     if teacher is None:
         return white
-    directions = fit_pca(lambda: [cls @ teacher], network.config.width, power=0).map
-    return Whitening(white.mean, teacher @ directions)
+    return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)
 
 
 @torch.no_grad()
-def features(network: BEiT3, task: Task, items: np.ndarray) -> np.ndarray:
-    """Return CLS of the pass over image and text, nothing masked: float32 [n, D]."""
-    out = np.empty((len(items), network.config.width), np.float32)
+def read_first(model: PretrainingModel, task: Task) -> None:
+    """Start the teachers' head of `mini` by ridge regression on what the network knows untrained.
+
+    From noise it would need more steps than the network, which starts from weights.
+    """
+    if model.teacher is None or task.target is None:
+        return
+    items = np.sort(np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST])
+    first = ridge(features(model.network, task, items), np.asarray(task.target[items]))
+    model.whitening.mean.copy_(torch.from_numpy(first.mean))
+    model.teacher.weight.copy_(torch.from_numpy(first.map.T))
+    model.teacher.bias.zero_()
+
+
+@torch.no_grad()
+def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
+    """Return the summary of each item, nothing masked: float32 [n, D]."""
+    out = np.empty((len(items), network.summary_width), np.float32)
     for rows in _parts(task, items):
-        cls = joint_cls(network, batch(task, items[rows], NO_MASKING, 0).inputs)
+        cls = summary(network, batch(task, items[rows], NO_MASKING, 0).inputs)
         out[rows] = cls.float().cpu().numpy()
     return out
 

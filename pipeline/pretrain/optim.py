@@ -4,6 +4,8 @@ Source of the layer-wise rates: BEiT (arXiv 2106.08254). Layers near the input h
 have already learned them. Pieces of our own vocabulary have a higher one.
 """
 
+import re
+
 import torch
 from torch import nn
 
@@ -12,13 +14,17 @@ from pipeline.pretrain.params import Pretrain
 
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
-UNDECAYED = ("cls_token", "mask_token", "embed_positions")
+UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
 PIECES = 10.0
 """learning rate of the embeddings of pieces beside that of the rest, unless weights are given: a piece of few items is
 seen in few steps, and would else stay as it began"""
 TEXT = "network.beit3.text_embed"
-LAYER = "network.beit3.encoder.layers."
-EMBEDDINGS = (TEXT, "network.beit3.vision_embed", "network.beit3.encoder.embed_positions")
+NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")
+"""what of `mini` starts from nothing, and learns as fast as pieces do; all else starts from MiniLM"""
+LAYER = re.compile(r"network\.(?:beit3\.encoder\.)?layers\.(\d+)\.")
+EMBEDDINGS = (
+    TEXT, "network.beit3.vision_embed", "network.beit3.encoder.embed_positions", "network.image.", "network.text."
+)  # fmt: skip
 
 
 def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
@@ -27,7 +33,7 @@ def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
         scale = params.layer_decay ** (layers + 1 - depth(name, layers))
-        if name.startswith(TEXT) and not params.init:
+        if name.startswith(NEW if params.size == "mini" else TEXT) and not params.init:
             scale *= PIECES
         groups.setdefault((scale, decayed), []).append(parameter)
     return torch.optim.AdamW(
@@ -50,7 +56,7 @@ def depth(name: str, layers: int) -> int:
     """Return 0 for embeddings, 1 .. `layers` for the layers, one more for what comes after them."""
     if name.startswith(EMBEDDINGS):
         return 0
-    return 1 + int(name.removeprefix(LAYER).split(".")[0]) if name.startswith(LAYER) else layers + 1
+    return 1 + int(match[1]) if (match := LAYER.match(name)) else layers + 1
 
 
 def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:

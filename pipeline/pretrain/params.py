@@ -6,6 +6,17 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Share, Weight
 
+MINI: dict[str, Any] = {
+    "max_tokens": 128,
+    "text_mask": 0.25,
+    "hide": 0.0,
+    "steps": 300,
+    "batch_size": 64,
+    "lr": 1e-4,
+    "weight_decay": 0.01,
+}
+"""defaults of size mini: a network that starts from weights needs fewer steps at a lower rate"""
+
 
 class Pretrain(Section):
     """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2).
@@ -16,9 +27,9 @@ class Pretrain(Section):
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
-    size: Literal["small", "base", "large"] = "small"
-    """network: small fits the embedded dataset, and reads images of 48 pixels a side; base and large are the published
-    shapes, which read 224"""
+    size: Literal["mini", "small", "base", "large"] = "small"
+    """network: mini starts from MiniLM and EfficientNet, and has defaults of its own (MINI); small starts from nothing,
+    and reads images of 48 pixels a side; base and large are the published shapes, which read 224"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
     init_sha256: Sha256 | None = None
@@ -90,6 +101,18 @@ class Pretrain(Section):
     def reading(self) -> str:
         """How CLS becomes the released feature, in words."""
         return "read by the linear map to its teachers" if self.distill and self.steps else "whitened"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_size(cls, given: Any) -> Any:
+        """Other sizes have other defaults; mini has words and a tokenizer of its own."""
+        if not isinstance(given, dict) or given.get("size", cls.model_fields["size"].default) != "mini":
+            return given
+        if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):
+            raise ValueError(
+                f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave one of the two out"
+            )
+        return {"words": "random", **MINI, **given}
 
     @model_validator(mode="before")
     @classmethod

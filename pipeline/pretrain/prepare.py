@@ -12,12 +12,15 @@ from safetensors.numpy import load_file, save
 
 from pipeline import io
 from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from pipeline.beit3.mini import Network
+from pipeline.beit3.minilm import load
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, MOST_SENTENCES, Tokenizer, cut, train
+from pipeline.beit3.wordpieces import WordPieces
 from pipeline.images.pixels import decode_all
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.pretrain import minilm, published, visual_tokens
+from pipeline.pretrain import mini, minilm, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus, Ids
 from pipeline.pretrain.params import Pretrain
@@ -52,13 +55,17 @@ def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Token
             nothing = [np.array([BOS, EOS])] * len(lines)
             return Tokenised(nothing, np.full(len(lines), 2), NO_PIECES, NO_PIECES - 1)
         io.write_bytes(layout.encoder.tokenizer, model)
-    tokenizer = Tokenizer(layout.encoder.tokenizer.read_bytes())
+    return _tokenised(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens)
+
+
+def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int) -> Tokenised:
+    """Return the ids of all texts, in the scratch folder."""
     there, lengths = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
 
     def parts() -> Iterator[np.ndarray]:
         for start in range(0, len(lines), io.PART):
             whole = tokenizer.encode(lines.slice(start, io.PART).to_pylist(), ENDLESS)
-            ids = [cut(text, params.max_tokens) for text in whole]
+            ids = [cut(text, max_tokens) for text in whole]
             at = slice(start, start + len(ids))
             there[at], lengths[at] = [len(text) for text in whole], [len(text) for text in ids]
             yield np.concatenate(ids).astype(np.int32)
@@ -102,9 +109,16 @@ def network_and_task(
     seed: int,
     device: torch.device,
     target: np.ndarray | None = None,
-) -> tuple[BEiT3, Task, list[str]]:
-    """Return the network to train, on the device, its task, and lines on the weights that it starts from."""
+    images: mini.Images | None = None,
+) -> tuple[Network, Task, list[str]]:
+    """Return the network to train, on the device, its task, and lines on the weights that it starts from.
+
+    Args:
+        images: what `mini` reads of images; None for other sizes.
+    """
     torch.set_num_threads(params.threads)  # sums in one order
+    if images is not None:
+        return _mini(layout, lines, params, images, seed, device, target)
     shape = SIZES[params.size]
     tokenised = texts(layout, lines, params, cache)
     ids, pieces = tokenised.ids, tokenised.vocabulary
@@ -121,8 +135,28 @@ def network_and_task(
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
     if params.words == "minilm" and layout.encoder.tokenizer.is_file():  # else there are no texts
-        notes.append(
-            minilm.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, minilm.load())
-        )
+        notes.append(minilm.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
     corpus = Corpus(ids, row, pixels, tokenised.there)
+    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target), notes
+
+
+def _mini(
+    layout: Layout,
+    lines: Texts,
+    params: Pretrain,
+    images: mini.Images,
+    seed: int,
+    device: torch.device,
+    target: np.ndarray | None,
+) -> tuple[Network, Task, list[str]]:
+    """Do as `network_and_task` for `mini`."""
+    pieces, known = mini.word_pieces(layout, lines)
+    maps = mini.reduced(images, seed_for(seed, "images"))
+    tokens, codes = mini.visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
+    torch.manual_seed(seed_for(seed, "network"))
+    network = mini.network(pieces, known, images, maps, codes)
+    mini.keep(network, layout)
+    tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions))
+    corpus = Corpus(tokenised.ids, images.row, images.vectors, tokenised.there)
+    notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
     return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target), notes

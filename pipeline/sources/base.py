@@ -11,6 +11,9 @@ from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
+PLANTED = "planted.parquet"
+"""file of what a generator planted in its interactions, table PLANTED; for a control, so `sources.json` lacks it"""
+
 
 class Reader(Protocol):
     """The interface that later stages use: a module of pipeline/sources, or an object with parameters."""

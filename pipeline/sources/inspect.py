@@ -34,6 +34,7 @@ KNOWN = {
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
 }
 """role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
+TEXT = ("title", "brand", "categories", "description")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows whose values are looked at
 OFTEN = 5
@@ -81,6 +82,8 @@ class Ratings:
     distinct: int
     low: float
     high: float
+    whole: bool = True
+    """whether all are whole numbers"""
 
     @property
     def explicit(self) -> bool:
@@ -89,8 +92,9 @@ class Ratings:
 
     @property
     def threshold(self) -> float:
-        """The value in the scale that is usually taken for a liking: 4 of 1 to 5."""
-        return round(2 * (self.low + 0.75 * (self.high - self.low))) / 2
+        """The value in the scale that is usually taken for a liking, 4 of 1 to 5; one that the scale has."""
+        value = self.low + 0.75 * (self.high - self.low)
+        return float(round(value)) if self.whole else round(2 * value) / 2
 
 
 def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
@@ -158,8 +162,16 @@ def ratings(seen: Table) -> Ratings | None:
     if "rating" not in seen.roles:
         return None
     value = rating(_text(seen.roles["rating"]))
-    row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value})")
-    return Ratings(int(row[0]), float(row[1]), float(row[2])) if row[0] else None
+    whole = f"bool_and({value} = round({value}))"
+    row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value}), {whole}")
+    return Ratings(int(row[0]), float(row[1]), float(row[2]), bool(row[3])) if row[0] else None
+
+
+def characters(seen: Table) -> float:
+    """Return how long the text of an item is on average; 0 where no column is one of text."""
+    columns = [column for role, column in seen.roles.items() if role in TEXT]
+    lengths = " + ".join(f"coalesce(length({_text(column)}), 0)" for column in columns)
+    return float(_ask(seen, f"SELECT avg({lengths})")[0] or 0) if columns else 0.0
 
 
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:

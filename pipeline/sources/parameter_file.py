@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -29,15 +30,19 @@ def text(
     core: int,
     catalogue: int,
     encoders: Sequence[str],
+    beit3: bool = True,
 ) -> str:
-    """Return the whole of a parameter file; `core` is 0 where the split is the source's own."""
+    """Return the whole of a parameter file; `core` is 0 where the split is the source's own.
+
+    Without BEiT3, the sections that it has are comments.
+    """
     pictured = bool(images) or (items is not None and "image_urls" in items.roles)
     sections: dict[str, Any] = {
         "datasets": [name],
         "sources": {name: _source(interactions, items)},
         "interactions": {"user_core": core, "item_core": core} if core else {},
         "images": dict(images),
-        **_content(items is not None, pictured, catalogue, encoders),
+        **_content(items is not None, pictured, catalogue, encoders, beit3),
         "train": QUICK if catalogue < LARGE else {},
         "benchmark": {"budget": BUDGET},
     }
@@ -46,6 +51,10 @@ def text(
         sections["benchmark"]["ks"] = ks
         sections["probe"] = {"ks": ks}
     written = {key: _section(key, value, ratings) for key, value in sections.items() if value}
+    if not beit3:
+        whole = _content(items is not None, pictured, catalogue, encoders, True)
+        lines = "".join(_section(key, whole[key], None) for key in ("pretrain", "encode") if whole.get(key))
+        written["encode"] += "# with BEiT3, which takes long without a GPU:\n" + indent(lines, "# ")
     if items is not None and items.worded:
         written["sources"] += f"    # text: [{', '.join(items.worded)}] # would join these columns to the text\n"
     return _HEAD + "".join(written.values())
@@ -78,10 +87,14 @@ def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
     return {**source, "items": str(items.path), **({"columns": columns} if columns else {}), **other}
 
 
-def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str]) -> dict[str, Any]:
+def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], beit3: bool) -> dict[str, Any]:
     """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
     if not (text or image):
         return {}
+    if not beit3:
+        both = [name for name in encoders if name.split("-")[0] != "beit3"]
+        own = both if text and image else [*(["minilm", "tfidf"] if text else ["cnn"]), "linear"]
+        return {"encode": {"encoders": [*own, "best"]}, **CHOSEN}
     least, most = (math.ceil(passes * catalogue / BATCH) for passes in (PASSES, MOST_PASSES))
     steps = max(least, min(STEPS, most))
     pretrain: dict[str, Any] = {"steps": steps} if steps != STEPS else {}

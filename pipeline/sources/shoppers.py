@@ -30,7 +30,7 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
     """Return user, item, stars and timestamp (s), by time, no pair twice, of what items are and look like."""
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
-    look = colour * (shape.max() + 1) + shape
+    look = look_number(colour, shape)
     anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative as are [groups, I] of the others
     weights = [_drawer(subcategory, category, popularity), _drawer(look, colour, popularity), anything]
     themes, looks = _own(rng, subcategory, users, THEMES), _own(rng, look, users, LOOKS)  # [U, 2]
@@ -55,6 +55,11 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
     return _by_time(buyer, item, stars, time)
+
+
+def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Return one number for each pair of colour and shape, int64 [I]."""
+    return np.asarray(colour * (shape.max() + 1) + shape, np.int64)
 
 
 def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:

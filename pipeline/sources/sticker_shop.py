@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from PIL import Image
 
+import schemas
 from pipeline import io as files
-from pipeline.sources.shoppers import purchases
+from pipeline.sources.base import PLANTED
+from pipeline.sources.shoppers import look_number, purchases
 from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
@@ -33,6 +36,7 @@ def make(
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     looks = _draw(shop, fate, raw / FOLDER, progress)
+    _write_planted(raw / PLANTED, shop, looks)
     meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
     _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, users, seed, rng))
@@ -52,6 +56,18 @@ def _draw(
             broken = fate[i] < NO_IMAGE + BROKEN_IMAGE
             (folder / f"{code}.png").write_bytes(_damaged(image, i) if broken else _png(image))
     return looks
+
+
+def _write_planted(path: Path, shop: list[Sticker], looks: np.ndarray) -> None:
+    """Write what shoppers see of each sticker, table PLANTED; looks as `_draw` returns them."""
+    numbers = {
+        "category": np.unique([s.category for s in shop], return_inverse=True)[1],
+        "subcategory": np.unique([s.subcategory for s in shop], return_inverse=True)[1],
+        "colour": looks[:, 0],
+        "look": look_number(looks[:, 0], looks[:, 1]),
+    }
+    columns = {name: pa.array(values.astype(np.int32)) for name, values in numbers.items()}
+    files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), path, schemas.PLANTED)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -8,14 +8,12 @@ import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
-from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
 from pipeline.features.write import cluster, write
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run
 
@@ -35,19 +33,10 @@ class Branch(Layout):
     def folder(self, stage: str) -> Path:
         return super().folder("study") / self.name / stage if stage in OWN else super().folder(stage)
 
-    def teacher_features(self, name: str) -> Path:
-        """Return the file of a frozen encoder's vectors: one for all branches of a dataset, see `teachers`."""
-        return teachers(self) / name / "features.npy"
-
     @property
     def answers(self) -> Path:
         """What each user or item answered each probe, float64 tensors."""
         return self.folder("probe") / "answers.safetensors"
-
-
-def teachers(layout: Layout) -> Path:
-    """Return the folder of the vectors that teach the branches of a dataset; gone when the study is done."""
-    return layout.folder("study") / ".teachers"
 
 
 def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
@@ -57,7 +46,6 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
         graphs: those of them that recommenders are trained on.
     """
     inner = run.within("pretrain", params, branch, branch.name)
-    _share_teachers(inner)
     train_once(inner)
     inner = run.within("encode", params, branch, branch.name)
     ids = run.read(branch.item_ids, schemas.ITEM_IDS)
@@ -81,15 +69,3 @@ def searched(run: Run, features: str) -> None:
     if not path.is_file():
         vectors = io.matrix(io.read_features(run.layout.features(features))["vector"])
         run.write(neighbours.of_params(vectors, params), path, schemas.EDGES)
-
-
-def _share_teachers(run: Run) -> None:
-    """Keep the vectors of frozen encoders for all branches that learn from them."""
-    layout, params, encoders = run.layout, run.params, run.params.encoders
-    inputs = [layout.items, *io.shards(layout.images, "images")]
-    for name in params[Pretrain].distill_from if params[Pretrain].distill else ():
-        names = registry.whole(encoders, [name])
-        own = registry.ingredients(encoders, names)
-        modules = ["pipeline.pretrain.distillation", *own.modules]
-        facts = params[Encode].batch_size, *own.facts
-        run.resume(teachers(layout) / name, [*inputs, *own.files], *facts, modules=modules)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.encode import batching
-from pipeline.encode.chunks import LONGEST_WORD, Reading, cut
-from pipeline.encode.minilm import LONGEST, MiniLM, MiniLMParams
+from pipeline.encode.chunks import LONGEST, LONGEST_WORD, Reading, cut
+from pipeline.encode.minilm import MiniLM, MiniLMParams
 
 
 def letters(texts: list[str]) -> list[int]:

@@ -20,6 +20,8 @@ import toy
 from PIL import Image
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
+from torch.nn import Sequential
+from torch.nn.modules.module import register_module_forward_hook
 
 import schemas
 from pipeline import io as files
@@ -244,6 +246,22 @@ def test_minilm_and_cnn_stand_side_by_side(context: Context) -> None:
     np.testing.assert_allclose(np.linalg.norm(actual[:, 384:], axis=1), [1, 1, 0], atol=1e-5)
     alone = run(make("cnn", context), [""], [IMAGES[1]], 1)[0]
     np.testing.assert_allclose(actual[1, 384:], alone / np.linalg.norm(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 5, 7])
+def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(stage: int) -> None:
+    from pipeline.encode.cnn import load
+
+    encoder, seen = load(stage), list[torch.Tensor]()
+    hook = register_module_forward_hook(lambda module, _, out: seen.append(out) if type(module) is Sequential else None)
+    vectors = encoder.encode(encoder.prepare([one for one in IMAGES if one][:2], None))
+    hook.remove()
+    maps = seen[-1]
+    assert len(seen) == stage
+    assert vectors.shape == (2, encoder.width)
+    mean, deviation = vectors.chunk(2, 1)
+    torch.testing.assert_close(mean, maps.flatten(2).mean(2))
+    torch.testing.assert_close(deviation, maps.flatten(2).std(2))
 
 
 def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:

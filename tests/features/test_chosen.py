@@ -14,7 +14,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features import search
-from pipeline.features.linear import blocks
+from pipeline.features.gathered import blocks
 from pipeline.features.node import Items
 from pipeline.features.registry import gathering
 from pipeline.features.search import Candidate

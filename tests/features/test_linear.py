@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import toy
 
+import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features.registry import at_hand
@@ -19,6 +21,8 @@ from pipeline.ops.rows import unit_rows
 from pipeline.run import running
 from stages.encode import main
 from stages.params import Params, for_dataset
+from tests.features import test_chosen
+from tests.probe import test_cold_items
 
 RNG = np.random.default_rng(0)
 TEXT = (RNG.normal(size=(50, 6)) * [9, 4, 3, 1, 1, 0.2] + 2).astype(np.float32)
@@ -81,7 +85,7 @@ def test_the_defaults_have_it_and_parts_may_be_named() -> None:
 def test_it_is_written_with_its_image_left_out_or_masked(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     names = "linear", "linear-image-masked", "words", "tfidf", "minilm-cnn"
-    stage(layout, params(*names, linear={"width": 3}, words={"kind": "linear", "image": 0.0}))
+    stage(layout, params(*names, linear={"width": 3, "reduced": True}, words={"kind": "linear", "image": 0.0}))
     rows = io.read_features(layout.features("linear"))
     assert rows["vector"].type.list_size == 3
     assert rows["has_image"].to_pylist() == [c is not None for c in toy.COLOURS]
@@ -91,6 +95,48 @@ def test_it_is_written_with_its_image_left_out_or_masked(tmp_path: Path) -> None
     assert not io.read_features(layout.features("linear-image-masked"))["has_image"].to_numpy().any()
     without_text = [i for i, t in enumerate(toy.TITLES) if not t]
     assert not vectors(layout, "words")[without_text].any()
+
+
+def by_valid(root: Path, without: int | None = None, **own: Any) -> tuple[list[float], np.ndarray]:
+    """Return what each way scored on valid in the shop of test_chosen, and the vectors, without a part of the split."""
+    layout, rows = test_chosen.shop(root), test_cold_items.data().interactions
+    io.write_json(layout.sources, [one | {"role": "feature:noise"} for one in io.read_json(layout.sources)])
+    kept = rows.filter(rows["split"].to_numpy() != without)
+    io.write_table(kept, layout.interactions, schemas.INTERACTIONS)
+    own = {"of": ["tfidf", "noise"], "width": 8, **own}
+    encode = {"encoders": ["tfidf", "linear"], "controls": [], "shard_rows": 128}
+    stage(layout, toy.params(encode=encode, encoders={"linear": own}))
+    tried = layout.features("linear") / "tried.json"
+    return io.read_json(tried) if tried.is_file() else [], vectors(layout, "linear")
+
+
+def test_valid_chooses_what_is_left_open_and_test_does_not(tmp_path: Path) -> None:
+    scores, made = by_valid(tmp_path / "open")
+    ways = list(product((0.5, 0.3), (0.3, 0.6, 1.0), (True, False)))
+    assert len(scores) == len(ways)
+    power, image, reduced = ways[int(np.argmax(scores))]
+    none, alike = by_valid(tmp_path / "given", power=power, image=image, reduced=reduced)
+    assert none == []
+    np.testing.assert_array_equal(made, alike)
+    again, unseen = by_valid(tmp_path / "untested", without=schemas.TEST)
+    assert again == scores
+    np.testing.assert_array_equal(made, unseen)
+
+
+def test_without_valid_nothing_is_chosen(tmp_path: Path) -> None:
+    scores, made = by_valid(tmp_path / "open", without=schemas.VALID)
+    assert scores == []
+    np.testing.assert_array_equal(made, by_valid(tmp_path / "given", power=0.5, image=0.3, reduced=True)[1])
+    assert made.shape[1] == 8
+
+
+def test_side_by_side_no_direction_is_lost() -> None:
+    blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, ~COLUMNS, 0.3)]
+    made = joining.fit(lambda: [(TEXT, BOTH)], blocks, 4, 0.5, reduced=False)
+    parts = [relaxed(x, 4, 0.5) for x in (TEXT, BOTH[:, 5:])]
+    joined = np.hstack([unit_rows(x)[0] * weight for x, weight in zip(parts, (1, 0.3), strict=True)])
+    assert made.width == joined.shape[1] == 7
+    np.testing.assert_allclose(made((TEXT, BOTH)) @ made((TEXT, BOTH)).T, joined @ joined.T, atol=1e-4)
 
 
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:

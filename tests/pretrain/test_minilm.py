@@ -12,12 +12,13 @@ from pretraining import digests, run, shop
 from torch import Tensor
 
 from pipeline import io
+from pipeline.beit3 import minilm as minilm_of
 from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
 from pipeline.pretrain import minilm
 from pipeline.pretrain.frozen import resume
-from pipeline.pretrain.minilm import MiniLM
 from pipeline.run import Run
 from stages.params import load
 
@@ -29,7 +30,7 @@ PIECES = [
 
 @pytest.fixture(scope="module")
 def model() -> MiniLM:
-    return minilm.load()
+    return minilm_of.load()
 
 
 def network(width: int, seed: int = 0) -> BEiT3:

@@ -11,6 +11,9 @@ import yaml
 from commands import alignrec
 
 from pipeline.errors import UserError
+from pipeline.ops.device import pick
+from pipeline.plan import first
+from pipeline.sources import inspect
 from stages.new import look, write
 from stages.params import load
 
@@ -24,14 +27,26 @@ def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None
     (folder / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
-def new(*columns: str, images: str | None = None, items: str | None = "items.jsonl", force: bool = False) -> list[str]:
+def new(
+    *columns: str,
+    images: str | None = None,
+    items: str | None = "items.jsonl",
+    force: bool = False,
+    beit3: bool = False,
+) -> list[str]:
     path = Path(items) if items else None
-    seen = partial(look, "mine", Path("ratings.csv"), path, images, columns)
-    return list(write("mine", seen, Path("params.yaml"), force))
+    looked = partial(look, "mine", Path("ratings.csv"), path, images, columns, beit3)
+    return list(write("mine", looked, Path("params.yaml"), force))
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, flops: float) -> None:
+    """Give the machine a rate of products, without a measurement."""
+    monkeypatch.setattr(first, "gemm_rate", lambda precision: flops)
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 1e12)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()  # as begun, as far as `new` looks: DVC takes seconds
     shop(tmp_path)
@@ -207,3 +222,37 @@ def test_its_file_runs_from_an_empty_folder(tmp_path: Path) -> None:
         done = alignrec(*step, cwd=tmp_path)
         assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("items mine: 60 rows in, 60 out; ")
+
+
+def test_it_says_how_long_and_leaves_a_long_pre_training_out_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = new(images="covers/{item}.jpg")
+    assert any(line.startswith("dvc repro will take about") for line in seen)
+    assert "beit3" in load(Path("params.yaml")).encode.encoders
+    if pick().type == "cuda":
+        pytest.skip("a GPU makes it short")
+    machine(monkeypatch, 1e6)
+    seen = new(images="covers/{item}.jpg", force=True)
+    (left_out,) = (line for line in seen if line.startswith("BEiT3 is left out"))
+    assert " h here; --beit3 puts it in" in left_out
+    assert not any("pretrain" in line for line in seen if line.startswith("dvc repro"))
+    text = Path("params.yaml").read_text()
+    assert load(Path("params.yaml")).encode.encoders == ["minilm-cnn", "tfidf", "linear", "best"]
+    assert "# encode:" in text
+    commented = yaml.safe_load(
+        "\n".join(
+            line[2:]
+            for line in text.splitlines()
+            if line.startswith("# ") and ":" in line and "BEiT3" not in line and "." not in line
+        )
+    )
+    assert "beit3" in commented["encode"]["encoders"]
+    seen = new(images="covers/{item}.jpg", force=True, beit3=True)
+    assert "beit3" in load(Path("params.yaml")).encode.encoders
+    assert any("pretrain" in line for line in seen if line.startswith("dvc repro"))
+
+
+def test_the_threshold_is_a_rating_that_the_scale_has() -> None:
+    assert inspect.Ratings(5, 1, 5).threshold == 4
+    assert inspect.Ratings(7, 1, 7).threshold == 6, "5.5 stars are none"
+    assert inspect.Ratings(10, 0.5, 5, whole=False).threshold == 4
+    assert inspect.Ratings(14, 1, 7, whole=False).threshold == 5.5

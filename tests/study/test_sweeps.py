@@ -23,7 +23,6 @@ from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.seeds import seed_for
-from pipeline.study import branch
 from pipeline.study.branch import Branch
 from pipeline.study.summaries import RECALL
 from pipeline.train import inputs
@@ -189,7 +188,7 @@ def test_an_encoder_of_its_own_lies_apart(shop: Path) -> None:
     assert own.items == layout.items
     assert own.features("beit3") != layout.features("beit3")
     assert own.features("beit3").is_dir()
-    assert not branch.teachers(layout).exists()
+    assert own.teacher_features("tfidf") == layout.teacher_features("tfidf"), "encoded once for all"
 
 
 def test_the_authors_grid_is_a_preset(tmp_path: Path) -> None:

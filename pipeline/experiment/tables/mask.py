@@ -15,6 +15,7 @@ from pipeline.experiment.pairs import Hidden, Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
+from pipeline.features.registry import CEILINGS
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
@@ -42,9 +43,9 @@ def plan(experiment: Experiment) -> dict[Masked, Cell]:
 
 
 def maskable(layout: Layout) -> list[str]:
-    """Return the encoded feature sets that also exist with each modality hidden, sorted."""
+    """Return the encoded feature sets that also exist with each modality hidden, sorted; no ceiling is one."""
     names = layout.feature_sets()
-    return [n for n in names if all(variant(n, m) in names for m in MODALITIES)]
+    return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 
 
 def trainings(names: Iterable[str], mask: Mask) -> list[Masked]:

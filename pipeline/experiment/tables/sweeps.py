@@ -6,7 +6,6 @@ Table SWEEPS, and the curves and heat maps that are drawn of it.
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from pipeline.layout import Layout
 from pipeline.models import RELEASED
 from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
-from pipeline.study.branch import Branch, prepared, teachers
+from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import Study
 from pipeline.study.settings import sweep_params
 from pipeline.study.summaries import RECALL
@@ -73,7 +72,6 @@ def plan(experiment: Experiment) -> dict[Swept, Cell]:
     branches = {one.data: one for one in points.values() if isinstance(one.data, Branch)}
     for branch, one in branches.items():
         experiment.made += prepared(experiment.run, one.params, branch, [one.features], [])
-    shutil.rmtree(teachers(layout), ignore_errors=True)
     cells = {
         Swept(*name, seed): plan_cell(experiment, one, seed)
         for name, one in points.items()

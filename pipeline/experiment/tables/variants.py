@@ -6,7 +6,6 @@ items, in table VARIANTS.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
 from pipeline.run import Run
 from pipeline.seeds import seed_for
-from pipeline.study.branch import Branch, prepared, teachers
+from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import RECIPE, REFERENCES, Study
 from pipeline.study.settings import variant_params
 
@@ -119,7 +118,6 @@ def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
     for variant in variants:
         if variant.data == variant.branch:
             experiment.made += prepared(run, variant.params, variant.branch, variant.sets, variant.trained)
-    shutil.rmtree(teachers(experiment.layout), ignore_errors=True)
     _judge(run, variants)
     experiment.made += [variant.branch.answers for variant in variants]
     return {

@@ -1,0 +1,259 @@
+"""BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0, in one file.
+
+Each layer has two experts and one attention, as in network.py. The text experts are the six layers of all-MiniLM-L6-v2,
+the image experts start as copies of them. BERT normalises after each addition, and has no LayerNorm inside attention or
+feed-forward, so this is a network of its own. Without an image it computes what MiniLM does.
+
+An image is P tokens, vectors of frozen encoders of images: EfficientNet's, and classical descriptors. Each has a
+projection of its own to the width of the network.
+
+Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N = P + T, D width, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.beit3.network import BEiT3, Multiway, Streams
+
+EPSILON = 1e-12
+"""of every LayerNorm, as BERT's"""
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Shape of the network; the defaults are MiniLM's."""
+
+    image_widths: tuple[int, ...] = ()
+    """numbers of each image token"""
+    vocab: int = 30522
+    """word pieces, special tokens included"""
+    width: int = 384
+    layers: int = 6
+    heads: int = 12
+    ffn: int = 1536
+    positions: int = 512
+    """tokens of the longest text"""
+    codes: int = 0
+    """discrete visual tokens that the MIM head predicts; 0: no MIM head"""
+    pieces: int = 0
+    """word pieces that the MLM head predicts, those of the catalogue; 0: no MLM head"""
+
+
+class Attention(nn.Module):
+    """Multi-head attention over both streams; experts project."""
+
+    def __init__(self, c: MiniConfig) -> None:
+        super().__init__()
+        self.heads = c.heads
+        self.query = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.key = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.value = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.out = Multiway(lambda: nn.Linear(c.width, c.width))
+
+    def forward(self, x: Streams, visible: Tensor | None) -> Streams:
+        """Return attention over all positions; `visible` bool [B, 1, 1, N], False at hidden keys (None: none)."""
+        q, k, v = (self._split_heads(project(x)) for project in (self.query, self.key, self.value))  # [B, H, N, D/H]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, N, D/H]
+        out: Streams = self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
+        return out
+
+    def _split_heads(self, x: Streams) -> Tensor:
+        return x.joined().unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each added to its input and then normalised."""
+
+    def __init__(self, c: MiniConfig) -> None:
+        super().__init__()
+        self.attention = Attention(c)
+        self.attention_norm = Multiway(lambda: nn.LayerNorm(c.width, EPSILON))
+        self.up = Multiway(lambda: nn.Linear(c.width, c.ffn))
+        self.down = Multiway(lambda: nn.Linear(c.ffn, c.width))
+        self.norm = Multiway(lambda: nn.LayerNorm(c.width, EPSILON))
+
+    def forward(self, x: Streams, visible: Tensor | None) -> Streams:
+        """Vision [B, P, D] and text [B, T, D] -> the same."""
+        x = self.attention_norm(x.plus(self.attention(x, visible)))
+        hidden = self.up(x).map(F.gelu, F.gelu)  # [B, N, FFN]
+        out: Streams = self.norm(x.plus(self.down(hidden)))
+        return out
+
+
+class ImageEmbed(nn.Module):
+    """Vectors of image tokens -> the width of the network, a mask token over masked ones."""
+
+    def __init__(self, c: MiniConfig) -> None:
+        super().__init__()
+        self.widths = list(c.image_widths)
+        self.projections = nn.ModuleList(nn.Linear(width, c.width) for width in c.image_widths)
+        self.mask_token = nn.Parameter(torch.zeros(c.width))
+        self.positions = nn.Parameter(torch.zeros(len(c.image_widths), c.width))
+        self.norm = nn.LayerNorm(c.width, EPSILON)
+
+    def forward(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]; where the network has no image tokens, [B, 0, D] of any W."""
+        if not self.widths:
+            return image.new_zeros(len(image), 0, self.norm.weight.shape[0])
+        parts = zip(self.projections, image.split(self.widths, 1), strict=True)
+        x = torch.stack([project(part) for project, part in parts], 1)  # [B, P, D]
+        if mask is not None:
+            x = torch.where(mask.unsqueeze(2), self.mask_token.to(x.dtype), x)
+        out: Tensor = self.norm(x + self.positions)
+        return out
+
+
+class TextEmbed(nn.Module):
+    """Ids -> vectors with positions, normalised."""
+
+    def __init__(self, c: MiniConfig) -> None:
+        super().__init__()
+        self.words = nn.Embedding(c.vocab, c.width)
+        self.positions = nn.Embedding(c.positions, c.width)
+        self.norm = nn.LayerNorm(c.width, EPSILON)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, T] -> [B, T, D]."""
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        out: Tensor = self.norm(self.words(tokens) + self.positions(places))
+        return out
+
+
+class Mini(nn.Module):
+    """The network with its two pre-training heads."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = ImageEmbed(config)
+        self.text = TextEmbed(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.mim_head = nn.Linear(config.width, config.codes) if config.codes else None
+        self.mlm_head = nn.Linear(config.width, config.pieces) if config.pieces else None
+
+    def forward(
+        self,
+        image: Tensor | None,
+        tokens: Tensor | None,
+        *,
+        padding: Tensor | None = None,
+        patch_mask: Tensor | None = None,
+        no_image: Tensor | None = None,
+    ) -> Streams:
+        """Encode images, texts or both.
+
+        Args:
+            image: float [B, sum of W_p], the vectors of the image tokens.
+            tokens: int64 [B, T].
+            padding: bool [B, T], True after a text's end, and throughout a row without text.
+            patch_mask: bool [B, P], True where the mask token replaces an image token.
+            no_image: bool [B], True where the image is absent.
+
+        Returns:
+            vision [B, P, D] and text [B, T, D].
+        """
+        vision = None if image is None else self.image(image, patch_mask)
+        text = None if tokens is None else self.text(tokens)
+        x = Streams(vision, text)
+        visible = _visible(x, no_image, padding)
+        for layer in self.layers:
+            x = layer(x, visible)
+        return x
+
+    @property
+    def summary_width(self) -> int:
+        """Numbers of `summary`."""
+        return 2 * self.config.width
+
+    def summary(
+        self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
+    ) -> Tensor:
+        """Return the item feature: means of the text's and the image's outputs, [B, 2 D]; zeros for an absent one."""
+        return self.pooled(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
+
+    def pooled(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
+        """Return the means of the outputs of `forward`, as `summary`."""
+        present = next(s for s in x if s is not None)
+        nothing = present.new_zeros(len(present), self.config.width)
+        vision = x.vision if self.config.image_widths else None
+        hidden = None if no_image is None or vision is None else no_image[:, None].expand(-1, vision.shape[1])
+        text = nothing if x.text is None else mean(x.text, padding)
+        return torch.cat([text, nothing if vision is None else mean(vision, hidden)], 1)
+
+    def image_outputs(self, vision: Tensor) -> Tensor:
+        """Return the outputs at image tokens: all of them."""
+        return vision
+
+
+Network = BEiT3 | Mini
+"""what can be pre-trained"""
+
+
+def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
+    """Return which keys attention sees, bool [B, 1, 1, N]; None: all. A row without any sees all, to stay finite."""
+    if no_image is None and padding is None:
+        return None
+    hidden = []
+    if x.vision is not None:
+        absent = torch.zeros(len(x.vision), dtype=torch.bool, device=x.vision.device) if no_image is None else no_image
+        hidden.append(absent[:, None].expand(-1, x.vision.shape[1]))
+    if x.text is not None:
+        hidden.append(torch.zeros_like(x.text[..., 0], dtype=torch.bool) if padding is None else padding)
+    visible = ~torch.cat(hidden, 1)
+    return (visible | ~visible.any(1, keepdim=True))[:, None, None, :]
+
+
+def mean(x: Tensor, hidden: Tensor | None) -> Tensor:
+    """Return the mean of the positions that are not hidden: [B, n, D], bool [B, n] -> [B, D]; zeros where all are."""
+    if hidden is None:
+        return x.mean(1)
+    kept = (~hidden).unsqueeze(2).to(x.dtype)  # [B, n, 1]
+    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+def load_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
+    """Start a network from MiniLM: its text experts, and image experts that are copies of them.
+
+    Args:
+        tensors: parameters by the names of transformers' BertModel.
+        order: MiniLM's number of each word piece of ours.
+    """
+    with torch.no_grad():
+        words = tensors["embeddings.word_embeddings.weight"]
+        # every text is of segment 0, so its embedding is part of the positions'
+        places = (
+            tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
+        )
+        network.text.words.weight.copy_(words[torch.as_tensor(order)])
+        network.text.positions.weight.copy_(places[: network.config.positions])
+        _copy(network.text.norm, tensors, "embeddings.LayerNorm")
+        _copy(network.image.norm, tensors, "embeddings.LayerNorm")
+        for number, layer in enumerate(network.layers):
+            where = f"encoder.layer.{number}"
+            for ours, theirs in LAYER.items():
+                for expert in "AB":
+                    _copy(layer.get_submodule(f"{ours}.{expert}"), tensors, f"{where}.{theirs}")
+
+
+LAYER = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm": "output.LayerNorm",
+}
+"""pair of experts in a layer -> MiniLM's module"""
+
+
+def _copy(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    for kind, parameter in module.named_parameters():
+        parameter.copy_(tensors[f"{name}.{kind}"])

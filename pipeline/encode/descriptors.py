@@ -1,0 +1,88 @@
+"""Classical image descriptors, without a network: colours, silhouette and gradients.
+
+Colours are a histogram (its root, so that products are Bhattacharyya coefficients). The silhouette is the share of each
+cell of a grid that differs from the background, the median colour of the image's border. Gradients are summed by
+direction in the cells of a coarser grid (HOG).
+
+B images, S side in pixels, F width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.encode.base import Context, NoSettings, Spec
+from pipeline.images.pixels import squares
+from pipeline.ops.rows import unit_rows
+
+SIDE = 96
+LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
+"""colour levels per channel; cells per side of the silhouette, and of the gradients; directions of the gradients"""
+APART = 0.1
+"""least difference from the background in a channel, of 1, that makes a pixel part of the silhouette"""
+
+
+class Descriptors:
+    """Histogram, silhouette and gradients side by side, each of length 1."""
+
+    width = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS
+    flops = 0.0
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return zeros: texts are not read."""
+        return np.zeros(len(texts), np.int64)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
+        """Return pixels, uint8 [B, S, S, 3]; texts are ignored."""
+        if images is None:
+            raise ValueError("descriptors are of images")
+        return squares(images, SIDE)
+
+    def encode(self, prepared: np.ndarray) -> Tensor:
+        """Return float32 [B, F]."""
+        return torch.from_numpy(describe(prepared))
+
+
+def describe(pixels: np.ndarray) -> np.ndarray:
+    """Return the descriptors of uint8 [B, S, S, 3]: float32 [B, F]."""
+    x = pixels.astype(np.float32) / 255
+    blocks = (np.sqrt(_colours(pixels)), _cells(_foreground(x), CELLS), np.sqrt(_gradients(x.mean(axis=3))))
+    return np.hstack([unit_rows(block.reshape(len(x), -1))[0] for block in blocks])
+
+
+def _colours(pixels: np.ndarray) -> np.ndarray:
+    """Count the colours of each image: float64 [B, LEVELS^3]."""
+    bins = (pixels.astype(np.int64) * LEVELS // 256) @ [LEVELS**2, LEVELS, 1]  # [B, S, S]
+    bins += LEVELS**3 * np.arange(len(pixels))[:, None, None]
+    return np.bincount(bins.ravel(), minlength=LEVELS**3 * len(pixels)).reshape(len(pixels), -1).astype(np.float64)
+
+
+def _foreground(x: np.ndarray) -> np.ndarray:
+    """Return which pixels differ from the background: float32 [B, S, S, 3] in [0, 1] -> bool [B, S, S]."""
+    border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)  # [B, 4 S, 3]
+    differs: np.ndarray = np.abs(x - np.median(border, axis=1)[:, None, None]).max(axis=3) > APART
+    return differs
+
+
+def _gradients(grey: np.ndarray) -> np.ndarray:
+    """Average the length of gradients by cell and direction: float32 [B, S, S] -> [B, COARSE, COARSE, DIRECTIONS]."""
+    down, across = np.gradient(grey, axis=(1, 2))
+    direction = (np.arctan2(down, across) % np.pi / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
+    length = np.hypot(down, across)
+    return np.stack([_cells(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3)
+
+
+def _cells(x: np.ndarray, cells: int) -> np.ndarray:
+    """Return means over square cells: [B, S, S] -> float64 [B, cells, cells]."""
+    side = x.shape[1] // cells
+    return x.reshape(len(x), cells, side, cells, side).mean(axis=(2, 4), dtype=np.float64)
+
+
+def make(context: Context, params: NoSettings) -> Descriptors:
+    """Return them; nothing is loaded."""
+    return Descriptors()
+
+
+DESCRIPTORS = Spec(make, NoSettings, reads=("image",))

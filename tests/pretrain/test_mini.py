@@ -1,0 +1,121 @@
+"""Pre-training of mini: it starts from MiniLM, a killed run ends with the same bytes, `encode` reads what it wrote."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pretraining import digests, history, shop
+from safetensors.torch import load_file
+
+from pipeline import io
+from pipeline.beit3 import minilm
+from pipeline.layout import Layout
+from pipeline.pretrain.params import MINI, Pretrain
+from pipeline.run import running
+from stages import encode
+from stages.params import load
+
+SHORT: dict[str, Any] = {"size": "mini", "steps": 6, "batch_size": 16, "checkpoint_every": 2}
+TESTS = Path(__file__).parents[1]
+FILES = [
+    *("config.json", "encoder.safetensors", "history.json", "run.json", "start.safetensors"),
+    *("whitening.safetensors", "wordpieces.json"),
+]
+
+
+def features(root: Path, *names: str) -> dict[str, np.ndarray]:
+    """Encode the shop, and return the vectors of some sets."""
+    io.write_json(Layout(root, "toy").sources, [])
+    path = root / "params.yaml"
+    given = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(given | {"encode": {"encoders": list(names), "controls": []}}))
+    with running("encode", "toy", load(path), root) as stage:
+        encode.main(stage)
+    return {name: io.matrix(io.read_features(Layout(root, "toy").features(name))["vector"]) for name in names}
+
+
+def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
+    mini = Pretrain(size="mini")
+    assert {key: getattr(mini, key) for key in MINI} == MINI
+    assert Pretrain(size="mini", steps=7).steps == 7
+    assert Pretrain().steps == 3000
+    with pytest.raises(ValueError, match=r"mini starts from MiniLM, so it takes no init"):
+        Pretrain(size="mini", init="x.pth")
+
+
+def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) -> None:
+    shop(tmp_path / "whole", **SHORT)
+    assert [line["step"] for line in history(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
+    shop(tmp_path / "killed", **SHORT)
+    layout = Layout(tmp_path / "killed", "toy")
+    train = "import sys; from pathlib import Path; from pretraining import history; history(Path(sys.argv[1]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", train, str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))},
+    )
+    while not layout.encoder_checkpoint.exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    history(tmp_path / "killed")
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    assert sorted(digests(tmp_path / "whole")) == [".key", ".sha256", *FILES]
+
+    made = features(
+        tmp_path / "whole", "beit3", "beit3-raw", "beit3-untrained", "beit3-image-masked", "beit3-text-masked"
+    )
+    assert {made[name].shape[1] for name in ("beit3-image-masked", "beit3-text-masked")} == {made["beit3"].shape[1]}
+    both = np.flatnonzero((np.arange(96) % 12 > 0) & (np.arange(96) % 10 > 0))
+    for name in ("beit3-image-masked", "beit3-text-masked"):
+        assert (np.abs(made[name] - made["beit3"])[both].max(axis=1) > 1e-4).all(), name
+    assert made["beit3-untrained"][both].any(axis=1).all()
+    text, image = np.split(made["beit3-raw"], 2, axis=1)
+    assert not image[::10].any()
+    assert not text[::12].any()
+    no_image = np.setdiff1d(np.arange(0, 96, 10), np.arange(0, 96, 12))
+    np.testing.assert_allclose(made["beit3"][no_image], made["beit3-image-masked"][no_image], atol=1e-5)
+
+
+def test_before_training_its_text_experts_are_minilms(tmp_path: Path) -> None:
+    shop(tmp_path, **SHORT | {"steps": 0})
+    history(tmp_path)
+    ours, theirs = load_file(Layout(tmp_path, "toy").encoder.weights), minilm.load().tensors
+    for ours_name, name in (
+        ("up.B", "intermediate.dense"),
+        ("up.A", "intermediate.dense"),
+        ("attention.key.B", "attention.self.key"),
+    ):
+        assert (ours[f"layers.3.{ours_name}.weight"] == theirs[f"encoder.layer.3.{name}.weight"]).all()
+    text = features(tmp_path, "beit3-raw", "minilm", "beit3-untrained")
+    no_image = np.setdiff1d(np.arange(0, 96, 10), np.arange(0, 96, 12))
+    np.testing.assert_allclose(text["beit3-raw"][no_image, :384], text["minilm"][no_image], atol=1e-5)
+    assert np.isfinite(text["beit3-untrained"]).all()
+
+
+def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
+    shop(tmp_path, **SHORT | {"distill": 10.0, "distill_from": ["tfidf", "cnn"]})
+    last = history(tmp_path)[-1]
+    made = features(tmp_path, "beit3", "tfidf")
+    assert last["cosine"] is not None
+    assert last["cosine"] > 0.5, "the head starts from what MiniLM knows"
+    assert made["beit3"].shape[1] <= 128
+
+
+@pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
+def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
+    shop(tmp_path, images, texts, **SHORT | {"steps": 2})
+    last = history(tmp_path)[-1]
+    assert (last["mim_accuracy"] is not None) == images
+    assert (last["mlm_accuracy"] is not None) == texts
+    made = features(tmp_path, "beit3")["beit3"]
+    assert np.isfinite(made).all()
+    assert made.any(axis=1).sum() == (88 if texts else 86)
