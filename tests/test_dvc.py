@@ -111,15 +111,11 @@ def shows(root: Path) -> bool | None:
 def has_figures(readme: str, figures: dict[str, float]) -> bool:
     rows = [line for line in readme.splitlines() if line.startswith("| ")]
     (released,) = [row for row in rows if row.startswith("| alignrec | beit3 |")]
-    (probed,) = [row for row in rows if row.startswith("| beit3 |")]
 
     def short(name: str, form: str) -> str:
         return f"{figures[name]:{form}}".removeprefix("0")
 
-    trained = f"{short('recall@20', '.4f')} ± {short('sd', '.4f')}" in released and short("ndcg@20", ".4f") in released
-    return trained and [short(name, ".3f") for name in ("zero_shot", "item_cf", "content_knn")] == [
-        cell.strip().split(",")[0] for cell in probed.split("|")[2:5]
-    ]
+    return f"{short('recall@20', '.4f')} ± {short('sd', '.4f')}" in released and short("ndcg@20", ".4f") in released
 
 
 def test_the_readme_has_the_figures_that_dvc_shows() -> None:
@@ -136,8 +132,8 @@ def commit(folder: Path, *paths: str) -> None:
 
 
 def test_what_somebody_ran_does_not_make_the_readme_wrong(tmp_path: Path) -> None:
-    figures = {"recall@20": 0.2194, "sd": 0.0044, "ndcg@20": 0.1, "zero_shot": 0.1, "item_cf": 0.2, "content_knn": 0.3}
-    page = "| alignrec | beit3 | 3 | .1 | .2194 ± .0044 | .1000 |\n| beit3 | .100, .1 | .200, .2 | .300, .3 |\n"
+    figures = {"recall@20": 0.2194, "sd": 0.0044, "ndcg@20": 0.1}
+    page = "| alignrec | beit3 | 3 | .1 | .2194 ± .0044 | .1000 |\n"
     record = tmp_path / METRICS
     record.parent.mkdir(parents=True)
     (tmp_path / "README.md").write_text(page)

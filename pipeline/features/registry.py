@@ -202,9 +202,9 @@ def _check_parts(encoders: Encoders, name: str, outer: list[str]) -> None:
     if name in outer:
         raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
     for part in parts(encoders, name):
+        _check_parts(encoders, part, [*outer, name])
         if kind(encoders, part) == PLANTED and kind(encoders, name) != "masked":
             raise UserError(f"'encoders.{name}.of': '{part}' is what the generator knows, and no feature; leave it out")
-        _check_parts(encoders, part, [*outer, name])
 
 
 def _check_made(encoders: Encoders, name: str, names: list[str], made: list[str]) -> None:

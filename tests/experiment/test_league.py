@@ -200,7 +200,7 @@ def test_leagues_merge_over_data_sets_and_machines(tmp_path: Path) -> None:
     both = tables.merged([table({}, {"model": "ease", "recall": 0.3}), theirs])
     assert both["machine"].to_pylist() == ["m"] * 4
     ranked = facts.across(both)
-    assert [(row[0], row[-1]) for row in ranked[0].rows] == [("ease", "1.0"), ("bpr", "2.0")]
+    assert [(row[0], row[-1]) for row in ranked[0].rows] == [("EASE", "1.0"), ("BPR", "2.0")]
 
     shop(tmp_path)
     own = plans.season(Experiment(Run("league", "shop", params(), tmp_path), 1), 1)
