@@ -25,7 +25,7 @@ CUTOFFS = tuple(Probe().ks)
 
 @dataclass(frozen=True, repr=False)
 class ProbeResult:
-    """Figures of feature sets, of the controls beside them, and of chance. `print` shows the headline figures."""
+    """Figures of feature sets, of the controls, and of chance. `print` shows the headline figures."""
 
     figures: Mapping[str, Mapping[str, Mapping[str, float]]]
     """probe -> feature set, control or chance -> figure -> value, such as hit@20, and hit@20_se: its standard error"""

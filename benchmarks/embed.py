@@ -1,4 +1,4 @@
-"""A table of short texts to a folder of vectors: `alignrec embed` beside a loop around sentence-transformers' `encode`.
+"""Short texts to a folder of vectors: `alignrec embed` next to a loop around sentence-transformers' `encode`.
 
 Both read the same Parquet file and write Parquet, with the same MiniLM, each turn in a process of its own, start and
 loading included. ROWS is 20,000; `ROWS=1000000 python -m benchmarks embed` takes hours on two cores.

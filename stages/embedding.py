@@ -49,7 +49,7 @@ def embed(
     named = tuple(name for name in (text or "").split(",") if name)
     folder = images or (items.parent if image else None)
     table = Table(items, folder, Columns(id_, named, image))
-    with interruptible(f"items encoded so far are kept beside {to}"):
+    with interruptible(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, chosen, settings, to, coded)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejects:

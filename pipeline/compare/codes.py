@@ -1,4 +1,4 @@
-"""`alignrec compare --codes`: semantic IDs side by side, of feature sets that are coded here, and of anybody's files.
+"""`alignrec compare --codes`: semantic IDs side by side, of feature sets that are coded here, and of third-party files.
 
 I items, n of them with codes, L levels, K codes a level.
 """
@@ -55,7 +55,7 @@ def compare(
         layout: of the dataset; its interactions stage must have run.
         params: section semantic_ids says how feature sets are coded.
         specs: files that hold codes, which are judged as they are, or feature sets, see feature_set.read.
-        methods: code the feature sets, random codes beside them.
+        methods: code the feature sets, and random codes for comparison.
         seeds: codebooks of each method on each set.
         order: mapping file of the rows of feature files without identifiers.
 

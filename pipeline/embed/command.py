@@ -1,6 +1,6 @@
 """`alignrec embed`: any table -> a folder of Parquet files with a vector a row.
 
-The table is laid out beside the target as the outputs of a dataset, the stage `encode` writes its files there, and they
+The table is laid out by the target as the outputs of a dataset, the stage `encode` writes its files there, and they
 appear in the target when all are done. A killed run goes on where it was.
 """
 
@@ -98,7 +98,7 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
         chosen: the encoder.
         params: whose sections `encode` and `encoders` are replaced by those of `chosen`; has a source DATASET.
         to: folder to make: features-*.parquet, schema embedded(F, L), and _embed.json, which says how they were made;
-            rows that were not used go to `<to>.rejects.parquet` beside it.
+            rows that were not used go to `<to>.rejects.parquet` next to it.
         codes: of a release, of L levels.
 
     Raises:

@@ -160,7 +160,7 @@ def files(table: Table) -> list[Path]:
 
 
 def rejected(work: Work, record: dict[str, object], to: Path) -> Path | None:
-    """Write the rejects as one table beside the vectors; return its path, None where there are none."""
+    """Write the rejects as one table next to the vectors; return its path, None where there are none."""
     parts = sorted(work.rejects.glob("rejects-*.parquet"))
     if not io.rows(parts):
         return None

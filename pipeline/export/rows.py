@@ -1,4 +1,4 @@
-"""Other rows than the dataset's: no zero rows, none without a wanted ID, and the order of somebody's mapping file.
+"""Other rows than the dataset's: no zero rows, none without a wanted ID, and the order of a given mapping file.
 
 An item without content has a row of zeros. Others divide by its length: the published AlignRec ends in NaN, and in
 MMRec's FREEDOM the item is everyone's neighbour. So no export hands it on.
@@ -76,7 +76,7 @@ def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> 
 
 
 def reordered(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
-    """Return the content with the rows of somebody's mapping; an item that we lack has a row of zeros.
+    """Return the content with the rows of a mapping file; an item that we lack has a row of zeros.
 
     Args:
         asins: identifier of each row of the export, [N].
