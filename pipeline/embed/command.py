@@ -1,7 +1,7 @@
 """`alignrec embed`: any table -> a folder of Parquet files with a vector a row.
 
-The table is laid out by the target as the outputs of a dataset, the stage `encode` writes its files there, and they
-appear in the target when all are done. A killed run goes on where it was.
+The table is laid out next to the target, like the outputs of a dataset. The stage `encode` writes its files there, and
+they appear in the target when all are done. A killed run resumes.
 """
 
 import hashlib
