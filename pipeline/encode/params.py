@@ -18,7 +18,10 @@ class Encode(Section):
 
     speed: ClassVar[frozenset[str]] = frozenset({"engine", "workers"})
 
-    encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn", "tfidf", "linear"]
+    encoders: list[Name] = [
+        *("beit3", "beit3-image-masked", "beit3-text-masked"),
+        *("minilm-cnn", "descriptors", "tfidf", "linear"),
+    ]
     """which content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""

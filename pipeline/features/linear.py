@@ -22,7 +22,7 @@ from pipeline.ops.joining import IMAGE, POWER, WIDTH, Fit, fit
 if TYPE_CHECKING:  # which loads torch
     from pipeline.encode.base import Progress
 
-POWERS, IMAGES = (POWER, 0.3), (IMAGE, 0.6, 1.0)
+POWERS, IMAGES = (POWER, 0.3), (IMAGE, 0.3, 1.0)
 """that valid chooses from"""
 
 
@@ -45,7 +45,7 @@ class LinearParams(Section):
     """of the standard deviation that each direction of a part is divided by: 1 whitens, 0 leaves PCA as it is; none: .5
     or .3, by valid"""
     image: Weight | None = None
-    """weight of image-only numbers, compared with 1 for all others; 0 leaves them out; none: .3, .6 or 1, by valid"""
+    """weight of image-only numbers, compared with 1 for all others; 0 leaves them out; none: .6, .3 or 1, by valid"""
     reduced: bool | None = None
     """whether PCA brings all parts together to `width`; none: by valid"""
 

@@ -102,7 +102,7 @@ def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
-IMAGES = (0.3, 0.6, 1.0, 0.1)
+IMAGES = (joining.IMAGE, 0.3, 1.0, 0.1)
 MAPS: tuple[Mapping, ...] = ("none", "beside", "alone")
 """with `mapped`"""
 DRAWS = 5

@@ -64,12 +64,13 @@ class Profiles:
 
 def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.ndarray, k: int) -> np.ndarray:
     """Return how probably each pair's target is in the top K, float64 [n]; scores are [rows, C], slack [rows]."""
-    ascending = np.sort(scores, axis=1)
-    own, most = scores[row, place], scores.shape[1]
+    own, step = scores[row, place], max(1, SCORES // max(1, scores.shape[1]))
     above, reached = np.empty(len(row), np.int64), np.empty(len(row), np.int64)
-    for n, (r, value, near) in enumerate(zip(row, own, slack[row], strict=True)):  # each row has an order of its own
-        above[n] = most - np.searchsorted(ascending[r], value + near, "right")
-        reached[n] = most - np.searchsorted(ascending[r], value - near, "left")
+    for at in range(0, len(row), step):
+        part = slice(at, at + step)
+        theirs, value, near = scores[row[part]], own[part, None], slack[row[part], None]
+        above[part] = (theirs > value + near).sum(axis=1)
+        reached[part] = (theirs >= value - near).sum(axis=1)
     chances: np.ndarray = np.clip((k - above) / (reached - above), 0, 1)
     return chances
 

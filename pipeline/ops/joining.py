@@ -16,7 +16,7 @@ from pipeline.ops import whitening
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 
-WIDTH, POWER, IMAGE = 128, 0.5, 0.3
+WIDTH, POWER, IMAGE = 128, 0.5, 0.6
 """by default: width, power, and weight of what is of images alone beside 1 of all else"""
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 """returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again"""

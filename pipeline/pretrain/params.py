@@ -60,7 +60,7 @@ class Pretrain(Section):
     """share of pairs whose image is hidden, and as many whose text is hidden"""
     distill: Weight = 10.0
     """weight of regressing what frozen encoders know of an item from CLS, though its image or text be hidden"""
-    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
+    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "descriptors", "tfidf"]
     """these encoders, brought to one vector as `linear` does: names of section `encoders`, or kinds; none that is
     pre-trained here; where the key is not given, those of them that read something which the data has"""
     held_out: Share = 0.02

@@ -6,10 +6,9 @@ L3AE divides it between |B|^2 and |B - S|^2. Valid chooses the division too, and
 Letters: U users, I items, F feature width, N users of a part, b of a block.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +25,8 @@ GIB = 1.5
 """most that the I x I matrix may take: 20,000 items"""
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """of EASE, in users"""
-SHARES = (0.0, 0.3, 0.7, 1.0)
-"""of the ridge, that draws to the model of features; 0: EASE"""
+SHARES = (0.3, 0.7, 1.0)
+"""of the ridge, that draws to the model of features; without, it is EASE"""
 CONTENT_RIDGES = (1.0, 10.0, 100.0)
 """of the model of features, whose rows have length 1"""
 BLOCK = 1 << 23
@@ -57,7 +56,7 @@ class Linear:
             inverse = closed.gram(self.seen)
             closed.add_to_diagonal(inverse, ridge)
             closed.invert(inverse, "linear_cf")
-            found = float(self._recall("valid", inverse, -1 / inverse.diagonal()).mean())
+            found = float(self._recalls("valid", inverse, [-1 / inverse.diagonal()])[0].mean())
             if best is None or found > best[0]:
                 best = found, ridge, inverse
         assert best is not None
@@ -65,60 +64,72 @@ class Linear:
 
     @cached_property
     def base(self) -> np.ndarray:
-        return self._recall("test", self.ease[0], -1 / self.ease[0].diagonal())
+        return self._recalls("test", self.ease[0], [-1 / self.ease[0].diagonal()])[0]
 
     def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
         """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
         units = unit_rows(features)[0]
-        best, gain = -1.0, np.zeros(len(self.base))
-        for share, content_ridge in product(SHARES, CONTENT_RIDGES):
-            if not share and content_ridge != CONTENT_RIDGES[0]:
-                continue  # without a share it is EASE, whatever the features
-            parts = self._l3ae(units, share, content_ridge)
-            found = float(self._recall("valid", *parts).mean())
-            if found > best:
-                best, gain = found, self._recall("test", *parts) - self.base
+        found = {(0.0, 0.0): self._valid_of_ease}
+        for content_ridge in CONTENT_RIDGES:
+            recalls = self._l3ae("valid", units, content_ridge, SHARES)
+            found |= {(share, content_ridge): float(one.mean()) for share, one in zip(SHARES, recalls, strict=True)}
+        share, content_ridge = max(sorted(found), key=found.__getitem__)  # of equal ones, the nearest to EASE
+        if not share:
+            return np.zeros(len(self.base))
+        gain: np.ndarray = self._l3ae("test", units, content_ridge, [share])[0] - self.base
         return gain
 
+    @cached_property
+    def _valid_of_ease(self) -> float:
+        return float(self._recalls("valid", self.ease[0], [-1 / self.ease[0].diagonal()])[0].mean())
+
     def _l3ae(
-        self, units: np.ndarray, share: float, content_ridge: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return P, c, Y, V: off its diagonal L3AE's matrix is P diag(c) + Y V^T, see pipeline/models/l3ae.py."""
+        self, part: Literal["valid", "test"], units: np.ndarray, content_ridge: float, shares: Sequence[float]
+    ) -> list[np.ndarray]:
+        """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T, see models/l3ae.py."""
         from pipeline.models import closed
 
         inverse, ridge = self.ease
         w, v = closed.content_factors(units, content_ridge)
-        distil, own, p = share * ridge, -(w * v).sum(1), inverse.diagonal()
-        y = distil * closed.product(inverse, w)
-        return inverse, distil * own - (1 + distil * p * own + (y * v).sum(1)) / p, y, v
+        y, own, p = closed.product(inverse, w), -(w * v).sum(1), inverse.diagonal()
+        drawn = (y * v).sum(1)
+        distil = [share * ridge for share in shares]
+        return self._recalls(part, inverse, [d * own - (1 + d * (p * own + drawn)) / p for d in distil], y, v, distil)
 
-    def _recall(
+    def _recalls(
         self,
         part: Literal["valid", "test"],
         inverse: np.ndarray,
-        scale: np.ndarray,
+        scales: Sequence[np.ndarray],
         left: np.ndarray | None = None,
         right: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return Recall@20 of each user of a part who has train items, train masked, [N]."""
+        distil: Sequence[float] = (),
+    ) -> list[np.ndarray]:
+        """Return Recall@20 of each user of a part who has train items, train masked, [N], for each scale.
+
+        Scores of a user's history h are h P diag(scale), and with factors + distil h Y V^T; the products are shared.
+        """
         import torch
 
         from pipeline.evaluation.metrics import recall
         from pipeline.ops.topk import select
 
         targets: Pairs = getattr(self.split, part)
-        k, found = bounded(self.split.n_items), []
+        k, found = bounded(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
         counts = np.bincount(targets.users, minlength=self.split.n_users)
         for users in self._users(part):
             history = self.seen[users]
-            scores = (history @ inverse) * scale  # the diagonal counts for items of the history alone, which are masked
-            if left is not None and right is not None:
-                scores += (history @ left) @ right.T
-            scores[history.nonzero()] = -np.inf
-            top = select(torch.from_numpy(scores.astype(np.float32)), k)[1].numpy()
-            pairs = users[:, None].astype(np.int64) * self.split.n_items + top
-            found.append(recall(contains(keys(targets, self.split.n_items), pairs), counts[users], k))
-        return np.concatenate(found)
+            by_users = history @ inverse  # the diagonal counts for items of the history only, which are masked
+            by_features = None if left is None or right is None else (history @ left) @ right.T
+            for number, scale in enumerate(scales):
+                scores = by_users * scale
+                if by_features is not None:
+                    scores += by_features * np.float32(distil[number])
+                scores[history.nonzero()] = -np.inf
+                top = select(torch.from_numpy(scores.astype(np.float32, copy=False)), k)[1].numpy()
+                pairs = users[:, None].astype(np.int64) * self.split.n_items + top
+                found[number].append(recall(contains(keys(targets, self.split.n_items), pairs), counts[users], k))
+        return [np.concatenate(parts) for parts in found]
 
     def _users(self, part: Literal["valid", "test"]) -> Iterator[np.ndarray]:
         users = answering(self.split, part)

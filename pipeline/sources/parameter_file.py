@@ -10,15 +10,14 @@ import yaml
 from pipeline.sources.inspect import Ratings, Table
 
 CUTOFFS = (5, 10, 20, 50)
-STEPS, BATCH = 3000, 16
-"""of pre-training, and items of each: the defaults of section `pretrain`"""
-PASSES, MOST_PASSES = 25, 100
-"""over the items, at least and at most"""
+STEPS, BATCH, PASSES = 100, 64, 4
+"""of pre-training of size mini: steps at least, items of each, and passes over the items at least"""
 LARGE = 20_000
 """items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
 """training of a recommender on less; the benchmark's budget tries other rates for each"""
-BUDGET = 4
+MODELS, BUDGET = ["ease", "l3ae", "lightgcn", "alignrec"], 3
+"""of the benchmark: closed forms and networks, without features and with them; settings that each tries"""
 
 
 def text(
@@ -37,14 +36,15 @@ def text(
     Without BEiT3, the sections that it has are comments.
     """
     pictured = bool(images) or (items is not None and "image_urls" in items.roles)
+    content, small = _content(items is not None, pictured, catalogue, encoders, beit3), catalogue < LARGE
     sections: dict[str, Any] = {
         "datasets": [name],
         "sources": {name: _source(interactions, items)},
         "interactions": {"user_core": core, "item_core": core} if core else {},
         "images": dict(images),
-        **_content(items is not None, pictured, catalogue, encoders, beit3),
-        "train": QUICK if catalogue < LARGE else {},
-        "benchmark": {"budget": BUDGET},
+        **content,
+        "train": QUICK if small else {},
+        "benchmark": {**(_compared(content["encode"]["encoders"]) if content and small else {}), "budget": BUDGET},
     }
     if catalogue < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= catalogue] or [catalogue]
@@ -72,6 +72,8 @@ NOTES = {
 """section -> what its first line says"""
 
 
+TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}
+"""encoders at hand where items have one modality"""
 CHOSEN = {"encoders": {"best": {"kind": "chosen"}}}
 
 
@@ -93,19 +95,23 @@ def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], b
         return {}
     if not beit3:
         both = [name for name in encoders if name.split("-")[0] != "beit3"]
-        own = both if text and image else [*(["minilm", "tfidf"] if text else ["cnn"]), "linear"]
+        own = both if text and image else [*(TEACHERS["text"] if text else TEACHERS["image"]), "linear"]
         return {"encode": {"encoders": [*own, "best"]}, **CHOSEN}
-    least, most = (math.ceil(passes * catalogue / BATCH) for passes in (PASSES, MOST_PASSES))
-    steps = max(least, min(STEPS, most))
-    pretrain: dict[str, Any] = {"steps": steps} if steps != STEPS else {}
+    pretrain: dict[str, Any] = {"size": "mini", "steps": max(STEPS, math.ceil(PASSES * catalogue / BATCH))}
     if text and image:
         return {"pretrain": pretrain, "encode": {"encoders": [*encoders, "best"]}, **CHOSEN}
-    teachers = ["minilm", "tfidf"] if text else ["cnn"]
+    teachers = TEACHERS["text"] if text else TEACHERS["image"]
     return {
         "pretrain": {**pretrain, "distill_from": teachers},
         "encode": {"encoders": ["beit3", *teachers, "linear", "best"]},
         **CHOSEN,
     }
+
+
+def _compared(encoders: Sequence[str]) -> dict[str, Any]:
+    """Return what the benchmark of a small catalogue compares, in minutes."""
+    whole = [name for name in encoders if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
+    return {"models": MODELS, "features": [*whole, "shuffled"]}
 
 
 def _section(key: str, value: Any, ratings: Ratings | None) -> str:

@@ -70,15 +70,15 @@ def test_it_is_made_of_what_is_at_hand_and_of_what_is_trained_here() -> None:
     made = ["beit3", "beit3-raw", "tfidf", "minilm-cnn", "best"]
     encoders = gathering({"best": {"kind": "chosen"}}, made)
     assert encoders["best"]["of"] == ["minilm-cnn", "tfidf", "beit3"] or encoders["best"]["of"][-1] == "beit3"
-    assert for_dataset(toy.params(), "shop").encoders["linear"]["of"] == ["minilm-cnn", "tfidf"]
+    assert for_dataset(toy.params(), "shop").encoders["linear"]["of"] == ["minilm-cnn", "descriptors", "tfidf"]
 
 
 def test_candidates_begin_with_linear_and_each_is_there_once() -> None:
     found = search.candidates(["tfidf", "cnn"], ["beit3"], images=True)
-    assert found[0] == Candidate(("tfidf", "cnn"), 0.5, 0.3, "none")
+    assert found[0] == Candidate(("tfidf", "cnn"), 0.5, 0.6, "none")
     assert len(set(found)) == len(found)
     assert {one.of for one in found} == {("tfidf", "cnn"), ("tfidf", "cnn", "beit3"), ("beit3",), ("tfidf",), ("cnn",)}
-    assert {one.image for one in search.candidates(["tfidf"], [], images=False)} == {0.3}
+    assert {one.image for one in search.candidates(["tfidf"], [], images=False)} == {0.6}
 
 
 def test_the_budget_decides_how_many_are_tried_and_valid_which_is_released(

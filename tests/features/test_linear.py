@@ -76,7 +76,7 @@ def test_what_is_at_hand_is_every_encoder_that_is_not_trained_here() -> None:
 
 
 def test_the_defaults_have_it_and_parts_may_be_named() -> None:
-    assert for_dataset(toy.params(), "shop").encoders["linear"]["of"] == ["minilm-cnn", "tfidf"]
+    assert for_dataset(toy.params(), "shop").encoders["linear"]["of"] == ["minilm-cnn", "descriptors", "tfidf"]
     given = params("tfidf", "minilm-cnn", "linear", "two", linear={"of": ["tfidf"]}, two={"kind": "linear"})
     assert given.encoders["linear"]["of"] == ["tfidf"]
     assert given.encoders["two"]["of"] == ["tfidf", "minilm-cnn"]

@@ -236,7 +236,7 @@ def test_it_says_how_long_and_leaves_a_long_pre_training_out_unless_asked(monkey
     assert " h here; --beit3 puts it in" in left_out
     assert not any("pretrain" in line for line in seen if line.startswith("dvc repro"))
     text = Path("params.yaml").read_text()
-    assert load(Path("params.yaml")).encode.encoders == ["minilm-cnn", "tfidf", "linear", "best"]
+    assert load(Path("params.yaml")).encode.encoders == ["minilm-cnn", "descriptors", "tfidf", "linear", "best"]
     assert "# encode:" in text
     commented = yaml.safe_load(
         "\n".join(
