@@ -40,6 +40,16 @@ class EncoderFiles:
         return self.folder / "start.safetensors"
 
     @property
+    def images(self) -> Path:
+        """What `mini` reads of each image of the catalogue, float32 [I, W]; a release does without."""
+        return self.folder / "images.npy"
+
+    @property
+    def image_hashes(self) -> Path:
+        """Hash of each image of the catalogue, bytes [I], in the order of `images`; a release does without."""
+        return self.folder / "image_hashes.npy"
+
+    @property
     def whitening(self) -> Path:
         """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
         return self.folder / "whitening.safetensors"

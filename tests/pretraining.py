@@ -32,7 +32,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), 
 STEPS = 40
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
-UNTAUGHT: dict[str, Any] = {"words": "random", "distill": 0.0}
+UNTAUGHT: dict[str, Any] = {"size": "small", "words": "random", "distill": 0.0}
 """keys of an objective that reads no frozen encoder"""
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 FIVE_LINES = """datasets: [shop]
 sources: {shop: {kind: sample, users: 60, items: 40}}
 interactions: {user_core: 2, item_core: 2}
-pretrain: {steps: 0}
+pretrain: {size: small, steps: 0}
 benchmark: {ks: [5]}
 """
 

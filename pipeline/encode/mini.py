@@ -1,8 +1,12 @@
 """Items through BEiT3 `mini`: what `beit3` is where `pretrain.size` is mini.
 
-Images go through the frozen encoders whose vectors are the image tokens; these and the text go through the network.
+Images go through the frozen encoders whose vectors are the image tokens; these and the text go through the network. The
+images of the catalogue have done so in pre-training, and are known by their hashes.
+
+Letters: B items of a batch, I of the catalogue, W numbers of an image.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,21 +36,66 @@ from pipeline.ops.whitening import Whitening
 class Prepared(NamedTuple):
     """A batch of B items, decoded."""
 
-    image: list[Any]
-    """what each encoder of images prepares; none without images"""
+    image: Tensor | None
+    """float32 [B, W], zeros where the image is new; None without images"""
+    new: np.ndarray
+    """int64, rows of the images that pre-training has not encoded"""
+    parts: list[Any]
+    """what each encoder of images prepares of these"""
     tokens: Tensor | None
     """int64 [B, T]"""
     padding: Tensor | None
     """bool [B, T]"""
 
 
+NO_IMAGES = np.zeros(0, np.int64)
+
+
+def hashed(images: Sequence[bytes | None]) -> np.ndarray:
+    """Return 16 bytes of the sha256 of each image, S16 [n]; of none those of no bytes."""
+    return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
+
+
+class Known:
+    """The vectors of the catalogue's images, by the images' hashes."""
+
+    def __init__(self, files: EncoderFiles) -> None:
+        """Read what `pretrain` left; nothing is known in a release."""
+        there = files.images.is_file() and files.image_hashes.is_file()
+        hashes = np.load(files.image_hashes, allow_pickle=False) if there else np.zeros(0, "S16")
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        self._vectors = np.load(files.images, mmap_mode="r", allow_pickle=False) if there else np.zeros((0, 0))
+
+    def rows(self, images: Sequence[bytes]) -> np.ndarray:
+        """Return the row of each image, int64 [n]; -1 where it is new."""
+        if not len(self._hashes):
+            return np.full(len(images), -1)
+        wanted = hashed(images)
+        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        return np.where(self._hashes[at] == wanted, self._order[at], -1)
+
+    def vectors(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """Return float32 [n, W], zeros for rows below 0."""
+        out, there = np.zeros((len(rows), width), np.float32), rows >= 0
+        if there.any():
+            out[there] = self._vectors[rows[there]]
+        return out
+
+
 class MiniItems:
     """The network with its tokenizer and the frozen encoders of images."""
 
     def __init__(
-        self, network: Mini, pieces: WordPieces, max_tokens: int | None, reading: Whitening | None = None
+        self,
+        network: Mini,
+        pieces: WordPieces,
+        max_tokens: int | None,
+        known: Known,
+        reading: Whitening | None = None,
     ) -> None:
         """Take a network on its device; without a map, the feature is the summary as it is."""
+        self._known = known
         self._device, self._network, self._pieces = device_of(network), network.eval(), pieces
         self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
         self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
@@ -66,20 +115,25 @@ class MiniItems:
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise; a network that was trained without images ignores them."""
-        image = [encoder.prepare(images, None) for encoder in self._images] if images is not None else []
+        image, new, parts = None, NO_IMAGES, list[Any]()
+        if images is not None and self._images:
+            rows = self._known.rows(images)
+            image = pinned(torch.from_numpy(self._known.vectors(rows, sum(self._network.config.image_widths))))
+            new = np.flatnonzero(rows < 0)
+            parts = [encoder.prepare([images[i] for i in new], None) for encoder in self._images if len(new)]
         if texts is None:
-            return Prepared(image, None, None)
+            return Prepared(image, new, parts, None, None)
         ids, padding = pad(self._pieces.encode(texts, self._max_tokens))
-        return Prepared(image, pinned(torch.from_numpy(ids)), pinned(torch.from_numpy(padding)))
+        return Prepared(image, new, parts, pinned(torch.from_numpy(ids)), pinned(torch.from_numpy(padding)))
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         """Return the summary, read by the map where there is one: float32 [B, F]."""
-        image = None
-        if prepared.image:
-            pairs = zip(self._images, prepared.image, strict=True)
-            image = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
-        tokens, padding = (None if x is None else sent(x, self._device) for x in (prepared.tokens, prepared.padding))
+        given = (prepared.image, prepared.tokens, prepared.padding)
+        image, tokens, padding = (None if x is None else sent(x, self._device) for x in given)
+        if image is not None and prepared.parts:
+            pairs = zip(self._images, prepared.parts, strict=True)
+            image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
         present = image if image is not None else tokens
         if present is None:
             raise UserError("beit3: pre-trained without images, so it cannot read one alone; give a text")
@@ -130,7 +184,7 @@ def load(files: EncoderFiles, max_tokens: int | None, reading: Whitening | None)
     """Load what `pretrain` wrote."""
     network = Mini(config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
-    return MiniItems(network.to(pick()), pieces(files), max_tokens, reading)
+    return MiniItems(network.to(pick()), pieces(files), max_tokens, Known(files), reading)
 
 
 def load_untrained(context: Context, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
@@ -138,4 +192,4 @@ def load_untrained(context: Context, max_tokens: int | None, reading: Whitening 
     network, own = Mini(config(context.files)), pieces(context.files)
     load_minilm(network, minilm.load().tensors, own.theirs.tolist())
     network.image.load_state_dict(load_file(context.files.start), strict=True)
-    return MiniItems(network.to(pick()), own, max_tokens, reading)
+    return MiniItems(network.to(pick()), own, max_tokens, Known(context.files), reading)

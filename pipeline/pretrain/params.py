@@ -21,15 +21,15 @@ MINI: dict[str, Any] = {
 class Pretrain(Section):
     """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2).
 
-    The defaults are the recipe of docs/pretraining.md: beside MIM and MLM, CLS, whitened, regresses vectors of frozen
-    encoders, in a pass with nothing masked.
+    The defaults are the recipe of docs/pretraining.md, which adds regression of the vectors of frozen encoders to MIM
+    and MLM. Those of size mini are MINI where they differ.
     """
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
-    size: Literal["mini", "small", "base", "large"] = "small"
-    """network: mini starts from MiniLM and EfficientNet, and has defaults of its own (MINI); small starts from nothing,
-    and reads images of 48 pixels a side; base and large are the published shapes, which read 224"""
+    size: Literal["mini", "small", "base", "large"] = "mini"
+    """network: mini starts from MiniLM and EfficientNet; small from nothing, and reads images of 48 pixels a side; base
+    and large are the published shapes, which read 224"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
     init_sha256: Sha256 | None = None
@@ -110,7 +110,7 @@ class Pretrain(Section):
             return given
         if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):
             raise ValueError(
-                f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave one of the two out"
+                f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave that out, or give another size"
             )
         return {"words": "random", **MINI, **given}
 

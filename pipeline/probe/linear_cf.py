@@ -86,7 +86,7 @@ class Linear:
     def _l3ae(
         self, part: Literal["valid", "test"], units: np.ndarray, content_ridge: float, shares: Sequence[float]
     ) -> list[np.ndarray]:
-        """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T, see models/l3ae.py."""
+        """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T (l3ae.py)."""
         from pipeline.models import closed
 
         inverse, ridge = self.ease

@@ -130,7 +130,7 @@ def test_how_summaries_are_read() -> None:
     text, image = own.copy(), own.copy()
     text[:, 6:], image[:, :6] = 0, 0
     lengths = [np.sqrt(np.square(half @ halves(x).map).sum(1).sum() / 280) for half in (text, image)]
-    assert lengths == pytest.approx([1, 0.3], rel=1e-4)
+    assert lengths == pytest.approx([1, 0.6], rel=1e-4)
     assert read.shape == (300, 12)
     target = own @ rng.standard_normal((12, 4)).astype(np.float32)
     target[5] = 0

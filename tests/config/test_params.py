@@ -90,7 +90,10 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
             "'sources.shop.kind': no 'amazon'; did you mean 'amazon2",
         ),
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
-        (GOOD + "pretrain: {init: a.pth, words: minilm}", "'pretrain.words': value error, pretrain.init names weights"),
+        (
+            GOOD + "pretrain: {size: base, init: a.pth, words: minilm}",
+            "'pretrain.words': value error, pretrain.init names weights",
+        ),
         (GOOD + "pretrain: {distil: 2}", "unknown key 'pretrain.distil'; did you mean 'distill'?"),
         (GOOD + "pretrain: {words: minlm}", "'pretrain.words': input should be 'random' or 'minilm', found 'minlm'"),
         (GOOD + "pretrain: {word: minilm}", "unknown key 'pretrain.word'; did you mean 'words'?"),

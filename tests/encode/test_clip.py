@@ -230,7 +230,7 @@ def test_faults_are_one_line(tmp_path: Path, section: str, message: str) -> None
 
 
 def test_the_defaults_are_the_budget_of_pre_training_and_the_small_shape() -> None:
-    own, theirs, small = ClipParams(), Pretrain(), SIZES["small"]
+    own, theirs, small = ClipParams(), Pretrain(size="small"), SIZES["small"]
     assert (own.steps, own.batch_size, own.held_out) == (theirs.steps, theirs.batch_size, theirs.held_out)
     assert (own.image, own.patch, own.width, own.layers) == (small.image, small.patch, small.width, small.layers)
 

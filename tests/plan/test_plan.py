@@ -111,7 +111,7 @@ def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     assert more["benchmark"].seconds == pytest.approx(2 * planned(tmp_path, SAMPLE)["benchmark"].seconds)
     short = planned(tmp_path, SAMPLE, train={"epochs": 1})
     assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 10
-    assert planned(tmp_path, SAMPLE, pretrain={"steps": 0})["pretrain"].seconds == 0
+    assert planned(tmp_path, SAMPLE, pretrain={"size": "small", "steps": 0})["pretrain"].seconds == 0
 
 
 def test_ids_alone_need_no_images_and_no_encoder(tmp_path: Path) -> None:

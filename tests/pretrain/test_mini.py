@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from pipeline import io
 from pipeline.beit3 import minilm
+from pipeline.encode.cnn import CNN
 from pipeline.layout import Layout
 from pipeline.pretrain.params import MINI, Pretrain
 from pipeline.run import running
@@ -27,7 +29,8 @@ from stages.params import load
 SHORT: dict[str, Any] = {"size": "mini", "steps": 6, "batch_size": 16, "checkpoint_every": 2}
 TESTS = Path(__file__).parents[1]
 FILES = [
-    *("config.json", "encoder.safetensors", "history.json", "run.json", "start.safetensors"),
+    *("config.json", "encoder.safetensors", "history.json", "image_hashes.npy", "images.npy", "run.json"),
+    "start.safetensors",
     *("whitening.safetensors", "wordpieces.json"),
 ]
 
@@ -47,7 +50,7 @@ def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
     mini = Pretrain(size="mini")
     assert {key: getattr(mini, key) for key in MINI} == MINI
     assert Pretrain(size="mini", steps=7).steps == 7
-    assert Pretrain().steps == 3000
+    assert Pretrain(size="small").steps == 3000
     with pytest.raises(ValueError, match=r"mini starts from MiniLM, so it takes no init"):
         Pretrain(size="mini", init="x.pth")
 
@@ -99,6 +102,18 @@ def test_before_training_its_text_experts_are_minilms(tmp_path: Path) -> None:
     no_image = np.setdiff1d(np.arange(0, 96, 10), np.arange(0, 96, 12))
     np.testing.assert_allclose(text["beit3-raw"][no_image, :384], text["minilm"][no_image], atol=1e-5)
     assert np.isfinite(text["beit3-untrained"]).all()
+
+
+def test_images_of_the_catalogue_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop(tmp_path, **SHORT | {"steps": 0})
+    history(tmp_path)
+    layout = Layout(tmp_path, "toy")
+    with monkeypatch.context() as without:
+        without.setattr(CNN, "encode", lambda *_: 1 / 0)
+        known = features(tmp_path, "beit3-raw")["beit3-raw"]
+    layout.encoder.image_hashes.unlink()
+    shutil.rmtree(layout.features("beit3-raw"))
+    np.testing.assert_allclose(features(tmp_path, "beit3-raw")["beit3-raw"], known, atol=1e-4)
 
 
 def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_layers_nearer_the_input_move_less() -> None:
 
 
 def test_pieces_of_our_own_vocabulary_alone_have_another_rate() -> None:
-    groups = _groups(Pretrain().layer_decay)
+    groups = _groups(Pretrain(size="small").layer_decay)
     assert groups.pop("network.beit3.text_embed.weight")["lr"] == 5
     assert {group["lr"] for group in groups.values()} == {0.5}
 
@@ -50,7 +50,7 @@ def test_matrices_decay_and_nothing_else() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    p = Pretrain(lr=1.0, warmup=0.2)
+    p = Pretrain(size="small", lr=1.0, warmup=0.2)
     rates = [optim.learning_rate(s, 10, p) for s in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[3:] == sorted(rates[3:], reverse=True)

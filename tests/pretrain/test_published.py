@@ -52,7 +52,7 @@ def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3
 def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
-    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
     beit3, lines = network(params, cache, 7)
     assert beit3.config == replace(SHAPE, codes=7, mlm=True)
     for name, tensor in source.state_dict().items():
@@ -63,7 +63,7 @@ def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: publish
 def test_positions_are_interpolated_for_images_of_another_side(tmp_path: Path, cache: published.Cache) -> None:
     torch.manual_seed(1)
     source = BEiT3(replace(SHAPE, image=96))
-    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
     beit3, _ = network(params, cache, 7)
     assert beit3.config == replace(SHAPE, codes=7, mlm=True)
     before, after = (n.state_dict()[released.PATCH_POSITIONS] for n in (source, beit3))
@@ -74,7 +74,7 @@ def test_positions_are_interpolated_for_images_of_another_side(tmp_path: Path, c
 
 def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: published.Cache) -> None:
     source = BEiT3(replace(SHAPE, codes=7, mlm=True))
-    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
     beit3, lines = network(params, cache, 7)
     assert lines == []
     assert torch.equal(beit3.state_dict()["mim_head.weight"], source.state_dict()["mim_head.weight"])
@@ -88,7 +88,7 @@ def test_weights_of_another_size_or_tokenizer_are_refused(tmp_path: Path, cache:
     with pytest.raises(UserError, match=r"beit3\.pth: weights of small .*network is base"):
         published.start(Pretrain(init=address, size="base"), cache, PIECES)
     with pytest.raises(UserError, match=r"beit3\.pth: its text table has 58 rows, but the tokenizer 2,000 ids"):
-        published.start(Pretrain(init=address), cache, 2000)
+        published.start(Pretrain(size="small", init=address), cache, 2000)
 
 
 def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, cache: published.Cache) -> None:
@@ -96,7 +96,7 @@ def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: P
     c = SIZES["small"]
     tokenizer = vqkd.VQKD(vqkd.Config(16 * c.grid, 16, 64, 2, 1, 30, 4))
     torch.nn.init.normal_(tokenizer.encoder.pos_embed)
-    params = Pretrain(vqkd=write(tmp_path / "vqkd.pth", tokenizer))
+    params = Pretrain(size="small", vqkd=write(tmp_path / "vqkd.pth", tokenizer))
     images = np.random.default_rng(0).integers(0, 256, (70, c.image, c.image, 3), np.uint8)
     tokens, n = published.visual_tokens(params, cache, images, c, torch.device("cpu"))
     assert n == 30
@@ -109,7 +109,7 @@ def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: P
 def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache: published.Cache) -> None:
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
-    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
     beit3, _ = published.network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
     before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
