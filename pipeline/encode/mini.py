@@ -120,7 +120,7 @@ class MiniItems:
             rows = self._known.rows(images)
             image = pinned(torch.from_numpy(self._known.vectors(rows, sum(self._network.config.image_widths))))
             new = np.flatnonzero(rows < 0)
-            parts = [encoder.prepare([images[i] for i in new], None) for encoder in self._images if len(new)]
+            parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
         if texts is None:
             return Prepared(image, new, parts, None, None)
         ids, padding = pad(self._pieces.encode(texts, self._max_tokens))
