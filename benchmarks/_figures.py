@@ -218,7 +218,7 @@ def _without(table: Table, *heads: str) -> Table:
     """Return a table without some columns, and without the marks that a page does not show."""
     kept = [column for column, head in enumerate(table.head) if head not in heads]
     rows = [[row[column] for column in kept] for row in table.rows]
-    return replace(table, head=[table.head[column] for column in kept], rows=rows, best=frozenset())
+    return replace(table, head=[table.head[column] for column in kept], rows=rows, marks={})
 
 
 def _as_it_is(table: Table) -> Iterator[str]:

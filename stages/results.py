@@ -189,12 +189,14 @@ def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> Non
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
     shown = (
-        coding.brief(coding.compared(comparison)) if coded else [*facts.judged(comparison), *facts.shapes(comparison)]
+        coding.brief(coding.compared(comparison))
+        if coded
+        else [*facts.judged(comparison), *facts.shapes(comparison), *facts.verdicts(comparison)]
     )
     for table in shown:
         show(terminal.drawn(table))
     for remark in (coding if coded else facts).remarks(comparison):
         say(remark)
     say(f"page: {page}")
-    for sentence in [] if coded else facts.sentences(comparison):
-        say(sentence)
+    if not coded and (said := facts.headline(comparison)):
+        say(said)

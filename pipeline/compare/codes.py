@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.compare import codes_file, feature_set, page, similarity
+from pipeline.compare import codes_file, feature_set, similarity
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
@@ -27,7 +27,7 @@ from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import sampled
-from pipeline.report.gallery import Sheets
+from pipeline.report.page import sides
 from pipeline.report.plots import Section
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
@@ -85,7 +85,8 @@ def _write(outputs: Outputs, comparison: Mapping[str, Any], to: Path) -> None:
     io.write_json(to / "compare.json", comparison)
     tables = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
     parts = [Section("judged", "Judged", "Judged", tables=tables)]
-    text = page.compared(outputs, list(comparison["sources"]), parts, Sheets([], {}), {}, [])
+    names = " · ".join(comparison["sources"])
+    text = sides("compare", outputs.layout.dataset, names, parts, kind=outputs.kind)
     io.write_bytes(to / "index.html", text.encode())
 
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from pipeline.evaluation.evidence import Cell, cell, seeds_of
 from pipeline.facts import words
-from pipeline.facts.difference import FLOORED, Difference, sure
-from pipeline.facts.table import Table
-from pipeline.facts.words import figure, measure, with_error
+from pipeline.facts.difference import FLOORED, Difference
+from pipeline.facts.table import CHANGE, Table, mean
+from pipeline.facts.words import figure, measure
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL
 from pipeline.study.summaries import WHOLE
@@ -58,21 +58,15 @@ def by_fingerprint(table: pa.Table) -> Iterator[list[Row]]:
 
 
 def _wrong(rows: Sequence[Row]) -> Table:
-    tests = [Difference.if_any(row) for row in rows]
-    return Table(
+    return Table.of(
         "Wrong content",
         f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Mean ± standard "
         f"deviation over {seeds_of(row['seeds'] for row in rows)}. The change is against the same model on the whole "
         f"set, its interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
-        ["model", "features", "content", measure("recall", rows[0]["k"]), "change", "95 % interval", "p"],
-        [
-            [row["model"], row["features"], content(row), with_error(row["mean"], row["sd"]),
-             *(test.cells if test else [""] * 3)]
-            for row, test in zip(rows, tests, strict=True)
-        ],
+        ["model", "features", "content", measure("recall", rows[0]["k"]), *CHANGE],
+        [[row["model"], row["features"], content(row), mean(row), Difference.if_any(row)] for row in rows],
         texts=3,
-        best=sure(tests, 4),
-    )  # fmt: skip
+    )
 
 
 def shapes(table: pa.Table) -> dict[str, dict[str, dict[int, Cell]]]:
@@ -129,23 +123,20 @@ def joint(table: pa.Table) -> list[Table]:
 
 
 def _joint(rows: Sequence[Row]) -> Table:
-    tests = [Difference.if_any(row) for row in rows]
-    return Table(
+    return Table.of(
         "Joint beside staged",
         f"{words.protocol(rows[0])} Staged: AlignRec on CLS of the pre-trained encoder. Joint: its losses train the "
         "encoder too, from the weights that pre-training starts from. Mean ± standard deviation over "
         f"{seeds_of(row['seeds'] for row in rows)}. The change is against staged, its interval (95 %) over "
         f"{rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. Probes: hit@20 of the encoder's processed "
         "features at the best epoch.",
-        ["training", measure("recall", rows[0]["k"]), "change", "95 % interval", "p",
+        ["training", measure("recall", rows[0]["k"]), *CHANGE,
          *(PROBES[name].name for name in PROBED), "best epoch"],
         [
-            [trained(row), with_error(row["mean"], row["sd"]), *(test.cells if test else [""] * 3),
-             *("" if row[name] is None else f"{row[name]:.4f}" for name in PROBED),
-             f"{row['best_epoch']:.1f}"]
-            for row, test in zip(rows, tests, strict=True)
+            [trained(row), mean(row), Difference.if_any(row),
+             *("" if row[name] is None else f"{row[name]:.4f}" for name in PROBED), f"{row['best_epoch']:.1f}"]
+            for row in rows
         ],
-        best=sure(tests, 2),
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def tables(outputs: Outputs) -> dict[str, list[Table]]:
 def kept(table: Table) -> dict[str, Any]:
     """Return a table as JSON; figures lack the zero before their points, those that are marked are bold."""
     rows = [[short(cell) for cell in row] for row in table.rows]
-    for row, column in table.best:
+    for row, column in table.marks:
         rows[row][column] = f"**{rows[row][column]}**"
     return {"heading": table.heading, "note": short(table.note), "head": list(table.head), "rows": rows}
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.facts.table import Table
+from pipeline.facts.difference import BEST
+from pipeline.facts.table import Place, Table
 from pipeline.facts.words import listed, short, with_error
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
@@ -133,17 +134,17 @@ def _table(probed: Probed) -> Table:
     columns, several = probed.measures, len(probed.forms) > 1
     texts = 1 + several
     rows: list[list[str]] = []
-    best: set[tuple[int, int]] = set()
+    marks: dict[Place, str] = {}
     for form, sets in probed.forms.items():
         ordered = probed.ordered(form, columns[len(columns) // 2])
         for j, c in enumerate(columns, start=texts):
-            best.add((len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j))
+            marks[len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j] = BEST
         for name in ordered:
             cells = (with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)
             rows.append([name, *([probed.said(form, name)] if several else []), *cells])
     note = " ".join(text for text in (probed.probe.note.format(n=probed.cases), probed.remark) if text)
     head = ["feature set", *(["features"] if several else []), *columns]
-    return Table(title, note, head, rows, texts=texts, best=frozenset(best))
+    return Table(title, note, head, rows, texts=texts, marks=marks)
 
 
 def headline(figures: Mapping[str, Any] | None) -> Table:
@@ -193,4 +194,4 @@ def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in ranked
     ]
     head = ["made of", "power", "image", "map", *FIGURES]
-    return Table(f"What {name} was chosen from", note, head, cells, texts=4, best=frozenset({(0, len(head) - 1)}))
+    return Table(f"What {name} was chosen from", note, head, cells, texts=4, marks={(0, len(head) - 1): BEST})

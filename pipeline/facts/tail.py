@@ -192,12 +192,12 @@ def _by_group(heading: str, note: str, rows: Sequence[Mapping[str, Any]], figure
 
     table = [[words.run(*run), *(text(cells.get((*run, label))) for label in labels)] for run in runs]
     sizes = {row["label"]: f"{row['n']:,}" for row in rows}
-    sure = {
-        (1 + r, 1 + c)
+    marks = {
+        (1 + r, 1 + c): test.mark
         for r, run in enumerate(runs) for c, label in enumerate(labels)
         if figure == "difference" and (test := Difference.if_any(cells.get((*run, label)))) and test.sure
     }  # fmt: skip
-    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *table], best=frozenset(sure))
+    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *table], marks=marks)
 
 
 def _parts(of: Mapping[str, float]) -> dict[str, float]:

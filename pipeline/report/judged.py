@@ -39,7 +39,7 @@ def recommenders(outputs: Outputs) -> Section:
 def _means(comparison: Comparison, _: Outputs, label: str) -> Intervals | None:
     """Return test Recall@20 of every run."""
     rows = [plots.mean(words.run(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
-    title = f"Test {words.RECALL}, mean ± sd over {seeds_of(r.seeds for r in comparison.rows)}"
+    title = f"Test {words.RECALL}, {words.spread(r.seeds for r in comparison.rows)}"
     return plots.intervals(words.after(title, label), rows, axis=words.RECALL)
 
 

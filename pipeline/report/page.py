@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jinja2
@@ -15,10 +16,11 @@ from pipeline.facts import codes, content, facets, verdict
 from pipeline.facts.facets import Items
 from pipeline.facts.neighbours import Neighbours
 from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import escaped, markdown
+from pipeline.facts.table import Table, escaped, markdown
 from pipeline.facts.users import SEED, User
 from pipeline.facts.words import CONTROLS, title
 from pipeline.report import atlas, gallery, plots, sections
+from pipeline.report.plots import Section
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
@@ -26,6 +28,7 @@ PARTS = ("items", "map", "list", "codes", "page")
 """of the page's own script, in order; those of what a page lacks do nothing"""
 LONGEST = 120
 """characters of a title in the page's data"""
+NO_IMAGES = gallery.Sheets([], {})
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,28 @@ def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bo
     )  # fmt: skip
 
 
+def sides(
+    command: str, dataset: str, lead: str, parts: Sequence[Section], *, kind: str = "", title: str = "",
+    headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
+    data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
+) -> str:  # fmt: skip
+    """Return a page of things side by side: feature sets, codes, releases.
+
+    Args:
+        command: that makes it.
+        lead: what is on it.
+        kind: of the data set's source; the images of `sample` need an attribution.
+        title: the data set by default.
+        headline: the verdict in a sentence, and `verdict` the tables that it rests on.
+        packed: images of the items in `pairs`, and `data` the page's table of them, see gallery.Sheets.table.
+        pairs: most changed items, see pipeline/compare/page.py; `note` is said of them.
+    """
+    return render(
+        "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
+        title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs, note=note, plot=plots,
+    )  # fmt: skip
+
+
 def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
@@ -128,7 +153,6 @@ def poster(near: Neighbours, shown: View) -> bytes:
 
 
 def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
-    said = verdict.sentences(outputs.released, outputs.probes, outputs.tests)
     return {
         "dataset": outputs.layout.dataset,
         "kind": outputs.kind,
@@ -138,8 +162,7 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         ),
         "strip": list(strip(outputs)),
         "advice": verdict.advice(outputs.probes),
-        "verdict": said,
-        "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
+        "verdict": verdict.tables(outputs.released, outputs.probes, outputs.tests),
         "pictured": sections.pictured(outputs),
         "recorded": sections.recorded(outputs),
         "near": shown and shown.neighbours,

@@ -92,7 +92,7 @@ def test_processed_figures_stand_below_raw_ones() -> None:
     assert table.head == ["feature set", "features", "hit@5"]
     assert [row[1] for row in table.rows] == ["raw"] * 3 + ["processed"] * 3
     assert (table.rows[0][0], table.rows[3][0]) == ("hidden", "hidden")
-    assert table.best == {(0, 2), (3, 2)}
+    assert table.marks == {(0, 2): "best", (3, 2): "best"}
     assert table.texts == 2
 
 
