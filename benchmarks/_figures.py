@@ -141,8 +141,9 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
-    table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
-    rows = [row for row in table.rows if _named(row, table.rows, only)]
+    table = leagues.standing(io.read_table(layout.league, schemas.LEAGUE))
+    named = [row for row in table.rows if _named(row, table.rows, only)]
+    rows = [[*row[:2], *map(short, row[2:6]), *row[6:]] for row in named]
     less = ("own split", "settings", "hours, all")
     yield from _as_it_is(_without(replace(table, rows=rows), *less))
 

@@ -265,6 +265,16 @@ class Layout:
         return self.folder("benchmark") / "tuning.parquet"
 
     @property
+    def league(self) -> Path:
+        """Table LEAGUE; absent of one split."""
+        return self.folder("benchmark") / "league.parquet"
+
+    @property
+    def league_facts(self) -> Path:
+        """What follows from the league, JSON; see pipeline/experiment/tables/league.py."""
+        return self.folder("benchmark") / "league.json"
+
+    @property
     def runs(self) -> Path:
         """In which cell each run of the benchmark lies, JSON; see pipeline/benchmark/runs.py."""
         return self.folder("benchmark") / "runs.json"

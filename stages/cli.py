@@ -277,7 +277,6 @@ for _command_of_results in (
     results.summary,
     results.features,
     results.recommend,
-    results.league,
     results.compare,
     released.diff,
     released.leaderboard,

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import Cell, cell, seeds_of
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table, mean
 from pipeline.facts.words import figure, measure
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL
 from pipeline.study.summaries import WHOLE
 
 Row = Mapping[str, Any]

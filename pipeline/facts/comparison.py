@@ -6,12 +6,13 @@ from statistics import NormalDist
 from typing import Any
 
 from pipeline.evaluation.evidence import seeds_of
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import probes, verdict
 from pipeline.facts.difference import FLOORED, Difference, p_value
 from pipeline.facts.table import Table
 from pipeline.facts.words import listed, title, with_error
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL, agreed
+from pipeline.probe.verdicts import agreed
 
 FEW = 300
 """users or items of a test, below which the verdict says how many would decide"""

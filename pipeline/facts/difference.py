@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pipeline.evaluation.statistics import FLOOR, RESAMPLES
-from pipeline.probe.verdicts import LEVEL
+from pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 
 BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"
 """marks of a table"""

@@ -17,12 +17,12 @@ from pipeline.evaluation.evidence import (
     masked_splits,
     seeds_of,
 )
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table, Value
 from pipeline.facts.words import after, figure, measure, short
 from pipeline.models import RELEASED, WAYS, way
-from pipeline.probe.verdicts import LEVEL
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
 """figures of a table with little room"""

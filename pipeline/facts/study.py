@@ -6,13 +6,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import argument, tail, words
 from pipeline.facts.difference import BEST, FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table, mean
 from pipeline.facts.words import RECALL, figure, measure, with_error
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL
 from pipeline.study import summaries
 
 Record = Mapping[str, Any]

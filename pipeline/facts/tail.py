@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Comparison, seeds_of
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import Difference
 from pipeline.facts.recommenders import equal
 from pipeline.facts.table import Table
 from pipeline.facts.words import CONTROLS
-from pipeline.probe.verdicts import LEVEL
 
 CHOSEN = "what users chose in test"
 TAIL = "less popular half"

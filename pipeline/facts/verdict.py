@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts.difference import BETTER, SAME, WORSE
 from pipeline.facts.probes import Probed, read
 from pipeline.facts.table import Table
 from pipeline.facts.words import CONTROLS, listed, measure, short, title
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL, agreed
+from pipeline.probe.verdicts import agreed
 
 NOT_TRAINED = ("-untrained", "-official")
 """end the names of an encoder's controls: the same network before it is trained here"""

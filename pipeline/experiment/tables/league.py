@@ -13,23 +13,18 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation, judge
-from pipeline.evaluation.statistics import corrected
+from pipeline.evaluation.statistics import LEVEL, corrected
 from pipeline.experiment.cell import RECALL
 from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
 from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
-from pipeline.probe.verdicts import LEVEL
 from pipeline.seeds import seed_for
 
 MEMBERS = 3
 """contenders whose lists are fused"""
 FUSED = 60
 """added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)"""
-RUN = ("dataset", "model", "features", "split", "number", "seed")
-ALIKE = {"rules": "protocol", "budget": "budget", "k": "cutoff"}
-"""columns with one value per table -> how they are called in text"""
 
 
 def table(own: Season, played: Played) -> pa.Table:
@@ -58,30 +53,6 @@ def table(own: Season, played: Played) -> pa.Table:
 
 def _test(own: Season, record: Record, metric: str = "recall") -> float:
     return float(record.judged[0]["metrics"]["test"][f"{metric}@{own.k}"])
-
-
-def refuse_unlike(own: Season, others: Iterable[pa.Table]) -> None:
-    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split."""
-    asked = {(own.experiment.dataset, split): rules.fingerprint for split, rules in enumerate(own.rules)}
-    for row in (row for other in others for row in other.to_pylist()):
-        name, split, mark = row["dataset"], row["split"], row["fingerprint"]
-        for column, what in ALIKE.items():
-            if row[column] != (ours := own.alike[column]):
-                raise UserError(
-                    f"--with: the {what} of the league of {name} is {row[column]}, here it is {ours}; figures of both "
-                    "never share a table"
-                )
-        if asked.setdefault((name, split), mark) != mark:
-            raise UserError(
-                f"--with: split {split} of {name} has fingerprint {mark}, and elsewhere {asked[name, split]}: it asks "
-                "other questions; figures of both never share a table"
-            )
-
-
-def merged(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return leagues of several data sets, or of several machines, as one; of equal trainings the first stays."""
-    rows = {tuple(row[c] for c in RUN): row for row in reversed(pa.concat_tables(tables).to_pylist())}
-    return pa.Table.from_pylist([*reversed(rows.values())], schemas.LEAGUE)
 
 
 def derived(own: Season, played: Played) -> dict[str, Any]:
