@@ -60,9 +60,10 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
     gaps: dict[str, dict[str, str]] = {}
     for row in trained:
         if row["model_b"] == RELEASED and row["features_b"] != released:
-            place = "under AlignRec" + (f" by {row['protocol']}" if several else "")
+            by = f" by {row['protocol']}" if several else ""
+            place = f"under AlignRec{by}, {measure(MAIN[0], row['k'])}"
             outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
-            gaps.setdefault(row["features_b"], {})[place] = f"{row['difference']:+.4f} {measure(MAIN[0], row['k'])}"
+            gaps.setdefault(row["features_b"], {})[place] = f"{row['difference']:+.4f}"
     own = [name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")]
     controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))]
     rivals = [name for name in outcomes if name not in own and name not in controls]

@@ -22,9 +22,9 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
         "beit3", probes(minilm_cnn="better better", tfidf="undecided worse"),
         paired(("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", -0.01, 0.01)),
     ) == {
-        "head": ["zero-shot", "Item-CF", "under AlignRec"],
-        "minilm-cnn": ["better", "better", "level +0.0010 Recall@20"],
-        "tfidf": ["level", "worse", "worse -0.0100 Recall@20"],
+        "head": ["zero-shot", "Item-CF", "under AlignRec, Recall@20"],
+        "minilm-cnn": ["better", "better", "level +0.0010"],
+        "tfidf": ["level", "worse", "worse -0.0100"],
     }  # fmt: skip
 
 
@@ -42,8 +42,8 @@ def test_two_protocols_are_two_places() -> None:
          paired(("alignrec", "tfidf", 0.1, 0.9), protocol="strict", fingerprint="e" * 16)]
     )  # fmt: skip
     assert decided("beit3", None, table) == {
-        "head": ["under AlignRec by mmrec", "under AlignRec by strict"],
-        "tfidf": ["better +0.1000 Recall@20", "level +0.1000 Recall@20"],
+        "head": ["under AlignRec by mmrec, Recall@20", "under AlignRec by strict, Recall@20"],
+        "tfidf": ["better +0.1000", "level +0.1000"],
     }
 
 

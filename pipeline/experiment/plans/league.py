@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,12 +81,6 @@ class Season:
     def main(self) -> list[Contender]:
         """One contender a model: on the set that is judged, or on ids alone."""
         return [one for one in self.contenders if one.features in (NO_FEATURES, *self.sets[:1])]
-
-    @property
-    def alike(self) -> dict[str, Any]:
-        """Columns of table LEAGUE that say by which rules it was made."""
-        rules = replace(self.rules[0], questions="", filter="").fingerprint
-        return {"rules": rules, "budget": max(self.own.budget, 1), "k": self.k}
 
     @cached_property
     def settings(self) -> dict[str, list[Setting]]:

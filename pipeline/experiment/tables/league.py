@@ -42,8 +42,8 @@ def table(own: Season, played: Played) -> pa.Table:
         rows.append(
             {"dataset": own.experiment.dataset, **one.contender._asdict(), "split": one.split, "number": one.number,
              "seed": one.seed, "setting": json.dumps(own.settings[one.contender.model][one.number]),
-             **own.rules[one.split].label, **own.alike, "state": record.values["state"],
-             "valid": record.best.get(RECALL),
+             **own.rules[one.split].label, "budget": max(own.own.budget, 1), "k": own.k,
+             "state": record.values["state"], "valid": record.best.get(RECALL),
              **{m: _test(own, record, m) if record.judged else None for m in ("recall", "ndcg")},
              "by_valid": played.chosen.get((one.contender, one.split)) == one.number,
              "by_test": best.get(one.contender) == one, **cost}
