@@ -29,7 +29,7 @@ from pipeline.facts import probes as probed
 from pipeline.facts import recommenders
 from pipeline.facts.article import PARTS
 from pipeline.facts.table import Table, markdown
-from pipeline.facts.words import figure, measure, short
+from pipeline.facts.words import figure, measure, short, spread
 from pipeline.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -85,7 +85,7 @@ def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield ""
         seeds = max(row.seeds for row in comparison.rows)
         under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
-        yield f"Test figures, mean ± sd over {seeds} seeds; {under}."
+        yield f"Test figures, {spread([seeds])}; {under}."
 
 
 def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -103,7 +103,7 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield ""
         seeds = max(row.seeds for row in rows)
         under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
-        yield f"Test Recall@20, mean ± sd over {seeds} seeds; {under}."
+        yield f"Test Recall@20, {spread([seeds])}; {under}."
         yield ""
 
 

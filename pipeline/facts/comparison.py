@@ -9,8 +9,8 @@ from pipeline.evaluation.evidence import seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import probes, verdict
 from pipeline.facts.difference import FLOORED, Difference, p_value
-from pipeline.facts.table import Table
-from pipeline.facts.words import listed, title, with_error
+from pipeline.facts.table import Table, mean
+from pipeline.facts.words import listed, spread, title
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
 
@@ -190,16 +190,12 @@ def _by_model(protocols: Iterable[list[Record]]) -> dict[str, str]:
 
 def _training(training: Record) -> Table:
     figure = next(key for key in training if "@" in key)
-    rows = [
-        [model, name, with_error(v["mean"], v["sd"])]
-        for model, by_set in training[figure].items()
-        for name, v in by_set.items()
-    ]
+    rows = [[model, name, mean(v)] for model, by_set in training[figure].items() for name, v in by_set.items()]
     note = (
-        f"Test figures at the best valid epoch, mean ± standard deviation over {training['seeds']} seeds; protocol "
+        f"Test figures at the best valid epoch, {spread([training['seeds']])}; protocol "
         f"{training['protocol']} ({training['fingerprint']})."
     )
-    return Table("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
+    return Table.of("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
 
 
 def _paired(heading: str, unit: str, rows: Sequence[Record]) -> Table:

@@ -50,7 +50,7 @@ def test_the_lead_is_marked_where_it_is_sure_and_controls_are_left_out(tmp_path:
     table = pa.Table.from_pylist(rows, schemas.STUDY["tail"])
     io.write_table(table, layout.study("tail"), schemas.STUDY["tail"])
     (leads,) = article.tables(Outputs(layout, released="beit3"))["tail"]
-    assert leads.head == ["over", "1", "2"]
+    assert leads.head == ["run", "1", "2"]
     assert leads.rows == [["n", "50", "50"], ["BPR", "+0.0312*", "-0.0010"]]
 
 
