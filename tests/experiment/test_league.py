@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shops
+from scipy.stats import kendalltau
 
 import schemas
 from pipeline import engine, io
@@ -99,6 +100,11 @@ def test_every_model_has_the_same_budget_valid_chooses_and_nothing_is_trained_tw
     assert best.recall is not None
     assert (len(best.recall.values), best.tried) == (4, BUDGET)
     assert {row["a"] for row in found["gains"]} == {"vbpr on f"}
+    main = [
+        (one.recall.mean, one.published) for one in facts.standings(league) if one.features != "shuffled" and one.recall
+    ]
+    tau = kendalltau(*zip(*main, strict=True)).statistic  # of the figures that the table shows
+    assert found["stability"]["published"] == pytest.approx(tau)
     assert all(row["seconds"] > 0 and "cores" in row["machine"] for row in rows)
     assert len({row["fingerprint"] for row in rows}) == 2
     (comparison,) = comparisons(io.read_table(made / "results.parquet", schemas.RESULTS))

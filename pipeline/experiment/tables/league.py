@@ -30,12 +30,7 @@ FUSED = 60
 def table(own: Season, played: Played) -> pa.Table:
     """Return table LEAGUE of what was played."""
     costs = own.experiment.costs
-    first = {one: r for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
-    best: dict[Contender, LeagueRun] = {}
-    for one, record in first.items():
-        if one.contender not in best or _test(own, record) > _test(own, first[best[one.contender]]):
-            best[one.contender] = one
-    rows = []
+    best, rows = _by_test(own, played), []
     for one, record in played.found.items():
         path = costs / f"{record.key}.json" if costs else None
         cost = io.read_json(path) if path and path.is_file() else {"seconds": None, "memory_mib": None, "machine": ""}
@@ -49,6 +44,15 @@ def table(own: Season, played: Played) -> pa.Table:
              "by_test": best.get(one.contender) == one, **cost}
         )  # fmt: skip
     return pa.Table.from_pylist(rows, schemas.LEAGUE)
+
+
+def _by_test(own: Season, played: Played) -> dict[Contender, LeagueRun]:
+    """Return the first run on the data's own split that has the best test figure, of each contender."""
+    first = [one for one, record in played.found.items() if record.judged and not (one.split or one.seed)]
+    best: dict[Contender, LeagueRun] = {}
+    for one in first:
+        best[one.contender] = max(best.get(one.contender, one), one, key=lambda run: _test(own, played.found[run]))
+    return best
 
 
 def _test(own: Season, record: Record, metric: str = "recall") -> float:
@@ -83,7 +87,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
     tested = corrected(pairs, seed) if pairs else []
     blocks = _blocks(own, played, main)
     level = {frozenset((row["a"], row["b"])) for row in tested if row["p_holm"] >= LEVEL}
-    best = {one.contender: _test(own, r) for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
+    best = {one: _test(own, played.found[run]) for one, run in _by_test(own, played).items()}
     rows = own.experiment.run.read(own.layouts[0].interactions, schemas.INTERACTIONS)
     return {
         "pairs": tested,
