@@ -48,7 +48,10 @@ def verdicts(comparison: Record) -> list[Table]:
 
 
 def _few(more: Mapping[Any, Mapping[str, str]]) -> list[str]:
-    said = f"Below {FEW} cases: the difference of a test that decides nothing, and about how many would decide it."
+    said = (
+        f"n: users or items of a test, where fewer than {FEW} decide nothing; before it the difference of the headline "
+        "figure, after it how many would decide such a difference."
+    )
     return [said] * any(more.values())
 
 
@@ -64,11 +67,10 @@ def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> d
     level = LEVEL / max(1, 2 * len(comparison["verdicts"]))
     said = {}
     for test in _of(tests, a, b):
-        name, figure = test["measure"].split()[:2]
+        name = test["measure"].split()[0]
         place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
         if places.get(place) == "undecided" and test["n"] < FEW:
-            unit = "items" if "items" in comparison["probes"].get(name, {}) else "users"
-            said[place] = f"({test['difference']:+.3f} {figure}, {test['n']} {unit}{_needed(test, level)})"
+            said[place] = f"{test['difference']:+.3f} (n {test['n']}{_needed(test, level)})"
     return said
 
 
@@ -77,7 +79,7 @@ def _needed(test: Record, level: float) -> str:
     error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
     wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
     n = test["n"] * (wanted / test["difference"]) ** 2 if test["difference"] else inf
-    return f"; decided by about {n:,.0f}" if test["n"] < n < inf else ""
+    return f"; {n:,.0f} decide" if test["n"] < n < inf else ""
 
 
 def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:

@@ -71,9 +71,9 @@ def test_trained_sets_are_judged_by_model_under_every_protocol(also: float, outc
 @pytest.mark.parametrize(
     ("n", "half", "said"),
     [
-        (14, 0.25, " (+0.357 hit@10, 14 users; decided by about 20)"),
-        (299, 0.25, " (+0.357 hit@10, 299 users; decided by about 426)"),
-        (14, 0.1, " (+0.357 hit@10, 14 users)"),  # enough for this test, and not for all that must agree
+        (14, 0.25, " +0.357 (n 14; 20 decide)"),
+        (299, 0.25, " +0.357 (n 299; 426 decide)"),
+        (14, 0.1, " +0.357 (n 14)"),  # enough for this test, and not for all that must agree
         (300, 0.25, ""),
     ],
 )
@@ -91,7 +91,7 @@ def test_as_many_users_as_are_said_decide_four_times_in_five() -> None:
     test = {"measure": "zero_shot hit@10", "a": "ours", "b": "theirs", "n": n, "difference": effect}
     half = 1.96 / n**0.5
     found = comparison(rows, paired=[test | {"low": effect - half, "high": effect + half}])
-    needed = int(decided(found)["zero-shot"].rpartition("about ")[2].removesuffix(")"))
+    needed = int(decided(found)["zero-shot"].rpartition("; ")[2].removesuffix(" decide)"))
     drawn = rng.normal(effect, 1, (4000, needed)).mean(1) * needed**0.5
     assert 0.77 < (2 * norm.sf(np.abs(drawn)) < 0.05 / 2).mean() < 0.83
 
