@@ -119,14 +119,14 @@ def html(entries: Sequence[Entry]) -> str:
     count = len({entry.release for entry in entries})
     lead = f"{count} release{'s' * (count != 1)}, and what others published. Only rows of one table are comparable."
     best = [_first(rows[0]) for rows in groups.values() if MAIN in rows[0].cells]
-    said = f"Highest test {measure(*MAIN)}: {'; '.join(best)}." if best else ""
+    said = f"Highest test {measure(*MAIN)} {'; '.join(best)}." if best else ""
     return sides("leaderboard", "leaderboard", lead, sections, title="Leaderboard", headline=said)
 
 
 def _first(entry: Entry) -> str:
     on = f" on {title(entry.features)}" if entry.features != "none" else ""
     mean = short(f"{entry.recall:.3f}")
-    return f"on {entry.dataset} ({entry.protocol}) {title(entry.model)}{on}, {mean}"
+    return f"on {entry.dataset} ({entry.protocol}): {title(entry.model)}{on}, {mean}"
 
 
 def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: Sequence[Entry], alike: str) -> Section:

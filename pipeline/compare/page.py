@@ -97,8 +97,9 @@ def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str
             pairs.append(changed(old, new, most))
     packed, data = with_images(pairs, items, pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
+    changes = Section("what", "What changed", "What changed", tables=_changes_tables(diff))
     return sides(
-        "diff", diff["b"]["dataset"], releases.verdict(diff), [Section("what", "", "", tables=_changes_tables(diff))],
+        "diff", diff["b"]["dataset"], releases.verdict(diff), [changes],
         kind=kind, title=f"{diff['b']['dataset']} {diff['a']['version']} and {diff['b']['version']}", packed=packed,
         data=data, pairs=pairs, note=missing,
     )  # fmt: skip

@@ -49,8 +49,8 @@ def verdicts(comparison: Record) -> list[Table]:
 
 def _few(more: Mapping[Any, Mapping[str, str]]) -> list[str]:
     said = (
-        f"n: users or items of a test, where fewer than {FEW} decide nothing; before it the difference of the headline "
-        "figure, after it how many would decide such a difference."
+        f"Where fewer than {FEW} users or items (n) decide nothing, the difference of the headline figure is shown, "
+        "and how many would decide it."
     )
     return [said] * any(more.values())
 

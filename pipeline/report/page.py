@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import pyarrow as pa
@@ -28,6 +28,18 @@ PARTS = ("items", "map", "list", "codes", "page")
 """of the page's own script, in order; those of what a page lacks do nothing"""
 LONGEST = 120
 """characters of a title in the page's data"""
+STEPS = {
+    "reviews": ("interactions", "rows_in", "read"),
+    "interactions": ("interactions", "rows_out", "kept"),
+    "items": ("items", "rows_out", "described"),
+    "images": ("images", "rows_out", "usable"),
+    "BEiT3": ("pretrain", "rows_in", "items learned from"),
+    "features": ("encode", "rows_out", "sets"),
+    "graph": ("graph", "rows_out", "edges"),
+    "AlignRec": ("train", "rows_in", "pairs learned from"),
+    "benchmark": ("benchmark", "rows_out", "runs"),
+}
+"""step -> stage, figure of its record, and what that is"""
 NO_IMAGES = gallery.Sheets([], {})
 
 
@@ -218,34 +230,12 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     return environment
 
 
-class Step(NamedTuple):
-    """A step of the pipeline, with what came out of it."""
-
-    name: str
-    figure: str
-    what: str
-
-
-def strip(outputs: Outputs) -> Iterator[Step]:
-    """Yield the steps that ran, in order."""
-    records = outputs.records
-
-    def step(name: str, figure: int, what: str) -> Step:
-        return Step(name, f"{figure:,}", what)
-
-    if record := records.get("interactions"):
-        yield step("reviews", record["rows_in"], "read")
-        yield step("interactions", record["rows_out"], "kept")
-    for stage, what in (("items", "described"), ("images", "usable")):
-        if record := records.get(stage):
-            yield step(stage, record["rows_out"], what)
-    if record := records.get("pretrain"):
-        yield step("BEiT3", record["rows_in"], "items learned from")
-    if "encode" in records and outputs.graphs:
-        yield step("features", len(outputs.graphs), "sets")
-    if record := records.get("graph"):
-        yield step("graph", record["rows_out"], "edges")
-    if record := records.get("train"):
-        yield step("AlignRec", record["rows_in"], "pairs learned from")
-    if record := records.get("benchmark"):
-        yield step("benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
+def strip(outputs: Outputs) -> Iterator[tuple[str, str, str]]:
+    """Yield name, figure and meaning of the steps of the pipeline that ran, in order."""
+    counted = {
+        "features": len(outputs.graphs),
+        "benchmark": sum(row.seeds for comparison in outputs.compared for row in comparison.rows),
+    }
+    for name, (stage, figure, what) in STEPS.items():
+        if (record := outputs.records.get(stage)) and (name != "features" or outputs.graphs):
+            yield name, f"{counted.get(name, record[figure]):,}", what
