@@ -238,13 +238,14 @@ def probe(plan: Plan) -> Estimate:
 
 
 def benchmark(plan: Plan) -> Estimate:
-    """Models x feature sets x seeds, and what a budget tries before."""
+    """Models x feature sets x seeds, and what a budget tries before, on each split."""
     own, found = plan.params[Benchmark], entries(plan.params)
+    times = own.splits * (1 + own.budget)
     each = [plan.training(e.model, model_settings(plan.params, e.model, e.ablation)) for e in found]
     closed = any(issubclass(MODELS[e.model], Closed) for e in found)
     memory = TORCH + own.workers * (plan.trained_bytes + closed * 12 * plan.size.items**2)
-    said = f"{len(found) * (1 + own.budget):,} trainings"
-    return Estimate((1 + own.budget) * sum(each) / own.workers, memory, len(found) * 200.0 * plan.size.users, said)
+    said = f"{len(found) * times:,} trainings"
+    return Estimate(times * sum(each) / own.workers, memory, len(found) * 200.0 * plan.size.users, said)
 
 
 def study(plan: Plan) -> Estimate:
