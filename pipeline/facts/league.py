@@ -11,7 +11,7 @@ from pipeline.evaluation.evidence import Cell, cell
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts.difference import FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table
-from pipeline.facts.words import listed, measure, run
+from pipeline.facts.words import listed, measure, run, title
 
 HONEST, PUBLISHED = "honest", "published style"
 """valid chooses, mean over runs; test chooses, one run of one split: the two are never one column"""
@@ -177,13 +177,19 @@ def _setting(text: str) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in json.loads(text).items()) or "as given"
 
 
+def titled(contender: str) -> str:
+    """Return the name of a contender in league.json with its model as its authors write it."""
+    model, on, features = contender.partition(" on ")
+    return f"{title(model)}{on}{features}"
+
+
 def headline(found: Mapping[str, Any]) -> str:
     """Return in a sentence who leads, and how often features help; empty where no model ended."""
     order = list(found["ranks"])
     if not order:
         return ""
-    level = next((group for group in found["groups"] if order[0] in group), order[:1])
-    lead = f"{order[0]} leads" if len(level) == 1 else f"{listed(level)} lead, without a significant difference"
+    level = [titled(name) for name in next((group for group in found["groups"] if order[0] in group), order[:1])]
+    lead = f"{level[0]} leads" if len(level) == 1 else f"{listed(level)} lead, without a significant difference"
     others = dict.fromkeys(row["b"].partition(" on ")[2] for row in found["gains"])
     return "; ".join([lead, *(_helped(found["gains"], name) for name in others)]) + "."
 

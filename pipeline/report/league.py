@@ -17,9 +17,14 @@ def section(outputs: Outputs) -> Section:
     name, heading, (league, found) = "league", "Over splits and seeds", (outputs.league, outputs.league_facts)
     if league is None or not found:
         return Section(name, "Splits", heading)
-    gained = [plots.change(f"{row['a']} - {row['b']}", Difference.of(row)) for row in found["gains"]]
+    gained = [
+        plots.change(f"{facts.titled(row['a'])}, minus on {row['b'].partition(' on ')[2]}", Difference.of(row))
+        for row in found["gains"]
+    ]
     gain = plots.intervals("Gain in test recall, 95 % interval over users", gained)
-    drawn = [_recalls(league), plots.ranks(RANKED, found["ranks"], found["groups"]), gain]
+    ranks = {facts.titled(name): rank for name, rank in found["ranks"].items()}
+    level = [[facts.titled(name) for name in group] for group in found["groups"]]
+    drawn = [_recalls(league), gain, plots.ranks(RANKED, ranks, level)]
     tables = [
         *(facts.standing(league), *facts.fused(found), facts.gains(found), facts.lead(found), facts.stability(found)),
         *(facts.audit(found), facts.settings(league)),
