@@ -142,7 +142,7 @@ def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: 
         f"{dataset} by {protocol}",
         note,
         ["model", "features", f"release{' or source' if alike else ''}", "seeds", *(measure(*key) for key in HEADLINE)],
-        sorted(lines, key=lambda line: -line[RECALL].mean if isinstance(line[RECALL], Cell) else inf),
+        sorted(lines, key=_worst_last),
         texts=3,
         best=range(4, 4 + len(HEADLINE)),
     )
@@ -157,6 +157,11 @@ def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: 
     return Section(
         f"measured-{number}", f"{dataset} ({protocol})", f"{dataset}, measured", said, [drawn], tables=[table]
     )
+
+
+def _worst_last(line: Sequence[Value]) -> float:
+    recall = line[RECALL]
+    return -recall.mean if isinstance(recall, Cell) else inf
 
 
 def _own(entry: Entry) -> list[Value]:

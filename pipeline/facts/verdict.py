@@ -6,7 +6,7 @@ outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired te
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -30,8 +30,8 @@ RULE = (
 Row = Mapping[str, Any]
 Places = Mapping[str, str]
 """place -> outcome"""
-Found = Mapping[tuple[str, ...], Places]
-"""names of what was compared -> its outcomes"""
+Names = TypeVar("Names", bound=tuple[str, ...])
+"""names of what was compared"""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def _recalls(tests: pa.Table) -> list[Row]:
     ]  # fmt: skip
 
 
-def table(note: str, sides: Sequence[str], found: Found, more: Mapping[tuple[str, ...], Mapping[str, str]]) -> Table:
+def table(
+    note: str, sides: Sequence[str], found: Mapping[Names, Places], more: Mapping[Names, Mapping[str, str]]
+) -> Table:
     """Return a row per comparison and a column per place, each cell marked with its outcome.
 
     Args:
