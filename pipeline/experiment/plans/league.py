@@ -69,13 +69,13 @@ class Season:
     """by split"""
 
     @property
-    def own(self) -> Benchmark:
+    def benchmark(self) -> Benchmark:
         return self.experiment.params[Benchmark]
 
     @property
     def k(self) -> int:
         """The cutoff of all figures."""
-        return headline(self.own.ks)
+        return headline(self.benchmark.ks)
 
     @property
     def main(self) -> list[Contender]:
@@ -235,7 +235,7 @@ def play(own: Season) -> Played:
             chosen[one, split] = won.number
     if not chosen:
         raise UserError(f"benchmark: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
-    seeds = range(1, own.own.seeds)
+    seeds = range(1, own.benchmark.seeds)
     more = [LeagueRun(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)
     return Played(found, chosen)
@@ -248,5 +248,5 @@ def tuned(own: Season, played: Played) -> Tuned:
             became(number, setting, played.found[LeagueRun(one, 0, number, 0)])
             for number, setting in enumerate(own.settings[one.model])
         ]
-        for one in played.whole(own.own.seeds)
+        for one in played.whole(own.benchmark.seeds)
     })  # fmt: skip

@@ -37,7 +37,7 @@ def table(own: Season, played: Played) -> pa.Table:
         rows.append(
             {"dataset": own.experiment.dataset, **one.contender._asdict(), "split": one.split, "number": one.number,
              "seed": one.seed, "setting": json.dumps(own.settings[one.contender.model][one.number]),
-             **own.rules[one.split].label, "budget": max(own.own.budget, 1), "k": own.k,
+             **own.rules[one.split].label, "budget": max(own.benchmark.budget, 1), "k": own.k,
              "state": record.values["state"], "valid": record.best.get(RECALL),
              **{m: _test(own, record, m) if record.judged else None for m in ("recall", "ndcg")},
              "by_valid": played.chosen.get((one.contender, one.split)) == one.number,
@@ -108,7 +108,7 @@ def _failed(played: Played, one: Contender) -> str:
 
 def _runs(own: Season, played: Played, one: Contender) -> Iterator[tuple[tuple[int, int], Record]]:
     for split in range(len(own.splits)):
-        for seed, record in played.runs(one, split, own.own.seeds).items():
+        for seed, record in played.runs(one, split, own.benchmark.seeds).items():
             yield (split, seed), record
 
 
@@ -123,7 +123,7 @@ def _users(own: Season, found: Iterable[Evaluation]) -> np.ndarray:
 
 def _blocks(own: Season, played: Played, main: Sequence[Contender]) -> np.ndarray:
     """Return test recall, float64 [splits, seeds, C]; not a number where a run failed."""
-    figures = np.full((len(own.splits), own.own.seeds, len(main)), np.nan)
+    figures = np.full((len(own.splits), own.benchmark.seeds, len(main)), np.nan)
     for column, one in enumerate(main):
         for block, record in _runs(own, played, one):
             figures[*block, column] = _test(own, record)
