@@ -260,7 +260,7 @@ def plan(
     for name in [dataset] if dataset else read(params).datasets:
         settings = read(params, name)
         check(settings, params)
-        planned = command.plan(settings, Layout(root, name), ask)
+        planned = command.plan(settings, Layout(root, name), ask, partial(say, err=True))
         say(planned.heading)
         show(*(drawn(table, unbroken=[0]) for table in planned.tables))
         for remark in planned.remarks:
