@@ -40,7 +40,8 @@ def _main(
 
 def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
     from pipeline import waiting
-    from pipeline.run import Run, perform
+    from pipeline.run import Run
+    from pipeline.stage import perform
     from stages.params import check, read
 
     settings = read(params, dataset)

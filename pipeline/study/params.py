@@ -1,7 +1,6 @@
 """Parameters of the stage `study`: the tables of the article beyond the benchmark."""
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -129,11 +128,12 @@ class Study(Section):
             maskable: feature sets that are encoded without each modality too.
         """
         losses, joint = self.geometry, len(self.joint.rates)
-        wrong = math.prod(map(len, (self.wrong.models, self.wrong.features, self.wrong.what, self.wrong.ratios)))
+        w = self.wrong
+        wrong = len(w.models) * len(w.features) * len(w.what) * len(w.ratios)
         encoders = (len(self.variants) + bool(self.variants)) * self.encoder_seeds
         swept = 2 * encoders + sum(len(self.settings(sweep)) for sweep in self.sweeps)
         count = self.seeds * swept + self.mask.seeds * maskable * 2 * len({*self.mask.ratios} - {0.0})
-        count += losses.seeds * (len(losses.without) + bool(losses.without)) + self.wrong.seeds * wrong
+        count += losses.seeds * (len(losses.without) + bool(losses.without)) + w.seeds * wrong
         return count + self.joint.seeds * (joint + 2 * bool(joint)), encoders, joint * self.joint.seeds
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
