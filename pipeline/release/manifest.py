@@ -49,7 +49,6 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "interactions": lambda width: schemas.INTERACTIONS,
     "users": lambda width: schemas.USERS,
     "features": schemas.features,
-    "features_half": schemas.features_half,
     "edges": lambda width: schemas.EDGES,
     "item_embeddings": schemas.item_embeddings,
     "user_embeddings": schemas.user_embeddings,
@@ -103,7 +102,7 @@ class File(Part):
             return below[0]
         if top == TRIED and below:
             return PurePosixPath(below[-1]).stem
-        owned = ("features", "features_half", "edges")
+        owned = ("features", "edges")
         return PurePosixPath(self.path).parent.name if self.table in owned else None
 
 
