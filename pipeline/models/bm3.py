@@ -76,10 +76,7 @@ class BM3(Recommender):
         online = [self.predict(h) for h in content]
         target_user, target_item = self._view(user, users, len(h_user)), self._view(item, items, len(h_item))
         target = [self._view(h, items, len(h_item)) for h in content]
-        if self.to_content:
-            align = [c(online_item, h) for h in target]
-        else:
-            align = [c(x, target_item) for x in online]
+        align = [c(online_item, h) for h in target] if self.to_content else [c(x, target_item) for x in online]
         mask = [c(x, h) for x, h in zip(online, target, strict=True)]
         if self.is_reference:
             penalty = norms(h_user, h_item, divisor=len(self.item))
