@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from pipeline.plan.estimate import Estimate, Plan
 
 BUSY = 0.7 * (os.cpu_count() or 1)  # running programs, above which they slow the measurement down
-AFFORDABLE, LONG = (
-    600.0,
-    60.0,
-)  # seconds of pre-training that a new project has unasked, and of a stage that `new` lists
 
 
 class Planned(NamedTuple):
@@ -106,9 +102,7 @@ def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Pla
 
 def _stages(taken: Mapping[str, Estimate]) -> Table:
     """Return a row per stage, and their sum: time and disk add up, memory does not."""
-    rows = [
-        [stage, duration(of.seconds), _amount(of.memory), _amount(of.disk), of.basis] for stage, of in taken.items()
-    ]
+    rows = [[name, duration(of.seconds), _amount(of.memory), _amount(of.disk), of.basis] for name, of in taken.items()]
     seconds, disk = sum(of.seconds for of in taken.values()), sum(of.disk for of in taken.values())
     rows.append(["all", duration(seconds), _amount(max(of.memory for of in taken.values())), _amount(disk), ""])
     return Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows)
