@@ -94,7 +94,8 @@ def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Pla
         for stage in records:
             kind, given = type(getattr(params, stage)), io.read_json(own.run_record(stage))["params"]
             with suppress(UserError):  # a key that is no longer valid: as it is asked now
-                params = params.having(checked(kind, given, stage))
+                as_run = params.having(checked(kind, given, stage))
+                params = as_run if as_run.section(stage) else params
         then = Plan(params, counted, own.feature_sets(), gemm)
         ran = {stage: (then, float(io.read_json(path)["seconds"])) for stage, path in records.items()} | ran
     return ran

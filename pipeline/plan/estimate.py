@@ -122,8 +122,7 @@ def encode(plan: Plan) -> Estimate:
     shown = [hidden for of, hidden in masked if of in ENCODERS and ENCODERS[of].pretrained]
     kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, [*named]))]
     others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
-    frozen = others + len(shown) * (plan.params[Pretrain].size == "mini")  # whose image tokens the CNN gives
-    seconds = 3 + 1.5e-3 * n * len(named) + frozen * plan.frozen
+    seconds = 3 + 1.5e-3 * n * len(named) + others * plan.frozen
     seconds += sum(plan.beit3(hidden != "image", hidden != "text") for hidden in shown)
     memory = TORCH + bool(others) * FROZEN_MEMORY + 8 * plan.shape.weights * bool(shown) + 8 * n * WIDEST
     disk = 4 * n * (plan.shape.width * len(plan.sets) + WIDEST * others)

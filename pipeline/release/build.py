@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -113,6 +114,8 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
         _put(source, folder / to)
         if table:
             tables[folder / to] = table
+        if table == "features" and isinstance(source, Path) and parts.half:
+            tables[_halved(source, folder / to.replace("features", "features-half", 1))] = "features_half"
     return tables
 
 
@@ -222,6 +225,18 @@ def _unnamed(source: Path, target: Path) -> Path:
     table = pq.read_table(source, partitioning=None).drop_columns(["user"])
     schema = schemas.numbered_user_embeddings(table["vector"].type.list_size)
     io.write_table(table.replace_schema_metadata(), target, schema, io.record(source) or None)
+    return target
+
+
+def _halved(source: Path, target: Path) -> Path:
+    """Write a file of features with float16 vectors; values out of its range are an error."""
+    table = pq.read_table(source, partitioning=None)
+    with np.errstate(over="ignore"):
+        vectors = io.matrix(table["vector"]).astype(np.float16)
+    schema = schemas.features_half(vectors.shape[1])
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type)
+    halved = table.set_column(table.column_names.index("vector"), schema.field("vector"), flat)
+    io.write_table(halved, target, schema, io.record(source) or None)
     return target
 
 

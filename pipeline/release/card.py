@@ -19,6 +19,7 @@ WHAT = {
     "interactions": "who bought what, with the split",
     "users": "identifiers of the users",
     "features": "one vector an item",
+    "features_half": "the same in float16",
     "edges": "nearest items by cosine, itself first",
     "item_embeddings": "the trained recommender's item vectors",
     "user_embeddings": "the trained recommender's user vectors; score = dot product",

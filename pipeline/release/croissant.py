@@ -159,7 +159,7 @@ def _entity(raw: Input, statement: Statement) -> dict[str, Any]:
 
 def record_set(file: File) -> str:
     """Return the name of the record set that a table belongs to; the card's configurations have the same names."""
-    kinds = {"features": "features", "edges": "graph", "tried": "tried"}
+    kinds = {"features": "features", "features_half": "features-half", "edges": "graph", "tried": "tried"}
     if file.table == "semantic_ids":
         return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"
     if file.table is not None and file.table in kinds:

@@ -68,6 +68,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         encoders=chains.gather(FeatureSets.of(layout, run.params[Encode], run.params.encoders), names),
         with_interactions=with_interactions,
         named_users=users == "names",
+        half=params.half,
         vector=vector(outputs, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],

@@ -49,6 +49,7 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "interactions": lambda width: schemas.INTERACTIONS,
     "users": lambda width: schemas.USERS,
     "features": schemas.features,
+    "features_half": schemas.features_half,
     "edges": lambda width: schemas.EDGES,
     "item_embeddings": schemas.item_embeddings,
     "user_embeddings": schemas.user_embeddings,
@@ -102,7 +103,7 @@ class File(Part):
             return below[0]
         if top == TRIED and below:
             return PurePosixPath(below[-1]).stem
-        owned = ("features", "edges")
+        owned = ("features", "features_half", "edges")
         return PurePosixPath(self.path).parent.name if self.table in owned else None
 
 

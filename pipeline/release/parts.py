@@ -44,6 +44,8 @@ class Parts:
     """also release interactions and users; they are counted in any case"""
     named_users: bool = False
     """release the users' identifiers, not their numbers alone"""
+    half: bool = False
+    """also release features as float16"""
     vector: str = ""
     """what the vectors of our own encoder are, in a sentence"""
     inputs: list[Input] = field(default_factory=list)

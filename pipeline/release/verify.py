@@ -146,7 +146,7 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
         return _reference_faults(table, manifest, str(file.table))
     if file.table == "tried":
         return []
-    numbered = file.path.rpartition("/")[0] if file.table == "features" else file.path
+    numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
     names = ["user_id", "user"] if file.table in ("users", *manifests.USER_VECTORS) else ["item_id", "asin"]
     names = [name for name in names if name in schema.names]
     ids.setdefault(numbered, []).append(table.select(names).replace_schema_metadata())

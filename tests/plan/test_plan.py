@@ -131,16 +131,19 @@ def test_a_shop_of_one_item_has_a_plan(tmp_path: Path) -> None:
     assert all(of.seconds < 600 for name, of in taken.items() if name not in ("pretrain", "benchmark", "study"))
 
 
-TOOK = {"pretrain": 176, "encode": 56, "train": 9, "probe": 89, "benchmark": 229, "study": 117}
-"""seconds of `sample` in the recorded run, on two cores of 0.2 TFLOP/s"""
+TOOK = {"pretrain": 176, "train": 9, "probe": 89, "benchmark": 229, "study": 117}
+"""seconds of `sample` in a recorded run, on two cores of 0.2 TFLOP/s: 17 feature sets, and 84 trainings"""
 
 
-def test_the_seconds_of_sample_are_those_that_it_took() -> None:
-    asked, layout = load(ROOT / "params.yaml", "sample"), Layout(ROOT / "absent", "sample")
-    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, "sample"), 2e11)
+def test_the_seconds_of_sample_are_those_that_it_took(tmp_path: Path) -> None:
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"pretrain": {"size": "small", "steps": 1056}}
+    del sections["datasets"], sections["sources"]
+    sections["benchmark"].pop("features")
+    asked, layout = params(tmp_path, SAMPLE, **sections)
+    sets = [f"set {n}" for n in range(13)] + ["beit3", "minilm-cnn", "beit3-image-masked", "minilm-cnn-image-masked"]
+    plan = estimate.Plan(asked, size.measure(asked, layout), sets, 2e11)
     computed = {stage: of.seconds - estimate.START for stage, of in estimate.stages(plan, {}).items()}
     assert computed == pytest.approx(computed | TOOK, rel=0.35)
-    assert sum(computed.values()) == pytest.approx(709, rel=0.1)
 
 
 # --- what ran here
@@ -210,7 +213,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
             "lost": [str(tmp_path / "there")],
             "odd": ["gopher://x/file"],
         }
-        answers = reachable.ask(asked, 0.5)()
+        answers = reachable.ask(asked, 3.0)()
     found = {answer.key: answer for answer in answers}
     assert [found[key].size for key in ("answers", "here", "mirror")] == [1234, 5, 1234]
     assert found["mirror"].address == f"{at}/file"

@@ -138,6 +138,39 @@ def test_the_index_in_a_release_finds_what_exact_ranking_finds(built: Path) -> N
     }  # fmt: skip
 
 
+def test_a_twin_in_half_precision_is_released_on_demand(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"half": True})})
+    with running("publish", "shop", params, tmp_path) as run:
+        publish.main(run)
+    full, half = (
+        pq.read_table(layout.release / f"{where}/beit3/features-00000.parquet")
+        for where in ("features", "features-half")
+    )
+    kind = half.schema.field("vector").type
+    assert (kind.list_size, kind.value_type) == (toy.WIDTH, pa.float16())
+    flat = half["vector"].combine_chunks().flatten().to_numpy()
+    assert np.array_equal(flat, io.matrix(full["vector"]).astype(np.float16).ravel())
+    assert half.drop_columns("vector").equals(full.drop_columns("vector"))
+    assert (
+        "| `features-half/beit3/features-00000.parquet` | 6 | the same in float16 |"
+        in (layout.release / "README.md").read_text()
+    )
+
+
+def test_what_half_precision_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    x = np.ones((toy.ITEMS, toy.WIDTH))
+    x[2, 0] = 1e6
+    toy.write_features(layout, "beit3", x, [f"A{i}" for i in range(toy.ITEMS)])
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"half": True})})
+    with (
+        pytest.raises(schemas.ContractError, match="row 2: element 0 is not finite"),
+        running("publish", "shop", params, tmp_path) as run,
+    ):
+        publish.main(run)
+
+
 def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
     card = (built / "README.md").read_text()
     block = yaml.safe_load(card.split("---\n")[1])
