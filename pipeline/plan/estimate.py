@@ -156,7 +156,11 @@ def judged(plan: Plan) -> dict[str, Estimate]:
     rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training(RELEASED, one)
     memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
     closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
-    tried = bench.splits * (1 + bench.budget) * sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
+    tried = (
+        bench.splits
+        * (1 + bench.budget)
+        * sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
+    )
     maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
     count, encoders, joint = study.trainings(maskable)
     seconds = 1.5 * count * alignrec + plan.pretrains * joint * one.epochs * 3 * plan.beit3()  # joint: with gradient
