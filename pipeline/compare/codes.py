@@ -69,11 +69,12 @@ def compare(
     _check(specs, methods)
     given = [codes_file.read(s, asins) if holds_codes(s) else feature_set.read(s, layout, asins, order) for s in specs]
     by_name = dict(zip(feature_set.distinct_names([g.name for g in given]), given, strict=True))
-    judges, neighbours_of = _judges(layout, params, by_name, asins)
+    paths = items_of(layout, asins)["categories"].to_pylist()
+    judges, neighbours_of = _judges(layout, params, by_name, paths)
     jobs = [(name, by, n) for name, g in by_name.items() for by, n in _draws(g, methods, seeds)]
     rows = []
     for name, by, n in tqdm(jobs, unit="set", disable=None):
-        ids, method = _coded(by_name[name], by, params, seed_for("compare", layout.dataset, "codes", by, n))
+        ids, method = _coded(by_name[name], by, params, seed_for("compare", layout.dataset, "codes", by, n), paths)
         rows.append(Judged(name, by, judges[name].judged(ids, method), n)._asdict())
     sources = {name: g.source for name, g in by_name.items()}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
@@ -99,14 +100,13 @@ def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
 
 
 def _judges(
-    layout: Layout, params: Parameters, by_name: Mapping[str, FeatureSet | Given], asins: list[str]
+    layout: Layout, params: Parameters, by_name: Mapping[str, FeatureSet | Given], paths: list[list[str]]
 ) -> tuple[dict[str, judge.Judge], str | None]:
     """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    paths = items_of(layout, asins)["categories"].to_pylist()
     near = {name: sample_edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
     first = next(iter(near), None)
-    probed = len(asins) <= params[SemanticIds].probed_items
+    probed = len(paths) <= params[SemanticIds].probed_items
     judges = {}
     for name, g in by_name.items():
         vectors = g.vectors if probed and isinstance(g, FeatureSet) else None
@@ -122,7 +122,9 @@ def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> lis
     return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]
 
 
-def _coded(given: FeatureSet | Given, by: str, params: Parameters, seed: int) -> tuple[Codes, Method | None]:
+def _coded(
+    given: FeatureSet | Given, by: str, params: Parameters, seed: int, paths: list[list[str]]
+) -> tuple[Codes, Method | None]:
     """Return a set's codes by a method, and its codebooks; None for those of a file."""
     if isinstance(given, Given):
         return given.codes, None
@@ -132,7 +134,7 @@ def _coded(given: FeatureSet | Given, by: str, params: Parameters, seed: int) ->
     if not len(x):
         raise UserError(f"{given.name}: no item has a vector that could be coded")
     drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
-    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
+    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)], [paths[i] for i in np.flatnonzero(directed)])
     method = METHODS[by].fit(vectors, build.shape(section), build.settings(section, by), seed)
     own = build.coded(method, vectors, section.collisions)
     return Codes(np.flatnonzero(directed), own.codes, section.codes, own.suffix, own.assigned, own.cosines), method
