@@ -29,11 +29,11 @@ from pipeline.semantic_ids import released as codes
 from pipeline.train import released as trained
 
 VECTORS = {
-    "beit3": "CLS itself",
-    "beit3-raw": "CLS itself, the network's first output, read by no map",
-    "beit3-official": "CLS itself of the weights that training began from",
+    "beit3": "{} itself",
+    "beit3-raw": "{} itself, read by no map",
+    "beit3-official": "{} itself of the weights that training began from",
 }
-"""feature set of the encoder that `pretrain` trains -> what it is"""
+"""feature set of the encoder that `pretrain` trains -> what it is; {} stands for what the network says of an item"""
 HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
@@ -115,13 +115,15 @@ def vector(outputs: Outputs, names: Sequence[str]) -> str:
     whitened = layout.encoder.whitening.is_file() and io.record(shards[ours[0]][0]).get("params", {}).get(
         "whiten", True
     )
-    is_a = VECTORS | ({"beit3": f"CLS, {own.reading}"} if whitened else {})
-    sentences = [f"`{name}` is {is_a[name]}, {width(shards[name])} numbers." for name in ours]
+    is_a = VECTORS | ({"beit3": f"{{}}, {own.reading}"} if whitened else {})
+    sentences = [f"`{name}` is {is_a[name].format(own.summary)}, {width(shards[name])} numbers." for name in ours]
     shape = io.read_json(layout.encoder.config)
     start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
+    images = f"for images of {shape.get('image')} pixels a side"
+    if own.size == "mini":
+        start, images = "from all-MiniLM-L6-v2", "for vectors of images by EfficientNet-Lite0 and descriptors"
     losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
-    network = f"a BEiT3 of {shape['layers']} layers, for images of {shape['image']} pixels a side"
-    sentences.append(f"The network is {network}, {start}, {losses}.")
+    sentences.append(f"The network is a BEiT3 of {shape['layers']} layers, {images}, {start}, {losses}.")
     if own.distill and own.steps:
         sentences.append(
             "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
