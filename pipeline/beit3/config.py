@@ -61,6 +61,33 @@ class Config:
         )
 
 
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class MiniConfig:
+    """Shape of a BEiT3 `mini` (mini.py); the defaults are MiniLM's. ValueError for a shape that no network has."""
+
+    image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()
+    """numbers of each image token"""
+    vocab: Size = 30522
+    """word pieces, special tokens included"""
+    width: Size = 384
+    layers: Size = 6
+    heads: Size = 12
+    """of attention; they divide the width"""
+    ffn: Size = 1536
+    positions: Size = 512
+    """tokens of the longest text"""
+    codes: Annotated[int, Field(ge=0, le=MOST)] = 0
+    """discrete visual tokens that the MIM head predicts; 0: no MIM head"""
+    pieces: Annotated[int, Field(ge=0, le=MOST)] = 0
+    """word pieces that the MLM head predicts, those of the catalogue; 0: no MLM head"""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a whole number of {self.heads} heads")
+        return self
+
+
 SIZES: dict[str, Config] = {
     "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
     "base": Config(),

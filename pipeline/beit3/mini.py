@@ -13,36 +13,16 @@ Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N =
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.network import BEiT3, Multiway, Streams
 
 EPSILON = 1e-12
 """of every LayerNorm, as BERT's"""
-
-
-@dataclass(frozen=True)
-class MiniConfig:
-    """Shape of the network; the defaults are MiniLM's."""
-
-    image_widths: tuple[int, ...] = ()
-    """numbers of each image token"""
-    vocab: int = 30522
-    """word pieces, special tokens included"""
-    width: int = 384
-    layers: int = 6
-    heads: int = 12
-    ffn: int = 1536
-    positions: int = 512
-    """tokens of the longest text"""
-    codes: int = 0
-    """discrete visual tokens that the MIM head predicts; 0: no MIM head"""
-    pieces: int = 0
-    """word pieces that the MLM head predicts, those of the catalogue; 0: no MLM head"""
 
 
 class Attention(nn.Module):

@@ -7,12 +7,14 @@ bytes. All but `network` works without torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from pipeline import io
-from pipeline.beit3.config import FIRST_POSITION, Config
+from pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
 from pipeline.errors import UserError, one_line
 from pipeline.layout import EncoderFiles
 from pipeline.ops import arrays
@@ -22,36 +24,71 @@ from pipeline.ops.whitening import Whitening
 if TYPE_CHECKING:
     from pipeline.beit3.network import BEiT3
 
-LARGEST_CONFIG = 1 << 16
+LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22
 """bytes"""
 MOST_NAMES = 3
 """of tensors in a message"""
 EXPERTS = "AB"
 """of vision and of text"""
+ATTENTION = ("query", "key", "value", "out")
+"""projections of `mini`"""
+Shape = TypeVar("Shape", Config, MiniConfig)
 
 
 def config(files: EncoderFiles) -> Config:
     """Read config.json and hold it to the header of the weights; UserError if they are damaged or do not agree."""
-    path = files.config
+    read = _read(files.config, Config)
+    _hold(expected(read), files)
+    return read
+
+
+def mini_config(files: EncoderFiles) -> MiniConfig:
+    """Do as `config` for a network of size mini."""
+    read = _read(files.config, MiniConfig)
+    _hold(expected_of_mini(read), files)
+    return read
+
+
+def is_mini(files: EncoderFiles) -> bool:
+    """Return whether the files are of a network of size mini."""
+    return files.word_pieces.is_file()
+
+
+def _read(path: Path, shape: type[Shape]) -> Shape:
     raw = io.read_json(path, LARGEST_CONFIG)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: no shape of a network; {AGAIN}")
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     try:
-        read = Config(**raw)
+        return shape(**given)
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise UserError(f"{path}: '{one_line(where, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}") from None
-    _hold(read, files)
-    return read
 
 
-def check(files: EncoderFiles) -> tuple[Config, Whitening | None]:
-    """Check network and map as `network` and `whitening` do, and return the shape and the map, if there is one."""
-    made = config(files)
+def check(files: EncoderFiles) -> set[int]:
+    """Check network, tokenizer and map, and return the widths of the vectors: as the network gives them, and mapped."""
+    if is_mini(files):
+        mini = mini_config(files)
+        width = 2 * mini.width
+        _hold_word_pieces(files, mini)
+    else:
+        made = config(files)
+        width = made.width
+        _hold_pieces(files, made)
     arrays.refuse_infinite(files.weights)
-    _hold_pieces(files, made)
-    return made, whitening(files, made) if files.whitening.is_file() else None
+    return {width} | ({whitening(files, width).map.shape[1]} if files.whitening.is_file() else set())
+
+
+def _hold_word_pieces(files: EncoderFiles, made: MiniConfig) -> None:
+    """Raise UserError for a file that does not list each word piece of the network once."""
+    raw = io.read_json(files.word_pieces, LARGEST_PIECES)
+    pieces = raw.get("pieces") if isinstance(raw, dict) else None
+    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+        raise UserError(f"{files.word_pieces}: no list of word pieces; {AGAIN}")
+    if len({*pieces}) != len(pieces) or len(pieces) != made.vocab:
+        raise UserError(f"{files.word_pieces}: has {len({*pieces}):,} pieces, and the network {made.vocab:,}; {AGAIN}")
 
 
 def _hold_pieces(files: EncoderFiles, made: Config) -> None:
@@ -70,18 +107,18 @@ def _hold_pieces(files: EncoderFiles, made: Config) -> None:
         raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
 
 
-def whitening(files: EncoderFiles, made: Config) -> Whitening:
-    """Read the map of CLS; UserError if it is damaged or of another network's width."""
+def whitening(files: EncoderFiles, width: int) -> Whitening:
+    """Read the map of the network's vectors; UserError if it is damaged or for another width."""
     path = files.whitening
     tensors = arrays.read(path)
     try:
         if more := sorted(tensors.keys() - Whitening._fields):
             raise UserError(f"tensor '{one_line(more[0], 64)}' is of no such map")
-        read = Whitening(arrays.tensor(tensors, "mean", made.width), arrays.tensor(tensors, "map", made.width, None))
+        read = Whitening(arrays.tensor(tensors, "mean", width), arrays.tensor(tensors, "map", width, None))
     except UserError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None
-    if read.map.shape[1] > made.width:
-        raise UserError(f"{path}: maps {made.width} numbers to {read.map.shape[1]}, which are more; {AGAIN}")
+    if read.map.shape[1] > width:
+        raise UserError(f"{path}: maps {width} numbers to {read.map.shape[1]}, which are more; {AGAIN}")
     return read
 
 
@@ -137,17 +174,39 @@ def _layer(top: str, c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield from _affine(f"{top}.ffn.{expert}.{name}", *shape)
 
 
+def expected_of_mini(c: MiniConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Do as `expected` for `Mini.state_dict`."""
+    for number, width in enumerate(c.image_widths):
+        yield from _affine(f"image.projections.{number}", c.width, width)
+    yield from {
+        "image.mask_token": (c.width,),
+        "image.positions": (len(c.image_widths), c.width),
+        "text.words.weight": (c.vocab, c.width),
+        "text.positions.weight": (c.positions, c.width),
+    }.items()
+    for name in ("image.norm", "text.norm"):
+        yield from _affine(name, c.width)
+    for head, size in (("mim_head", c.codes), ("mlm_head", c.pieces)):
+        if size:
+            yield from _affine(head, size, c.width)
+    parts: dict[str, tuple[int, ...]] = {f"attention.{name}": (c.width, c.width) for name in ATTENTION}
+    parts |= {"attention_norm": (c.width,), "norm": (c.width,), "up": (c.ffn, c.width), "down": (c.width, c.ffn)}
+    for number, expert in product(range(c.layers), EXPERTS):
+        for name, shape in parts.items():
+            yield from _affine(f"layers.{number}.{name}.{expert}", *shape)
+
+
 def _affine(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", shape
     yield f"{name}.bias", shape[:1]
 
 
-def _hold(c: Config, files: EncoderFiles) -> None:
-    """Raise UserError unless the weights' header has the tensors of this shape and no other."""
+def _hold(expected: Iterator[tuple[str, tuple[int, ...]]], files: EncoderFiles) -> None:
+    """Raise UserError unless the weights' header has the tensors that are expected, name and shape, and no other."""
     there = arrays.shapes(files.weights)
-    faults, named = list[str](), 0
-    for name, shape in expected(c):  # ends at the first that lacks: layers may be a large number
-        named += 1
+    faults, named = list[str](), set[str]()
+    for name, shape in expected:  # ends at the first that lacks: layers may be a large number
+        named.add(name)
         if name not in there:
             faults.append(f"{name} is not there")
         elif there[name] != ("F32", shape):
@@ -155,8 +214,8 @@ def _hold(c: Config, files: EncoderFiles) -> None:
             faults.append(f"{name} is {kind} {list(have)}, expected F32 {list(shape)}")
         if len(faults) == MOST_NAMES:
             break
-    if not faults and named < len(there):
-        strange = sorted(there.keys() - dict(expected(c)).keys())
+    if not faults and len(named) < len(there):
+        strange = sorted(there.keys() - named)
         faults = [f"{one_line(name, 80)} is of no such network" for name in strange[:MOST_NAMES]]
     if faults:
         raise UserError(f"{files.weights}: does not fit {files.config.name}: {'; '.join(faults)}; {AGAIN}")

@@ -159,7 +159,7 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
     The processor and the dataset's first items decide, so a killed run decides the same again. UserError if this
     device lacks the precision, or it changes the features too much.
     """
-    if mini.is_mini(context.files):
+    if stored.is_mini(context.files):
         if params.precision not in ("auto", "float32"):
             raise UserError(
                 f"beit3: mini encodes in float32, not {params.precision}; leave encoders.beit3.precision out"
@@ -208,7 +208,7 @@ def make(context: Context, params: BEiT3Params) -> Encoder:
     if not whitens(context, params):
         return _loaded(context, params, None)
     return _loaded(
-        context, params, mini.reading(own) if mini.is_mini(own) else stored.whitening(own, stored.config(own))
+        context, params, mini.reading(own) if stored.is_mini(own) else stored.whitening(own, stored.config(own).width)
     )
 
 
@@ -234,7 +234,7 @@ def tokenizer(own: EncoderFiles) -> Tokenizer | None:
 
 
 def _loaded(context: Context, params: BEiT3Params, whitening: Whitening | None) -> Encoder:
-    if mini.is_mini(context.files):
+    if stored.is_mini(context.files):
         return mini.load(context.files, params.max_tokens, whitening)
     files, precision = context.files, runnable(context, params.precision)
     return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, precision, whitening)
@@ -264,7 +264,7 @@ def make_untrained(context: Context, params: BEiT3Params) -> Encoder:
 def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None) -> Encoder:
     """Return the untrained network; given vectors, how it is read is fitted to them, as without teachers."""
     files = context.files
-    if mini.is_mini(files):
+    if stored.is_mini(files):
         return mini.load_untrained(context, params.max_tokens, None if vectors is None else halves(vectors))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained", context.layout.dataset, context.params.seed))

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import io
-from pipeline.beit3 import minilm
-from pipeline.beit3.mini import Mini, MiniConfig, load_minilm
+from pipeline.beit3 import minilm, stored
+from pipeline.beit3.config import MiniConfig
+from pipeline.beit3.mini import Mini, load_minilm
 from pipeline.beit3.reading import centred
 from pipeline.beit3.tokenizer import ENDLESS, pad
 from pipeline.beit3.wordpieces import WordPieces
@@ -154,17 +154,6 @@ def flops(c: MiniConfig, items: int, image: bool, tokens: int) -> float:
     return float(items * c.layers * layer)
 
 
-def is_mini(files: EncoderFiles) -> bool:
-    """Return whether what `pretrain` wrote is of this size."""
-    return files.word_pieces.is_file()
-
-
-def config(files: EncoderFiles) -> MiniConfig:
-    """Read the network's shape."""
-    given = io.read_json(files.config)
-    return MiniConfig(**given | {"image_widths": tuple(given["image_widths"])})
-
-
 def pieces(files: EncoderFiles) -> WordPieces:
     """Read the tokenizer."""
     return WordPieces(minilm.load().tokenizer, io.read_json(files.word_pieces)["pieces"])
@@ -172,24 +161,19 @@ def pieces(files: EncoderFiles) -> WordPieces:
 
 def reading(files: EncoderFiles) -> Whitening:
     """Read how summaries are read; UserError if the file does not fit the network."""
-    tensors = load_arrays(files.whitening)
-    mean, map_ = tensors.get("mean"), tensors.get("map")
-    width = 2 * config(files).width
-    if mean is None or map_ is None or mean.shape != (width,) or map_.ndim != 2 or len(map_) != width:
-        raise UserError(f"{files.whitening}: not how a mini of this width is read; run `alignrec pretrain` again")
-    return Whitening(mean, map_)
+    return stored.whitening(files, 2 * stored.mini_config(files).width)
 
 
 def load(files: EncoderFiles, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
     """Load what `pretrain` wrote."""
-    network = Mini(config(files))
+    network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
     return MiniItems(network.to(pick()), pieces(files), max_tokens, Known(files), reading)
 
 
 def load_untrained(context: Context, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
     """Return the network as it was before its first step."""
-    network, own = Mini(config(context.files)), pieces(context.files)
+    network, own = Mini(stored.mini_config(context.files)), pieces(context.files)
     load_minilm(network, minilm.load().tensors, own.theirs.tolist())
     network.image.load_state_dict(load_file(context.files.start), strict=True)
     return MiniItems(network.to(pick()), own, max_tokens, Known(context.files), reading)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from pipeline import io
 from pipeline.beit3 import minilm
-from pipeline.beit3.mini import Mini, MiniConfig, load_minilm
+from pipeline.beit3.config import MiniConfig
+from pipeline.beit3.mini import Mini, load_minilm
 from pipeline.beit3.wordpieces import WordPieces, order
 from pipeline.encode.chunks import LONGEST
 from pipeline.items.texts import Texts

@@ -204,8 +204,7 @@ def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
             arrays.refuse_infinite(arrays_of)
         return set()
     if read.weights not in networks:
-        made, whitening = stored.check(EncoderFiles(own.parent / read.weights))
-        networks[read.weights] = {made.width} | ({whitening.map.shape[1]} if whitening else set())
+        networks[read.weights] = stored.check(EncoderFiles(own.parent / read.weights))
     return networks[read.weights]
 
 

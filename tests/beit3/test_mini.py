@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.beit3.mini import Mini, MiniConfig, load_minilm
+from pipeline.beit3.config import MiniConfig
+from pipeline.beit3.mini import Mini, load_minilm
 from pipeline.beit3.minilm import MiniLM, load
 from pipeline.beit3.reading import centred, half_means, halves, ridge
 from pipeline.beit3.tokenizer import pad

@@ -18,8 +18,9 @@ from pretraining import digests, history, shop
 from safetensors.torch import load_file
 
 from pipeline import io
-from pipeline.beit3 import minilm
+from pipeline.beit3 import minilm, stored
 from pipeline.encode.cnn import CNN
+from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.pretrain.params import MINI, Pretrain
 from pipeline.run import running
@@ -91,7 +92,9 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
 def test_before_training_its_text_experts_are_minilms(tmp_path: Path) -> None:
     shop(tmp_path, **SHORT | {"steps": 0})
     history(tmp_path)
-    ours, theirs = load_file(Layout(tmp_path, "toy").encoder.weights), minilm.load().tensors
+    files = Layout(tmp_path, "toy").encoder
+    assert 768 in stored.check(files)
+    ours, theirs = load_file(files.weights), minilm.load().tensors
     for ours_name, name in (
         ("up.B", "intermediate.dense"),
         ("up.A", "intermediate.dense"),
@@ -134,3 +137,22 @@ def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool
     made = features(tmp_path, "beit3")["beit3"]
     assert np.isfinite(made).all()
     assert made.any(axis=1).sum() == (88 if texts else 86)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "fault"),
+    [
+        ("config.json", {"layers": 7}, "does not fit config.json"),
+        ("config.json", {"image_widths": [1 << 30]}, "'image_widths"),
+        ("wordpieces.json", {"pieces": ["a", "a"]}, "pieces, and the network"),
+        ("wordpieces.json", {"pieces": "a"}, "no list of word pieces"),
+    ],
+)
+def test_damaged_files_of_it_are_refused(tmp_path: Path, file: str, content: dict[str, Any], fault: str) -> None:
+    shop(tmp_path, **SHORT | {"steps": 0})
+    history(tmp_path)
+    files = Layout(tmp_path, "toy").encoder
+    path = files.folder / file
+    io.write_json(path, io.read_json(path) | content)
+    with pytest.raises(UserError, match=fault):
+        stored.check(files)
