@@ -10,6 +10,7 @@ from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
     os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else each stage looks for 50 ms whether the machine is idle
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that a test starts compiles our modules again
 
 import pytest  # noqa: E402  (after the environment is set)
@@ -50,4 +51,15 @@ def one_process() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Processes, "opened", here)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shims() -> Iterator[None]:
+    """Let `toyproject` run `alignrec` and `dvc` by forks: see `shims.py`."""
+    import shims
+    import toyproject
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toyproject, "COMMANDS", shims.folder())
         yield

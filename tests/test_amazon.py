@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import alignrec
-from faulty import body, serving
+from webserver import body, serving
 
 from pipeline.config import document
 from pipeline.sources import catalogue

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shipped
+import toyproject
 import yaml
 from commands import alignrec
 from PIL import Image
@@ -30,9 +30,7 @@ benchmark: {ks: [5]}
 
 
 def environment(**changed: str) -> dict[str, str]:
-    here = str(Path(sys.executable).parent)
-    path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | changed
+    return toyproject.environment() | {"PYTHONPATH": str(ROOT)} | changed
 
 
 def run(*command: str, cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
@@ -43,6 +41,9 @@ def said(*command: str, cwd: Path, **changed: str) -> str:
     done = run(*command, cwd=cwd, **changed)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+pytestmark = pytest.mark.usefixtures("shims")
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +126,8 @@ def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("alignrec", "python", "dvc"):
-        (tools / name).symlink_to(Path(sys.executable).parent / name)
+    for name in ("alignrec", "dvc"):
+        (tools / name).symlink_to(toyproject.COMMANDS / name)
     assert "dvc init --no-scm" in begun(cwd=tmp_path, PATH=str(tools))
     assert not (tmp_path / ".git").exists()
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=tmp_path, PATH=str(tools))
@@ -267,7 +268,7 @@ SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(
 @pytest.mark.usefixtures("with_dvc")
 def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
     for name in ("pipeline", "stages", "schemas", "alignrec"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name)
     package = tmp_path / "pipeline/shout"
     package.mkdir()
     (package / "__init__.py").write_text('"""Titles in capitals."""\n')

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from elsewhere import spread_without
-from modelhub import model_hub
+from hub import hub as serving
 
 import schemas
 from pipeline import io
@@ -362,7 +362,7 @@ def test_a_kind_can_have_several_names(root: Path, models: Path) -> None:
 @pytest.fixture
 def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A repository of the Hub whose branch moves on."""
-    with model_hub(tmp_path / "cache", monkeypatch) as hub:
+    with serving(tmp_path / "cache", monkeypatch) as hub:
         yield hub
 
 

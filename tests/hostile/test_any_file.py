@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EACH = 40 if "CAMPAIGN" in os.environ else 2
+EACH = 40 if "CAMPAIGN" in os.environ else 1
 READ = """
 import sys
 from contextlib import suppress

@@ -13,9 +13,9 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 import pytest
-from faulty import body, first, serving, status
 from PIL import Image
 from typer.testing import CliRunner, Result
+from webserver import body, first, serving, status
 
 import schemas
 from pipeline import io as tables

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import Handler, body, serving, status
+from webserver import Handler, body, serving, status
 
 from pipeline import io
 from pipeline.errors import UserError
