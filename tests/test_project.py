@@ -283,20 +283,21 @@ def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) 
             "    REPORT,\n", "    SHOUT,\n    REPORT,\n"
         )
     )
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    for stage in ("download", "interactions", "items"):
+        begun(stage, "shop", cwd=tmp_path)
     (tmp_path / "params.yaml").write_text(FIVE_LINES + "shout: {times: 2}\n")
 
-    def commands(*lines: str) -> subprocess.CompletedProcess[str]:
-        each = "app(words.split(), standalone_mode=False) for words in sys.argv[1:]"
-        code = f"import sys; from stages.cli import app; sys.exit(any([{each}]))"
-        return run("python", "-c", code, *lines, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    def own(*words: str) -> subprocess.CompletedProcess[str]:
+        return run("alignrec", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
 
-    stages = [f"{stage} shop" for stage in ("download", "interactions", "items", "shout")]
-    told = commands("init", "--help", *stages).stdout
-    assert "titles in capitals" in told
+    own("init")
     assert "desc: titles in capitals" in (tmp_path / "dvc.yaml").read_text()
+    assert "titles in capitals" in own("shout", "--help").stdout
+    assert own("shout", "shop").returncode == 0
     made = (tmp_path / "outputs/shout/shop/shout.json").read_text()
     assert made.upper() == made
     (package / "capitals.py").write_text("def capitals(titles):\n    return [t.upper() + '!' for t in titles]\n")
-    done = commands("shout shop", "shout shop --params bad.yaml")
+    own("shout", "shop")
     assert "!" in (tmp_path / "outputs/shout/shop/shout.json").read_text()
-    assert done.returncode == 1
+    assert own("shout", "shop", "--params", "bad.yaml").returncode == 1
