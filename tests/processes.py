@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-OURS = ["stages.cli", "stages.params", "pipeline.serve.command"]
-THEIRS = ["torch", "pyarrow.dataset", "duckdb", "faiss", "httpx", "scipy.stats", "transformers", "dvc.repo"]
+OURS = ["stages.cli", "stages.pretrain", "stages.study", "stages.report", "stages.publish", "pipeline.serve.command"]
+THEIRS = [
+    "pytest",
+    "hypothesis",
+    "torch",
+    "pyarrow.dataset",
+    "duckdb",
+    "faiss",
+    "scipy.stats",
+    "transformers",
+    "dvc.repo",
+]
 CONTEXT.set_forkserver_preload([*OURS, *THEIRS])
 
 
