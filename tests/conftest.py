@@ -15,6 +15,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that a test
 
 import pytest  # noqa: E402  (after the environment is set)
 from hypothesis import HealthCheck, settings  # noqa: E402
+from processes import CONTEXT  # noqa: E402, F401  (which also spares the disk)
 
 from pipeline.engine.local import Seats  # noqa: E402
 from pipeline.engine.processes import Processes  # noqa: E402

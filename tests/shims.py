@@ -7,6 +7,7 @@ Like the process that it is for, it ends with the other: killed, it takes all th
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -54,6 +55,7 @@ def _detached(*files: Any) -> tuple[int, ...]:
 def _main(name: str, arguments: list[str], folder: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
     """Be the command: its project's modules are loaded, not those of this clone."""
     os.setsid()
+    multiprocessing.current_process().daemon = False  # so that it may start others
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
