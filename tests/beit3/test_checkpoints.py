@@ -348,7 +348,7 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
 
 
 def test_no_beit3_file_is_reported() -> None:
-    with pytest.raises(UserError, match=r"a\.pth: no BEiT3 weights: it lacks 'beit3\.vision_embed\.proj\.weight'"):
+    with pytest.raises(UserError, match=r"a\.pth.*'beit3\.vision_embed\.proj\.weight'"):
         released.shape({"model.layer": torch.ones(1)}, "a.pth")
 
 
@@ -422,5 +422,5 @@ def test_a_visual_tokenizer_is_fitted_to_another_grid(vqkd_file: Path) -> None:
 
 def test_beit3_weights_given_for_a_visual_tokenizer_are_reported(file: Path, tmp_path: Path) -> None:
     converted = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
-    with pytest.raises(UserError, match=r"no VQ-KD weights: it lacks 'quantize\.embedding\.weight'"):
+    with pytest.raises(UserError, match=r"'quantize\.embedding\.weight'"):
         released.load_vqkd(converted, 4)
