@@ -95,6 +95,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert params["alignrec"] == version("alignrec")
     assert {*STAGES, "search", "encoders"} <= params.keys()
     assert read(tmp_path / "params.yaml").semantic_ids.for_items(30).codes <= 30  # what is shown leaves it to the data
+    assert (tmp_path / ".dvc/config").read_text() == (ROOT / ".dvc/config").read_text()
     assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
     assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
     for template in (ROOT / ".dvc/plots").iterdir():
@@ -140,6 +141,15 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     (folder / "params.yaml").write_text(FIVE_LINES)
     assert "dvc init --subdir" in begun(cwd=folder)
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=folder)
+
+
+def test_a_refusal_of_dvcs_is_one_line(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text(".dvc\n")
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    done = alignrec("init", cwd=tmp_path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: dvc init: {tmp_path}/.dvc is ignored")
 
 
 @pytest.mark.usefixtures("with_dvc")
