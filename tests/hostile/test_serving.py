@@ -6,18 +6,20 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import coded
 import httpx
 import pytest
-from processes import Started, alignrec
+from processes import Started, command, started
 
 from pipeline.serve import app, connections
 
 OURS = {"x-alignrec": "1"}
+HEADERS, BODY = 1.0, 3
+"""seconds that a server waits for the head of a request, and for the rest"""
 ASK = b"POST /nearest?encoder=beit3&text=red HTTP/1.1\r\nHost: localhost\r\nX-Alignrec: 1\r\n"
 HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
 
@@ -27,9 +29,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return coded.with_encoders(tmp_path_factory.mktemp("published")).release
 
 
+def impatient(*arguments: str) -> None:
+    connections.HEADERS, app.BODY = HEADERS, BODY
+    command(*arguments)
+
+
 @contextmanager
-def server(release: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, int, Started]]:
-    with alignrec("serve", release, "--port", "0", "--host", host) as process:
+def server(
+    release: Path, host: str = "127.0.0.1", main: Callable[..., None] = command
+) -> Iterator[tuple[str, int, Started]]:
+    with started(main, "serve", str(release), "--port", "0", "--host", host) as process:
         line = process.stdout.readline()
         assert line.startswith("serving: http://"), line
         address = line.split()[1]
@@ -38,7 +47,8 @@ def server(release: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, int, S
 
 @pytest.fixture(scope="module")
 def running(published: Path) -> Iterator[tuple[str, int, Started]]:
-    with server(published) as made:
+    """A server that waits for less long than users' do."""
+    with server(published, main=impatient) as made:
         yield made
 
 
@@ -71,8 +81,8 @@ def test_unfinished_questions_block_no_other_and_end(running: tuple[str, int, St
         halves = [opened(stack, port, HALF) for _ in range(20)]
         assert answered(address) == 200
         start = time.monotonic()  # the first of 20 made way for others
-        assert all(closed(half, app.BODY + connections.HEADERS + 5) for half in halves)
-        assert time.monotonic() - start < app.BODY + connections.HEADERS + 5
+        assert all(closed(half, BODY + HEADERS + 5) for half in halves)
+        assert time.monotonic() - start < BODY + HEADERS + 5
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
@@ -81,7 +91,7 @@ def test_idle_connections_block_no_page_and_end(running: tuple[str, int, Started
     with ExitStack() as stack:
         idle = [opened(stack, port, sent) for _ in range(70)]
         assert httpx.get(address, timeout=5).status_code == 200
-        assert all(closed(one, connections.HEADERS + 3) for one in idle)
+        assert all(closed(one, HEADERS + 3) for one in idle)
 
 
 def test_a_head_in_drops_ends(running: tuple[str, int, Started]) -> None:
@@ -92,7 +102,7 @@ def test_a_head_in_drops_ends(running: tuple[str, int, Started]) -> None:
             while time.monotonic() - start < 30:
                 slow.sendall(b"x")
                 time.sleep(0.2)
-        assert time.monotonic() - start < connections.HEADERS + 5
+        assert time.monotonic() - start < HEADERS + 5
 
 
 def test_a_client_that_leaves_is_no_traceback(published: Path) -> None:
