@@ -23,7 +23,14 @@ from pipeline.engine.processes import Processes  # noqa: E402
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-LONGEST = ("test_pipeline.py", "test_contract.py", "test_mini.py", "test_parallel.py", "test_newcomer.py", "test_fuzz.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_contract.py",
+    "test_mini.py",
+    "test_parallel.py",
+    "test_newcomer.py",
+    "test_fuzz.py",
+)
 """files of minutes; several processes take a file at a time, and end together if these come first"""
 
 

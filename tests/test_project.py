@@ -278,7 +278,7 @@ SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(
 @pytest.mark.usefixtures("with_dvc")
 def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
     for name in ("pipeline", "stages", "schemas", "alignrec"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+        toyproject.copied(name, tmp_path)
     package = tmp_path / "pipeline/shout"
     package.mkdir()
     (package / "__init__.py").write_text('"""Titles in capitals."""\n')

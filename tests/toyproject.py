@@ -25,10 +25,15 @@ COMMANDS = Path(sys.executable).parent
 """folder of `alignrec` and `dvc`; tests set that of `shims`"""
 
 
+def copied(name: str, folder: Path) -> None:
+    """Copy a package of this clone, compiled; other processes may be compiling it."""
+    shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+
+
 def project(folder: Path) -> Path:
     """Lay out a fresh clone's pipeline in `folder`, compiled, with toy parameters."""
     for name in ("pipeline", "stages", "schemas"):
-        shutil.copytree(ROOT / name, folder / name)
+        copied(name, folder)
     (folder / "params.yaml").write_text(PARAMS)
     run("alignrec", "init", cwd=folder)
     return folder
