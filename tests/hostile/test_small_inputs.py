@@ -148,8 +148,10 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: s
     assert process.returncode == 128 + number
 
 
-@pytest.mark.parametrize("megabytes", [200, 500, 1000, 2000])
-@pytest.mark.parametrize("command", [["verify", "sample"], ["plan"], ["graph", "sample"], ["--version"]])
+@pytest.mark.parametrize(
+    ("megabytes", "command"),
+    [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
+)
 def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
     """Some libraries end the process, or call a sound release damaged."""
     limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "stages", *command]
