@@ -6,9 +6,11 @@ Like the process that it is for, it ends with the other: killed, it takes all th
 
 from __future__ import annotations
 
+import atexit
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -105,6 +107,7 @@ def _listen(listening: socket.socket) -> None:
 def folder() -> Path:
     """Return the folder with the two commands; they work as long as this process does."""
     made = Path(tempfile.mkdtemp(prefix="shims-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(str(made / "socket"))
     listening.listen(16)
