@@ -72,7 +72,7 @@ def test_new_writes_a_project_for_a_category(tmp_path: Path) -> None:
     assert isinstance(source, AmazonSource)
     assert (source.kind, source.category, source.subset) == ("amazon2014", "Baby", "5-core")
     assert (tmp_path / "dvc.yaml").is_file()
-    assert params.pretrain.size == "small"
+    assert params.pretrain.size == "mini"
 
 
 def test_all_reviews_are_asked_for_by_a_flag(tmp_path: Path) -> None:
