@@ -227,7 +227,8 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     of_a, of_b = read(path, "a"), read(path, "b")
     assert of_a.train.features == "beit3"
     assert of_a.semantic_ids.features == ["beit3"]
-    assert of_a.benchmark.features == ["beit3", "minilm-cnn", "tfidf", "linear", "random", "shuffled", "constant"]
+    sets = ["beit3", "minilm-cnn", "descriptors", "tfidf", "linear", "random", "shuffled", "constant"]
+    assert of_a.benchmark.features == sets
     assert of_b.encode.encoders == []  # without a file of items there is nothing to read
     assert (of_b.train.features, of_b.semantic_ids.features) == ("random", [])
     path.write_text(path.read_text() + "encode: {encoders: [tfidf, minilm]}\n")
