@@ -16,8 +16,9 @@ from pipeline.beit3.inference import flops, precisions
 from pipeline.config.parameters import Parameters
 from pipeline.encode.base import FIRST
 from pipeline.encode.params import Encode
+from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import Encoders, definition
 from pipeline.ops.device import pick
-from pipeline.plan.estimate import shown
 from pipeline.plan.size import LONGEST
 from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
@@ -105,6 +106,15 @@ def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, 
     work = {"float32": float(exact)}
     work[low] = work.get(low, 0.0) + (trained + held_out) * one
     return work
+
+
+def shown(encoders: Encoders, name: str) -> tuple[str, ...]:
+    """Return the modalities that BEiT3 reads for a feature set; none where it reads nothing for it."""
+    own = definition(encoders, name)
+    of = str(own.get("of")) if own.get("kind") == "masked" else name
+    if of not in ENCODERS or not ENCODERS[of].pretrained:
+        return ()
+    return tuple(modality for modality in ENCODERS[of].reads if modality != own.get("modality"))
 
 
 def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """A folder as a project: dvc.yaml from the stages, what DVC draws and ignores, git and DVC begun. Any folder works."""
 
 import hashlib
+import logging
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -55,11 +55,9 @@ KEPT = """*
 !/figures/*/*.json
 """
 CONFIG = {
-    "core.analytics": "false",
-    "core.check_update": "false",
-    "core.autostage": "false",
-    "cache.type": "reflink,hardlink,copy",
-    "plots.html_template": "plots/page.html",
+    "core": {"analytics": "false", "check_update": "false", "autostage": "false"},
+    "cache": {"type": "reflink,hardlink,copy"},
+    "plots": {"html_template": "plots/page.html"},
 }
 
 
@@ -96,11 +94,8 @@ def begin(folder: Path) -> Iterator[str]:
         root = folder.resolve()
         yield "git init: the folder is a repository now"
     if not (folder / ".dvc").is_dir():
-        options = ["--no-scm"] if root is None else [] if root == folder.resolve() else ["--subdir"]
-        _dvc(folder, "init", "--quiet", *options)
-        for key, value in CONFIG.items():
-            _dvc(folder, "config", key, value)
-        yield " ".join(["dvc init", *options])
+        _init_dvc(folder, no_scm=root is None, subdir=root not in (None, folder.resolve()))
+        yield "dvc init" + (" --no-scm" if root is None else "" if root == folder.resolve() else " --subdir")
     for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
             io.write_bytes(path, template.read_bytes())
@@ -211,5 +206,15 @@ def _run(folder: Path, *command: str) -> None:
         raise UserError(f"{' '.join(command)}: {one_line(done.stderr or done.stdout)}")
 
 
-def _dvc(folder: Path, *command: str) -> None:
-    _run(folder, sys.executable, "-m", "dvc", *command)
+def _init_dvc(folder: Path, no_scm: bool, subdir: bool) -> None:
+    """Begin DVC with CONFIG, in this process: its commands, one for each key, would start Python six times."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        with Repo.init(folder, no_scm=no_scm, subdir=subdir) as repo, repo.config.edit("repo") as written:
+            for section, values in CONFIG.items():
+                written.setdefault(section, {}).update(values)
+    except DvcException as e:
+        raise UserError(f"dvc init: {one_line(e)}") from e

@@ -1,6 +1,10 @@
 """The tiny shop with semantic IDs, as the stage leaves them, published."""
 
+import atexit
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import releases
@@ -39,6 +43,15 @@ def with_encoders(root: Path, read: bool = False) -> Layout:
 
     `read`: CLS is read by a map.
     """
+    shutil.copytree(_with_encoders(read), root, dirs_exist_ok=True)
+    return Layout(root, "shop")
+
+
+@cache
+def _with_encoders(read: bool) -> Path:
+    """Make it once a process, as it takes seconds."""
+    root = Path(mkdtemp(prefix="with-encoders-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     settings = releases.params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})
     layout = toy.outputs(root)
     releases.pretrained(layout)
@@ -49,4 +62,5 @@ def with_encoders(root: Path, read: bool = False) -> Layout:
         encode.main(run)
     with running("graph", "shop", settings, root) as run:
         graph.main(run)
-    return released(layout, settings)
+    released(layout, settings)
+    return root

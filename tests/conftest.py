@@ -10,10 +10,12 @@ from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
     os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else each stage looks for 50 ms whether the machine is idle
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process that a test starts compiles our modules again
 
 import pytest  # noqa: E402  (after the environment is set)
 from hypothesis import HealthCheck, settings  # noqa: E402
+from processes import CONTEXT  # noqa: E402, F401  (which also spares the disk)
 
 from pipeline.engine.local import Seats  # noqa: E402
 from pipeline.engine.processes import Processes  # noqa: E402
@@ -21,7 +23,14 @@ from pipeline.engine.processes import Processes  # noqa: E402
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
 
-LONGEST = ("test_pipeline.py", "test_contract.py", "test_ingest_resume.py", "test_parallel.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_contract.py",
+    "test_mini.py",
+    "test_parallel.py",
+    "test_newcomer.py",
+    "test_fuzz.py",
+)
 """files of minutes; several processes take a file at a time, and end together if these come first"""
 
 
@@ -50,4 +59,15 @@ def one_process() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Processes, "opened", here)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shims() -> Iterator[None]:
+    """Let `toyproject` run `alignrec` and `dvc` by forks: see `shims.py`."""
+    import shims
+    import toyproject
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toyproject, "COMMANDS", shims.folder())
         yield

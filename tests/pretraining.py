@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,21 +145,6 @@ def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG")
     return out.getvalue()
-
-
-def command(root: Path) -> list[str]:
-    """Return the command that pre-trains the shop in `root`."""
-    return [
-        sys.executable,
-        "-m",
-        "stages.cli",
-        "pretrain",
-        "toy",
-        "--params",
-        str(root / "params.yaml"),
-        "--root",
-        str(root),
-    ]
 
 
 def history(root: Path) -> list[dict[str, float | None]]:

@@ -74,26 +74,21 @@ def test_cpu_seconds_of_this_process_and_of_its_children_count() -> None:
     assert _turns.timed(_turns.alone, _turns.timed, time.sleep, 0).cpu > 0
 
 
-def test_a_process_of_its_own_lives_as_long_as_the_block() -> None:
-    with _turns.process() as one, _turns.process() as other:
-        pids = [one(os.getpid), one(os.getpid), other(os.getpid)]
-    assert pids[0] == pids[1]
-    assert len({*pids, os.getpid(), _turns.alone(os.getpid)}) == 4
-
-
-def test_a_process_has_the_environment_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_of_its_own_has_its_environment_and_memory_and_ends_with_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    with _turns.process({"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": ""}) as run, _turns.process() as other:
-        assert (run(os.getenv, "GOMP_SPINCOUNT"), run(os.getenv, "OMP_WAIT_POLICY")) == ("7", None)
-        assert other(os.getenv, "OMP_WAIT_POLICY") == "ACTIVE"
-
-
-def test_peak_memory_of_a_process_is_its_own() -> None:
     block = bytearray(os.urandom(1)) * (256 << 20)
     assert memory.peak_mib() >= 256
     del block
-    if Path("/proc/self/status").exists():
-        assert _turns.alone(memory.peak_mib) < memory.peak_mib()
+    with _turns.process({"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": ""}) as one, _turns.process() as other:
+        pids = [one(os.getpid), one(os.getpid), other(os.getpid)]
+        assert (one(os.getenv, "GOMP_SPINCOUNT"), one(os.getenv, "OMP_WAIT_POLICY")) == ("7", None)
+        assert other(os.getenv, "OMP_WAIT_POLICY") == "ACTIVE"
+        if Path("/proc/self/status").exists():
+            assert other(memory.peak_mib) < memory.peak_mib()
+    assert pids[0] == pids[1]
+    assert len({*pids, os.getpid(), _turns.alone(os.getpid)}) == 4
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:

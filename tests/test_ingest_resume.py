@@ -1,18 +1,16 @@
 """The four stages killed in the middle, or out of disk: the next run ends with the same bytes."""
 
-import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
-from faulty import Handler, serving
+from processes import alignrec, started
 from typer.testing import CliRunner
+from webserver import Handler, serving
 
 from pipeline.io import sha256
 from stages.cli import app
@@ -27,12 +25,6 @@ images: {shard_rows: 20}
 
 def command(stage: str, folder: Path) -> list[str]:
     return [stage, "shop", "--params", str(folder / "p.yaml"), "--root", str(folder)]
-
-
-def start(stage: str, folder: Path, **more: object) -> subprocess.Popen[str]:
-    root = Path(__file__).parent.parent
-    own = [sys.executable, "-m", "stages.cli", *command(stage, folder)]
-    return subprocess.Popen(own, cwd=root, stderr=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload]
 
 
 def finish(stage: str, folder: Path) -> None:
@@ -70,12 +62,12 @@ def test_killed_in_the_middle_of_each_stage_the_next_run_gives_the_same_bytes(
     folder = project(tmp_path / "killed")
     killed = 0
     for stage in STAGES:
-        process = start(stage, folder)
+        process = alignrec(*command(stage, folder))
         made = folder / stage / "shop"
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if made.is_dir() and any(p.is_file() for p in made.rglob("*")):  # it has begun to write
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait()
                 killed += 1
                 break
@@ -104,7 +96,7 @@ def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path
     with serving({"/r.csv": slowly(data.encode())}) as server:
         source = f"{{kind: tabular, interactions: '{server.address}/r.csv'}}"
         (tmp_path / "p.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
-        both = [start("download", tmp_path) for _ in range(2)]
+        both = [alignrec(*command("download", tmp_path)) for _ in range(2)]
         said = [p.communicate(timeout=60)[1] for p in both]
         assert [p.returncode for p in both] == [0, 0], said
         assert server.asked == {"/r.csv": 1}
@@ -113,13 +105,18 @@ def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path
     assert {p.name for p in made.iterdir()} == {".key", ".sha256", "r.csv", "run.json", "cost.json", "sources.json"}
 
 
+def limited(limit: int, *arguments: str) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    processes.command(*arguments)
+
+
 def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: Path, tmp_path: Path) -> None:
     folder = project(tmp_path / "full")
     for stage in STAGES[:3]:
         shutil.copytree(undisturbed / stage, folder / stage)
     largest = max(p.stat().st_size for p in (undisturbed / "images" / "shop").glob("images-*.parquet"))
     limit = largest - 1  # the largest shard does not fit any more
-    process = start("images", folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    process = started(limited, limit, *command("images", folder))
     error = process.communicate()[1]
     assert process.returncode == 1
     assert error.strip().splitlines()[-1].startswith("error: ")

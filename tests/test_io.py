@@ -52,7 +52,7 @@ def test_a_table_round_trips_with_its_record(tmp_path: Path) -> None:
 
 def test_a_bad_table_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "users.parquet"
-    with pytest.raises(schemas.ContractError, match=r"users\.parquet has no column 'user'"):
+    with pytest.raises(schemas.ContractError, match=r"users\.parquet.*'user'"):
         io.write_table(USERS.drop_columns("user"), path, schemas.USERS)
     assert not path.exists()
 

@@ -29,8 +29,11 @@ def release(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(base)): sha256(p) for p in sorted(base.rglob("*")) if p.is_file()}
 
 
+pytestmark = pytest.mark.usefixtures("shims")
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(shims: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = project(tmp_path_factory.mktemp("undisturbed"))
     run("dvc", "repro", cwd=folder)
     return folder

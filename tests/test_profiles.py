@@ -2,14 +2,14 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shipped
 import yaml
-from toyproject import environment, project, run
+from commands import alignrec
+from toyproject import project, run
 
 from benchmarks import _operations as operations
 from benchmarks import _raw2014, _rehearsal
@@ -91,7 +91,7 @@ def test_an_overlay_is_a_few_lines_and_the_base_is_all_three() -> None:
 def test_the_official_weights_must_be_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("datasets: [a]\nsources: {a: {kind: sample}}\nencode: {encoders: [beit3-raw, beit3-official]}\n")
-    with pytest.raises(UserError, match=r"'beit3-official' is encoded by the weights of pretrain\.init; give that key"):
+    with pytest.raises(UserError, match=r"'beit3-official'.*pretrain\.init"):
         load(path)
 
 
@@ -149,6 +149,7 @@ def test_the_pages_operations_are_computed_from_the_shapes() -> None:
     assert f"{tokens:.1f} GFLOP an item for visual tokens, once, and {step:.0f} a training step" in page
 
 
+@pytest.mark.usefixtures("shims")
 def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_path: Path) -> None:
     """DVC runs the first stage, on files; the others follow, and `sample` is neither built nor forgotten."""
     folder = project(tmp_path / "clone")
@@ -173,8 +174,6 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
 def test_a_misspelt_key_of_the_profile_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text((PROFILES / "article.yaml").read_text().replace("vqkd: https", "vqdk: https"))
-    said = subprocess.run(
-        ["alignrec", "pretrain", "baby", "--params", str(path)], env=environment(), capture_output=True, text=True
-    )
-    assert said.returncode == 1
+    said = alignrec("pretrain", "baby", "--params", path, cwd=tmp_path)
+    assert said.exit_code == 1
     assert said.stderr == f"error: {path}: unknown key 'pretrain.vqdk'; did you mean 'vqkd'?\n"

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shipped
+import toyproject
 import yaml
 from commands import alignrec
 from PIL import Image
@@ -30,9 +30,7 @@ benchmark: {ks: [5]}
 
 
 def environment(**changed: str) -> dict[str, str]:
-    here = str(Path(sys.executable).parent)
-    path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | changed
+    return toyproject.environment() | {"PYTHONPATH": str(ROOT)} | changed
 
 
 def run(*command: str, cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
@@ -43,6 +41,9 @@ def said(*command: str, cwd: Path, **changed: str) -> str:
     done = run(*command, cwd=cwd, **changed)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+pytestmark = pytest.mark.usefixtures("shims")
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert params["alignrec"] == version("alignrec")
     assert {*STAGES, "search", "encoders"} <= params.keys()
     assert read(tmp_path / "params.yaml").semantic_ids.for_items(30).codes <= 30  # what is shown leaves it to the data
+    assert (tmp_path / ".dvc/config").read_text() == (ROOT / ".dvc/config").read_text()
     assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
     assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
     for template in (ROOT / ".dvc/plots").iterdir():
@@ -125,8 +127,8 @@ def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("alignrec", "python", "dvc"):
-        (tools / name).symlink_to(Path(sys.executable).parent / name)
+    for name in ("alignrec", "dvc"):
+        (tools / name).symlink_to(toyproject.COMMANDS / name)
     assert "dvc init --no-scm" in begun(cwd=tmp_path, PATH=str(tools))
     assert not (tmp_path / ".git").exists()
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=tmp_path, PATH=str(tools))
@@ -139,6 +141,15 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     (folder / "params.yaml").write_text(FIVE_LINES)
     assert "dvc init --subdir" in begun(cwd=folder)
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=folder)
+
+
+def test_a_refusal_of_dvcs_is_one_line(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text(".dvc\n")
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    done = alignrec("init", cwd=tmp_path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: dvc init: {tmp_path}/.dvc is ignored")
 
 
 @pytest.mark.usefixtures("with_dvc")
@@ -216,7 +227,8 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     of_a, of_b = read(path, "a"), read(path, "b")
     assert of_a.train.features == "beit3"
     assert of_a.semantic_ids.features == ["beit3"]
-    assert of_a.benchmark.features == ["beit3", "minilm-cnn", "tfidf", "linear", "random", "shuffled", "constant"]
+    sets = ["beit3", "minilm-cnn", "descriptors", "tfidf", "linear", "random", "shuffled", "constant"]
+    assert of_a.benchmark.features == sets
     assert of_b.encode.encoders == []  # without a file of items there is nothing to read
     assert (of_b.train.features, of_b.semantic_ids.features) == ("random", [])
     path.write_text(path.read_text() + "encode: {encoders: [tfidf, minilm]}\n")
@@ -267,7 +279,7 @@ SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(
 @pytest.mark.usefixtures("with_dvc")
 def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
     for name in ("pipeline", "stages", "schemas", "alignrec"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        toyproject.copied(name, tmp_path)
     package = tmp_path / "pipeline/shout"
     package.mkdir()
     (package / "__init__.py").write_text('"""Titles in capitals."""\n')
@@ -282,20 +294,21 @@ def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) 
             "    REPORT,\n", "    SHOUT,\n    REPORT,\n"
         )
     )
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    for stage in ("download", "interactions", "items"):
+        begun(stage, "shop", cwd=tmp_path)
     (tmp_path / "params.yaml").write_text(FIVE_LINES + "shout: {times: 2}\n")
 
-    def commands(*lines: str) -> subprocess.CompletedProcess[str]:
-        each = "app(words.split(), standalone_mode=False) for words in sys.argv[1:]"
-        code = f"import sys; from stages.cli import app; sys.exit(any([{each}]))"
-        return run("python", "-c", code, *lines, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    def own(*words: str) -> subprocess.CompletedProcess[str]:
+        return run("alignrec", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
 
-    stages = [f"{stage} shop" for stage in ("download", "interactions", "items", "shout")]
-    told = commands("init", "--help", *stages).stdout
-    assert "titles in capitals" in told
+    own("init")
     assert "desc: titles in capitals" in (tmp_path / "dvc.yaml").read_text()
+    assert "titles in capitals" in own("shout", "--help").stdout
+    assert own("shout", "shop").returncode == 0
     made = (tmp_path / "outputs/shout/shop/shout.json").read_text()
     assert made.upper() == made
     (package / "capitals.py").write_text("def capitals(titles):\n    return [t.upper() + '!' for t in titles]\n")
-    done = commands("shout shop", "shout shop --params bad.yaml")
+    own("shout", "shop")
     assert "!" in (tmp_path / "outputs/shout/shop/shout.json").read_text()
-    assert done.returncode == 1
+    assert own("shout", "shop", "--params", "bad.yaml").returncode == 1

@@ -21,18 +21,26 @@ semantic_ids: {features: [beit3], methods: [residual-kmeans, rqvae], codes: 8, s
 """
 
 
+COMMANDS = Path(sys.executable).parent
+"""folder of `alignrec` and `dvc`; tests set that of `shims`"""
+
+
+def copied(name: str, folder: Path) -> None:
+    """Copy a package of this clone, compiled; other processes may be compiling it."""
+    shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+
+
 def project(folder: Path) -> Path:
-    """Lay out a fresh clone's pipeline in `folder` with toy parameters."""
+    """Lay out a fresh clone's pipeline in `folder`, compiled, with toy parameters."""
     for name in ("pipeline", "stages", "schemas"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copied(name, folder)
     (folder / "params.yaml").write_text(PARAMS)
     run("alignrec", "init", cwd=folder)
     return folder
 
 
 def environment() -> dict[str, str]:
-    here = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
+    return os.environ | {"PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
 
 
 def run(*command: str, cwd: Path) -> str:

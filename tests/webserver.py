@@ -1,45 +1,48 @@
-"""A web server on loopback that serves a folder, and misbehaves on demand."""
+"""A web server on loopback: every path does what a test says, or is a file of a folder; `hub.py` builds on it."""
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
+
+Answer = Callable[["Handler", int], None]
+"""called with the request and how often its path was requested before"""
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `folder`; what is set on it changes how."""
+    """Answers by `answers[path]`; unknown paths are 404."""
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
-        self.cut_after: int | None = None
-        """bytes of a body before the connection is cut; the manifest is spared"""
-        self.pause = 0.0
-        """seconds between the halves of a body; the manifest is spared"""
-        self.ranges = True
-        """whether Range is obeyed"""
-        self.status: int | None = None
-        """of every answer"""
-        self.password: str | None = None
-        """Authorization header that is asked for"""
-        self.requests: Counter[str] = Counter()
-        """path -> how often it was asked for"""
+    def __init__(self, answers: dict[str, Answer], host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), Handler)
+        self.answers = answers
+        self.asked: Counter[str] = Counter()
+        """path -> number of GET requests"""
         self.queries: set[str] = set()
-        self.authorizations: set[str | None] = set()
+        self.headers: list[Message] = []
+        self.busy = self.busiest = 0
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def answer(self, request: Handler, before: int) -> None:
+        self.answers.get(request.url, status(404))(request, before)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients hang up; that is no news."""
@@ -52,74 +55,175 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        """Answer as stores of objects do; only S3 is asked in this way."""
-        path = self.server.folder / unquote(self.path).lstrip("/")
-        if not path.is_file():
-            return self._empty(404)
-        self.send_response(200)
-        self.send_header("Content-Length", str(path.stat().st_size))
-        self._validators()
-        self.end_headers()
-        return None
-
-    def _validators(self) -> None:
-        self.send_header("ETag", '"tag"')
-        self.send_header("Last-Modified", formatdate(0, usegmt=True))
+    @property
+    def url(self) -> str:
+        """The path as it was sent, without its query."""
+        return urlsplit(self.path).path
 
     def do_GET(self) -> None:
-        server = self.server
-        server.authorizations.add(self.headers.get("Authorization"))
-        parts = urlsplit(self.path)
-        server.requests[parts.path] += 1
-        server.queries.add(parts.query)
-        path = server.folder / unquote(parts.path).lstrip("/")
-        if server.status or (server.password and self.headers.get("Authorization") != server.password):
-            return self._empty(server.status or 401)
-        if not path.is_file():
-            return self._empty(404)
-        data = path.read_bytes()
-        start, end = 0, len(data)
-        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if requested and server.ranges:
-            start, end = int(requested[1]), int(requested[2] or end - 1) + 1
-            if start >= len(data):
-                return self._empty(416)
-        partial = start > 0 or end < len(data)
-        self.send_response(206 if partial else 200)
-        if partial:
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
-        self._validators()
-        body = data[start:end]
-        self.send_header("Content-Length", str(len(body)))
+        server, got = self.server, self.command == "GET"
+        with server.lock:
+            before = server.asked[self.url]
+            server.asked[self.url] += got
+            server.queries.add(urlsplit(self.path).query)
+            server.headers.append(self.headers)
+            server.busy += 1
+            server.busiest = max(server.busiest, server.busy)
+        try:
+            server.answer(self, before)
+        finally:
+            with server.lock:
+                server.busy -= 1
+
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def content(self) -> bytes:
+        """Read the body of the request."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def begin(self, code: int, length: int, **headers: str) -> None:
+        self.send_response(code)
+        for name, value in ({"Content_Length": str(length)} | headers).items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        if server.cut_after is not None and len(body) > server.cut_after and path.name != "manifest.json":
-            self.wfile.write(body[: server.cut_after])
-            self.wfile.flush()
-            self.connection.shutdown(2)
-            self.close_connection = True
-            return None
-        half = len(body) // 2
-        self.wfile.write(body[:half])
+
+    def reply(self, code: int, body: bytes = b"", **headers: str) -> None:
+        self.begin(code, len(body), **headers)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def reply_json(self, code: int, value: object, **headers: str) -> None:
+        self.reply(code, json.dumps(value).encode(), Content_Type="application/json", **headers)
+
+    def reply_file(self, data: bytes, **headers: str) -> None:
+        """Send all of it, or the range that was asked for."""
+        code, part, more = self.range_of(data)
+        self.reply(code, part, **headers, **more)
+
+    def range_of(self, data: bytes) -> tuple[int, bytes, dict[str, str]]:
+        """Return status, body and headers of the answer to Range, if there is one."""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not asked:
+            return 200, data, {}
+        start, end = int(asked[1]), min(int(asked[2] or len(data) - 1), len(data) - 1)
+        if start >= len(data):
+            return 416, b"", {}
+        return 206, data[start : end + 1], {"Content_Range": f"bytes {start}-{end}/{len(data)}"}
+
+    def hang_up(self) -> None:
         self.wfile.flush()
-        time.sleep(server.pause if path.name != "manifest.json" else 0)
-        self.wfile.write(body[half:])
+        self.connection.shutdown(2)
+        self.close_connection = True
+
+
+# --- what a path may do
+
+
+def body(data: bytes, **headers: str) -> Answer:
+    return lambda request, before: request.reply(200, data, **headers)
+
+
+def status(code: int, **headers: str) -> Answer:
+    return lambda request, before: request.reply(code, **headers)
+
+
+def first(times: int, answer: Answer, then: Answer) -> Answer:
+    """Give `answer` that many times, `then` afterwards."""
+    return lambda request, before: (answer if before < times else then)(request, before)
+
+
+def cut(data: bytes, at: int, of: int | None = None) -> Answer:
+    """Promise all of `data`, or `of` bytes, and hang up after `at`."""
+
+    def answer(request: Handler, before: int) -> None:
+        request.begin(200, of or len(data))
+        request.wfile.write(data[:at])
+        request.hang_up()
+
+    return answer
+
+
+def hang(request: Handler, before: int) -> None:
+    """Say nothing until the server closes."""
+    request.server.closing.wait(30)
+
+
+def drip(request: Handler, before: int) -> None:
+    """Send a byte every now and then."""
+    request.begin(200, 1000)
+    while not request.server.closing.wait(0.05):
+        request.wfile.write(b"x")
+        request.wfile.flush()
+
+
+# --- a folder
+
+
+class Folder(Server):
+    """Serves the files of a folder; what is set on it changes how, except for a manifest, whose body is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__({})
+        self.folder = folder
+        self.cut_after: int | None = None
+        """bytes of a body before the connection is cut"""
+        self.pause = 0.0
+        """seconds between the halves of a body"""
+        self.ranges = True
+        """whether Range is obeyed"""
+        self.status: int | None = None
+        """of every answer"""
+        self.password: str | None = None
+        """Authorization header that is required"""
+
+    def answer(self, request: Handler, before: int) -> None:
+        path = self.folder / unquote(request.url).lstrip("/")
+        denied = self.password and request.headers.get("Authorization") != self.password
+        if request.command == "GET" and (self.status or denied):
+            return request.reply(self.status or 401)
+        if not path.is_file():
+            return request.reply(404)
+        data = path.read_bytes()
+        code, part, headers = request.range_of(data) if self.ranges else (200, data, {})
+        request.begin(code, len(part), ETag='"tag"', Last_Modified=formatdate(0, usegmt=True), **headers)
+        if request.command == "HEAD":
+            return None
+        spared = path.name == "manifest.json"
+        if self.cut_after is not None and len(part) > self.cut_after and not spared:
+            request.wfile.write(part[: self.cut_after])
+            return request.hang_up()
+        half = 0 if spared or not self.pause else len(part) // 2
+        request.wfile.write(part[:half])
+        request.wfile.flush()
+        time.sleep(self.pause if half else 0)
+        request.wfile.write(part[half:])
         return None
 
-    def _empty(self, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+
+S = TypeVar("S", bound=Server)
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
+def listening(server: S) -> Iterator[S]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def serving(answers: dict[str, Answer], host: str = "127.0.0.1") -> Iterator[Server]:
+    with listening(Server(answers, host)) as server:
+        yield server

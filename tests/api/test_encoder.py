@@ -170,7 +170,7 @@ def test_names_of_encoders(made: Path) -> None:
         with pytest.raises(alignrec.UserError) as e:
             alignrec.encoder(name)
         assert str(e.value) == line
-    with pytest.raises(alignrec.UserError, match=r"unknown key 'encoder\.minilm\.max_token'.*'max_tokens'"):
+    with pytest.raises(alignrec.UserError, match=r"'encoder\.minilm\.max_token'.*'max_tokens'"):
         alignrec.encoder("minilm", max_token=3)
 
 

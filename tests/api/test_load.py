@@ -1,6 +1,5 @@
 """`alignrec.load`: what a release holds, from a folder, a web server or the Hub; and what is wrong with one."""
 
-import importlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shops
-from hubserver import hub
-from webserver import Server, serving
+from hub import hub
+from webserver import Folder, listening
 
 import alignrec
 from pipeline.io import sha256
@@ -24,9 +23,9 @@ def release(made: Path) -> alignrec.Release:
 
 
 @pytest.fixture
-def server(made: Path, tmp_path: Path) -> Iterator[Server]:
+def server(made: Path, tmp_path: Path) -> Iterator[Folder]:
     """Serve a copy of the release, which a test may damage."""
-    with serving(shutil.copytree(made, tmp_path / "served")) as server:
+    with listening(Folder(shutil.copytree(made, tmp_path / "served"))) as server:
         yield server
 
 
@@ -93,17 +92,15 @@ def test_no_embeddings(made: Path, tmp_path: Path) -> None:
         alignrec.load(copy).embeddings  # noqa: B018
 
 
-def test_an_address_is_fetched_once_into_the_cache(server: Server, made: Path, tmp_path: Path) -> None:
+def test_an_address_is_fetched_once_into_the_cache(server: Folder, made: Path, tmp_path: Path) -> None:
     release = alignrec.load(server.address, cache=tmp_path / "cache")
     assert np.array_equal(release.features["beit3"], shops.content())
     assert release.folder == tmp_path / "cache/releases" / sha256(made / "manifest.json")
-    before = server.requests["/items.parquet"]
+    before = server.asked["/items.parquet"]
     again = alignrec.load(f"{server.address}/", cache=tmp_path / "cache")
     assert again.folder == release.folder
-    assert server.requests["/items.parquet"] == before == 1
-    assert server.requests["/manifest.json"] == 4, (
-        "an address may come to name another release, so it is asked each time"
-    )
+    assert server.asked["/items.parquet"] == before == 1
+    assert server.asked["/manifest.json"] == 4, "an address may come to name another release, so it is asked each time"
 
 
 def test_of_a_zip_file_the_command_is_named(tmp_path: Path) -> None:
@@ -111,13 +108,13 @@ def test_of_a_zip_file_the_command_is_named(tmp_path: Path) -> None:
         alignrec.load(tmp_path / "release.zip")
 
 
-def test_the_users_cache_is_the_default(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_cache_is_the_default(server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     folder = alignrec.load(server.address).folder
     assert folder.is_relative_to(tmp_path)
 
 
-def test_one_feature_set_of_an_address(server: Server, tmp_path: Path) -> None:
+def test_one_feature_set_of_an_address(server: Folder, tmp_path: Path) -> None:
     release = alignrec.load(server.address, "beit3", cache=tmp_path / "cache")
     assert release.info.part_of == sha256(server.folder / "manifest.json")
     with pytest.raises(alignrec.UserError, match="did you mean 'beit3'"):
@@ -125,20 +122,20 @@ def test_one_feature_set_of_an_address(server: Server, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "cache/releases").iterdir()] == [release.folder.name]
 
 
-def test_an_interrupted_fetch_continues(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_fetch_continues(server: Folder, tmp_path: Path) -> None:
     path = server.folder / "features/beit3/features-00000.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
     with pytest.raises(alignrec.UserError, match="truncated"):
         alignrec.load(server.address, cache=tmp_path / "cache")
     path.write_bytes(whole)
-    before = server.requests["/items.parquet"]
+    before = server.asked["/items.parquet"]
     assert len(alignrec.load(server.address, cache=tmp_path / "cache").items) == shops.ITEMS
-    assert server.requests["/items.parquet"] == before, "what was whole is not fetched again"
+    assert server.asked["/items.parquet"] == before, "what was whole is not fetched again"
 
 
 def test_what_changes_while_it_is_fetched_is_not_believed(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch = fetching.fetch
 
@@ -154,7 +151,7 @@ def test_what_changes_while_it_is_fetched_is_not_believed(
 
 
 def test_without_a_network_an_earlier_copy_is_named(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "TRIES", 1)
     release = alignrec.load(server.address, cache=tmp_path / "cache")
@@ -168,15 +165,10 @@ def test_without_a_network_an_earlier_copy_is_named(
 
 
 def test_the_hub_and_a_revision_that_is_not_there(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    constants = importlib.import_module("huggingface_hub.constants")
-    with hub() as server:
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {"ENDPOINT": server.address, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "right")
+    with hub(tmp_path / "hub", monkeypatch) as server:
         files = {f"v1/{p.relative_to(made).as_posix()}": p.read_bytes() for p in made.rglob("*") if p.is_file()}
-        server.commits.append(files)
-        address = f"hf://datasets/owner/name@{server.sha()}/v1"
+        server.dataset.commits.append(files)
+        address = f"hf://datasets/owner/name@{server.dataset.sha()}/v1"
         assert len(alignrec.load(address, cache=tmp_path / "cache").items) == shops.ITEMS
         with pytest.raises(alignrec.UserError, match=r"no manifest\.json"):
             alignrec.load("hf://datasets/owner/name@nowhere/v1", cache=tmp_path / "cache")

@@ -4,9 +4,8 @@ import io as bytes_io
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import coded
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 import releases
 import toy
 from PIL import Image
+from processes import started
 from typer.testing import CliRunner
 
 import schemas
@@ -24,6 +24,7 @@ from pipeline.embed import encoders
 from pipeline.embed.prepare import Table
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.features import earlier
 from pipeline.release import encoded
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Facts
@@ -180,30 +181,23 @@ def test_a_damaged_release_is_not_loaded(release: Path, folder: Path, tmp_path_f
     )  # fmt: skip
 
 
+def ended_at_a_mark(release: Path, folder: Path, codes: str | None) -> None:
+    def killed(*args: Any) -> None:
+        write(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    write, earlier.write_mark = earlier.write_mark, killed
+    embed(release, "beit3", folder / "items.jsonl", folder / "images", folder / "new", codes, rows=1)
+
+
 @pytest.mark.parametrize("codes", [None, "residual-kmeans"])
 def test_a_run_that_is_killed_three_times_goes_on_and_gives_the_same_bytes(
     release: Path, folder: Path, codes: str | None
 ) -> None:
     whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
     embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, codes, rows=1)
-    script = f"""
-import os, signal
-from pathlib import Path
-from pipeline.features import earlier
-from test_released import embed
-def killed(*args):
-    write(*args)
-    os.kill(os.getpid(), signal.SIGKILL)
-write, earlier.write_mark = earlier.write_mark, killed
-folder = Path({str(folder)!r})
-embed(Path({str(release)!r}), "beit3", folder / "items.jsonl", folder / "images", folder / "new", {codes!r}, rows=1)
-"""
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     for kills in (1, 2, 3):
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert started(ended_at_a_mark, release, folder, codes).wait() == -signal.SIGKILL
         assert len([*work.glob("encode/table/beit3/features-*.parquet")]) == kills
         assert not new.exists()
     written = {path: path.stat().st_mtime_ns for path in work.glob("images/table/*.parquet")}

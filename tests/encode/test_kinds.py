@@ -218,7 +218,7 @@ def test_prompt_length_and_dimension_are_obeyed(folder: Folder, name: str) -> No
 
 
 def test_a_dimension_too_large_is_refused(folder: Folder) -> None:
-    with pytest.raises(UserError, match="dim 33 is more than the 32 numbers"):
+    with pytest.raises(UserError, match=r"33.*32 numbers"):
         loaded(folder, "bert", dim=33)
 
 

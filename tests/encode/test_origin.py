@@ -10,8 +10,9 @@ from pathlib import Path
 import networks
 import pytest
 import torch
+from hub import Hub
+from hub import hub as serving
 from huggingface_hub import constants
-from modelhub import ModelHub, model_hub
 from safetensors.torch import load_file, save_file
 
 from pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
@@ -24,8 +25,8 @@ from stages.params import Params
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
-    with model_hub(tmp_path / "cache", monkeypatch) as server:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving(tmp_path / "cache", monkeypatch) as server:
         yield server
 
 
@@ -56,7 +57,7 @@ def copied(folder: Path, to: Path) -> Path:
 # --- the Hub
 
 
-def test_a_branch_stands_for_a_commit_and_a_commit_for_itself(hub: ModelHub, bert: Path) -> None:
+def test_a_branch_stands_for_a_commit_and_a_commit_for_itself(hub: Hub, bert: Path) -> None:
     old, new = hub.publish("someone/bert", bert), hub.publish("someone/bert", bert)
     assert find({"model": "someone/bert"}).revision == new
     assert find({"model": "someone/bert", "revision": "main"}).revision == new
@@ -66,7 +67,7 @@ def test_a_branch_stands_for_a_commit_and_a_commit_for_itself(hub: ModelHub, ber
     assert (source.folder / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
 
 
-def test_only_what_is_needed_is_fetched_and_once(hub: ModelHub, bert: Path, tmp_path: Path) -> None:
+def test_only_what_is_needed_is_fetched_and_once(hub: Hub, bert: Path, tmp_path: Path) -> None:
     folder = copied(bert, tmp_path / "bert")
     for name in ("pytorch_model.bin", "onnx/model.onnx", "modeling_mine.py", "open_clip_model.safetensors"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -76,12 +77,12 @@ def test_only_what_is_needed_is_fetched_and_once(hub: ModelHub, bert: Path, tmp_
     wanted = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     assert sorted(hub.fetched) == [f"someone/bert/{name}" for name in wanted]
     hub.fetched.clear()
-    hub.commits.clear()  # not even the Hub is needed for a commit that is there
+    hub.repositories.clear()  # not even the Hub is needed for a commit that is there
     assert find({"model": "someone/bert", "revision": commit}) == source
     assert hub.fetched == []
 
 
-def test_code_is_fetched_only_when_it_is_trusted(hub: ModelHub, bert: Path, tmp_path: Path) -> None:
+def test_code_is_fetched_only_when_it_is_trusted(hub: Hub, bert: Path, tmp_path: Path) -> None:
     folder = copied(bert, tmp_path / "bert")
     (folder / "modeling_mine.py").write_text("raise SystemExit('ran')")
     hub.publish("someone/bert", folder)
@@ -111,7 +112,7 @@ def test_code_of_a_tokenizer_does_not_run_either(tmp_path: Path) -> None:
     assert "tokenizer is Python code of its own" in refused({"model": str(folder)}, "open_clip")
 
 
-def test_what_the_hub_lacks_is_said(hub: ModelHub, bert: Path) -> None:
+def test_what_the_hub_lacks_is_said(hub: Hub, bert: Path) -> None:
     hub.publish("someone/bert", bert)
     assert "'encoders.mine.model': someone/bart: no such folder here, and the Hub" in refused({"model": "someone/bart"})
     assert "'encoders.mine.revision': someone/bert has no revision 'v9'" in refused(
@@ -119,7 +120,7 @@ def test_what_the_hub_lacks_is_said(hub: ModelHub, bert: Path) -> None:
     )
 
 
-def test_without_a_network_what_was_fetched_serves(hub: ModelHub, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_what_was_fetched_serves(hub: Hub, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.publish("someone/bert", bert)
     source = find({"model": "someone/bert"})
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -204,7 +205,7 @@ def test_open_clip_says_what_is_missing(given: dict[str, object], says: str) -> 
     assert says in refused(given, "open_clip")
 
 
-def test_a_tag_of_open_clip_and_a_name_of_timm_are_repositories(hub: ModelHub, tmp_path: Path) -> None:
+def test_a_tag_of_open_clip_and_a_name_of_timm_are_repositories(hub: Hub, tmp_path: Path) -> None:
     commit = hub.publish("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", networks.open_clip(tmp_path / "clip"))
     assert find({"weights": "laion2b_s34b_b79k"}, "open_clip").revision == commit
     commit = hub.publish("timm/vit_tiny.mine", networks.timm(tmp_path / "vit"))

@@ -160,7 +160,7 @@ def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Pa
 
 
 def test_the_stage_refuses_too_few_cold_items_and_a_misspelt_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'interactions\.cold_share': 12 items are cold in valid and 12 in test"):
+    with pytest.raises(UserError, match=r"'interactions\.cold_share'.*12 items.*12"):
         made(tmp_path, False, protocol="cold-items")
     with pytest.raises(ValueError, match="cold_items"):
         Params.model_validate(PLAIN | {"interactions": {"protocol": "cold_items"}})
@@ -172,6 +172,6 @@ def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:
     few = replace(parts, valid=Pairs(parts.valid.users[kept], parts.valid.items[kept]))
     with pytest.raises(UserError, match=r"20 items .*interactions\.cold_share"):
         fit(BPR, few, None, None, model_settings(cold.params(), "bpr"), 0)
-    with pytest.raises(UserError, match=r"cold_share': 26 items are cold in valid and 20 in test, .* cutoff is 20"):
+    with pytest.raises(UserError, match=r"cold_share.*26 items.*20.*20"):
         cold.params().benchmark.check_cold(26, 20)
     cold.params().benchmark.check_cold(21, 21)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +11,7 @@ from typing import Any
 
 import pytest
 import shops
+from processes import started
 
 import schemas
 from pipeline import code, engine, io
@@ -198,25 +195,15 @@ def test_a_failure_is_a_record_where_it_is_asked_for(tmp_path: Path) -> None:
 
 # --- processes
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import test_store
-from pipeline.experiment.run import Work
 
-made = test_store.experiment(Path(sys.argv[1]))
-Work(made.store)([test_store.cell(made, seed) for seed in range(int(sys.argv[2]))])
-"""
-
-
-def started(root: Path, n: int) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(root), str(n)], env=os.environ | {"PYTHONPATH": path})
+def work(root: Path, n: int) -> None:
+    made = experiment(root)
+    Work(made.store)([cell(made, seed) for seed in range(n)])
 
 
 def test_two_processes_at_once_train_each_cell_once_and_corrupt_nothing(tmp_path: Path) -> None:
     made = experiment(tmp_path)
-    both = [started(tmp_path, 6) for _ in range(2)]
+    both = [started(work, tmp_path, 6) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     cells = [cell(made, seed) for seed in range(6)]
     assert made.store.missing(cells) == []
@@ -229,10 +216,10 @@ def test_two_processes_at_once_train_each_cell_once_and_corrupt_nothing(tmp_path
 
 def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, trainings: list[Cell]) -> None:
     made = experiment(tmp_path)
-    process = started(tmp_path, 200)
+    process = started(work, tmp_path, 200)
     while len([*made.store.folder.glob("*.json")]) < 3:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     done = len([*made.store.folder.glob("*.json")])
     made.complete(dict(enumerate(cell(made, seed) for seed in range(done + 2))))

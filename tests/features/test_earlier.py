@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import networks
 import numpy as np
@@ -15,11 +15,12 @@ import pytest
 import toy
 from coloured import ITEMS, Item, catalogue, item
 from elsewhere import spread_without
+from processes import command, started
 
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.params import Encode
-from pipeline.features import encoded
+from pipeline.features import encoded, write
 from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
 from pipeline.run import Run, running
@@ -245,18 +246,16 @@ def test_after_a_kill_items_may_change_again_or_the_key_go(
     np.testing.assert_allclose(vectors(shop), vectors(fresh), atol=1e-5)
 
 
-KILL = """
-import os, signal, sys
-from pipeline.features import write
-whole, times = write.earlier.write_mark, []
-def last(*args):
-    times.append(whole(*args))
-    if len(times) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-write.earlier.write_mark = last
-from stages.cli import app
-app()
-"""
+def ended_at_the_second_mark(*arguments: str) -> None:
+    whole, times = write.earlier.write_mark, list[None]()
+
+    def last(*args: Any) -> None:
+        times.append(whole(*args))
+        if len(times) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write.earlier.write_mark = last
+    command(*arguments)
 
 
 def test_killed_midway_it_takes_over_the_rest(shop: Layout, model: Path, tmp_path: Path) -> None:
@@ -266,9 +265,8 @@ def test_killed_midway_it_takes_over_the_rest(shop: Layout, model: Path, tmp_pat
     expected = stage(catalogue(whole, items), given)
     ready(shop.root, items)
     (tmp_path / "p.yaml").write_text(given.model_dump_json(exclude_unset=True))
-    command = ["encode", "shop", "--params", str(tmp_path / "p.yaml"), "--root", str(shop.root)]
-    done = subprocess.run([sys.executable, "-c", KILL, *command], cwd=Path(__file__).parents[2], check=False)
-    assert done.returncode == -signal.SIGKILL
+    given_at = ("--params", str(tmp_path / "p.yaml"), "--root", str(shop.root))
+    assert started(ended_at_the_second_mark, "encode", "shop", *given_at).wait() == -signal.SIGKILL
     assert len(files(shop)) == 2
     assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
     assert stage(shop, given) == expected

@@ -96,7 +96,7 @@ def test_a_catalogue_without_common_words_is_refused(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     items = io.read_table(layout.items, schemas.ITEMS)
     io.write_table(items.set_column(6, "text", [[f"word{i}" for i in range(6)]]), layout.items, schemas.ITEMS)
-    with pytest.raises(UserError, match=r"'encoders\.tfidf': no word stands in two texts of shop"):
+    with pytest.raises(UserError, match=r"'encoders\.tfidf'"):
         tfidf.make(Context(layout, toy.PARAMS.encode, name="tfidf"), TfidfParams())
 
 
@@ -139,7 +139,7 @@ def test_power_divides_directions_by_that_power_of_their_deviation(tmp_path: Pat
 
 def test_a_width_that_is_given_is_no_more_than_the_sets(tmp_path: Path) -> None:
     white = {"kind": "whitened", "of": "minilm", "width": 385}
-    with pytest.raises(UserError, match=r"'encoders\.white\.width': 385 .* 384 of minilm"):
+    with pytest.raises(UserError, match=r"'encoders\.white\.width'.*385.*384"):
         stage(toy.outputs(tmp_path), params("white", "minilm", white=white))
 
 

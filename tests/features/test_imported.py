@@ -100,7 +100,7 @@ CATEGORY = {"kind": "amazon2014", "category": "Baby"}
 
 def test_rows_that_name_no_items_need_their_order_unless_items_have_the_published_one() -> None:
     given: dict[str, Any] = CATEGORY | {"features": {"x": "f.npy"}}
-    with pytest.raises(ValidationError, match=r"features\.x: its rows name no items; give feature_rows"):
+    with pytest.raises(ValidationError, match=r"features\.x.*feature_rows"):
         Amazon2014.model_validate(given)
     with pytest.raises(ValidationError, match=r"features\.x: its rows name no items"):
         Amazon2014.model_validate(CATEGORY | {"features": {"x": {"file": "f.feature", "dim": 4}}})

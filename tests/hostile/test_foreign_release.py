@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faulty import body, serving
 from typer.testing import CliRunner
+from webserver import body, serving
 
 import schemas
 from pipeline.compare.releases import diff

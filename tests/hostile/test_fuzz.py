@@ -19,7 +19,7 @@ def test_every_target_is_registered() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
-@pytest.mark.parametrize("name", registry.TARGETS)
+@pytest.mark.parametrize("name", sorted(registry.TARGETS.keys() - {"any-file"}))  # which test_any_file.py feeds
 def test_a_target_refuses_or_reads_whatever_comes(name: str) -> None:
     target = registry.target(name)
     for number in (*range(SEEDS), *range(len(target.seeds), len(target.seeds) + target.quick)):

@@ -198,7 +198,7 @@ def test_a_header_of_a_tar_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
     size = 64 << 20
     with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as f:
         f.write(header("long", size, kind) + bytes(size) + header("a.png", 0, tarfile.REGTYPE) + bytes(1024))
-    with pytest.raises(UserError, match=r"a\.tar\.gz: not a readable .*67,108,864 b"):
+    with pytest.raises(UserError, match=r"a\.tar\.gz.*67,108,864"):
         files.opened(Images(), tmp_path / "a.tar.gz")
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import coded
 import httpx
 import pytest
-from faulty import Answer, Handler, Server, body, drip, first, hang, serving, status
 from PIL import Image
+from webserver import Answer, Handler, Server, body, drip, first, hang, serving, status
 
 from pipeline.errors import UserError
 from pipeline.http import patience, ranged, web

@@ -6,15 +6,16 @@ Whatever is read ends so or is right, in memory of the sound release's order; th
 from __future__ import annotations
 
 import json
+import resource
 import shutil
-import subprocess
-import sys
+from contextlib import suppress
 from pathlib import Path
 
 import coded
 import numpy as np
 import pytest
 import torch
+from processes import started
 from safetensors.numpy import load, save
 
 from pipeline.beit3 import stored
@@ -23,7 +24,7 @@ from pipeline.beit3.mini import Mini
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.layout import EncoderFiles
-from pipeline.release import encoder, verify
+from pipeline.release import encoded, encoder, verify
 from tests.hostile.fuzz import encoders as fuzzed
 from tests.hostile.test_foreign_release import line
 
@@ -165,23 +166,15 @@ def test_probes_outside_their_schema_are_one_line(release: Path, change, fault: 
     assert fault in line("verify", release)
 
 
-PEAK = """
-import resource, sys
-from pathlib import Path
-from pipeline.errors import UserError
-from pipeline.release import encoded, encoder
-try:
-    encoded.vectors(encoder.load(Path(sys.argv[1]), "beit3"), ["a red ball"] * 300, [None] * 300)
-except UserError:
-    pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
+def encode_many(release: Path) -> None:
+    with suppress(UserError):
+        encoded.vectors(encoder.load(release, "beit3"), ["a red ball"] * 300, [None] * 300)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def peak(release: Path) -> int:
     """Return the most memory of a process that loads the encoder and encodes, in KiB."""
-    done = subprocess.run([sys.executable, "-c", PEAK, str(release)], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    return int(started(encode_many, release).communicate()[0])
 
 
 def test_memory_is_that_of_the_sound_release(release: Path) -> None:
@@ -202,8 +195,6 @@ def test_a_network_that_lost_its_way_is_one_line(release: Path) -> None:
     for path in sorted(release.glob("encoders/*/encoder.json")):  # else these are others than the fingerprint's
         changed(release, str(path.relative_to(release)), fingerprint={})
     assert len(list(verify(release))) == 4
-    from pipeline.release import encoded
-
     with pytest.raises(UserError, match="vector is not finite"):
         encoded.vectors(encoder.load(release, "beit3"), ["red ball"], [None])
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import coded
 import httpx
 import pytest
+from processes import Started, command, started
 
 from pipeline.serve import app, connections
 
 OURS = {"x-alignrec": "1"}
+HEADERS, BODY = 1.0, 3
+"""seconds that a server waits for the head of a request, and for the rest"""
 ASK = b"POST /nearest?encoder=beit3&text=red HTTP/1.1\r\nHost: localhost\r\nX-Alignrec: 1\r\n"
 HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
 
@@ -28,23 +29,26 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return coded.with_encoders(tmp_path_factory.mktemp("published")).release
 
 
+def impatient(*arguments: str) -> None:
+    connections.HEADERS, app.BODY = HEADERS, BODY
+    command(*arguments)
+
+
 @contextmanager
-def server(release: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "stages.cli", "serve", str(release), "--port", "0", "--host", host]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout
+def server(
+    release: Path, host: str = "127.0.0.1", main: Callable[..., None] = command
+) -> Iterator[tuple[str, int, Started]]:
+    with started(main, "serve", str(release), "--port", "0", "--host", host) as process:
         line = process.stdout.readline()
         assert line.startswith("serving: http://"), line
         address = line.split()[1]
-        try:
-            yield address, int(address.rstrip("/").rpartition(":")[2]), process
-        finally:
-            process.terminate()
+        yield address, int(address.rstrip("/").rpartition(":")[2]), process
 
 
 @pytest.fixture(scope="module")
-def running(published: Path) -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
-    with server(published) as made:
+def running(published: Path) -> Iterator[tuple[str, int, Started]]:
+    """A server that waits for less long than users' do."""
+    with server(published, main=impatient) as made:
         yield made
 
 
@@ -71,26 +75,26 @@ def answered(address: str) -> int:
     return httpx.post(f"{address}nearest?encoder=beit3&text=red", headers=OURS, timeout=5).status_code
 
 
-def test_unfinished_questions_block_no_other_and_end(running: tuple[str, int, subprocess.Popen[str]]) -> None:
+def test_unfinished_questions_block_no_other_and_end(running: tuple[str, int, Started]) -> None:
     address, port, _ = running
     with ExitStack() as stack:
         halves = [opened(stack, port, HALF) for _ in range(20)]
         assert answered(address) == 200
         start = time.monotonic()  # the first of 20 made way for others
-        assert all(closed(half, app.BODY + connections.HEADERS + 5) for half in halves)
-        assert time.monotonic() - start < app.BODY + connections.HEADERS + 5
+        assert all(closed(half, BODY + HEADERS + 5) for half in halves)
+        assert time.monotonic() - start < BODY + HEADERS + 5
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_idle_connections_block_no_page_and_end(running: tuple[str, int, subprocess.Popen[str]], sent: bytes) -> None:
+def test_idle_connections_block_no_page_and_end(running: tuple[str, int, Started], sent: bytes) -> None:
     address, port, _ = running
     with ExitStack() as stack:
         idle = [opened(stack, port, sent) for _ in range(70)]
         assert httpx.get(address, timeout=5).status_code == 200
-        assert all(closed(one, connections.HEADERS + 3) for one in idle)
+        assert all(closed(one, HEADERS + 3) for one in idle)
 
 
-def test_a_head_in_drops_ends(running: tuple[str, int, subprocess.Popen[str]]) -> None:
+def test_a_head_in_drops_ends(running: tuple[str, int, Started]) -> None:
     _, port, _ = running
     with ExitStack() as stack:
         slow, start = opened(stack, port, b"GET / HTTP/1.1\r\n"), time.monotonic()
@@ -98,7 +102,7 @@ def test_a_head_in_drops_ends(running: tuple[str, int, subprocess.Popen[str]]) -
             while time.monotonic() - start < 30:
                 slow.sendall(b"x")
                 time.sleep(0.2)
-        assert time.monotonic() - start < connections.HEADERS + 5
+        assert time.monotonic() - start < HEADERS + 5
 
 
 def test_a_client_that_leaves_is_no_traceback(published: Path) -> None:
@@ -108,7 +112,7 @@ def test_a_client_that_leaves_is_no_traceback(published: Path) -> None:
                 opened(stack, port, HALF)
         assert answered(address) == 200
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=10)
+        output = "".join(process.communicate(timeout=10))
     assert "Traceback" not in output
 
 
@@ -119,7 +123,7 @@ def test_an_interrupt_ends_it_in_three_seconds(published: Path, sent: bytes) -> 
         time.sleep(0.3)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=10)
+        output = "".join(process.communicate(timeout=10))
         assert time.monotonic() - start < 6  # 3, and the process's own end on a busy machine
     assert "Traceback" not in output
 
@@ -142,6 +146,6 @@ def test_a_release_that_changes_is_said_in_one_line(published: Path, tmp_path: P
         assert (answer.status_code, "changed, its sha256 is another" in answer.json()["error"]) == (503, True)
         assert answered(address) == 200
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=10)
+        output = "".join(process.communicate(timeout=10))
     assert output.count("changed, its sha256 is another") == 1
     assert "Traceback" not in output

@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
+import typer
+from processes import started
 from typer.testing import CliRunner
 
 from pipeline import memory
@@ -19,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.sources.header import column_names
 from pipeline.sources.lines import lines
 from pipeline.sources.objects import json_object
+from stages import terminal
 from stages.cli import app
 from stages.params import Params
 
@@ -110,37 +114,33 @@ def test_zero_bytes_are_no_utf_16() -> None:
             list(lines(Path(name)))
 
 
-WAITS = """
-import time
-from stages import terminal
-import typer
-app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
-@app.command()
-def wait():
-    with terminal.interruptible("what is done is kept in here"):
-        print("waiting", flush=True)
-        time.sleep(60)
-@app.command()
-def ask():
-    import duckdb
-    with terminal.interruptible("what is done is kept in here"):
-        print("waiting", flush=True)
-        duckdb.execute("SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.range + b.range) = 3")
-@app.command()
-def full():
-    raise MemoryError
-app()
-"""
+def waiting(command: str, error: Exception | None = None) -> None:
+    """Run a command that takes for ever, or fails."""
+    app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
+
+    @app.command()
+    def wait() -> None:
+        with terminal.interruptible("what is done is kept in here"):
+            print("waiting", flush=True)
+            time.sleep(60)
+
+    @app.command()
+    def ask() -> None:
+        with terminal.interruptible("what is done is kept in here"):
+            print("waiting", flush=True)
+            duckdb.execute("SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.range + b.range) = 3")
+
+    @app.command()
+    def full() -> None:
+        raise error or AssertionError
+
+    app([command])
 
 
 @pytest.mark.parametrize("command", ["wait", "ask"])
 @pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
 def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: str) -> None:
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITS, command], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
+    with started(waiting, command) as process:
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
@@ -148,8 +148,10 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: s
     assert process.returncode == 128 + number
 
 
-@pytest.mark.parametrize("megabytes", [200, 500, 1000, 2000])
-@pytest.mark.parametrize("command", [["verify", "sample"], ["plan"], ["graph", "sample"], ["--version"]])
+@pytest.mark.parametrize(
+    ("megabytes", "command"),
+    [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
+)
 def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
     """Some libraries end the process, or call a sound release damaged."""
     limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "stages", *command]
@@ -158,10 +160,17 @@ def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> N
     assert done.stderr == f"error: {memory.TOO_LITTLE}\n"
 
 
-@pytest.mark.parametrize("error", ["MemoryError()", "ImportError('x: failed to map segment')",
-                                   "RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')"])  # fmt: skip
-def test_memory_that_is_not_there_is_one_line(error: str) -> None:
-    root, program = Path(__file__).parents[2], WAITS.replace("MemoryError", error)
-    done = subprocess.run([sys.executable, "-c", program, "full"], cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: too little memory")
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("x: failed to map segment"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_is_not_there_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        waiting("full", error)
+    said = capsys.readouterr().err
+    assert (end.value.code, said.count("\n")) == (1, 1)
+    assert said.startswith("error: too little memory")

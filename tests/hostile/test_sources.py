@@ -1,9 +1,6 @@
 """Interactions and item files that nobody means well with: read, refused in one line, or in part rejected."""
 
 import gzip
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import started
 
 from pipeline import io
 from pipeline.config.parameters import Source
@@ -211,13 +209,9 @@ def test_a_column_of_ratings_without_a_value_has_none_to_look_at(tmp_path: Path)
     assert inspect.ratings(inspect.interactions(path, {})) is None
 
 
-DATES = """
-import sys
-from pathlib import Path
-from test_sources import tabular
-for path in sys.argv[1:]:
-    print(tabular(Path(path)))
-"""
+def print_read(*paths: Path) -> None:
+    for path in paths:
+        print(tabular(path))
 
 
 def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
@@ -229,11 +223,8 @@ def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
     times = pa.array([second * 10**6 for second in seconds], pa.timestamp("us"))
     pq.write_table(pa.table({"user": ["a"] * 4, "item": list("wxyz"), "timestamp": times}), typed)
     expected = f"{[('a', item, None, at) for item, at in zip('wxyz', seconds, strict=True)]}\n" * 2
-    here = Path(__file__).parent
     for zone in ("UTC", "America/New_York", "Asia/Tokyo"):
-        env = os.environ | {"TZ": zone, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
-        command = [sys.executable, "-c", DATES, text, typed]
-        assert subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout == expected
+        assert started(print_read, text, typed, TZ=zone).communicate() == (expected, "")
 
 
 # --- item files

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import coded
 import numpy as np
+import processes
 import pyarrow as pa
 import pytest
 import toy
-from faulty import hang, serving
+from processes import Started
 from rich.table import Table
 from typer.testing import CliRunner
-from webserver import serving as serving_folder
+from webserver import Folder, hang, listening, serving
 
 import schemas
 from pipeline import io as files
@@ -28,6 +29,7 @@ from pipeline.errors import UserError, printable
 from pipeline.export import text, write
 from pipeline.export.content import of_release
 from pipeline.layout import Layout
+from pipeline.remote.fetch import fetch
 from pipeline.run import running
 from stages import publish, terminal
 from stages.cli import app
@@ -181,8 +183,7 @@ def test_an_error_without_number_is_one_line() -> None:
     assert terminal.describe_io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full; make space")
 
 
-def interrupted(command: list[str], cwd: Path, ready: Callable[[], bool]) -> tuple[int, str]:
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def interrupted(process: Started, ready: Callable[[], bool]) -> tuple[int | None, str]:
     deadline = time.monotonic() + 60
     while not ready() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -192,12 +193,11 @@ def interrupted(command: list[str], cwd: Path, ready: Callable[[], bool]) -> tup
 
 
 def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_path: Path) -> None:
-    with serving_folder(layout.release) as server:
+    with listening(Folder(layout.release)) as server:
         server.pause = 3600
         parts = tmp_path / ".here.fetch/parts"
         code, err = interrupted(
-            alignrec("fetch", server.address, "--to", tmp_path / "here"),
-            tmp_path,
+            processes.alignrec("fetch", server.address, "--to", tmp_path / "here"),
             lambda: parts.exists() and any(p.stat().st_size for p in parts.iterdir()),
         )
         assert (code, err) == (
@@ -205,7 +205,7 @@ def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_
             f"interrupted: what was downloaded is kept in {tmp_path}/.here.fetch; run the same command again\n",
         )
         server.pause = 0
-        subprocess.run(alignrec("fetch", server.address, "--to", tmp_path / "here"), check=True, capture_output=True)
+        fetch(server.address, tmp_path / "here")
     assert (tmp_path / "here/manifest.json").exists()
 
 
@@ -213,7 +213,7 @@ def test_an_interrupted_stage_says_what_it_left(tmp_path: Path) -> None:
     with serving({"/x.gz": hang}) as server:
         source = f"{{kind: tabular, interactions: '{server.address}/x.gz'}}"
         (tmp_path / "params.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
-        code, err = interrupted(alignrec("download", "shop"), tmp_path, lambda: server.asked["/x.gz"] > 0)
+        code, err = interrupted(processes.alignrec("download", "shop", cwd=tmp_path), lambda: server.asked["/x.gz"] > 0)
     assert code == 130
     assert err.endswith(
         "interrupted: what download shop has finished is kept in outputs/download/shop; run the same command again\n"

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from faulty import Answer, Handler, cut, serving, status
+from webserver import Answer, Handler, cut, serving, status
 
 from pipeline.errors import UserError
 from pipeline.http import retries

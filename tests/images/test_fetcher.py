@@ -5,8 +5,6 @@ import hashlib
 import io
 import shutil
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +13,13 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import processes
 import pyarrow as pa
 import pytest
 import toy
 from commands import alignrec
-from faulty import Server, body, cut, drip, first, hang, serving, status
 from PIL import Image
+from webserver import Server, body, cut, drip, first, hang, serving, status
 
 import schemas
 from pipeline import io as files
@@ -596,7 +595,7 @@ def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_p
         shutil.rmtree(tmp_path / "images")
         server.asked.clear()
         good, server.answers["/15"] = server.answers["/15"], hang  # of the third shard
-        process = subprocess.Popen([sys.executable, "-m", "stages.cli", *command], cwd=root)
+        process = processes.alignrec(*command)
         while not server.asked["/15"]:
             time.sleep(0.01)
         process.kill()

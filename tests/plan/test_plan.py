@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import toy
 import yaml
-from faulty import body, hang, serving
 from typer.testing import CliRunner
+from webserver import body, hang, serving
 
 import schemas
 from pipeline import io

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import toy
 import yaml
 from commands import alignrec
 from pretraining import UNTAUGHT, network, shop, task
-from pretraining import command as _command
 from pretraining import digests as _digests
 from pretraining import history as _run
+from processes import started
 
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -121,11 +120,11 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     history = _run(tmp_path / "whole")
     shop(tmp_path / "killed", steps=20)
     checkpoint = Layout(tmp_path / "killed", "toy").encoder_checkpoint
-    process = subprocess.Popen(_command(tmp_path / "killed"))
+    process = started(_run, tmp_path / "killed")
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.002)
     time.sleep(0.05)  # into steps after the checkpoint
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
     _run(tmp_path / "killed")
@@ -185,7 +184,7 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path, encoders:
     for images in (tmp_path / "images" / "toy").iterdir():
         images.unlink()  # nor is anything read
     toy.ended(Layout(tmp_path, "toy"))
-    assert alignrec(*_command(tmp_path)[3:], cwd=tmp_path).exit_code == 0
+    assert alignrec("pretrain", "toy", "--root", tmp_path, cwd=tmp_path).exit_code == 0
     layout = Layout(tmp_path, "toy")
     assert layout.outputs("pretrain") == []
     assert "no feature set" in json.loads(layout.run_record("pretrain").read_text())["notes"]["skipped"]

@@ -87,7 +87,7 @@ def test_weights_of_another_size_or_tokenizer_are_refused(tmp_path: Path, cache:
     address = write(tmp_path / "beit3.pth", BEiT3(SHAPE))
     with pytest.raises(UserError, match=r"beit3\.pth: weights of small .*network is base"):
         published.start(Pretrain(init=address, size="base"), cache, PIECES)
-    with pytest.raises(UserError, match=r"beit3\.pth: its text table has 58 rows, but the tokenizer 2,000 ids"):
+    with pytest.raises(UserError, match=r"58 rows.*2,000 ids"):
         published.start(Pretrain(size="small", init=address), cache, 2000)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from faulty import Server, body, first, serving, status
 from PIL import Image
+from webserver import Server, body, first, serving, status
 
 import schemas
 from pipeline.images import fetcher

@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from faulty import Answer, body, serving, status
 from PIL import Image
+from webserver import Answer, body, serving, status
 
 import schemas
 from pipeline import io

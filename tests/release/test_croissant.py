@@ -1,11 +1,8 @@
 """croissant.json as mlcroissant and reviewers of data sets read it: every required term, and every record."""
 
-import functools
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import toy
+from webserver import Folder, listening
 
 import schemas
 from pipeline import io
@@ -59,10 +57,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A web folder: its address and path."""
     folder = tmp_path_factory.mktemp("web")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", folder
-    server.shutdown()
+    with listening(Folder(folder)) as server:
+        yield server.address, folder
 
 
 def described(release: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from webserver import Server, serving
+from webserver import Folder, listening
 
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
@@ -31,12 +31,12 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...
 
 
 @pytest.fixture
-def server(tmp_path: Path, environment: Callable[..., None]) -> Iterator[Server]:
+def server(tmp_path: Path, environment: Callable[..., None]) -> Iterator[Folder]:
     """Serve a folder as a bucket."""
     below = tmp_path / "served/bucket/below"
     below.mkdir(parents=True)
     (below / "file").write_bytes(DATA)
-    with serving(tmp_path / "served") as server:
+    with listening(Folder(tmp_path / "served")) as server:
         environment(ENDPOINT_URL=server.address)
         yield server
 
@@ -48,10 +48,13 @@ def read(start: int = 0, address: str = ADDRESS) -> bytes:
 # --- keys
 
 
-def signers(server: Server) -> set[str]:
+def signers(server: Folder) -> set[str]:
     """Return the ids of the keys that requests were signed with; "" for none."""
     read()
-    return {(a or "").partition("Credential=")[2].partition("/")[0] for a in server.authorizations}
+    return {
+        (a or "").partition("Credential=")[2].partition("/")[0]
+        for a in (h.get("Authorization") for h in server.headers)
+    }
 
 
 CREDENTIALS = """
@@ -67,7 +70,7 @@ sso_start_url = https://login
 """
 
 
-def test_without_keys_requests_are_anonymous(server: Server) -> None:
+def test_without_keys_requests_are_anonymous(server: Folder) -> None:
     assert signers(server) == {""}
 
 
@@ -82,7 +85,7 @@ def test_without_keys_requests_are_anonymous(server: Server) -> None:
     ],
 )
 def test_variables_come_before_a_profile(
-    server: Server, environment: Callable[..., None], tmp_path: Path, values: dict[str, str], signer: str
+    server: Folder, environment: Callable[..., None], tmp_path: Path, values: dict[str, str], signer: str
 ) -> None:
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws/credentials").write_text(CREDENTIALS)
@@ -123,11 +126,11 @@ def test_an_endpoint_that_is_no_address_is_said(environment: Callable[..., None]
     assert "secret" not in str(e.value)
 
 
-def test_without_encryption_only_where_the_endpoint_says_so(server: Server, environment: Callable[..., None]) -> None:
+def test_without_encryption_only_where_the_endpoint_says_so(server: Folder, environment: Callable[..., None]) -> None:
     environment(ENDPOINT_URL=server.address.replace("http:", "https:"))
     with pytest.raises(TransientError, match=r"error sending request"):
         read()
-    assert not server.requests
+    assert not server.asked
     environment(ENDPOINT_URL=server.address)
     assert read() == DATA
 
@@ -148,34 +151,34 @@ def test_an_address_that_names_no_prefix_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize("start", [0, 1, BLOCK - 1, BLOCK, len(DATA) - 1, len(DATA), len(DATA) + 1])
-def test_reading_begins_anywhere(server: Server, start: int) -> None:
+def test_reading_begins_anywhere(server: Folder, start: int) -> None:
     assert read(start) == DATA[start:]
 
 
-def test_a_body_that_is_cut_off_is_continued(server: Server) -> None:
+def test_a_body_that_is_cut_off_is_continued(server: Folder) -> None:
     server.cut_after = 1 << 20
     assert read() == DATA
-    assert server.requests["/bucket/below/file"] == -(-len(DATA) // server.cut_after)
+    assert server.asked["/bucket/below/file"] == -(-len(DATA) // server.cut_after)
 
 
 def test_a_server_in_trouble_is_asked_again_and_then_said(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "TRIES", 1)
     server.status = 503
     with pytest.raises(UserError, match=r"^s3://bucket/below: .* \(503 Service Unavailable\); run again later$"):
         fetching.fetch(ADDRESS, tmp_path / "here")
-    assert server.requests["/bucket/below/manifest.json"] == 11
+    assert server.asked["/bucket/below/manifest.json"] == 11
 
 
-def test_a_silent_server_is_given_up(server: Server) -> None:
+def test_a_silent_server_is_given_up(server: Folder) -> None:
     server.pause = 1
     blocks = Bucket(ADDRESS, silence=0.1).read("file")
     with pytest.raises(TransientError, match=r"error sending request|response body error"):
         list(blocks)
 
 
-def test_another_region_is_said(server: Server) -> None:
+def test_another_region_is_said(server: Folder) -> None:
     server.status = 301
     with pytest.raises(UserError, match=r"the bucket is in another region; set AWS_REGION$"):
         read()

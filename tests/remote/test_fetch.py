@@ -1,9 +1,7 @@
 """A release comes whole or not at all, from wherever, and says what was wrong with it."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,10 +9,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 import toy
 from commands import alignrec
-from webserver import Server, serving
+from webserver import Folder, listening
 
 from pipeline.errors import UserError
 from pipeline.io import sha256
@@ -38,9 +37,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(published: Path, tmp_path: Path) -> Iterator[Server]:
+def server(published: Path, tmp_path: Path) -> Iterator[Folder]:
     """Serve a copy of the release, which a test may damage."""
-    with serving(shutil.copytree(published, tmp_path / "served")) as server:
+    with listening(Folder(shutil.copytree(published, tmp_path / "served"))) as server:
         yield server
 
 
@@ -53,7 +52,7 @@ def left(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/manifest.json"])
-def test_from_the_web_byte_for_byte(server: Server, published: Path, tmp_path: Path, ending: str) -> None:
+def test_from_the_web_byte_for_byte(server: Folder, published: Path, tmp_path: Path, ending: str) -> None:
     seen = []
     fetch(server.address + ending, tmp_path / "here", progress=lambda done, total: seen.append((done, total)))
     assert content(tmp_path / "here") == content(published)
@@ -68,18 +67,18 @@ def test_from_a_folder_by_path_and_by_file_address(published: Path, tmp_path: Pa
 
 
 @pytest.fixture(params=["at its top", "in a folder"])
-def zipped(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> Iterator[Server]:
+def zipped(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> Iterator[Folder]:
     """Serve a zip file of the release."""
     (tmp_path / "served").mkdir()
     base = None if request.param == "at its top" else published.name
     shutil.make_archive(
         str(tmp_path / "served/shop-0.1.0"), "zip", published if base is None else published.parent, base
     )
-    with serving(tmp_path / "served") as server:
+    with listening(Folder(tmp_path / "served")) as server:
         yield server
 
 
-def test_from_a_zip_file_on_disk_and_on_the_web(zipped: Server, published: Path, tmp_path: Path) -> None:
+def test_from_a_zip_file_on_disk_and_on_the_web(zipped: Folder, published: Path, tmp_path: Path) -> None:
     fetch(str(zipped.folder / "shop-0.1.0.zip"), tmp_path / "a")
     fetch(f"{zipped.address}/shop-0.1.0.zip?key=1", tmp_path / "b")
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(published)
@@ -110,7 +109,7 @@ def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
     (tmp_path / "served/damaged.zip").write_bytes(data.replace(b"shop", b"shot", 1))
     (tmp_path / "served/cut.zip").write_bytes(data[:-30])
     (tmp_path / "served/page.zip").write_bytes(b"<!DOCTYPE html><html>not found</html>")
-    with serving(tmp_path / "served") as server, pytest.raises(UserError) as e:
+    with listening(Folder(tmp_path / "served")) as server, pytest.raises(UserError) as e:
         fetch(f"{server.address}/{name}?key=secret", tmp_path / "here")
     assert str(e.value).startswith(f"{server.address}/{name}: ")
     assert says in str(e.value)
@@ -119,40 +118,40 @@ def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
 
 
 def test_one_feature_set_verifies_by_itself_and_names_the_whole(
-    server: Server, published: Path, tmp_path: Path
+    server: Folder, published: Path, tmp_path: Path
 ) -> None:
     fetch(server.address, tmp_path / "here", encoder="minilm-cnn")
     names = set(content(tmp_path / "here"))
     assert names == {n for n in content(published) if "/beit3/" not in n}
     assert len(list(verify(tmp_path / "here"))) == 4
     assert manifest.load(tmp_path / "here").part_of == sha256(published / "manifest.json")
-    assert server.requests[f"/{FEATURES}"] == 0
+    assert server.asked[f"/{FEATURES}"] == 0
     again = fetch(str(tmp_path / "here"), tmp_path / "again", encoder="minilm-cnn")
     assert manifest.load(again).part_of == sha256(published / "manifest.json"), "a part of a part is one of the whole"
 
 
-def test_an_unknown_feature_set_names_those_there(server: Server, tmp_path: Path) -> None:
+def test_an_unknown_feature_set_names_those_there(server: Folder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'clip' .*beit3, minilm-cnn"):
         fetch(server.address, tmp_path / "here", encoder="clip")
     assert left(tmp_path) == []
 
 
-def test_a_connection_cut_every_few_bytes_is_continued(server: Server, published: Path, tmp_path: Path) -> None:
+def test_a_connection_cut_every_few_bytes_is_continued(server: Folder, published: Path, tmp_path: Path) -> None:
     server.cut_after = 701
     fetch(server.address, tmp_path / "here")
     assert content(tmp_path / "here") == content(published)
     size = (published / "items.parquet").stat().st_size
-    assert server.requests["/items.parquet"] == -(-size // 701)
+    assert server.asked["/items.parquet"] == -(-size // 701)
 
 
-def test_a_server_that_knows_no_ranges_is_continued_too(server: Server, published: Path, tmp_path: Path) -> None:
+def test_a_server_that_knows_no_ranges_is_continued_too(server: Folder, published: Path, tmp_path: Path) -> None:
     server.ranges = False
     begun(published, tmp_path, (published / FEATURES).read_bytes()[:1000])
     fetch(server.address, tmp_path / "here")
     assert content(tmp_path / "here") == content(published)
 
 
-def test_a_beginning_of_another_file_is_thrown_away(server: Server, published: Path, tmp_path: Path) -> None:
+def test_a_beginning_of_another_file_is_thrown_away(server: Folder, published: Path, tmp_path: Path) -> None:
     begun(published, tmp_path, b"?" * 1000)
     fetch(server.address, tmp_path / "here")
     assert content(tmp_path / "here") == content(published)
@@ -166,15 +165,14 @@ def begun(published: Path, tmp_path: Path, data: bytes) -> None:
     (parts / f"{file.sha256}.part").write_bytes(data)
 
 
-def test_killed_in_the_middle_it_goes_on_with_what_it_has(server: Server, published: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_with_what_it_has(server: Folder, published: Path, tmp_path: Path) -> None:
     server.pause = 30
-    command = [sys.executable, "-m", "stages.cli", "fetch", server.address, "--to", str(tmp_path / "here")]
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    child = processes.alignrec("fetch", server.address, "--to", tmp_path / "here")
     parts = tmp_path / ".here.fetch/parts"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not (parts.exists() and len(kept := sizes(parts)) > 3 and all(kept)):
         time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     child.wait()
     assert not (tmp_path / "here").exists()
     before = sum(sizes(parts))
@@ -190,10 +188,9 @@ def sizes(parts: Path) -> list[int]:
     return [p.stat().st_size for p in parts.iterdir()]
 
 
-def test_two_at_once_do_not_mix(server: Server, tmp_path: Path) -> None:
+def test_two_at_once_do_not_mix(server: Folder, tmp_path: Path) -> None:
     server.pause = 30
-    command = [sys.executable, "-m", "stages.cli", "fetch", server.address, "--to", str(tmp_path / "here")]
-    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    child = processes.alignrec("fetch", server.address, "--to", tmp_path / "here")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not (tmp_path / ".here.fetch/parts").exists():
         time.sleep(0.05)
@@ -203,7 +200,7 @@ def test_two_at_once_do_not_mix(server: Server, tmp_path: Path) -> None:
     child.wait()
 
 
-def damage(server: Server, how: str) -> None:
+def damage(server: Folder, how: str) -> None:
     path = server.folder / FEATURES
     data = path.read_bytes()
     if how == "missing":
@@ -214,55 +211,55 @@ def damage(server: Server, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "longer"])
-def test_a_bad_file_is_named_and_nothing_appears(server: Server, published: Path, tmp_path: Path, how: str) -> None:
+def test_a_bad_file_is_named_and_nothing_appears(server: Folder, published: Path, tmp_path: Path, how: str) -> None:
     damage(server, how)
     with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
         fetch(server.address, tmp_path / "here")
     assert left(tmp_path) == [".here.fetch"]
     shutil.copy(published / FEATURES, server.folder / FEATURES)
-    before = server.requests["/items.parquet"]
+    before = server.asked["/items.parquet"]
     fetch(server.address, tmp_path / "here")
     assert content(tmp_path / "here") == content(published)
-    assert server.requests["/items.parquet"] == before, "what was whole is not fetched again"
+    assert server.asked["/items.parquet"] == before, "what was whole is not fetched again"
 
 
 @pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "longer"])
-def test_a_bad_file_in_a_folder_is_named_too(server: Server, tmp_path: Path, how: str) -> None:
+def test_a_bad_file_in_a_folder_is_named_too(server: Folder, tmp_path: Path, how: str) -> None:
     damage(server, how)
     with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
         fetch(str(server.folder), tmp_path / "here")
 
 
-def edit(server: Server, **changes: object) -> None:
+def edit(server: Folder, **changes: object) -> None:
     path = server.folder / "manifest.json"
     path.write_text(json.dumps(manifest.with_digest(json.loads(path.read_text()) | changes)))
 
 
 @pytest.mark.parametrize("path", ["../../escaped", "/tmp/escaped", "a/../../escaped", "c:escaped", "..\\escaped"])
-def test_a_hostile_path_is_refused_before_any_file(server: Server, tmp_path: Path, path: str) -> None:
+def test_a_hostile_path_is_refused_before_any_file(server: Folder, tmp_path: Path, path: str) -> None:
     files = json.loads((server.folder / "manifest.json").read_text())["files"]
     edit(server, files=[*files, files[0] | {"path": path}])
     with pytest.raises(UserError, match="do not trust this release") as e:
         fetch(server.address, tmp_path / "here")
     assert server.address in str(e.value)
-    assert set(server.requests) == {"/manifest.json", "/manifest.json.sig"}
+    assert set(server.asked) == {"/manifest.json", "/manifest.json.sig"}
     assert left(tmp_path) == []
 
 
-def test_a_manifest_of_the_future_says_so(server: Server, tmp_path: Path) -> None:
+def test_a_manifest_of_the_future_says_so(server: Folder, tmp_path: Path) -> None:
     edit(server, format=6)
     with pytest.raises(UserError, match="format 6, and this alignrec reads up to 5"):
         fetch(server.address, tmp_path / "here")
 
 
-def test_a_table_outside_any_folder_belongs_to_no_feature_set(server: Server, tmp_path: Path) -> None:
+def test_a_table_outside_any_folder_belongs_to_no_feature_set(server: Folder, tmp_path: Path) -> None:
     files = json.loads((server.folder / "manifest.json").read_text())["files"]
     edit(server, files=[f | {"path": "stray.parquet"} if f["path"] == FEATURES else f for f in files])
     with pytest.raises(UserError, match="it has , minilm-cnn"):
         fetch(server.address, tmp_path / "here", encoder="beit3")
 
 
-def test_tables_that_break_their_schema_never_appear(server: Server, tmp_path: Path) -> None:
+def test_tables_that_break_their_schema_never_appear(server: Folder, tmp_path: Path) -> None:
     counts = json.loads((server.folder / "manifest.json").read_text())["counts"]
     edit(server, counts=counts | {"items": 7})
     with pytest.raises(UserError, match="6 rows, expected 7"):
@@ -270,7 +267,7 @@ def test_tables_that_break_their_schema_never_appear(server: Server, tmp_path: P
     assert left(tmp_path) == [".here.fetch"]
 
 
-def test_no_release_there_and_no_server_there(published: Path, server: Server, tmp_path: Path,
+def test_no_release_there_and_no_server_there(published: Path, server: Folder, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     with pytest.raises(UserError, match=r"/nothing: no manifest\.json there"):
         fetch(f"{server.address}/nothing", tmp_path / "here")
@@ -284,15 +281,15 @@ def test_no_release_there_and_no_server_there(published: Path, server: Server, t
     assert left(tmp_path) == []
 
 
-def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_in_trouble_is_asked_again(server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TRIES", 3)
     server.status = 503
     with pytest.raises(UserError, match=r"HTTP 503.*run again later"):
         fetch(server.address, tmp_path / "here")
-    assert server.requests["/manifest.json"] == 3
+    assert server.asked["/manifest.json"] == 3
 
 
-def test_wrong_credentials_are_named_and_never_printed(server: Server, published: Path, tmp_path: Path) -> None:
+def test_wrong_credentials_are_named_and_never_printed(server: Folder, published: Path, tmp_path: Path) -> None:
     server.password = "Basic dXNlcjpyaWdodA=="  # user:right
     host = server.address.removeprefix("http://")
     with pytest.raises(UserError, match="access denied") as e:
@@ -327,7 +324,7 @@ def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: 
     assert said in done.stderr
 
 
-def test_a_folder_that_holds_something_is_left_alone(server: Server, tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_is_left_alone(server: Folder, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here/mine.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
@@ -336,11 +333,11 @@ def test_a_folder_that_holds_something_is_left_alone(server: Server, tmp_path: P
     assert left(tmp_path) == ["here"]
 
 
-def test_the_same_release_again_fetches_nothing_and_checks_it(server: Server, tmp_path: Path) -> None:
+def test_the_same_release_again_fetches_nothing_and_checks_it(server: Folder, tmp_path: Path) -> None:
     fetch(server.address, tmp_path / "here")
-    before = server.requests["/items.parquet"]
+    before = server.asked["/items.parquet"]
     fetch(server.address, tmp_path / "here")
-    assert server.requests["/items.parquet"] == before
+    assert server.asked["/items.parquet"] == before
     (tmp_path / "here/README.md").write_text("changed")
     with pytest.raises(UserError, match=r"README\.md"):
         fetch(server.address, tmp_path / "here")

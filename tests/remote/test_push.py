@@ -1,8 +1,6 @@
 """A released version is visible as a whole, never changes, and survives two publishers."""
 
-import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +14,8 @@ import pytest
 import toy
 import yaml
 from commands import alignrec
-from hubserver import Hub, hub
+from hub import Hub, hub
+from huggingface_hub import constants
 
 from pipeline.errors import UserError, installing
 from pipeline.io import sha256
@@ -257,33 +256,16 @@ TARGET = "hf://datasets/owner/name"
 
 @pytest.fixture
 def hf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    constants = importlib.import_module("huggingface_hub.constants")
-    with hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "right")
+    with hub(tmp_path / "cache", monkeypatch) as server:
         yield server
 
 
 def test_the_command_sends_to_the_hub_in_one_commit_and_fetches_from_it(hf: Hub, release: Path, tmp_path: Path) -> None:
-    environment = os.environ | {
-        "HF_ENDPOINT": hf.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # fmt: skip
-
-    def alignrec(*args: str) -> str:
-        command = [sys.executable, "-m", "stages.cli", *args]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    said = alignrec("publish", "shop", "--root", str(release.parents[2]), "--to", TARGET)
-    assert said == f"published: alignrec fetch {TARGET}/shop/0.1.0\n"
-    assert len(hf.commits) == 2
-    assert set(hf.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
-    alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", str(tmp_path / "here"))
+    done = alignrec("publish", "shop", "--root", release.parents[2], "--to", TARGET, cwd=tmp_path)
+    assert done.stdout == f"published: alignrec fetch {TARGET}/shop/0.1.0\n"
+    assert len(hf.dataset.commits) == 2
+    assert set(hf.dataset.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
+    alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", "here", cwd=tmp_path)
     assert content(tmp_path / "here") == content(release)
 
 
@@ -292,7 +274,7 @@ def test_on_the_hub_croissant_says_where_each_file_is(hf: Hub, release: Path, tm
     (unsigned / signature.NAME).unlink(missing_ok=True)
     push(unsigned, TARGET)
     assert push(unsigned, TARGET) == f"{TARGET}/shop/0.1.0"
-    assert len(hf.commits) == 2
+    assert len(hf.dataset.commits) == 2
     fetch(f"{TARGET}/shop/0.1.0", tmp_path / "here")
     there, here = content(unsigned), content(tmp_path / "here")
     assert {name for name in there | here if there.get(name) != here.get(name)} == {"manifest.json", "croissant.json"}
@@ -308,7 +290,7 @@ def test_a_signed_release_goes_to_the_hub_as_it_was_signed(
     hf: Hub, release: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     push(release, TARGET)
-    assert hf.files["shop/0.1.0/manifest.json"] == (release / "manifest.json").read_bytes()
+    assert hf.dataset.files["shop/0.1.0/manifest.json"] == (release / "manifest.json").read_bytes()
     assert "set publish.url before signing" in capsys.readouterr().err
 
 
@@ -317,34 +299,33 @@ def test_on_the_hub_the_same_is_welcome_and_other_content_is_not(hf: Hub, releas
     assert push(release, TARGET) == where
     with pytest.raises(UserError, match="released with other content"):
         push(other, TARGET)
-    assert len(hf.commits) == 2
+    assert len(hf.dataset.commits) == 2
 
 
 def test_who_is_overtaken_looks_again(hf: Hub, release: Path) -> None:
-    hf.before_commit = lambda: hf.commits.append(hf.files | {"someone/elses": b"file"})
+    hf.before_commit = lambda: hf.dataset.commits.append(hf.dataset.files | {"someone/elses": b"file"})
     push(release, TARGET)
-    assert "someone/elses" in hf.files
-    assert "shop/0.1.0/manifest.json" in hf.files
+    assert "someone/elses" in hf.dataset.files
+    assert "shop/0.1.0/manifest.json" in hf.dataset.files
     assert hf.uploads == len([f for f in manifests.load(release).files if f.table]), "large files are sent once"
 
 
 def test_who_is_overtaken_by_other_content_is_refused(hf: Hub, release: Path) -> None:
-    hf.before_commit = lambda: hf.commits.append(hf.files | {"shop/0.1.0/manifest.json": b"{}"})
+    hf.before_commit = lambda: hf.dataset.commits.append(hf.dataset.files | {"shop/0.1.0/manifest.json": b"{}"})
     with pytest.raises(UserError, match="released with other content"):
         push(release, TARGET)
-    assert hf.files["shop/0.1.0/manifest.json"] == b"{}"
+    assert hf.dataset.files["shop/0.1.0/manifest.json"] == b"{}"
 
 
 def test_somebodys_own_root_card_stays(hf: Hub, release: Path) -> None:
-    hf.commits.append({"README.md": b"mine"})
+    hf.dataset.commits.append({"README.md": b"mine"})
     push(release, TARGET)
-    assert hf.files["README.md"] == b"mine"
+    assert hf.dataset.files["README.md"] == b"mine"
     assert push(release, f"{TARGET}/below") == f"{TARGET}/below/shop/0.1.0"
-    assert "below/shop/0.1.0/manifest.json" in hf.files
+    assert "below/shop/0.1.0/manifest.json" in hf.dataset.files
 
 
 def test_a_hub_that_does_not_answer_is_said(hf: Hub, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    constants = importlib.import_module("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="ConnectError; run again to continue"):
         push(release, TARGET)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io as bytes_io
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 import toy
 from PIL import Image
+from processes import alignrec
 from typer.testing import CliRunner
 
 from pipeline import io
@@ -47,13 +46,10 @@ def release(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def address(release: Path, root: Path) -> Iterator[str]:
     """The address of a server in a process of its own."""
-    command = [sys.executable, "-m", "stages.cli", "serve", str(release), "--port", "0", "--root", str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-        assert server.stdout
+    with alignrec("serve", release, "--port", "0", "--root", root) as server:
         line = server.stdout.readline()
         assert line.startswith("serving: http://127.0.0.1:"), line
         yield line.split()[1]
-        server.terminate()
 
 
 def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import alignrec
-from faulty import Answer, Handler, Server, body, cut, first, hang, serving, status
+from webserver import Answer, Handler, Server, body, cut, first, hang, serving, status
 
 from pipeline import io
 from pipeline.errors import UserError

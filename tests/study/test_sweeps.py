@@ -226,5 +226,5 @@ def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, sweep: Any, mess
 
 def test_an_encoder_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.steps": [1]}}})
-    with pytest.raises(UserError, match=r"'study\.sweeps\.x': .*'tfidf'.*beit3"):
+    with pytest.raises(UserError, match=r"'study\.sweeps\.x'.*'tfidf'"):
         load(path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import studied
+from processes import started
 
 import schemas
 from pipeline import engine, io
@@ -175,11 +174,10 @@ def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
         "variants/still/0/probe/answers.safetensors",
         "cells/*.json",
     ):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(root)], env=environment)
+        process = started(run, root)
         while not any(folder.glob(stop)) and process.poll() is None:
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
         assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done is not made again
         done = (path for path in folder.rglob("*.json") if not (path.parent / ".scratch").exists())
@@ -189,17 +187,8 @@ def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
     assert contents(root) == contents(shop)
 
 
-RUN = """
-import sys
-from pathlib import Path
-import networks
-import studied
-
-from stages.params import load
-if __name__ == "__main__":
-    root = Path(sys.argv[1])
+def run(root: Path) -> None:
     studied.part("variants", load(root / "params.yaml"), root)
-"""
 
 
 def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> None:

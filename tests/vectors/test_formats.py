@@ -90,7 +90,7 @@ def test_without_identifiers_rows_are_in_order_or_in_that_of_a_mapping_file(tmp_
     assert np.array_equal(matched.rows(0, ITEMS), expected)
     assert (matched.identified, matched.unknown, matched.missing) == (False, 3, 3)
     assert matched.how == "rows in the order of i_id_mapping.csv"
-    with pytest.raises(UserError, match="40 rows, the dataset has 39 items, and no row says which"):
+    with pytest.raises(UserError, match=r"40 rows.*39 items"):
         match(path, ASINS[1:], None, dim)
     with pytest.raises(UserError, match=r"i_id_mapping\.csv names 39"):
         match(path, ASINS, formats.mapping(tmp_path, ids[1:]), dim)

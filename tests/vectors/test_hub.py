@@ -1,6 +1,5 @@
 """A dataset of the Hub as features: identifiers and vectors alone are fetched, from all its Parquet; or one line."""
 
-import importlib
 import io as bytes_io
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hubserver import Hub, hub
+from hub import Hub, hub
 
 from pipeline.compare import feature_set
 from pipeline.errors import UserError
@@ -31,15 +30,12 @@ def table(rows: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    constants = importlib.import_module("huggingface_hub.constants")
-    with hub() as served:
-        template = served.address + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {"ENDPOINT": served.address, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "right")
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub(tmp_path / "hub", monkeypatch) as served:
         parts = np.array_split(np.random.default_rng(1).permutation(ITEMS)[3:], 2)
-        served.commits.append({f"train-{n}.parquet": table(part) for n, part in enumerate(parts)} | {"README.md": b"x"})
+        served.dataset.commits.append(
+            {f"train-{n}.parquet": table(part) for n, part in enumerate(parts)} | {"README.md": b"x"}
+        )
         yield served
 
 
@@ -54,7 +50,9 @@ def test_all_parquet_of_a_dataset_is_one_set_and_items_that_it_lacks_are_counted
     one = feature_set.read(f"{ADDRESS}/train-0.parquet", Layout(tmp_path, "shop"), ASINS)
     assert one.name == "train-0"
     assert "16 items have no row" in one.source
-    assert many_files.hub_size(ADDRESS) == sum(len(data) for name, data in server.files.items() if "parquet" in name)
+    assert many_files.hub_size(ADDRESS) == sum(
+        len(data) for name, data in server.dataset.files.items() if "parquet" in name
+    )
 
 
 def test_a_source_keeps_identifiers_and_vectors_as_one_file(server: Hub, tmp_path: Path) -> None:
@@ -77,9 +75,9 @@ def test_what_is_not_there_is_one_line(server: Hub, tmp_path: Path, monkeypatch:
         with pytest.raises(UserError, match=said) as caught:
             feature_set.read(address, layout, ASINS)
         assert str(caught.value).isprintable()
-    server.commits.append({"README.md": b"x"})
+    server.dataset.commits.append({"README.md": b"x"})
     with pytest.raises(UserError, match=r"no Parquet there; the Hub's own conversion lies at .*@refs%2Fconvert"):
         feature_set.read(ADDRESS, layout, ASINS)
-    server.commits.append({"a.parquet": b"PAR1 no"})
+    server.dataset.commits.append({"a.parquet": b"PAR1 no"})
     with pytest.raises(UserError, match="not readable as Parquet"):
         feature_set.read(ADDRESS, layout, ASINS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -128,27 +129,31 @@ JSONS = [
 ]
 WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
 TENSORS = [saved(torch.ones(6, 2)), saved({"model": WEIGHTS}), *(saved(v) for v, _ in test_features.tensors().values())]
-TARGETS = {
-    "npy": Target(lambda data: compared("f.npy", data), ARRAYS),
-    "vectors-json": Target(matched("f.json"), encoded(JSONS)),
-    "vectors-zip": Target(matched("f.zip"), [zipped(**{a: np.ones(2) for a in ASINS}), zipped(A=np.ones((1, 3)))]),
-    "vectors-raw": Target(matched("f.feature", 2), [np.ones(12, np.float32).tobytes(), b"abc"]),
-    "pth": Target(lambda data: compared("f.pth", data), TENSORS),
-    "checkpoint": Target(
-        lambda data: checkpoints.read_checkpoint(written("c.pth", data)), [*TENSORS[1:], across_disks(TENSORS[1])]
-    ),
-    "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
-    "compared-parquet": Target(
-        lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
-    ),
-    "compared-codes": Target(
-        codes, [table(asin=ASINS, codes=CODES, suffix=[0] * 6), table(item_id=range(6), codes=CODES[::-1])]
-    ),
-    "tokenizer": Target(tokenized, [TEXT, TEXT.replace(SPACE, b"\xdd\x96\x81")]),
-    "parameters": Target(
-        lambda data: params.read(written("params.yaml", data)),
-        [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],
-    ),
-    "semantic-codes": Target(coded(files.FACTS), [SEMANTIC_IDS[files.FACTS]]),
-    "semantic-codebooks": Target(coded(files.CODEBOOKS), [SEMANTIC_IDS[files.CODEBOOKS]]),
-}
+
+
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "npy": Target(lambda data: compared("f.npy", data), ARRAYS),
+        "vectors-json": Target(matched("f.json"), encoded(JSONS)),
+        "vectors-zip": Target(matched("f.zip"), [zipped(**{a: np.ones(2) for a in ASINS}), zipped(A=np.ones((1, 3)))]),
+        "vectors-raw": Target(matched("f.feature", 2), [np.ones(12, np.float32).tobytes(), b"abc"]),
+        "pth": Target(lambda data: compared("f.pth", data), TENSORS),
+        "checkpoint": Target(
+            lambda data: checkpoints.read_checkpoint(written("c.pth", data)), [*TENSORS[1:], across_disks(TENSORS[1])]
+        ),
+        "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
+        "compared-parquet": Target(
+            lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
+        ),
+        "compared-codes": Target(
+            codes, [table(asin=ASINS, codes=CODES, suffix=[0] * 6), table(item_id=range(6), codes=CODES[::-1])]
+        ),
+        "tokenizer": Target(tokenized, [TEXT, TEXT.replace(SPACE, b"\xdd\x96\x81")]),
+        "parameters": Target(
+            lambda data: params.read(written("params.yaml", data)),
+            [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],
+        ),
+        "semantic-codes": Target(coded(files.FACTS), [SEMANTIC_IDS[files.FACTS]]),
+        "semantic-codebooks": Target(coded(files.CODEBOOKS), [SEMANTIC_IDS[files.CODEBOOKS]]),
+    }

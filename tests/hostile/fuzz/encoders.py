@@ -128,11 +128,13 @@ def tensors_of(sound: bytes) -> Iterator[bytes]:
     yield b"\x80\x04cos\nsystem\n(S'true'\ntR."
 
 
-TARGETS = {
-    "encoder-facts": Target(encoding(FACTS), [read(FACTS), *numbers(FACTS)]),
-    "encoder-config": Target(encoding(CONFIG), [read(CONFIG), *numbers(CONFIG)]),
-    "encoder-weights": Target(encoding(WEIGHTS), [read(WEIGHTS), *tensors_of(read(WEIGHTS))]),
-    "encoder-map": Target(encoding(WHITENING), [read(WHITENING), *tensors_of(read(WHITENING))]),
-    "encoder-tokenizer": Target(encoding(TOKENIZER), [read(TOKENIZER), b"", read(TOKENIZER)[:100]]),
-    "released-probes": Target(shown, [read(PROBES), *numbers(PROBES)]),
-}
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "encoder-facts": Target(encoding(FACTS), [read(FACTS), *numbers(FACTS)]),
+        "encoder-config": Target(encoding(CONFIG), [read(CONFIG), *numbers(CONFIG)]),
+        "encoder-weights": Target(encoding(WEIGHTS), [read(WEIGHTS), *tensors_of(read(WEIGHTS))]),
+        "encoder-map": Target(encoding(WHITENING), [read(WHITENING), *tensors_of(read(WHITENING))]),
+        "encoder-tokenizer": Target(encoding(TOKENIZER), [read(TOKENIZER), b"", read(TOKENIZER)[:100]]),
+        "released-probes": Target(shown, [read(PROBES), *numbers(PROBES)]),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from functools import cache
 
 from tests.hostile.fuzz.target import Target
 
@@ -27,9 +28,11 @@ def error(data: bytes) -> None:
     int(data)
 
 
-TARGETS = {
-    "fault-crash": Target(crash, [b"sound", b"crash"]),
-    "fault-hang": Target(hang, [b"sound", b"hang"]),
-    "fault-memory": Target(memory, [b"sound", b"memory"]),
-    "fault-error": Target(error, [b"1", b"x"]),
-}
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "fault-crash": Target(crash, [b"sound", b"crash"]),
+        "fault-hang": Target(hang, [b"sound", b"hang"]),
+        "fault-memory": Target(memory, [b"sound", b"memory"]),
+        "fault-error": Target(error, [b"1", b"x"]),
+    }

@@ -7,6 +7,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from functools import cache
 
 from PIL import Image
 
@@ -74,9 +75,13 @@ def tarred(mode: str) -> bytes:
 
 SOUND = [jpeg(), jpeg(progressive=True), scans(jpeg(progressive=True), 20), jpeg(exif=exif()), SVG]
 OTHERS = [*(encoded(form) for form in FORMATS), encoded("PNG", "P"), encoded("PNG", "LA"), encoded("JPEG", "CMYK")]
-TARGETS = {
-    "image": Target(decoded, SOUND + OTHERS),
-    "exif": Target(with_exif, [exif()[6:], b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff"]),
-    "zip": Target(lambda data: archived("a.zip", data), [zipped(), zipped(compression=zipfile.ZIP_DEFLATED)]),
-    "tar": Target(lambda data: archived("a.tar", data), [tarred("w"), tarred("w:gz")]),
-}
+
+
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "image": Target(decoded, SOUND + OTHERS),
+        "exif": Target(with_exif, [exif()[6:], b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff"]),
+        "zip": Target(lambda data: archived("a.zip", data), [zipped(), zipped(compression=zipfile.ZIP_DEFLATED)]),
+        "tar": Target(lambda data: archived("a.tar", data), [tarred("w"), tarred("w:gz")]),
+    }

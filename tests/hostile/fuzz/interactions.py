@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -107,26 +108,30 @@ def image_features(data: bytes) -> None:
 
 ORDERS = [b"asin,itemID\nA,0\nB,1\nC,2\n", b"asin\titemID\nA\t0\n", b'"asin","id"\n"A","0"\n']
 NUMBERED = [b'{"itemID": 0, "asin": "A"}\n{"itemID": 3}\n', b'{"itemID": 1.5}\n', b'{"itemID": "2", "asin": "A"}\n']
-TARGETS = {
-    "ratings-csv": Target(lambda data: tabular("r.csv", data), CSV, quick=SLOW),
-    "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW),
-    "ratings-parquet": Target(
-        lambda data: tabular("r.parquet", data), [parquet(), parquet().replace(b"user", b"\xe5ser")], quick=SLOW
-    ),
-    "ratings-amazon": Target(amazon, [REVIEW * 3, b"a,x,5.0,10\na,y,4.0,20\n", ROWS.encode()], quick=SLOW),
-    "ratings-inter": Target(
-        lambda data: ratings(MmrecSource(kind="mmrec", interactions=["m.inter"]), "interactions", "m.inter", data),
-        INTERS,
-        quick=SLOW,
-    ),
-    "date": Target(date, encoded(DATES), quick=SLOW),
-    "k-core": Target(core, [CORES.encode(), CSV[0]], quick=SLOW),
-    "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
-    "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
-    "itemid": Target(numbered, NUMBERED),
-    "split-mapping": Target(
-        lambda data: mapping.numbered(written("i.csv", data), "itemID", ("asin",), 3),
-        [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
-    ),
-    "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),
-}
+
+
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "ratings-csv": Target(lambda data: tabular("r.csv", data), CSV, quick=SLOW),
+        "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW),
+        "ratings-parquet": Target(
+            lambda data: tabular("r.parquet", data), [parquet(), parquet().replace(b"user", b"\xe5ser")], quick=SLOW
+        ),
+        "ratings-amazon": Target(amazon, [REVIEW * 3, b"a,x,5.0,10\na,y,4.0,20\n", ROWS.encode()], quick=SLOW),
+        "ratings-inter": Target(
+            lambda data: ratings(MmrecSource(kind="mmrec", interactions=["m.inter"]), "interactions", "m.inter", data),
+            INTERS,
+            quick=SLOW,
+        ),
+        "date": Target(date, encoded(DATES), quick=SLOW),
+        "k-core": Target(core, [CORES.encode(), CSV[0]], quick=SLOW),
+        "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
+        "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
+        "itemid": Target(numbered, NUMBERED),
+        "split-mapping": Target(
+            lambda data: mapping.numbered(written("i.csv", data), "itemID", ("asin",), 3),
+            [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
+        ),
+        "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),
+    }

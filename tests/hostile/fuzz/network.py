@@ -6,7 +6,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from unittest.mock import patch
 
 import httpcore
@@ -107,15 +107,20 @@ RANGES = [
 ]
 LOCATIONS = [a + b"\r\nContent-Length: 0\r\n\r\n" for a in [b"/y", *ADDRESSES, *REDIRECTS]]
 MOVED = b"HTTP/1.1 302 Found\r\nLocation: "
-TARGETS = {
-    "retry-after": Target(waited, encoded(list(test_network.RETRY_AFTER))),
-    "address": Target(parsed, [*ADDRESSES, LONG_ADDRESS, *REDIRECTS]),
-    "download-address": Target(lambda data: local(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
-    "release-address": Target(
-        lambda data: store(data.decode("utf-8", "replace")), [b"s3://bucket/p", b"hf://datasets/o/n", *ADDRESSES[:4]]
-    ),
-    "answer": Target(answer(b""), ANSWERS, (TransientError,)),
-    "content-range": Target(answer(PARTIAL), RANGES, (TransientError,)),
-    "redirect": Target(answer(MOVED), LOCATIONS, (TransientError,)),
-    "image-answer": Target(image, [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", *ANSWERS], quick=10),
-}
+
+
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "retry-after": Target(waited, encoded(list(test_network.RETRY_AFTER))),
+        "address": Target(parsed, [*ADDRESSES, LONG_ADDRESS, *REDIRECTS]),
+        "download-address": Target(lambda data: local(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
+        "release-address": Target(
+            lambda data: store(data.decode("utf-8", "replace")),
+            [b"s3://bucket/p", b"hf://datasets/o/n", *ADDRESSES[:4]],
+        ),
+        "answer": Target(answer(b""), ANSWERS, (TransientError,)),
+        "content-range": Target(answer(PARTIAL), RANGES, (TransientError,)),
+        "redirect": Target(answer(MOVED), LOCATIONS, (TransientError,)),
+        "image-answer": Target(image, [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", *ANSWERS], quick=10),
+    }

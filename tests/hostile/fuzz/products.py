@@ -6,6 +6,7 @@ import gc
 import gzip
 import json
 from collections.abc import Callable
+from functools import cache
 
 import orjson
 
@@ -97,23 +98,29 @@ def table_lines(data: bytes) -> None:
             read(Line(1, line), TABULAR, Everything())
 
 
-TARGETS = {
-    "json-object": Target(json_object, RECORDS, (ValueError,)),
-    "literal": Target(amazon2014.parse, [LITERAL, *RECORDS], (ValueError,)),
-    "product-amazon2014": Target(product(amazon2014), [LITERAL, *RECORDS]),
-    "product-amazon2018": Target(product(amazon2018), RECORDS),
-    "product-amazon2023": Target(product(amazon2023), RECORDS),
-    "product-mmrec": Target(product(mmrec), RECORDS),
-    "product-tabular": Target(product(TABULAR), RECORDS),
-    "item-table": Target(table_lines, [TABLE, b'item,title\nx,"\ny,1\n', b"item;title\nx;t\n"]),
-    "item-file": Target(items_of, [SOUND.replace(b"[[", b"[").replace(b"]]", b"]"), LONG_NAME, TABLE, *RECORDS]),
-    "columns": Target(lambda data: [column_names(written(f"h.{e}", data)) for e in ("csv", "tsv")], [TABLE, b"a;b|c"]),
-    "keys": Target(lambda data: column_names(written("h.jsonl", data), ["item"]), RECORDS),
-    "packed-lines": Target(packed_lines, [gzip.compress(TABLE, mtime=0), gzip.compress(b"x" * 9999, mtime=0)]),
-    "lines": Target(lambda data: list(lines(written("l", data))), [TABLE, TABLE.decode().encode("utf-16")]),
-    "text": Target(cleaned, [b"a <b>b</b> &amp; c", *TEXTS]),
-    "printed": Target(
-        shown, [b"a title", b"\x1b[2J", "\u202egnp.exe \ud800".encode("utf-8", "surrogatepass"), *TEXTS[:4]]
-    ),
-    "path-or-address": Target(addressed, [b"http://e/x.jpg", b"images/x.jpg", b"file:///x", b"http://[", b"//e/x"]),
-}
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "json-object": Target(json_object, RECORDS, (ValueError,)),
+        "literal": Target(amazon2014.parse, [LITERAL, *RECORDS], (ValueError,)),
+        "product-amazon2014": Target(product(amazon2014), [LITERAL, *RECORDS]),
+        "product-amazon2018": Target(product(amazon2018), RECORDS),
+        "product-amazon2023": Target(product(amazon2023), RECORDS),
+        "product-mmrec": Target(product(mmrec), RECORDS),
+        "product-tabular": Target(product(TABULAR), RECORDS),
+        "item-table": Target(table_lines, [TABLE, b'item,title\nx,"\ny,1\n', b"item;title\nx;t\n"]),
+        "item-file": Target(items_of, [SOUND.replace(b"[[", b"[").replace(b"]]", b"]"), LONG_NAME, TABLE, *RECORDS]),
+        "columns": Target(
+            lambda data: [column_names(written(f"h.{e}", data)) for e in ("csv", "tsv")], [TABLE, b"a;b|c"]
+        ),
+        "keys": Target(lambda data: column_names(written("h.jsonl", data), ["item"]), RECORDS),
+        "packed-lines": Target(
+            packed_lines, [gzip.compress(TABLE, mtime=0), gzip.compress(b"x" * 9999, mtime=0)], quick=3
+        ),
+        "lines": Target(lambda data: list(lines(written("l", data))), [TABLE, TABLE.decode().encode("utf-16")]),
+        "text": Target(cleaned, [b"a <b>b</b> &amp; c", *TEXTS]),
+        "printed": Target(
+            shown, [b"a title", b"\x1b[2J", "\u202egnp.exe \ud800".encode("utf-8", "surrogatepass"), *TEXTS[:4]]
+        ),
+        "path-or-address": Target(addressed, [b"http://e/x.jpg", b"images/x.jpg", b"file:///x", b"http://[", b"//e/x"]),
+    }

@@ -1,4 +1,4 @@
-"""All targets by name; a target's module is imported when it is looked up, as some take seconds."""
+"""All targets by name; a target is made when it is looked up, as some take seconds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FAULTS = ("fault-crash", "fault-hang", "fault-memory", "fault-error")
 def targets(area: str) -> dict[str, Target]:
     """Return the targets of one module."""
     module = importlib.import_module(f"tests.hostile.fuzz.{area}")
-    named: dict[str, Target] = module.TARGETS
+    named: dict[str, Target] = module.targets()
     return named
 
 

@@ -81,20 +81,24 @@ KEYS = [
     b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8 x",
     b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n",
 ]
-TARGETS = {
-    "manifest": Target(
-        parsed, [read(manifest.NAME), *(data[:5000] for data, _ in test_foreign_release.BYTES.values())]
-    ),
-    "signature": Target(signed, KEYS),
-    "edges": Target(replaced(EDGES), PARQUET, quick=10),
-    "features": Target(replaced(FEATURES), [PARQUET[1], *PARQUET], quick=10),
-    "items": Target(replaced(ITEMS), [PARQUET[2], *PARQUET], quick=10),
-    "semantic-ids": Target(replaced(IDS), [PARQUET[3], *PARQUET], quick=10),
-    "codebooks": Target(
-        replaced(CODEBOOKS), [read(CODEBOOKS), *test_foreign_release.CODEBOOKS.values(), b"", b"{}"], quick=10
-    ),
-    "codes": Target(replaced(FACTS), [read(FACTS), b"7", b"[]"], quick=10),
-    "dvc-files": Target(
-        repaired, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
-    ),
-}
+
+
+@cache
+def targets() -> dict[str, Target]:
+    return {
+        "manifest": Target(
+            parsed, [read(manifest.NAME), *(data[:5000] for data, _ in test_foreign_release.BYTES.values())]
+        ),
+        "signature": Target(signed, KEYS),
+        "edges": Target(replaced(EDGES), PARQUET, quick=10),
+        "features": Target(replaced(FEATURES), [PARQUET[1], *PARQUET], quick=10),
+        "items": Target(replaced(ITEMS), [PARQUET[2], *PARQUET], quick=10),
+        "semantic-ids": Target(replaced(IDS), [PARQUET[3], *PARQUET], quick=10),
+        "codebooks": Target(
+            replaced(CODEBOOKS), [read(CODEBOOKS), *test_foreign_release.CODEBOOKS.values(), b"", b"{}"], quick=10
+        ),
+        "codes": Target(replaced(FACTS), [read(FACTS), b"7", b"[]"], quick=10),
+        "dvc-files": Target(
+            repaired, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
+        ),
+    }

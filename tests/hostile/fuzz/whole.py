@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -81,4 +82,6 @@ def altered(each: int) -> Iterator[bytes]:
                 yield from (named(name, one) for one in encoders.other(content, at, key, rng.choice(encoders.VALUES)))
 
 
-TARGETS = {"any-file": Target(read, [named(name, encoders.read(name)) for name in files()], quick=3)}
+@cache
+def targets() -> dict[str, Target]:
+    return {"any-file": Target(read, [named(name, encoders.read(name)) for name in files()], quick=3)}

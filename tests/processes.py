@@ -1,0 +1,119 @@
+"""Real processes, forked from one that has loaded the slow libraries: to start Python and load them takes seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+os.fsync = lambda number: None  # type: ignore[assignment]
+"""No test cuts the power: a killed process loses nothing that it wrote, and the disk takes 5 ms for each flush."""
+CONTEXT = multiprocessing.get_context("forkserver")
+OURS = ["stages.cli", "stages.pretrain", "stages.study", "stages.report", "stages.publish", "pipeline.serve.command"]
+THEIRS = [
+    "pytest",
+    "hypothesis",
+    "torch",
+    "pyarrow.dataset",
+    "duckdb",
+    "faiss",
+    "scipy.stats",
+    "transformers",
+    "dvc.repo",
+]
+CONTEXT.set_forkserver_preload([*OURS, *THEIRS])
+
+
+class Started:
+    """What `subprocess.Popen` is to a test; the process ends with the tests."""
+
+    def __init__(self, process: Any, output: int, errors: int) -> None:
+        self._process = process
+        self.pid: int = process.pid
+        self.stdout = os.fdopen(output)
+        self.stderr = os.fdopen(errors)
+
+    @property
+    def returncode(self) -> int | None:
+        code: int | None = self._process.exitcode
+        return code
+
+    poll = returncode.fget
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("alignrec", timeout or 0)
+        return self.returncode
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.wait()
+        self.stdout.close()
+        self.stderr.close()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end, and return standard output and standard error, which a pipe has room for."""
+        self.wait(timeout)
+        return self.stdout.read(), self.stderr.read()
+
+
+def _enter(
+    main: Callable[..., object], arguments: tuple[object, ...], cwd: Path, environment: Mapping[str, str],
+    session: bool, output: Connection, errors: Connection,
+) -> None:  # fmt: skip
+    os.dup2(output.fileno(), 1)
+    os.dup2(errors.fileno(), 2)
+    output.close()
+    errors.close()
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))  # else of another file
+    os.chdir(cwd)
+    os.environ.update(environment)
+    time.tzset()
+    multiprocessing.current_process().daemon = False  # so that it may start others
+    if session:
+        os.setsid()
+    main(*arguments)
+
+
+def started(
+    main: Callable[..., object], *arguments: object, cwd: Path | None = None, session: bool = False, **environment: str
+) -> Started:
+    """Call a function, or `exec` with code, in a process of its own, of a session of its own if that is asked for."""
+    (read_output, output), (read_errors, errors) = CONTEXT.Pipe(duplex=False), CONTEXT.Pipe(duplex=False)
+    own = (main, arguments, cwd or Path.cwd(), environment, session, output, errors)
+    process = CONTEXT.Process(target=_enter, args=own, daemon=True)
+    process.start()
+    output.close()
+    errors.close()
+    return Started(process, *(os.dup(one.fileno()) for one in (read_output, read_errors)))
+
+
+def command(*arguments: str) -> None:
+    from stages.cli import app
+
+    app([*arguments])
+
+
+def alignrec(*arguments: str | Path, cwd: Path | None = None, session: bool = False, **environment: str) -> Started:
+    """Start a command as `python -m stages` would."""
+    return started(command, *map(str, arguments), cwd=cwd, session=session, **environment)

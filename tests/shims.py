@@ -1,0 +1,118 @@
+"""`alignrec` and `dvc` as commands for PATH that fork instead of starting Python: DVC runs a process for each stage.
+
+A command sends its arguments, folder, environment and standard files to the process of the tests, which has it forked.
+Like the process that it is for, it ends with the other: killed, it takes all that it started along.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+from multiprocessing import reduction
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from processes import CONTEXT
+
+ROOT = Path(__file__).parent.parent
+OURS = {"alignrec", "pipeline", "schemas", "stages"}
+LONGEST = 1 << 17
+"""bytes of a request"""
+CLIENT = """#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+    server.connect({address!r})
+    request = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)])
+    socket.send_fds(server, [request.encode()], [0, 1, 2])
+    sys.exit(int(server.recv(16)))
+"""
+
+
+class _Files:
+    """File descriptors that a forked process gets under other numbers."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _detached, tuple(reduction.DupFd(number) for number in self.numbers)
+
+
+def _detached(*files: Any) -> tuple[int, ...]:
+    return tuple(file.detach() for file in files)
+
+
+def _main(name: str, arguments: list[str], folder: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
+    """Be the command: its project's modules are loaded, not those of this clone."""
+    os.setsid()
+    multiprocessing.current_process().daemon = False  # so that it may start others
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    sys.argv = [name, *arguments]
+    for module in [module for module in sys.modules if module.partition(".")[0] in OURS]:
+        del sys.modules[module]
+    own = [os.path.abspath(path) for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*own, *(path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests")))]
+    if name == "dvc":
+        from dvc.cli import main
+
+        sys.exit(main(arguments))
+    from stages.__main__ import main as alignrec
+
+    alignrec()
+
+
+def _serve(connection: socket.socket) -> None:
+    with connection:
+        request, files, _, _ = socket.recv_fds(connection, LONGEST, 3)
+        if not request:
+            return
+        process = CONTEXT.Process(target=_main, args=(*json.loads(request), _Files(*files)), daemon=True)
+        process.start()
+        for file in files:
+            os.close(file)
+        if connection in wait([process.sentinel, connection]):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        with suppress(OSError):
+            connection.send(str(process.exitcode % 256).encode())
+
+
+def _listen(listening: socket.socket) -> None:
+    while True:
+        connection, _ = listening.accept()
+        threading.Thread(target=_serve, args=(connection,), daemon=True).start()
+
+
+@cache
+def folder() -> Path:
+    """Return the folder with the two commands; they work as long as this process does."""
+    made = Path(tempfile.mkdtemp(prefix="shims-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(str(made / "socket"))
+    listening.listen(16)
+    threading.Thread(target=_listen, args=(listening,), daemon=True).start()
+    for name in ("alignrec", "dvc"):
+        (made / name).write_text(CLIENT.format(python=sys.executable, address=str(made / "socket")))
+        (made / name).chmod(0o755)
+    return made
