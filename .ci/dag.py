@@ -1,4 +1,4 @@
-"""Draws docs/stages.svg, what `dvc dag --dot` describes: which stage reads which. An edge that others imply is left out."""
+"""Draws docs/stages.svg: which stage reads which, as `dvc dag --dot` prints it, without edges that others imply."""
 
 from __future__ import annotations
 
