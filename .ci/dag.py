@@ -13,7 +13,8 @@ PLACES = {
     "encode": (5, 1.5), "graph": (6, 1), "probe": (6, 3), "semantic_ids": (7, 0), "train": (7, 1), "benchmark": (7, 2),
     "study": (8, 2), "report": (9.3, 1), "publish": (9.3, 2),
 }  # fmt: skip
-"""stage -> its column and row"""
+"""stage -> its column and row; one that is not here stands below the others, right of what it reads"""
+BELOW = 4
 ACROSS, DOWN, WIDTH, HEIGHT, MARGIN, BEND = 118, 54, 98, 32, 6, 52
 """pixels from column to column and row to row, of a box, around all, and in which a line changes its row"""
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">
@@ -47,16 +48,21 @@ def edges() -> Iterator[tuple[str, str]]:
 
 
 def svg() -> str:
-    """Return the picture; KeyError where PLACES lacks a stage."""
-    columns, rows = (1 + max(place[axis] for place in PLACES.values()) for axis in (0, 1))
+    """Return the picture."""
+    columns, rows = (1 + max(_place(stage)[axis] for stage in STAGES) for axis in (0, 1))
     width, height = round((columns - 1) * ACROSS) + WIDTH + 2 * MARGIN, (rows - 1) * DOWN + HEIGHT + 2 * MARGIN
     label = "; ".join(f"{before} to {after}" for before, after in edges())
     lines = [_wire(*_corner(before), *_corner(after)) for before, after in edges()]
     return HEAD.format(width=width, height=height, label=label) + "".join([*lines, *map(_box, STAGES)]) + "</svg>\n"
 
 
+def _place(stage: str) -> tuple[float, float]:
+    reads = (_place(before.name)[0] for before in STAGES[stage].reads)
+    return PLACES.get(stage) or (1 + max(reads, default=-1), BELOW)
+
+
 def _corner(stage: str) -> tuple[int, int]:
-    column, row = PLACES[stage]
+    column, row = _place(stage)
     return MARGIN + round(column * ACROSS), MARGIN + round(row * DOWN)
 
 
