@@ -20,7 +20,7 @@ from pipeline.errors import UserError, not_installed, printable
 from schemas import ContractError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 LONGEST = 2000
 """characters of an error; data may be in it"""
@@ -80,7 +80,7 @@ def say(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def show(*tables: Table) -> None:
+def show(*tables: RenderableType) -> None:
     """Print tables; a cell is plain text, without markup or escapes."""
     from rich.console import Console
     from rich.text import Text
