@@ -1,5 +1,6 @@
 """The umbrella command: a table of stages, and mistakes in one line."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -195,3 +196,14 @@ def test_a_part_is_one_of_so_many(given: str) -> None:
         parted(given)
     assert parted("2/2") == (2, 2)
     assert parted(None) is None
+
+
+@pytest.mark.parametrize("command", ["", "new", "compare", "export", "fetch", "recommend", "images"])
+def test_help_names_values_in_capitals_within_eighty_columns(command: str, tmp_path: Path) -> None:
+    said = alignrec(*command.split(), "--help", cwd=tmp_path, COLUMNS="80").stdout
+    assert re.findall(r"<[\w\[\] |]+>|\{\w+\}(?!/)", said.replace("images/{item}.jpg", "")) == []
+    assert max(map(len, said.splitlines())) <= 80
+    if command == "compare":
+        assert "[OPTIONS] DATASET SETS..." in said
+        assert re.search(r"--params +FILE +", said)
+        assert re.search(r"--train  +also", said)
