@@ -171,9 +171,7 @@ def new(
     items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
     images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
     column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
-    year: Annotated[
-        int | None, typer.Option("--amazon", help="in place of files: year of an Amazon dataset")
-    ] = None,
+    year: Annotated[int | None, typer.Option("--amazon", help="in place of files: year of an Amazon dataset")] = None,
     category: Annotated[str | None, typer.Option(help="Amazon category; `alignrec categories` lists them")] = None,
     subset: Annotated[Subset, typer.Option(help="Amazon reviews: the published 5-core, or all")] = "5-core",
     split: Annotated[Path | None, typer.Option(help="a published split of the category")] = None,

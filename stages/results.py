@@ -33,7 +33,10 @@ def summary(
         layout = Layout(root, name)
         records = {stage: spent(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
         if not records:
-            raise UserError(f"{root} has nothing of {name}; run `dvc repro`. `alignrec datasets` lists the names")
+            raise UserError(
+                f"{root} has nothing of {name}, as no stage of it has run; name it under `datasets` in params.yaml and run "
+                "`dvc repro`. `alignrec datasets` lists the names"
+            )
         show(printed.stages(name, records.values()))
         own = settings[Report]
         show(*map(printed.drawn, content.cost(records.get("encode", {}), own.watts, own.dollars)))

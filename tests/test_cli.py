@@ -80,14 +80,17 @@ def test_summary_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("summary", cwd=tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "error: outputs has nothing of shop; run `dvc repro`. `alignrec datasets` lists the names\n"
+    assert done.stderr == (
+        "error: outputs has nothing of shop, as no stage of it has run; name it under `datasets` in params.yaml and run "
+        "`dvc repro`. `alignrec datasets` lists the names\n"
+    )
 
 
 def test_a_report_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("report", "shop", cwd=tmp_path)
     assert done.exit_code == 1
-    assert "error: nothing of shop is there to report; run `dvc repro`\n" in done.stderr
+    assert "error: nothing of shop is there to report, as no stage of it has run; name it" in done.stderr
 
 
 def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> None:
