@@ -32,7 +32,7 @@ def main(run: Run) -> None:
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     if not outputs.records:
         raise UserError(
-            f"nothing of {run.layout.dataset} is there to report, as no stage of it has run; name it under `datasets` in "
+            f"nothing of {run.layout.dataset} is there to report, as no stage has run; name it under `datasets` in "
             "params.yaml and run `dvc repro`"
         )
     near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))

@@ -34,7 +34,7 @@ def summary(
         records = {stage: spent(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
         if not records:
             raise UserError(
-                f"{root} has nothing of {name}, as no stage of it has run; name it under `datasets` in params.yaml and run "
+                f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
                 "`dvc repro`. `alignrec datasets` lists the names"
             )
         show(printed.stages(name, records.values()))

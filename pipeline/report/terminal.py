@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ class Drawn:
     @property
     def widths(self) -> list[int]:
         """Cells of the widest line of each column."""
-        lines = [self.facts.head, *self.facts.rows]
-        return [max(cell_len(printable(line[i])) for line in lines) for i in range(len(self.facts.head))]
+        columns = zip_longest(self.facts.head, *self.facts.rows, fillvalue="")  # a row may end early
+        return [max(cell_len(printable(cell)) for cell in column) for column in columns]
 
     def _band(self, columns: Sequence[int], heading: str) -> Table:
         printed = plain(heading)
@@ -62,7 +63,7 @@ class Drawn:
                 no_wrap=i in self.unbroken or (figures and self.widths[i] <= LONGEST),
             )
         for row in self.facts.rows:
-            printed.add_row(*(Text(printable(row[i])) for i in columns))
+            printed.add_row(*(Text(printable(row[i])) for i in columns if i < len(row)))
         return printed
 
 
