@@ -39,7 +39,9 @@ class Drawn:
     caption: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield a table a band of columns."""
+        """Yield a table a band of columns; nothing of a probe that did not run."""
+        if not self.facts.head:
+            return
         least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(self.widths)]
         for number, columns in enumerate(bands(least, self.facts.texts, options.max_width)):
             yield self._band(columns, self.facts.heading if number == 0 else "")
@@ -49,7 +51,7 @@ class Drawn:
     @property
     def widths(self) -> list[int]:
         """Cells of the widest line of each column."""
-        columns = zip_longest(self.facts.head, *self.facts.rows, fillvalue="")  # a row may end early
+        columns = zip_longest(self.facts.head, *self.facts.rows, fillvalue="")
         return [max(cell_len(printable(cell)) for cell in column) for column in columns]
 
     def _band(self, columns: Sequence[int], heading: str) -> Table:
