@@ -90,7 +90,7 @@ def test_a_report_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("report", "shop", cwd=tmp_path)
     assert done.exit_code == 1
-    assert "error: nothing of shop is there to report, as no stage of it has run; name it" in done.stderr
+    assert "error: nothing of shop is there to report, as no stage has run; name it" in done.stderr
 
 
 def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> None:
