@@ -60,8 +60,8 @@ def text(
     return _HEAD + "".join(written.values())
 
 
-_HEAD = """# What `dvc repro` builds. Absent keys have their defaults, which depend on what the data has: which feature sets
-# are judged, coded and released. `alignrec datasets` lists what is declared here.
+_HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
+# which feature sets are judged, coded and released. `alignrec datasets` lists what is declared here.
 """
 NOTES = {
     "pretrain": "length of BEiT3's training and what teaches it; other keys have their defaults",
