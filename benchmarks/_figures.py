@@ -29,7 +29,7 @@ from pipeline.facts import probes as probed
 from pipeline.facts import recommenders
 from pipeline.facts.article import PARTS
 from pipeline.facts.table import Table, markdown
-from pipeline.facts.words import figure, measure, short
+from pipeline.facts.words import figure, measure, short, spread
 from pipeline.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -85,7 +85,7 @@ def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield ""
         seeds = max(row.seeds for row in comparison.rows)
         under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
-        yield f"Test figures, mean ± sd over {seeds} seeds; {under}."
+        yield f"Test figures, {spread([seeds])}; {under}."
 
 
 def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -103,7 +103,7 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield ""
         seeds = max(row.seeds for row in rows)
         under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
-        yield f"Test Recall@20, mean ± sd over {seeds} seeds; {under}."
+        yield f"Test Recall@20, {spread([seeds])}; {under}."
         yield ""
 
 
@@ -141,8 +141,9 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
-    table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
-    rows = [row for row in table.rows if _named(row, table.rows, only)]
+    table = leagues.standing(io.read_table(layout.league, schemas.LEAGUE))
+    named = [row for row in table.rows if _named(row, table.rows, only)]
+    rows = [[*row[:2], *map(short, row[2:6]), *row[6:]] for row in named]
     less = ("own split", "settings", "hours, all")
     yield from _as_it_is(_without(replace(table, rows=rows), *less))
 
@@ -218,7 +219,7 @@ def _without(table: Table, *heads: str) -> Table:
     """Return a table without some columns, and without the marks that a page does not show."""
     kept = [column for column, head in enumerate(table.head) if head not in heads]
     rows = [[row[column] for column in kept] for row in table.rows]
-    return replace(table, head=[table.head[column] for column in kept], rows=rows, best=frozenset())
+    return replace(table, head=[table.head[column] for column in kept], rows=rows, marks={})
 
 
 def _as_it_is(table: Table) -> Iterator[str]:

@@ -89,7 +89,9 @@ def imports(path: Path) -> tuple[str, ...]:
             names += [a.name for a in node.names]
             packages |= {a.asname or a.name: a.name for a in node.names if _exports(a.name)}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [f"{node.module}.{a.name}" for a in node.names]
+            own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+            names += own.values()
+            packages |= {name: module for name, module in own.items() if _exports(module)}
     for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")

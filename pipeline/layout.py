@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pipeline import io
 
@@ -63,6 +65,17 @@ class EncoderFiles:
         """Return those that exist of what a release carries."""
         files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
         return [path for path in files if path.is_file()]
+
+
+class Piece(NamedTuple):
+    """A file that a package puts into a release."""
+
+    to: str
+    """path in the release"""
+    source: Path | bytes | Mapping[str, Any]
+    """the file, its bytes, or what is written as JSON"""
+    table: str = ""
+    """kind of table, a key of TABLES in release/manifest.py; empty for none"""
 
 
 @dataclass(frozen=True)
@@ -263,6 +276,16 @@ class Layout:
     def tuning(self) -> Path:
         """Table TUNING; absent where the settings are used as given."""
         return self.folder("benchmark") / "tuning.parquet"
+
+    @property
+    def league(self) -> Path:
+        """Table LEAGUE; absent of one split."""
+        return self.folder("benchmark") / "league.parquet"
+
+    @property
+    def league_facts(self) -> Path:
+        """What follows from the league, JSON; see pipeline/experiment/tables/league.py."""
+        return self.folder("benchmark") / "league.json"
 
     @property
     def runs(self) -> Path:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
-from pipeline.stage import Stage
-from pipeline.versions import versions
+from pipeline.versions import described, versions
 
 ALTERED = "was altered after it was made; it is made again"
 
@@ -157,7 +154,7 @@ class Run:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Let no other part run while the block does; a whole stage is alone anyway."""
-        with _exclusive(self.folder) if self.part else nullcontext():
+        with exclusive(self.folder) if self.part else nullcontext():
             yield
 
     def drop_altered(self, folder: Path) -> None:
@@ -177,78 +174,12 @@ class Run:
         return self.kept
 
 
-def machine(device: str) -> str:
-    """Return the kind of machine without its name: system, processor, cores, and the GPU if one was used."""
-    cpu = platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    description = f"{platform.system()}, {cpu}, {os.cpu_count()} cores"
-    if device.startswith("cuda"):
-        import torch  # already loaded by the code that used the GPU
-
-        description += f", {torch.cuda.get_device_name(device)}"
-    return description
-
-
 @contextmanager
 def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterator[Run]:
     """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
     run = Run(stage, dataset, params, root)
-    with _locked(run), _recorded(run):
+    with locked(run), recorded(run):
         yield run
-
-
-def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    """Run a stage. Whether it must run is DVC's question; what takes long resumes by what it has made itself.
-
-    Args:
-        run: of the stage.
-        stage: as `stages` has it.
-        check: refuses parameters; called first.
-
-    Raises:
-        UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
-    """
-    if run.part:
-        _make_part(run, stage, check)
-        return
-    with parallel.group(), _locked(run):
-        check(run)
-        if not parallel.rank():
-            refuse_altered(run.layout, stage)
-        with _recorded(run):
-            stage.main(run)
-            if stage.check:
-                stage.check(run)
-
-
-def refuse_altered(layout: Layout, stage: Stage) -> None:
-    """Hash what the stages that `stage` reads have left, so that rot and edits go no further than they are.
-
-    Raises:
-        UserError: a file is not as its stage wrote it, is gone, or is of no stage; it says what makes it again.
-    """
-    for earlier in stage.reads:
-        if fault := _fault(layout, earlier.name):
-            raise UserError(
-                f"{fault}, and {stage.name} reads it; run `alignrec {earlier.name} {layout.dataset}`, which makes it "
-                "again"
-            )
-
-
-def _fault(layout: Layout, stage: str) -> str:
-    """Return what is wrong with the files of a stage; empty where nothing is, or where it has left none."""
-    files, present = recorded_files(layout, stage), present_files(layout, stage)
-    if files is None:
-        record = layout.run_record(stage)
-        ended = f"{record} was edited" if record.exists() else f"{layout.folder(stage)}: {stage} has not ended"
-        return ended if present else ""  # a stage that cannot do without them says so
-    name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
-    if name is None:
-        return ""
-    what = "is gone" if name not in present else "is of no stage" if name not in files else "is not as it was made"
-    return f"{layout.folder(stage) / name} {what}"
 
 
 def quoted_record(layout: Layout, stage: str) -> dict[str, Any]:
@@ -285,21 +216,8 @@ def present_files(layout: Layout, stage: str) -> dict[str, str]:
     return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
 
 
-def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    """Make the files of one part; the run of the whole stage, after all parts, vouches for them and leaves a record."""
-    assert run.part
-    check(run)
-    refuse_altered(run.layout, stage)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    part, parts = run.part
-    same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
-    with _exclusive(same), progress.heartbeat(run.label, run.bars):
-        stage.main(run)
-    print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)
-
-
 @contextmanager
-def _locked(run: Run) -> Iterator[None]:
+def locked(run: Run) -> Iterator[None]:
     """Hold the stage's lock; rank 0 holds it for all ranks."""
     if parallel.world() > 1 and run.stage != "pretrain":
         raise UserError(f"{run.stage} runs in one process; only pretrain can be started by torchrun")
@@ -307,12 +225,12 @@ def _locked(run: Run) -> Iterator[None]:
         yield
         return
     run.folder.mkdir(parents=True, exist_ok=True)
-    with _exclusive(run.folder):
+    with exclusive(run.folder):
         yield
 
 
 @contextmanager
-def _recorded(run: Run) -> Iterator[None]:
+def recorded(run: Run) -> Iterator[None]:
     """Write the records when the block ends, in rank 0; a run that kept all keeps its record too."""
     if parallel.rank():
         yield
@@ -347,7 +265,7 @@ def _run_record(run: Run) -> dict[str, Any]:
         "rows_out": run.rows_out,
         "drops": dict(sorted(run.drops.items())),
         "device": run.device,
-        "machine": machine(run.device),
+        "machine": described(run.device),
         "seed": getattr(section, "seed", None),
         "params": section.facts(),
         "versions": versions(),
@@ -362,7 +280,7 @@ def record_digest(record: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)

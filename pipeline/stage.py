@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipeline import parallel, progress
 from pipeline.config.base import Section
+from pipeline.errors import UserError
+from pipeline.layout import Layout
 from pipeline.registry import Registry
-
-if TYPE_CHECKING:
-    from pipeline.run import Run
+from pipeline.run import Run, exclusive, locked, present_files, recorded, recorded_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +50,68 @@ class Stage:
 SOURCE = "sources"
 FEATURE_SETS = ("encode", "encoders", SOURCE)
 """what says which feature sets there are"""
+
+
+def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
+    """Run a stage. Whether it must run is DVC's question; what takes long resumes by what it has made itself.
+
+    Args:
+        run: of the stage.
+        stage: as `stages` has it.
+        check: refuses parameters; called first.
+
+    Raises:
+        UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
+    """
+    if run.part:
+        _make_part(run, stage, check)
+        return
+    with parallel.group(), locked(run):
+        check(run)
+        if not parallel.rank():
+            refuse_altered(run.layout, stage)
+        with recorded(run):
+            stage.main(run)
+            if stage.check:
+                stage.check(run)
+
+
+def refuse_altered(layout: Layout, stage: Stage) -> None:
+    """Hash what the stages that `stage` reads have left, so that rot and edits go no further than they are.
+
+    Raises:
+        UserError: a file is not as its stage wrote it, is gone, or is of no stage; it says what makes it again.
+    """
+    for earlier in stage.reads:
+        if fault := _fault(layout, earlier.name):
+            raise UserError(
+                f"{fault}, and {stage.name} reads it; run `alignrec {earlier.name} {layout.dataset}`, which makes it "
+                "again"
+            )
+
+
+def _fault(layout: Layout, stage: str) -> str:
+    """Return what is wrong with the files of a stage; empty where nothing is, or where it has left none."""
+    files, present = recorded_files(layout, stage), present_files(layout, stage)
+    if files is None:
+        record = layout.run_record(stage)
+        ended = f"{record} was edited" if record.exists() else f"{layout.folder(stage)}: {stage} has not ended"
+        return ended if present else ""  # a stage that cannot do without them says so
+    name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
+    if name is None:
+        return ""
+    what = "is gone" if name not in present else "is of no stage" if name not in files else "is not as it was made"
+    return f"{layout.folder(stage) / name} {what}"
+
+
+def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
+    """Make the files of one part; the run of the whole stage, after all parts, vouches for them and leaves a record."""
+    assert run.part
+    check(run)
+    refuse_altered(run.layout, stage)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    part, parts = run.part
+    same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
+    with exclusive(same), progress.heartbeat(run.label, run.bars):
+        stage.main(run)
+    print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)

@@ -23,14 +23,29 @@ def versions() -> dict[str, str]:
     return installed
 
 
+def processor() -> str:
+    """Return the name of the processor."""
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+        )
+    return platform.machine()
+
+
+def described(device: str) -> str:
+    """Return the kind of machine without its name: system, processor, cores, and the GPU if one was used."""
+    description = f"{platform.system()}, {processor()}, {os.cpu_count()} cores"
+    if device.startswith("cuda"):
+        import torch  # already loaded by the code that used the GPU
+
+        description += f", {torch.cuda.get_device_name(device)}"
+    return description
+
+
 def machine() -> dict[str, Any]:
     """Return what measured rates depend on: processor, cores, GPU, releases."""
-    import torch  # takes seconds, which nobody else here waits for
+    import torch  # takes seconds, which nothing else here needs
 
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next(
-            (s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if s.startswith("model name")), cpu
-        )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}
+    return {"cpu": processor(), "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}

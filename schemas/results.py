@@ -107,7 +107,6 @@ LEAGUE = pa.schema(
         RUN[4],
         field("setting", pa.string(), "JSON: key of the model's settings -> value"),
         *PROTOCOL,
-        field("rules", pa.string(), "fingerprint of the protocol without its pairs and filter: equal over data sets"),
         field("budget", pa.int32(), "settings that each model tries", low=1),
         K,
         field("state", pa.string(), "how it ended", one_of=("complete", "failed")),

@@ -75,10 +75,10 @@ def categories(
 
 def _asked(year: int, names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
     """Return category -> bytes of its reviews and of its metadata, and a line for each file that cannot be found."""
-    from pipeline.plan.addresses import ask
+    from pipeline.sources.reachable import ask
 
     files = {f"{name} {role}": found for name in names for role, found in addresses(KIND.format(year), name).items()}
-    answers = ask(files)
+    answers = ask(files)()
     told = {one.key: "" if one.fault else "?" if one.size is None else f"{one.size:,}" for one in answers}
     sizes = {name: [told[f"{name} {role}"] for role in ("reviews", "metadata")] for name in names}
     return sizes, [f"{one.key}: {one.fault}" for one in answers if one.fault]

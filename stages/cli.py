@@ -41,7 +41,8 @@ def _main(
 
 def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
     from pipeline import waiting
-    from pipeline.run import Run, perform
+    from pipeline.run import Run
+    from pipeline.stage import perform
     from stages.params import check, read
 
     settings = read(params, dataset)
@@ -259,7 +260,7 @@ def plan(
     for name in [dataset] if dataset else read(params).datasets:
         settings = read(params, name)
         check(settings, params)
-        planned = command.plan(settings, Layout(root, name), ask)
+        planned = command.plan(settings, Layout(root, name), ask, partial(say, err=True))
         say(planned.heading)
         show(*(drawn(table, unbroken=[0]) for table in planned.tables))
         for remark in planned.remarks:
@@ -276,7 +277,6 @@ for _command_of_results in (
     results.summary,
     results.features,
     results.recommend,
-    results.league,
     results.compare,
     released.diff,
     released.leaderboard,

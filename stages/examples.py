@@ -12,7 +12,6 @@ EXAMPLES = {
     "datasets": "alignrec datasets",
     "features": "alignrec features sample --choose",
     "recommend": "alignrec recommend sample --user S000289 --k 5",
-    "league": "alignrec league sample --budget 8 --model alignrec",
     "compare": "alignrec compare sample beit3 theirs.npy",
     "diff": "alignrec diff older newer --page diff.html",
     "leaderboard": "alignrec leaderboard release other/release --to leaderboard.html",

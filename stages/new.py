@@ -12,7 +12,6 @@ from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
-from pipeline.plan.command import duration
 from pipeline.plan.size import PIECE, Size
 from pipeline.sources import download, inspect, parameter_file
 from pipeline.sources.lines import refuse_blank
@@ -23,8 +22,8 @@ from stages.params import read
 PARAMS = project.PARAMS
 NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
+AFFORDABLE, LONG = 600.0, 60.0
+"""seconds of pre-training up to which a project has BEiT3 unasked, and of a stage from which it is listed"""
 Looked = tuple[str, list[str]]
 """the text of a parameter file, and what was seen"""
 
@@ -97,7 +96,7 @@ def look(
         parameter_file.text, name, rows, item_rows, section, ratings, left.core, left.items, Encode().encoders
     )
     pieces = max(1, round(inspect.characters(item_rows) / PIECE)) if item_rows else int(bool(section))
-    size = Size(left.users, left.items, left.interactions, left.items, pieces, "counted in its files")
+    size = Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)
     if not pieces:
         return text(), seen
     written, said = _timed(name, text, size, beit3)
@@ -106,21 +105,28 @@ def look(
 
 def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Looked:
     """Return the parameter file, without a slow BEiT3 unless it is asked for, and the time of each stage."""
-    from pipeline.plan import first  # loads torch
+    from pipeline.features.registry import feature_sets
+    from pipeline.ops import device  # loads torch
+    from pipeline.plan import estimate
+    from pipeline.plan.command import duration
 
     def taken(given: str) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / PARAMS.name
             path.write_text(given, encoding="utf-8")
-            return first.seconds(read(path, name), name, size)
+            params = read(path, name)
+        plan = estimate.Plan(params, size, feature_sets(params, name), device.gemm_rate("float32"))
+        return {stage: of.seconds for stage, of in estimate.stages(plan, {}).items()}
 
-    if beit3 or first.affordable(all_stages := taken(text(True))):
-        return text(True), list(first.lines(taken(text(True)) if beit3 else all_stages))
-    left_out = (
-        f"BEiT3 is left out, as its pre-training would take about {duration(all_stages['pretrain'])} here; "
-        "--beit3 puts it in"
-    )
-    return text(False), [left_out, *first.lines(taken(text(False)))]
+    seconds, said = taken(text(True)), []
+    fits = beit3 or seconds["pretrain"] <= AFFORDABLE or device.pick().type == "cuda"
+    if not fits:
+        long = duration(seconds["pretrain"])
+        said.append(f"BEiT3 is left out, as its pre-training would take about {long} here; --beit3 puts it in")
+        seconds = taken(text(False))
+    total = f"dvc repro will take about {duration(sum(seconds.values()))} on this machine"
+    slow = ", ".join(f"{stage} {duration(s)}" for stage, s in seconds.items() if s >= LONG)
+    return text(fits), [*said, f"{total}: {slow}" if slow else total]
 
 
 def _flags(columns: Iterable[str]) -> dict[str, str]:

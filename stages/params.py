@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import Benchmark, League, Search
+from pipeline.benchmark.params import Benchmark, Search
 from pipeline.benchmark.settings import model_settings
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
@@ -34,11 +34,8 @@ from stages.order import IN_ORDER
 if TYPE_CHECKING:
     from pipeline.release.read import Release
 
-SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {
-    "search": Search,
-    "league": League,
-}
-"""name -> class of each section; the last two are commands'"""
+SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"search": Search}
+"""name -> class of each section; the last is the benchmark's too"""
 
 
 RECORDED = ("interactions", "graph", "train", "benchmark")
@@ -203,7 +200,6 @@ def _names(params: Parameters) -> None:
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
     _wrong(params, made)
     known(params[Benchmark].models, MODELS, "benchmark.models")
-    known(params[League].models, MODELS, "league.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
     if (control := params[Benchmark].control) is not None:
         judged = params[Benchmark].features if "features" in params[Benchmark].model_fields_set else made

@@ -113,38 +113,6 @@ def recommend(
     show(recommender.table(recommendations))
 
 
-def league(
-    dataset: Dataset,
-    budget: Annotated[int, typer.Option(min=1, help="settings that each model tries on each feature set and split")],
-    models: Annotated[
-        list[str] | None, typer.Option("--model", help="in place of league.models; may be given again")
-    ] = None,
-    others: Annotated[
-        list[Path] | None, typer.Option("--with", help="league.parquet of another data set or machine; repeatable")
-    ] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """settings tried, chosen on valid, and run over seeds and splits, every model alike; one page; resumes."""
-    from pipeline.benchmark.params import League
-    from pipeline.config.base import known
-    from pipeline.facts import league as facts
-    from pipeline.models import MODELS
-    from pipeline.report import terminal
-    from stages.league import main
-    from stages.params import load
-
-    settings = load(params, dataset)
-    if models:
-        known(models, MODELS, "--model")
-        settings = settings.having(settings[League].model_copy(update={"models": models}))
-    kept = f"trainings so far are kept in {root / 'league' / dataset}"
-    with interruptible(kept), running("league", dataset, settings, root) as run:
-        main(run, budget, others or [])
-    show(terminal.drawn(facts.brief(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
-    say(f"page: {run.folder / 'league.html'}")
-
-
 def compare(
     dataset: Published,
     sets: Annotated[
@@ -192,12 +160,14 @@ def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> Non
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
     shown = (
-        coding.brief(coding.compared(comparison)) if coded else [*facts.judged(comparison), *facts.shapes(comparison)]
+        coding.brief(coding.compared(comparison))
+        if coded
+        else [*facts.judged(comparison), *facts.shapes(comparison), *facts.verdicts(comparison)]
     )
     for table in shown:
         show(terminal.drawn(table))
     for remark in (coding if coded else facts).remarks(comparison):
         say(remark)
     say(f"page: {page}")
-    for sentence in [] if coded else facts.sentences(comparison):
-        say(sentence)
+    if not coded and (said := facts.headline(comparison)):
+        say(said)

@@ -32,10 +32,11 @@ def main(run: Run) -> None:
     layout = run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     params = run.params[SemanticIds].for_items(len(ids))
+    paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"]
     judge_of = cache(lambda name: judge.read(layout, name, run.seed("judge", name), params.probed_items))
     jobs = [(name, method) for name in params.features for method in params.methods]
     for name, method in run.progress(jobs, unit="set"):
-        _code(run, params, name, method, ids, judge_of)
+        _code(run, params, name, method, ids.append_column("categories", paths), judge_of)
     io.keep_only(run.folder, [layout.semantic_ids(*job) / part for job in jobs for part in files.NAMES])
     run.rows_in = run.rows_out = len(ids) * len(jobs)
 
@@ -43,7 +44,7 @@ def main(run: Run) -> None:
 def _code(
     run: Run, params: SemanticIds, name: str, method: str, ids: pa.Table, judge_of: Callable[[str], Judge]
 ) -> None:
-    """Write the files of one feature set by one method, unless they are there."""
+    """Write the files of one feature set by one method, unless they are there; `ids` have the items' categories."""
     from pipeline.semantic_ids import build, collisions, files, judge  # load FAISS
 
     layout = run.layout
@@ -60,7 +61,7 @@ def _code(
     run.resume(folder, inputs, facts.model_dump(), params.fit_rows, params.probed_items, modules=modules)
     if all((folder / part).exists() for part in files.NAMES):
         return
-    given, directed = build.vectors(source, params.fit_rows, run.seed("sample", name))
+    given, directed = build.vectors(source, params.fit_rows, run.seed("sample", name), ids["categories"])
     try:
         fitted = METHODS[method].fit(given, facts.shape, own, run.seed(name, method), run.progress)
     except UserError as e:

@@ -6,7 +6,8 @@ from typing import Any, cast
 from tqdm import tqdm
 
 import schemas
-from pipeline import fingerprint, io
+from pipeline import io
+from pipeline.io import fingerprint
 from pipeline.run import Run
 from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train import inputs

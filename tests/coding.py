@@ -24,9 +24,14 @@ def groups(n: int = 400, width: int = 10, kinds: int = 12, seed: int = 0) -> np.
     return unit_rows(kind + 0.4 * rng.normal(size=(n, width)))[0]
 
 
+def paths(n: int) -> list[list[str]]:
+    """Return categories: two sections with three each, and every seventh item without."""
+    return [[] if i % 7 == 0 else [f"s{i % 2}", f"s{i % 2} c{i % 3}"] for i in range(n)]
+
+
 def given(x: np.ndarray, rows: int = 64, sample: int | None = None) -> Vectors:
     """Return vectors as a stage gives them, some rows at a time."""
-    return Vectors(lambda: (x[at : at + rows] for at in range(0, len(x), rows)), len(x), x[:sample])
+    return Vectors(lambda: (x[at : at + rows] for at in range(0, len(x), rows)), len(x), x[:sample], paths(len(x)))
 
 
 def fitted(name: str, x: np.ndarray, shape: Shape = SHAPE, seed: int = 3, **settings: Any) -> Method:

@@ -10,7 +10,7 @@ import schemas
 from pipeline import io
 from pipeline.facts.outputs import Outputs
 from pipeline.graph import neighbours
-from pipeline.layout import Layout
+from pipeline.layout import Layout, Piece
 from pipeline.release import build
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
@@ -22,20 +22,22 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
     """Write a release of the shop with these feature sets, their graphs and some embeddings."""
     folder.mkdir(parents=True)
     work = folder.with_name("work")
-    edges, rng = {}, np.random.default_rng(0)
+    pieces, rng = [], np.random.default_rng(0)
     for name, path in features.items():
         width = io.read_features(path.parent)["vector"].type.list_size
         vectors = io.matrix(io.read_table(path, schemas.features(width))["vector"])
-        edges[name] = work / name / "edges.parquet"
-        io.write_table(neighbours.neighbours(vectors, 4), edges[name], schemas.EDGES)
+        edges = work / name / "edges.parquet"
+        io.write_table(neighbours.neighbours(vectors, 4), edges, schemas.EDGES)
+        pieces.append(Piece(f"features/{name}/{path.name}", path, "features"))
+        pieces.append(Piece(f"graph/{name}/edges.parquet", edges, "edges"))
     items, users = io.read_table(layout.item_ids, schemas.ITEM_IDS), io.read_table(layout.users, schemas.USERS)
-    embeddings = {what: work / f"{what}.parquet" for what in ("items", "users")}
     for table, what, schema in (
         (items, "items", schemas.item_embeddings(3)),
         (users, "users", schemas.user_embeddings(3)),
     ):
         drawn = io.vectors(rng.normal(size=(len(table), 3)))
-        io.write_table(table.append_column("vector", drawn), embeddings[what], schema)
+        io.write_table(table.append_column("vector", drawn), work / f"{what}.parquet", schema)
+        pieces.append(Piece(f"embeddings/{what}.parquet", work / f"{what}.parquet", f"{what[:-1]}_embeddings"))
     parts = Parts(
         outputs=Outputs(layout, "sample"),
         publish=Publish(),
@@ -43,8 +45,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         users=users,
         features={name: [path] for name, path in features.items()},
-        edges=edges,
-        embeddings=embeddings,
+        pieces=pieces,
         named_users=True,
     )
     build.write(folder, parts, {"stage": "publish", "params": {}, "versions": {}})

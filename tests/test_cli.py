@@ -17,7 +17,6 @@ from toyproject import environment
 
 from pipeline import io
 from pipeline.errors import installing
-from pipeline.facts.comparison import RULE
 from pipeline.layout import Layout
 from stages import examples
 from stages.arguments import parted
@@ -97,11 +96,8 @@ def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> N
     toy.outputs(tmp_path / "outputs")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     compared = alignrec("compare", "shop", "beit3", "random", cwd=tmp_path).stdout.splitlines()
-    said = (
-        "beit3 and random are not told apart in zero-shot (+0.000 hit@20, 4 users), Item-CF (+0.000 hit@20, 5 items), "
-    )
-    assert compared[-2].startswith(said)
-    assert compared[-1] == RULE
+    assert any("(n 4)" in line for line in compared)
+    assert compared[-1] == "On shop, BEiT3 features are level with random."
     told = alignrec("summary", cwd=tmp_path).stdout
     assert told.index("shop, stages") < told.index("shop, protocol") < told.index("results: ")
     assert told.splitlines()[-2:] == ["report: not made yet", "release: not made yet"]

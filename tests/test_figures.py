@@ -40,8 +40,7 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
     if kind == "league":
         row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
-        made = layout.folder("league") / "league.parquet"
-        io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), made, schemas.LEAGUE)
+        io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), layout.league, schemas.LEAGUE)
     if kind == "article":
         headline.write(Outputs(layout, released="beit3"), "alignrec")
     if kind == "releases":

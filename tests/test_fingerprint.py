@@ -20,10 +20,11 @@ from typer.testing import Result
 
 import alignrec
 import schemas
-from pipeline import fingerprint, io
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features import write
 from pipeline.features.node import width
+from pipeline.io import fingerprint
 from tests.hostile import test_foreign_release as foreign
 from tests.hostile.fuzz import encoders as hostile
 

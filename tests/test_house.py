@@ -15,6 +15,7 @@ from pipeline import code
 
 ORDER = [
     *(
+        "io",
         "config",
         "ops",
         "engine",
@@ -51,7 +52,7 @@ def test_imports_go_one_way() -> None:
         for name in code.imports(path):
             there = package(name)
             above = here and there and ORDER.index(there) > ORDER.index(here)
-            reader = there and not here and there != "config"  # the harness knows nothing of those who read parameters
+            reader = there and not here and there not in ("io", "config")  # what else the harness knows
             if name.startswith("stages") or above or reader:
                 upward.append(f"{path.relative_to(code.ROOT)} imports {name}")
     assert upward == []
@@ -71,7 +72,14 @@ def test_no_module_is_imported_by_what_it_imports() -> None:
     a, b, c = map(Path, "abc")
     assert {*circle({a: {b}, b: {c}, c: {a}})} == {a, b, c}
     files = [path for folder in code.TOP_LEVEL for path in (code.ROOT / folder).rglob("*.py")]
-    assert circle({path: {*filter(None, map(code.module_file, code.imports(path)))} - {path} for path in files}) == []
+    assert circle({path: {*filter(None, map(code.module_file, named(path)))} - {path} for path in files}) == []
+
+
+def named(path: Path) -> list[str]:
+    """Return the dotted names of the project that a file imports, those for types only included."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    found = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    return [name for name in found if name.split(".")[0] in code.TOP_LEVEL]
 
 
 def test_only_users_import_the_python_api() -> None:

@@ -42,7 +42,7 @@ def test_a_command_has_the_options_that_are_shown(words: list[str]) -> None:
 
 
 def test_the_commands_are_those_that_people_use() -> None:
-    assert {"fetch", "verify", "new", "compare", "diff", "league", "export"} <= {words[0] for words in COMMANDS}
+    assert {"fetch", "verify", "new", "compare", "diff", "export"} <= {words[0] for words in COMMANDS}
 
 
 def test_targets_of_make_exist() -> None:

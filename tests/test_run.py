@@ -14,9 +14,9 @@ from pipeline.errors import UserError
 from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
 from pipeline.items.params import Items
-from pipeline.run import Run, perform, running
+from pipeline.run import Run, running
 from pipeline.seeds import seed_for
-from pipeline.stage import Stage
+from pipeline.stage import Stage, perform
 from pipeline.train.params import Released
 from stages import train
 from stages.params import Params, load

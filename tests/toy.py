@@ -263,7 +263,7 @@ def run_record(stage: str) -> dict[str, Any]:
         "device": "cpu",
         "machine": "Linux x86_64",
         "seed": 0,
-        "params": {},
+        "params": {"size": "small"} if stage == "pretrain" else {},
         "versions": {},
         "notes": {"users": 4},
         "files": {},

@@ -53,6 +53,13 @@ class Config:
     def patches(self) -> int:
         return self.grid**2
 
+    @property
+    def weights(self) -> int:
+        """Numbers of the network without heads, about: two experts per layer, and the table of words."""
+        return (
+            self.layers * 2 * self.width * (4 * self.width + 2 * self.ffn) + (self.vocab + self.positions) * self.width
+        )
+
 
 SIZES: dict[str, Config] = {
     "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),

@@ -1,4 +1,4 @@
-"""Sections `benchmark`, `search` and `league` of params.yaml."""
+"""Sections `benchmark` and `search` of params.yaml."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class Benchmark(Section):
     """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
     budget: Count = 0
     """settings that each model tries on each feature set, the given one first, others drawn from `search.spaces`; best
-    valid Recall@20 chooses, test is not opened for them; 0: the given setting is used"""
+    valid Recall@20 chooses, test is not opened for them; 0: the given setting is used; see also `splits`"""
+    splits: Positive = 1
+    """the data's own, and others of the same interactions by other seeds; on several, each model tries `budget`
+    settings on each, its authors' grid first, and table LEAGUE says which differences are more than chance"""
     control: Name | None = None
     """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
     null: AlignRec alone is tested, see pipeline/experiment/tables/significance.py"""
@@ -105,23 +108,8 @@ SPACES: dict[str, dict[str, Range]] = {
 
 
 class Search(Section):
-    """The settings that a model tries: `benchmark.budget` and `alignrec league`. Valid Recall@20 chooses."""
+    """The settings that a model tries: see `benchmark.budget`. Valid Recall@20 chooses."""
 
     spaces: dict[Name, dict[Name, Range]] = SPACES
     """model -> key of its settings -> range; a model that is not named has its default here, or those of lr and l2 that
     it reads"""
-
-
-class League(Section):
-    """Every model alike, over seeds and splits: `alignrec league`."""
-
-    models: list[Name] = []
-    """see pipeline/models/__init__.py; none: those of `benchmark.models`"""
-    features: list[Name] = []
-    """the set that is judged, then those that it is tested against; none: `train.features`, random and shuffled"""
-    seeds: Positive = 5
-    """runs of each model with the setting that valid has chosen, on each split"""
-    splits: Positive = 3
-    """the data's own, and others of the same interactions by other seeds, where a seed divides them"""
-    workers: Positive | None = None
-    """runs at a time, one thread each; null: as many as there are cores"""

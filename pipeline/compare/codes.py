@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.compare import codes_file, feature_set, page, similarity
+from pipeline.compare import codes_file, feature_set, similarity
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
@@ -27,7 +27,7 @@ from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import sampled
-from pipeline.report.gallery import Sheets
+from pipeline.report.page import sides
 from pipeline.report.plots import Section
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
@@ -69,11 +69,12 @@ def compare(
     _check(specs, methods)
     given = [codes_file.read(s, asins) if holds_codes(s) else feature_set.read(s, layout, asins, order) for s in specs]
     by_name = dict(zip(feature_set.distinct_names([g.name for g in given]), given, strict=True))
-    judges, neighbours_of = _judges(layout, params, by_name, asins)
+    paths = items_of(layout, asins)["categories"].to_pylist()
+    judges, neighbours_of = _judges(layout, params, by_name, paths)
     jobs = [(name, by, n) for name, g in by_name.items() for by, n in _draws(g, methods, seeds)]
     rows = []
     for name, by, n in tqdm(jobs, unit="set", disable=None):
-        ids, method = _coded(by_name[name], by, params, seed_for("compare", layout.dataset, "codes", by, n))
+        ids, method = _coded(by_name[name], by, params, seed_for("compare", layout.dataset, "codes", by, n), paths)
         rows.append(Judged(name, by, judges[name].judged(ids, method), n)._asdict())
     sources = {name: g.source for name, g in by_name.items()}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
@@ -85,7 +86,8 @@ def _write(outputs: Outputs, comparison: Mapping[str, Any], to: Path) -> None:
     io.write_json(to / "compare.json", comparison)
     tables = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
     parts = [Section("judged", "Judged", "Judged", tables=tables)]
-    text = page.compared(outputs, list(comparison["sources"]), parts, Sheets([], {}), {}, [])
+    names = " · ".join(comparison["sources"])
+    text = sides("compare", outputs.layout.dataset, names, parts, kind=outputs.kind)
     io.write_bytes(to / "index.html", text.encode())
 
 
@@ -98,14 +100,13 @@ def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
 
 
 def _judges(
-    layout: Layout, params: Parameters, by_name: Mapping[str, FeatureSet | Given], asins: list[str]
+    layout: Layout, params: Parameters, by_name: Mapping[str, FeatureSet | Given], paths: list[list[str]]
 ) -> tuple[dict[str, judge.Judge], str | None]:
     """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    paths = items_of(layout, asins)["categories"].to_pylist()
     near = {name: sample_edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
     first = next(iter(near), None)
-    probed = len(asins) <= params[SemanticIds].probed_items
+    probed = len(paths) <= params[SemanticIds].probed_items
     judges = {}
     for name, g in by_name.items():
         vectors = g.vectors if probed and isinstance(g, FeatureSet) else None
@@ -121,7 +122,9 @@ def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> lis
     return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]
 
 
-def _coded(given: FeatureSet | Given, by: str, params: Parameters, seed: int) -> tuple[Codes, Method | None]:
+def _coded(
+    given: FeatureSet | Given, by: str, params: Parameters, seed: int, paths: list[list[str]]
+) -> tuple[Codes, Method | None]:
     """Return a set's codes by a method, and its codebooks; None for those of a file."""
     if isinstance(given, Given):
         return given.codes, None
@@ -131,7 +134,7 @@ def _coded(given: FeatureSet | Given, by: str, params: Parameters, seed: int) ->
     if not len(x):
         raise UserError(f"{given.name}: no item has a vector that could be coded")
     drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
-    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
+    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)], [paths[i] for i in np.flatnonzero(directed)])
     method = METHODS[by].fit(vectors, build.shape(section), build.settings(section, by), seed)
     own = build.coded(method, vectors, section.collisions)
     return Codes(np.flatnonzero(directed), own.codes, section.codes, own.suffix, own.assigned, own.cosines), method

@@ -1,6 +1,7 @@
 """`alignrec leaderboard`: benchmarks of any number of releases, and what others published, on one page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -9,15 +10,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, seeds_of
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell
 from pipeline.facts import published
-from pipeline.facts.chips import BETTER, Chip
-from pipeline.facts.table import Table
-from pipeline.facts.words import figure, measure, run, short, title
+from pipeline.facts.table import Table, Value
+from pipeline.facts.words import measure, run, short, spread, title
 from pipeline.release.read import Release
 from pipeline.report import plots
-from pipeline.report.gallery import Sheets
-from pipeline.report.page import render
+from pipeline.report.page import sides
 from pipeline.report.plots import Section
 
 RESULTS = "results.json"
@@ -26,6 +25,8 @@ MAX_BYTES = 64 << 20
 ROWS = 14
 """of a picture"""
 PUBLISHED = "published"
+RECALL = 4 + HEADLINE.index(MAIN)
+"""column that rows are sorted by"""
 MEASURES = [f"{metric}@{k}" for metric, k in HEADLINE]
 """names of published figures"""
 Name = Annotated[str, Field(max_length=120)]
@@ -116,24 +117,16 @@ def html(entries: Sequence[Entry]) -> str:
     sections += [Section(PUBLISHED, "Published", "Published by others", note)]
     sections += [_published(name) for name in names]
     count = len({entry.release for entry in entries})
-    return render(
-        "compared.html", Sheets([], {}), what="leaderboard", command="leaderboard", dataset="leaderboard",
-        title="Leaderboard", kind="", parts=sections, data={}, pairs=[], note="", plot=plots,
-        lead=f"{count} release{'s' * (count != 1)}, and what others published. Only rows of one table are comparable.",
-        chips=list(_best(groups.values())),
-        verdict=[],
-    )  # fmt: skip
+    lead = f"{count} release{'s' * (count != 1)}, and what others published. Only rows of one table are comparable."
+    best = [_first(rows[0]) for rows in groups.values() if MAIN in rows[0].cells]
+    said = f"Highest test {measure(*MAIN)} {'; '.join(best)}." if best else ""
+    return sides("leaderboard", "leaderboard", lead, sections, title="Leaderboard", headline=said)
 
 
-def _best(groups: Iterable[Sequence[Entry]]) -> Iterable[Chip]:
-    for rows in groups:
-        first = rows[0]
-        if MAIN in first.cells:
-            on = f" on {title(first.features)}" if first.features != "none" else ""
-            text = f"{first.dataset}: {title(first.model)}{on}, {short(f'{first.recall:.3f}')} {measure(*MAIN)}"
-            who = run(first.model, first.features)
-            detail = f"{who} has the highest mean test {measure(*MAIN)} of these releases by {first.protocol}"
-            yield Chip(text, BETTER, detail)
+def _first(entry: Entry) -> str:
+    on = f" on {title(entry.features)}" if entry.features != "none" else ""
+    mean = short(f"{entry.recall:.3f}")
+    return f"on {entry.dataset} ({entry.protocol}): {title(entry.model)}{on}, {mean}"
 
 
 def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: Sequence[Entry], alike: str) -> Section:
@@ -141,25 +134,22 @@ def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: 
 
     `alike` is the data set whose published figures are of this protocol and split; empty if there is none.
     """
-    lines = sorted(
-        [*map(_own, rows), *map(_theirs, _figures(alike))], key=lambda line: -line.means[HEADLINE.index(MAIN)]
-    )
-    columns = [(c, [line.means[c] for line in lines]) for c in range(len(HEADLINE))]
-    note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd over seeds."
+    lines = [*map(_own, rows), *([row.model, "", row.source, "", *_cells(row)] for row in _figures(alike))]
+    note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd where there are several seeds."
     if alike:
         note += f" Rows without seeds are published figures of this split ({_size(alike)[:-2]}), with their source."
-    table = Table(
+    table = Table.of(
         f"{dataset} by {protocol}",
         note,
         ["model", "features", f"release{' or source' if alike else ''}", "seeds", *(measure(*key) for key in HEADLINE)],
-        [line.cells for line in lines],
+        sorted(lines, key=_worst_last),
         texts=3,
-        best=frozenset((means.index(max(means)), 4 + c) for c, means in columns),
+        best=range(4, 4 + len(HEADLINE)),
     )
     shown = [e for e in rows if MAIN in e.cells][:ROWS]
     several = len({e.release for e in rows}) > 1
     drawn = plots.intervals(
-        f"Test {measure(*MAIN)}, mean ± sd over {seeds_of(len(e.cells[MAIN].values) for e in shown) if shown else 0}",
+        f"Test {measure(*MAIN)}, {spread(len(e.cells[MAIN].values) for e in shown) if shown else ''}",
         [plots.mean(run(e.model, e.features) + (f", {e.release}" if several else ""), e.cells[MAIN]) for e in shown],
         axis=measure(*MAIN),
     )
@@ -169,23 +159,14 @@ def _measured(number: int, dataset: str, protocol: str, fingerprint: str, rows: 
     )
 
 
-class Line(NamedTuple):
-    """A row of a table of measured runs, and of published figures of the same protocol and split."""
-
-    cells: list[str]
-    means: list[float]
-    """by HEADLINE; -1 for none"""
+def _worst_last(line: Sequence[Value]) -> float:
+    recall = line[RECALL]
+    return -recall.mean if isinstance(recall, Cell) else inf
 
 
-def _own(entry: Entry) -> Line:
+def _own(entry: Entry) -> list[Value]:
     seeds = str(max(len(cell.values) for cell in entry.cells.values()))
-    figures = [short(figure(entry.cells.get(key))) for key in HEADLINE]
-    means = [entry.cells[key].mean if key in entry.cells else -1.0 for key in HEADLINE]
-    return Line([entry.model, entry.features, entry.release, seeds, *figures], means)
-
-
-def _theirs(row: published.Figure) -> Line:
-    return Line([row.model, "", row.source, "", *_cells(row)], [row.cells.get(m, -1.0) for m in MEASURES])
+    return [entry.model, entry.features, entry.release, seeds, *(entry.cells.get(key, "") for key in HEADLINE)]
 
 
 def _figures(dataset: str) -> list[published.Figure]:
@@ -194,8 +175,8 @@ def _figures(dataset: str) -> list[published.Figure]:
     return sorted(found, key=lambda row: -row.cells[MEASURES[HEADLINE.index(MAIN)]])
 
 
-def _cells(row: published.Figure) -> list[str]:
-    return [short(f"{row.cells[m]:.4f}") if m in row.cells else "" for m in MEASURES]
+def _cells(row: published.Figure) -> list[Value]:
+    return [Cell(row.cells[m], None, ()) if m in row.cells else "" for m in MEASURES]
 
 
 def _size(dataset: str) -> str:
@@ -208,7 +189,7 @@ def _published(dataset: str) -> Section:
     """Return what others published of one data set."""
     head = ["model", "read in", *(measure(*key) for key in HEADLINE)]
     rows = [[row.model, row.source, *_cells(row)] for row in _figures(dataset)]
-    table = Table(f"{dataset.title()}, published", "", head, rows, texts=2)
+    table = Table.of(f"{dataset.title()}, published", "", head, rows, texts=2)
     note = f"{_size(dataset)}not measured here."
     return Section(
         f"{PUBLISHED}-{dataset}", dataset.title(), dataset.title(), note[0].upper() + note[1:], tables=[table]

@@ -12,22 +12,18 @@ import schemas
 from pipeline import io
 from pipeline.compare import releases, similarity
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.facts import chips, content
 from pipeline.facts import comparison as facts
-from pipeline.facts.chips import Chip
+from pipeline.facts import content
 from pipeline.facts.comparison import shared
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
-from pipeline.facts.words import title
-from pipeline.report import gallery, judged, plots
+from pipeline.report import gallery, judged
 from pipeline.report.gallery import Sheets
-from pipeline.report.page import render
+from pipeline.report.page import sides
 from pipeline.report.plots import Section
 
 NEAR = 6
 """neighbours beside an item"""
-LINES = 5
-"""differences that a chip names"""
 
 
 def html(
@@ -55,31 +51,9 @@ def html(
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
     packed, data = with_images(pairs, items, images)
-    chips, verdict = facts.claims(comparison), facts.sentences(comparison)
-    return compared(outputs, list(named), parts, packed, data, pairs, chips, verdict)
-
-
-def compared(
-    outputs: Outputs,
-    names: Sequence[str],
-    parts: Sequence[Section],
-    packed: Sheets,
-    data: Mapping[str, Any],
-    pairs: Sequence[Mapping[str, Any]],
-    chips: Sequence[Chip] = (),
-    verdict: Sequence[str] = (),
-) -> str:
-    """Return a page of feature sets, or of codes, side by side.
-
-    Args:
-        data: the page's table of items, see gallery.Sheets.table.
-        pairs: see `changed`.
-        verdict: the same in sentences, its rule last.
-    """
-    return render(
-        "compared.html", packed, what="comparison", command="compare", dataset=outputs.layout.dataset,
-        title=outputs.layout.dataset, lead=" · ".join(names), kind=outputs.kind, parts=parts, data=data, pairs=pairs,
-        note="", chips=chips, verdict=verdict, plot=plots,
+    return sides(
+        "compare", outputs.layout.dataset, " · ".join(named), parts, kind=outputs.kind, packed=packed, data=data,
+        pairs=pairs, headline=facts.headline(comparison), verdict=facts.verdicts(comparison),
     )  # fmt: skip
 
 
@@ -123,36 +97,20 @@ def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str
             pairs.append(changed(old, new, most))
     packed, data = with_images(pairs, items, pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
-    parts = [Section("what", "What changed", "What changed", tables=_changes_tables(diff))]
-    dataset = diff["b"]["dataset"]
-    return render(
-        "compared.html", packed, what="difference", command="diff", dataset=dataset, kind=kind,
-        title=f"{dataset} {diff['a']['version']} and {diff['b']['version']}", lead=releases.verdict(diff),
-        parts=parts, data=data, pairs=pairs, note=missing, chips=change_claims(diff), verdict=[], plot=plots,
+    changes = Section("what", "What changed", "What changed", tables=_changes_tables(diff))
+    return sides(
+        "diff", diff["b"]["dataset"], releases.verdict(diff), [changes],
+        kind=kind, title=f"{diff['b']['dataset']} {diff['a']['version']} and {diff['b']['version']}", packed=packed,
+        data=data, pairs=pairs, note=missing,
     )  # fmt: skip
-
-
-def change_claims(diff: dict[str, Any]) -> list[Chip]:
-    """Return the differences at a glance: what became of schema, rows and values, and of each feature set."""
-    said = []
-    for part in ("schema", "rows", "values"):
-        lines = diff[part]
-        outcome = chips.WORSE if part == "schema" and lines else chips.LEVEL
-        what = f"{len(lines)} change{'s' * (len(lines) > 1)}" if lines else "the same"
-        said.append(Chip(f"{part}: {what}", outcome, "; ".join(lines[:LINES]) or f"{part} are the same"))
-    for name, f in diff["features"].items():
-        outcome = {"none": chips.BETTER, "major": chips.WORSE}.get(f["bump"], chips.LEVEL)
-        detail = f"{f['overlap']:.1%} of neighbours shared, CKA {f['cka']:.4f}"
-        said.append(Chip(f"{title(name)}: {releases.change(f['bump'])}", outcome, detail))
-    for name, c in diff["semantic_ids"].items():
-        said.append(
-            Chip(f"codes {name}: {c['changed']:,} of {c['items']:,} changed", chips.LEVEL, "items with another ID")
-        )
-    return said
 
 
 def _changes_tables(diff: dict[str, Any]) -> list[Table]:
     parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
+    parts += [
+        [f"codes {name}", f"{c['changed']:,} of {c['items']:,} items have another ID"]
+        for name, c in diff["semantic_ids"].items()
+    ]
     rows = [
         [name, f["bump"], shared(f), f"{f['cka']:.4f}"]
         + ["" if f["cosine"] is None else f"{f['cosine']:.3f}"]

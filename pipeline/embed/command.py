@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 import schemas
-from pipeline import fingerprint, io, progress
+from pipeline import io, progress
 from pipeline.config.parameters import Parameters
 from pipeline.embed import prepare
 from pipeline.embed.encoders import Chosen
@@ -31,6 +31,7 @@ from pipeline.errors import UserError, printable
 from pipeline.features import write
 from pipeline.features.node import Node, shard
 from pipeline.features.sets import FeatureSets
+from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
 from pipeline.release import item_file, semantic_ids
 from pipeline.release import manifest as manifests

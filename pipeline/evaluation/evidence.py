@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,3 +126,14 @@ def statuses(column: pa.ChunkedArray) -> dict[str, int]:
     """Return value -> rows, most frequent first."""
     counted = pc.value_counts(column.combine_chunks()).to_pylist()
     return {c["values"]: c["counts"] for c in sorted(counted, key=lambda c: (-c["counts"], c["values"]))}
+
+
+def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the benchmark's figures by seed, each with its protocol's fingerprint, and the protocols."""
+    return {
+        "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
+        "results": [
+            dict(zip(KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
+            for key, c in figures(results).items()
+        ],
+    }

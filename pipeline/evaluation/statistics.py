@@ -8,6 +8,8 @@ import numpy as np
 RESAMPLES = 9_999
 FLOOR = 1 / (RESAMPLES + 1)
 """the smallest p that this number of resamples can give, before any correction"""
+LEVEL = 0.05
+"""p after Holm's correction, below which a difference is significant"""
 AT_ONCE = 1 << 22
 """users drawn at a time, which bounds memory; the resamples do not depend on it"""
 

@@ -17,8 +17,9 @@ from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.store import Record, Store
 from pipeline.layout import Layout
 from pipeline.models import MODELS
-from pipeline.run import ALTERED, Run, machine
+from pipeline.run import ALTERED, Run
 from pipeline.train import inputs
+from pipeline.versions import described
 
 Label = TypeVar("Label")
 
@@ -152,7 +153,8 @@ def measured(path: Path | None) -> Iterator[None]:
     yield
     seconds = round(time.process_time() - before, 3)
     io.write_json(
-        path, {"seconds": seconds, "memory_mib": memory.peak_mib() if is_reset else None, "machine": machine(_device())}
+        path,
+        {"seconds": seconds, "memory_mib": memory.peak_mib() if is_reset else None, "machine": described(_device())},
     )
 
 

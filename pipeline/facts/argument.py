@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.evaluation.evidence import Cell, cell, seeds_of
+from pipeline.evaluation.evidence import Cell, cell
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
-from pipeline.facts.difference import FLOORED, Difference, sure
-from pipeline.facts.table import Table
-from pipeline.facts.words import figure, measure, with_error
+from pipeline.facts.difference import FLOORED, Difference
+from pipeline.facts.table import CHANGE, Table, mean
+from pipeline.facts.words import figure, measure, spread
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL
 from pipeline.study.summaries import WHOLE
 
 Row = Mapping[str, Any]
@@ -58,21 +58,15 @@ def by_fingerprint(table: pa.Table) -> Iterator[list[Row]]:
 
 
 def _wrong(rows: Sequence[Row]) -> Table:
-    tests = [Difference.if_any(row) for row in rows]
-    return Table(
+    return Table.of(
         "Wrong content",
-        f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Mean ± standard "
-        f"deviation over {seeds_of(row['seeds'] for row in rows)}. The change is against the same model on the whole "
-        f"set, its interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
-        ["model", "features", "content", measure("recall", rows[0]["k"]), "change", "95 % interval", "p"],
-        [
-            [row["model"], row["features"], content(row), with_error(row["mean"], row["sd"]),
-             *(test.cells if test else [""] * 3)]
-            for row, test in zip(rows, tests, strict=True)
-        ],
+        f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Figures: "
+        f"{spread(row['seeds'] for row in rows)}. The change is against the same model on the whole set, its "
+        f" interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
+        ["model", "features", "content", measure("recall", rows[0]["k"]), *CHANGE],
+        [[row["model"], row["features"], content(row), mean(row), Difference.if_any(row)] for row in rows],
         texts=3,
-        best=sure(tests, 4),
-    )  # fmt: skip
+    )
 
 
 def shapes(table: pa.Table) -> dict[str, dict[str, dict[int, Cell]]]:
@@ -102,12 +96,12 @@ def geometry(table: pa.Table) -> list[Table]:
     recall = found[SHAPES[0].column]
     last = {name: max(line) for name, line in recall.items()}
     row = table.slice(0, 1).to_pylist()[0]
-    seeds = seeds_of(len(one.values) for line in recall.values() for one in line.values())
+    over = spread(len(one.values) for line in recall.values() for one in line.values())
     return [
         Table(
             "What each loss prevents",
-            f"{words.protocol(row)} {row['features']}, {seeds}, trained to the last epoch without stopping; the shape "
-            "of the item vectors after it, mean ± standard deviation. Rank is of the centred vectors, energy of the "
+            f"{words.protocol(row)} {row['features']}, trained to the last epoch without stopping; the shape of the "
+            f"item vectors after it, {over}. Rank is of the centred vectors, energy of the "
             "others. Likeness is linear CKA with the features as given. Valid recall is also that of the best epoch.",
             ["loss", "best " + SHAPES[0].name, *(shape.name for shape in SHAPES)],
             [
@@ -129,23 +123,20 @@ def joint(table: pa.Table) -> list[Table]:
 
 
 def _joint(rows: Sequence[Row]) -> Table:
-    tests = [Difference.if_any(row) for row in rows]
-    return Table(
+    return Table.of(
         "Joint beside staged",
         f"{words.protocol(rows[0])} Staged: AlignRec on CLS of the pre-trained encoder. Joint: its losses train the "
-        "encoder too, from the weights that pre-training starts from. Mean ± standard deviation over "
-        f"{seeds_of(row['seeds'] for row in rows)}. The change is against staged, its interval (95 %) over "
+        "encoder too, from the weights that pre-training starts from. Figures: "
+        f"{spread(row['seeds'] for row in rows)}. The change is against staged, its interval (95 %) over "
         f"{rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. Probes: hit@20 of the encoder's processed "
         "features at the best epoch.",
-        ["training", measure("recall", rows[0]["k"]), "change", "95 % interval", "p",
+        ["training", measure("recall", rows[0]["k"]), *CHANGE,
          *(PROBES[name].name for name in PROBED), "best epoch"],
         [
-            [trained(row), with_error(row["mean"], row["sd"]), *(test.cells if test else [""] * 3),
-             *("" if row[name] is None else f"{row[name]:.4f}" for name in PROBED),
-             f"{row['best_epoch']:.1f}"]
-            for row, test in zip(rows, tests, strict=True)
+            [trained(row), mean(row), Difference.if_any(row),
+             *("" if row[name] is None else f"{row[name]:.4f}" for name in PROBED), f"{row['best_epoch']:.1f}"]
+            for row in rows
         ],
-        best=sure(tests, 2),
     )  # fmt: skip
 
 

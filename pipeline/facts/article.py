@@ -7,11 +7,11 @@ import pyarrow as pa
 
 import schemas
 from pipeline.evaluation.evidence import MAIN, seeds_of
-from pipeline.facts import probes, recommenders, study
+from pipeline.facts import probes, recommenders, study, tail
 from pipeline.facts.difference import Difference
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
-from pipeline.facts.words import CONTROLS, RECALL, figure, labelled, protocol, run, short
+from pipeline.facts.words import RECALL, figure, labelled, protocol, short, spread
 from pipeline.models import RELEASED
 
 PARTS = ("ablation", "mask", "tail", "hyper-parameters", "clip")
@@ -21,11 +21,11 @@ ASKED = ("zero_shot", "item_cf", "content_knn")
 
 def tables(outputs: Outputs) -> dict[str, list[Table]]:
     """Return part -> its tables, of those parts of PARTS that ran; `clip` needs a feature set of CLIP."""
-    mask, tail = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
+    mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
     found: dict[str, Iterable[Table]] = {
         "ablation": _ablations(outputs),
         "mask": study.masked(mask),
-        "tail": _leads(tail),
+        "tail": _leads(leads),
         "hyper-parameters": [
             *study.sweep_points(outputs.plotted("curves")), *study.heatmaps(outputs.plotted("heatmaps"))
         ],
@@ -37,7 +37,7 @@ def tables(outputs: Outputs) -> dict[str, list[Table]]:
 def kept(table: Table) -> dict[str, Any]:
     """Return a table as JSON; figures lack the zero before their points, those that are marked are bold."""
     rows = [[short(cell) for cell in row] for row in table.rows]
-    for row, column in table.best:
+    for row, column in table.marks:
         rows[row][column] = f"**{rows[row][column]}**"
     return {"heading": table.heading, "note": short(table.note), "head": list(table.head), "rows": rows}
 
@@ -47,23 +47,16 @@ def _ablations(outputs: Outputs) -> Iterator[Table]:
         yield recommenders.ablations(list(recommenders.ablated(comparison, outputs.tests))).under(label)
 
 
-def _leads(tail: pa.Table) -> Iterator[Table]:
+def _leads(table: pa.Table) -> Iterator[Table]:
     """Yield what AlignRec has more than each other run, a table a protocol and slice of table TAIL."""
-    rows = [row for row in tail.to_pylist() if row["difference"] is not None and row["features"] not in CONTROLS]
-    for fingerprint, which in dict.fromkeys((row["fingerprint"], row["slice"]) for row in rows):
-        own = [row for row in rows if (row["fingerprint"], row["slice"]) == (fingerprint, which)]
-        labels = list(dict.fromkeys(row["label"] for row in own))
-        cells = {(row["model"], row["features"], row["label"]): _lead(row) for row in own}
-        runs = dict.fromkeys((row["model"], row["features"]) for row in own)
-        sizes = {row["label"]: f"{row['n']:,}" for row in own}
-        yield Table(
-            f"AlignRec's lead by {which}",
-            f"{protocol(own[0])} What AlignRec on the released features has more, Recall@{own[0]['k']} on test, mean "
-            f"over {seeds_of(row['seeds'] for row in own)}; * p below .05 by Holm's correction of these tests.",
-            ["over", *labels],
-            [["n", *(sizes[label] for label in labels)]]
-            + [[run(*one), *(cells.get((*one, label), "") for label in labels)] for one in runs],
-        )
+    for rows in tail.parts(table):
+        if tested := [row for row in rows if row["difference"] is not None]:
+            note = (
+                f"{protocol(rows[0])} What AlignRec on the released features has more, Recall@{rows[0]['k']} on test, "
+                f"mean over {seeds_of(row['seeds'] for row in tested)}; * p below .05 by Holm's correction of these "
+                "tests."
+            )
+            yield tail.by_group(f"AlignRec's lead by {rows[0]['slice']}", note, tested, _lead, marked=False)
 
 
 def _lead(row: Mapping[str, Any]) -> str:
@@ -84,8 +77,8 @@ def _clip(outputs: Outputs) -> Iterator[Table]:
     figures = [probe.of("raw", probe.probe.figure) for probe in shown]
     yield Table(
         "CLIP and BEiT3",
-        f"Probes of the features as they are, and test {RECALL} of AlignRec, mean ± sd over "
-        f"{seeds_of(row.seeds for row in rows.values())}; protocol {comparison.protocol}, {comparison.fingerprint}.",
+        f"Probes of the features as they are, and test {RECALL} of AlignRec, "
+        f"{spread(row.seeds for row in rows.values())}; protocol {comparison.protocol}, {comparison.fingerprint}.",
         ["features", *(probe.name for probe in shown), RECALL],
         [
             [name, *(f"{of[name]:.3f}" if name in of else "" for of in figures), figure(rows[name].cells.get(MAIN))]

@@ -12,6 +12,7 @@ from pipeline.facts.table import Table
 from pipeline.facts.words import figure, listed, short
 from pipeline.layout import Layout
 from pipeline.probe.registry import PROBES
+from pipeline.semantic_ids.quality import POPULARITY
 from pipeline.semantic_ids.registry import METHODS
 
 HEADING = "Semantic IDs"
@@ -117,12 +118,13 @@ def brief(judged: Sequence[Judged]) -> list[Table]:
 def headline(judged: Sequence[Judged]) -> Table:
     """Return a row for each method: the same table in the report, on the card, in comparisons and in the docs."""
     note = (
-        "Collide: items that share all codes with another, before and after the policy. Perplexity: so many "
+        "Collide: items that share all codes with another, before and after the policy; before it in thirds of the "
+        "items by popularity. Perplexity: so many "
         "codes, used evenly, level by level. Bits: entropy of whole ids, and the most possible. Neighbours, bought "
         "together: how often such items share the first code; category: how often items of one first code share it; "
         f"by chance in brackets. Last: how hit@20 changes with reconstructed vectors.{_controls(judged)}"
     )
-    head = ["codes", "collide", "perplexity", "bits", *AGREEMENT.values()]
+    head = ["codes", "collide", "head, middle, tail", "perplexity", "bits", *AGREEMENT.values()]
     return Table(HEADING, note, [*head, *(PROBES[p].name for p in PROBED)], [_row(j) for j in judged], texts=1)
 
 
@@ -168,6 +170,7 @@ def _row(judged: Judged) -> list[str]:
     return [
         judged.name,
         f"{before:.0%}" if before == after else f"{before:.0%} → {after:.0%}",
+        ", ".join(f"{share:.0%}" for third in POPULARITY if (share := q["collisions"].get(third)) is not None),
         ", ".join(f"{level['perplexity']:.0f}" for level in q["levels"]),
         f"{whole['bits']:.1f}/{whole['most_bits']:.1f}",
         *(_beside_chance(first, key) for key in AGREEMENT),

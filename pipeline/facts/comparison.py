@@ -1,44 +1,64 @@
-"""A comparison of feature sets, the content of compare.json, as tables and as a verdict in words."""
+"""A comparison of feature sets, the content of compare.json, as tables and as one sentence."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from statistics import NormalDist
 from typing import Any
 
 from pipeline.evaluation.evidence import seeds_of
-from pipeline.facts import chips, probes, verdict
-from pipeline.facts.chips import Chip
+from pipeline.evaluation.statistics import LEVEL
+from pipeline.facts import probes, verdict
 from pipeline.facts.difference import FLOORED, Difference, p_value
-from pipeline.facts.table import Table
-from pipeline.facts.words import title, with_error
+from pipeline.facts.table import Table, mean
+from pipeline.facts.words import listed, spread, title
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL, agreed
+from pipeline.probe.verdicts import agreed
 
-RULE = (
-    f"Decided where all tests agree, p below {LEVEL} after Holm's correction: of probes, raw and processed, at each "
-    "cutoff."
-)
 FEW = 300
 """users or items of a test, below which the verdict says how many would decide"""
 POWER = 0.8
 NORMAL = NormalDist()
+VERBS = {"better": "beat", "worse": "are behind", "undecided": "are level with"}
 Record = Mapping[str, Any]
 
 
-def sentences(comparison: Record) -> list[str]:
-    """Return a sentence a pair of sets, and the rule; nothing where there are no two sets."""
-    said, trained = [], _trainings(comparison)
-    for a, b, places, wrong in _pairs(comparison):
-        if wrong:
-            said.append(f"No verdict on {a} and {b}: the order of the rows of {' and '.join(wrong)} looks wrong.")
-        else:
-            said.append(
-                verdict.rival(a, b, places, _lacking(comparison, a, b, places))
-                if places
-                else f"No probe was asked of both {a} and {b}."
-            )
-    seeds = f" Models were trained over {seeds_of([trained[0]['seeds']])}." if trained else ""
-    return [*said, RULE + seeds] if said else []
+def headline(comparison: Record) -> str:
+    """Return the verdict on the first set in one sentence; empty where there are no two sets."""
+    first, under = next(iter(comparison["sets"]), ""), dict[str, dict[str, list[str]]]()
+    pairs = {b: places for (a, b), places in _pairs(comparison).items() if a == first}
+    for b, places in pairs.items():
+        for place, outcome in places.items():
+            if place.startswith("under "):
+                under.setdefault(place, {}).setdefault(VERBS[outcome], []).append(title(b))
+    models = [
+        f"{place.replace(model := place.removeprefix('under '), title(model))} they "
+        + listed([f"{verb} {listed(names)}" for verb, names in by_verb.items()])
+        for place, by_verb in under.items()
+    ]
+    return verdict.sentence(comparison.get("dataset", ""), "", first, list(verdict.on_probes(pairs)), models)
+
+
+def verdicts(comparison: Record) -> list[Table]:
+    """Return the verdict on every pair of sets; none where there are no two."""
+    pairs, trained = _pairs(comparison), _trainings(comparison)
+    more = {pair: _lacking(comparison, *pair, places) for pair, places in pairs.items()}
+    seeds = [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
+    said = " ".join([verdict.RULE, *seeds, *_few(more), *_out_of_order(comparison)])
+    return [verdict.table(said, ["a", "against b"], pairs, more)] if pairs else []
+
+
+def _few(more: Mapping[Any, Mapping[str, str]]) -> list[str]:
+    said = (
+        f"Where fewer than {FEW} users or items (n) decide nothing, the difference of the headline figure is shown, "
+        "and how many would decide it."
+    )
+    return [said] * any(more.values())
+
+
+def _out_of_order(comparison: Record) -> list[str]:
+    return [
+        f"No verdict on {doubt['features']}, whose rows look out of order." for doubt in comparison.get("order", [])
+    ]
 
 
 def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> dict[str, str]:
@@ -47,11 +67,10 @@ def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> d
     level = LEVEL / max(1, 2 * len(comparison["verdicts"]))
     said = {}
     for test in _of(tests, a, b):
-        name, figure = test["measure"].split()[:2]
+        name = test["measure"].split()[0]
         place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
         if places.get(place) == "undecided" and test["n"] < FEW:
-            unit = "items" if "items" in comparison["probes"].get(name, {}) else "users"
-            said[place] = f"{test['difference']:+.3f} {figure}, {test['n']} {unit}{_needed(test, level)}"
+            said[place] = f"{test['difference']:+.3f} (n {test['n']}{_needed(test, level)})"
     return said
 
 
@@ -60,43 +79,18 @@ def _needed(test: Record, level: float) -> str:
     error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
     wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
     n = test["n"] * (wanted / test["difference"]) ** 2 if test["difference"] else inf
-    return f"; to decide it takes about {n:,.0f}" if test["n"] < n < inf else ""
+    return f"; {n:,.0f} decide" if test["n"] < n < inf else ""
 
 
-def claims(comparison: Record) -> list[Chip]:
-    """Return the verdict at a glance: a chip a pair of sets for the probes, and one a model that was trained."""
-    said = []
-    for a, b, places, wrong in _pairs(comparison):
-        if wrong:
-            said.append(
-                Chip(f"no verdict on {b}", chips.LEVEL, f"The rows of {' and '.join(wrong)} look out of order.")
-            )
-            continue
-        if chip := chips.in_probes(a, b, places):
-            said.append(chip._replace(text=f"{title(a)} {_verb(chip.text)}"))
-        for place, outcome in places.items():
-            if place.startswith("under "):
-                model = title(place.removeprefix("under "))
-                verb = {"better": "beats", "worse": "is behind"}.get(outcome, "is level with")
-                detail = verdict.rival(a, b, {place: outcome}, {})
-                colour = outcome if outcome in (chips.BETTER, chips.WORSE) else chips.LEVEL
-                said.append(Chip(f"{title(a)} {verb} {title(b)} under {model}", colour, detail))
-    return said
-
-
-def _verb(text: str) -> str:
-    """Return a claim as the predicate of a sentence."""
-    return text if text.startswith("beats") else f"is {text}"
-
-
-def _pairs(comparison: Record) -> Iterator[tuple[str, str, dict[str, str], list[str]]]:
-    """Yield each pair of sets, the outcome at each place, and which of the two seem out of order."""
+def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
+    """Return each pair of sets -> its outcome at each place; none where the rows of one seem out of order."""
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
-    trained = _trainings(comparison)
+    trained, found = _trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
         places = verdict.probed(_of(comparison["verdicts"], a, b))
         places |= _by_model(_of(one["paired"], a, b) for one in trained)
-        yield a, b, places, [name for name in (a, b) if name in doubted]
+        found[a, b] = {} if {a, b} & doubted else places
+    return found
 
 
 def judged(comparison: Record) -> list[Table]:
@@ -198,26 +192,19 @@ def _by_model(protocols: Iterable[list[Record]]) -> dict[str, str]:
 
 def _training(training: Record) -> Table:
     figure = next(key for key in training if "@" in key)
-    rows = [
-        [model, name, with_error(v["mean"], v["sd"])]
-        for model, by_set in training[figure].items()
-        for name, v in by_set.items()
-    ]
+    rows = [[model, name, mean(v)] for model, by_set in training[figure].items() for name, v in by_set.items()]
     note = (
-        f"Test figures at the best valid epoch, mean ± standard deviation over {training['seeds']} seeds; protocol "
+        f"Test figures at the best valid epoch, {spread([training['seeds']])}; protocol "
         f"{training['protocol']} ({training['fingerprint']})."
     )
-    return Table("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
+    return Table.of("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
 
 
 def _paired(heading: str, unit: str, rows: Sequence[Record]) -> Table:
-    tests = [Difference.of(row) for row in rows]
-    cells = [
-        [row["measure"], row["a"], row["b"], *test.cells[:2], p_value(test.p), test.cells[2]]
-        for row, test in zip(rows, tests, strict=True)
-    ]
+    cells = [[row["measure"], row["a"], row["b"], Difference.of(row), p_value(row["p"])] for row in rows]
     note = (
-        f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap; the last "
-        f"column is p corrected (Holm) for all rows. {FLOORED}"
+        f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap, first "
+        f"corrected (Holm) for all rows, then as it is. {FLOORED}"
     )
-    return Table(heading, note, ["measure", "a", "b", "a - b", "95 % interval", "p", "p, Holm"], cells, texts=3)
+    head = ["measure", "a", "b", "a - b", "95 % interval", "p, Holm", "p"]
+    return Table.of(heading, note, head, cells, texts=3)

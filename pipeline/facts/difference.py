@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pipeline.evaluation.statistics import FLOOR, RESAMPLES
-from pipeline.probe.verdicts import LEVEL
+from pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 
+BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"
+"""marks of a table"""
 FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
 
 
@@ -36,6 +37,11 @@ class Difference(NamedTuple):
         return self.p_holm is not None and self.p_holm < LEVEL
 
     @property
+    def mark(self) -> str:
+        """What it decides of a: better, level or worse."""
+        return SAME if not self.sure else BETTER if self.middle > 0 else WORSE
+
+    @property
     def cells(self) -> list[str]:
         """Difference, interval and corrected p, for three cells of a table."""
         interval = f"{self.low:+.4f} .. {self.high:+.4f}"
@@ -51,11 +57,6 @@ class Difference(NamedTuple):
     def reversed(self) -> Difference:
         """What b has more than a."""
         return self._replace(low=0 - self.high, middle=0 - self.middle, high=0 - self.low)
-
-
-def sure(tests: Iterable[Difference | None], column: int) -> frozenset[tuple[int, int]]:
-    """Return row and column of those that are decided, for the marks of a table."""
-    return frozenset((i, column) for i, test in enumerate(tests) if test and test.sure)
 
 
 def p_value(p: float, corrected: float | None = None) -> str:

@@ -1,18 +1,17 @@
-"""A league as tables and claims: table LEAGUE, and league.json, which has what follows from it."""
+"""A league as tables and a sentence: table LEAGUE, and league.json, which has what follows from it."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import Cell, cell
-from pipeline.facts.chips import BETTER, LEVEL, WORSE, Chip
-from pipeline.facts.difference import FLOORED, Difference, sure
-from pipeline.facts.table import Table
-from pipeline.facts.words import figure, listed, measure, run, short
+from pipeline.evaluation.statistics import LEVEL
+from pipeline.facts.difference import FLOORED, Difference
+from pipeline.facts.table import CHANGE, Table
+from pipeline.facts.words import listed, measure, run, title
 
 HONEST, PUBLISHED = "honest", "published style"
 """valid chooses, mean over runs; test chooses, one run of one split: the two are never one column"""
@@ -39,9 +38,8 @@ COUNTS = 4
 
 
 class Standing(NamedTuple):
-    """One contender on one data set."""
+    """One contender."""
 
-    dataset: str
     model: str
     features: str
     recall: Cell | None
@@ -67,15 +65,15 @@ class Standing(NamedTuple):
 
 
 def standings(league: pa.Table) -> list[Standing]:
-    """Return the contenders of table LEAGUE, data set by data set, best honest recall first."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    """Return the contenders of table LEAGUE, best honest recall first."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in league.to_pylist():  # some thousand trainings
-        groups.setdefault((row["dataset"], row["model"], row["features"]), []).append(row)
+        groups.setdefault((row["model"], row["features"]), []).append(row)
     found = [_standing(*key, rows) for key, rows in groups.items()]
-    return sorted(found, key=lambda one: (one.dataset, -(one.recall.mean if one.recall else -1)))
+    return sorted(found, key=lambda one: -(one.recall.mean if one.recall else -1))
 
 
-def _standing(dataset: str, model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> Standing:
+def _standing(model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> Standing:
     ended = [row for row in rows if row["by_valid"] and row["recall"] is not None]
     first = [row for row in ended if not row["split"]]
     recall, ndcg = (cell([row[m] for row in ended]) if ended else None for m in ("recall", "ndcg"))
@@ -86,60 +84,36 @@ def _standing(dataset: str, model: str, features: str, rows: Sequence[Mapping[st
     whole = sum(seconds) / 3600 if len(seconds) == len(rows) else None
     tried, memory = len({row["number"] for row in rows}), max((row["memory_mib"] or 0 for row in rows), default=0)
     middle = float(np.median(seconds)) if seconds else None
-    return Standing(dataset, model, features, recall, ndcg, own, published, gap, tried, whole, middle, memory or None)
+    return Standing(model, features, recall, ndcg, own, published, gap, tried, whole, middle, memory or None)
 
 
-def standing(league: pa.Table, dataset: str) -> Table:
-    """Return who stands where on a data set: honest figures beside those of published style."""
-    rows = [one for one in standings(league) if one.dataset == dataset]
-    mine = league.filter(pa.compute.equal(league["dataset"], dataset))
-    k, budget = mine["k"][0].as_py(), mine["budget"][0].as_py()
-    splits, seeds = (len(mine[column].unique()) for column in ("split", "seed"))
-    marks = sorted(zip(mine["split"].to_pylist(), mine["fingerprint"].to_pylist(), strict=True))
-    cells = [
-        [one.model, one.features, short(figure(one.recall)), short(figure(one.ndcg)), short(figure(one.own)),
-         "" if one.published is None else short(f"{one.published:.4f}"), _known(one.gap, "+.1%"),
-         str(one.tried), _known(one.hours, ".3f"), _known(one.seconds, ".1f"), _known(one.memory, ",d")]
-        for one in rows
+def standing(league: pa.Table) -> Table:
+    """Return who stands where: honest figures beside those of published style."""
+    (protocol, k, budget), splits, seeds = (
+        [league[column][0].as_py() for column in ("protocol", "k", "budget")],
+        *(len(league[column].unique()) for column in ("split", "seed")),
+    )
+    marks = sorted(zip(league["split"].to_pylist(), league["fingerprint"].to_pylist(), strict=True))
+    rows = [
+        [one.model, one.features, *("" if cell is None else cell for cell in (one.recall, one.ndcg, one.own)),
+         _known(one.published, ".4f"), _known(one.gap, "+.1%"), str(one.tried), _known(one.hours, ".3f"),
+         _known(one.seconds, ".1f"), _known(one.memory, ",d")]
+        for one in standings(league)
     ]  # fmt: skip
-    return Table(
-        f"{dataset}, protocol {mine['protocol'][0].as_py()}",
+    return Table.of(
+        f"Standing, protocol {protocol}",
         f"Honest: valid chose among {budget} settings at most, test is the mean ± sd over {splits} splits of {seeds} "
         f"seeds. Published style: the best test figure of those settings, one seed, the data's own split. Gap: "
         f"published style to honest there. Time is of CPU; memory is the process's, libraries included. Fingerprints: "
         f"{', '.join(dict.fromkeys(mark for _, mark in marks))}.",
         ["model", "features", f"{measure('recall', k)}, {HONEST}", f"{measure('ndcg', k)}, {HONEST}", "own split",
-         f"{measure('recall', k)}, {PUBLISHED}", "gap", "settings", "hours, all", "s a training", "MiB"],
-        cells, texts=2, best=frozenset({(0, 2)}),
+         f"{measure('recall', k)}, {PUBLISHED}", "gap", "settings", "hours, all", "s/training", "MiB"],
+        rows, texts=2, best=[2],
     )  # fmt: skip
-
-
-def brief(league: pa.Table, dataset: str) -> Table:
-    """Return honest figures beside those of published style, for a terminal."""
-    table = standing(league, dataset)
-    rows = [[row[i] for i in (0, 1, 2, 4, 5, 6)] for row in table.rows]
-    heading = f"{table.heading}: test {table.head[2].partition(',')[0]}"
-    return replace(table, heading=heading, head=["model", "features", HONEST, "own split", PUBLISHED, "gap"], rows=rows)
 
 
 def _known(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
-
-
-def across(league: pa.Table) -> list[Table]:
-    """Return honest figures by data set, and the mean rank over them; nothing of a single one."""
-    found, sets = standings(league), list(dict.fromkeys(league["dataset"].to_pylist()))
-    by_name = {(one.name, one.dataset): one.recall for one in found if one.recall}
-    names = [n for n in dict.fromkeys(one.name for one in found) if all((n, d) in by_name for d in sets)]
-    if len(sets) < 2 or not names:
-        return []
-    means = np.array([[by_name[n, d].mean for d in sets] for n in names])
-    ranks = (1 + (means[None] > means[:, None]).sum(1)).mean(1)
-    rows = [
-        [names[i], *(short(figure(by_name[names[i], d])) for d in sets), f"{ranks[i]:.1f}"] for i in ranks.argsort()
-    ]
-    note = "Honest figures of those who stand in every league, and their mean rank."
-    return [Table("Over data sets", note, ["contender", *sets, "rank"], rows)]
 
 
 def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first: str = "") -> Table:
@@ -147,10 +121,8 @@ def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first:
     note += (
         f" Users are paired, their figures averaged over seeds and splits; p is Holm's for all {len(rows)}. {FLOORED}"
     )
-    rows = [row for row in rows if first in ("", row["a"])]
-    differences = [Difference.of(row) for row in rows]
-    cells = [[row["a"], row["b"], *test.cells] for row, test in zip(rows, differences, strict=True)]
-    return Table(heading, note, ["a", "b", "a - b", "95 % interval", "p"], cells, 2, sure(differences, 2))
+    cells = [[row["a"], row["b"], Difference.of(row)] for row in rows if first in ("", row["a"])]
+    return Table.of(heading, note, ["a", "b", "a - b", *CHANGE[1:]], cells, 2)
 
 
 def gains(found: Mapping[str, Any]) -> Table:
@@ -176,10 +148,8 @@ def fused(found: Mapping[str, Any]) -> list[Table]:
         return []
     members, values, test = (found["fused"][key] for key in ("members", "values", "test"))
     note = f"Reciprocal ranks of {', '.join(members)}, the best on valid, added up; nothing is trained for it."
-    row = [short(figure(cell(values))), test["b"], *Difference.of(test).cells]
-    return [
-        Table("Late ensemble", note, [test["measure"], "best member", "difference", "95 % interval", "p"], [row], 0)
-    ]
+    row = [cell(values), test["b"], Difference.of(test)]
+    return [Table.of("Late ensemble", note, [test["measure"], "best member", "difference", *CHANGE[1:]], [row], 0)]
 
 
 def audit(found: Mapping[str, Any]) -> Table:
@@ -192,9 +162,9 @@ def audit(found: Mapping[str, Any]) -> Table:
     return Table("Split audit", "Of the data's own split, after filtering.", ["what", "figure"], rows)
 
 
-def settings(league: pa.Table, dataset: str) -> Table:
+def settings(league: pa.Table) -> Table:
     """Return the settings that valid and test chose."""
-    rows = [row for row in league.to_pylist() if row["dataset"] == dataset and not row["seed"]]
+    rows = [row for row in league.to_pylist() if not row["seed"]]
     chosen = [
         [run(row["model"], row["features"]), str(row["split"]), " and ".join(by), _setting(row["setting"])]
         for row in rows
@@ -207,17 +177,25 @@ def _setting(text: str) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in json.loads(text).items()) or "as given"
 
 
-def claims(found: Mapping[str, Any]) -> list[Chip]:
-    """Return the leader, the models without a significant difference, and whether features help."""
-    chips, order = [], list(found["ranks"])
-    if len(order) > 1:
-        level = next((group for group in found["groups"] if order[0] in group), order[:1])
-        said = f"{order[0]} leads" if len(level) == 1 else f"{listed(level)} lead, level"
-        chips.append(Chip(said, BETTER if len(level) == 1 else LEVEL, "lowest mean rank over splits and seeds; Holm"))
-    for name in dict.fromkeys(row["b"].partition(" on ")[2] for row in found["gains"]):
-        tested = [row for row in found["gains"] if row["b"].endswith(f" on {name}")]
-        won = sum(row["p_holm"] < 0.05 and row["difference"] > 0 for row in tested)
-        lost = sum(row["p_holm"] < 0.05 and row["difference"] < 0 for row in tested)
-        outcome = BETTER if won == len(tested) else WORSE if lost else LEVEL
-        chips.append(Chip(f"features beat {name} in {won} of {len(tested)} models", outcome, "paired tests, Holm"))
-    return chips
+def titled(contender: str) -> str:
+    """Return the name of a contender in league.json with its model as its authors write it."""
+    model, on, features = contender.partition(" on ")
+    return f"{title(model)}{on}{features}"
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """Return in a sentence who leads, and how often features help; empty where no model ended."""
+    order = list(found["ranks"])
+    if not order:
+        return ""
+    level = [titled(name) for name in next((group for group in found["groups"] if order[0] in group), order[:1])]
+    lead = f"{level[0]} leads" if len(level) == 1 else f"{listed(level)} lead, without a significant difference"
+    others = dict.fromkeys(row["b"].partition(" on ")[2] for row in found["gains"])
+    return "; ".join([lead, *(_helped(found["gains"], name) for name in others)]) + "."
+
+
+def _helped(gains: Sequence[Mapping[str, Any]], name: str) -> str:
+    tested = [row["difference"] for row in gains if row["b"].endswith(f" on {name}")]
+    sure = [row["difference"] for row in gains if row["b"].endswith(f" on {name}") and row["p_holm"] < LEVEL]
+    lost = f" and worse in {n}" if (n := sum(gain < 0 for gain in sure)) else ""
+    return f"features are better than {name} in {sum(gain > 0 for gain in sure)}{lost} of {len(tested)} models"

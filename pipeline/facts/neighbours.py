@@ -13,7 +13,7 @@ from pipeline.features.registry import CEILINGS
 from pipeline.probe import categories
 
 CLASSES = 8
-"""most frequent categories that are told apart"""
+"""most frequent categories that have a colour of their own"""
 COLUMNS = 3
 """feature sets side by side"""
 

@@ -52,6 +52,8 @@ class Outputs:
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
+    league = _table(lambda layout: layout.league, schemas.LEAGUE)
+    """None of one split"""
     tuning = _table(lambda layout: layout.tuning, schemas.TUNING)
     """None where settings were used as given"""
 
@@ -108,6 +110,11 @@ class Outputs:
     @cached_property
     def probes(self) -> dict[str, Any] | None:
         return _json(self.layout.probes, None)
+
+    @cached_property
+    def league_facts(self) -> dict[str, Any] | None:
+        """What follows from the league."""
+        return _json(self.layout.league_facts, None)
 
     @cached_property
     def protocols(self) -> list[dict[str, Any]]:

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.facts.table import Table
-from pipeline.facts.words import listed, short, with_error
+from pipeline.facts.difference import BEST, BETTER, SAME, WORSE
+from pipeline.facts.table import Place, Table
+from pipeline.facts.words import short, with_error
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
 
 CHANCE = "chance"
-VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neither better nor worse than"}
-"""verdict of a feature set on others -> in words"""
+SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}
+"""verdict of a feature set on another -> how the other is marked"""
 Figures = Mapping[str, float]
 """measure, or measure_se -> figure"""
 FIGURES = ("warm", "cold", "score")
@@ -29,8 +30,9 @@ class Probed(NamedTuple):
     """why it was not asked; else empty"""
     caveat: str
     """of its figures, and which feature sets have none and why; mostly empty"""
-    verdicts: str
-    """in sentences; empty without tests"""
+    verdicts: Mapping[tuple[str, str], str]
+    """other feature set, measure -> verdict of `against` on it; empty without tests"""
+    against: str
     chosen: Mapping[str, str] = {}
     """feature set -> the form that valid chose for processed"""
 
@@ -52,7 +54,7 @@ class Probed(NamedTuple):
     @property
     def remark(self) -> str:
         """Why it was not asked, or what its figures must be read with; mostly nothing."""
-        return f"{self.skipped}." if self.skipped else " ".join(text for text in (self.caveat, self.verdicts) if text)
+        return f"{self.skipped}." if self.skipped else self.caveat
 
     def of(self, form: str, figure: str) -> dict[str, float]:
         """Return feature set, or chance -> one figure in one form, of those that have it."""
@@ -83,6 +85,8 @@ def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
 def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
     raw, processed = figures[key], figures.get("processed", {}).get(key)
     asked = {"raw": raw, "processed": processed}
+    verdicts = [row for row in figures.get("verdicts", []) if row["probe"] == key]
+    against = next((row["a"] for row in verdicts), "")
     cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
     return Probed(
         probe,
@@ -91,7 +95,8 @@ def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
         unit,
         raw.get("skipped", ""),
         _caveat(raw),
-        sentences([row for row in figures.get("verdicts", []) if row["probe"] == key]),
+        {(row["b"], row["measure"]): row["verdict"] for row in verdicts if row["a"] == against},
+        against,
         {name: of["form"] for name, of in figures.get("processed", {}).get("forms", {}).items()},
     )
 
@@ -109,18 +114,6 @@ def _caveat(figures: Mapping[str, Any]) -> str:
     return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
 
 
-def sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """Return the verdicts of one probe as sentences, one a measure and first feature set; nothing without verdicts."""
-    others: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for row in verdicts:
-        others.setdefault((row["measure"], row["a"]), {}).setdefault(row["verdict"], []).append(row["b"])
-    said = []
-    for (measure, a), by_verdict in others.items():
-        clauses = [f"{words} {listed(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
-        said.append(f"At {measure}, {a} is {'; '.join(clauses)}.")
-    return " ".join(said)
-
-
 def tables(figures: Mapping[str, Any] | None) -> list[Table]:
     return [_table(probed) for probed in read(figures).values()]
 
@@ -133,17 +126,24 @@ def _table(probed: Probed) -> Table:
     columns, several = probed.measures, len(probed.forms) > 1
     texts = 1 + several
     rows: list[list[str]] = []
-    best: set[tuple[int, int]] = set()
+    marks: dict[Place, str] = {}
     for form, sets in probed.forms.items():
         ordered = probed.ordered(form, columns[len(columns) // 2])
         for j, c in enumerate(columns, start=texts):
-            best.add((len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j))
+            marks[len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j] = BEST
         for name in ordered:
-            cells = (with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)
+            cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
+            for at, c in enumerate(columns):
+                if (name, c) in probed.verdicts:
+                    sign, mark = SIGNS[probed.verdicts[name, c]]
+                    cells[at] += f" {sign}"
+                    marks.setdefault((len(rows), texts + at), mark)
             rows.append([name, *([probed.said(form, name)] if several else []), *cells])
-    note = " ".join(text for text in (probed.probe.note.format(n=probed.cases), probed.remark) if text)
+    signs = f"Against {probed.against}, raw and processed: ▲ better, ▼ worse, = no significant difference."
+    said = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
+    note = " ".join(text for text in said if text)
     head = ["feature set", *(["features"] if several else []), *columns]
-    return Table(title, note, head, rows, texts=texts, best=frozenset(best))
+    return Table(title, note, head, rows, texts=texts, marks=marks)
 
 
 def headline(figures: Mapping[str, Any] | None) -> Table:
@@ -193,4 +193,4 @@ def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         for row in ranked
     ]
     head = ["made of", "power", "image", "map", *FIGURES]
-    return Table(f"What {name} was chosen from", note, head, cells, texts=4, best=frozenset({(0, len(head) - 1)}))
+    return Table(f"What {name} was chosen from", note, head, cells, texts=4, marks={(0, len(head) - 1): BEST})

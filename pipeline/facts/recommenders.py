@@ -17,12 +17,12 @@ from pipeline.evaluation.evidence import (
     masked_splits,
     seeds_of,
 )
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
-from pipeline.facts.difference import FLOORED, Difference, sure
-from pipeline.facts.table import Table
+from pipeline.facts.difference import FLOORED, Difference
+from pipeline.facts.table import CHANGE, Table, Value
 from pipeline.facts.words import after, figure, measure, short
-from pipeline.models import RELEASED
-from pipeline.probe.verdicts import LEVEL
+from pipeline.models import RELEASED, WAYS, way
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
 """figures of a table with little room"""
@@ -30,21 +30,18 @@ BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
 
 def results(comparison: Comparison) -> Table:
     """Return the headline comparison under one protocol, by how content is used, best first."""
-    order, best = [*words.WAYS, ""], set()
-    rows = sorted(((words.way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
-    for column, key in enumerate(HEADLINE):
-        means = [r.cells[key].mean if key in r.cells else -1.0 for _, r in rows]
-        best.add((means.index(max(means)), 4 + column))
-    return Table(
+    order = [*WAYS, ""]
+    rows = sorted(((way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
+    return Table.of(
         "Recommenders on these features",
         f"{words.protocol(vars(comparison))} Test figures at the best valid "
         f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
         f"{masked_splits(comparison)} items masked. Content, as AlignRec's article sorts models: features as an input "
         "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
         ["content", "model", "features", "seeds", *(measure(*key) for key in HEADLINE)],
-        [[way, r.model, r.features, str(r.seeds), *_figures(r, HEADLINE)] for way, r in rows],
+        [[way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)] for way, r in rows],
         texts=3,
-        best=frozenset(best),
+        best=range(4, 4 + len(HEADLINE)),
     )
 
 
@@ -84,18 +81,16 @@ def tests(paired: pa.Table) -> Iterable[Table]:
         rows = paired.filter(equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
         if not rows:  # one run and its ablations alone
             continue
-        tested = [Difference.of(row) for row in rows]
         heading = f"Differences in {measure(group['metric'], group['k'])}"
-        yield Table(
+        yield Table.of(
             after(heading, group["protocol"] if several else "", ", protocol "),
             f"a - b on test: each user's figure is averaged over the {seeds_of(r['seeds'] for r in rows)} of both, "
             f"then users are paired. The interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for "
             f"all {len(paired)} comparisons together, those with ablations too (Holm). {FLOORED} Differences with p "
             f"below {LEVEL} are marked.",
-            ["a", "b", "a - b", "95 % interval", "p"],
-            [[side(row, "a"), side(row, "b"), *test.cells] for row, test in zip(rows, tested, strict=True)],
+            ["a", "b", "a - b", *CHANGE[1:]],
+            [[side(row, "a"), side(row, "b"), Difference.of(row)] for row in rows],
             texts=2,
-            best=sure(tested, 2),
         )
 
 
@@ -114,8 +109,8 @@ class Ablated(NamedTuple):
         return "identical" if self.repeats else self.change.words if self.change else ""
 
     @property
-    def cells(self) -> list[str]:
-        return ["none", "identical", ""] if self.repeats else self.change.cells if self.change else [""] * 3
+    def cells(self) -> Sequence[Value]:
+        return ["none", "identical", ""] if self.repeats else [self.change]
 
 
 def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
@@ -140,14 +135,13 @@ def ablations(rows: Sequence[Ablated]) -> Table:
         f" Identical to the full model in every figure of every seed: {repeated}. What they change has nothing "
         "to act on under these settings."
     )
-    return Table(
+    return Table.of(
         "Without one part, or with one modality",
         "Each row differs from the full model in what its name says; both on the same seeds. Test figures, mean ± "
         "standard deviation over seeds; the change in Recall@20 and its 95 % interval are over users; p is Holm's. "
         f"{FLOORED}{nothing if repeated else ''}",
-        ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
+        ["ablation", "seeds", "Recall@20", "NDCG@20", *CHANGE],
         [[row.name, str(row.run.seeds), *_figures(row.run, BRIEF[1:]), *row.cells] for row in rows],
-        best=sure((row.change for row in rows), 4),
     )
 
 

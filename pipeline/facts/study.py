@@ -6,13 +6,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import argument, tail, words
-from pipeline.facts.difference import FLOORED, Difference, sure
-from pipeline.facts.table import Table
+from pipeline.facts.difference import BEST, FLOORED, Difference
+from pipeline.facts.table import CHANGE, Table, mean
 from pipeline.facts.words import RECALL, figure, measure, with_error
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL
 from pipeline.study import summaries
 
 Record = Mapping[str, Any]
@@ -71,20 +71,18 @@ def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
     if not rows:
         return
     several = len({row["protocol"] for row in rows}) > 1
-    changes = [Difference.if_any(row) for row in rows]
-    yield Table(
+    yield Table.of(
         "AlignRec on the encoder of each variant",
         f"{' '.join(dict.fromkeys(map(words.protocol, rows)))} Test figures, mean ± standard deviation over "
         "trainings. The change is against `recipe`, the parameters as they stand; its interval is over users (95 %), "
         f"p is Holm's. {FLOORED}",
-        ["variant", "features", "trainings", measure("recall", rows[0]["k"]), "change", "95 % interval", "p"],
+        ["variant", "features", "trainings", measure("recall", rows[0]["k"]), *CHANGE],
         [
-            [words.after(r["variant"], r["protocol"] if several else "", ", "), r["features"], str(r["seeds"]),
-             with_error(r["mean"], r["sd"]), *(change.cells if change else [""] * 3)]
-            for r, change in zip(rows, changes, strict=True)
+            [words.after(r["variant"], r["protocol"] if several else "", ", "), r["features"], str(r["seeds"]), mean(r),
+             Difference.if_any(r)]
+            for r in rows
         ],
         texts=2,
-        best=sure(changes, 4),
     )  # fmt: skip
 
 
@@ -96,8 +94,8 @@ def _probed(rows: Sequence[Record]) -> Iterator[Table]:
     probes = list(dict.fromkeys((row["what"], row["metric"]) for row in own))
     lines = list(dict.fromkeys((row["variant"], row["features"], row["form"]) for row in own))
     cells = {(row["variant"], row["features"], row["form"], row["what"]): row for row in own}
-    sure = {
-        (r, 3 + c)
+    marks = {
+        (r, 3 + c): change.mark
         for r, line in enumerate(lines) for c, (what, _) in enumerate(probes)
         if (change := Difference.if_any(cells.get((*line, what)))) and change.sure
     }  # fmt: skip
@@ -108,7 +106,7 @@ def _probed(rows: Sequence[Record]) -> Iterator[Table]:
         ["variant", "features", "form", *(f"{PROBES[what].name} {metric}@{own[0]['k']}" for what, metric in probes)],
         [[*line, *(_with_change(cells.get((*line, what))) for what, _ in probes)] for line in lines],
         texts=3,
-        best=frozenset(sure),
+        marks=marks,
     )
 
 
@@ -130,9 +128,9 @@ def sweep_points(curves: Sequence[Record]) -> list[Table]:
         if row["sweep"] not in best or row[summaries.RECALL] > curves[best[row["sweep"]]][summaries.RECALL]:
             best[row["sweep"]] = i
     head = ["sweep", "key", "value", "seeds", f"valid {RECALL}"]
-    marked = frozenset((i, 4) for i in best.values())
+    marked = dict.fromkeys(((i, 4) for i in best.values()), BEST)
     heading = "One setting at a time"
-    return [Table(heading, "The best of each sweep is marked.", head, points, texts=2, best=marked)] if points else []
+    return [Table(heading, "The best of each sweep is marked.", head, points, texts=2, marks=marked)] if points else []
 
 
 def heatmaps(cells: Sequence[Record]) -> list[Table]:

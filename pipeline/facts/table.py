@@ -1,11 +1,22 @@
-"""A table of text, the same on the page, in Markdown and on a terminal."""
+"""A table of text with marks, the same on the page, in Markdown and on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any
 
-from pipeline.facts.words import after
+from pipeline.evaluation.evidence import Cell
+from pipeline.facts.difference import BEST, Difference
+from pipeline.facts.words import after, figure
+
+CHANGE = ("change", "95 % interval", "p")
+"""columns of a paired test"""
+Place = tuple[int, int]
+"""row, column"""
+Value = str | Cell | Difference | None
+"""text; a mean with its deviation; a paired test, or None where there is nothing to compare with: three columns"""
 
 
 @dataclass(frozen=True)
@@ -18,10 +29,34 @@ class Table:
     rows: Sequence[Sequence[str]]
     texts: int = 1
     """columns from the left that hold words; the others hold figures, aligned right"""
-    best: frozenset[tuple[int, int]] = frozenset()
-    """(row, column) of highlighted figures: the best of a column, or significant ones"""
-    heat: Mapping[tuple[int, int], float] = field(default_factory=dict)
-    """(row, column) -> 0 .. 1, strength of the cell's tint"""
+    marks: Mapping[Place, str] = field(default_factory=dict)
+    """a cell -> best of its column, or what its test decides: better, level, worse"""
+    heat: Mapping[Place, float] = field(default_factory=dict)
+    """a cell -> 0 .. 1, strength of its tint"""
+
+    @classmethod
+    def of(
+        cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
+        best: Iterable[int] = (),
+    ) -> Table:  # fmt: skip
+        """Return a table of values; a paired test takes the three columns CHANGE, marked where it is decided.
+
+        Args:
+            best: columns whose highest mean is marked; before any paired test.
+        """
+        cells: list[list[str]] = []
+        marks: dict[Place, str] = {}
+        rows = list(rows)
+        for values in rows:
+            cells.append([])
+            for value in values:
+                if isinstance(value, Difference) and value.sure:
+                    marks[len(cells) - 1, len(cells[-1])] = value.mark
+                cells[-1] += _cells(value)
+        for column in best if rows else ():
+            means = [value.mean if isinstance(value := values[column], Cell) else -inf for values in rows]
+            marks[means.index(max(means)), column] = BEST
+        return cls(heading, note, head, cells, texts, marks)
 
     def under(self, label: str) -> Table:
         return replace(self, heading=after(self.heading, label, ", "))
@@ -29,6 +64,19 @@ class Table:
     @property
     def markdown(self) -> str:
         return markdown(self.head, self.rows)
+
+
+def mean(row: Mapping[str, Any]) -> Cell:
+    """Return the figure of a row that has its mean and deviation."""
+    return Cell(row["mean"], row["sd"], ())
+
+
+def _cells(value: Value) -> list[str]:
+    if isinstance(value, Cell):
+        return [figure(value)]
+    if isinstance(value, Difference):
+        return value.cells
+    return [""] * len(CHANGE) if value is None else [value]
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

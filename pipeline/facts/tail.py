@@ -1,6 +1,6 @@
 """The long tail: items shown and users served, by popularity of the item and length of the user's history."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Comparison, seeds_of
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import Difference
 from pipeline.facts.recommenders import equal
 from pipeline.facts.table import Table
 from pipeline.facts.words import CONTROLS
-from pipeline.probe.verdicts import LEVEL
 
 CHOSEN = "what users chose in test"
 TAIL = "less popular half"
@@ -33,6 +33,7 @@ SLICES = {
 """slice -> what its groups are"""
 OF = {"popularity": "targets", "history": "users"}
 
+Row = Mapping[str, Any]
 Run = tuple[str, str]
 """model, features"""
 Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
@@ -152,52 +153,58 @@ def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
         yield Table("What is recommended", note, head, rows)
 
 
+def parts(tail: pa.Table) -> list[list[Row]]:
+    """Return the rows of each protocol and slice of table TAIL, controls left out."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in tail.to_pylist():
+        found.setdefault((row["fingerprint"], row["slice"]), []).append(row)
+    return [[row for row in rows if row["features"] not in CONTROLS] for rows in found.values()]
+
+
 def tails(tail: pa.Table) -> list[Table]:
     """Return, for each protocol and slice of table TAIL, the means of all contenders and AlignRec's differences."""
-    rows = tail.to_pylist()
-    parts = dict.fromkeys((row["protocol"], row["fingerprint"], row["slice"]) for row in rows)
-    several = len({protocol for protocol, *_ in parts}) > 1
-    return [
-        table.under(protocol if several else "")
-        for protocol, fingerprint, which in parts
-        for table in _tails([row for row in rows if (row["fingerprint"], row["slice"]) == (fingerprint, which)])
-    ]
+    found = [rows for rows in parts(tail) if rows]
+    several = len({rows[0]["protocol"] for rows in found}) > 1
+    return [table.under(rows[0]["protocol"] if several else "") for rows in found for table in _tails(rows)]
 
 
-def _tails(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+def _tails(rows: Sequence[Row]) -> Iterator[Table]:
     """Yield the tables of one protocol and slice."""
     which = rows[0]["slice"]
     note = (
         f"{words.protocol(rows[0])} {SLICES[which]} Mean over "
         f"{seeds_of(row['seeds'] for row in rows)}; 95 % intervals of the bootstrap."
     )
-    yield _by_group(f"Recall@{rows[0]['k']} by {which}", note, rows, "mean")
+    yield by_group(f"Recall@{rows[0]['k']} by {which}", note, rows, _mean_of, marked=False)
     if tested := [row for row in rows if row["difference"] is not None]:
         note += (
             " What AlignRec on the released features has more than each other run; marked where p is below "
             f"{LEVEL} after Holm's correction for all of these tests."
         )
-        yield _by_group(f"AlignRec's lead by {which}", note, tested, "difference")
+        yield by_group(f"AlignRec's lead by {which}", note, tested, _lead)
 
 
-def _by_group(heading: str, note: str, rows: Sequence[Mapping[str, Any]], figure: str) -> Table:
-    """Return runs x groups; `figure` is mean or difference, each with its interval."""
+def _mean_of(row: Row) -> str:
+    return f"{row['mean']:.4f} ({row['mean_low']:.4f} .. {row['mean_high']:.4f})"
+
+
+def _lead(row: Row) -> str:
+    return f"{row['difference']:+.4f} ({row['low']:+.4f} .. {row['high']:+.4f})"
+
+
+def by_group(heading: str, note: str, rows: Sequence[Row], text: Callable[[Row], str], marked: bool = True) -> Table:
+    """Return runs x groups of rows of table TAIL, the sizes of the groups first; marked where a difference is sure."""
     labels = list(dict.fromkeys(row["label"] for row in rows))
-    runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows if row["features"] not in CONTROLS))
-    cells = {(row["model"], row["features"], row["label"]): row for row in rows}
-    low, high, form = ("mean_low", "mean_high", ".4f") if figure == "mean" else ("low", "high", "+.4f")
-
-    def text(row: Mapping[str, Any] | None) -> str:
-        return "" if row is None else f"{row[figure]:{form}} ({row[low]:{form}} .. {row[high]:{form}})"
-
-    table = [[words.run(*run), *(text(cells.get((*run, label))) for label in labels)] for run in runs]
-    sizes = {row["label"]: f"{row['n']:,}" for row in rows}
-    sure = {
-        (1 + r, 1 + c)
-        for r, run in enumerate(runs) for c, label in enumerate(labels)
-        if figure == "difference" and (test := Difference.if_any(cells.get((*run, label)))) and test.sure
+    runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows))
+    at = {(runs.index((row["model"], row["features"])), labels.index(row["label"])): row for row in rows}
+    marks = {
+        (1 + r, 1 + c): test.mark
+        for (r, c), row in at.items() if marked and (test := Difference.if_any(row)) and test.sure
     }  # fmt: skip
-    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *table], best=frozenset(sure))
+    sizes = {row["label"]: f"{row['n']:,}" for row in rows}
+    cells = [[text(at[r, c]) if (r, c) in at else "" for c in range(len(labels))] for r in range(len(runs))]
+    named = [[words.run(*run), *texts] for run, texts in zip(runs, cells, strict=True)]
+    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *named], marks=marks)
 
 
 def _parts(of: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the tests say of the released features, in words: a report opens with it.
+"""What the tests say of the released features: one sentence, with which a report opens, and the table behind it.
 
 Two sets are compared at several places: in each probe, and under the recommender of the release. A place has the
 outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired tests of the benchmark decide it.
@@ -6,33 +6,125 @@ outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired te
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
+from pipeline.evaluation.statistics import LEVEL
+from pipeline.facts.difference import BETTER, SAME, WORSE
 from pipeline.facts.probes import Probed, read
+from pipeline.facts.table import Table
 from pipeline.facts.words import CONTROLS, listed, measure, short, title
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL, agreed
+from pipeline.probe.verdicts import agreed
 
 NOT_TRAINED = ("-untrained", "-official")
 """end the names of an encoder's controls: the same network before it is trained here"""
+MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
+RULE = (
+    f"Better, worse: all tests of a place agree, p below {LEVEL} by paired bootstrap after Holm's correction; level: "
+    "no significant difference. A probe is asked raw and processed, at each cutoff."
+)
 Row = Mapping[str, Any]
 Places = Mapping[str, str]
 """place -> outcome"""
+Names = TypeVar("Names", bound=tuple[str, ...])
+"""names of what was compared"""
 
 
-def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[str]:
-    """Return the verdict on a set by probes.json and table TESTS: beside each other set, its controls, other models."""
-    found = compared(released, probes, tests)
-    named = {name: found.outcomes[name] for name in found.controls}
+@dataclass(frozen=True)
+class Compared:
+    """What was decided of a feature set against others."""
+
+    outcomes: dict[str, dict[str, str]]
+    """other set -> place -> outcome"""
+    gaps: dict[str, dict[str, str]]
+    """other set -> place of a recommender -> a - b, in words"""
+    trained: list[Row]
+    """tests of AlignRec on the set against any other run"""
+    rivals: list[str]
+    controls: list[str]
+
+
+def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
+    """Return what was decided of a feature set by probes.json and table TESTS."""
+    rows = [] if tests is None else _recalls(tests)
+    outcomes: dict[str, dict[str, str]] = {}
+    judged = [row for row in (probes or {}).get("verdicts", []) if row["a"] == released]
+    for other in dict.fromkeys(row["b"] for row in judged):
+        outcomes[other] = probed([row for row in judged if row["b"] == other])
+    several = len({row["fingerprint"] for row in rows}) > 1
+    trained = [row for row in rows if row["features_a"] == released]
+    gaps: dict[str, dict[str, str]] = {}
+    for row in trained:
+        if row["model_b"] == RELEASED and row["features_b"] != released:
+            by = f" by {row['protocol']}" if several else ""
+            place = f"under AlignRec{by}, {measure(MAIN[0], row['k'])}"
+            outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
+            gaps.setdefault(row["features_b"], {})[place] = f"{row['difference']:+.4f}"
+    own = [name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")]
+    controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))]
+    rivals = [name for name in outcomes if name not in own and name not in controls]
+    return Compared(outcomes, gaps, trained, rivals, controls)
+
+
+def probed(verdicts: Iterable[Row]) -> dict[str, str]:
+    """Return the outcome in each probe: what its verdicts on one pair say at all cutoffs, else undecided."""
+    by_probe: dict[str, set[str]] = {}
+    for row in verdicts:
+        by_probe.setdefault(f"in {PROBES[row['probe']].name}", set()).add(row["verdict"])
+    return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
+
+
+def _recalls(tests: pa.Table) -> list[Row]:
+    """Return the tests of AlignRec's recall against whole models, without ablations."""
     return [
-        *(rival(released, name, found.outcomes[name], found.gaps.get(name, {})) for name in found.rivals),
-        *([beside_controls(released, named)] if named else []),
-        *_beside_models(released, found.trained, found.several),
+        row for row in tests.to_pylist()
+        if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
+    ]  # fmt: skip
+
+
+def table(
+    note: str, sides: Sequence[str], found: Mapping[Names, Places], more: Mapping[Names, Mapping[str, str]]
+) -> Table:
+    """Return a row per comparison and a column per place, each cell marked with its outcome.
+
+    Args:
+        sides: heads of the names.
+        more: what is said after the outcome at some places.
+    """
+    places = list(dict.fromkeys(place for of in found.values() for place in of))
+    marks = {
+        (r, len(sides) + c): MARKS[of[place]]
+        for r, of in enumerate(found.values()) for c, place in enumerate(places) if place in of
+    }  # fmt: skip
+    rows = [
+        [*names, *(f"{MARKS[of[p]]} {more.get(names, {}).get(p, '')}".strip() if p in of else "" for p in places)]
+        for names, of in found.items()
     ]
+    head = [*sides, *(place.removeprefix("in ") for place in places)]
+    return Table("Verdict", note, head, rows, len(head), marks)
+
+
+def tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
+    """Return the table of a set against each other one, then its controls; none where nothing was compared."""
+    found = compared(released, probes, tests)
+    named = {name: (name,) for name in found.rivals} | {name: (f"{name}, a control",) for name in found.controls}
+    outcomes = {key: found.outcomes[name] for name, key in named.items()}
+    gaps = {key: found.gaps.get(name, {}) for name, key in named.items()}
+    note = " ".join([RULE, *_basis([] if tests is None else _recalls(tests))])
+    return [table(note, [f"{released} against"], outcomes, gaps)] if named else []
+
+
+def _basis(rows: Sequence[Row]) -> Iterator[str]:
+    if rows:
+        protocols = listed(list(dict.fromkeys(row["protocol"] for row in rows)))
+        yield (
+            f"Recommenders: test {measure(MAIN[0], rows[0]['k'])} of {rows[0]['n']:,} users, each averaged over "
+            f"{seeds_of(row['seeds'] for row in rows)}, protocol {protocols}."
+        )
 
 
 def advice(probes: Mapping[str, Any] | None) -> str:
@@ -64,43 +156,6 @@ def _beside(probed: Probed | None, a: str, b: str) -> str:
     return short(f" ({of[a]:.3f} to {of[b]:.3f} {probed.figure})")
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What was decided of a feature set against others."""
-
-    outcomes: dict[str, dict[str, str]]
-    """other set -> place -> outcome"""
-    gaps: dict[str, dict[str, str]]
-    """other set -> place of a recommender -> a - b, in words"""
-    trained: list[Row]
-    """tests of AlignRec on the set against any other run"""
-    several: bool
-    """whether there are several protocols"""
-    rivals: list[str]
-    controls: list[str]
-
-
-def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
-    """Return what was decided of a feature set, see `sentences`."""
-    rows = [] if tests is None else _recalls(tests)
-    outcomes: dict[str, dict[str, str]] = {}
-    judged = [row for row in (probes or {}).get("verdicts", []) if row["a"] == released]
-    for other in dict.fromkeys(row["b"] for row in judged):
-        outcomes[other] = probed([row for row in judged if row["b"] == other])
-    several = len({row["fingerprint"] for row in rows}) > 1
-    trained = [row for row in rows if row["features_a"] == released]
-    gaps: dict[str, dict[str, str]] = {}
-    for row in trained:
-        if row["model_b"] == RELEASED and row["features_b"] != released:
-            place = "under AlignRec" + (f" by {row['protocol']}" if several else "")
-            outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
-            gaps.setdefault(row["features_b"], {})[place] = _gap([row])
-    own = [name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")]
-    controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))]
-    rivals = [name for name in outcomes if name not in own and name not in controls]
-    return Compared(outcomes, gaps, trained, several, rivals, controls)
-
-
 def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
     """Return the verdict in one sentence; empty where nothing was compared.
 
@@ -112,24 +167,28 @@ def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] |
         tests: table TESTS.
     """
     found = compared(released, probes, tests)
-    features, models = list(_on_features(found)), list(_on_models(found.trained))
-    clauses = []
-    if features:
-        clauses.append(f"{title(released)} features {listed(features)}")
-    if models:
-        clauses.append(f"AlignRec on {'them' if features else title(released)} {listed(models)}")
+    rivals = {name: found.outcomes[name] for name in found.rivals if not name.endswith("-masked")}
+    features, trained = list(on_probes(rivals)), list(_on_models(found.trained))
+    models = [f"AlignRec on {'them' if features else title(released)} {listed(trained)}"] if trained else []
+    said = sentence(dataset, kind, released, features, models)
+    return said and said + _caution(found)
+
+
+def sentence(dataset: str, kind: str, features: str, probes: Sequence[str], models: Sequence[str]) -> str:
+    """Return the verdict of clauses: what the probes say of a feature set, and what models do; empty without any."""
+    clauses = [*([f"{title(features)} features {listed(probes)}"] if probes else []), *models]
     where = f"On {dataset}{' (synthetic users)' if kind == 'sample' else ''}"
-    return f"{where}, {'; '.join(clauses)}.{_caution(found)}" if clauses else ""
+    return f"{where}, {'; '.join(clauses)}." if clauses else ""
 
 
-def _on_features(found: Compared) -> Iterator[str]:
-    """Yield what the probes decide on other sets, masked ones apart: those that are beaten, ahead, both, or level."""
+def on_probes(rivals: Mapping[str, Places]) -> Iterator[str]:
+    """Yield what the probes decide of a set: those that are beaten, ahead, both, or level."""
     groups: dict[str, list[str]] = {}
     counts: dict[str, set[int]] = {}
     asked = 0
-    for rival in found.rivals:
-        told = [outcome for place, outcome in found.outcomes[rival].items() if place.startswith("in ")]
-        if not told or rival.endswith("-masked"):
+    for rival, places in rivals.items():
+        told = [outcome for place, outcome in places.items() if place.startswith("in ")]
+        if not told:
             continue
         asked, won, lost = max(asked, len(told)), told.count("better"), told.count("worse")
         group = "level" if not won and not lost else "mixed" if won and lost else "better" if won else "worse"
@@ -160,99 +219,3 @@ def _caution(found: Compared) -> str:
     """Return that the set is not better than a control, where that is so."""
     alike = [name for name in found.controls if "better" not in found.outcomes[name].values()]
     return f" No test shows that they are better than {listed(alike)}." if alike else ""
-
-
-def probed(verdicts: Iterable[Row]) -> dict[str, str]:
-    """Return the outcome in each probe: what its verdicts on one pair say at all cutoffs, else undecided."""
-    by_probe: dict[str, set[str]] = {}
-    for row in verdicts:
-        by_probe.setdefault(f"in {PROBES[row['probe']].name}", set()).add(row["verdict"])
-    return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
-
-
-def rival(a: str, b: str, places: Places, gaps: Mapping[str, str]) -> str:
-    """Return how two feature sets compare, in one sentence that claims no more than was decided.
-
-    Args:
-        places: where they were compared -> the outcome of a.
-        gaps: of some places a - b, in words.
-    """
-    places = {f"{place} ({gaps[place]})" if place in gaps else place: word for place, word in places.items()}
-    better, worse, undecided = (
-        [p for p, o in places.items() if o == word] for word in ("better", "worse", "undecided")
-    )
-    if not better and not worse:
-        return f"{a} and {b} are not told apart {_places(undecided)}."
-    clauses = [f"{verb} {b} {_places(where)}" for verb, where in (("beats", better), ("loses to", worse)) if where]
-    rest = f"; not told apart {_places(undecided)}" if undecided else ""
-    return f"{a} {' and '.join(clauses)}{rest}."
-
-
-def basis(probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
-    """Return what the sentences rest on: the tests, their users and seeds, and the rule of the probes."""
-    rows = [] if tests is None else _recalls(tests)
-    parts = [f"Decided: p below {LEVEL} by paired bootstrap after Holm's correction"]
-    if rows:
-        protocols = listed(list(dict.fromkeys(row["protocol"] for row in rows)))
-        parts.append(
-            f"for recommenders test {measure(MAIN[0], rows[0]['k'])} of {rows[0]['n']:,} users, each averaged "
-            f"over {seeds_of(row['seeds'] for row in rows)}, protocol {protocols}"
-        )
-    if (probes or {}).get("verdicts"):
-        parts.append("for probes, which train no recommender, raw, processed and at every cutoff alike")
-    return "; ".join(parts) + "."
-
-
-def _recalls(tests: pa.Table) -> list[Row]:
-    """Return the tests of AlignRec's recall against whole models, without ablations."""
-    return [
-        row for row in tests.to_pylist()
-        if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
-    ]  # fmt: skip
-
-
-def beside_controls(released: str, outcomes: Mapping[str, Places]) -> str:
-    """Return whether the set beats every control at every place, and if not, where it does not."""
-    lacking = [
-        f"{name} {_places(where)}"
-        for name, places in outcomes.items()
-        if (where := [place for place, outcome in places.items() if outcome != "better"])
-    ]
-    named = listed(list(outcomes))
-    everywhere = list(dict.fromkeys(place for places in outcomes.values() for place in places))
-    if not lacking:
-        return f"{released} beats its controls, {named}, {_places(everywhere)}."
-    beaten = [name for name in outcomes if not any(line.startswith(f"{name} ") for line in lacking)]
-    rest = f"; everywhere it beats {listed(beaten)}" if beaten else ""
-    return f"Of its controls, {released} does not surely beat {', nor '.join(lacking)}{rest}."
-
-
-def _beside_models(released: str, tests: Sequence[Row], several: bool) -> list[str]:
-    """Return how AlignRec on the set compares with other recommenders, a sentence a protocol."""
-    said = []
-    for protocol in dict.fromkeys(row["protocol"] for row in tests):
-        others = [row for row in tests if row["protocol"] == protocol and row["model_b"] != RELEASED]
-        clauses = []
-        for word, verb in (("better", "beats"), ("worse", "loses to"), ("undecided", "is not told apart from")):
-            if rows := [row for row in others if agreed([row]) == word]:
-                clauses.append(f"{verb} {listed([row['model_b'] for row in rows])} ({_gap(rows)})")
-        if clauses:
-            under = f" by {protocol}" if several else ""
-            said.append(f"AlignRec on {released} {', '.join(clauses)}{under}.")
-    return said
-
-
-def _gap(tests: Sequence[Row]) -> str:
-    """Return the differences of tests, smallest to largest."""
-    gaps = sorted(test["difference"] for test in tests)
-    span = f"{gaps[0]:+.4f}" + (f" to {gaps[-1]:+.4f}" if len(gaps) > 1 else "")
-    return f"{span} {measure(MAIN[0], tests[0]['k'])}"
-
-
-def _places(places: Sequence[str]) -> str:
-    """Return places as one phrase: their common word once."""
-    probed = [place.removeprefix("in ") for place in places if place.startswith("in ")]
-    rest = [place for place in places if not place.startswith("in ")]
-    if not probed or not rest:
-        return f"in {listed(probed)}" if probed else listed(rest)
-    return f"in {listed(probed)}{',' if len(probed) > 1 else ''} and {listed(rest)}"

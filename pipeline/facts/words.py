@@ -1,10 +1,12 @@
 """Figures, names and lists as they stand in texts."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.evidence import MAIN, Cell, Comparison
+from pipeline import models
+from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from pipeline.models import MODELS
 
 CONTROLS = ("random", "shuffled", "constant")
 """feature sets that a useful one must beat"""
@@ -18,30 +20,6 @@ ENCODERS = {
     "minilm": "MiniLM",
     "tfidf": "TF-IDF",
 }
-MODELS = {
-    **{"alignrec": "AlignRec", "bm3": "BM3", "bpr": "BPR", "dualgnn": "DualGNN", "freedom": "FREEDOM", "grcn": "GRCN"},
-    **{"itemknn": "ItemKNN", "lattice": "LATTICE", "lightgcn": "LightGCN", "mgcn": "MGCN", "mmgcn": "MMGCN"},
-    **{"slmrec": "SLMRec", "vbpr": "VBPR", "ease": "EASE", "cease": "CEASE", "addease": "AddEASE", "l3ae": "L3AE"},
-    **{"slim": "SLIM", "ials": "iALS", "gfcf": "GF-CF", "chebycf": "ChebyCF", "lgmrec": "LGMRec", "gume": "GUME"},
-    **{"contentknn": "ContentKNN"},
-}
-"""names -> how their authors write them, for headings"""
-
-
-WAYS = {
-    "ids": (),
-    "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
-    "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
-    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "gume"),
-    "staged": ("alignrec",),
-}
-"""how content is used, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
-graphs alone, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
-
-
-def way(model: str, features: str) -> str:
-    """Return how a recommender uses content, see WAYS; empty of one that we do not know."""
-    return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:
@@ -64,7 +42,7 @@ def title(name: str) -> str:
     Encoders that were joined stand with a plus: MiniLM + CNN.
     """
     if name in MODELS:
-        return MODELS[name]
+        return models.title(name)
     parts = name.split("-")
     known = [part for part in parts if part in ENCODERS]
     if not known or parts[: len(known)] != known:
@@ -74,6 +52,12 @@ def title(name: str) -> str:
 
 def listed(names: Sequence[str]) -> str:
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def spread(counts: Iterable[int]) -> str:
+    """Return what figures are, from the seeds of each: `mean ± sd over 3 seeds`, or `1 seed`."""
+    over = seeds_of(counts)
+    return over if over == "1 seed" else f"mean ± sd over {over}"
 
 
 def measure(metric: str, k: int) -> str:

@@ -57,10 +57,9 @@ class Chosen(Gathered):
         """Try candidates, and write which is the best, unless that is done; a killed search goes on."""
         from pipeline.features import search  # loads SciPy
 
-        super().prepare(progress)
         if self.of and not self.layout.tried(self.name).is_file():
             io.write_table(
-                search.search(self, self.own, progress),
+                search.search(self, self.own.width, self.own.seconds, self.own.mapped, progress),
                 self.layout.tried(self.name),
                 schemas.TRIED,
             )

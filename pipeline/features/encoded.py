@@ -212,10 +212,6 @@ class Encoded(Node):
         """Return the kind's module, and this one."""
         return [self.module, *super().code()]
 
-    def networks(self, own: bool = False) -> list[Encoded]:
-        """Return itself."""
-        return [self]
-
     def fit(self, progress: Progress) -> None:
         """Train a kind with `fit`, unless that is done."""
         if self.entry.fit is not None and not self.context.fitted.is_file():
@@ -225,10 +221,6 @@ class Encoded(Node):
         """Return name and sha256 of the file that a kind with `fit` wrote, for metadata."""
         path = self.context.fitted
         return [] if self.entry.fit is None else [{"name": path.name, "sha256": io.sha256(path)}]
-
-    def settled(self, decide: Callable[[Encoded], Section]) -> Encoded:
-        """Return it with what its kind decides for a machine."""
-        return self if self.entry.settled is None else replace(self, own=decide(self))
 
     def decided(self) -> Section:
         """Return its settings with what its kind decides for this machine."""
@@ -243,3 +235,17 @@ class Encoded(Node):
             return {}
         which = {"model": source.model, "revision": source.revision, "library": source.library}
         return which | {"modalities": list(source.reads), "prompt": source.prompt}
+
+
+def networks(node: Node, own: bool = False) -> list[Encoded]:
+    """Return the encoders that a node is made of by any number of steps; `own`: not those of nodes that are written."""
+    if isinstance(node, Encoded):
+        return [node]
+    return [one for part in node.of if not (own and part.listed) for one in networks(part, own)]
+
+
+def settled(node: Node, decide: Callable[[Encoded], Section]) -> Node:
+    """Return a node whose settings leave nothing to the machine; `decide` is asked where an encoder's kind decides."""
+    if isinstance(node, Encoded):
+        return node if node.entry.settled is None else replace(node, own=decide(node))
+    return replace(node, of=tuple(settled(part, decide) for part in node.of))

@@ -73,11 +73,8 @@ class Imported(Node):
     def code(self) -> list[str]:
         return [*super().code(), READERS.module(self.file.format)]
 
-    def where(self) -> Path:
-        return self.file.path
-
-    def incomplete(self) -> dict[str, int]:
-        """Return how many items the file has no vector of."""
+    def lacking(self) -> int:
+        """Return how many items the file has no vector of, once it is written."""
         flags = [pq.read_table(path, columns=["has_image", "has_text"]) for path in self.shards]
         nothing = [pc.and_(pc.invert(shard["has_image"]), pc.invert(shard["has_text"])) for shard in flags]
-        return {"item without a vector": sum(pc.sum(shard).as_py() or 0 for shard in nothing)}
+        return sum(pc.sum(shard).as_py() or 0 for shard in nothing)

@@ -60,7 +60,6 @@ class Linear(Gathered):
         """Try the ways on valid, and write which is the best, unless that is done."""
         from pipeline.features import search  # loads SciPy
 
-        super().prepare(progress)
         if self.of and self._by_valid and not self._tried.is_file():
             of = tuple(part.name for part in self.of)
             ways = [search.Candidate(of, way.power, way.image, "none", way.reduced) for way in self._ways]

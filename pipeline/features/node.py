@@ -26,7 +26,6 @@ from pipeline.layout import Layout
 if TYPE_CHECKING:  # which load torch
     from pipeline.encode.base import Progress
     from pipeline.encode.throughput import Throughput
-    from pipeline.features.encoded import Encoded, Look
     from pipeline.items.texts import Texts
 
 Maker = Callable[[int, int], pa.Table]
@@ -49,8 +48,8 @@ class Items:
     """counts operations and seconds"""
     done: Callable[[int], object] = int
     """called with numbers of items that are made"""
-    elsewhere: Callable[[Look], Maker] | None = None
-    """returns the maker of rows that a network on another machine encodes; None: it runs here"""
+    elsewhere: Callable[[Any], Maker] | None = None
+    """Look of encoded.py -> the maker of rows that a network on another machine encodes; None: it runs here"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -172,7 +171,7 @@ class Node(ABC):
         return {"kind": self.kind} | own | parts
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return all that decides the space, see pipeline/fingerprint.py; what it is made of has been made."""
+        """Return all that decides the space, see pipeline/io/fingerprint.py; what it is made of has been made."""
         return self.space() | ({"weights": io.digest(files)} if (files := self.shared()) else {})
 
     def about(self) -> dict[str, Any]:
@@ -192,26 +191,8 @@ class Node(ABC):
         """
         raise NotImplementedError(self.kind)
 
-    def where(self) -> Path | None:
-        """Return the file that somebody else made it as; None if it is made here."""
-        return None
-
-    def incomplete(self) -> dict[str, int]:
-        """Return reason -> number of its rows that lack something, for run.json, once it is written."""
-        return {}
-
-    def networks(self, own: bool = False) -> list[Encoded]:
-        """Return the encoders that it is made of by any number of steps; `own`: not those of nodes that are written."""
-        return [one for node in self.of if not (own and node.listed) for one in node.networks(own)]
-
-    def prepare(self, progress: Progress) -> None:
-        """Do once what its rows wait for, unless that is done: train its networks."""
-        for one in self.networks(own=True):
-            one.fit(progress)
-
-    def settled(self, decide: Callable[[Encoded], Section]) -> Node:
-        """Return the node with settings that leave nothing to the machine; `decide` is asked where its kind decides."""
-        return replace(self, of=tuple(node.settled(decide) for node in self.of))
+    def prepare(self, progress: Progress) -> None:  # noqa: B027 - most kinds have nothing to prepare
+        """Do once what its rows need besides trained networks, unless that is done."""
 
     def _read(self, start: int, stop: int) -> pa.Table:
         number, first = divmod(start, self.params.shard_rows)

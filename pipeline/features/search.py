@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,9 +35,6 @@ from pipeline.ops.joining import Block, Fit, Parts
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 from schemas import TRAIN, VALID
-
-if TYPE_CHECKING:
-    from pipeline.features.chosen import ChosenParams
 
 Mapping = Literal["none", "alone", "beside"]
 HALF = np.float32(0.5)
@@ -125,12 +122,20 @@ def candidates(
     return [Candidate(*(value for _, value in step)) for step in steps]  # type: ignore[arg-type]
 
 
-def search(node: Gathered, own: ChosenParams, progress: Progress) -> pa.Table:
-    """Return the candidates that were tried, schema TRIED; a killed search goes on. UserError if valid is empty."""
-    trial = Trial(node, own.width, MAPS if own.mapped else MAPS[:1])
+def search(node: Gathered, width: int, seconds: int, mapped: bool, progress: Progress) -> pa.Table:
+    """Return the candidates that were tried, schema TRIED; a killed search goes on. UserError if valid is empty.
+
+    Args:
+        node: the set.
+        width: directions kept at most.
+        seconds: budget, see ChosenParams.
+        mapped: whether to try maps to train interactions as well.
+        progress: makes a progress bar.
+    """
+    trial = Trial(node, width, MAPS if mapped else MAPS[:1])
     kept = node.folder / ".tried.json"
     done: list[list[float]] = io.read_json(kept) if kept.is_file() else []
-    within = trial.affordable(own.seconds)
+    within = trial.affordable(seconds)
     with progress(total=len(within), unit="candidate", initial=len(done)) as bar:
         for candidate in within[len(done) :]:
             done.append([round(figure, 6) for figure in trial.figures(candidate)])

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 import schemas
-from pipeline import engine, fingerprint, io
+from pipeline import engine, io
 from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
@@ -20,11 +20,13 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
 from pipeline.features.distributed import Cluster
-from pipeline.features.encoded import Encoded
+from pipeline.features.encoded import Encoded, networks, settled
 from pipeline.features.gathered import Gathered, tells
+from pipeline.features.imported import Imported
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets
+from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
 from pipeline.ops.device import visible
 from pipeline.run import Run
@@ -58,7 +60,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
 
 def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
-    node, throughput = given.settled(on.decided if on else Encoded.decided), Throughput()
+    node, throughput = settled(given, on.decided if on else Encoded.decided), Throughput()
     name, params = node.name, node.params
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
@@ -67,9 +69,11 @@ def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts
         run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = node.fingerprint()
-    with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
+    with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
         items = Items(ids, texts, throughput, _in_turn(done))
         with run.alone():
+            for one in networks(node, own=True):
+                one.fit(run.progress)
             node.prepare(run.progress)
             if params.reuse:
                 _lay_aside(node, items)
@@ -79,7 +83,8 @@ def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts
     if not run.part:
         rmtree(node.folder / earlier.FOLDER, ignore_errors=True)
         _note(run, node, facts, throughput)
-        sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
+        path = node.file.path if isinstance(node, Imported) else None
+        sameness.check(run, name, path, derived=bool(node.of) and path is None)
         for part in node.of if isinstance(node, Gathered) else ():
             if not tells(part):
                 run.warn(f"{name}: made without {part.name}, which tells no items apart")
@@ -87,8 +92,8 @@ def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts
 
 def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -> None:
     """Note what run.json tells of a whole set."""
-    for reason, n in node.incomplete().items():
-        run.count(f"{node.name}: {reason}", n)
+    if isinstance(node, Imported):
+        run.count(f"{node.name}: item without a vector", node.lacking())
     precision = {key: value for key, value in facts.items() if key == "precision"}
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
     taken = throughput.taken_over
@@ -108,7 +113,7 @@ def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
     """Raise UserError where the set was begun on a machine that chose another precision: all of it would be deleted."""
     for then in {*PRECISIONS} - {facts["precision"]}:
         if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), node.code())):
-            network = node.networks()[0]
+            network = networks(node)[0]
             raise UserError(
                 f"{node.folder}: begun in {then}, and this machine would choose {facts['precision']}; give "
                 f"encoders.{network.entry.variant_of or network.name}.precision, or delete that folder"
@@ -117,7 +122,7 @@ def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
 
 def _named(node: Node, width: int) -> dict[str, Any]:
     """Return what a record tells of a set: whose networks made it if not ours, and what was trained for it here."""
-    about, trained = node.about(), [file for one in node.networks(own=True) for file in one.weights()]
+    about, trained = node.about(), [file for one in networks(node, own=True) for file in one.weights()]
     named = {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
     return named | ({"weights": trained} if trained else {})
 

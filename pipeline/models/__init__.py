@@ -42,3 +42,25 @@ MODELS: Registry[type[Recommender]] = Registry(
 """name -> recommender, the faster first"""
 RELEASED = "alignrec"
 """the recommender that is trained for the release, and that ablations are of"""
+TITLES = {"bm3-improved": "BM3, improved", "gfcf": "GF-CF", "ials": "iALS"}
+"""name -> how its authors write it, where the class cannot be called so"""
+WAYS = {
+    "ids": (),
+    "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
+    "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
+    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "gume"),
+    "staged": ("alignrec",),
+}
+"""how content is used, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
+graphs alone, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
+
+
+def title(name: str) -> str:
+    """Return a recommender as its authors write it, which is the name of its class; another name stays as it is."""
+    entry = MODELS.built_in.get(name)  # nothing is imported for a heading
+    return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
+
+
+def way(model: str, features: str) -> str:
+    """Return how a recommender uses content, see WAYS; empty of one that we do not know."""
+    return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")

@@ -3,8 +3,8 @@
 In the reference a table is dropped as a whole, so that repeats in a batch share a mask; features learn; the losses of
 content weigh twice; l2 takes unsquared norms of both tables. The paper's views are of the batch's rows, its features
 fixed, its weights 1, its norms squared. In both, content is aligned to IDs and reaches the ranking through the shared
-predictor alone. The third variant, the model `bm3-improved`, is the paper's with the alignment turned round: items of
-similar content get similar IDs. docs/accuracy.md has them beside random features.
+predictor alone. The model `bm3-improved` is the paper's with the alignment turned round: items of similar
+content get similar IDs. docs/accuracy.md has them beside random features.
 
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
@@ -25,9 +25,8 @@ class BM3Params(Regularised):
     """What BM3 reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    variant: Literal["reference", "paper", "improved"] = "reference"
-    """reference: as the published code computes it, with which published tables are made; paper: its equations;
-    improved: IDs are aligned to content"""
+    variant: Literal["reference", "paper"] = "reference"
+    """reference: as the published code computes it, with which published tables are made; paper: its equations"""
     layers: Count = 1
     """LightGCN layers over the user-item graph"""
     drop: Share = 0.3
@@ -41,6 +40,8 @@ class BM3(Recommender):
 
     Params: ClassVar[type[Train]] = BM3Params
     needs = frozenset({"features"})
+    to_content: ClassVar[bool] = False
+    """whether IDs are aligned to content, not content to IDs"""
 
     def __init__(self, inputs: Inputs, params: BM3Params) -> None:
         super().__init__(inputs, params)
@@ -75,10 +76,7 @@ class BM3(Recommender):
         online = [self.predict(h) for h in content]
         target_user, target_item = self._view(user, users, len(h_user)), self._view(item, items, len(h_item))
         target = [self._view(h, items, len(h_item)) for h in content]
-        if self.params.variant == "improved":
-            align = [c(online_item, h) for h in target]
-        else:
-            align = [c(x, target_item) for x in online]
+        align = [c(online_item, h) for h in target] if self.to_content else [c(x, target_item) for x in online]
         mask = [c(x, h) for x, h in zip(online, target, strict=True)]
         if self.is_reference:
             penalty = norms(h_user, h_item, divisor=len(self.item))
@@ -102,14 +100,15 @@ class BM3(Recommender):
 class ImprovedBM3Params(BM3Params):
     """What improved BM3 reads: BM3's own keys."""
 
-    variant: Literal["improved"] = "improved"
-    """the one that it is"""
+    variant: Literal["paper"] = "paper"
+    """all else is as in the paper"""
 
 
 class ImprovedBM3(BM3):
     """BM3 whose IDs learn from content: a name of its own, so that a benchmark has both."""
 
     Params = ImprovedBM3Params
+    to_content = True
 
 
 def dropout(like: Tensor, n: int, drop: float) -> Tensor:

@@ -24,8 +24,6 @@ class Train(Section):
     """the authors' grid of the model as far as it is known, else values around their settings; its ends are the default
     ranges of a search; empty: lr and l2 are searched"""
 
-    standardise: bool = False
-    """features are centred and scaled, column by column, before a model reads them; the item graph stays"""
     dim: Positive = 64
     """embedding width D"""
     batch_size: Positive = 2048

@@ -4,121 +4,130 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline import io
+from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.table import Table
 from pipeline.http.fetch import local
 from pipeline.images.params import Images
 from pipeline.layout import Layout
-from pipeline.plan import addresses, size
-from pipeline.plan.addresses import Answer
+from pipeline.plan import size
+from pipeline.pretrain.params import Pretrain
+from pipeline.sources import reachable
 from pipeline.sources.base import Downloaded
+from pipeline.sources.download import keys
 
 if TYPE_CHECKING:
-    from pipeline.plan.estimate import Estimate
+    from pipeline.plan.estimate import Estimate, Plan
 
-
-BUSY = 0.7
-"""running programs per core, above which others slow the measurement down"""
+BUSY = 0.7 * (os.cpu_count() or 1)  # running programs, above which they slow the measurement down
 
 
 class Planned(NamedTuple):
-    """What was found."""
+    """What was found: a heading, tables of stages and of files, remarks, and files that cannot be found."""
 
     heading: str
-    """the dataset and its size"""
     tables: list[Table]
-    """of stages, and of files that are fetched"""
     remarks: list[str]
-    """what is too little here, and what the figures stand on"""
     faults: list[str]
-    """files that are nowhere, and the keys that take a path"""
 
 
-def plan(params: Parameters, layout: Layout, asked: bool = True) -> Planned:
+def named(params: Parameters, dataset: str) -> dict[str, list[str]]:
+    """Return key of the parameters -> addresses, of all files that the stages of a dataset fetch whole."""
+    source, own = params.source(dataset), params[Pretrain]
+    files = source.files() if isinstance(source, Downloaded) else {}
+    weights = {f"pretrain.{key}": [address] for key in ("init", "tokenizer", "vqkd") if (address := getattr(own, key))}
+    return {keys(dataset, [role]): mirrors for role, mirrors in files.items()} | weights
+
+
+def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[str], object] = print) -> Planned:
     """Return what the stages of a dataset will take on this machine, scaled by what they took here before.
 
     Args:
         layout: of the dataset; stages that have run say how large it is.
-        asked: whether addresses are asked; files of this machine are looked at in any case.
-
-    Raises:
-        UserError: a path or an address is none.
+        ask: whether to ask addresses; files of this machine are looked at in any case.
+        begin: takes a line on what is done, at once.
     """
-    named = addresses.named(params, layout.dataset)
-    answers = addresses.ask(named if asked else {key: own for key, own in named.items() if local(own[0])})
-    faults, files = list(addresses.advice(answers)), [_files(answers)] if answers else []
+    files = {key: own for key, own in named(params, layout.dataset).items() if ask or local(own[0])}
+    begin(f"{layout.dataset}: asking for {len(files)} files, at most {reachable.WAIT:g} s; timing a matrix product")
+    asked, fault = reachable.ask(files), ""
     try:
         found = size.measure(params, layout)
     except UserError as e:
-        return Planned(layout.dataset, files, [], list(dict.fromkeys([*faults, str(e)])))
+        found, fault = None, str(e)
     from pipeline.features.registry import feature_sets
-    from pipeline.ops.device import gemm_rate  # loads torch
-    from pipeline.plan import estimate, past
+    from pipeline.ops.device import gemm_rate  # loads torch, while addresses are asked
+    from pipeline.plan import estimate
 
-    raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-    gemm, sets = gemm_rate("float32"), feature_sets(params, layout.dataset)
-    remote, ran = is_remote(params, layout.dataset), past.runs(params, layout, gemm)
-    taken = estimate.stages(estimate.Plan(params, found, sets, gemm, remote, raw), ran)
-    scaling = [stage for stage in taken if stage not in estimate.UNSCALED]
-    remarks = [*_remarks(taken, layout.root), *_grounds(scaling, ran, gemm)]
-    return Planned(f"{layout.dataset}: {found}", [_stages(taken), *files], remarks, faults)
+    gemm, answers = gemm_rate("float32"), asked()
+    faults = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in answers if a.fault]
+    rows = [[a.key, "not found" if a.fault else _amount(a.size), a.address] for a in answers]
+    tables = [Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)] if rows else []
+    if found is None:
+        return Planned(layout.dataset, tables, [], list(dict.fromkeys([*faults, fault])))
+    own, raw = params[Images], sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
+    remote = isinstance(params.source(layout.dataset), Downloaded) and not (own.folder or own.pattern)
+    ran = runs(params, layout, gemm)
+    taken = estimate.stages(estimate.Plan(params, found, feature_sets(params, layout.dataset), gemm, remote, raw), ran)
+    remarks = [*_lacking(taken, layout.root), *_grounds([*taken], ran, gemm)]
+    return Planned(f"{layout.dataset}: {found}", [_stages(taken), *tables], remarks, faults)
+
+
+def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Plan, float]]:
+    """Return stage -> plan of its run and the seconds it took: of the dataset itself, else of another one here.
+
+    `params` has what the records do not hold, such as the kinds of encoders.
+    """
+    from pipeline.plan.estimate import Plan
+
+    ran, others = dict[str, tuple[Plan, float]](), sorted(path.name for path in layout.root.glob("interactions/*/"))
+    for own in (Layout(layout.root, name) for name in dict.fromkeys([layout.dataset, *others])):
+        records = {path.parent.parent.name: path for path in own.root.glob(f"*/{own.dataset}/{io.COST}")}
+        if (counted := size.counted(own, 0)) is None:
+            continue
+        for stage in records:
+            kind, given = type(getattr(params, stage)), io.read_json(own.run_record(stage))["params"]
+            with suppress(UserError):  # a key that is no longer valid: as it is asked now
+                as_run = params.having(checked(kind, given, stage))
+                params = as_run if as_run.section(stage) else params
+        then = Plan(params, counted, own.feature_sets(), gemm)
+        ran = {stage: (then, float(io.read_json(path)["seconds"])) for stage, path in records.items()} | ran
+    return ran
 
 
 def _stages(taken: Mapping[str, Estimate]) -> Table:
-    """Return a row a stage, and their sum: time and disk add up, memory does not."""
-    rows = [[stage, duration(of.seconds), amount(of.memory), amount(of.disk), of.basis] for stage, of in taken.items()]
-    all_seconds, disk = sum(of.seconds for of in taken.values()), sum(of.disk for of in taken.values())
-    rows.append(["all", duration(all_seconds), amount(max(of.memory for of in taken.values())), amount(disk), ""])
+    """Return a row per stage, and their sum: time and disk add up, memory does not."""
+    rows = [[name, duration(of.seconds), _amount(of.memory), _amount(of.disk), of.basis] for name, of in taken.items()]
+    seconds, disk = sum(of.seconds for of in taken.values()), sum(of.disk for of in taken.values())
+    rows.append(["all", duration(seconds), _amount(max(of.memory for of in taken.values())), _amount(disk), ""])
     return Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows)
 
 
-def _files(answers: Sequence[Answer]) -> Table:
-    rows = [
-        [a.key, "nowhere" if a.fault else amount(a.size) if a.size is not None else "size unknown", a.address]
-        for a in answers
-    ]
-    return Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)
-
-
-def is_remote(params: Parameters, dataset: str) -> bool:
-    """Return whether images come from a host."""
-    own = params[Images]
-    return isinstance(params.source(dataset), Downloaded) and not (own.folder or own.pattern)
-
-
-def _remarks(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
+def _lacking(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
     """Yield what is too little on this machine."""
     there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    disk, free = sum(of.disk for of in taken.values()), shutil.disk_usage(there).free
-    if disk > free:
-        yield f"too little disk: {amount(disk)} are needed, {amount(free)} are free in {there}"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory, free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), shutil.disk_usage(there).free
+    if (disk := sum(of.disk for of in taken.values())) > free:
+        yield f"too little disk: {_amount(disk)} are needed, {_amount(free)} are free in {there}"
     for stage, of in taken.items():
         if of.memory > memory:
-            yield f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(memory)}"
+            yield f"too little memory for {stage}: {_amount(of.memory)} are needed, the machine has {_amount(memory)}"
 
 
-def _grounds(stages: Sequence[str], ran: Collection[str], gemm: float) -> Iterator[str]:
-    """Yield what the figures stand on."""
+def _grounds(stages: list[str], ran: Mapping[str, object], gemm: float) -> Iterator[str]:
+    """Yield what the figures rest on."""
     if scaled := [stage for stage in stages if stage in ran]:
         yield f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"
     if others := [stage for stage in stages if stage not in ran]:
-        busy = (
-            ", beside other programs, so this is too long" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
-        )
-        yield (
-            f"computed for {gemm / 1e12:.2f} TFLOP/s, measured now{busy}: {', '.join(others)}; once any dataset, "
-            "such as `sample`, has run here, they are scaled by it"
-        )
-    yield (
-        "assumed: each item has an image, photos have 18 kB, a training is best at its 40th epoch. DVC links files, "
-        "where the file system can, and copies them elsewhere"
-    )
+        rate = f"{gemm / 1e12:.2f} TFLOP/s, measured now" + " on a busy machine" * (os.getloadavg()[0] > BUSY)
+        yield f"computed for {rate}: {', '.join(others)}; scaled once any dataset, such as `sample`, has run here"
+    yield "assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link"
 
 
 def duration(seconds: float) -> str:
@@ -128,9 +137,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
-def amount(count: float) -> str:
+def _amount(count: float | None) -> str:
     """Return bytes in the unit that suits: 12 kB, 3 MB, 1.4 GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:,.1f} {unit}" if factor == 1e9 else f"{count / factor:.0f} {unit}"
-    return f"{count / 1e3:.0f} kB"
+    if count is None:
+        return "size unknown"
+    if count >= 1e9:
+        return f"{count / 1e9:,.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -1,31 +1,25 @@
-"""Seconds, memory and disk of each stage: arithmetic on shapes and counts, scaled by what the stage took here before.
+"""Seconds, memory and disk of each stage: arithmetic on counts and shapes, scaled by what the stage took here.
 
-Letters: I items, U users, F width of a feature set, D of embeddings.
+Constants are of `sample` and Baby on two cores. I items, U users, F width of a feature set.
 """
 
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-import torch
-
 from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.inference import flops
-from pipeline.beit3.network import BEiT3
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.experiment.plans.benchmark import entries
-from pipeline.features.registry import CEILINGS, Encoders, defined, definition, kind, networks, reads_pretrained, whole
-from pipeline.graph.approximate import PART
+from pipeline.features.registry import CEILINGS, defined, definition, kind, networks, reads_pretrained, whole
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
-from pipeline.interactions.params import Interactions
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
@@ -36,39 +30,24 @@ from pipeline.semantic_ids.params import SemanticIds
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-PROCESS, TORCH, FROZEN_MEMORY = 500e6, 700e6, 1.2e9
-"""bytes of a stage that has loaded its libraries; torch too; and what MiniLM and the CNN take besides, with a batch"""
-JPEG, DECODED = 18e3, 300
-"""assumed bytes of a stored photo; photos a second"""
-IMAGE, PIECE, WIDEST = 8e8, 2.1e7, 1664
-"""operations of EfficientNet-Lite0 per image and of MiniLM per piece of text; width of both together"""
-SHAPES = SIZES | {
-    "mini": Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256),
-}
-"""size -> shape whose operations are counted; that of mini has its two image tokens as CLS and a patch"""
-BACKWARD, SHARES, FRUGAL = 3, {"small": 0.2, "mini": 0.35}, 0.5
-"""operations of a training step per forward pass; share of the GEMM rate that some sizes of BEiT3 reach; all others"""
-PUBLISHED, CODES = Config().vocab, 8192
-"""pieces and visual codes of the published tokenizers"""
-BEST_EPOCH, STEP, WALK, SCORED = 40, 0.005, 2e10, 1e8
-"""epoch after which `patience` begins; seconds of a step without its graph; operations a second over a graph; scores a
-second that are ranked"""
-ACTIVATIONS, COPIES = 90, 4
-"""bytes of pre-training per position, number of its vector, and layer; weights, gradient and AdamW's two moments"""
-LEAST = 0.1
-"""share of what is computed that a measured stage takes at least: a run that was resumed took less than a whole one"""
+PROCESS, TORCH, START = 5e8, 7e8, 3.0  # bytes of a stage, and of torch; seconds in which DVC starts a stage
+FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
+"""MiniLM and the CNN: bytes with a batch, operations per image and per piece of text, width together"""
+SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # of the GEMM rate that sizes of BEiT3 reach; all others
+MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
+"""shape with the operations of size mini, whose two image tokens are CLS and a patch here"""
+BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
+"""epoch after which `patience` begins; seconds of a step without a graph; per second: graph operations, scores"""
+LEAST = 0.1  # share of the computed time that a measured stage takes at least: a resumed run took less than a whole one
 
 
 class Estimate(NamedTuple):
-    """What a stage will take."""
+    """What a stage will take: bytes at most in memory, bytes left on disk, and what most of the time is."""
 
     seconds: float
     memory: float
-    """bytes at most"""
     disk: float
-    """bytes that it leaves"""
-    basis: str
-    """what most of the time is"""
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +59,7 @@ class Plan:
     sets: list[str]
     """names of the feature sets"""
     gemm: float
-    """operations of float32 products a second on this machine"""
+    """operations of float32 products per second on this machine"""
     remote: bool = False
     """whether images come from a host"""
     downloads: float = 0.0
@@ -88,227 +67,128 @@ class Plan:
 
     @cached_property
     def shape(self) -> Config:
-        """The shape of BEiT3, with the words and codes that it predicts."""
+        """The shape of BEiT3, with the words and codes that it predicts; those of published tokenizers where given."""
         own = self.params[Pretrain]
-        codes = CODES if own.vqkd else own.codes
-        return replace(SHAPES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
-
-    @cached_property
-    def weights(self) -> int:
-        """Numbers of BEiT3."""
-        with torch.device("meta"):
-            return sum(p.numel() for p in BEiT3(self.shape).parameters())
+        vocab, codes = Config().vocab if own.tokenizer else own.vocab, 8192 if own.vqkd else own.codes
+        return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
 
     @property
-    def width(self) -> int:
-        """F of the widest set that is made here."""
-        return max(self.shape.width, WIDEST)
-
-    @property
-    def tokens(self) -> int:
-        """Pieces of a text that BEiT3 reads."""
-        return min(self.size.pieces, self.params[Pretrain].max_tokens)
-
-    def beit3(self, *modalities: str) -> float:
-        """Return the seconds of one item's forward pass."""
-        operations = flops(self.shape, "image" in modalities, self.tokens * ("text" in modalities))
-        return operations / (SHARES.get(self.params[Pretrain].size, FRUGAL) * self.gemm)
+    def pretrains(self) -> bool:
+        return bool(self.size.pieces) and reads_pretrained(self.params.encoders, self.params[Encode].encoders)
 
     @property
     def frozen(self) -> float:
         """Seconds of MiniLM and the CNN on every item."""
         return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.gemm)
 
+    def beit3(self, image: bool = True, text: bool = True) -> float:
+        """Return the seconds of a forward pass over every item."""
+        own = self.params[Pretrain]
+        operations = flops(self.shape, image, min(self.size.pieces, own.max_tokens) * text)
+        return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
+
     def training(self, model: str, settings: Train) -> float:
-        """Return the seconds of one training: its epochs, and what ranks valid after each."""
+        """Return the seconds of one training: its epochs, the ranking of valid after each, and the test."""
         size, model_kind = self.size, MODELS[model]
         ranking = size.users * size.items / SCORED
         if issubclass(model_kind, Closed):
-            return 3 * size.items**3 / self.gemm + ranking
+            return 1.5 + 3 * size.items**3 / self.gemm + ranking
         step = STEP + 40 * size.interactions * settings.dim / WALK
-        step += bool(model_kind.needs) * 6 * size.items * self.width * settings.dim / self.gemm
+        step += bool(model_kind.needs) * 6 * size.items * WIDEST * settings.dim / self.gemm
         batches = math.ceil(0.75 * size.interactions / settings.batch_size)
-        return min(settings.epochs, BEST_EPOCH + settings.patience) * (batches * step + ranking)
-
-    @property
-    def trained_bytes(self) -> float:
-        """Memory of one training."""
-        size, dim = self.size, self.params[Released].resolved().dim
-        tables = 4 * (3 * size.items * self.width + 12 * (size.users + size.items) * dim)
-        return PROCESS + tables + 40 * size.interactions
-
-
-def download(plan: Plan) -> Estimate:
-    """What servers say; how fast they are is not known before."""
-    return Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is")
-
-
-def interactions(plan: Plan) -> Estimate:
-    """DuckDB, which spills above its limit."""
-    rows, limit = plan.size.interactions, plan.params[Interactions].memory_limit
-    given = re.fullmatch(r"([\d.]+)\s*([KMGT])i?B", limit)
-    most = float(given[1]) * 1024 ** (1 + "KMGT".index(given[2])) if given else math.inf
-    return Estimate(1 + rows / 1e6, PROCESS + min(most, 400 * rows), 40 * rows, "k-core and split")
-
-
-def items(plan: Plan) -> Estimate:
-    """Lines of the metadata, of which a tenth survives."""
-    return Estimate(1 + plan.size.products / 5e4, PROCESS, 2e3 * plan.size.items, f"{plan.size.products:,} lines")
-
-
-def images(plan: Plan) -> Estimate:
-    """Requests to one host, or decoding, whichever is slower."""
-    n, rate = plan.size.items, plan.params[Images].rate
-    asking = n / rate if plan.remote else 0.0
-    basis = f"{rate:g} requests a second to one host" if asking > n / DECODED else "decoding"
-    return Estimate(max(asking, n / DECODED), PROCESS + 64e6, JPEG * n, basis)
+        return 1.5 + min(settings.epochs, BEST_EPOCH + settings.patience) * (batches * step + ranking)
 
 
 def pretrain(plan: Plan) -> Estimate:
-    """Steps of BEiT3, and one pass of its teachers."""
+    """Steps of BEiT3, of three forward passes each or six with teachers, and one pass of the teachers."""
     own, c = plan.params[Pretrain], plan.shape
-    apart = bool(own.distill) and own.size != "mini"  # teachers have a pass of their own
-    passes = own.steps * own.batch_size * BACKWARD * (1 + apart)
     taught = bool(own.steps and own.distill) or own.size == "mini"
-    seconds = passes * plan.beit3("image", "text") + taught * plan.frozen
-    positions = 1 + c.patches + plan.tokens
-    active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
-    trained = plan.weights + (c.vocab + c.codes) * c.width  # with both heads
-    memory = TORCH + taught * FROZEN_MEMORY + 4 * trained * COPIES + active
-    kept = plan.weights * (1 + bool(own.init))  # as they began too
-    disk = 4 * (kept + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
+    passes = 3 * own.steps * own.batch_size * (1 + (bool(own.distill) and own.size != "mini")) / plan.size.items
+    positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(own.batch_size / own.accumulate)
+    trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW holds four numbers for each
+    memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
+    disk = (
+        4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained
+    )  # the last checkpoint goes when the next is there
+    seconds = passes * plan.beit3() + taught * (10 + plan.frozen)
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
 
 
 def encode(plan: Plan) -> Estimate:
-    """Every network on every item."""
+    """Every network on every item; BEiT3 on what each of its sets shows."""
     n, encoders = plan.size.items, plan.params.encoders
-    named = [name for name in plan.params[Encode].encoders if defined(encoders, name)]
-    read = [modalities for name in named if (modalities := shown(encoders, name))]
-    kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, named))]
+    named = {name: definition(encoders, name) for name in plan.params[Encode].encoders if defined(encoders, name)}
+    masked = [(str(own.get("of", name)), own.get("modality")) for name, own in named.items()]
+    shown = [hidden for of, hidden in masked if of in ENCODERS and ENCODERS[of].pretrained]
+    kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, [*named]))]
     others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
-    frozen = others + len(read) * (plan.params[Pretrain].size == "mini")  # whose image tokens the CNN gives
-    seconds = n * sum(plan.beit3(*modalities) for modalities in read) + frozen * plan.frozen
-    disk = 4 * n * (plan.shape.width * len(plan.sets) + plan.width * others)
-    memory = TORCH + bool(others) * FROZEN_MEMORY + 8 * plan.weights * bool(read) + 8 * n * plan.width
-    return Estimate(5 + seconds, memory, disk, f"{len(read)} sets of BEiT3, {others} other networks")
+    seconds = 3 + 1.5e-3 * n * len(named) + others * plan.frozen
+    seconds += sum(plan.beit3(hidden != "image", hidden != "text") for hidden in shown)
+    memory = TORCH + bool(others) * FROZEN_MEMORY + 8 * plan.shape.weights * bool(shown) + 8 * n * WIDEST
+    disk = 4 * n * (plan.shape.width * len(plan.sets) + WIDEST * others)
+    return Estimate(seconds, memory, disk, f"{len(shown)} sets of BEiT3, {others} other networks")
 
 
-def shown(encoders: Encoders, name: str) -> tuple[str, ...]:
-    """Return the modalities that BEiT3 reads for a feature set; none where it reads nothing for it."""
-    own = definition(encoders, name)
-    of = str(own.get("of")) if own.get("kind") == "masked" else name
-    if of not in ENCODERS or not ENCODERS[of].pretrained:
-        return ()
-    return tuple(modality for modality in ENCODERS[of].reads if modality != own.get("modality"))
+def made(plan: Plan) -> dict[str, Estimate]:
+    """Return what the stages take that make features, their graph and their codes."""
+    params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
+    graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
+    asking = n / params[Images].rate if plan.remote else 0.0
+    searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
+    books = len(ids.features) * len(ids.methods)
+    coded = 1.5 + 60 * min(n, ids.fit_rows) * ids.levels * ids.codes * product
+    return {
+        "download": Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is"),
+        "interactions": Estimate(log / 4e7, PROCESS + 10 * log, log),
+        "items": Estimate(size.products / 1e5, PROCESS, 2e3 * n, f"{size.products:,} lines"),
+        "images": Estimate(max(n / 600, asking), PROCESS, 18e3 * n, "requests to one host" if asking else "decoding"),
+        "pretrain": pretrain(plan),
+        "encode": encode(plan),
+        "graph": Estimate(sets * 3 * searched * n * product, PROCESS + 2 * rows, 14 * n * graph.k * sets),
+        "semantic_ids": Estimate(books * coded, TORCH + rows, books * 4 * ids.levels * (n + ids.codes * WIDEST)),
+    }
 
 
-def graph(plan: Plan) -> Estimate:
-    """Nearest neighbours of every set."""
-    n, params = plan.size.items, plan.params[Graph]
-    exact = params.index == "exact" or (params.index == "auto" and n <= params.exact_up_to)
-    seconds = len(plan.sets) * 6 * (n * n if exact else 12 * n**1.5) * plan.width / plan.gemm
-    memory = PROCESS + 8 * (n if exact else PART) * plan.width
-    return Estimate(1 + seconds, memory, 14 * n * params.k * len(plan.sets), "exact" if exact else "ivf")
-
-
-def semantic_ids(plan: Plan) -> Estimate:
-    """Codebooks of every method on every set that is coded."""
-    n, own = plan.size.items, plan.params[SemanticIds]
-    books = len(own.features) * len(own.methods)
-    seconds = books * 60 * min(n, own.fit_rows) * own.levels * own.codes * plan.width / plan.gemm
-    disk = books * 4 * own.levels * (n + own.codes * plan.width)
-    return Estimate(3 * books + seconds, TORCH + 4 * n * plan.width, disk, f"{books} codebooks")
-
-
-def train(plan: Plan) -> Estimate:
-    """The recommender that is released."""
-    settings = plan.params[Released].resolved()
-    disk = 16 * (plan.size.users + plan.size.items) * settings.dim
-    epochs = f"{min(settings.epochs, BEST_EPOCH + settings.patience)} epochs"
-    return Estimate(plan.training(RELEASED, settings), plan.trained_bytes, disk, epochs)
-
-
-def probe(plan: Plan) -> Estimate:
-    """Questions of every set, raw and processed, and a linear recommender in closed form."""
-    n, sets = plan.size.items, len(plan.sets)
-    asked = min(sampled.most(n), max(plan.size.users, n))
-    seconds = sets * (50 * asked * n * plan.width + 5e3 * n**2) / plan.gemm
-    return Estimate(seconds, TORCH + 8 * n * plan.width + 3e8 + min(4.0 * n**2, 4e9), 1e5, f"{sets} sets")
-
-
-def benchmark(plan: Plan) -> Estimate:
-    """Models x feature sets x seeds, and what a budget tries before."""
-    own, found = plan.params[Benchmark], entries(plan.params)
-    each = [plan.training(e.model, model_settings(plan.params, e.model, e.ablation)) for e in found]
-    closed = any(issubclass(MODELS[e.model], Closed) for e in found)
-    memory = TORCH + own.workers * (plan.trained_bytes + closed * 12 * plan.size.items**2)
-    said = f"{len(found) * (1 + own.budget):,} trainings"
-    return Estimate((1 + own.budget) * sum(each) / own.workers, memory, len(found) * 200.0 * plan.size.users, said)
-
-
-def study(plan: Plan) -> Estimate:
-    """Trainings of AlignRec, and encoders of the variants."""
-    own, one = plan.params[Study], plan.params[Released].resolved()
-    maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets and name not in CEILINGS]
-    wrong = [len(part) for part in (own.wrong.models, own.wrong.features, own.wrong.what, own.wrong.ratios)]
-    variants = (len(own.variants) + bool(own.variants)) * own.encoder_seeds
-    together = len(own.joint.rates) * own.joint.seeds  # each epoch encodes every item, with gradient
-    trainings = (
-        len(maskable) * 2 * len({*own.mask.ratios} - {0.0}) * own.mask.seeds
-        + math.prod(wrong) * own.wrong.seeds
-        + (len(own.geometry.without) + bool(own.geometry.without)) * own.geometry.seeds
-        + together
-        + 2 * bool(together) * own.joint.seeds
-        + own.seeds * (2 * variants + sum(len(own.settings(sweep)) for sweep in own.sweeps))
+def judged(plan: Plan) -> dict[str, Estimate]:
+    """Return what the stages take that judge and write; each cell of a table keeps 200 bytes per user."""
+    params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
+    one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], entries(params)
+    rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training(RELEASED, one)
+    memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
+    closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
+    tried = (
+        bench.splits
+        * (1 + bench.budget)
+        * sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
     )
-    seconds = trainings * plan.training(RELEASED, one) / own.workers
-    if plan.size.pieces and reads_pretrained(plan.params.encoders, plan.params[Encode].encoders):
-        seconds += variants * (pretrain(plan).seconds + encode(plan).seconds)
-        seconds += together * one.epochs * plan.size.items * BACKWARD * plan.beit3("image", "text") / own.workers
-    disk = trainings * 200.0 * plan.size.users + variants * 4 * plan.weights
-    memory = TORCH + own.workers * plan.trained_bytes
-    return Estimate(seconds, memory, disk, f"{trainings:,} trainings, {variants} encoders")
-
-
-def report(plan: Plan) -> Estimate:
-    return Estimate(4 + 6e-4 * plan.size.items, PROCESS + 1e3 * plan.size.items, 5e6, "the map")
-
-
-def publish(plan: Plan) -> Estimate:
-    """Copies of what is released, hashed twice."""
-    n = plan.size.items
-    disk = 4 * n * plan.width * len(plan.params[Encode].encoders) + 4 * plan.weights + 2e3 * n
-    return Estimate(1 + disk / 2e8, PROCESS + 4 * n * plan.width, disk, "copies and hashes")
-
-
-STAGES: Mapping[str, Callable[[Plan], Estimate]] = {
-    stage.__name__: stage
-    for stage in (
-        *(download, interactions, items, images, pretrain, encode, graph, semantic_ids, train, probe),
-        *(benchmark, study, report, publish),
-    )
-}
-UNSCALED = {"download", "images"}
-"""stages whose time is the network's"""
+    maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
+    count, encoders, joint = study.trainings(maskable)
+    seconds = 1.5 * count * alignrec + plan.pretrains * joint * one.epochs * 3 * plan.beit3()  # joint: with gradient
+    variants = plan.pretrains * encoders * (pretrain(plan).seconds + encode(plan).seconds)
+    released = rows * len(params[Encode].encoders) + 4 * plan.shape.weights + 2e3 * n
+    asked = sets * (3 + (50 * min(sampled.most(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
+    return {
+        "train": Estimate(2 + alignrec, memory, 4 * vectors, f"at most {one.epochs} epochs"),
+        "probe": Estimate(asked, TORCH + 2 * rows + 3e8 + min(4.0 * n**2, 4e9), 1e5, f"{sets} sets"),
+        "benchmark": Estimate(5 + tried / bench.workers, TORCH + bench.workers * (memory + closed), len(cells) * cell,
+                              f"{len(cells) * bench.splits * (1 + bench.budget):,} trainings"),
+        "study": Estimate(10 + seconds / study.workers + variants, TORCH + study.workers * memory,
+                          count * cell + 4 * encoders * plan.shape.weights,
+                          f"{count:,} trainings, {encoders} encoders"),
+        "report": Estimate(7 + 6e-4 * n, PROCESS + 1e3 * n, 5e6, "the map"),
+        "publish": Estimate(7 + released / 2e8, PROCESS + rows, released, "copies and hashes"),
+    }  # fmt: skip
 
 
 def stages(plan: Plan, ran: Mapping[str, tuple[Plan, float]]) -> dict[str, Estimate]:
-    """Return stage -> what it takes.
-
-    Args:
-        ran: stage -> a plan of a run that this machine has made, and the seconds that the stage took in it.
-    """
-    estimates = {}
-    for name, of in STAGES.items():
-        estimate = of(plan)
-        if name in {"items", "images", "pretrain"} and not plan.size.pieces:
-            estimate = Estimate(0, PROCESS, 0, "items have no content")
-        elif name == "pretrain" and not reads_pretrained(plan.params.encoders, plan.params[Encode].encoders):
-            estimate = Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
-        elif name in ran and name not in UNSCALED:
-            then, seconds = ran[name]
-            share = max(LEAST, seconds / max(of(then).seconds, 1e-3))
-            estimate = estimate._replace(seconds=estimate.seconds * share)
-        estimates[name] = estimate
-    return estimates
+    """Return stage -> what it takes; `ran`: stage -> the plan of a run on this machine, and its seconds."""
+    found = made(plan) | judged(plan)
+    for name, (then, seconds) in ran.items():
+        if name not in ("download", "images"):  # whose time is the network's
+            share = max(LEAST, seconds / max((made(then) | judged(then))[name].seconds, 1e-3))
+            found[name] = found[name]._replace(seconds=found[name].seconds * share)
+    if not plan.size.pieces:
+        found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
+    elif not plan.pretrains:
+        found["pretrain"] = Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
+    return {name: one._replace(seconds=one.seconds + START) for name, one in found.items()}

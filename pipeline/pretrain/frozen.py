@@ -8,6 +8,8 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
+from pipeline.encode.batching import read_images
+from pipeline.encode.mini import hashed
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
@@ -52,7 +54,12 @@ def images(run: Run, texts: Texts) -> mini.Images:
     ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
     params = run.params[Encode].model_copy(update={"encoders": []})
     sets = FeatureSets(run.layout, params, run.params.encoders)
-    return mini.stacked(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
+    found = mini.stacked(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
+    if not run.layout.encoder.image_hashes.is_file():
+        shards, n = io.shards(run.layout.images, "images"), len(texts)
+        hashes = [hashed(read_images(shards, at, min(at + io.PART, n))) for at in range(0, n, io.PART)]
+        io.write_npy(run.layout.encoder.image_hashes, np.concatenate(hashes))
+    return found
 
 
 def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: str) -> list[np.ndarray]:

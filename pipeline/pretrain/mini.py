@@ -17,9 +17,7 @@ from pipeline import io
 from pipeline.beit3 import minilm
 from pipeline.beit3.mini import Mini, MiniConfig, load_minilm
 from pipeline.beit3.wordpieces import WordPieces, order
-from pipeline.encode.batching import read_images
 from pipeline.encode.chunks import LONGEST
-from pipeline.encode.mini import hashed
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import whitening
@@ -75,10 +73,6 @@ def stacked(parts: Sequence[np.ndarray], layout: Layout) -> Images:
             for start in range(0, n, BLOCK):
                 out[start : start + BLOCK] = np.hstack([x[start : start + BLOCK] for x in parts])
             out.flush()
-    if not layout.encoder.image_hashes.is_file():
-        shards = io.shards(layout.images, "images")
-        hashes = [hashed(read_images(shards, start, min(start + BLOCK, n))) for start in range(0, n, BLOCK)]
-        io.write_npy(layout.encoder.image_hashes, np.concatenate(hashes))
     vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     has = np.concatenate([vectors[start : start + BLOCK].any(axis=1) for start in range(0, n, BLOCK)])
     return Images(vectors, np.where(has, np.arange(n), -1), widths if has.any() else ())

@@ -98,9 +98,16 @@ class Pretrain(Section):
         return "MIM + MLM" + (f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else "")
 
     @property
+    def summary(self) -> str:
+        """What the network says of an item, in words."""
+        return "the means of the text's and the image's outputs" if self.size == "mini" else "CLS"
+
+    @property
     def reading(self) -> str:
-        """How CLS becomes the released feature, in words."""
-        return "read by the linear map to its teachers" if self.distill and self.steps else "whitened"
+        """How that becomes the released feature, in words."""
+        if self.distill and self.steps:
+            return "read by the linear map to its teachers"
+        return "relaxed and joined" if self.size == "mini" else "whitened"
 
     @model_validator(mode="before")
     @classmethod

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.statistics import corrected
+from pipeline.evaluation.statistics import LEVEL, corrected
 from pipeline.probe.registry import PROBES
 
-LEVEL = 0.05
-"""p after Holm's correction, below which a difference is significant"""
 CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")
 """what is kept of each test"""

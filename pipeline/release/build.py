@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,12 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import code, io
 from pipeline.config.parameters import Shown
-from pipeline.evaluation import evidence
 from pipeline.facts import content
 from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, statement
 from pipeline.release.manifest import Counts, File, Maker, Manifest
 from pipeline.release.parts import Parts, networks
 from pipeline.release.statement import Statement
-from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
 from pipeline.sources.registry import SOURCES
 
@@ -31,7 +29,6 @@ LEFT_OUT: dict[Shown, tuple[str, ...]] = {
     "all": (), "titles": BEYOND_TITLES, "none": ("title", "categories", *BEYOND_TITLES)
 }  # fmt: skip
 """`publish.texts` -> columns that say nothing"""
-INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
 
 @contextmanager
@@ -51,16 +48,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
     tables = _tables(folder, parts, record)
-    if parts.index is not None:
-        io.write_bytes(folder / INDEX, parts.index)
-        io.write_json(folder / INDEX_FACTS, parts.index_facts)
     outputs, name = parts.outputs, parts.outputs.layout.dataset
-    if outputs.results is not None:
-        io.write_json(folder / "results.json", results_json(outputs.results, outputs.protocols))
-    if outputs.probes is not None:
-        io.write_json(folder / "probes.json", outputs.probes)
-    if outputs.study:
-        io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
     used_by = _encoders(folder, parts.encoders)
     items = io.read_table(folder / ITEMS, schemas.RELEASED_ITEMS, ["image_status", "text_status"])
     counts = Counts(users=len(parts.users), items=len(items), interactions=len(parts.interactions))
@@ -108,7 +96,7 @@ def _statement(parts: Parts, items: pa.Table, counts: Counts, files: list[File],
 
 
 def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
-    """Write the Parquet files; return which kind of table each is."""
+    """Write items, interactions and pieces; return which kind of table each Parquet file is."""
     io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
     tables: dict[Path, str] = {folder / ITEMS: "items"}
     if parts.with_interactions:
@@ -119,26 +107,26 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
             made = schemas.provenance(rows) if schemas.division(rows) else None
             io.write_table(rows, path, manifest.TABLES[name](0), made)
             tables[path] = name
-    for name, paths in parts.features.items():
-        tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
-        if parts.half:
-            tables |= {_halved(p, folder / "features-half" / name / p.name): "features_half" for p in paths}
-    for name, path in parts.edges.items():
-        tables[_copied(path, folder / "graph" / name / path.name)] = "edges"
-    for (name, method), source in parts.semantic_ids.items():
-        own = folder / manifest.SEMANTIC_IDS / name / method
-        tables[_copied(source / files.IDS, own / files.IDS)] = "semantic_ids"
-        for other in (files.CODEBOOKS, files.FACTS):
-            _copied(source / other, own / other)
-    for name, path in parts.tried.items():
-        tables[_copied(path, folder / manifest.TRIED / path.with_name(f"{name}.parquet").name)] = "tried"
-    for what, path in parts.embeddings.items():
-        target, kind = folder / "embeddings" / f"{what}.parquet", f"{what.removesuffix('s')}_embeddings"
-        if what == "users" and not parts.named_users:
-            tables[_unnamed(path, target)] = f"numbered_{kind}"
-        else:
-            tables[_copied(path, target)] = kind
+    for to, source, table in parts.pieces:
+        if table == "user_embeddings" and isinstance(source, Path) and not parts.named_users:
+            tables[_unnamed(source, folder / to)] = f"numbered_{table}"
+            continue
+        _put(source, folder / to)
+        if table:
+            tables[folder / to] = table
+        if table == "features" and isinstance(source, Path) and parts.half:
+            tables[_halved(source, folder / to.replace("features", "features-half", 1))] = "features_half"
     return tables
+
+
+def _put(source: Path | bytes | Mapping[str, Any], target: Path) -> None:
+    """Write a piece of a release."""
+    if isinstance(source, Path):
+        _copied(source, target)
+    elif isinstance(source, bytes):
+        io.write_bytes(target, source)
+    else:
+        io.write_json(target, source)
 
 
 def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> dict[Path, list[str]]:
@@ -204,17 +192,6 @@ def text_sha256(text: str | None) -> str:
 def image_sha256(image: bytes | None) -> str:
     """Return the hex sha256 of a JPEG as encoders read it; empty where they read none."""
     return hashlib.sha256(image).hexdigest() if image is not None else ""
-
-
-def results_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the benchmark's figures by seed, each with its protocol's fingerprint, and the protocols."""
-    return {
-        "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
-        "results": [
-            dict(zip(evidence.KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
-            for key, c in evidence.figures(results).items()
-        ],
-    }
 
 
 def makers(paths: list[Path]) -> dict[str, Maker]:

@@ -56,6 +56,7 @@ def render(parts: Parts, said: Statement, items: pa.Table, counts: Counts, files
     return template.render(
         outputs=outputs,
         parts=parts,
+        index=next((piece.source for piece in parts.pieces if piece.to == "embeddings/index.json"), None),
         counts=counts,
         said=said,
         header=_header(parts, said, features[0][0], counts, files),

@@ -28,7 +28,7 @@ from pipeline.release.manifest import Part
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.release.encoder import Loaded
+    from pipeline.encode.base import Encoder
 
 MAPS, NAME = "maps.safetensors", "chain.json"
 MOST, LARGEST = 64, 1 << 16
@@ -139,24 +139,24 @@ class Prepared(NamedTuple):
 class ChainEncoder:
     """The encoders of the parts, and the maps from their vectors to one."""
 
-    def __init__(self, parts: Sequence[Loaded], recipe: Recipe) -> None:
-        """Take loaded parts, in the order of the recipe's."""
+    def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], recipe: Recipe) -> None:
+        """Take encoders and the modalities that each reads, in the order of the recipe's parts."""
         self._parts, self._recipe = parts, recipe
         self.width, self.flops = recipe.width, 0.0
-        self._lengths = next((one for one in parts if "text" in one.facts.reads), parts[0])
+        self._lengths = next((encoder for encoder, reads in parts if "text" in reads), parts[0][0])
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text, as the first part that reads texts counts them."""
-        return self._lengths.encoder.lengths(texts)
+        return self._lengths.lengths(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise for each part by itself."""
         prepared = []
-        for part in self._parts:
-            pictures = images if "image" in part.facts.reads else None
-            words = texts if "text" in part.facts.reads else None
+        for encoder, reads in self._parts:
+            pictures = images if "image" in reads else None
+            words = texts if "text" in reads else None
             nothing = pictures is None and words is None
-            prepared.append(None if nothing else part.encoder.prepare(pictures, words))
+            prepared.append(None if nothing else encoder.prepare(pictures, words))
         return Prepared(len(images or texts or ()), prepared)
 
     def encode(self, prepared: Prepared) -> Tensor:
@@ -164,11 +164,11 @@ class ChainEncoder:
         import torch
 
         vectors = self._blank(prepared.items)
-        for number, (part, own) in enumerate(zip(self._parts, prepared.parts, strict=True)):
+        for number, ((encoder, _), own) in enumerate(zip(self._parts, prepared.parts, strict=True)):
             if own is not None:
-                vectors[number] = part.encoder.encode(own).cpu().numpy()
-        self.flops = sum(part.encoder.flops for part in self._parts)
+                vectors[number] = encoder.encode(own).cpu().numpy()
+        self.flops = sum(encoder.flops for encoder, _ in self._parts)
         return torch.from_numpy(np.ascontiguousarray(self._recipe(vectors), np.float32))
 
     def _blank(self, items: int) -> list[np.ndarray]:
-        return [np.zeros((items, part.encoder.width), np.float32) for part in self._parts]
+        return [np.zeros((items, encoder.width), np.float32) for encoder, _ in self._parts]

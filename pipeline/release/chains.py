@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 import schemas
-from pipeline import fingerprint, io
+from pipeline import io
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import registry
@@ -15,6 +15,7 @@ from pipeline.features.linear import Linear
 from pipeline.features.node import Items, Node, shard
 from pipeline.features.search import Recipe
 from pipeline.features.sets import FeatureSets
+from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
 from pipeline.release import chain, encoder
 from pipeline.release.encoder import Facts, ReleasedEncoder

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from pipeline import fingerprint, io
+from pipeline import io
 from pipeline.beit3 import stored
 from pipeline.config.base import Section
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.errors import UserError, installing, one_line
 from pipeline.images.params import Images
+from pipeline.io import fingerprint
 from pipeline.layout import EncoderFiles, Layout
 from pipeline.ops import arrays
 from pipeline.release import manifest as manifests
@@ -275,7 +276,8 @@ def _chain(folder: Path, own: Path, read: Facts) -> Encoder:
     if nested := [part for part in read.parts if facts(folder, part).parts]:
         raise UserError(f"{own / NAME}: '{nested[0]}' is made of others itself; do not trust this release")
     parts = [one for _, one in load_all(folder, read.parts).items()]
-    return chain.ChainEncoder(parts, chain.read(own, [part.encoder.width for part in parts]))
+    recipe = chain.read(own, [part.encoder.width for part in parts])
+    return chain.ChainEncoder([(part.encoder, part.facts.reads) for part in parts], recipe)
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -12,26 +11,29 @@ from pipeline import io
 from pipeline.config.parameters import Shown
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.evaluation import evidence
 from pipeline.facts.content import width
 from pipeline.facts.outputs import Outputs
+from pipeline.features import released as sets
 from pipeline.features.sets import FeatureSets
-from pipeline.interactions import split
+from pipeline.graph import released as graph
 from pipeline.items.texts import Texts
-from pipeline.layout import Layout
+from pipeline.layout import Layout, Piece
 from pipeline.pretrain.params import Pretrain
-from pipeline.release import build, chains, language, semantic_ids
+from pipeline.release import build, chains, language
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
 from pipeline.run import Run
-from pipeline.train import recommend, retrieval
+from pipeline.semantic_ids import released as codes
+from pipeline.train import released as trained
 
 VECTORS = {
-    "beit3": "CLS itself",
-    "beit3-raw": "CLS itself, the network's first output, read by no map",
-    "beit3-official": "CLS itself of the weights that training began from",
+    "beit3": "{} itself",
+    "beit3-raw": "{} itself, read by no map",
+    "beit3-official": "{} itself of the weights that training began from",
 }
-"""feature set of the encoder that `pretrain` trains -> what it is"""
+"""feature set of the encoder that `pretrain` trains -> what it is; {} stands for what the network says of an item"""
 HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
@@ -40,16 +42,19 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     layout, params = run.layout, run.params[Publish]
     outputs, names = Outputs(layout, run.source.kind, stages=stages), feature_sets(run)
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
-    index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
-    sets = FeatureSets.of(layout, run.params[Encode], run.params.encoders)
-    encoders = chains.gather(sets, names)
     with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
     users = released_users(params, with_interactions)
     texts = params.texts or run.source.licence.texts
-    embeddings = {"items": layout.item_embeddings}
-    if users != "none":
-        embeddings["users"] = layout.user_embeddings
+    pieces = [
+        *sets.vectors(layout, names),
+        *graph.edges(layout, names),
+        *codes.codes(layout, names, params.semantic_ids),
+        *sets.tried(layout, names),
+        *trained.embeddings(layout, users != "none"),
+        *trained.index(layout, interactions, params.exact_up_to),
+        *_evidence(outputs),
+    ]
     return Parts(
         outputs=outputs,
         publish=params,
@@ -59,13 +64,8 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
-        edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
-        semantic_ids=semantic_ids.gather(layout, names, params.semantic_ids),
-        tried={name: layout.tried(name) for name in names if layout.tried(name).exists()},
-        embeddings={what: path for what, path in embeddings.items() if path.exists()},
-        index=index,
-        index_facts=facts,
-        encoders=encoders,
+        pieces=pieces,
+        encoders=chains.gather(FeatureSets.of(layout, run.params[Encode], run.params.encoders), names),
         with_interactions=with_interactions,
         named_users=users == "names",
         half=params.half,
@@ -115,13 +115,15 @@ def vector(outputs: Outputs, names: Sequence[str]) -> str:
     whitened = layout.encoder.whitening.is_file() and io.record(shards[ours[0]][0]).get("params", {}).get(
         "whiten", True
     )
-    is_a = VECTORS | ({"beit3": f"CLS, {own.reading}"} if whitened else {})
-    sentences = [f"`{name}` is {is_a[name]}, {width(shards[name])} numbers." for name in ours]
+    is_a = VECTORS | ({"beit3": f"{{}}, {own.reading}"} if whitened else {})
+    sentences = [f"`{name}` is {is_a[name].format(own.summary)}, {width(shards[name])} numbers." for name in ours]
     shape = io.read_json(layout.encoder.config)
     start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
+    images = f"for images of {shape.get('image')} pixels a side"
+    if own.size == "mini":
+        start, images = "from all-MiniLM-L6-v2", "for vectors of images by EfficientNet-Lite0 and descriptors"
     losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
-    network = f"a BEiT3 of {shape['layers']} layers, for images of {shape['image']} pixels a side"
-    sentences.append(f"The network is {network}, {start}, {losses}.")
+    sentences.append(f"The network is a BEiT3 of {shape['layers']} layers, {images}, {start}, {losses}.")
     if own.distill and own.steps:
         sentences.append(
             "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
@@ -135,15 +137,14 @@ def weights(layout: Layout) -> list[Path]:
     return [path for path in learned if path.exists()]
 
 
-def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, Any] | None]:
-    """Return the index of the trained item vectors and its facts; None where train has not run."""
-    if not run.layout.item_embeddings.exists():
-        return None, None
-    user, item = recommend.vectors(run.layout)
-    seen = split.load(interactions, len(user), len(item)).train
-    index = retrieval.build(item, run.params[Publish].exact_up_to)
-    facts = retrieval.tune(index, item, user, seen)
-    return retrieval.to_bytes(index), facts
+def _evidence(outputs: Outputs) -> Iterator[Piece]:
+    """Yield what the stages found, as far as they have run."""
+    if outputs.results is not None:
+        yield Piece("results.json", evidence.as_json(outputs.results, outputs.protocols))
+    if outputs.probes is not None:
+        yield Piece("probes.json", outputs.probes)
+    if outputs.study:
+        yield Piece("study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
 
 
 def _items(layout: Layout, texts: Shown) -> Iterator[pa.Table]:

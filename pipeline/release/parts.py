@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline import io
 from pipeline.config.parameters import Shown
 from pipeline.facts.outputs import Outputs
+from pipeline.layout import Piece
 from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Encoder, Input
 from pipeline.release.params import Publish
@@ -31,18 +32,8 @@ class Parts:
     """schema USERS"""
     features: Mapping[str, list[Path]]
     """feature set -> its Parquet files, in order"""
-    edges: Mapping[str, Path]
-    """feature set -> EDGES"""
-    semantic_ids: Mapping[tuple[str, str], Path] = field(default_factory=dict)
-    """feature set and method -> folder of its codes and codebooks"""
-    tried: Mapping[str, Path] = field(default_factory=dict)
-    """feature set that valid chose -> TRIED"""
-    embeddings: Mapping[str, Path] = field(default_factory=dict)
-    """items, users -> Parquet file"""
-    index: bytes | None = None
-    """FAISS index of the item vectors"""
-    index_facts: Mapping[str, Any] | None = None
-    """facts of the index, and its recall; from `retrieval.tune`"""
+    pieces: list[Piece] = field(default_factory=list)
+    """what other packages put into it, in order"""
     encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)
     """feature set -> its encoder"""
     texts: Shown = "all"

@@ -5,7 +5,6 @@ n coded items, L levels, K codes a level.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +16,6 @@ import schemas
 from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.errors import UserError, one_line
-from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest
@@ -27,28 +25,6 @@ from pipeline.semantic_ids.registry import METHODS
 
 NONE = -1
 """in place of every code of a vector without a direction"""
-
-
-def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) -> dict[tuple[str, str], Path]:
-    """Return feature set and method -> folder of what was coded, by default of all methods that are no controls.
-
-    UserError if a method that was asked for has coded none of them.
-    """
-    names = list(names)
-    coded = {
-        (name, path.parent.name): path.parent
-        for name in names
-        for path in sorted(layout.semantic_ids(name, "*").parent.glob(f"*/{files.FACTS}"))
-    }
-    if methods is None:
-        return {key: folder for key, folder in coded.items() if not METHODS[key[1]].control}
-    made = sorted({method for _, method in coded})
-    if absent := [method for method in methods if method not in made]:
-        raise UserError(
-            f"publish.semantic_ids: '{absent[0]}' has coded no released feature set of {layout.dataset}; "
-            f"there are {', '.join(made) or f'none: {files.how_to_make(layout.dataset, names)}'}"
-        )
-    return {key: folder for key, folder in coded.items() if key[1] in methods}
 
 
 def names(manifest: Manifest) -> list[tuple[str, str]]:

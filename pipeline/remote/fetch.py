@@ -283,10 +283,10 @@ def fetch_one(source: Store, file: File, parts: Path, meter: Meter) -> str | Non
         if resumed:  # the kept beginning may be of another file
             return fetch_one(source, file, parts, meter)
         return f"{file.path}: tampered with, its sha256 is not the manifest's"
-    if fault is None:
-        part.rename(whole)
-        return None
-    return f"{file.path}: {fault}"
+    if fault is not None:
+        return f"{file.path}: {fault}"
+    part.rename(whole)
+    return None
 
 
 def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
@@ -334,24 +334,17 @@ def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> N
 
 def _assemble(files: list[File], work: Path) -> None:
     """Build work/release from the parts, which stay until the release is in place."""
-    release = work / "release"
+    release, linked = work / "release", set()
     shutil.rmtree(release, ignore_errors=True)
-    linked = set()
     for file in files:
         part, target = work / "parts" / file.sha256, release / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if file.sha256 in linked:
-            shutil.copyfile(part, target)
-        else:
-            _link(part, target)
+        if file.sha256 not in linked:
+            with suppress(OSError):  # a file system without links
+                target.hardlink_to(part)
             linked.add(file.sha256)
+        if not target.exists():
+            shutil.copyfile(part, target)
     for name in (manifests.NAME, signature.NAME):
         if (work / name).exists():
             shutil.copyfile(work / name, release / name)
-
-
-def _link(part: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(part)
-    except OSError:  # a file system without links
-        shutil.copyfile(part, target)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import ceiling, codes, probes, words
 from pipeline.facts import recommenders as facts
 from pipeline.facts.codes import Judged
@@ -12,7 +13,6 @@ from pipeline.facts.outputs import Outputs
 from pipeline.facts.probes import CHANCE, Figures, Probed
 from pipeline.facts.words import CONTROLS, labelled
 from pipeline.models import RELEASED
-from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
 from pipeline.report.plots import Chart, Intervals, Section, Span
 
@@ -39,7 +39,7 @@ def recommenders(outputs: Outputs) -> Section:
 def _means(comparison: Comparison, _: Outputs, label: str) -> Intervals | None:
     """Return test Recall@20 of every run."""
     rows = [plots.mean(words.run(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
-    title = f"Test {words.RECALL}, mean ± sd over {seeds_of(r.seeds for r in comparison.rows)}"
+    title = f"Test {words.RECALL}, {words.spread(r.seeds for r in comparison.rows)}"
     return plots.intervals(words.after(title, label), rows, axis=words.RECALL)
 
 

@@ -1,58 +1,43 @@
-"""league.html: one self-contained page of a league."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The league, a benchmark on several splits, as a section."""
 
 import pyarrow as pa
 
 from pipeline.facts import league as facts
 from pipeline.facts.difference import Difference
+from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import figure
 from pipeline.report import plots
-from pipeline.report.gallery import Sheets
-from pipeline.report.page import render
 from pipeline.report.plots import Section
 
 RANKED = "Mean rank over splits and seeds; a bar joins models without a significant difference"
 
 
-def html(dataset: str, kind: str, league: pa.Table, found: Mapping[str, Any]) -> str:
-    """Return the page of table LEAGUE, other data sets' rows too, and of what follows from it, league.json."""
-    others = [name for name in dict.fromkeys(league["dataset"].to_pylist()) if name != dataset]
-    gained = [plots.change(f"{row['a']} - {row['b']}", Difference.of(row)) for row in found["gains"]]
-    gain = plots.intervals("Gain in test recall, 95 % interval over users", gained)
-    order = plots.ranks(RANKED, found["ranks"], found["groups"])
-    standing = [facts.standing(league, dataset), *facts.fused(found)]
-    rest = [*facts.across(league), *(facts.standing(league, name) for name in others)]
-    parts = [
-        Section("standing", "Standing", "Who stands where", "", [_recalls(league, dataset)], tables=standing),
-        Section("gains", "Features", "What features add", "", [gain], tables=[facts.gains(found)]),
-        Section(
-            "tests", "Tests", "Paired comparisons", "", [order], tables=[facts.lead(found), facts.stability(found)]
-        ),
-        Section("audit", "Split audit", "Split audit", tables=[facts.audit(found)]),
-        Section("settings", "Settings", "Settings", _left_out(found), tables=[facts.settings(league, dataset)]),
-        Section("others", "Other data sets", "Other data sets", tables=rest),
+def section(outputs: Outputs) -> Section:
+    """Return the section of table LEAGUE and of what follows from it; an empty one where there was one split."""
+    name, heading, (league, found) = "league", "Over splits and seeds", (outputs.league, outputs.league_facts)
+    if league is None or not found:
+        return Section(name, "Splits", heading)
+    gained = [
+        plots.change(f"{facts.titled(row['a'])}, minus on {row['b'].partition(' on ')[2]}", Difference.of(row))
+        for row in found["gains"]
     ]
-    return render(
-        "compared.html", Sheets([], {}), what="league", command="league", dataset=dataset, title=f"{dataset}: league",
-        kind=kind, parts=[part for part in parts if part], data={}, pairs=[], note="", plot=plots, verdict=[],
-        lead=f"{len(found['ranks'])} models, the same number of settings each, chosen on valid.",
-        chips=facts.claims(found),
-    )  # fmt: skip
+    gain = plots.intervals("Gain in test recall, 95 % interval over users", gained)
+    ranks = {facts.titled(name): rank for name, rank in found["ranks"].items()}
+    level = [[facts.titled(name) for name in group] for group in found["groups"]]
+    drawn = [_recalls(league), gain, plots.ranks(RANKED, ranks, level)]
+    tables = [
+        *(facts.standing(league), *facts.fused(found), facts.gains(found), facts.lead(found), facts.stability(found)),
+        *(facts.audit(found), facts.settings(league)),
+    ]
+    note = " ".join([facts.headline(found), *(f"Left out: {reason}." for reason in found["left_out"].values())])
+    return Section(name, "Splits", heading, note, drawn, tables=[table for table in tables if table.rows])
 
 
-def _left_out(found: Mapping[str, Any]) -> str:
-    return " ".join(f"Left out: {reason}." for reason in found["left_out"].values())
-
-
-def _recalls(league: pa.Table, dataset: str) -> plots.Picture | None:
-    rows = [one for one in facts.standings(league) if one.dataset == dataset and one.recall]
-    keys = [facts.HONEST, facts.PUBLISHED]
-    drawn = []
-    for one in rows:
-        assert one.recall
-        sd, flat = one.recall.sd or 0.0, one.published or 0.0
-        spans = [(one.recall.mean - sd, one.recall.mean, one.recall.mean + sd), (flat, flat, flat)]
-        drawn.append(plots.Row(one.name, spans, figure(one.recall)))
-    return plots.intervals("Test recall, ± sd over splits and seeds:", drawn, keys)
+def _recalls(league: pa.Table) -> plots.Picture | None:
+    rows = []
+    for one in facts.standings(league):
+        if one.recall:
+            sd, flat = one.recall.sd or 0.0, one.published or 0.0
+            spans = [(one.recall.mean - sd, one.recall.mean, one.recall.mean + sd), (flat, flat, flat)]
+            rows.append(plots.Row(one.name, spans, figure(one.recall)))
+    return plots.intervals("Test recall, mean ± sd over splits and seeds:", rows, [facts.HONEST, facts.PUBLISHED])

@@ -2,10 +2,11 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import jinja2
 import pyarrow as pa
@@ -15,10 +16,11 @@ from pipeline.facts import codes, content, facets, verdict
 from pipeline.facts.facets import Items
 from pipeline.facts.neighbours import Neighbours
 from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import escaped, markdown
+from pipeline.facts.table import Table, escaped, markdown
 from pipeline.facts.users import SEED, User
 from pipeline.facts.words import CONTROLS, title
 from pipeline.report import atlas, gallery, plots, sections
+from pipeline.report.plots import Section
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
@@ -26,6 +28,19 @@ PARTS = ("items", "map", "list", "codes", "page")
 """of the page's own script, in order; those of what a page lacks do nothing"""
 LONGEST = 120
 """characters of a title in the page's data"""
+STEPS = {
+    "reviews": ("interactions", "rows_in", "read"),
+    "interactions": ("interactions", "rows_out", "kept"),
+    "items": ("items", "rows_out", "described"),
+    "images": ("images", "rows_out", "usable"),
+    "BEiT3": ("pretrain", "rows_in", "items learned from"),
+    "features": ("encode", "rows_out", "sets"),
+    "graph": ("graph", "rows_out", "edges"),
+    "AlignRec": ("train", "rows_in", "pairs learned from"),
+    "benchmark": ("benchmark", "rows_out", "runs"),
+}
+"""step -> stage, figure of its record, and what that is"""
+NO_IMAGES = gallery.Sheets([], {})
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,28 @@ def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bo
     )  # fmt: skip
 
 
+def sides(
+    command: str, dataset: str, lead: str, parts: Sequence[Section], *, kind: str = "", title: str = "",
+    headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
+    data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
+) -> str:  # fmt: skip
+    """Return a page of things side by side: feature sets, codes, releases.
+
+    Args:
+        command: that makes it.
+        lead: what is on it.
+        kind: of the data set's source; the images of `sample` need an attribution.
+        title: the data set by default.
+        headline: the verdict in a sentence, and `verdict` the tables that it rests on.
+        packed: images of the items in `pairs`, and `data` the page's table of them, see gallery.Sheets.table.
+        pairs: most changed items, see pipeline/compare/page.py; `note` is said of them.
+    """
+    return render(
+        "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
+        title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs, note=note, plot=plots,
+    )  # fmt: skip
+
+
 def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
@@ -128,7 +165,6 @@ def poster(near: Neighbours, shown: View) -> bytes:
 
 
 def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
-    said = verdict.sentences(outputs.released, outputs.probes, outputs.tests)
     return {
         "dataset": outputs.layout.dataset,
         "kind": outputs.kind,
@@ -138,8 +174,7 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         ),
         "strip": list(strip(outputs)),
         "advice": verdict.advice(outputs.probes),
-        "verdict": said,
-        "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
+        "verdict": verdict.tables(outputs.released, outputs.probes, outputs.tests),
         "pictured": sections.pictured(outputs),
         "recorded": sections.recorded(outputs),
         "near": shown and shown.neighbours,
@@ -195,34 +230,12 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     return environment
 
 
-class Step(NamedTuple):
-    """A step of the pipeline, with what came out of it."""
-
-    name: str
-    figure: str
-    what: str
-
-
-def strip(outputs: Outputs) -> Iterator[Step]:
-    """Yield the steps that ran, in order."""
-    records = outputs.records
-
-    def step(name: str, figure: int, what: str) -> Step:
-        return Step(name, f"{figure:,}", what)
-
-    if record := records.get("interactions"):
-        yield step("reviews", record["rows_in"], "read")
-        yield step("interactions", record["rows_out"], "kept")
-    for stage, what in (("items", "described"), ("images", "usable")):
-        if record := records.get(stage):
-            yield step(stage, record["rows_out"], what)
-    if record := records.get("pretrain"):
-        yield step("BEiT3", record["rows_in"], "items learned from")
-    if "encode" in records and outputs.graphs:
-        yield step("features", len(outputs.graphs), "sets")
-    if record := records.get("graph"):
-        yield step("graph", record["rows_out"], "edges")
-    if record := records.get("train"):
-        yield step("AlignRec", record["rows_in"], "pairs learned from")
-    if record := records.get("benchmark"):
-        yield step("benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
+def strip(outputs: Outputs) -> Iterator[tuple[str, str, str]]:
+    """Yield name, figure and meaning of the steps of the pipeline that ran, in order."""
+    counted = {
+        "features": len(outputs.graphs),
+        "benchmark": sum(row.seeds for comparison in outputs.compared for row in comparison.rows),
+    }
+    for name, (stage, figure, what) in STEPS.items():
+        if (record := outputs.records.get(stage)) and (name != "features" or outputs.graphs):
+            yield name, f"{counted.get(name, record[figure]):,}", what

@@ -80,7 +80,9 @@ class Shares:
 
 @dataclass(frozen=True)
 class Ranks:
-    """A diagram of critical differences (Demsar 2006): names at their mean ranks, bars over those not told apart."""
+    """A diagram of critical differences (Demsar 2006): names at their mean ranks, bars over those that do not
+    differ significantly.
+    """
 
     shape: ClassVar[str] = "ranks"
     title: str
@@ -226,7 +228,7 @@ def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]
 
     Args:
         means: name -> mean rank, ascending.
-        groups: names in the order of `means`, no two of a group told apart.
+        groups: names in the order of `means`, no two of a group significantly different.
     """
     if len(means) < 2:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipeline.facts import content, recommenders
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
-from pipeline.report import judged, plots, studied
+from pipeline.report import judged, league, plots, studied
 from pipeline.report.plots import Section
 
 CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
@@ -14,7 +14,12 @@ CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 def pictured(outputs: Outputs) -> list[Section]:
     """Return the sections that have a picture or figures of an experiment, without empty ones."""
     sections = (
-        *(judged.recommenders(outputs), judged.probes_section(outputs), judged.without_parts(outputs)),
+        *(
+            judged.recommenders(outputs),
+            league.section(outputs),
+            judged.probes_section(outputs),
+            judged.without_parts(outputs),
+        ),
         *(studied.tail_section(outputs), *studied.sections(outputs), *studied.argument_sections(outputs)),
         judged.codes_section(outputs.coded),
     )

@@ -55,7 +55,7 @@ def masked(mask: pa.Table) -> list[Picture | None]:
     for (protocol, _), rows in protocols:
         for features in dict.fromkeys(row.features for row in rows):
             own = [row for row in rows if row.features == features]
-            title = f"{features}: test {RECALL}, mean ± sd over {seeds_of(len(row.recall.values) for row in own)}"
+            title = f"{features}: test {RECALL}, {words.spread(len(row.recall.values) for row in own)}"
             drawn.append(_masked(words.after(title, protocol if len(protocols) > 1 else ""), own))
     return drawn
 
@@ -97,8 +97,7 @@ def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
         if len(points) > 1:
             places = {float(i): f"{row['value']:.4g}" for i, row in enumerate(points)}
             line = {float(i): Cell(row[summaries.RECALL], row["sd"], ()) for i, row in enumerate(points)}
-            over = seeds_of(row["seeds"] for row in points)
-            title = f"{sweep}: valid {RECALL} by {key}, mean ± sd over {over}"
+            title = f"{sweep}: valid {RECALL} by {key}, {words.spread(row['seeds'] for row in points)}"
             charts.append(plots.curves(title, places, {key: line}, (key, f"valid {RECALL}")))
     return charts
 
@@ -170,7 +169,7 @@ def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
             for what, name in SPOILT.items() if any(row["what"] == what for row in own)
         }  # fmt: skip
         recall = words.measure("recall", own[0]["k"])
-        title = f"{model} on {features}: test {recall}, mean ± sd over {seeds_of(row['seeds'] for row in own)}"
+        title = f"{model} on {features}: test {recall}, {words.spread(row['seeds'] for row in own)}"
         places = {row["ratio"]: f"{row['ratio']:.4g}" for row in own}
         charts.append(plots.curves(title, places, lines, ("share of items", recall)))
     return charts

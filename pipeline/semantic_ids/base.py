@@ -39,6 +39,8 @@ class Vectors:
     """of all"""
     sample: np.ndarray
     """float32 [m, F]: those that codebooks are learned on"""
+    paths: Sequence[Sequence[str]] = ()
+    """category of each item from the root; empty: not known"""
 
 
 @dataclass(frozen=True)

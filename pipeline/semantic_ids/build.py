@@ -34,10 +34,11 @@ def settings(params: SemanticIds, method: str) -> Section:
     return checked(METHODS[method].Params, params.settings.get(method, {}), f"semantic_ids.settings.{method}")
 
 
-def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray]:
+def vectors(folder: Path, fit_rows: int, seed: int, paths: pa.ChunkedArray | None = None) -> tuple[Vectors, np.ndarray]:
     """Return the vectors of a feature set that have a direction, and which of all items have one, bool [I].
 
-    `fit_rows` bounds the sample. UserError if no vector has a direction, or all have the same.
+    `fit_rows` bounds the sample; `paths` are the items' categories. UserError if no vector has a direction, or all have
+    the same.
     """
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, ROWS)])
     n = int(directed.sum())
@@ -61,7 +62,7 @@ def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray
         differ = differ or bool(np.abs(x - first).max() > EQUAL)
     if not differ and n > 1:
         raise UserError(f"{folder}: the vectors of all {n:,} items are equal, so no code tells them apart; {LEAVE_OUT}")
-    return Vectors(blocks, n, sample), directed
+    return Vectors(blocks, n, sample, paths.filter(pa.array(directed)).to_pylist() if paths else ()), directed
 
 
 class Coding(NamedTuple):

@@ -1,4 +1,4 @@
-"""Codes to compare with: drawn at random, and those of a method that saw the features of other items.
+"""Codes to compare with: drawn at random, those of a method that saw the features of other items, and categories.
 
 n vectors, F width, L levels, K codes a level.
 """
@@ -76,6 +76,25 @@ class Random(Control):
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return zeros, float32 [b, F]."""
         return np.zeros((len(codes), self.width), np.float32)
+
+
+class Categories(Random):
+    """An item's category in place of its features: its path gives all codes but the last, what it lacks is drawn."""
+
+    def assign(self, vectors: Vectors) -> np.ndarray:
+        """Return codes, int32 [n, L]: code l is the place of the path's l-th name among its siblings, modulo K."""
+        if not any(vectors.paths):
+            raise UserError("method categories: no item has a category; leave it out of 'semantic_ids.methods'")
+        codes, parent = super().assign(vectors), np.zeros(vectors.n, np.int64)
+        for level in range(self.shape.levels - 1):
+            names = [path[level] if len(path) > level else "" for path in vectors.paths]
+            pairs, inverse = np.unique([f"{p:09}{n}" for p, n in zip(parent, names, strict=True)], return_inverse=True)
+            parents = np.array([int(pair[:9]) for pair in pairs])
+            place = np.arange(len(pairs)) - np.searchsorted(parents, parents)
+            known = np.array(names) != ""
+            codes[known, level] = place[inverse[known]] % self.shape.codes
+            parent = inverse.reshape(-1)
+        return codes
 
 
 def _method(name: str) -> str:

@@ -18,6 +18,10 @@ class Collisions(Section):
 
     before: Number
     after: Number
+    head: Known = None
+    """before the policy, in the third of the items with the most train interactions"""
+    middle: Known = None
+    tail: Known = None
 
 
 class Level(Section):

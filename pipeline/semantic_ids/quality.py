@@ -13,6 +13,9 @@ import numpy as np
 Edges = Iterable[tuple[np.ndarray, np.ndarray]]
 """items and their nearest neighbours, int [b] each, a block at a time; gone through more than once"""
 
+POPULARITY = ("head", "middle", "tail")
+"""thirds of the items, the most interacted with first"""
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -77,7 +80,8 @@ def judged(ids: Codes, reference: Reference) -> dict[str, Any]:
         for at, column in enumerate(groups.T)
     ]
     counts = {"items": len(groups), "without_content": reference.items - len(groups)}
-    return counts | {"collisions": collisions(ids), "levels": levels, "prefixes": lengths}
+    bought_at = np.bincount(reference.item, minlength=reference.items)[ids.rows]
+    return counts | {"collisions": collisions(ids, bought_at), "levels": levels, "prefixes": lengths}
 
 
 def prefixes(codes: np.ndarray) -> np.ndarray:
@@ -90,11 +94,19 @@ def prefixes(codes: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def collisions(ids: Codes) -> dict[str, float]:
-    """Return the shares of items that share all codes with another, before and after the policy settled them."""
-    before = prefixes(ids.codes if ids.before is None else ids.before)[:, -1]
-    after = ids.codes if ids.suffix is None else np.column_stack([ids.codes, ids.suffix])
-    return {"before": _colliding(before), "after": _colliding(prefixes(after)[:, -1])}
+def collisions(ids: Codes, popularity: np.ndarray) -> dict[str, float | None]:
+    """Return the shares of items that share all codes with another, before and after the policy settled them.
+
+    Those before also by popularity, int [n]: in the head, middle and tail, thirds of the items by train interactions.
+    """
+    before = _shared(prefixes(ids.codes if ids.before is None else ids.before)[:, -1])
+    after = _shared(prefixes(ids.codes if ids.suffix is None else np.column_stack([ids.codes, ids.suffix]))[:, -1])
+    ranked, n = np.sort(popularity), len(popularity)
+    below, upto = np.searchsorted(ranked, popularity), np.searchsorted(ranked, popularity, "right")
+    third = 3 * (2 * n - below - upto) // max(2 * n, 1)  # by the middle rank of equal items, whatever their order
+    whole = {"before": _share(before.sum(), len(before)) or 0.0, "after": _share(after.sum(), len(after)) or 0.0}
+    parts = {name: before[third == at] for at, name in enumerate(POPULARITY)}
+    return whole | {name: _share(part.sum(), len(part)) for name, part in parts.items()}
 
 
 def used(column: np.ndarray, k: int) -> dict[str, float | None]:
@@ -197,9 +209,9 @@ def _pairs(groups: np.ndarray) -> int:
     return int((counts * (counts - 1)).sum())
 
 
-def _colliding(groups: np.ndarray) -> float:
-    counts = np.unique(groups, return_counts=True)[1]
-    return _rounded(counts[counts > 1].sum() / max(len(groups), 1))
+def _shared(groups: np.ndarray) -> np.ndarray:
+    """Return which items have their group in common with another, bool [n]."""
+    return np.bincount(groups, minlength=1)[groups] > 1
 
 
 def _by_item(columns: np.ndarray, rows: np.ndarray, items: int) -> np.ndarray:

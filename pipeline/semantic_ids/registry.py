@@ -16,6 +16,7 @@ METHODS: Registry[type[Method]] = Registry(
         "rqvae": "pipeline.semantic_ids.rqvae:RQVAE",
         "random": "pipeline.semantic_ids.controls:Random",
         "shuffled": "pipeline.semantic_ids.controls:Shuffled",
+        "categories": "pipeline.semantic_ids.controls:Categories",
     },
 )
 """name -> method, in the order of the report"""

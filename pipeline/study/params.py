@@ -121,12 +121,20 @@ class Study(Section):
     workers: Positive = 2
     """trainings at a time, one thread each"""
 
-    @property
-    def pretrains(self) -> bool:
-        """Whether a part of the study trains encoders."""
-        return bool(self.variants or self.joint.rates) or any(
-            key.startswith("pretrain.") for space in self.sweeps.values() for key in space
-        )
+    def trainings(self, maskable: int) -> tuple[int, int, int]:
+        """Return the trainings of recommenders, the encoders of the variants, and the joint trainings.
+
+        Args:
+            maskable: feature sets that are encoded without each modality too.
+        """
+        losses, joint = self.geometry, len(self.joint.rates)
+        w = self.wrong
+        wrong = len(w.models) * len(w.features) * len(w.what) * len(w.ratios)
+        encoders = (len(self.variants) + bool(self.variants)) * self.encoder_seeds
+        swept = 2 * encoders + sum(len(self.settings(sweep)) for sweep in self.sweeps)
+        count = self.seeds * swept + self.mask.seeds * maskable * 2 * len({*self.mask.ratios} - {0.0})
+        count += losses.seeds * (len(losses.without) + bool(losses.without)) + w.seeds * wrong
+        return count + self.joint.seeds * (joint + 2 * bool(joint)), encoders, joint * self.joint.seeds
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
         """Return all combinations of a sweep's values, as key -> value."""

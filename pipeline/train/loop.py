@@ -76,7 +76,7 @@ def fit(
     """
     keep_large_buffers()
     device = pick()
-    inputs = _checked(model, split, features, edges, device, tuple(parts), params.standardise)
+    inputs = _checked(model, split, features, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model(inputs, params).to(device)
@@ -85,19 +85,6 @@ def fit(
         loop = _Loop(network, split, params, seed, checkpoint)
         loop.run(progress)
         return loop.fitted()
-
-
-def standardised(features: np.ndarray) -> np.ndarray:
-    """Return features [I, F] with mean 0 and deviation 1 in each column, float32.
-
-    Zero rows are items without content: they do not count, and stay zero. A constant column becomes zero.
-    """
-    nonzero = features.any(1)
-    rows = features[nonzero].astype(np.float64)
-    deviation = rows.std(0)
-    scaled = np.zeros(features.shape, np.float32)
-    scaled[nonzero] = (rows - rows.mean(0)) / np.where(deviation > 0, deviation, np.inf)
-    return scaled
 
 
 def compiled(
@@ -232,7 +219,6 @@ def _checked(
     edges: pa.Table | None,
     device: torch.device,
     parts: tuple[int, ...],
-    standardise: bool,
 ) -> Inputs:
     """Return the model's inputs; UserError names one that is missing or wrong."""
     optional = {"features": features, "edges": edges}
@@ -262,7 +248,5 @@ def _checked(
             f"only {n} items are cold in valid, and the best epoch is chosen by recall@{CUTOFF} among them; raise "
             "interactions.cold_share"
         )
-    if features is not None and standardise:
-        features = standardised(features)
     table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
     return Inputs(split, table, edges, device, parts)

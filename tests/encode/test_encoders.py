@@ -45,7 +45,8 @@ from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import device, whitening
 from pipeline.ops.whitening import Whitening
-from pipeline.run import Run, perform, running
+from pipeline.run import Run, running
+from pipeline.stage import perform
 from pipeline.vectors.given import File
 from stages.encode import main
 from stages.order import STAGES

@@ -1,20 +1,18 @@
-"""A league: every model alike; valid chooses; what is trained stays; figures of two protocols never share a table."""
+"""A league: every model alike; valid chooses; what is trained stays; the benchmark shares its own split."""
 
-import re
 from pathlib import Path
 from typing import Any
 
-import leagues
 import numpy as np
 import pyarrow as pa
 import pytest
 import shops
-import yaml
-from typer.testing import CliRunner
+from scipy.stats import kendalltau
 
 import schemas
 from pipeline import engine, io
 from pipeline.errors import UserError
+from pipeline.evaluation.evidence import comparisons
 from pipeline.experiment.plans import league as plans
 from pipeline.experiment.run import Experiment, Work
 from pipeline.experiment.tables import league as tables
@@ -23,8 +21,8 @@ from pipeline.interactions.audit import audit
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import Run, running
-from stages.cli import app
-from stages.league import main
+from stages import report
+from stages.benchmark import main
 from stages.params import Params
 
 BUDGET = 2
@@ -32,15 +30,15 @@ BUDGET = 2
 
 def params(**sections: Any) -> Params:
     own = {"models": ["bpr", "ease", "vbpr"], "features": ["f", "shuffled"], "seeds": 2, "splits": 2, "workers": 1}
+    own |= {"ks": [20], "budget": BUDGET}
     return Params.model_validate(
         {
             "datasets": ["shop"],
             "sources": {"shop": {"kind": "sample"}},
             "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01},
-            "benchmark": {"ks": [20]},
         }
         | sections
-        | {"league": own | sections.get("league", {})}
+        | {"benchmark": own | sections.get("benchmark", {})}
     )
 
 
@@ -56,10 +54,15 @@ def shop(root: Path) -> Layout:
     return layout
 
 
-def play(root: Path, own: Params, *others: Path, budget: int = BUDGET) -> Path:
-    with running("league", "shop", own, root) as run:
-        main(run, budget, others)
-    return root / "league/shop"
+def play(root: Path, own: Params) -> Path:
+    with running("benchmark", "shop", own, root) as run:
+        main(run)
+    return root / "benchmark/shop"
+
+
+def season(root: Path, **sections: Any) -> plans.Season:
+    own = params(**sections)
+    return plans.season(Experiment(Run("benchmark", "shop", own, root), 1))
 
 
 @pytest.fixture
@@ -97,42 +100,44 @@ def test_every_model_has_the_same_budget_valid_chooses_and_nothing_is_trained_tw
     assert best.recall is not None
     assert (len(best.recall.values), best.tried) == (4, BUDGET)
     assert {row["a"] for row in found["gains"]} == {"vbpr on f"}
+    main = [
+        (one.recall.mean, one.published) for one in facts.standings(league) if one.features != "shuffled" and one.recall
+    ]
+    tau = kendalltau(*zip(*main, strict=True)).statistic  # of the figures that the table shows
+    assert found["stability"]["published"] == pytest.approx(tau)
     assert all(row["seconds"] > 0 and "cores" in row["machine"] for row in rows)
     assert len({row["fingerprint"] for row in rows}) == 2
-    assert len({row["rules"] for row in rows}) == 1
-    page = (made / "league.html").read_text()
-    assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"http", page)
-    for words in ("published style", "honest", "Split audit", "joins models", "Late ensemble", "Holm", "tau"):
-        assert words in page
+    (comparison,) = comparisons(io.read_table(made / "results.parquet", schemas.RESULTS))
+    assert {(row.model, row.features): row.cells["recall", 20].mean for row in comparison.rows} == {
+        (one.model, one.features): one.own.mean for one in facts.standings(league) if one.own
+    }  # the benchmark's own figures are those of the data's own split
 
-    before = {name: (made / name).read_bytes() for name in ("league.parquet", "league.json", "league.html")}
+    before = {name: (made / name).read_bytes() for name in ("league.parquet", "league.json", "results.parquet")}
     cells = sorted((made / "cells").glob("*.json"))
     cells[3].unlink()  # a kill
     trainings.clear()
-    play(tmp_path, params(), made / "league.parquet")
+    play(tmp_path, params())
     assert len(trainings) == 1
     lost = {name for name, content in before.items() if (made / name).read_bytes() != content}
-    assert "league.json" not in lost  # the others say how long the lost one took
+    assert lost <= {"league.parquet"}  # which says how long the lost one took
 
+    with running("report", "shop", params(), tmp_path) as run:
+        report.main(run)
+    page = (tmp_path / "report/shop/index.html").read_text()
+    section = page.partition('<section id="league">')[2].partition("<h2>")[2].partition("<h2>")[0]
+    for words in ("published style", "honest", "Split audit", "joins models", "Late ensemble", "Holm", "tau", "lead"):
+        assert words in section
 
-def test_models_that_the_command_names_play_alone(tmp_path: Path, trainings: list[str]) -> None:
-    shop(tmp_path)
-    file = tmp_path / "params.yaml"
-    own = {"train": {"epochs": 3}, "benchmark": {"ks": [20]}, "league": {"splits": 1, "seeds": 1, "workers": 1}}
-    file.write_text(yaml.safe_dump({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **own}))
-    asked = ["league", "shop", "--budget", "1", "--params", str(file), "--root", str(tmp_path)]
-    done = CliRunner().invoke(app, [*asked, "--model", "bpr"])
-    assert done.exit_code == 0, done.output
-    assert set(trainings) == {"bpr"}
-    assert (
-        "error: '--model': no 'brp'; did you mean 'bpr'?" in CliRunner().invoke(app, [*asked, "--model", "brp"]).output
-    )
+    cells = sum(1 for _ in (made / "cells").glob("*.json"))
+    play(tmp_path, params(benchmark={"splits": 1}))
+    assert not (made / "league.parquet").exists()
+    assert not [*made.glob("splits/*/*.parquet")]
+    assert sum(1 for _ in (made / "cells").glob("*.json")) < cells
 
 
 def test_splits_are_the_same_rows_divided_otherwise(tmp_path: Path) -> None:
     layout = shop(tmp_path)
-    experiment = Experiment(Run("league", "shop", params(league={"splits": 3}), tmp_path), 1)
-    own = plans.season(experiment, 1)
+    own = season(tmp_path, benchmark={"splits": 3})
     read = [io.read_table(one.interactions, schemas.INTERACTIONS) for one in own.layouts]
     pairs = [sorted(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for t in read]
     assert pairs[0] == pairs[1] == pairs[2]
@@ -142,77 +147,60 @@ def test_splits_are_the_same_rows_divided_otherwise(tmp_path: Path) -> None:
             [8] * shops.USERS, [1] * shops.USERS, [1] * shops.USERS
         ]  # fmt: skip
     assert own.layouts[0].interactions == layout.interactions
-    by_time = params(interactions={"protocol": "user-time"})
-    assert len(plans.season(Experiment(Run("league", "shop", by_time, tmp_path), 1), 1).splits) == 1
+    assert len(season(tmp_path, interactions={"protocol": "user-time"}).splits) == 1
+    (layout.interactions.parent / "draw-1.parquet").write_bytes(layout.interactions.read_bytes())
+    drawn = Experiment(Run("benchmark", "shop", params(), tmp_path), 1, draws=layout.draws())
+    with pytest.raises(
+        UserError, match=r"'benchmark\.splits': the split of shop has 2 draws already; set interactions"
+    ):
+        plans.season(drawn)
 
 
 def test_a_setting_is_of_the_authors_first_and_a_smaller_budget_begins_a_larger() -> None:
     grid = MODELS["l3ae"].Params.grid
-    many = plans.settings(params(), "l3ae", 9)
+
+    def settings(model: str, budget: int) -> list[dict[str, int | float]]:
+        return plans.settings(params(benchmark={"budget": budget}), model)
+
+    many = settings("l3ae", 9)
     assert len({tuple(one.items()) for one in many}) == 9
     assert all(value in grid[key] for one in many for key, value in one.items())
-    assert plans.settings(params(), "l3ae", 4) == many[:4]
-    assert len(plans.settings(params(), "ease", 9)) == 9  # six of the grid, three drawn from its range
-    assert plans.settings(params(), "contentknn", 9) == [{}]
+    assert settings("l3ae", 4) == many[:4]
+    assert len(settings("ease", 9)) == 9  # six of the grid, three drawn from its range
+    assert settings("contentknn", 9) == settings("l3ae", 0) == [{}]
 
 
 def test_who_cannot_take_part_is_left_out_with_the_reason(tmp_path: Path) -> None:
     shops.outputs(tmp_path)
 
-    def left_out(**league: Any) -> dict[str, str]:
-        own = params(league=league, benchmark={"ks": [20], "overrides": {"ease": {"gib": 1e-6}}})
-        return plans.season(Experiment(Run("league", "shop", own, tmp_path), 1), 1).left_out
+    def left_out(**benchmark: Any) -> dict[str, str]:
+        return season(tmp_path, benchmark={"overrides": {"ease": {"gib": 1e-6}}, **benchmark}).left_out
 
     assert "50 items take 0.0 GiB" in left_out(features=["f"])["ease"]
-    with pytest.raises(UserError, match=r"league\.features: shop has no 'g'; it has f"):
-        left_out(features=["g"])
     (tmp_path / "encode/shop").rename(tmp_path / "gone")
-    assert left_out(features=[], models=["vbpr", "bpr"]) == {"vbpr": "vbpr reads features, and shop has none"}
+    assert left_out(models=["vbpr", "bpr"]) == {"vbpr": "vbpr reads features, and shop has none"}
     with pytest.raises(UserError, match="no model takes part; vbpr reads features"):
-        left_out(features=[], models=["vbpr"])
+        left_out(models=["vbpr"])
 
 
 def test_a_model_that_diverges_is_left_out_and_the_others_play_on(tmp_path: Path, trainings: list[str]) -> None:
     shops.outputs(tmp_path)
     wild = {"search": {"spaces": {"bpr": {"lr": {"low": 1e29, "high": 1e30}}}}}
-    made = play(tmp_path, params(**wild, league={"models": ["bpr", "ease"], "features": ["f"], "splits": 1}), budget=1)
+    one = {"features": ["f"], "budget": 1}
+    made = play(tmp_path, params(**wild, benchmark=one | {"models": ["bpr", "ease"]}))
     found = io.read_json(made / "league.json")
     assert (list(found["ranks"]), "diverged in epoch" in found["left_out"]["bpr"]) == (["ease"], True)
-    assert "Left out: bpr" in (made / "league.html").read_text()
+    results = io.read_table(made / "results.parquet", schemas.RESULTS)
+    assert {*results["model"].to_pylist()} == {"ease"}
     with pytest.raises(UserError, match=r"the first: .*diverged in epoch"):
-        play(tmp_path, params(**wild, league={"models": ["bpr"], "features": ["f"], "splits": 1}), budget=1)
+        play(tmp_path, params(**wild, benchmark=one | {"models": ["bpr"]}))
 
 
 def test_a_set_that_learned_from_interactions_is_refused_on_several_splits(tmp_path: Path) -> None:
     layout = shop(tmp_path)
     (layout.root / "encode/shop/f").rename(layout.root / "encode/shop/chosen")
-    own = params(league={"features": ["chosen"]}, encoders={"chosen": {"kind": "chosen"}})
     with pytest.raises(UserError, match="'chosen' learned from"):
-        plans.season(Experiment(Run("league", "shop", own, tmp_path), 1), 1)
-
-
-def test_leagues_merge_over_data_sets_and_machines(tmp_path: Path) -> None:
-    def table(*rows: dict[str, Any]) -> pa.Table:
-        return pa.Table.from_pylist([leagues.ROW | row for row in rows], schemas.LEAGUE)
-
-    films = {"dataset": "films", "fingerprint": "b"}
-    theirs = table({"machine": "other"}, films, films | {"model": "ease", "recall": 0.2})
-    both = tables.merged([table({}, {"model": "ease", "recall": 0.3}), theirs])
-    assert both["machine"].to_pylist() == ["m"] * 4
-    ranked = facts.across(both)
-    assert [(row[0], row[-1]) for row in ranked[0].rows] == [("EASE", "1.0"), ("BPR", "2.0")]
-
-    shop(tmp_path)
-    own = plans.season(Experiment(Run("league", "shop", params(), tmp_path), 1), 1)
-    like = own.alike | {"fingerprint": own.rules[0].fingerprint}
-    tables.refuse_unlike(own, [table(like), table(like | films)])
-    for other, message in (
-        (like | films | {"rules": "s"}, f"the protocol of the league of films is s, here it is {own.alike['rules']}"),
-        (like | {"budget": 2}, "the budget of the league of shop is 2, here it is 1; figures of both never share"),
-        (like | {"fingerprint": "b"}, "split 0 of shop has fingerprint b, and elsewhere"),
-    ):
-        with pytest.raises(UserError, match=message):
-            tables.refuse_unlike(own, [table(other)])
+        season(tmp_path, benchmark={"features": ["chosen"]}, encoders={"chosen": {"kind": "chosen"}})
 
 
 def test_lists_are_fused_by_their_ranks() -> None:
@@ -222,7 +210,7 @@ def test_lists_are_fused_by_their_ranks() -> None:
     assert tables.fuse([lists[1], np.array([[9, 1, 4], [5, 6, 7]], np.int32)], 2).tolist() == [[1, 2], [5, 6]]
 
 
-def test_bars_join_neighbours_that_no_test_tells_apart() -> None:
+def test_bars_join_neighbours_without_a_significant_difference() -> None:
     level = {frozenset(pair) for pair in ("ab", "bc", "de", "ce")}
     assert tables.groups("abcde", level) == [["a", "b"], ["b", "c"], ["d", "e"]]
     assert tables.groups("abc", set()) == []

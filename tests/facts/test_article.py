@@ -50,7 +50,7 @@ def test_the_lead_is_marked_where_it_is_sure_and_controls_are_left_out(tmp_path:
     table = pa.Table.from_pylist(rows, schemas.STUDY["tail"])
     io.write_table(table, layout.study("tail"), schemas.STUDY["tail"])
     (leads,) = article.tables(Outputs(layout, released="beit3"))["tail"]
-    assert leads.head == ["over", "1", "2"]
+    assert leads.head == ["run", "1", "2"]
     assert leads.rows == [["n", "50", "50"], ["BPR", "+0.0312*", "-0.0010"]]
 
 
@@ -58,7 +58,7 @@ def test_the_lead_is_marked_where_it_is_sure_and_controls_are_left_out(tmp_path:
     ("cell", "kept"), [("0.2265 ± 0.0032", ".2265 ± .0032"), ("+0.0312*", "+.0312*"), ("10.5", "10.5")]
 )
 def test_figures_are_kept_without_the_zero_before_their_points(cell: str, kept: str) -> None:
-    table = Table("h", "p 0.05", ["a"], [[cell], [cell]], best=frozenset({(1, 0)}))
+    table = Table("h", "p 0.05", ["a"], [[cell], [cell]], marks={(1, 0): "better"})
     assert article.kept(table) == {
         "heading": "h", "note": "p .05", "head": ["a"], "rows": [[kept], [f"**{kept}**"]],
     }  # fmt: skip

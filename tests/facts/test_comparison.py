@@ -1,4 +1,4 @@
-"""The verdict of a comparison in words claims what all of its tests say, and no more."""
+"""The verdict of a comparison claims what all of its tests say, and no more."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from pipeline.facts.comparison import RULE, sentences
+from pipeline.facts.comparison import headline, verdicts
 
 
 def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:
@@ -19,7 +19,11 @@ def trained(model: str, difference: float, p: float) -> dict[str, Any]:
 
 
 def comparison(verdicts: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    return {"pairs": [{"a": "ours", "b": "theirs"}], "verdicts": verdicts, "paired": [], "probes": {}} | more
+    return (
+        {"dataset": "shop", "sets": {"ours": {}, "theirs": {}}}
+        | {"pairs": [{"a": "ours", "b": "theirs"}], "verdicts": verdicts, "paired": [], "probes": {}}
+        | more
+    )
 
 
 VERDICTS = [
@@ -29,35 +33,47 @@ VERDICTS = [
 ]  # fmt: skip
 
 
+def decided(found: dict[str, Any]) -> dict[str, str]:
+    """Return place -> what the verdict says of the one pair."""
+    (table,) = verdicts(found)
+    assert table.rows[0][:2] == ["ours", "theirs"]
+    return dict(zip(table.head[2:], table.rows[0][2:], strict=True))
+
+
 def test_a_set_is_better_where_it_is_at_every_cutoff() -> None:
-    said = "ours beats theirs in zero-shot and loses to theirs in content neighbours; not told apart in Item-CF."
-    assert sentences(comparison(VERDICTS)) == [said, RULE]
+    found = comparison(VERDICTS)
+    assert decided(found) == {"zero-shot": "better", "Item-CF": "level", "content neighbours": "worse"}
+    assert headline(found) == "On shop, ours features beat and are behind theirs in 1 of 3 probes."
 
 
 @pytest.mark.parametrize(
-    ("also", "said"),
-    [
-        (0.001, "in zero-shot and under alignrec and loses to theirs under bm3; not told apart under vbpr."),
-        (0.2, "in zero-shot and loses to theirs under bm3; not told apart under alignrec and under vbpr."),
-    ],
+    ("also", "outcome", "said"),
+    [(0.001, "better", "under AlignRec they beat theirs"), (0.2, "level", "under AlignRec they are level with theirs")],
     ids=["both", "one"],
 )  # fmt: skip
-def test_trained_sets_are_judged_by_model_under_every_protocol(also: float, said: str) -> None:
+def test_trained_sets_are_judged_by_model_under_every_protocol(also: float, outcome: str, said: str) -> None:
     training = {
         "seeds": 5,
         "paired": [trained("alignrec", 0.1, 0.001), trained("bm3", -0.1, 0.01), trained("vbpr", -0.1, 0.05)],
         "also": [{"paired": [trained("alignrec", 0.1, also)]}],
     }
-    sentence, rule = sentences(comparison(VERDICTS[:2], training=training))
-    assert (sentence, rule) == (f"ours beats theirs {said}", f"{RULE} Models were trained over 5 seeds.")
+    found = comparison(VERDICTS[:2], training=training)
+    assert decided(found) == {
+        "zero-shot": "better", "under alignrec": outcome, "under bm3": "worse", "under vbpr": "level"
+    }  # fmt: skip
+    assert "Models were trained over 5 seeds." in verdicts(found)[0].note
+    assert headline(found) == (
+        f"On shop, ours features beat theirs in 1 of 1 probes; {said}; under BM3 they are behind theirs; under VBPR "
+        "they are level with theirs."
+    )
 
 
 @pytest.mark.parametrize(
     ("n", "half", "said"),
     [
-        (14, 0.25, " (+0.357 hit@10, 14 users; to decide it takes about 20)"),
-        (299, 0.25, " (+0.357 hit@10, 299 users; to decide it takes about 426)"),
-        (14, 0.1, " (+0.357 hit@10, 14 users)"),  # enough for this test, and not for all that must agree
+        (14, 0.25, " +0.357 (n 14; 20 decide)"),
+        (299, 0.25, " +0.357 (n 299; 426 decide)"),
+        (14, 0.1, " +0.357 (n 14)"),  # enough for this test, and not for all that must agree
         (300, 0.25, ""),
     ],
 )
@@ -66,7 +82,7 @@ def test_where_users_are_few_the_difference_is_shown_and_how_many_would_decide(n
     test = {"measure": "zero_shot hit@10", "a": "ours", "b": "theirs", "n": n, "difference": 0.357}
     test |= {"low": 0.357 - half, "high": 0.357 + half}
     found = comparison(rows, paired=[test], probes={"zero_shot": {"users": n}})
-    assert sentences(found)[0] == f"ours and theirs are not told apart in zero-shot{said}."
+    assert decided(found) == {"zero-shot": f"level{said}"}
 
 
 def test_as_many_users_as_are_said_decide_four_times_in_five() -> None:
@@ -75,11 +91,18 @@ def test_as_many_users_as_are_said_decide_four_times_in_five() -> None:
     test = {"measure": "zero_shot hit@10", "a": "ours", "b": "theirs", "n": n, "difference": effect}
     half = 1.96 / n**0.5
     found = comparison(rows, paired=[test | {"low": effect - half, "high": effect + half}])
-    needed = int(sentences(found)[0].rpartition("about ")[2].removesuffix(")."))
+    needed = int(decided(found)["zero-shot"].rpartition("; ")[2].removesuffix(" decide)"))
     drawn = rng.normal(effect, 1, (4000, needed)).mean(1) * needed**0.5
     assert 0.77 < (2 * norm.sf(np.abs(drawn)) < 0.05 / 2).mean() < 0.83
 
 
 def test_one_set_has_no_verdict_and_sets_that_no_probe_asked_have_none_either() -> None:
-    assert sentences({"pairs": [], "verdicts": []}) == []
-    assert sentences(comparison([])) == ["No probe was asked of both ours and theirs.", RULE]
+    alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
+    assert (verdicts(alone), headline(alone)) == ([], "")
+    assert (decided(comparison([])), headline(comparison([]))) == ({}, "")
+
+
+def test_there_is_no_verdict_on_rows_that_look_out_of_order() -> None:
+    found = comparison(VERDICTS, order=[{"features": "theirs"}])
+    assert (decided(found), headline(found)) == (dict.fromkeys(decided(found), ""), "")
+    assert "No verdict on theirs" in verdicts(found)[0].note

@@ -11,9 +11,9 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import ablations, comparisons
 from pipeline.evaluation.statistics import FLOOR
-from pipeline.facts import recommenders, words
+from pipeline.facts import recommenders
 from pipeline.facts.difference import p_value
-from pipeline.models import MODELS
+from pipeline.models import MODELS, WAYS
 
 
 def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marke
     (comparison,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
     table = recommenders.results(comparison)
     assert [row[:3] for row in table.rows] == [["ids", "lightgcn", "none"], ["staged", "alignrec", "beit3"]]
-    assert (1, 5) in table.best
+    assert table.marks[1, 5] == "best"
     assert table.rows[1][5].startswith("0.31")
     (ours,) = (row for row in comparison.rows if row.model == "alignrec")
     others = [dataclasses.replace(ours, model=model) for model in ("mine", "vbpr", "bm3", "freedom")]
@@ -43,7 +43,7 @@ def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marke
 
 def test_every_model_that_reads_features_uses_them_in_one_way() -> None:
     readers = {name for name in MODELS.built_in if MODELS[name].needs}
-    sorted_ = [model for models in words.WAYS.values() for model in models]
+    sorted_ = [model for models in WAYS.values() for model in models]
     assert sorted(sorted_) == sorted(readers)
 
 

@@ -20,7 +20,7 @@ def test_the_tail_has_means_and_leads_with_intervals_and_marks_what_is_sure() ->
     assert "thirds" in means.note
     assert [row[0] for row in leads.rows] == ["n", "BPR", "AlignRec on tfidf"]  # neither itself nor the controls
     assert leads.rows[1][1] == "+0.1000 (+0.0500 .. +0.1500)"
-    assert leads.best == {(1, 1), (1, 2)}
+    assert leads.marks == {(1, 1): "better", (1, 2): "better"}
     assert of_history.heading == "Recall@20 by history"
     assert tail.tails(tail_table().slice(0, 0)) == []
 

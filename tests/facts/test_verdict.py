@@ -1,46 +1,39 @@
-"""The verdict in words claims what the tests decided, and no more."""
+"""The verdict claims what the tests decided, and no more."""
+
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from verdicts import paired, probes
 
 from pipeline.facts import verdict
+from pipeline.facts.words import title
 
 
-def test_a_rival_is_beaten_where_the_tests_say_so_and_not_elsewhere() -> None:
-    said = verdict.sentences(
+def decided(released: str, *evidence: Any) -> dict[str, list[str]]:
+    """Return the rows of the verdict by their names, with its head under "head"."""
+    (table,) = verdict.tables(released, *evidence)
+    assert {table.rows[r][c].partition(" ")[0] == mark for (r, c), mark in table.marks.items()} == {True}
+    return {"head": [*table.head[1:]]} | {row[0]: [*row[1:]] for row in table.rows}
+
+
+def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
+    assert decided(
         "beit3", probes(minilm_cnn="better better", tfidf="undecided worse"),
         paired(("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", -0.01, 0.01)),
-    )  # fmt: skip
-    assert said == [
-        "beit3 beats minilm-cnn in zero-shot and Item-CF; not told apart under AlignRec (+0.0010 Recall@20).",
-        "beit3 loses to tfidf in Item-CF and under AlignRec (-0.0100 Recall@20); not told apart in zero-shot.",
-    ]
+    ) == {
+        "head": ["zero-shot", "Item-CF", "under AlignRec, Recall@20"],
+        "minilm-cnn": ["better", "better", "level +0.0010"],
+        "tfidf": ["level", "worse", "worse -0.0100"],
+    }  # fmt: skip
 
 
-def test_what_is_nowhere_decided_is_called_so() -> None:
-    assert verdict.sentences("beit3", probes(tfidf="undecided undecided"), None) == [
-        "beit3 and tfidf are not told apart in zero-shot and Item-CF."
-    ]
-
-
-def test_controls_are_one_sentence_that_names_what_is_not_beaten() -> None:
-    every = probes(random="better better", beit3_untrained="better better", beit3_raw="worse worse")
-    assert verdict.sentences("beit3", every, None) == [
-        "beit3 beats its controls, random and beit3-untrained, in zero-shot and Item-CF."
-    ]  # another form of the same vectors is neither a rival nor a control
-    some = probes(random="better better", shuffled="better undecided")
-    assert verdict.sentences("beit3", some, paired(("alignrec", "random", 0.1, 0.2))) == [
-        "Of its controls, beit3 does not surely beat random under AlignRec, nor shuffled in Item-CF."
-    ]
-
-
-def test_other_recommenders_have_their_gaps() -> None:
-    against = paired(("bpr", "none", 0.05, 0.01), ("lightgcn", "none", 0.03, 0.01), ("vbpr", "beit3", -0.02, 0.3))
-    assert verdict.sentences("beit3", None, against) == [
-        "AlignRec on beit3 beats bpr and lightgcn (+0.0300 to +0.0500 Recall@20), is not told apart from vbpr "
-        "(-0.0200 Recall@20)."
-    ]
+def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
+    every = probes(
+        random="better undecided", beit3_untrained="better better", beit3_raw="worse worse", cnn="worse worse"
+    )
+    assert [*decided("beit3", every, None)] == ["head", "cnn", "random, a control", "beit3-untrained, a control"]
+    assert verdict.tables("beit3", probes(beit3_raw="worse worse"), None) == []
 
 
 def test_two_protocols_are_two_places() -> None:
@@ -48,21 +41,21 @@ def test_two_protocols_are_two_places() -> None:
         [paired(("alignrec", "tfidf", 0.1, 0.01)),
          paired(("alignrec", "tfidf", 0.1, 0.9), protocol="strict", fingerprint="e" * 16)]
     )  # fmt: skip
-    assert verdict.sentences("beit3", None, table) == [
-        "beit3 beats tfidf under AlignRec by mmrec (+0.1000 Recall@20); "
-        "not told apart under AlignRec by strict (+0.1000 Recall@20)."
-    ]
+    assert decided("beit3", None, table) == {
+        "head": ["under AlignRec by mmrec, Recall@20", "under AlignRec by strict, Recall@20"],
+        "tfidf": ["better +0.1000", "level +0.1000"],
+    }
 
 
 @pytest.mark.parametrize("ablated", [{"ablation_b": "no-cca"}, {"metric": "ndcg"}, {"features_a": "tfidf"}])
 def test_other_tests_say_nothing_of_the_features(ablated: dict[str, str]) -> None:
-    assert verdict.sentences("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
+    assert verdict.tables("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
 
 
-def test_the_basis_names_users_seeds_and_protocol() -> None:
-    said = verdict.basis(probes(tfidf="better better"), paired(("bpr", "none", 0.05, 0.01)))
-    assert "test Recall@20 of 2,970 users, each averaged over 3 seeds, protocol mmrec" in said
-    assert "raw, processed and at every cutoff alike" in said
+def test_the_note_names_users_seeds_and_protocol() -> None:
+    (table,) = verdict.tables("beit3", probes(tfidf="better better"), paired(("bpr", "none", 0.05, 0.01)))
+    assert "test Recall@20 of 2,970 users, each averaged over 3 seeds, protocol mmrec" in table.note
+    assert "level: no significant difference" in table.note
 
 
 @pytest.mark.parametrize("at", [[0], [1], [0, 1]])
@@ -70,7 +63,7 @@ def test_a_probe_counts_only_where_all_its_cutoffs_agree(at: list[int]) -> None:
     evidence = probes(tfidf="better better")
     for cutoff in at:  # of zero-shot
         evidence["verdicts"][cutoff]["verdict"] = "undecided"
-    assert verdict.sentences("beit3", evidence, None) == ["beit3 beats tfidf in Item-CF; not told apart in zero-shot."]
+    assert decided("beit3", evidence, None)["tfidf"] == ["level", "better"]
 
 
 def test_the_advice_is_the_set_that_most_probes_decide_for_and_none_against() -> None:
@@ -117,3 +110,12 @@ def test_without_a_comparison_there_is_no_headline() -> None:
     assert "; AlignRec" not in verdict.headline("shop", "tabular", "beit3", probes(tfidf="better better"), None)
     only = verdict.headline("shop", "tabular", "beit3", None, paired(("bpr", "none", 0.05, 0.01)))
     assert only == "On shop, AlignRec on BEiT3 beats BPR by .050."
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("minilm-cnn", "MiniLM + CNN"), ("beit3-untrained", "BEiT3 untrained"), ("theirs-cnn", "theirs-cnn"),
+     ("lightgcn", "LightGCN"), ("gfcf", "GF-CF"), ("minilm-cnn4096", "MiniLM cnn4096"), ("<b>", "<b>")],
+)  # fmt: skip
+def test_names_are_written_as_their_authors_do(name: str, shown: str) -> None:
+    assert title(name) == shown

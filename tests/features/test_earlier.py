@@ -22,7 +22,8 @@ from pipeline.encode.params import Encode
 from pipeline.features import encoded
 from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
-from pipeline.run import Run, perform, running
+from pipeline.run import Run, running
+from pipeline.stage import perform
 from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params

@@ -89,7 +89,7 @@ def test_somebodys_array_is_a_feature_set_whose_rows_a_mapping_identifies(tmp_pa
     assert made["has_image"].to_pylist() == made["has_text"].to_pylist() == [None, False, None]
     assert maker(node, ids)(1, 3).equals(made.slice(1))
     io.write_table(made, io.shard(layout.features("theirs"), "features", 0), schemas.features(2))
-    assert node.incomplete() == {"item without a vector": 1}
+    assert node.lacking() == 1
     np.save(path, np.zeros((4, 2)))
     with pytest.raises(UserError, match=r"image_feat\.npy: 4 rows, .*i_id_mapping\.csv names 3"):
         given.check(given.files(layout.sources), asins)

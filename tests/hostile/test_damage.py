@@ -33,9 +33,10 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain.train import train_once
-from pipeline.run import Run, perform
+from pipeline.run import Run
 from pipeline.semantic_ids import files as semantic_files
 from pipeline.semantic_ids.registry import METHODS
+from pipeline.stage import perform
 from stages.order import STAGES
 from stages.params import Params, load
 

@@ -32,7 +32,8 @@ from pipeline.images.files import Refused
 from pipeline.images.files import opened as opened_files
 from pipeline.images.params import Images
 from pipeline.layout import Layout
-from pipeline.run import Run, perform, running
+from pipeline.run import Run, running
+from pipeline.stage import perform
 from stages import images as stage
 from stages.params import Params
 

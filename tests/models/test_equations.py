@@ -370,7 +370,7 @@ def test_bm3_learns_through_one_side_and_drops_in_the_other() -> None:
     [
         ("bm3", "reference", {"predict", "project", "modalities"}),
         ("bm3", "paper", {"predict", "project"}),
-        ("bm3-improved", "improved", {"predict", "project", "user", "item"}),
+        ("bm3-improved", "paper", {"predict", "project", "user", "item"}),
     ],
 )
 def test_bm3_ranks_by_content_through_its_predictor_or_its_ids(model: str, variant: str, reached: set[str]) -> None:

@@ -1,5 +1,7 @@
 """What a run will take: sizes, estimates from shapes, what ran here, and addresses that answer or do not."""
 
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,8 @@ from pipeline.errors import UserError
 from pipeline.features.registry import feature_sets
 from pipeline.layout import Layout
 from pipeline.ops import device
-from pipeline.plan import addresses, command, estimate, past, size
+from pipeline.plan import command, estimate, size
+from pipeline.sources import reachable
 from stages.cli import app
 from stages.order import STAGES
 from stages.params import load
@@ -36,8 +39,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    remote = command.is_remote(asked, layout.dataset)
-    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, layout.dataset), GEMM, remote, 7e9)
+    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, layout.dataset), GEMM, True, 7e9)
     return estimate.stages(plan, {})
 
 
@@ -71,7 +73,7 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
     ("source", "says"),
     [
         (TABULAR | {"interactions": "/nowhere/ratings.csv"}, "/nowhere/ratings.csv: no such file"),
-        ({"kind": "amazon2023", "category": "Books"}, "how large x is, nobody has published; run `alignrec download x"),
+        ({"kind": "amazon2023", "category": "Books"}, "x: no published size; run `alignrec download x"),
     ],
 )
 def test_what_has_no_size_is_said(tmp_path: Path, source: dict, says: str) -> None:
@@ -84,9 +86,9 @@ def test_what_has_no_size_is_said(tmp_path: Path, source: dict, says: str) -> No
 
 
 def test_every_stage_has_an_estimate(tmp_path: Path) -> None:
-    assert [*estimate.STAGES] == [*STAGES]
     taken = planned(tmp_path, SAMPLE)
-    assert all(of.seconds >= 0 and of.memory > 0 and of.disk >= 0 and of.basis for of in taken.values())
+    assert [*taken] == [*STAGES]
+    assert all(of.seconds >= 0 and of.memory > 0 and of.disk >= 0 for of in taken.values())
 
 
 def test_baby_takes_what_its_page_computes(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_baby_takes_what_its_page_computes(tmp_path: Path) -> None:
     assert 6e9 < taken["pretrain"].memory < 24e9  # batches of 64
     assert 9e9 < taken["pretrain"].disk < 13e9
     assert taken["download"].disk == 7e9
-    assert taken["images"].seconds == pytest.approx(7050 / 50)
+    assert taken["images"].seconds == pytest.approx(7050 / 50 + estimate.START)
 
 
 def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
@@ -108,10 +110,10 @@ def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     for stage in ("items", "images", "encode", "graph", "train", "benchmark"):
         assert small[stage].seconds < large[stage].seconds, stage
     more = planned(tmp_path, SAMPLE, benchmark={"seeds": 6})
-    assert more["benchmark"].seconds == pytest.approx(2 * planned(tmp_path, SAMPLE)["benchmark"].seconds)
+    assert more["benchmark"].seconds == pytest.approx(2 * planned(tmp_path, SAMPLE)["benchmark"].seconds, rel=0.02)
     short = planned(tmp_path, SAMPLE, train={"epochs": 1})
-    assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 10
-    assert planned(tmp_path, SAMPLE, pretrain={"size": "small", "steps": 0})["pretrain"].seconds == 0
+    assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 4
+    assert planned(tmp_path, SAMPLE, pretrain={"size": "small", "steps": 0})["pretrain"].seconds == estimate.START
 
 
 def test_ids_alone_need_no_images_and_no_encoder(tmp_path: Path) -> None:
@@ -129,6 +131,21 @@ def test_a_shop_of_one_item_has_a_plan(tmp_path: Path) -> None:
     assert all(of.seconds < 600 for name, of in taken.items() if name not in ("pretrain", "benchmark", "study"))
 
 
+TOOK = {"pretrain": 176, "train": 9, "probe": 89, "benchmark": 229, "study": 117}
+"""seconds of `sample` in a recorded run, on two cores of 0.2 TFLOP/s: 17 feature sets, and 84 trainings"""
+
+
+def test_the_seconds_of_sample_are_those_that_it_took(tmp_path: Path) -> None:
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"pretrain": {"size": "small", "steps": 1056}}
+    del sections["datasets"], sections["sources"]
+    sections["benchmark"].pop("features")
+    asked, layout = params(tmp_path, SAMPLE, **sections)
+    sets = [f"set {n}" for n in range(13)] + ["beit3", "minilm-cnn", "beit3-image-masked", "minilm-cnn-image-masked"]
+    plan = estimate.Plan(asked, size.measure(asked, layout), sets, 2e11)
+    computed = {stage: of.seconds - estimate.START for stage, of in estimate.stages(plan, {}).items()}
+    assert computed == pytest.approx(computed | TOOK, rel=0.35)
+
+
 # --- what ran here
 
 
@@ -141,7 +158,7 @@ def ran(folder: Path, dataset: str, stage: str, seconds: float, given: dict, **r
 def scaled(folder: Path, **sections: object) -> dict[str, float]:
     asked, layout = params(folder, SAMPLE, **sections)
     plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, "shop"), GEMM)
-    return {stage: of.seconds for stage, of in estimate.stages(plan, past.runs(asked, layout, GEMM)).items()}
+    return {stage: of.seconds for stage, of in estimate.stages(plan, command.runs(asked, layout, GEMM)).items()}
 
 
 def test_a_stage_that_ran_takes_as_long_again_and_scales_with_its_settings(tmp_path: Path) -> None:
@@ -154,8 +171,8 @@ def test_a_stage_that_ran_takes_as_long_again_and_scales_with_its_settings(tmp_p
     ran(tmp_path, "shop", "pretrain", 300.0, {"steps": 100})
     ran(tmp_path, "shop", "train", 1e-9, {"epochs": 20}, gone={})
     once = scaled(tmp_path, pretrain={"steps": 100}, train={"epochs": 20})
-    assert once["pretrain"] == pytest.approx(300)
-    assert 300 < scaled(tmp_path, pretrain={"steps": 200})["pretrain"] < 601
+    assert once["pretrain"] == pytest.approx(300 + estimate.START)
+    assert 303 < scaled(tmp_path, pretrain={"steps": 200})["pretrain"] < 604
     assert once["train"] < computed["train"]  # resumed: not as if it took no time
     assert once["train"] > 0
     assert once["images"] == computed["images"]  # the network's time
@@ -167,7 +184,7 @@ def test_another_dataset_scales_where_the_own_one_has_not_run_and_a_removed_key_
     ran(tmp_path, "other", "graph", 1.0, {"k": 10})
     ran(tmp_path, "other", "benchmark", 10.0, {"variant_of_old": 1})
     asked, layout = params(tmp_path, SAMPLE)
-    found = past.runs(asked, layout, GEMM)
+    found = command.runs(asked, layout, GEMM)
     assert {stage: seconds for stage, (_, seconds) in found.items()} == {"interactions": 1, "graph": 1, "benchmark": 10}
     assert found["graph"][0].size.users == 297
 
@@ -175,8 +192,7 @@ def test_another_dataset_scales_where_the_own_one_has_not_run_and_a_removed_key_
 # --- addresses
 
 
-def test_addresses_answer_or_say_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "TIMEOUT", 0.5)
+def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
     (tmp_path / "here").write_bytes(b"12345")
     paths = {
         "/file": body(b"x" * 1234),
@@ -197,7 +213,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path, monkeypatch: pytest.Mon
             "lost": [str(tmp_path / "there")],
             "odd": ["gopher://x/file"],
         }
-        answers = addresses.ask(asked)
+        answers = reachable.ask(asked, 3.0)()
     found = {answer.key: answer for answer in answers}
     assert [found[key].size for key in ("answers", "here", "mirror")] == [1234, 5, 1234]
     assert found["mirror"].address == f"{at}/file"
@@ -211,12 +227,19 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path, monkeypatch: pytest.Mon
         "lost": "no such file",
         "odd": "cannot fetch 'gopher' addresses; use http, https, file or a path",
     }
-    assert f"absent: {at}/absent: HTTP 404; give a path of this machine: absent: PATH" in addresses.advice(answers)
+
+
+def test_an_address_that_never_answers_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))  # as without a network
+    started = time.monotonic()
+    answers = reachable.ask({str(n): ["http://a.example/x", "http://b.example/x"] for n in range(5)}, 0.3)()
+    assert time.monotonic() - started < 3
+    assert [answer.fault for answer in answers] == ["http://a.example/x: no answer within 0.3 s"] * 5
 
 
 def test_keys_of_the_parameters_are_named(tmp_path: Path) -> None:
     baby = {"baby": BABY["baby"] | {"features": {"cnn": "x.b"}}}
-    named = addresses.named(params(tmp_path, baby, pretrain={"init": "w.pth", "size": "base"})[0], "baby")
+    named = command.named(params(tmp_path, baby, pretrain={"init": "w.pth", "size": "base"})[0], "baby")
     assert [*named] == [
         *("sources.baby.reviews", "sources.baby.metadata", "sources.baby.features.cnn", "pretrain.init")
     ]
@@ -238,6 +261,8 @@ def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.Mon
     assert code == 0, said
     rows = [line.split()[0] for line in said.splitlines() if line.strip()]
     assert {*STAGES, "all"} <= {*rows}
+    begun, _, said = said.partition("\n")
+    assert begun == "shop: asking for 0 files, at most 4 s; timing a matrix product"
     assert said.startswith("shop: 2,970 users, 1,559 items, 31,692 interactions, 12 pieces a text, as the embedded")
     assert "computed for 0.10 TFLOP/s, measured now" in said
     assert not (tmp_path / "outputs").exists()
@@ -274,8 +299,3 @@ def test_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_durations_have_a_unit_that_suits(seconds: float, says: str) -> None:
     assert command.duration(seconds) == says
-
-
-@pytest.mark.parametrize(("count", "says"), [(0, "0 kB"), (999, "1 kB"), (5.2e6, "5 MB"), (1.25e10, "12.5 GB")])
-def test_amounts_have_a_unit_that_suits(count: float, says: str) -> None:
-    assert command.amount(count) == says

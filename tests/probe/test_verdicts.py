@@ -66,12 +66,17 @@ def test_tasks_other_cutoffs_and_sets_that_were_not_asked() -> None:
     assert verdicts(hits, hits, [], [5], 0) == []
 
 
-def test_verdicts_are_sentences() -> None:
+def test_the_table_of_a_probe_marks_what_its_verdicts_say_of_other_sets() -> None:
     rows = judged({"a": 0.6, "b": 0.3, "c": 0.3, "d": 0.9}, {"a": 0.6, "b": 0.3, "c": 0.6, "d": 0.9})
-    assert facts.sentences(rows) == (
-        "At hit@10, a is better than b; worse than d; neither better nor worse than c. "
-        "At hit@20, a is better than b; worse than d; neither better nor worse than c."
+    sets = {name: {"hit@10": value, "hit@20": value} for name, value in zip("abcd", (0.6, 0.3, 0.5, 0.9), strict=True)}
+    (table,) = facts.tables(
+        {"item_cf": {"items": 9, "chance": {"hit@10": 0.0, "hit@20": 0.0}, **sets}, "verdicts": rows}
     )
+    assert [row[:2] for row in table.rows] == [
+        ["d", "0.9000 ▲"], ["a", "0.6000"], ["c", "0.5000 ="], ["b", "0.3000 ▼"], ["chance", "0.0000"]
+    ]  # fmt: skip
+    assert (table.marks[2, 1], table.marks[3, 2]) == ("level", "worse")
+    assert table.note.endswith("Against a, raw and processed: ▲ better, ▼ worse, = no significant difference.")
 
 
 def test_processed_figures_stand_below_raw_ones() -> None:
@@ -92,7 +97,7 @@ def test_processed_figures_stand_below_raw_ones() -> None:
     assert table.head == ["feature set", "features", "hit@5"]
     assert [row[1] for row in table.rows] == ["raw"] * 3 + ["processed"] * 3
     assert (table.rows[0][0], table.rows[3][0]) == ("hidden", "hidden")
-    assert table.best == {(0, 2), (3, 2)}
+    assert table.marks == {(0, 2): "best", (3, 2): "best"}
     assert table.texts == 2
 
 
@@ -130,6 +135,6 @@ def test_a_headline_has_a_row_for_each_processing_and_a_caveat_its_reason() -> N
     probed = facts.read(figures)["item_cf"]
     assert (probed.name, probed.remark) == (
         "Item-CF hit@20",
-        "Not shown for b: it is odd. At hit@20, a is better than b.",
+        "Not shown for b: it is odd.",
     )
     assert facts.read(figures)["zero_shot"].remark == "no reason."

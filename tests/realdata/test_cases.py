@@ -32,6 +32,13 @@ def test_parameter_files_are_valid(name: str, known: dict[str, cases.Case]) -> N
     assert params.benchmark.control == known[name].control
 
 
+@pytest.mark.parametrize("name", ["industrial", "tiktok"])
+def test_a_league_is_of_the_same_data(name: str, known: dict[str, cases.Case]) -> None:
+    league, own = load(cases.HERE / f"{name}_league.yaml", name), load(known[name].params, name)
+    assert (league.sources, league.train.features) == (own.sources, own.train.features)
+    assert (league.benchmark.splits, league.benchmark.features[0]) == (2, own.train.features)
+
+
 @pytest.mark.parametrize("name", cases.VARIANTS)
 def test_a_variant_differs_in_interactions_alone(name: str, known: dict[str, cases.Case]) -> None:
     base_name, _ = cases.VARIANTS[name]

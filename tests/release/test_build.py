@@ -127,13 +127,13 @@ def test_no_feature_set_is_an_error_that_names_those_there(tmp_path: Path) -> No
 
 
 def test_the_index_in_a_release_finds_what_exact_ranking_finds(built: Path) -> None:
-    index = faiss.read_index(str(built / build.INDEX))
+    index = faiss.read_index(str(built / "embeddings/items.faiss"))
     user, item = (
         io.matrix(pq.read_table(built / f"embeddings/{what}.parquet")["vector"]) for what in ("users", "items")
     )
     _, ids = index.search(user, 3)
     assert np.array_equal(ids, np.argsort(-user @ item.T, axis=1)[:, :3])
-    assert io.read_json(built / build.INDEX_FACTS) == {
+    assert io.read_json(built / "embeddings/index.json") == {
         "kind": "flat", "items": 6, "width": 3, "recall": 1.0, "k": 6, "users": 4,
     }  # fmt: skip
 

@@ -220,10 +220,10 @@ def test_the_card_says_what_our_vectors_are(
     toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
     if whitened:
         io.write_bytes(layout.encoder.whitening, b"x")
-    toy.write_record(layout, toy.run_record("pretrain") | {"params": {"steps": 12} | given})
+    toy.write_record(layout, toy.run_record("pretrain") | {"params": {"steps": 12, "size": "small"} | given})
     outputs = Outputs(layout, stages=["pretrain"])
     assert gather.vector(outputs, ["minilm-cnn", "beit3-raw", "beit3"]) == (
-        f"`beit3` is {read}, 2 numbers. `beit3-raw` is CLS itself, the network's first output, read by no map, 2 "
+        f"`beit3` is {read}, 2 numbers. `beit3-raw` is CLS itself, read by no map, 2 "
         f"numbers. The network is a BEiT3 of 2 layers, for images of 32 pixels a side, from {trained}"
     )
     assert gather.vector(outputs, ["minilm-cnn"]) == ""
@@ -232,4 +232,16 @@ def test_the_card_says_what_our_vectors_are(
 def test_the_sentence_stands_in_the_card(built: Path) -> None:
     assert (
         "\n`beit3` is CLS itself, 64 numbers. The network is a BEiT3 of 2 layers" in (built / "README.md").read_text()
+    )
+
+
+def test_the_card_says_what_mini_starts_from(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    releases.pretrained(layout)
+    io.write_bytes(layout.encoder.whitening, b"x")
+    toy.write_record(layout, toy.run_record("pretrain") | {"params": {"size": "mini", "distill": 0.0}})
+    assert gather.vector(Outputs(layout, stages=["pretrain"]), ["beit3"]) == (
+        "`beit3` is the means of the text's and the image's outputs, relaxed and joined, 2 numbers. The network is a "
+        "BEiT3 of 2 layers, for vectors of images by EfficientNet-Lite0 and descriptors, from all-MiniLM-L6-v2, "
+        "pre-trained by MIM + MLM."
     )

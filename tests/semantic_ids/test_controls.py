@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from coding import QUICK, SHAPE, fitted, given, groups
@@ -9,6 +11,7 @@ from coding import QUICK, SHAPE, fitted, given, groups
 from pipeline.config.base import checked
 from pipeline.errors import UserError
 from pipeline.semantic_ids.controls import Shuffled, ShuffledParams
+from pipeline.semantic_ids.registry import METHODS
 
 X = groups()
 
@@ -30,6 +33,19 @@ def test_shuffled_codes_are_those_of_the_method_in_another_order() -> None:
     codes = made.assign(given(X))
     assert sorted(map(tuple, codes.tolist())) == sorted(map(tuple, own.tolist()))
     assert (codes == own).all(axis=1).mean() < 0.2
+
+
+def test_codes_of_categories_follow_the_path_and_are_drawn_where_it_ends() -> None:
+    codes, drawn = fitted("categories", X).assign(given(X)), fitted("random", X).assign(given(X))
+    named = np.arange(len(X)) % 7 != 0
+    np.testing.assert_array_equal(codes[~named], drawn[~named])
+    np.testing.assert_array_equal(codes[:, -1], drawn[:, -1])
+    for i in np.flatnonzero(named)[:30]:
+        assert codes[i, 0] == i % 2 + 1  # after the items without a category
+        assert codes[i, 1] == i % 3
+    kind = METHODS["categories"]
+    with pytest.raises(UserError, match="no item has a category"):
+        kind.fit(given(X), SHAPE, kind.Params(), 0).assign(replace(given(X), paths=[]))
 
 
 def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:

@@ -142,4 +142,4 @@ def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
 
 def test_names_and_settings_of_tests_are_those_of_methods() -> None:
     assert set(QUICK) <= set(METHODS)
-    assert list(METHODS) == ["residual-kmeans", "rqvae", "random", "shuffled"]
+    assert list(METHODS) == ["residual-kmeans", "rqvae", "random", "shuffled", "categories"]

@@ -37,12 +37,14 @@ def judged(codes: np.ndarray = CODES, k: int = 2, **changed: Any) -> dict[str, A
 
 
 def test_collisions_before_and_after_each_policy() -> None:
-    assert judged()["collisions"] == {"before": round(4 / 6, 6), "after": round(4 / 6, 6)}
+    thirds = {"head": 1.0, "middle": None, "tail": 0.5}  # items 0 and 3 have two interactions, the others one
+    assert judged()["collisions"] == {"before": round(4 / 6, 6), "after": round(4 / 6, 6)} | thirds
     suffix = np.array([0, 1, 0, 0, 1, 0], np.int32)
-    assert judged(suffix=suffix)["collisions"] == {"before": round(4 / 6, 6), "after": 0.0}
+    assert judged(suffix=suffix)["collisions"] == {"before": round(4 / 6, 6), "after": 0.0} | thirds
     moved = CODES.copy()
     moved[1, 1] = 1  # which item 2 has
-    assert judged(moved, before=CODES)["collisions"] == {"before": round(4 / 6, 6), "after": round(4 / 6, 6)}
+    settled = judged(moved, before=CODES)["collisions"]
+    assert settled == {"before": round(4 / 6, 6), "after": round(4 / 6, 6)} | thirds
 
 
 def test_use_of_codes() -> None:
@@ -105,7 +107,7 @@ def test_chance_is_the_mean_over_all_dealings_of_the_codes() -> None:
 def test_codes_of_nothing_have_no_figures() -> None:
     empty = quality.judged(Codes(np.empty(0, np.int64), np.empty((0, 2), np.int32), 4), reference())
     assert empty["items"] == 0
-    assert empty["collisions"] == {"before": 0.0, "after": 0.0}
+    assert empty["collisions"] == {"before": 0.0, "after": 0.0} | dict.fromkeys(quality.POPULARITY)
     assert {empty["prefixes"][0][key] for key in ("neighbours", "neighbours_chance", "co_purchase", "category")} == {
         None
     }

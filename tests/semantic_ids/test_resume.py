@@ -13,10 +13,12 @@ import yaml
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.io import files as written
 from pipeline.layout import Layout
-from pipeline.run import Run, perform
+from pipeline.run import Run
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
+from pipeline.stage import perform
 from stages.order import STAGES
 from stages.params import Params, load
 
@@ -45,7 +47,7 @@ def digests(layout: Layout) -> dict[str, str]:
 def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, layout = toy.outputs(tmp_path / "whole"), toy.outputs(tmp_path / "killed")
     ran(whole, params())
-    atomic, kills = io.atomic, 0
+    atomic, kills = written.atomic, 0
 
     def killed(path: Path) -> Any:
         if path.name in files.NAMES and not path.exists() and path not in seen:
@@ -54,7 +56,7 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest
         return atomic(path)
 
     seen: set[Path] = set()
-    monkeypatch.setattr(io, "atomic", killed)
+    monkeypatch.setattr(written, "atomic", killed)
     while True:
         try:
             ran(layout, params())

@@ -11,8 +11,7 @@ import yaml
 from commands import alignrec
 
 from pipeline.errors import UserError
-from pipeline.ops.device import pick
-from pipeline.plan import first
+from pipeline.ops import device
 from pipeline.sources import inspect
 from stages.new import look, write
 from stages.params import load
@@ -41,7 +40,7 @@ def new(
 
 def machine(monkeypatch: pytest.MonkeyPatch, flops: float) -> None:
     """Give the machine a rate of products, without a measurement."""
-    monkeypatch.setattr(first, "gemm_rate", lambda precision: flops)
+    monkeypatch.setattr(device, "gemm_rate", lambda precision: flops)
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +227,7 @@ def test_it_says_how_long_and_leaves_a_long_pre_training_out_unless_asked(monkey
     seen = new(images="covers/{item}.jpg")
     assert any(line.startswith("dvc repro will take about") for line in seen)
     assert "beit3" in load(Path("params.yaml")).encode.encoders
-    if pick().type == "cuda":
+    if device.pick().type == "cuda":
         pytest.skip("a GPU makes it short")
     machine(monkeypatch, 1e6)
     seen = new(images="covers/{item}.jpg", force=True)

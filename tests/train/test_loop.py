@@ -16,7 +16,7 @@ from pipeline.models.base import Batch, Inputs
 from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.train import loop
-from pipeline.train.loop import Fit, fit, standardised
+from pipeline.train.loop import Fit, fit
 from pipeline.train.sampling import Sampler
 
 SETTINGS = {"dim": 8, "batch_size": 64, "lr": 0.02, "epochs": 12, "patience": 30}
@@ -164,20 +164,6 @@ def test_the_callers_random_state_is_untouched() -> None:
 def rejects(message: str, model: str, features: Any = None, edges: Any = None, parts: Any = None) -> None:
     with pytest.raises(UserError, match=message):
         fit(MODELS[model], parts or two_tastes(), features, edges, settings(model), 0)
-
-
-def test_standardised_columns_have_mean_0_and_deviation_1_and_empty_rows_stay() -> None:
-    features = np.array([[3, 100, 7], [5, 300, 7], [0, 0, 0]], np.float32)
-    assert standardised(features).tolist() == [[-1, -1, 0], [1, 1, 0], [0, 0, 0]]
-
-
-def test_training_on_standardised_features_does_not_see_shift_and_scale() -> None:
-    params = settings("vbpr", standardise=True, epochs=3)
-    edges = neighbours.neighbours(content(), 4)
-    one, other = (
-        fit(MODELS["vbpr"], two_tastes(), features, edges, params, 0) for features in (content(), 64 * content() + 8)
-    )
-    np.testing.assert_allclose(one.user, other.user, atol=1e-3)
 
 
 def test_bad_input_is_named() -> None:

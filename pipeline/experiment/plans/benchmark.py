@@ -1,5 +1,6 @@
 """The benchmark: models x feature sets x seeds, and ablations, with the settings that a budget has chosen."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import tuning
+from pipeline.experiment.plans.tuning import Tuned
 from pipeline.experiment.run import Experiment
 from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
@@ -86,10 +87,9 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     return again
 
 
-def plan(experiment: Experiment) -> dict[Entry, Cell]:
-    """Return the cells, once settings are chosen for them."""
-    params, wanted = experiment.params, entries(experiment.params, len(experiment.draws))
-    tuned = tuning.tuned(experiment, wanted)
+def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
+    """Return the cells of runs by the settings that were chosen for them."""
+    params = experiment.params
     return {
         entry: cell(
             experiment,

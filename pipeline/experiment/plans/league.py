@@ -1,30 +1,30 @@
-"""The league: every model the same number of settings on every split, chosen on valid, then run over seeds.
+"""The league, a benchmark on several splits: every model the same number of settings on each, chosen on valid, then
+run over seeds.
 
 The settings of a model are its authors' grid in an order that a seed draws, then draws from the range of its search.
 The first run of a setting is the try: what valid chooses has one training of it already.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 import schemas
-from pipeline.benchmark.params import AUTHORS, Benchmark, League
+from pipeline.benchmark.params import AUTHORS, Benchmark
 from pipeline.benchmark.runs import NO_FEATURES
 from pipeline.benchmark.settings import model_settings, protocol_of, search_ranges, with_settings
 from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
+from pipeline.experiment.plans.tuning import Tuned
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Contender, Setting, became, best, grid, halton
 from pipeline.experiment.store import Record
@@ -35,7 +35,6 @@ from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
 from pipeline.layout import Layout, OtherSplit
 from pipeline.models import MODELS, RELEASED, closed
-from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.params import Released
@@ -58,8 +57,6 @@ class Season:
     """All that a league trains on and by."""
 
     experiment: Experiment
-    budget: int
-    """settings of each model"""
     sets: list[str]
     """the feature set that is judged, then those that it is tested against"""
     contenders: list[Contender]
@@ -72,30 +69,24 @@ class Season:
     """by split"""
 
     @property
-    def own(self) -> League:
-        return self.experiment.params[League]
+    def benchmark(self) -> Benchmark:
+        return self.experiment.params[Benchmark]
 
     @property
     def k(self) -> int:
         """The cutoff of all figures."""
-        return headline(self.experiment.params[Benchmark].ks)
+        return headline(self.benchmark.ks)
 
     @property
     def main(self) -> list[Contender]:
         """One contender a model: on the set that is judged, or on ids alone."""
         return [one for one in self.contenders if one.features in (NO_FEATURES, *self.sets[:1])]
 
-    @property
-    def alike(self) -> dict[str, Any]:
-        """Columns of table LEAGUE by which leagues of one table are alike: rules, budget, k."""
-        rules = replace(self.rules[0], questions="", filter="").fingerprint
-        return {"rules": rules, "budget": self.budget, "k": self.k}
-
     @cached_property
     def settings(self) -> dict[str, list[Setting]]:
         """Model -> what it tries."""
         names = dict.fromkeys(one.model for one in self.contenders)
-        return {name: settings(self.experiment.params, name, self.budget) for name in names}
+        return {name: settings(self.experiment.params, name) for name in names}
 
     def cell(self, one: LeagueRun) -> Cell:
         """Return the cell of a training, which is the benchmark's own where that has the same settings."""
@@ -118,9 +109,14 @@ class Played(NamedTuple):
         each = {seed: self.found[LeagueRun(contender, split, number, seed)] for seed in range(seeds)}
         return {seed: record for seed, record in each.items() if record.judged}
 
+    def whole(self, seeds: int) -> list[Contender]:
+        """Return those whose runs on the data's own split all trained to the end: the benchmark's."""
+        return [one for one, split in self.chosen if not split and len(self.runs(one, split, seeds)) == seeds]
 
-def settings(params: Parameters, model: str, budget: int) -> list[Setting]:
+
+def settings(params: Parameters, model: str) -> list[Setting]:
     """Return what a model tries, `budget` settings or as many as there are; more begin with fewer."""
+    budget = params[Benchmark].budget
     own, seed = AUTHORS if model == RELEASED else MODELS[model].Params.grid, seed_for("league", model)
     combinations = grid(own) if own else []
     order = np.random.default_rng(seed).permutation(len(combinations))
@@ -138,19 +134,24 @@ def _accepts(params: Parameters, model: str, setting: Setting) -> bool:
     return True
 
 
-def season(experiment: Experiment, budget: int) -> Season:
+def season(experiment: Experiment) -> Season:
     """Return who takes part, on which splits; the splits are drawn.
 
     Raises:
-        UserError: no model takes part, or a feature set is absent or has seen what other splits test.
+        UserError: no model takes part, a feature set has seen what other splits test, or the split has several draws.
     """
-    params, own = experiment.params, experiment.params[League]
-    layouts = _split(experiment.run)
+    params, own = experiment.params, experiment.params[Benchmark]
+    if len(experiment.draws) > 1:
+        raise UserError(
+            f"'benchmark.splits': the split of {experiment.dataset} has {len(experiment.draws)} draws already; set "
+            "interactions.draws or benchmark.splits to 1"
+        )
+    layouts = _split(experiment)
     sets = _sets(params, experiment.layout, len(layouts))
     left_out = dict(_left_out(params, experiment.dataset, sets, experiment.split.n_items))
-    names = [name for name in own.models or params[Benchmark].models if name not in left_out]
+    names = [name for name in own.models if name not in left_out]
     if not names:
-        raise UserError(f"league: no model takes part; {next(iter(left_out.values()))}")
+        raise UserError(f"'benchmark.models': no model takes part; {next(iter(left_out.values()))}")
     read = [MODELS[name].needs for name in names]
     contenders = [
         Contender(name, features)
@@ -159,12 +160,12 @@ def season(experiment: Experiment, budget: int) -> Season:
     ]
     splits = [inputs.read(layout, None).split for layout in layouts]
     rules = [protocol_of(params, experiment.dataset, split) for split in splits]
-    return Season(experiment, budget, sets, contenders, left_out, layouts, splits, rules)
+    return Season(experiment, sets, contenders, left_out, layouts, splits, rules)
 
 
 def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -> Iterator[tuple[str, str]]:
     """Yield models that cannot take part, and why; a closed form says its memory before anything is trained."""
-    for model in params[League].models or params[Benchmark].models:
+    for model in params[Benchmark].models:
         kind = MODELS[model]
         if kind.needs and not sets:
             yield model, f"{model} reads features, and {dataset} has none"
@@ -178,31 +179,30 @@ def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -
 
 
 def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
-    """Return the feature sets: those that are named, or the released one and its controls where they are encoded."""
-    made, named = layout.feature_sets(), params[League].features
-    if absent := [name for name in named if name not in made]:
-        raise UserError(f"league.features: {layout.dataset} has no '{absent[0]}'; it has {', '.join(made) or 'none'}")
-    sets = named or [name for name in (params[Released].features, "random", "shuffled") if name in made]
+    """Return the feature sets, the released one first: it is judged, and tested against the others."""
+    made, released = layout.feature_sets(), params[Released].features
+    sets = sorted((name for name in params[Benchmark].features if name in made), key=lambda name: name != released)
     if splits > 1 and (taught := [name for name in sets if registry.learns(params.encoders, name)]):
         raise UserError(
-            f"league.features: '{taught[0]}' learned from train interactions that other splits test; name another set, "
-            "or league.splits: 1"
+            f"'benchmark.features': '{taught[0]}' learned from train interactions that other splits test; name other "
+            "sets, or set benchmark.splits to 1"
         )
-    return [] if {*sets} <= {*params[Encode].controls} else sets
+    return sets
 
 
-def _split(run: Run) -> list[Layout]:
+def _split(experiment: Experiment) -> list[Layout]:
     """Return the layouts of the splits; those other than the data's own are split unless they already were."""
+    run = experiment.run
     layout, params, inner = run.layout, run.params[Interactions], run.within("interactions", run.params, run.layout, "")
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
-    if run.params[League].splits > 1 and not again.is_drawn(interactions, params.protocol):
+    if run.params[Benchmark].splits > 1 and not again.is_drawn(interactions, params.protocol):
         run.warn(f"no seed divides these interactions ({params.protocol}), so there is one split")
         return [layout]
     users, items = run.read(layout.users, schemas.USERS), run.read(layout.item_ids, schemas.ITEM_IDS)
     facts = {k: v for k, v in schemas.provenance(interactions).items() if k in ("timestamps", "split", "division")}
     others: list[Layout] = []
-    for number in range(1, run.params[League].splits):
-        path = layout.folder("league") / "splits" / str(number) / "interactions.parquet"
+    for number in range(1, run.params[Benchmark].splits):
+        path = run.folder / "splits" / str(number) / "interactions.parquet"
         seed = seed_for("interactions", run.dataset, "split", "league", number)
         division = Division(params.protocol, seed, params.cold_share, params.most_train)
         read = [layout.interactions, layout.users, layout.item_ids]
@@ -211,6 +211,7 @@ def _split(run: Run) -> list[Layout]:
             rows = again.divided(interactions, users, items, division, path.parent / ".scratch", params.memory_limit)
             inner.write_all(rows, path, schemas.INTERACTIONS, **facts)
         others.append(OtherSplit(layout.root, layout.dataset, path))
+        experiment.made.append(path)
     return [layout, *others]
 
 
@@ -233,13 +234,19 @@ def play(own: Season) -> Played:
         if won := best([became(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]):
             chosen[one, split] = won.number
     if not chosen:
-        raise UserError(f"league: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
-    seeds = range(1, own.own.seeds)
+        raise UserError(f"benchmark: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
+    seeds = range(1, own.benchmark.seeds)
     more = [LeagueRun(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)
     return Played(found, chosen)
 
 
-def workers(params: Parameters) -> int:
-    """Return how many runs there are at a time."""
-    return params[League].workers or os.cpu_count() or 1
+def tuned(own: Season, played: Played) -> Tuned:
+    """Return what those that trained to the end have tried on the data's own split."""
+    return Tuned({
+        one: [
+            became(number, setting, played.found[LeagueRun(one, 0, number, 0)])
+            for number, setting in enumerate(own.settings[one.model])
+        ]
+        for one in played.whole(own.benchmark.seeds)
+    })  # fmt: skip

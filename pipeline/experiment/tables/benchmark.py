@@ -18,7 +18,6 @@ from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.protocol import Protocol
-from pipeline.experiment.plans import tuning
 from pipeline.experiment.plans.tuning import Tuned
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
@@ -35,10 +34,9 @@ class _Judged(NamedTuple):
     per_user: dict[Entry, dict[str, np.ndarray]]
 
 
-def table(experiment: Experiment, found: Mapping[Entry, Record]) -> dict[str, Any]:
+def table(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
     """Return the tables, under each of the protocol's variants, and JSON: metrics, protocol, runs."""
     params, variants, dataset = experiment.params, experiment.rules.variants, experiment.dataset
-    tuned = tuning.tuned(experiment, found)
     under = [_under(experiment, found, number, protocol) for number, protocol in enumerate(variants)]
     labels = [{"dataset": dataset} | protocol.label for protocol in variants]
     k, reference = headline(params[Benchmark].ks), params[Released].features

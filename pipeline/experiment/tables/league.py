@@ -13,42 +13,32 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation, judge
-from pipeline.evaluation.statistics import corrected
+from pipeline.evaluation.statistics import LEVEL, corrected
 from pipeline.experiment.cell import RECALL
 from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
 from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
-from pipeline.probe.verdicts import LEVEL
 from pipeline.seeds import seed_for
 
 MEMBERS = 3
 """contenders whose lists are fused"""
 FUSED = 60
 """added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)"""
-RUN = ("dataset", "model", "features", "split", "number", "seed")
-ALIKE = {"rules": "protocol", "budget": "budget", "k": "cutoff"}
-"""columns with one value per table -> how they are called in text"""
 
 
 def table(own: Season, played: Played) -> pa.Table:
     """Return table LEAGUE of what was played."""
     costs = own.experiment.costs
-    first = {one: r for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
-    best: dict[Contender, LeagueRun] = {}
-    for one, record in first.items():
-        if one.contender not in best or _test(own, record) > _test(own, first[best[one.contender]]):
-            best[one.contender] = one
-    rows = []
+    best, rows = _by_test(own, played), []
     for one, record in played.found.items():
         path = costs / f"{record.key}.json" if costs else None
         cost = io.read_json(path) if path and path.is_file() else {"seconds": None, "memory_mib": None, "machine": ""}
         rows.append(
             {"dataset": own.experiment.dataset, **one.contender._asdict(), "split": one.split, "number": one.number,
              "seed": one.seed, "setting": json.dumps(own.settings[one.contender.model][one.number]),
-             **own.rules[one.split].label, **own.alike, "state": record.values["state"],
-             "valid": record.best.get(RECALL),
+             **own.rules[one.split].label, "budget": max(own.benchmark.budget, 1), "k": own.k,
+             "state": record.values["state"], "valid": record.best.get(RECALL),
              **{m: _test(own, record, m) if record.judged else None for m in ("recall", "ndcg")},
              "by_valid": played.chosen.get((one.contender, one.split)) == one.number,
              "by_test": best.get(one.contender) == one, **cost}
@@ -56,32 +46,17 @@ def table(own: Season, played: Played) -> pa.Table:
     return pa.Table.from_pylist(rows, schemas.LEAGUE)
 
 
+def _by_test(own: Season, played: Played) -> dict[Contender, LeagueRun]:
+    """Return the first run on the data's own split that has the best test figure, of each contender."""
+    first = [one for one, record in played.found.items() if record.judged and not (one.split or one.seed)]
+    best: dict[Contender, LeagueRun] = {}
+    for one in first:
+        best[one.contender] = max(best.get(one.contender, one), one, key=lambda run: _test(own, played.found[run]))
+    return best
+
+
 def _test(own: Season, record: Record, metric: str = "recall") -> float:
     return float(record.judged[0]["metrics"]["test"][f"{metric}@{own.k}"])
-
-
-def refuse_unlike(own: Season, others: Iterable[pa.Table]) -> None:
-    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split."""
-    asked = {(own.experiment.dataset, split): rules.fingerprint for split, rules in enumerate(own.rules)}
-    for row in (row for other in others for row in other.to_pylist()):
-        name, split, mark = row["dataset"], row["split"], row["fingerprint"]
-        for column, what in ALIKE.items():
-            if row[column] != (ours := own.alike[column]):
-                raise UserError(
-                    f"--with: the {what} of the league of {name} is {row[column]}, here it is {ours}; figures of both "
-                    "never share a table"
-                )
-        if asked.setdefault((name, split), mark) != mark:
-            raise UserError(
-                f"--with: split {split} of {name} has fingerprint {mark}, and elsewhere {asked[name, split]}: it asks "
-                "other questions; figures of both never share a table"
-            )
-
-
-def merged(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return leagues of several data sets, or of several machines, as one; of equal trainings the first stays."""
-    rows = {tuple(row[c] for c in RUN): row for row in reversed(pa.concat_tables(tables).to_pylist())}
-    return pa.Table.from_pylist([*reversed(rows.values())], schemas.LEAGUE)
 
 
 def derived(own: Season, played: Played) -> dict[str, Any]:
@@ -112,7 +87,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
     tested = corrected(pairs, seed) if pairs else []
     blocks = _blocks(own, played, main)
     level = {frozenset((row["a"], row["b"])) for row in tested if row["p_holm"] >= LEVEL}
-    best = {one.contender: _test(own, r) for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
+    best = {one: _test(own, played.found[run]) for one, run in _by_test(own, played).items()}
     rows = own.experiment.run.read(own.layouts[0].interactions, schemas.INTERACTIONS)
     return {
         "pairs": tested,
@@ -133,7 +108,7 @@ def _failed(played: Played, one: Contender) -> str:
 
 def _runs(own: Season, played: Played, one: Contender) -> Iterator[tuple[tuple[int, int], Record]]:
     for split in range(len(own.splits)):
-        for seed, record in played.runs(one, split, own.own.seeds).items():
+        for seed, record in played.runs(one, split, own.benchmark.seeds).items():
             yield (split, seed), record
 
 
@@ -148,7 +123,7 @@ def _users(own: Season, found: Iterable[Evaluation]) -> np.ndarray:
 
 def _blocks(own: Season, played: Played, main: Sequence[Contender]) -> np.ndarray:
     """Return test recall, float64 [splits, seeds, C]; not a number where a run failed."""
-    figures = np.full((len(own.splits), own.own.seeds, len(main)), np.nan)
+    figures = np.full((len(own.splits), own.benchmark.seeds, len(main)), np.nan)
     for column, one in enumerate(main):
         for block, record in _runs(own, played, one):
             figures[*block, column] = _test(own, record)

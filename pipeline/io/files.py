@@ -1,4 +1,4 @@
-"""Reading and writing: every file appears whole or not at all, every table is checked when read and written."""
+"""Files: every one appears whole or not at all, and folders that are resumed keep a journal of what was written."""
 
 import hashlib
 import json
@@ -12,17 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-import schemas
-from pipeline import fingerprint
 from pipeline.errors import UserError
 
-PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
-"""how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed"""
-PART = 16_384
-"""items of a row group of a table of items: what is held of it at a time"""
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
 RECORD, COST, COSTS = "run.json", "cost.json", "costs"
@@ -196,175 +188,6 @@ def read_json(path: Path, most: int | None = None) -> Any:
         raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
 
-def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
-    """Check `table` against `schema` and write it atomically as Parquet.
-
-    Args:
-        table: the rows.
-        path: of the file; missing folders are made.
-        schema: one of `schemas`.
-        record: provenance of the file (stage, parameters, versions; nothing that differs between equal runs);
-            stored as JSON under the key `alignrec` of the file's metadata.
-
-    Raises:
-        schemas.ContractError: the table breaks the schema; nothing is written.
-    """
-    table = schemas.check(table, schema, str(path))
-    if record is not None:
-        table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, **PARQUET)
-
-
-def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
-    """Do as `write_table`, a row group a table and one in memory at a time; no tables give no rows."""
-    kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
-        for table in tables:
-            file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
-
-
-def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    with _readable(path), pq.ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            yield schemas.check(file.read_row_group(number), schema, str(path))
-
-
-def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) -> Iterator[pa.Table]:
-    """Yield some columns of a Parquet file, checked, `rows` at a time; errors are those of `read_table`."""
-    expected = pa.schema([schema.field(c) for c in columns])
-    with _readable(path), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(rows, columns=columns):
-            yield schemas.check(pa.Table.from_batches([batch]).select(columns), expected, str(path))
-
-
-def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
-    """Read a slice of some columns from `start` on, checked; row groups that have none of them are not read."""
-    with _readable(path), pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-        firsts = np.cumsum([0, *sizes])
-        holding = [g for g, size in enumerate(sizes) if firsts[g] < start + rows and start < firsts[g] + size]
-        table = file.read_row_groups(holding, columns).select(columns)
-    expected = pa.schema([schema.field(c) for c in columns])
-    return schemas.check(table.slice(start - firsts[holding[0]] if holding else 0, rows), expected, str(path))
-
-
-def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file and check it, all columns or some.
-
-    Raises:
-        UserError: the file is absent or no Parquet file.
-        schemas.ContractError: it breaks the schema.
-    """
-    with _readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
-        table = f.read(columns)
-    expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-    return schemas.check(table, expected, str(path))
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {made_by(path)}") from None
-    except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
-        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {made_by(path)}") from None
-
-
-def shards(folder: Path, stem: str) -> list[Path]:
-    """Return `<stem>-*.parquet` of a folder in order; UserError if there is none."""
-    paths = sorted(folder.glob(f"{stem}-*.parquet"))
-    if not paths:
-        raise UserError(f"{folder}: no {stem}-*.parquet there; {made_by(folder)}")
-    return paths
-
-
-def shard(folder: Path, stem: str, number: int) -> Path:
-    return folder / f"{stem}-{number:05d}.parquet"
-
-
-def read_features(folder: Path) -> pa.Table:
-    """Read a whole feature set in item order; its width is taken from its first shard.
-
-    Returns:
-        table of schema features(F) with rows item_id = 0 .. I-1.
-
-    Raises:
-        UserError: no shard there, or two of other fingerprints. schemas.ContractError: a shard breaks the schema or ids
-            are not 0 .. I-1.
-    """
-    schema = schemas.features(width(folder))
-    table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
-    _dense(folder, table, 0)
-    return table
-
-
-def map_features(folder: Path) -> np.ndarray:
-    """Return the vectors of a feature set in item order, float32 [I, F], a map of a file without a name.
-
-    The system may drop what is not in use of it, and its disk is free again once the array is gone. Errors are
-    those of `read_features`.
-    """
-    schema = schemas.features(width(folder))
-
-    def parts() -> Iterator[np.ndarray]:
-        first = 0
-        for path in one_set(shards(folder, "features")):
-            part = read_table(path, schema, ["item_id", "vector"])
-            _dense(folder, part, first)
-            first += len(part)
-            yield matrix(part["vector"])
-
-    return mapped(parts(), folder)
-
-
-def _dense(folder: Path, part: pa.Table, first: int) -> None:
-    """Refuse rows whose item_id is not first, first + 1, and so on."""
-    ids = part["item_id"].to_numpy()
-    if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
-        row = int(wrong[0])
-        raise schemas.ContractError(
-            f"{folder}: column 'item_id', row {first + row}: {ids[row]}, expected {first + row} (dense, in order)"
-        )
-
-
-def width(folder: Path) -> int:
-    """Return F of a feature set; errors are those of `read_features`."""
-    path = shards(folder, "features")[0]
-    with _readable(path):
-        kind = pq.read_schema(path).field("vector").type
-    if not pa.types.is_fixed_size_list(kind):
-        raise schemas.ContractError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>")
-    return int(kind.list_size)
-
-
-def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
-    """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
-    schema = schemas.features(width(folder))
-    for path in one_set(shards(folder, "features")):
-        yield from (matrix(table["vector"]) for table in read_slices(path, schema, ["vector"], rows))
-
-
-def rows(paths: Iterable[Path]) -> int:
-    """Return the number of rows of some Parquet files."""
-    return sum(pq.read_metadata(path).num_rows for path in paths)
-
-
-def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a fixed-size-list column as float32 [rows, width]."""
-    width = column.type.list_size
-    flat = [np.asarray(c.flatten().to_numpy(zero_copy_only=False)) for c in column.chunks]
-    return np.concatenate(flat).reshape(-1, width) if flat else np.empty((0, width), np.float32)
-
-
-def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
-    """Return float32 [rows, width] as a fixed-size-list column."""
-    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, type=schemas.vector(array.shape[1]))
-
-
 def sha256(path: Path) -> str:
     """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
     state: tuple[Path | int, ...] = (path, *touched(path))
@@ -424,25 +247,6 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
             path.unlink()
 
 
-def record(path: Path) -> dict[str, Any]:
-    """Return what a Parquet file says of how it was made; empty where it says nothing."""
-    return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
-
-
-def one_set(paths: Sequence[Path]) -> Sequence[Path]:
-    """Return the Parquet files of a set of vectors; UserError names what differs where their fingerprints do."""
-    fingerprint.one((path, _record_of_any(path)) for path in paths)
-    return paths
-
-
-def _record_of_any(path: Path) -> dict[str, Any]:
-    """Do as `record` of a file of others, which may say anything."""
-    try:
-        return record(path)
-    except (ValueError, TypeError, RecursionError):
-        return {}
-
-
 def made_by(path: Path) -> str:
     """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
     parts = path.parts
@@ -455,4 +259,4 @@ def made_by(path: Path) -> str:
 
 
 def _is_stage(name: str) -> bool:
-    return (Path(__file__).parents[1] / "stages" / f"{name}.py").is_file()
+    return (Path(__file__).parents[2] / "stages" / f"{name}.py").is_file()

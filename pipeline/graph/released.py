@@ -1,0 +1,11 @@
+"""What a release has of item graphs."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.layout import Layout, Piece
+
+
+def edges(layout: Layout, names: Sequence[str]) -> Iterator[Piece]:
+    for name in names:
+        if (path := layout.edges(name)).exists():
+            yield Piece(f"graph/{name}/{path.name}", path, "edges")

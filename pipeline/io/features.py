@@ -1,0 +1,87 @@
+"""Feature sets on disk: rows in shards, in item order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline.errors import UserError
+from pipeline.io import files
+from pipeline.io.tables import matrix, one_set, read_slices, read_table, readable
+
+
+def shards(folder: Path, stem: str) -> list[Path]:
+    """Return `<stem>-*.parquet` of a folder in order; UserError if there is none."""
+    paths = sorted(folder.glob(f"{stem}-*.parquet"))
+    if not paths:
+        raise UserError(f"{folder}: no {stem}-*.parquet there; {files.made_by(folder)}")
+    return paths
+
+
+def shard(folder: Path, stem: str, number: int) -> Path:
+    return folder / f"{stem}-{number:05d}.parquet"
+
+
+def read_features(folder: Path) -> pa.Table:
+    """Read a whole feature set in item order; its width is taken from its first shard.
+
+    Returns:
+        table of schema features(F) with rows item_id = 0 .. I-1.
+
+    Raises:
+        UserError: no shard there, or two of other fingerprints. schemas.ContractError: a shard breaks the schema or ids
+            are not 0 .. I-1.
+    """
+    schema = schemas.features(width(folder))
+    table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
+    _dense(folder, table, 0)
+    return table
+
+
+def map_features(folder: Path) -> np.ndarray:
+    """Return the vectors of a feature set in item order, float32 [I, F], a map of a file without a name.
+
+    The system may drop what is not in use of it, and its disk is free again once the array is gone. Errors are
+    those of `read_features`.
+    """
+    schema = schemas.features(width(folder))
+
+    def parts() -> Iterator[np.ndarray]:
+        first = 0
+        for path in one_set(shards(folder, "features")):
+            part = read_table(path, schema, ["item_id", "vector"])
+            _dense(folder, part, first)
+            first += len(part)
+            yield matrix(part["vector"])
+
+    return files.mapped(parts(), folder)
+
+
+def _dense(folder: Path, part: pa.Table, first: int) -> None:
+    """Refuse rows whose item_id is not first, first + 1, and so on."""
+    ids = part["item_id"].to_numpy()
+    if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
+        row = int(wrong[0])
+        raise schemas.ContractError(
+            f"{folder}: column 'item_id', row {first + row}: {ids[row]}, expected {first + row} (dense, in order)"
+        )
+
+
+def width(folder: Path) -> int:
+    """Return F of a feature set; errors are those of `read_features`."""
+    path = shards(folder, "features")[0]
+    with readable(path):
+        kind = pq.read_schema(path).field("vector").type
+    if not pa.types.is_fixed_size_list(kind):
+        raise schemas.ContractError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>")
+    return int(kind.list_size)
+
+
+def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
+    """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
+    schema = schemas.features(width(folder))
+    for path in one_set(shards(folder, "features")):
+        yield from (matrix(table["vector"]) for table in read_slices(path, schema, ["vector"], rows))

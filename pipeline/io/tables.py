@@ -1,0 +1,136 @@
+"""Parquet: every table is checked when it is read and written."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline.errors import UserError
+from pipeline.io import files, fingerprint
+
+PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
+"""how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed"""
+PART = 16_384
+"""items of a row group of a table of items: what is held of it at a time"""
+
+
+def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
+    """Check `table` against `schema` and write it atomically as Parquet.
+
+    Args:
+        table: the rows.
+        path: of the file; missing folders are made.
+        schema: one of `schemas`.
+        record: provenance of the file (stage, parameters, versions; nothing that differs between equal runs);
+            stored as JSON under the key `alignrec` of the file's metadata.
+
+    Raises:
+        schemas.ContractError: the table breaks the schema; nothing is written.
+    """
+    table = schemas.check(table, schema, str(path))
+    if record is not None:
+        table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
+    with files.atomic(path) as temporary:
+        pq.write_table(table, temporary, **PARQUET)
+
+
+def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
+    """Do as `write_table`, a row group a table and one in memory at a time; no tables give no rows."""
+    kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
+    with files.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
+        for table in tables:
+            file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
+
+
+def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    with readable(path), pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield schemas.check(file.read_row_group(number), schema, str(path))
+
+
+def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) -> Iterator[pa.Table]:
+    """Yield some columns of a Parquet file, checked, `rows` at a time; errors are those of `read_table`."""
+    expected = pa.schema([schema.field(c) for c in columns])
+    with readable(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows, columns=columns):
+            yield schemas.check(pa.Table.from_batches([batch]).select(columns), expected, str(path))
+
+
+def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
+    """Read a slice of some columns from `start` on, checked; row groups that have none of them are not read."""
+    with readable(path), pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        firsts = np.cumsum([0, *sizes])
+        holding = [g for g, size in enumerate(sizes) if firsts[g] < start + rows and start < firsts[g] + size]
+        table = file.read_row_groups(holding, columns).select(columns)
+    expected = pa.schema([schema.field(c) for c in columns])
+    return schemas.check(table.slice(start - firsts[holding[0]] if holding else 0, rows), expected, str(path))
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file and check it, all columns or some.
+
+    Raises:
+        UserError: the file is absent or no Parquet file.
+        schemas.ContractError: it breaks the schema.
+    """
+    with readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
+        table = f.read(columns)
+    expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    return schemas.check(table, expected, str(path))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {files.made_by(path)}") from None
+    except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
+        raise UserError(
+            f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {files.made_by(path)}"
+        ) from None
+
+
+def rows(paths: Iterable[Path]) -> int:
+    """Return the number of rows of some Parquet files."""
+    return sum(pq.read_metadata(path).num_rows for path in paths)
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a fixed-size-list column as float32 [rows, width]."""
+    width = column.type.list_size
+    flat = [np.asarray(c.flatten().to_numpy(zero_copy_only=False)) for c in column.chunks]
+    return np.concatenate(flat).reshape(-1, width) if flat else np.empty((0, width), np.float32)
+
+
+def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
+    """Return float32 [rows, width] as a fixed-size-list column."""
+    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=schemas.vector(array.shape[1]))
+
+
+def record(path: Path) -> dict[str, Any]:
+    """Return what a Parquet file says of how it was made; empty where it says nothing."""
+    return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+
+
+def one_set(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return the Parquet files of a set of vectors; UserError names what differs where their fingerprints do."""
+    fingerprint.one((path, _record_of_any(path)) for path in paths)
+    return paths
+
+
+def _record_of_any(path: Path) -> dict[str, Any]:
+    """Do as `record` of a file of others, which may say anything."""
+    try:
+        return record(path)
+    except (ValueError, TypeError, RecursionError):
+        return {}

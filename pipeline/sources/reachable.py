@@ -1,0 +1,87 @@
+"""Whether files are there, and how large they are: one short request per address, several at a time."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from threading import Thread
+from typing import NamedTuple
+
+from pipeline.errors import UserError, one_line
+from pipeline.http.fetch import local
+from pipeline.sources.feature_files import HUB
+from pipeline.sources.many_files import hub_size, parts
+
+WAIT = 4.0
+"""seconds for an answer of a file's addresses: without a network a resolver would take a minute"""
+ASKED = 8
+"""requests at a time"""
+
+
+class Answer(NamedTuple):
+    """What was found at a file's addresses."""
+
+    key: str
+    """parameter that names the file"""
+    address: str
+    """the one that answered, or the first"""
+    size: int | None = None
+    """bytes; None: the server does not say"""
+    fault: str = ""
+    """why no address gives the file; empty where one does"""
+
+
+def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
+    """Start to ask each file's addresses, the first that gives it; return a function that waits for the answers."""
+    waiting, found = iter([*addresses.items()]), dict[str, Answer]()
+
+    def work() -> None:
+        for key, mirrors in waiting:  # of a list, whose next is one thread's
+            found[key] = _first(key, mirrors, wait / len(mirrors))
+
+    threads = [Thread(target=work, daemon=True) for _ in range(min(ASKED, len(addresses)))]  # the exit waits for none
+    deadline = time.monotonic() + wait * -(-len(addresses) // ASKED)
+    for thread in threads:
+        thread.start()
+
+    def answers() -> list[Answer]:
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        silent = f"no answer within {wait:g} s"
+        return [found.get(key) or Answer(key, own[0], None, f"{own[0]}: {silent}") for key, own in addresses.items()]
+
+    return answers
+
+
+def _first(key: str, addresses: Sequence[str], wait: float) -> Answer:
+    faults = []
+    for address in addresses:
+        try:
+            return Answer(key, address, _size(address, wait))
+        except UserError as e:
+            faults.append(one_line(e))
+    return Answer(key, addresses[0], None, "; ".join(dict.fromkeys(faults)))
+
+
+def _size(address: str, wait: float) -> int | None:
+    """Return the bytes of the file at an address; UserError, if it is not there."""
+    if address.startswith(HUB):
+        return hub_size(address)
+    if (path := local(address)) is not None:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in parts(path))
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        return path.stat().st_size
+    from pipeline.http import ranged
+    from pipeline.http.retries import TransientError
+
+    try:
+        with ranged.client(wait) as client, ranged.request(client, address, address, 0) as response:
+            status, headers = response.status_code, response.headers
+    except TransientError as e:
+        raise UserError(f"{address}: {e}: {e.detail}" if e.detail else f"{address}: {e}") from None
+    if not 200 <= status < 300:
+        raise UserError(f"{address}: HTTP {status}")
+    if headers.get("content-type", "").startswith("text/html"):
+        raise UserError(f"{address}: a web page")
+    length = headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else None
