@@ -23,6 +23,7 @@ from benchmarks import _datasets, _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
+from pipeline.facts import ceiling as planted
 from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
@@ -121,6 +122,12 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield f"Raw, then processed. {probed.processing(figures['processed'])}"
 
 
+def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield how far feature sets, all or some, come from chance to what the generator planted."""
+    for table in planted.tables(io.read_json(layout.probes)):
+        yield from _as_it_is(replace(table, rows=[row for row in table.rows if not only or row[0] in only]))
+
+
 def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the paired tests of Recall@20 that were declared before training, or those whose sides both are named."""
     for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
@@ -198,6 +205,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "matrix": matrix,
     "probes": probes,
     "tests": tests,
+    "ceiling": ceiling,
     "codes-seeds": codes_seeds,
     "article": article,
     "judge": judge,
