@@ -25,9 +25,10 @@ repro: .venv/installed ## regenerate everything for the datasets in params.yaml,
 	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \
 	echo "dvc.lock and outputs/figures are of this run, and differ from the commit's: docs/stages.md, What git keeps"
 
-init: .venv/installed ## dvc.yaml and the table of docs/stages.md, from the stages
+init: .venv/installed ## dvc.yaml, and the table and picture of docs/stages.md, from the stages
 	alignrec init
 	python .ci/table.py
+	python .ci/dag.py
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .

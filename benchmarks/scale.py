@@ -2,7 +2,7 @@
 
 Images and encoder are small and trainings short, so that the stages are measured, not a network. Sizes at which a
 stage turns to another way are lower than by default, so that a large catalogue's way is the one that is measured.
-The table of docs/scale.md is written too.
+The table is printed too.
 """
 
 from __future__ import annotations
@@ -91,11 +91,15 @@ def compared(ways: dict[str, Way[dict[str, Taken]]]) -> Measurement:
 
 
 def write_table(block: str, above: str, head: list[str], rows: list[list[str]]) -> None:
-    """Write a table into its block of docs/scale.md."""
+    """Write a table into its block of docs/scale.md; print it if the page has no such block."""
     page = PAGE.read_text(encoding="utf-8")
-    found = re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", re.DOTALL)
     text = f"{above}\n\n{markdown(head, rows)}\n"
-    io.write_bytes(PAGE, found.sub(lambda at: f"{at[1]}{text}{at[2]}", page).encode())
+    written, found = re.subn(
+        rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", lambda at: f"{at[1]}{text}{at[2]}", page, flags=re.DOTALL
+    )
+    io.write_bytes(PAGE, written.encode())
+    if not found:
+        print(text)
 
 
 def pipeline(folder: Path, settings: dict[str, Any], stages: Sequence[Stage] = IN_ORDER) -> dict[str, Taken]:

@@ -12,6 +12,7 @@ from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
 from stages import amazon, embedding, examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
+from stages.help import Command
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
@@ -29,7 +30,7 @@ IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare
 
 @app.callback(invoke_without_command=True)
 def _main(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="print the release and leave")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="print the version and exit")] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -140,7 +141,7 @@ def probe(
     dataset: Published,
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
-    to: Annotated[Path | None, typer.Option("--to", help="of a release: where to write probes.json")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
 ) -> None:
     """Run the stage, or judge the feature sets of a release in the same way."""
     if released.is_release(dataset):
@@ -164,25 +165,23 @@ for _name, _stage in STAGES.items():
 
 @app.command(rich_help_panel=BEGIN)
 def new(
-    name: Annotated[str, typer.Argument(help="of the dataset: letters, digits, _ and -")],
+    name: Annotated[str, typer.Argument(help="dataset name: letters, digits, _ and -")],
     interactions: Annotated[
-        Path | None, typer.Option(help="a row an interaction: Parquet, CSV, TSV or JSON lines")
+        Path | None, typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines")
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="a row an item: text, categories, images")] = None,
+    items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
     images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="role=name of its column, such as item=sku; may be given again")
-    ] = None,
-    year: Annotated[int | None, typer.Option("--amazon", help="in place of files: Amazon's data of this year")] = None,
-    category: Annotated[str | None, typer.Option(help="of Amazon's; `alignrec categories` lists them")] = None,
-    subset: Annotated[Subset, typer.Option(help="of Amazon's reviews: as published, or each one")] = "5-core",
-    split: Annotated[Path | None, typer.Option(help="folder of a published split of the category")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
+    year: Annotated[int | None, typer.Option("--amazon", help="in place of files: year of an Amazon dataset")] = None,
+    category: Annotated[str | None, typer.Option(help="Amazon category; `alignrec categories` lists them")] = None,
+    subset: Annotated[Subset, typer.Option(help="Amazon reviews: the published 5-core, or all")] = "5-core",
+    split: Annotated[Path | None, typer.Option(help="a published split of the category")] = None,
     official: Annotated[bool, typer.Option("--official", help="BEiT3-base from its official weights")] = False,
     to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
-    beit3: Annotated[bool, typer.Option("--beit3", help="train BEiT3, though it takes long here")] = False,
+    beit3: Annotated[bool, typer.Option("--beit3", help="train BEiT3 even if it takes long here")] = False,
 ) -> None:
-    """look at your files, or take Amazon's, and make this folder a project that builds features of them."""
+    """write params.yaml for your files or an Amazon category, and make this folder a project."""
     from stages.new import look, write
 
     if (interactions is None) == (year is None):
@@ -197,7 +196,7 @@ def new(
 
 @app.command(rich_help_panel=BEGIN)
 def init() -> None:
-    """make this folder a project, for a params.yaml that you wrote: dvc.yaml, git and DVC."""
+    """make this folder a project, from your own params.yaml: dvc.yaml, git and DVC."""
     from stages.params import read
     from stages.project import begin
 
@@ -208,7 +207,7 @@ def init() -> None:
 
 @app.command(rich_help_panel=BEGIN)
 def profile(
-    name: Annotated[str, typer.Argument(help="a file of profiles/, without its ending, or a path")],
+    name: Annotated[str, typer.Argument(help="a profile in profiles/, without .yaml, or a path")],
     to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = Path("params.yaml"),
 ) -> None:
     """write a profile into params.yaml, where git and DVC show what it changes."""
@@ -219,8 +218,8 @@ def profile(
 
 
 @app.command("new-plugin", rich_help_panel=BEGIN)
-def new_plugin(folder: Annotated[Path, typer.Argument(help="to make; the package is named as it is")]) -> None:
-    """a package with parts of your own: a recommender, an encoder and a probe, and their test."""
+def new_plugin(folder: Annotated[Path, typer.Argument(help="folder to create; the package takes its name")]) -> None:
+    """write a package for your own recommender, encoder and probe, with tests."""
     from stages.plugin import write
 
     for line in write(folder):
@@ -229,7 +228,7 @@ def new_plugin(folder: Annotated[Path, typer.Argument(help="to make; the package
 
 @app.command(rich_help_panel=BEGIN)
 def repair() -> None:
-    """before `dvc repro`: delete a file that a killed DVC left half-written."""
+    """delete files that a killed DVC left half-written; run it before `dvc repro`."""
     from stages.repair import repair as delete_broken
 
     for path in delete_broken(Path()):
@@ -238,7 +237,7 @@ def repair() -> None:
 
 @app.command(rich_help_panel=BEGIN)
 def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-    """what the parameter file declares: kind, category, size as published, and whether it is downloaded."""
+    """list the declared datasets: kind, category, size, and which are downloaded."""
     from pipeline.report.terminal import datasets as table
     from stages.params import read
 
@@ -293,6 +292,7 @@ for _command_of_release in (
 ):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
 for _registered in app.registered_commands:
+    _registered.cls = Command
     _registered.epilog = f"Example: {examples.example(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
 
 

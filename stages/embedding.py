@@ -14,10 +14,10 @@ MOST_REASONS = 3
 
 
 def embed(
-    items: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines, an item a row")],
+    items: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines, one item per row")],
     encoder: Annotated[str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")],
     to: Annotated[Path, typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes")],
-    release: Annotated[Path | None, typer.Option(help="release folder whose encoder it is")] = None,
+    release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
     id_: Annotated[str | None, typer.Option("--id", help="column of identifiers: asin, item, item_id or id")] = None,
     text: Annotated[str | None, typer.Option(help="columns of text, such as title,description")] = None,
     image: Annotated[str | None, typer.Option(help="column of images: bytes, or paths in --images")] = None,
@@ -26,7 +26,7 @@ def embed(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """vectors for any table: by any encoder, or that of a release for new items in its space."""
+    """encode any table, with any encoder, or with that of a release for new items in its space."""
     if release is not None:
         from pipeline.release.read import Release
 

@@ -17,7 +17,7 @@ EXAMPLES = {
     "leaderboard": "alignrec leaderboard release other/release --to leaderboard.html",
     "verify": "alignrec verify outputs/publish/sample/release",
     "fetch": "alignrec fetch s3://bucket/features/sample/0.1.0 --to release",
-    "export": "alignrec export sample --format recbole --to there",
+    "export": "alignrec export sample --format recbole --to recbole",
     "embed": "alignrec embed items.parquet --encoder minilm --text title,description --to vectors",
     "serve": "alignrec serve release --port 8000",
     "attest": "alignrec attest release --data sample",

@@ -31,7 +31,10 @@ def main(run: Run) -> None:
     own = run.params[Report]
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     if not outputs.records:
-        raise UserError(f"nothing of {run.layout.dataset} is there to report; run `dvc repro`")
+        raise UserError(
+            f"nothing of {run.layout.dataset} is there to report, as no stage has run; name it under `datasets` in "
+            "params.yaml and run `dvc repro`"
+        )
     near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))
     view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
     html = page.html(outputs, view)

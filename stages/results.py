@@ -33,7 +33,10 @@ def summary(
         layout = Layout(root, name)
         records = {stage: spent(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
         if not records:
-            raise UserError(f"{root} has nothing of {name}; run `dvc repro`. `alignrec datasets` lists the names")
+            raise UserError(
+                f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
+                "`dvc repro`. `alignrec datasets` lists the names"
+            )
         show(printed.stages(name, records.values()))
         own = settings[Report]
         show(*map(printed.drawn, content.cost(records.get("encode", {}), own.watts, own.dollars)))
@@ -93,12 +96,12 @@ def features(
 
 def recommend(
     dataset: Published,
-    user: Annotated[str | None, typer.Option("--user", help="identifier at the source")] = None,
-    row: Annotated[int | None, typer.Option("--row", min=0, help="in place of --user: row of users.parquet")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="identifier in your data")] = None,
+    row: Annotated[int | None, typer.Option("--row", min=0, help="row of users.parquet, in place of --user")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
     root: Root = Path("outputs"),
 ) -> None:
-    """what the trained recommender suggests to one user: top K with titles and images."""
+    """recommend items to one user: the top K with titles and images."""
     asked: str | int | None = user if row is None else row
     if asked is None or None not in (user, row):
         raise typer.BadParameter("give either --user, an identifier, or --row, a number")

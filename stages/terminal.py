@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,9 +18,10 @@ from typer.core import TyperGroup
 from pipeline import memory
 from pipeline.errors import UserError, not_installed, printable
 from schemas import ContractError
+from stages.help import named
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 LONGEST = 2000
 """characters of an error; data may be in it"""
@@ -80,7 +81,7 @@ def say(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
-def show(*tables: Table) -> None:
+def show(*tables: RenderableType) -> None:
     """Print tables; a cell is plain text, without markup or escapes."""
     from rich.console import Console
     from rich.text import Text
@@ -105,6 +106,10 @@ def interruptible(left: str) -> Iterator[None]:
 
 class Group(TyperGroup):
     """A group that turns a user's mistake into one line and exit code 1, and Ctrl-C into one line and 130."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
+        """Return the options, --help too, with words for their values as those of commands have."""
+        return named(super().get_params(ctx), ctx)
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         """Run the subcommand."""

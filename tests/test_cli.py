@@ -1,5 +1,6 @@
 """The umbrella command: a table of stages, and mistakes in one line."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -78,14 +79,17 @@ def test_summary_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("summary", cwd=tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "error: outputs has nothing of shop; run `dvc repro`. `alignrec datasets` lists the names\n"
+    assert done.stderr == (
+        "error: outputs has nothing of shop, as no stage has run; name it under `datasets` in params.yaml and run "
+        "`dvc repro`. `alignrec datasets` lists the names\n"
+    )
 
 
 def test_a_report_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("report", "shop", cwd=tmp_path)
     assert done.exit_code == 1
-    assert "error: nothing of shop is there to report; run `dvc repro`\n" in done.stderr
+    assert "error: nothing of shop is there to report, as no stage has run; name it" in done.stderr
 
 
 def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> None:
@@ -191,3 +195,14 @@ def test_a_part_is_one_of_so_many(given: str) -> None:
         parted(given)
     assert parted("2/2") == (2, 2)
     assert parted(None) is None
+
+
+@pytest.mark.parametrize("command", ["", "new", "compare", "export", "fetch", "recommend", "images"])
+def test_help_names_values_in_capitals_within_eighty_columns(command: str, tmp_path: Path) -> None:
+    said = alignrec(*command.split(), "--help", cwd=tmp_path, COLUMNS="80").stdout
+    assert re.findall(r"<[\w\[\] |]+>|\{\w+\}(?!/)", said.replace("images/{item}.jpg", "")) == []
+    assert max(map(len, said.splitlines())) <= 80
+    if command == "compare":
+        assert "[OPTIONS] DATASET SETS..." in said
+        assert re.search(r"--params +FILE +", said)
+        assert re.search(r"--train  +also", said)

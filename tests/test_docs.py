@@ -59,7 +59,7 @@ def test_modules_cite_the_method_by_section() -> None:
 def test_links_and_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert [link for link in LINK.findall(text) if not (path.parent / link).exists()] == []
-    assert [file for file in FILE.findall(text) if not (ROOT / file).exists()] == []
+    assert [file for file in FILE.findall(text) if "NAME" not in file and not (ROOT / file).exists()] == []
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/encoders.md").read_text(), re.DOTALL))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import shipped
 import yaml
+from scripts import script
 
 from pipeline.models import MODELS
 from stages import project
@@ -33,8 +34,9 @@ def test_every_section_is_in_the_parameter_file_and_read_by_a_stage() -> None:
     shown = yaml.safe_load(project.SECTIONS.read_text())
     assert read_by == {*shown, "sources.${item.dataset}"}
     assert {*shown} <= yaml.safe_load((shipped.root() / "params.yaml").read_text()).keys()
+    kinds = SECTIONS | {"train": MODELS["alignrec"].Params}
     for name, keys in shown.items():
-        defaults = SECTIONS[name]().model_dump() if name in SECTIONS else {}
+        defaults = kinds[name]().model_dump() if name in kinds else {}
         assert {key: defaults[key] for key in keys} == keys
 
 
@@ -43,6 +45,18 @@ def test_the_page_of_stages_is_what_the_stages_say() -> None:
     page = (ROOT / "docs/stages.md").read_text()
     rows = [line for line in page.splitlines() if line.split("|")[1:2] and line.split("|")[1].strip() in STAGES]
     assert rows == [f"| {stage.name} | {stage.does} | {stage.writes} |" for stage in STAGES.values()]
+
+
+def test_the_picture_of_stages_is_what_the_stages_read() -> None:
+    """`make init` draws it anew."""
+    dag = script("dag")
+    assert (ROOT / "docs/stages.svg").read_text() == dag.svg(), "run: make init"
+    reads = {(before.name, stage.name) for stage in STAGES.values() for before in stage.reads}
+    assert {*dag.edges()} < reads
+    ways = {name: {name} for name in STAGES}
+    for before, after in reversed([*dag.edges()]):
+        ways[before] |= ways[after]
+    assert [(before, after) for before, after in reads if after not in ways[before]] == []
 
 
 def test_every_stage_writes_where_its_name_says() -> None:

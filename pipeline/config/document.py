@@ -57,7 +57,7 @@ def read(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "
-            "`alignrec new <name> --interactions <file>`"
+            "`alignrec new NAME --interactions FILE`"
         ) from None
     except RecursionError:
         raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None

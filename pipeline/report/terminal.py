@@ -1,12 +1,16 @@
 """Results and datasets as tables for a terminal."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +19,10 @@ from pipeline.evaluation import evidence
 from pipeline.evaluation.evidence import Comparison
 from pipeline.facts import recommenders, table
 from pipeline.layout import Layout
-from pipeline.sources.catalogue import SIZES
+from pipeline.sources.catalogue import SIZES, Published
+
+LONGEST = 24
+"""characters of a cell that is never folded"""
 
 
 def plain(title: str = "", **options: Any) -> Table:
@@ -23,26 +30,73 @@ def plain(title: str = "", **options: Any) -> Table:
     return Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0, **options)
 
 
-def drawn(facts: table.Table, unbroken: Collection[int] = (), **options: Any) -> Table:
-    """Return a table; whatever data is in it, the terminal obeys none of it.
+@dataclass(frozen=True)
+class Drawn:
+    """A table as wide as the terminal: figures that do not fit side by side continue below, and none is split."""
+
+    facts: table.Table
+    unbroken: Collection[int] = ()
+    caption: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield a table a band of columns; nothing of a probe that did not run."""
+        if not self.facts.head:
+            return
+        least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(self.widths)]
+        for number, columns in enumerate(bands(least, self.facts.texts, options.max_width)):
+            yield self._band(columns, self.facts.heading if number == 0 else "")
+        if self.caption:
+            yield Text(printable(self.caption), style="dim italic")
+
+    @property
+    def widths(self) -> list[int]:
+        """Cells of the widest line of each column."""
+        columns = zip_longest(self.facts.head, *self.facts.rows, fillvalue="")
+        return [max(cell_len(printable(cell)) for cell in column) for column in columns]
+
+    def _band(self, columns: Sequence[int], heading: str) -> Table:
+        printed = plain(heading)
+        for i in columns:
+            figures = i >= self.facts.texts
+            printed.add_column(
+                Text(printable(self.facts.head[i])),
+                justify="right" if figures else "left",
+                overflow="fold",
+                no_wrap=i in self.unbroken or (figures and self.widths[i] <= LONGEST),
+            )
+        for row in self.facts.rows:
+            printed.add_row(*(Text(printable(row[i])) for i in columns if i < len(row)))
+        return printed
+
+
+def drawn(facts: table.Table, unbroken: Collection[int] = (), caption: str | None = None) -> Drawn:
+    """Return a table for a terminal, which obeys none of the data in it.
 
     Args:
-        unbroken: columns that are never folded.
+        unbroken: columns of words that are never folded.
+        caption: a line below.
     """
-    printed = plain(facts.heading, **options)
-    for i, name in enumerate(facts.head):
-        printed.add_column(
-            Text(printable(name)),
-            justify="left" if i < facts.texts else "right",
-            overflow="fold",
-            no_wrap=i in unbroken,
-        )
-    for row in facts.rows:
-        printed.add_row(*(Text(printable(cell)) for cell in row))
-    return printed
+    return Drawn(facts, unbroken, caption)
 
 
-def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
+def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
+    """Yield the columns of each band: those of words, which fold, and as many of the others as fit.
+
+    Args:
+        widths: least characters of each column.
+        texts: columns of words, from the left.
+        room: characters of a line.
+    """
+    words, band = list(range(texts)), list[int]()
+    for column in range(texts, len(widths)):
+        if band and sum(1 + widths[i] for i in (*words, *band, column)) > room + 1:
+            yield [*words, *band]
+            band = []
+        band.append(column)
+    yield [*words, *band]
+
+
+def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
     """Yield one table a fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
     for comparison in evidence.comparisons(results):
         under = f"protocol {comparison.protocol} ({comparison.fingerprint})"
@@ -51,9 +105,8 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
         yield _results(f"{dataset}, ablations, protocol {comparison.protocol} ({comparison.fingerprint})", comparison)
 
 
-def _results(title: str, comparison: Comparison) -> Table:
-    results = recommenders.brief(title, comparison)
-    return drawn(results, range(results.texts, len(results.head)))
+def _results(title: str, comparison: Comparison) -> Drawn:
+    return drawn(recommenders.brief(title, comparison))
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
@@ -71,21 +124,23 @@ def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
     return printed
 
 
-def datasets(sources: Mapping[str, Any], root: Path) -> Table:
+def datasets(sources: Mapping[str, Any], root: Path) -> Drawn:
     """Return a table of datasets: kind, category, size as counted under `root` or as published, presence."""
-    printed = Table("dataset", "kind", "category", "size after filtering", "present")
+    rows = []
     for name, source in sources.items():
         category, layout = getattr(source, "category", None) or "", Layout(root, name)
-        size = _size(layout.run_record("interactions")) or str(SIZES.get((source.kind, category), ""))
-        present = layout.run_record("download").exists()
-        printed.add_row(name, source.kind, category, size, "yes" if present else "no")
-    return printed
+        size = _size(layout.run_record("interactions")) or SIZES.get((source.kind, category))
+        counts = [f"{n:,}" for n in (size.users, size.items, size.interactions)] if size else ["", "", ""]
+        mark = "*" if layout.run_record("download").exists() else ""
+        rows.append([f"{name}{mark}", source.kind, category, *counts])
+    head = ["dataset", "kind", "category", "users", "items", "ratings"]
+    note = "Sizes after filtering, as counted here or as published. * downloaded"
+    return drawn(table.Table("", note, head, rows, 3), [0, 1, 2], note)
 
 
-def _size(record: Path) -> str:
-    """Return the counts of the interactions stage; empty if it has not run."""
+def _size(record: Path) -> Published | None:
+    """Return the counts of the interactions stage; None if it has not run."""
     if not record.exists():
-        return ""
+        return None
     run = json.loads(record.read_text())
-    users, items = run["notes"]["users"], run["notes"]["items"]
-    return f"{users:,} users, {items:,} items, {run['rows_out']:,} interactions"
+    return Published(run["notes"]["users"], run["notes"]["items"], run["rows_out"])

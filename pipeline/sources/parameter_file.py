@@ -56,18 +56,18 @@ def text(
         lines = "".join(_section(key, whole[key], None) for key in ("pretrain", "encode") if whole.get(key))
         written["encode"] += "# with BEiT3, which takes long without a GPU:\n" + indent(lines, "# ")
     if items is not None and items.worded:
-        written["sources"] += f"    # text: [{', '.join(items.worded)}] # would join these columns to the text\n"
+        written["sources"] += f"    # text: [{', '.join(items.worded)}] # would add these columns to the text\n"
     return _HEAD + "".join(written.values())
 
 
-_HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, or mean what the data has: which feature
-# sets are judged, coded and released. `alignrec datasets` lists what is declared here.
+_HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
+# which feature sets are judged, coded and released. `alignrec datasets` lists what is declared here.
 """
 NOTES = {
-    "pretrain": "the rest is the recipe of docs/pretraining.md",
-    "encoders": "what valid chooses among the sets that linear algebra makes of all others",
-    "train": "for a small catalogue; each key is documented in pipeline/models/alignrec.py",
-    "benchmark": "settings that each model tries on valid for each feature set",
+    "pretrain": "length of BEiT3's training and what teaches it; other keys have their defaults",
+    "encoders": "the combination of the others that scores highest on validation",
+    "train": "of AlignRec, for a small catalogue",
+    "benchmark": "budget: settings that each model tries on validation for each feature set",
 }
 """section -> what its first line says"""
 

@@ -120,15 +120,19 @@ def history(recommended: Recommendations) -> str:
 
 
 def table(recommended: Recommendations) -> Table:
-    """Return the recommended items for a terminal."""
-    printed = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    """Return the recommended items for a terminal; the folder that all images share stands below."""
+    folders = {item.image.rpartition("/")[0] for item in recommended.top if item.image}
+    shared = folders.pop() if len(folders) == 1 else ""
+    caption = Text(f"images in {printable(shared)}") if shared else None
+    printed = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, caption=caption, caption_justify="left")
     for figure in ("", "score"):
         printed.add_column(figure, justify="right")
     for words in ("asin", "title", "image"):
         printed.add_column(words, overflow="fold")
     for rank, item in enumerate(recommended.top, start=1):
         score = "" if item.score is None else f"{item.score:.3f}"
-        printed.add_row(str(rank), score, *(Text(printable(cell)) for cell in (item.asin, item.title, item.image)))
+        image = item.image.removeprefix(f"{shared}/")
+        printed.add_row(str(rank), score, *(Text(printable(cell)) for cell in (item.asin, item.title, image)))
     return printed
 
 

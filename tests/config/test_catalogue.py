@@ -1,4 +1,4 @@
-"""The list of datasets: sizes as counted, else as published, and whether they are there."""
+"""The list of datasets: sizes as counted, else as published, and which are downloaded."""
 
 from pathlib import Path
 
@@ -21,13 +21,10 @@ def test_sizes_are_counted_or_published(tmp_path: Path) -> None:
     io.write_json(Layout(tmp_path, "mine").run_record("interactions"), counted)
     io.write_json(Layout(tmp_path, "mine").run_record("download"), {})
     params = Params.model_validate({"datasets": ["mine"], "sources": SOURCES})
-    console = Console(width=200, record=True)
+    console = Console(width=80, record=True)
     console.print(table(params.sources, tmp_path))
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines() if "│" in line
-    ]
-    assert rows == [
-        ["baby", "amazon2014", "Baby", "19,445 users, 7,050 items, 160,792 interactions", "no"],
-        ["books", "amazon2023", "Books", "", "no"],
-        ["mine", "tabular", "", "1,000 users, 7 items, 12,345 interactions", "yes"],
+    assert [line.split() for line in console.export_text().splitlines()][2:5] == [
+        ["baby", "amazon2014", "Baby", "19,445", "7,050", "160,792"],
+        ["books", "amazon2023", "Books"],
+        ["mine*", "tabular", "1,000", "7", "12,345"],
     ]

@@ -7,6 +7,7 @@ from rich.console import Console
 
 import schemas
 from pipeline.facts.recommenders import BRIEF
+from pipeline.facts.table import Table
 from pipeline.report import terminal
 from stages.order import STAGES
 
@@ -76,3 +77,25 @@ def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
     ]
     assert [line[0] for line in lines if line[0] in STAGES] == [*STAGES]
     assert lines[-1] == ["all", f"{1234.56 * len(STAGES):,.1f}", str(99 + len(STAGES))]
+
+
+def wide(columns: int) -> Table:
+    """Return a table whose figures are wider than a terminal together."""
+    head = ["features", *(f"probe {i}" for i in range(columns))]
+    return Table("A heading", "", head, [["minilm-cnn", *(f"0.31{i} ± 0.00{i}" for i in range(columns))]])
+
+
+def test_figures_that_do_not_fit_continue_below_and_none_is_split() -> None:
+    console = Console(width=80, file=io.StringIO())
+    console.print(terminal.drawn(wide(9)))
+    text = console.file.getvalue()
+    assert [text.count(f"0.31{i} ± 0.00{i}") for i in range(9)] == [1] * 9
+    assert (text.count("minilm-cnn"), text.count("A heading")) == (2, 1)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_bands_take_what_fits_and_at_least_one_column() -> None:
+    assert [*terminal.bands([4, 3, 3, 3], 1, 8)] == [[0, 1], [0, 2], [0, 3]]
+    assert [*terminal.bands([4, 3, 3, 3], 1, 12)] == [[0, 1, 2], [0, 3]]
+    assert [*terminal.bands([4, 90], 1, 8)] == [[0, 1]]
+    assert [*terminal.bands([40, 40], 2, 8)] == [[0, 1]]

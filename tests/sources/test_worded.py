@@ -81,7 +81,7 @@ def test_new_offers_the_columns_and_sees_the_list(files: Path) -> None:
     assert "# text: [review, tags]" in text
     assert yaml.safe_load(text)["sources"]["mine"]["flat_categories"]
     offered = text.replace(
-        "    # text: [review, tags] # would join these columns to the text", "    text: [review, tags]"
+        "    # text: [review, tags] # would add these columns to the text", "    text: [review, tags]"
     )
     (files / "params.yaml").write_text(offered)
     assert load(files / "params.yaml", "mine").sources["mine"].text == ["review", "tags"]  # type: ignore[attr-defined]

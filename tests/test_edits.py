@@ -1,0 +1,235 @@
+"""The ten edits that CONTRIBUTING.md lists, each made on a copy with the files that it names and no others."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_newcomer import ENCODER, MODEL, PROBE
+
+import alignrec
+from stages import project
+from stages.params import read
+
+ROOT = Path(__file__).parent.parent
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (ROOT / "CONTRIBUTING.md").read_text().split("## Ten edits")[1].split("Other edits")[0].splitlines()
+    if line.startswith("| ") and not line.startswith("| edit")
+]
+FILES = {edit: re.findall(r"`([\w./]+\.(?:py|yaml))`", files) for edit, files, _ in ROWS}
+"""edit -> the files that the page names, with NAME for the part's"""
+FIRST = {edit: first.strip("`") for edit, _, first in ROWS}
+"""edit -> the stage from which DVC runs"""
+KEYS = {edit: found[0] for edit, files, _ in ROWS if (found := re.findall(r"`params.yaml`: `([\w.]+)`", files))}
+"""edit of params.yaml -> the dotted key that it changes"""
+VALUES: dict[str, Any] = {
+    "graph.k": 20,
+    "benchmark.seeds": 2,
+    "train.epochs": 7,
+    "interactions.protocol": "cold-items",
+    "sources.shop.interactions": "moved/ratings.csv",
+}
+PARAMS = """
+datasets: [shop]
+sources: {shop: {kind: tabular, interactions: ratings.csv, items: items.csv}}
+"""
+EXPORT = '''
+"""Plain: identifiers, one a line."""
+
+
+def write(content, folder):
+    (folder / "items.txt").write_text("\\n".join(content.items["asin"].to_pylist()))
+    return "`items.txt` has an identifier a line."
+'''
+STAGE = '''
+"""census: how many items have a text -> census.json."""
+
+from pipeline import census, io
+from pipeline.config.base import Section
+from pipeline.run import Run
+from pipeline.stage import Stage
+from stages.items import ITEMS
+
+
+class Census(Section):
+    """Section `census` of params.yaml."""
+
+    least: int = 1
+    """characters that count as a text"""
+
+
+def main(run: Run) -> None:
+    """Count them."""
+    found = census.count(io.read_table(run.layout.items, None)["text"].to_pylist(), run.params[Census].least)
+    io.write_json(run.folder / "census.json", {"with text": found})
+
+
+CENSUS = Stage(
+    "census", does="how many items have a text", writes="`census.json`", reads=(ITEMS,), params=Census, main=main
+)
+'''
+COUNT = '''
+"""Counts texts."""
+
+
+def count(texts, least):
+    return sum(len(text or "") >= least for text in texts)
+'''
+
+
+def entered(path: str, after: str, line: str) -> str:
+    """Return a file of ours with a line more, after another."""
+    text = (ROOT / path).read_text()
+    assert text.count(after) == 1, f"{path} has no single {after!r}"
+    return text.replace(after, after + line)
+
+
+def with_stage(path: str) -> str:
+    text = entered(path, "from stages.benchmark import BENCHMARK\n", "from stages.census import CENSUS\n")
+    return text.replace("    ITEMS,\n", "    ITEMS,\n    CENSUS,\n")
+
+
+PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "add an encoder": (
+        "letters",
+        {
+            "pipeline/encode/NAME.py": ENCODER,
+            "pipeline/encode/registry.py": ('    "encoders",\n    {\n', '"letters": "pipeline.encode.letters:SPEC",\n'),
+        },
+    ),
+    "add a recommender": (
+        "popularity",
+        {
+            "pipeline/models/NAME.py": MODEL,
+            "pipeline/models/__init__.py": (
+                '    "models",\n    {\n',
+                '"popularity": "pipeline.models.popularity:Popularity",\n',
+            ),
+        },
+    ),
+    "add a stage": (
+        "census",
+        {
+            "pipeline/NAME/__init__.py": COUNT,
+            "stages/NAME.py": STAGE,
+            "stages/order.py": with_stage,
+            "stages/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
+        },
+    ),
+    "add an export": (
+        "plain",
+        {
+            "pipeline/export/NAME.py": EXPORT,
+            "pipeline/export/write.py": lambda path: entered(path, "    npy,\n", "    plain,\n").replace(
+                '    "npy": npy,\n', '    "npy": npy,\n    "plain": plain,\n'
+            ),
+        },
+    ),
+    "add a probe": (
+        "size",
+        {
+            "pipeline/probe/NAME.py": PROBE,
+            "pipeline/probe/registry.py": ('    "probes",\n    {\n', '"size": "pipeline.probe.size:PROBE",\n'),
+        },
+    ),
+}
+"""edit of code -> the part's name, and each file's text, or what stands before its new line and that line"""
+USED = {
+    "add an encoder": {"encode": {"encoders": ["letters"]}, "encoders": {"letters": {"scale": 2.0}}},
+    "add a recommender": {"benchmark": {"models": ["popularity"], "overrides": {"popularity": {"power": 0.5}}}},
+}
+"""edit -> parameters that only a project with the part can have"""
+
+
+def test_the_page_lists_the_edits_that_are_made() -> None:
+    assert len(ROWS) == 10
+    assert [*PARTS, *KEYS] == [edit for edit, _, _ in ROWS]
+    assert {edit: [*files] for edit, (_, files) in PARTS.items()} == {edit: FILES[edit] for edit in PARTS}
+
+
+@pytest.mark.parametrize("edit", KEYS)
+def test_a_key_is_changed_where_the_page_says(edit: str, tmp_path: Path) -> None:
+    *path, last = KEYS[edit].replace("NAME", "shop").split(".")
+    given: dict[str, Any] = yaml.safe_load(PARAMS)
+    inner = given
+    for name in path:
+        inner = inner.setdefault(name, {})
+    inner[last] = value = VALUES[".".join([*path, last])]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
+    params = read(tmp_path / "params.yaml", "shop")
+    section = params.source("shop") if path[0] == "sources" else getattr(params, path[0])
+    changed = section.model_dump()[last]
+    assert changed in (value, [value])
+    plan = yaml.safe_load(project.dvc_yaml(params, clone=True))["stages"]
+    named = "sources.${item.dataset}" if path[0] == "sources" else path[0]
+    assert first(plan, lambda stage: named in stage["params"]) == FIRST[edit]
+
+
+@pytest.mark.parametrize("edit", PARTS)
+def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path: Path) -> None:
+    name, texts = PARTS[edit]
+    copy = clone(tmp_path / "clone")
+    for path, text in texts.items():
+        file = copy / path.replace("NAME", name)
+        file.parent.mkdir(exist_ok=True)
+        if isinstance(text, tuple):
+            text = entered(path, *text)
+        file.write_text(text if isinstance(text, str) else text(path))
+    (copy / "params.yaml").write_text(yaml.safe_dump(yaml.safe_load(PARAMS) | USED.get(edit, {})))
+    said(copy, "-m", "stages", "init")
+    plan = yaml.safe_load((copy / "dvc.yaml").read_text())["stages"]
+    new = {path.replace("NAME", name) for path in texts if "NAME" in path}
+    assert first(plan, lambda stage: any(within(path, stage["deps"]) for path in new)) == {
+        "itself": name,
+        "none": None,
+    }.get(FIRST[edit], FIRST[edit])
+    shown(edit, copy)
+
+
+def shown(edit: str, copy: Path) -> None:
+    """Assert that a part which no parameter names is there."""
+    if edit == "add a stage":
+        assert "least: 1" in (copy / "params.yaml").read_text()
+        assert "how many items have a text" in said(copy, "-m", "stages", "census", "--help")
+    if edit == "add an export":
+        release = str(alignrec.load("sample").folder)
+        said(copy, "-m", "stages", "export", release, "--format", "plain", "--features", "linear", "--to", "out")
+        assert len((copy / "out/items.txt").read_text().splitlines()) > 1000
+        assert "an identifier a line" in (copy / "out/README.md").read_text()
+    if edit == "add a probe":
+        code = "from pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
+        assert "'size'" in said(copy, "-c", code)
+
+
+def clone(folder: Path) -> Path:
+    """Copy the code, as far as stages need it, and begin DVC as far as `init` looks."""
+    for name in ("pipeline", "stages", "schemas", "alignrec"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".dvc").mkdir()
+    return folder
+
+
+def said(folder: Path, *arguments: str) -> str:
+    """Run Python on the code of a copy, and return what it prints."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "GIT_CEILING_DIRECTORIES": "/"}
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def first(plan: Mapping[str, Any], reads: Any) -> str | None:
+    """Return the first stage of a dvc.yaml that reads something."""
+    return next((name for name, stage in plan.items() if reads(stage)), None)
+
+
+def within(path: str, places: list[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
