@@ -45,7 +45,7 @@ def main(run: Run) -> None:
 
 ENCODE = Stage(
     "encode",
-    does="items -> feature sets: beit3 is CLS, read by the map to its teachers, raw beside it; and the controls",
+    does="items -> the feature sets of every encoder, and the controls",
     writes="`<features>/features-*.parquet`",
     reads=(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN),
     sections=("encoders", SOURCE),
