@@ -37,8 +37,8 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         io.write_json(layout.probes, io.read_json(layout.probes) | {"processed": {"width": 128}})
     if kind == "ceiling":
         probes = io.read_json(layout.probes)
-        for raw in probes["raw"].values():
-            raw |= {"planted": {key: value + 0.1 for key, value in raw.get("beit3", {}).items()}}
+        for raw in (probe for probe in probes.values() if "beit3" in probe):
+            raw["planted"] = {key: value + 0.1 for key, value in raw["beit3"].items()}
         io.write_json(layout.probes, probes)
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
