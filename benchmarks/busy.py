@@ -68,7 +68,7 @@ def run() -> Measurement:
         higher_is_better=False,
         limit=share * alone.wall.median / alone.work,
         limit_is=f"a step alone, times {share:g}: {THREADS} threads and one process share {THREADS} cores",
-        what=f"steps of `pretrain` (small, {Pretrain().batch_size} items) and of AlignRec (`train`, Baby's size) with "
+        what=f"steps of `pretrain` (small, {Pretrain(size="small").batch_size} items) and of AlignRec (`train`, Baby's size) with "
         f"{THREADS} threads on {THREADS} cores, beside processes that keep a core busy each",
         details={"times_a_step_alone": {name: _times_alone(ways, name) for name in ways}, "threads": THREADS},
     )
@@ -142,7 +142,7 @@ def _state() -> dict[str, torch.Tensor]:
 @cache
 def _task(steps: int) -> Task:
     """Return items with noise for images and texts: what they hold does not change how long a step takes."""
-    params = Pretrain(steps=steps, threads=THREADS, held_out=0)
+    params = Pretrain(size="small", steps=steps, threads=THREADS, held_out=0)
     rng, n = np.random.default_rng(0), steps * params.batch_size
     texts = [np.array([0, *rng.integers(4, VOCAB - 1, TOKENS), 2]) for _ in range(n)]
     pixels = rng.integers(0, 256, (n, SHAPE.image, SHAPE.image, 3), np.uint8)
