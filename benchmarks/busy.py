@@ -68,8 +68,8 @@ def run() -> Measurement:
         higher_is_better=False,
         limit=share * alone.wall.median / alone.work,
         limit_is=f"a step alone, times {share:g}: {THREADS} threads and one process share {THREADS} cores",
-        what=f"steps of `pretrain` (small, {Pretrain(size="small").batch_size} items) and of AlignRec (`train`, Baby's size) with "
-        f"{THREADS} threads on {THREADS} cores, beside processes that keep a core busy each",
+        what=f"steps of `pretrain` (small, {Pretrain(size='small').batch_size} items) and of AlignRec (`train`, Baby's "
+        f"size) with {THREADS} threads on {THREADS} cores, beside processes that keep a core busy each",
         details={"times_a_step_alone": {name: _times_alone(ways, name) for name in ways}, "threads": THREADS},
     )
 
