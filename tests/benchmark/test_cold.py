@@ -12,11 +12,10 @@ from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
 from pipeline.errors import UserError
-from pipeline.evaluation.evidence import comparisons
+from pipeline.evaluation.evidence import as_json, comparisons
 from pipeline.facts import recommenders
 from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
-from pipeline.release.build import results_json
 from pipeline.report import sections, terminal
 from pipeline.run import running
 from pipeline.train import inputs
@@ -63,7 +62,7 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
     described = io.read_json(layout.protocol)
     assert [p["name"] for p in described] == [ALONE, EVERY]
     results = io.read_table(layout.results, schemas.RESULTS)
-    released = results_json(results, described)
+    released = as_json(results, described)
     assert set(released["protocols"]) == {r["fingerprint"] for r in released["results"]}
     slices = io.read_table(layout.slices, schemas.SLICES)
     targets = slices.filter((pc.field("slice") == "popularity") & (pc.field("metric") == "recall")).to_pylist()
@@ -72,7 +71,7 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
     assert set(summary) == {"dataset", ALONE, EVERY}
     of_knn = [summary[p]["contentknn"]["f"]["recall@20"]["mean"] for p in (ALONE, EVERY)]
     assert of_knn[0] > of_knn[1]
-    titles = [str(t.title) for t in terminal.tables(results, "shop")]
+    titles = [t.facts.heading for t in terminal.tables(results, "shop")]
     assert sum(ALONE in t for t in titles) == sum(EVERY in t for t in titles) == 1
     notes = {c.protocol: recommenders.results(c).note for c in comparisons(results)}
     assert "the cold items of test alone are ranked, train items masked" in notes[ALONE]

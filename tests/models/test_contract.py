@@ -35,7 +35,7 @@ PARTS = [6, 4]
 LONELY, BARE = USERS - 1, ITEMS - 1
 """a user without interactions; an item without features or interactions"""
 TRAINED = [name for name, model in MODELS.items() if not issubclass(model, Untrained)]
-VARIED = [name for name in TRAINED if "paper" in str(MODELS[name].Params.model_fields.get("variant"))]
+VARIED = [name for name in TRAINED if "reference" in str(MODELS[name].Params.model_fields.get("variant"))]
 READERS = [name for name, model in MODELS.items() if "features" in model.needs]
 
 

@@ -230,7 +230,11 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
 
 
 def test_an_address_that_never_answers_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))  # as without a network
+    def unanswered(*_: object, **__: object) -> None:
+        time.sleep(30)  # as without a network
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
     started = time.monotonic()
     answers = reachable.ask({str(n): ["http://a.example/x", "http://b.example/x"] for n in range(5)}, 0.3)()
     assert time.monotonic() - started < 3
