@@ -10,8 +10,8 @@ import yaml
 from pipeline.sources.inspect import Ratings, Table
 
 CUTOFFS = (5, 10, 20, 50)
-STEPS, BATCH, PASSES = 100, 64, 4
-"""of pre-training of size mini: steps at least, items of each, and passes over the items at least"""
+BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2
+"""of mini, for minutes of pre-training: items of a step, tokens of a text; least steps, and passes over the items"""
 LARGE = 20_000
 """items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
@@ -98,6 +98,7 @@ def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], b
         own = both if text and image else [*(TEACHERS["text"] if text else TEACHERS["image"]), "linear"]
         return {"encode": {"encoders": [*own, "best"]}, **CHOSEN}
     pretrain: dict[str, Any] = {"size": "mini", "steps": max(STEPS, math.ceil(PASSES * catalogue / BATCH))}
+    pretrain |= {"batch_size": BATCH, "max_tokens": TOKENS}
     if text and image:
         return {"pretrain": pretrain, "encode": {"encoders": [*encoders, "best"]}, **CHOSEN}
     teachers = TEACHERS["text"] if text else TEACHERS["image"]
