@@ -16,7 +16,7 @@ LARGE = 20_000
 """items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
 """training of a recommender on less; the benchmark's budget tries other rates for each"""
-MODELS, BUDGET = ["ease", "l3ae", "lightgcn", "alignrec"], 3
+MODELS, BUDGET = ["ease", "l3ae", "lightgcn", "alignrec"], 2
 """of the benchmark: closed forms and networks, without features and with them; settings that each tries"""
 
 
