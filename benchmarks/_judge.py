@@ -29,7 +29,7 @@ LEAST = 4
 def table(layout: Layout) -> Table:
     """Return Spearman's correlation of every probe's raw headline figure with test Recall@20 of every recommender.
 
-    Columns: of all sets, with its interval over feature sets drawn with replacement, and of real content alone.
+    Columns: of all sets, with its interval over feature sets drawn with replacement, and of real content only.
     """
     found = probes.read(io.read_json(layout.probes))
     trained: dict[str, dict[str, float]] = {}
@@ -42,7 +42,7 @@ def table(layout: Layout) -> Table:
         if probe.forms  # it was asked
     }
     rows = [[name, *own] for name, own in cells.items() if any(own)]
-    heads = [f"{title(model)}, {which}" for model in trained for which in ("all sets", "content alone")]
+    heads = [f"{title(model)}, {which}" for model in trained for which in ("all sets", "content only")]
     names = ", ".join(sorted({name for recall in trained.values() for name in recall}))
     note = f"Spearman's correlation over {names}; 95 % interval of {RESAMPLES:,} resamples of all sets."
     return Table("What the probes predict", note, ["probe", *heads], rows)

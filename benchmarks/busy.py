@@ -69,7 +69,7 @@ def run() -> Measurement:
         limit=share * alone.wall.median / alone.work,
         limit_is=f"a step alone, times {share:g}: {THREADS} threads and one process share {THREADS} cores",
         what=f"steps of `pretrain` (small, {Pretrain(size='small').batch_size} items) and of AlignRec (`train`, Baby's "
-        f"size) with {THREADS} threads on {THREADS} cores, beside processes that keep a core busy each",
+        f"size) with {THREADS} threads on {THREADS} cores, next to processes that keep a core busy each",
         details={"times_a_step_alone": {name: _times_alone(ways, name) for name in ways}, "threads": THREADS},
     )
 

@@ -34,7 +34,7 @@ class Argument(TyperArgument):
         """Return nothing, in place of its type."""
 
     def get_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return how it stands in the line of usage."""
+        """Return its placeholder in the usage line."""
         name = f"{self.metavar}..." if self.nargs != 1 else str(self.metavar)
         return [name if self.required else f"[{name}]"]
 

@@ -48,7 +48,7 @@ def test_the_page_of_stages_is_what_the_stages_say() -> None:
 
 
 def test_the_picture_of_stages_is_what_the_stages_read() -> None:
-    """`make init` draws it anew."""
+    """`make init` redraws it."""
     dag = script("dag")
     assert (ROOT / "docs/stages.svg").read_text() == dag.svg(), "run: make init"
     reads = {(before.name, stage.name) for stage in STAGES.values() for before in stage.reads}

@@ -88,7 +88,7 @@ def _standing(model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> S
 
 
 def standing(league: pa.Table) -> Table:
-    """Return who stands where: honest figures beside those of published style."""
+    """Return the ranking: honest figures next to those of published style."""
     (protocol, k, budget), splits, seeds = (
         [league[column][0].as_py() for column in ("protocol", "k", "budget")],
         *(len(league[column].unique()) for column in ("split", "seed")),

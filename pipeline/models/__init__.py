@@ -52,7 +52,7 @@ WAYS = {
     "staged": ("alignrec",),
 }
 """how content is used, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
-graphs alone, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
+graphs only, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
 
 
 def title(name: str) -> str:

@@ -3,8 +3,8 @@
 In the reference a table is dropped as a whole, so that repeats in a batch share a mask; features learn; the losses of
 content weigh twice; l2 takes unsquared norms of both tables. The paper's views are of the batch's rows, its features
 fixed, its weights 1, its norms squared. In both, content is aligned to IDs and reaches the ranking through the shared
-predictor alone. The model `bm3-improved` is the paper's with the alignment turned round: items of similar
-content get similar IDs. docs/accuracy.md has them beside random features.
+predictor only. The model `bm3-improved` is the paper's with the alignment reversed: items of similar content
+get similar IDs. docs/accuracy.md compares them with random features.
 
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
