@@ -30,7 +30,7 @@ def main(run: Run) -> None:
     names = layout.feature_sets()
     described = run.read(layout.items, schemas.ITEMS, ["categories"])
     read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
-    data = Data(interactions, items, described["categories"].to_pylist(), read, _relearned(run, names))
+    data = Data(interactions, items, described["categories"], read, _relearned(run, names))
     probes, withheld = asking.ask(data), asking.withheld(data)
     processing = forms.Processing(forms.ask(data), params.width)
     raw, processed = (
@@ -60,7 +60,7 @@ def main(run: Run) -> None:
 def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield feature sets by name, float32 [I, F]."""
     for name in names:
-        yield name, io.matrix(io.read_features(layout.features(name))["vector"])
+        yield name, io.map_features(layout.features(name))
 
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:

@@ -24,27 +24,40 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
     return matrix
 
 
-def cooccurrences(sets: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.csr_array]]:
-    """Yield the first node of a block, and the size of its nodes' intersections with every other node, [B, N].
+def shared(matrix: sp.csr_array) -> np.ndarray:
+    """Return the items of R, [U, I], that share a user with another item, int64, ascending."""
+    several = matrix[np.diff(matrix.indptr) > 1]
+    return np.flatnonzero(np.bincount(several.indices))
 
-    `sets` is [N, n], 1 where a node's set has a member; intersections smaller than `least` have no entry.
+
+def cooccurrences(sets: sp.csr_array, nodes: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
+    """Yield the nodes of a block, and the size of their sets' intersections with every other node's, [B, N].
+
+    Args:
+        sets: [N, n], 1 where a node's set has a member.
+        nodes: int64, those with rows; all by default.
     """
     by_member = sp.csr_array(sets.T)
-    for first in range(0, sets.shape[0], BLOCK):
-        counts = sp.csr_array(sets[first : first + BLOCK] @ by_member)
+    nodes = np.arange(sets.shape[0]) if nodes is None else nodes
+    for block in np.split(nodes, range(BLOCK, len(nodes), BLOCK)):
+        counts = sp.csr_array(sets[block] @ by_member)
         counts.sort_indices()
-        kept = (counts.indices != rows(counts) + first) & (counts.data >= least)
+        kept = counts.indices != block[rows(counts)]
         starts = np.r_[0, np.cumsum(kept)][counts.indptr]
-        yield first, sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape)
+        yield block, sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape)
 
 
-def squared_cosines(matrix: sp.csr_array) -> Iterator[tuple[int, sp.csr_array]]:
-    """Yield the first item of a block, and its items' squared cosines with all others, float64 [B, I]; of R, [U, I]."""
+def squared_cosines(matrix: sp.csr_array, items: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
+    """Yield the items of a block, and their squared cosines with all others, float64 [B, I]; see `cooccurrences`.
+
+    Args:
+        matrix: R, [U, I].
+    """
     users = matrix.sum(axis=0).astype(np.float64)  # of each item
-    for first, counts in cooccurrences(sp.csr_array(matrix.T)):
+    for block, counts in cooccurrences(sp.csr_array(matrix.T), items):
         squares = counts.data.astype(np.float64) ** 2
-        counts.data = squares / (users[rows(counts) + first] * users[counts.indices])
-        yield first, counts
+        counts.data = squares / (users[block[rows(counts)]] * users[counts.indices])
+        yield block, counts
 
 
 def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:

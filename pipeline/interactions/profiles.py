@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.interactions.cooccurrence import user_item_matrix
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.rows import float64_units
 from pipeline.seeds import seed_for
 
 TIE = 1e-6
@@ -28,6 +28,8 @@ MOST_USERS = 5_000
 """who are asked; bounds time"""
 SCORES = 1 << 23
 """numbers held at a time"""
+ROWS = 8192
+"""pairs at a time"""
 
 
 @dataclass(frozen=True)
@@ -45,40 +47,46 @@ class Profiles:
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
         """Return Recall@K by float32 [I, F], float64 [G]; NaN without a target. Ties count by expectation."""
-        unit = unit_rows(features)[0].astype(np.float64)
-        slack = TIE * np.diff(self.has.indptr)
-        found = np.empty(len(self.user))
-        step = max(1, SCORES // max(1, len(self.candidates)))
-        for first in range(0, self.has.shape[0], step):
-            mine = self.has[first : first + step]
-            scores = (mine @ unit) @ unit[self.candidates].T  # [step, C]
-            scores[mine[:, self.candidates].nonzero()] = -np.inf
-            pairs = slice(*np.searchsorted(self.user, [first, first + step]))
-            place = np.searchsorted(self.candidates, self.target[pairs])
-            found[pairs] = _chances(scores, self.user[pairs] - first, place, slack[first : first + step], k)
+        used, users = np.unique(self.has.indices), self.has.shape[0]
+        sums = self.has[:, used] @ float64_units(features, used)  # [G, F]
+        own = np.empty(len(self.user))
+        for first in range(0, len(own), ROWS):
+            pairs = slice(first, first + ROWS)
+            targets = float64_units(features, self.target[pairs])
+            own[pairs] = np.einsum("nf,nf->n", sums[self.user[pairs]], targets)
+        slack = TIE * np.diff(self.has.indptr)[self.user]
+        own_items = self.has[:, self.candidates].tocsc()
+        above, reached = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
+        step = max(1, SCORES // max(1, users))
+        for first in range(0, len(self.candidates), step):
+            block = slice(first, first + step)
+            scores = sums @ float64_units(features, self.candidates[block]).T  # [G, step]
+            scores[own_items[:, block].nonzero()] = -np.inf
+            _count(scores, self.user, own, slack, above, reached)
+        found = np.clip((k - above) / (reached - above), 0, 1)
         with np.errstate(invalid="ignore"):
-            sums, counts = (np.bincount(self.user, w, self.has.shape[0]) for w in (found, None))
-            means: np.ndarray = sums / counts
+            means: np.ndarray = np.bincount(self.user, found, users) / np.bincount(self.user, minlength=users)
         return means
 
 
-def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.ndarray, k: int) -> np.ndarray:
-    """Return how probably each pair's target is in the top K, float64 [n]; scores are [rows, C], slack [rows]."""
-    own, step = scores[row, place], max(1, SCORES // max(1, scores.shape[1]))
-    above, reached = np.empty(len(row), np.int64), np.empty(len(row), np.int64)
+def _count(
+    scores: np.ndarray, row: np.ndarray, own: np.ndarray, slack: np.ndarray, above: np.ndarray, reached: np.ndarray
+) -> None:
+    """Add up for each pair the candidates of a block [G, C] that score higher than its target, or at least as high."""
+    step = max(1, SCORES // max(1, scores.shape[1]))
     for at in range(0, len(row), step):
         part = slice(at, at + step)
-        theirs, value, near = scores[row[part]], own[part, None], slack[row[part], None]
-        above[part] = (theirs > value + near).sum(axis=1)
-        reached[part] = (theirs >= value - near).sum(axis=1)
-    chances: np.ndarray = np.clip((k - above) / (reached - above), 0, 1)
-    return chances
+        theirs, value, near = scores[row[part]], own[part, None], slack[part, None]
+        above[part] += (theirs > value + near).sum(axis=1)
+        reached[part] += (theirs >= value - near).sum(axis=1)
 
 
 def asked(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
     """Return a sample of users, int64, ascending: as many as SCORED allows for I items."""
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
-    return np.sort(np.random.default_rng(seed_for("profiles", seed)).permutation(np.unique(user))[:most])
+    return np.sort(
+        np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))[:most]
+    )
 
 
 def profiles(

@@ -62,8 +62,8 @@ def similar(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
     R is float32 [U, I]. Equal similarities are kept by ascending item. Items without users have no neighbours.
     """
     users, kept = seen.sum(axis=0).astype(np.float64), []
-    for first, squares in cooccurrence.squared_cosines(seen):
-        norms = np.sqrt(users[cooccurrence.rows(squares) + first] * users[squares.indices])
+    for block, squares in cooccurrence.squared_cosines(seen):
+        norms = np.sqrt(users[block[cooccurrence.rows(squares)]] * users[squares.indices])
         squares.data *= (norms / (norms + shrink)) ** 2
         kept.append(cooccurrence.top_k(squares, k))
     squared = sp.vstack(kept, format="csr")

@@ -11,20 +11,15 @@ import numpy as np
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.probe import questions, sampled
+from pipeline.probe import questions
 from pipeline.probe.base import Data, Relearned, Task
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
-from pipeline.seeds import seed_for
 
 
 def ask(data: Data, names: Iterable[str] = PROBES) -> dict[str, Questions | Task | str]:
-    """Return the questions or task of each probe named, or why it has none; of many questions, those drawn."""
-    asked = {name: PROBES[name].ask(data) for name in names}
-    return {
-        name: sampled.questions(probe, seed_for("probe", name)) if isinstance(probe, Questions) else probe
-        for name, probe in asked.items()
-    }
+    """Return the questions or task of each probe named, or why it has none."""
+    return {name: PROBES[name].ask(data) for name in names}
 
 
 def neighbours(layout: Layout, names: Iterable[str] = PROBES) -> dict[str, Questions]:

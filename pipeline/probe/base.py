@@ -25,7 +25,7 @@ class Data:
     """schema INTERACTIONS"""
     items: int
     """I"""
-    categories: Sequence[Sequence[str]]
+    categories: pa.ChunkedArray | Sequence[Sequence[str]]
     """path from the root, of each item; may be empty"""
     read_categories: Mapping[str, bool | None] = field(default_factory=dict)
     """feature set -> whether its encoder read the categories, as part of the text; None where that is not known"""

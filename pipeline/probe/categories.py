@@ -6,8 +6,9 @@ Ridge regression onto one-hot labels, closed form, five folds; the penalty is ch
 I items, F feature width, C classes.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 WIDEST = 1024
 """features wider than this are first projected to it at random, which nearly keeps their geometry: solving
 costs F^3, which takes minutes at 4096"""
+ROWS = 16_384
+"""items at a time, which bounds memory"""
 SMALLEST = 10
 """items a class must have"""
 SHUFFLED = "shuffled"
@@ -101,48 +104,92 @@ def read_categories(layout: Layout, names: Iterable[str], in_text: bool) -> dict
     return read | ({SHUFFLED: False} if SHUFFLED in read else {})  # a control: rows and their flags of other items
 
 
-def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
+def labels(paths: pa.Array | pa.ChunkedArray | Sequence[Sequence[str]]) -> Labels | None:
     """Return each item's label at the first level of the category paths that tells items apart; None if none does."""
-    deepest = max((len(p) for p in paths), default=0)
-    for level in range(deepest):
-        named = [(i, p[level]) for i, p in enumerate(paths) if len(p) > level]
-        counts = Counter(name for _, name in named)
+    if not isinstance(paths, pa.Array | pa.ChunkedArray):
+        paths = pa.array(paths, pa.list_(pa.string()))
+    lengths = pc.list_value_length(paths).fill_null(0).to_numpy()
+    for level in range(int(lengths.max(initial=0))):
+        rows = np.flatnonzero(lengths > level)
+        named = pc.list_element(paths.take(pa.array(rows)), level)
+        counts = {count["values"]: count["counts"] for count in pc.value_counts(named).to_pylist()}
         names = sorted(name for name, n in counts.items() if n >= SMALLEST)
-        if len(names) > 1 and max(counts.values()) < SAME * len(named):
-            number = {name: i for i, name in enumerate(names)}
-            kept = [(i, number[name]) for i, name in named if name in number]
-            rows, label = (np.array(x, np.int64) for x in zip(*kept, strict=True))
-            return Labels(rows, label, names)
+        if len(names) > 1 and max(counts.values()) < SAME * len(rows):
+            label = pc.index_in(named, pa.array(names))
+            kept = label.is_valid().to_numpy(zero_copy_only=False)
+            return Labels(rows[kept], label.drop_null().to_numpy().astype(np.int64), names)
     return None
 
 
 def accuracy(features: np.ndarray, labels: Labels, seed: int) -> np.ndarray:
     """Return which held-out predictions are right, of features float32 [I, F]: bool [n], every row held out once."""
-    rng = np.random.default_rng(seed)
-    fold = rng.permutation(len(labels.rows)) % FOLDS
-    x = features[labels.rows]
-    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)  # float32 [n, F]; labels are not used
-    if x.shape[1] > WIDEST:
-        x = x @ rng.standard_normal((x.shape[1], WIDEST), np.float32)  # [n, WIDEST]
-    y = np.eye(len(labels.names), dtype=np.float32)[labels.label]
-    prior = y.mean(axis=0)  # the prediction of constant features: the largest class
-    y = y - prior
-    parts = [fold == f for f in range(FOLDS)]
-    gram = np.stack([x[p].T @ x[p] for p in parts], dtype=np.float64)  # [FOLDS, F, F]: computed once, used in every sum
-    cross = np.stack([x[p].T @ y[p] for p in parts], dtype=np.float64)  # [FOLDS, F, C]
-    right = np.zeros(len(x), bool)
+    items = _Standardised.of(features, labels, np.random.default_rng(seed))
+    gram, cross = items.products()
+    right = np.zeros(len(labels.rows), bool)
+    maps, inner = [], np.arange(1, FOLDS + 1) % FOLDS  # the fold that chooses the penalty of each
     for f in range(FOLDS):
-        inner = (f + 1) % FOLDS  # chooses the penalty
-        fitted = [k for k in range(FOLDS) if k not in (f, inner)]
-        scores = []
-        for penalty in PENALTIES:
-            w = _solved(gram[fitted].sum(0), cross[fitted].sum(0), penalty)
-            scores.append(_right(x[parts[inner]] @ w + prior, labels.label[parts[inner]]).mean())
-        best = PENALTIES[int(np.argmax(scores))]
-        both = [*fitted, inner]
-        w = _solved(gram[both].sum(0), cross[both].sum(0), best)
-        right[parts[f]] = _right(x[parts[f]] @ w + prior, labels.label[parts[f]])
+        fitted = [k for k in range(FOLDS) if k not in (f, inner[f])]
+        maps.append([_solved(gram[fitted].sum(0), cross[fitted].sum(0), penalty) for penalty in PENALTIES])
+    hits = np.zeros((FOLDS, len(PENALTIES)))
+    for fold, x, label, _ in items.blocks():
+        for f in range(FOLDS):
+            mine = fold == inner[f]
+            hits[f] += [_right(x[mine] @ w + items.prior, label[mine]).sum() for w in maps[f]]
+    best = []
+    for f in range(FOLDS):
+        both = [k for k in range(FOLDS) if k != f]
+        best.append(_solved(gram[both].sum(0), cross[both].sum(0), PENALTIES[int(hits[f].argmax())]))
+    for fold, x, label, at in items.blocks():
+        for f in range(FOLDS):
+            mine = fold == f
+            right[at + np.flatnonzero(mine)] = _right(x[mine] @ best[f] + items.prior, label[mine])
     return right
+
+
+class _Standardised(NamedTuple):
+    """Labelled items, centred and scaled a block at a time; labels are not used for that."""
+
+    features: np.ndarray
+    labels: Labels
+    fold: np.ndarray
+    """int64 [n], 0 .. FOLDS - 1"""
+    mean: np.ndarray
+    deviation: np.ndarray
+    prior: np.ndarray
+    """float32 [C], the prediction of constant features: the shares of the classes"""
+    projection: np.ndarray | None
+
+    @classmethod
+    def of(cls, features: np.ndarray, labels: Labels, rng: np.random.Generator) -> _Standardised:
+        n, width = len(labels.rows), features.shape[1]
+        fold = rng.permutation(n) % FOLDS
+        blocks = [labels.rows[at : at + ROWS] for at in range(0, n, ROWS)]
+        mean = sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / n
+        variance = sum(np.square(features[rows] - mean).sum(axis=0) for rows in blocks) / n
+        deviation = np.maximum(np.sqrt(variance), 1e-6)
+        prior = np.bincount(labels.label, minlength=len(labels.names)) / n
+        projection = rng.standard_normal((width, WIDEST), np.float32) if width > WIDEST else None
+        moments = [v.astype(np.float32) for v in (mean, deviation, prior)]
+        return cls(features, labels, fold, moments[0], moments[1], moments[2], projection)
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+        """Yield folds [b], rows float32 [b, F or WIDEST] and labels [b] of some items, and the place of the first."""
+        for at in range(0, len(self.labels.rows), ROWS):
+            part = slice(at, at + ROWS)
+            x = (self.features[self.labels.rows[part]] - self.mean) / self.deviation
+            yield self.fold[part], x if self.projection is None else x @ self.projection, self.labels.label[part], at
+
+    def products(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return X^T X, float64 [FOLDS, F, F], and X^T Y, [FOLDS, F, C], of each fold; Y one-hot less the prior."""
+        width = self.features.shape[1] if self.projection is None else WIDEST
+        gram, cross = (np.zeros((FOLDS, width, columns)) for columns in (width, len(self.prior)))
+        for fold, x, label, _ in self.blocks():
+            y = np.eye(len(self.prior), dtype=np.float32)[label] - self.prior
+            for f in range(FOLDS):
+                mine = fold == f
+                gram[f] += x[mine].T @ x[mine]
+                cross[f] += x[mine].T @ y[mine]
+        return gram, cross
 
 
 def _solved(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:

@@ -1,17 +1,30 @@
 """Content neighbours: a recommender by content alone, evaluated on test."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from pipeline.probe import sampled
 from pipeline.probe.base import Data, Probe
 from pipeline.probe.questions import Questions, indicator
+from pipeline.seeds import seed_for
 from schemas import TEST, TRAIN
 
 
 def ask(data: Data) -> Questions | str:
     """Return the questions of train and test, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    questions = content_neighbours(user, item, split, data.items)
-    return questions if len(questions.target) else "no user has train and test items"
+    both = np.flatnonzero(_has(user, split == TRAIN) & _has(user, split == TEST))
+    asked = sampled.drawn(both, data.items, seed_for("probe", "content_knn"))
+    kept = np.isin(user, asked)
+    questions = content_neighbours(user[kept], item[kept], split[kept], data.items)
+    note = sampled.note(asked, both, "users")
+    return replace(questions, note=note) if len(questions.target) else "no user has train and test items"
+
+
+def _has(user: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return which users have one of some interactions, bool [U]."""
+    return np.bincount(user[rows], minlength=int(user.max(initial=-1)) + 1) > 0
 
 
 def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:

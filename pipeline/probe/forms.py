@@ -56,14 +56,16 @@ class Processing:
     def sets(self, sets: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each set in the form that is best on valid; the first of POWERS where several are."""
         for name, x in sets:
-            forms = {form: formed(x, form, self.width) for form in (POWERS if self.valid else [UNCHOSEN])}
-            if self.valid:
-                measured = {form: _recall(vectors, self.valid) for form, vectors in forms.items()}
-                self.figures[name] = measured
-                self.chosen[name] = max(measured, key=lambda form: measured[form])
+            if self.valid is None:
+                self.chosen[name], best = UNCHOSEN, formed(x, UNCHOSEN, self.width)
             else:
-                self.chosen[name] = UNCHOSEN
-            yield name, forms[self.chosen[name]]
+                measured = self.figures.setdefault(name, {})
+                for form in POWERS:  # one form and the best so far are held
+                    vectors = formed(x, form, self.width)
+                    measured[form] = _recall(vectors, self.valid)
+                    if measured[form] > max((v for k, v in measured.items() if k != form), default=-1.0):
+                        self.chosen[name], best = form, vectors
+            yield name, best
 
     def relearned(self, sets: Mapping[str, Relearned | None]) -> dict[str, Relearned | None]:
         """Return what makes sets that learned from interactions without those of some, in the forms chosen for them."""

@@ -2,7 +2,7 @@
 
 Most have one kind of question: some member items, one target. Is the target among the K nearest to the members' mean,
 members left out? All such questions share one pass over a feature set, a block of candidate items at a time: no I x I
-matrix is held. sampled.py draws from the questions of a large catalogue.
+matrix is held. Of a large catalogue sampled.py draws the groups that ask.
 
 Ties count by expectation, so that no result depends on the order of rows or ids. A target that shares its score
 with t items, after g better ones, is in the top K with probability clip((K - g) / t, 0, 1). Several targets of equal
@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from pipeline import engine
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.rows import first_not_finite, float64_units
 
 TIE = 1e-6
 """cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""
@@ -67,20 +67,21 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
     Raises:
         ValueError: a value is not finite.
     """
-    if not np.isfinite(features).all():
-        raise ValueError(f"features: row {int((~np.isfinite(features).all(axis=1)).argmax())} is not finite")
-    unit = unit_rows(features)[0].astype(np.float64)  # a score and its rank come from different products: see TIE
-    members = questions.members.astype(np.float64)
-    by_item = members.tocsc()
-    size = np.diff(members.indptr)
-    own = _own_scores(unit, members, questions.target, max(1, scores_held // unit.shape[1]))
+    if (wrong := first_not_finite(features)) is not None:
+        raise ValueError(f"features: row {wrong} is not finite")
+    by_item = questions.members.astype(np.float64).tocsc()
+    size = np.diff(questions.members.indptr)
+    used = np.unique(questions.members.indices)
+    members, unit = by_item[:, used].tocsr(), float64_units(features, used)
+    # a score and its rank come from different products: see TIE
+    own = _own_scores(unit, members, features, questions.target, max(1, scores_held // features.shape[1]))
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
-    sums = members @ unit if len(size) <= len(unit) else None  # the fewer products: by question, or by item
-    block = max(1, scores_held // engine.CORES // (len(size) + (len(unit) if sums is None else 0)))
+    sums = members @ unit if len(size) <= len(features) else None  # the fewer products: by question, or by item
+    block = max(1, scores_held // engine.CORES // (len(size) + (len(used) if sums is None else 0)))
 
     def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
         """Return how many items of the block that begins at `at` are above the target, and how many not below it."""
-        columns = unit[at : at + block].T
+        columns = float64_units(features, slice(at, at + block)).T
         scores = members @ (unit @ columns) if sums is None else sums @ columns  # [N, block], sums of members' cosines
         ends = by_item.indptr[at : at + scores.shape[1] + 1]
         column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
@@ -88,7 +89,7 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
         return np.count_nonzero(scores > high, axis=1), np.count_nonzero(scores >= low, axis=1)
 
     better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    for above, reached in engine.threads(counted, range(0, len(unit), block)):
+    for above, reached in engine.threads(counted, range(0, len(features), block)):
         better += above
         tied += reached
     tied -= better
@@ -96,10 +97,14 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
     return _group_means(probability, questions.group)
 
 
-def _own_scores(unit: np.ndarray, members: sparse.csr_array, target: np.ndarray, block: int) -> np.ndarray:
+def _own_scores(
+    unit: np.ndarray, members: sparse.csr_array, features: np.ndarray, target: np.ndarray, block: int
+) -> np.ndarray:
     """Return the sum of the cosines of each question's members to its target, float64 [N]."""
     parts = [slice(at, at + block) for at in range(0, len(target), block)]
-    return np.concatenate([np.einsum("nf,nf->n", members[part] @ unit, unit[target[part]]) for part in parts])
+    return np.concatenate(
+        [np.einsum("nf,nf->n", members[part] @ unit, float64_units(features, target[part])) for part in parts]
+    )
 
 
 def chance(questions: Questions, ks: Sequence[int]) -> np.ndarray:

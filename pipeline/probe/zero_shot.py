@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 import schemas
+from pipeline.probe import sampled
 from pipeline.probe.base import Data, Probe
 from pipeline.probe.questions import Questions, indicator
+from pipeline.seeds import seed_for
 
 
 def ask(data: Data) -> Questions | str:
@@ -15,8 +17,12 @@ def ask(data: Data) -> Questions | str:
     if clock == "none":
         return "the source has no real timestamps"
     user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
-    questions = last_item(user, item, time, data.items)
-    note = "The source tells the order of a user's interactions, not their times." if clock == "order" else ""
+    several = np.flatnonzero(np.bincount(user) > 1)
+    asked = sampled.drawn(several, data.items, seed_for("probe", "zero_shot"))
+    kept = np.isin(user, asked)
+    questions = last_item(user[kept], item[kept], time[kept], data.items)
+    order = "The source gives the order of a user's interactions, not their times." if clock == "order" else ""
+    note = f"{order} {sampled.note(asked, several, 'users')}".strip()
     return replace(questions, note=note) if len(questions.target) else "no user has two items"
 
 

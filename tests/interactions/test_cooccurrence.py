@@ -28,8 +28,8 @@ def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_arr
         if i != j and a & b
     }
     ours = {
-        (first + i, j): score[i, j]
-        for first, score in cooccurrence.squared_cosines(seen)
+        (block[i], j): score[i, j]
+        for block, score in cooccurrence.squared_cosines(seen)
         for i, j in zip(*map(np.ndarray.tolist, score.nonzero()), strict=True)
     }
     assert ours == {pair: float(score) for pair, score in slow.items()}

@@ -1,48 +1,47 @@
-"""Questions drawn from those to a large catalogue."""
+"""Users and items drawn from a large catalogue."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline.probe import item_cf, questions, sampled, zero_shot
-from pipeline.seeds import seed_for
+import schemas
+from pipeline.probe import asking, questions, sampled
+from pipeline.probe.base import Data
+
+ITEMS, USERS, KS = 90, 300, [5, 10]
+DRAWN = {"zero_shot": "users", "content_knn": "users", "item_cf": "items", "behaviour_support": "items"}
 
 
-def asked(users: int = 300, items: int = 90) -> questions.Questions:
+def shop(users: int = USERS) -> Data:
     rng = np.random.default_rng(4)
-    return zero_shot.last_item(*(rng.integers(0, high, 8 * users) for high in (users, items, 5)), items)
+    rows = np.unique(rng.integers(0, (users, ITEMS), (8 * users, 2)), axis=0)
+    columns = {"user_id": rows[:, 0], "item_id": rows[:, 1], "timestamp": rng.integers(0, 5, len(rows))}
+    columns |= {"rating": np.ones(len(rows)), "split": rng.integers(0, 3, len(rows))}
+    table = pa.table({f.name: pa.array(columns[f.name]).cast(f.type) for f in schemas.INTERACTIONS})
+    return Data(schemas.check(table, schemas.INTERACTIONS), ITEMS, [])
 
 
 def test_a_catalogue_of_a_common_size_is_asked_in_full() -> None:
     assert sampled.most(7_050) > 19_445  # Baby's items and users
-    question = asked()
-    assert sampled.questions(question, 0) is question
-    assert sampled.rows(90, 0).tolist() == list(range(90))
+    assert sampled.rows(ITEMS, 0).tolist() == list(range(ITEMS))
 
 
-def test_groups_are_drawn_whole_and_their_questions_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampled, "COSINES", 90 * 60)
-    monkeypatch.setattr(sampled, "FEWEST", 1)
-    question = asked()
-    some = sampled.questions(question, seed_for("probe", "zero_shot"))
-    assert 20 < len(some.target) < 120
-    assert np.array_equal(np.unique(some.group), np.arange(some.groups))
-    assert some.note == f"{some.groups} of {question.groups} users were asked, drawn by seed."
-    features = np.random.default_rng(0).standard_normal((90, 6)).astype(np.float32)
-    of_all, of_some = (questions.hits(features, part, [5, 10]).tolist() for part in (question, some))
-    assert all(hits in of_all for hits in of_some)
-    again, other = (sampled.questions(question, seed_for("probe", name)) for name in ("zero_shot", "item_cf"))
-    assert np.array_equal(again.target, some.target)
-    assert not np.array_equal(other.target, some.target)
-
-
-def test_one_group_at_least_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(0).standard_normal((ITEMS, 6)).astype(np.float32)
+    whole = asking.answers(asking.ask(shop(), DRAWN), [("x", features)], KS, 0)
     monkeypatch.setattr(sampled, "COSINES", 0)
-    monkeypatch.setattr(sampled, "FEWEST", 1)
-    hub = item_cf.co_bought(np.zeros(30, int), np.arange(30), 30)  # each item is bought with all others: 870 questions
-    assert sampled.questions(hub, 0).groups == 1
-    assert len(sampled.questions(hub, 0).target) == 29
+    monkeypatch.setattr(sampled, "FEWEST", 20)
+    asked = asking.ask(shop(), DRAWN)
+    some = asking.answers(asked, [("x", features)], KS, 0)
+    for probe, unit in DRAWN.items():
+        assert len(some[probe]["x"]) == 20 < len(whole[probe]["x"])
+        of_all = whole[probe]["x"].tolist()
+        assert all(answer in of_all for answer in some[probe]["x"].tolist())
+        if isinstance(task := asked[probe], questions.Questions):
+            assert task.note == f"20 of {len(of_all)} {unit} were asked, drawn by seed."
+    again = asking.answers(asking.ask(shop(), DRAWN), [("x", features)], KS, 0)
+    assert all(np.array_equal(again[probe]["x"], some[probe]["x"]) for probe in DRAWN)
 
 
-def test_no_questions_stay_none() -> None:
-    none = asked(users=0)
-    assert sampled.questions(none, 0) is none
+def test_nobody_to_draw_is_said() -> None:
+    assert all(isinstance(task, str) for task in asking.ask(shop(users=0), DRAWN).values())
