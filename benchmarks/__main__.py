@@ -5,6 +5,7 @@ import pkgutil
 import sys
 
 import benchmarks
+from pipeline import waiting
 
 
 def main(names: list[str]) -> None:
@@ -12,6 +13,7 @@ def main(names: list[str]) -> None:
     known = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
     if unknown := sorted(set(names) - set(known)):
         sys.exit(f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}")
+    waiting.choose()  # as a stage does, and before torch is loaded
     for name in names or known:
         m = importlib.import_module(f"benchmarks.{name}").run()
         print("\n".join([*benchmarks.lines(name, m), f"-> {benchmarks.save(name, m)}\n"]), flush=True)
