@@ -37,12 +37,11 @@ HARNESS = {
     ROOT / "pipeline" / "release" / "kind.py",  # whose encoders are keyed by the sha256 of their release
 } - {ROOT / "pipeline" / "models" / "params.py"}  # its defaults are a recommender's
 """files that do not shape results; the values of parameters are part of a stage's key by themselves"""
+# endings of files that are no Python and count, byte by byte, where a file that counts names them
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
-"""endings of files that are no Python and count, byte by byte, where a file that counts names them"""
 
 
 def closure(*modules: str) -> tuple[Path, ...]:
-    """Return the files that count for `modules`, themselves included, sorted. Imports inside functions count."""
     seen: set[Path] = set()
     todo = [module_file(module) for module in modules]
     while todo:
@@ -62,7 +61,6 @@ def packages(*modules: str) -> list[str]:
 
 @cache
 def fingerprint(*modules: str) -> str:
-    """Return the sha256 of the closure's file names and syntax trees."""
     total = hashlib.sha256()
     for path in closure(*modules):
         total.update(f"{path.relative_to(ROOT)}\n".encode() + _canonical(path) + b"\n")
@@ -80,7 +78,6 @@ def tree() -> str:
 
 @cache
 def imports(path: Path) -> tuple[str, ...]:
-    """Return the dotted names of this project that a file imports when it runs, re-exported names resolved."""
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
     executed = [statement for statement in _tree(path).body if not _for_types_alone(statement)]
@@ -100,7 +97,6 @@ def imports(path: Path) -> tuple[str, ...]:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    """Return a file's syntax tree without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "stages":
         _keep_work(tree)
@@ -119,12 +115,10 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _canonical(path: Path) -> bytes:
-    """Return a file's syntax tree without docstrings; other files byte by byte."""
     return path.read_bytes() if path.suffix != ".py" else ast.dump(_tree(path)).encode()
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """Return whether a statement is a string and nothing else: a docstring of a module, class, function or name."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -133,7 +127,6 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _keep_work(tree: ast.Module) -> None:
-    """Take out of a stage's file what declares the stage, and the imports that nothing else uses."""
     tree.body = [statement for statement in tree.body if not _is_declaration(statement)]
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for statement in tree.body:
@@ -142,7 +135,6 @@ def _keep_work(tree: ast.Module) -> None:
 
 
 def _is_declaration(statement: ast.stmt) -> bool:
-    """Return whether a statement of a stage's file says what the stage is."""
     value = statement.value if isinstance(statement, ast.Assign) else None
     return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Stage"
 
@@ -186,14 +178,12 @@ def module_file(name: str) -> Path | None:
 
 
 def _named(path: Path) -> Iterator[Path]:
-    """Yield the files beside `path`, or in a package of tables, that are no Python and that it names."""
     text = path.read_text(encoding="utf-8")
     for folder in {path.parent, ROOT / "schemas"}:
         yield from (f for f in folder.glob("*") if f.suffix in DATA and f.name in text)
 
 
 def _place(path: Path) -> str:
-    """Return the package of a relative path: pipeline/<package>, or schemas; else the path itself."""
     if path.parts[0] == "schemas":
         return "schemas"
     return str(path.parent) if len(path.parts) > 2 else str(path)

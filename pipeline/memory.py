@@ -5,15 +5,13 @@ import sys
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10
-"""of `ru_maxrss`, in a MiB"""
+UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # of `ru_maxrss`, in a MiB
+# bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged
 ADDRESSES = 4 << 30
-"""bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged"""
 TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
 
 
 def has_addresses() -> bool:
-    """Return whether `ulimit -v` leaves this process what libraries reserve."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return limit == resource.RLIM_INFINITY or limit >= ADDRESSES
 
@@ -31,7 +29,6 @@ def largest_child_mib() -> int:
 
 
 def reset_peak() -> bool:
-    """Reset the peak; return whether that can be done."""
     try:
         CLEAR.write_text("5")
     except OSError:

@@ -11,23 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATIENCE = timedelta(hours=6)
-"""how long the other ranks wait while rank 0 decodes images or measures"""
+PATIENCE = timedelta(hours=6)  # how long the other ranks wait while rank 0 decodes images or measures
 
 
 def rank() -> int:
-    """Return the rank of this process, 0 for a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
-    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def group() -> Iterator[None]:
-    """Join the processes while the block runs, each on its own GPU; does nothing for a single process, or again."""
     if world() == 1:
         yield
         return
@@ -49,7 +45,6 @@ def group() -> Iterator[None]:
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """Run the block in rank 0, then in the other ranks, which read what rank 0 has written."""
     if world() == 1:
         yield
         return

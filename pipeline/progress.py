@@ -9,8 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-MINUTE = 60.0
-"""seconds between lines where there is no terminal"""
+MINUTE = 60.0  # seconds between lines where there is no terminal
 TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
@@ -53,7 +52,6 @@ def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
 
 
 def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
-    """Return the line that stands for open bars, the innermost that is not full."""
     for open_bar in reversed(bars):
         facts = open_bar.format_dict
         if facts["total"] is None or open_bar.n < facts["total"]:
@@ -62,7 +60,6 @@ def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
 
 
 def end_line(record: Mapping[str, Any]) -> str:
-    """Return one line from a run record: rows in and out, drops by reason, seconds."""
     counts = f"{record['rows_in']:,} rows in, {record['rows_out']:,} out"
     drops = "".join(f", {n:,} {reason.replace('_', ' ')}" for reason, n in record["drops"].items() if n)
     return f"{record['stage']} {record['dataset']}: {counts}{drops}; {record['seconds']:.1f} s"

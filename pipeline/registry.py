@@ -25,7 +25,6 @@ class Registry(Mapping[str, Part]):
     """Name -> part, built-in ones first; a part is imported when it is looked up."""
 
     def __init__(self, kind: str, built_in: Mapping[str, str]) -> None:
-        """Take the built-in entries; `kind` is the plural that names the group of entry points."""
         self.kind, self.built_in = kind, built_in
 
     @property

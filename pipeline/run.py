@@ -69,15 +69,12 @@ class Run:
         return seed_for(self.stage, self.dataset, *names, base)
 
     def read(self, path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        """Read and check one Parquet file."""
         return io.read_table(path, schema, columns)
 
     def write(self, table: pa.Table, path: Path, schema: pa.Schema, **facts: Any) -> None:
-        """Check and write one Parquet file, with this stage's record and facts about the rows in its metadata."""
         io.write_table(table, path, schema, self.record() | facts)
 
     def write_all(self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema, **facts: Any) -> None:
-        """Do as `write` with a file of many tables, holding one at a time."""
         io.write_tables(tables, path, schema, self.record() | facts)
 
     def record(self) -> dict[str, Any]:
@@ -86,7 +83,6 @@ class Run:
         return {"stage": self.stage, "dataset": self.dataset, "params": facts, "versions": versions()}
 
     def count(self, reason: str, n: int = 1) -> None:
-        """Count `n` rows that were dropped or are incomplete, by reason, into run.json."""
         if n:
             self.drops[reason] += n
 
@@ -148,17 +144,14 @@ class Run:
             self.drop_altered(folder)
 
     def takes(self, number: int) -> bool:
-        """Return whether the file of this number is for this process to make."""
         return self.part is None or number % self.part[1] == self.part[0] - 1
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other part run while the block does; a whole stage is alone anyway."""
         with exclusive(self.folder) if self.part else nullcontext():
             yield
 
     def drop_altered(self, folder: Path) -> None:
-        """Delete the files of a folder that was begun by `resume` which are not as they were written."""
         if not (folder / io.JOURNAL).is_file():
             return
         for path in io.delete_unvouched(folder):
@@ -176,7 +169,6 @@ class Run:
 
 @contextmanager
 def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterator[Run]:
-    """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
     run = Run(stage, dataset, params, root)
     with locked(run), recorded(run):
         yield run
@@ -201,7 +193,6 @@ def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
 
 
 def _written_record(layout: Layout, stage: str) -> dict[str, Any] | None:
-    """Return a stage's run.json without its digest; None where it is absent, or not as the stage wrote it."""
     try:
         record = json.loads(layout.run_record(stage).read_bytes())
         digest, files = record.pop("sha256"), record["files"]
@@ -211,14 +202,12 @@ def _written_record(layout: Layout, stage: str) -> dict[str, Any] | None:
 
 
 def present_files(layout: Layout, stage: str) -> dict[str, str]:
-    """Return relative path -> sha256 of the files that a stage has now."""
     files, folder = layout.outputs(stage), layout.folder(stage)
     return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
 
 
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Hold the stage's lock; rank 0 holds it for all ranks."""
     if parallel.world() > 1 and run.stage != "pretrain":
         raise UserError(f"{run.stage} runs in one process; only pretrain can be started by torchrun")
     if parallel.rank():
@@ -231,7 +220,6 @@ def locked(run: Run) -> Iterator[None]:
 
 @contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    """Write the records when the block ends, in rank 0; a run that kept all keeps its record too."""
     if parallel.rank():
         yield
         return
@@ -256,7 +244,6 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 def _run_record(run: Run) -> dict[str, Any]:
-    """Return the content of run.json; equal runs on one machine make equal records."""
     section = run.params.section(run.stage)
     record = {
         "stage": run.stage,

@@ -22,34 +22,26 @@ class Stage:
     """One stage; its name is that of its file, command, section of parameters and output folder."""
 
     name: str
-    does: str
-    """in a few words, for --help, `dvc stage list` and the docs"""
-    writes: str
-    """its files, for the docs, Markdown"""
+    does: str  # in a few words, for --help, `dvc stage list` and the docs
+    writes: str  # its files, for the docs, Markdown
     params: type[Section]
     main: Callable[[Run], None]
-    reads: tuple[Stage, ...] = ()
-    """the stages whose files it reads"""
+    reads: tuple[Stage, ...] = ()  # the stages whose files it reads
+    # parameters that it reads besides its own section: names of sections, or SOURCE for its dataset's source
     sections: tuple[str, ...] = ()
-    """parameters that it reads besides its own section: names of sections, or SOURCE for its dataset's source"""
-    loads: tuple[Registry[Any], ...] = ()
-    """registries of the parts that it loads by name"""
-    check: Callable[[Run], None] | None = None
-    """looks at what it has lost, when it has run"""
+    loads: tuple[Registry[Any], ...] = ()  # registries of the parts that it loads by name
+    check: Callable[[Run], None] | None = None  # looks at what it has lost, when it has run
 
     def before(self) -> list[str]:
-        """Return the names of the stages that must run before it, in order."""
         return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))
 
     def modules(self) -> list[str]:
-        """Return the modules whose code, with all that they import, its results depend on."""
         parts = [registry.module(name) for registry in self.loads for name in registry.built_in]
         return [f"stages.{self.name}", *dict.fromkeys(parts)]
 
 
 SOURCE = "sources"
-FEATURE_SETS = ("encode", "encoders", SOURCE)
-"""what says which feature sets there are"""
+FEATURE_SETS = ("encode", "encoders", SOURCE)  # what says which feature sets there are
 
 
 def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
@@ -91,7 +83,6 @@ def refuse_altered(layout: Layout, stage: Stage) -> None:
 
 
 def _fault(layout: Layout, stage: str) -> str:
-    """Return what is wrong with the files of a stage; empty where nothing is, or where it has left none."""
     files, present = recorded_files(layout, stage), present_files(layout, stage)
     if files is None:
         record = layout.run_record(stage)
@@ -105,7 +96,6 @@ def _fault(layout: Layout, stage: str) -> str:
 
 
 def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    """Make the files of one part; the run of the whole stage, after all parts, vouches for them and leaves a record."""
     assert run.part
     check(run)
     refuse_altered(run.layout, stage)

@@ -13,7 +13,6 @@ LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of alignrec and of the libraries that results depend on."""
     installed = {"python": platform.python_version()}
     for name in ("alignrec", *LIBRARIES):
         try:
@@ -24,7 +23,6 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the name of the processor."""
     if (info := Path("/proc/cpuinfo")).exists():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         return next(
@@ -34,7 +32,6 @@ def processor() -> str:
 
 
 def described(device: str) -> str:
-    """Return the kind of machine without its name: system, processor, cores, and the GPU if one was used."""
     description = f"{platform.system()}, {processor()}, {os.cpu_count()} cores"
     if device.startswith("cuda"):
         import torch  # already loaded by the code that used the GPU
@@ -44,7 +41,6 @@ def described(device: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what measured rates depend on: processor, cores, GPU, releases."""
     import torch  # takes seconds, which nothing else here needs
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -26,14 +26,12 @@ def field(
     high: float | None = None,
     one_of: tuple[str, ...] | None = None,
 ) -> pa.Field:
-    """Return an Arrow field whose metadata carries its meaning (`doc`) and its constraints."""
     limits = {"low": low, "high": high, "one_of": list(one_of) if one_of else None}
     metadata = {"doc": doc} | {k: json.dumps(v) for k, v in limits.items() if v is not None}
     return pa.field(name, dtype, nullable=nullable, metadata=metadata)
 
 
 def vector(width: int) -> pa.DataType:
-    """Return the type of one embedding: a fixed-size list of `width` float32."""
     return pa.list_(pa.field("element", pa.float32(), nullable=False), width)
 
 
@@ -66,7 +64,6 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
 
 
 def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | None:
-    """Return the number and the fault of the first row of `column` that breaks `f`, or None."""
     if not f.nullable and (row := _first(pc.is_null(column))) is not None:
         return row, "is null"
     meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}

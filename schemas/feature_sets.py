@@ -16,12 +16,10 @@ TRIED = pa.schema(
         field("score", pa.float64(), "the root of warm times cold: the highest is released", low=0),
         field("chosen", pa.bool_(), "the one that is released"),
     ]
-)
-"""candidates of a feature set of kind `chosen`, in the order in which they were tried; test is not looked at"""
+)  # candidates of a feature set of kind `chosen`, in the order in which they were tried; test is not looked at
 
 
 def features(width: int) -> pa.Schema:
-    """Return the schema of a feature set of `width` dimensions."""
     return pa.schema(
         [
             ITEM_ID,
@@ -45,7 +43,6 @@ def user_embeddings(width: int) -> pa.Schema:
 
 
 def numbered_user_embeddings(width: int) -> pa.Schema:
-    """Return the schema of a recommender's user vectors in a release that names no user."""
     return pa.schema([f for f in user_embeddings(width) if f.name != USER.name])
 
 

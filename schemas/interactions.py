@@ -42,6 +42,5 @@ def division(interactions: pa.Table) -> str:
 
 
 def provenance(interactions: pa.Table) -> dict[str, Any]:
-    """Return what a read table INTERACTIONS says of how it was made; empty if nothing."""
     record: dict[str, Any] = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
     return record

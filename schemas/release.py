@@ -27,7 +27,6 @@ RELEASED_ITEMS = pa.schema(
 
 
 def features_half(width: int) -> pa.Schema:
-    """Return the schema of a feature set's twin in half precision."""
     kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
     full = features(width)
     return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))

@@ -126,7 +126,6 @@ LEAGUE = pa.schema(
 
 
 def ranking(k: int) -> pa.DataType:
-    """Return the type of a list of `k` items, best first."""
     return pa.list_(pa.field("element", pa.int32(), nullable=False), k)
 
 

@@ -14,7 +14,6 @@ def codes(levels: int) -> pa.DataType:
 
 
 def semantic_ids(levels: int) -> pa.Schema:
-    """Return the schema of the semantic IDs of one feature set by one method, of L = `levels` codes."""
     return pa.schema(
         [
             ITEM_ID,

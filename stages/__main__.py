@@ -6,7 +6,6 @@ from pipeline import memory
 
 
 def main() -> None:
-    """Run the command, unless there is too little memory to load what it needs."""
     if not memory.has_addresses():
         sys.exit(f"error: {memory.TOO_LITTLE}")
     from stages.cli import app

@@ -36,16 +36,13 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     },
     "encoders": {"beit3": {"precision": "auto", "max_tokens": 128, "whiten": False}},
     "train": {"features": "beit3-raw"},
-}
-"""what profiles/article.yaml says of the encoder: BEiT3-base from its official weights, by MIM and MLM only"""
-PASSES = 9.08
-"""over the items, as a thousand steps of 64 are over Baby's"""
-ENOUGH, TIGHT = 24e9, 12e9
-"""bytes of a GPU that hold a step of 64 items of BEiT3-base, and a quarter of one"""
+}  # what profiles/article.yaml says of the encoder: BEiT3-base from its official weights, by MIM and MLM only
+PASSES = 9.08  # over the items, as a thousand steps of 64 are over Baby's
+ENOUGH, TIGHT = 24e9, 12e9  # bytes of a GPU that hold a step of 64 items of BEiT3-base, and a quarter of one
 HEAD = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
 """
+# keys of a source's `split` -> the file in a folder of a published split; users may be absent
 SPLIT = {"interactions": "*.inter*", "items": "i_id_mapping*.csv*", "users": "u_id_mapping*.csv*"}
-"""keys of a source's `split` -> the file in a folder of a published split; users may be absent"""
 
 
 def categories(
@@ -74,7 +71,6 @@ def categories(
 
 
 def _asked(year: int, names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return category -> bytes of its reviews and of its metadata, and a line for each file that cannot be found."""
     from pipeline.sources.reachable import ask
 
     files = {f"{name} {role}": found for name in names for role, found in addresses(KIND.format(year), name).items()}
@@ -127,7 +123,6 @@ def look(
 
 
 def split_of(folder: Path) -> dict[str, str]:
-    """Return key -> path of the files of a published split; UserError if one is absent, or there are several."""
     files: dict[str, str] = {}
     for key, pattern in SPLIT.items():
         several = sorted(folder.glob(pattern))
@@ -140,7 +135,6 @@ def split_of(folder: Path) -> dict[str, str]:
 
 
 def _able(official: bool) -> Iterator[str]:
-    """Yield what this machine can: an offer, or a warning on what was asked for."""
     memory = gpu_memory()
     if official and memory < TIGHT:
         what = f"a GPU of {memory / 1e9:.0f} GB" if memory else "no GPU"
@@ -150,7 +144,6 @@ def _able(official: bool) -> Iterator[str]:
 
 
 def gpu_memory() -> float:
-    """Return the bytes of the largest GPU; 0 without one."""
     import torch  # seconds, which other commands need not wait for
 
     if not torch.cuda.is_available():

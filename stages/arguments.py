@@ -7,7 +7,6 @@ import typer
 
 
 def _datasets(incomplete: str) -> list[str]:
-    """Return the datasets whose names begin so, for the shell's completion."""
     from pipeline.errors import UserError
     from stages.params import read
 
@@ -31,7 +30,6 @@ Part = Annotated[
 
 
 def parted(given: str | None) -> tuple[int, int] | None:
-    """Return I and N of `I/N`; typer.BadParameter where it is something else, or I is none of 1 .. N."""
     if given is None:
         return None
     part, _, parts = given.partition("/")

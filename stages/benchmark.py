@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 def main(run: Run) -> None:
-    """Train what has no record yet, then write the tables."""
     from pipeline.experiment.plans import benchmark as plans  # load torch
     from pipeline.experiment.plans import tuning
     from pipeline.experiment.run import Experiment
@@ -46,7 +45,6 @@ def main(run: Run) -> None:
 
 
 def league(experiment: Experiment, wanted: Sequence[Entry]) -> tuple[list[Entry], Tuned]:
-    """Train on every split, and write table LEAGUE; return the runs whose models take part, and what those tried."""
     from pipeline.experiment.plans import league as plans
     from pipeline.experiment.tables import league as tables
 

@@ -24,8 +24,7 @@ app = typer.Typer(
     help="Raw reviews to verified multimodal item features. Begin with: alignrec new mine --interactions ratings.csv",
     epilog="Each command has an example: alignrec compare --help",
 )
-IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare", "Releases"
-"""headings of --help"""
+IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare", "Releases"  # headings of --help
 
 
 @app.callback(invoke_without_command=True)
@@ -55,7 +54,6 @@ def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[i
 
 
 def _refuse_other_release(pinned: str | None, params: Path) -> None:
-    """Raise UserError where a project is pinned to another release than the installed one."""
     from importlib.metadata import version as installed
 
     from pipeline.errors import UserError
@@ -77,7 +75,6 @@ def _command(stage: Stage) -> Callable[..., None]:
 def encode(
     dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
 ) -> None:
-    """Make all feature sets; with `--part` the files of one part of those that networks make."""
     _perform(STAGES["encode"], dataset, params, root, parted(part))
 
 
@@ -88,7 +85,6 @@ def images(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
     part: Part = None,
 ) -> None:
-    """Fetch the images, or with `--retry-failed` those that failed before; with `--part` the files of one part."""
     if not retry_failed:
         return _perform(STAGES["images"], dataset, params, root, parted(part))
     from pipeline.run import running
@@ -112,7 +108,6 @@ def publish(
         Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
     ] = None,
 ) -> None:
-    """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
         return _perform(STAGES["publish"], dataset, params, root)
     _send(root, dataset, to, sign)
@@ -143,7 +138,6 @@ def probe(
     root: Root = Path("outputs"),
     to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
 ) -> None:
-    """Run the stage, or judge the feature sets of a release in the same way."""
     if released.is_release(dataset):
         released.probe(dataset, params, root, to)
     elif to is not None:

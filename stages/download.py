@@ -13,7 +13,6 @@ UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change;
 
 
 def main(run: Run) -> None:
-    """Write the raw files and sources.json."""
     from pipeline.http import fetch  # loads httpx
     from pipeline.sources import download, mirrors
 
@@ -47,7 +46,6 @@ def main(run: Run) -> None:
 
 
 def _is_unaware(root: Path) -> bool:
-    """Return whether outputs lie where DVC has them, and its dvc.yaml always runs no stage."""
     path = Path("dvc.yaml")
     if root != Path("outputs") or not path.is_file():
         return False

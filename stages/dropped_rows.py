@@ -22,7 +22,6 @@ NAMED = 5  # items without metadata that a warning names
 
 
 def interactions(run: Run) -> None:
-    """Warn where a k-core left little."""
     below = run.drops["below_k_core"]
     if below > MOST * run.rows_in:
         run.warn(
@@ -77,7 +76,6 @@ def items(run: Run) -> None:
 
 
 def _warn_of_absent(run: Run, absent: int, n: int, file: str) -> None:
-    """Warn where the metadata lacks most of n items; of a published split where it lacks any, and name the first."""
     if not run.source.has_split:
         if absent > MOST * n:
             run.warn(f"{absent:,} of {n:,} items are not in {file}; they have neither text nor image of their own")
@@ -93,7 +91,6 @@ def _warn_of_absent(run: Run, absent: int, n: int, file: str) -> None:
 
 
 def images(run: Run) -> None:
-    """Warn where most images could not be had; UserError if all are blocked, or none is where it is said to be."""
     named, ok = run.rows_in - run.drops["missing"], run.rows_out
     failures = {status: n for status, n in run.drops.items() if status != "missing"}
     if not named and (patterns := run.params[Images].pattern):
@@ -113,7 +110,6 @@ def images(run: Run) -> None:
 
 
 def _gone(run: Run, named: int) -> None:
-    """Refuse local images if most images are local and none exists: their paths start elsewhere."""
     from pipeline.images.files import NO_FILE  # loads httpx
 
     def local() -> Iterator[dict[str, str]]:
@@ -129,13 +125,11 @@ def _gone(run: Run, named: int) -> None:
 
 
 def _keys(extras: Iterable[str]) -> list[str]:
-    """Return the keys of the items' other fields, commonest first."""
     counts = Counter(key for extra in extras for key in orjson.loads(extra))
     return [key for key, _ in counts.most_common()]
 
 
 def _reason(run: Run, status: str) -> str:
-    """Return the commonest reason of a status."""
     reasons = Counter(row["reason"] for row in _rows(run, "status", "reason") if row["status"] == status)
     return reasons.most_common(1)[0][0]
 

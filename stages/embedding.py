@@ -9,8 +9,7 @@ from pipeline.errors import UserError
 from stages.arguments import ParamsFile
 from stages.terminal import interruptible, say
 
-MOST_REASONS = 3
-"""reasons of rejects on the terminal"""
+MOST_REASONS = 3  # reasons of rejects on the terminal
 
 
 def embed(
@@ -60,7 +59,6 @@ def embed(
 
 
 def _settings(path: Path | None):  # type: ignore[no-untyped-def]  # the class is made at run time
-    """Return the parameters of a file, or the defaults where there is none, with the table as a data set."""
     from pipeline.config.base import checked
     from pipeline.embed.work import DATASET
     from pipeline.sources.registry import SOURCES

@@ -21,10 +21,8 @@ EXAMPLES = {
     "embed": "alignrec embed items.parquet --encoder minilm --text title,description --to vectors",
     "serve": "alignrec serve release --port 8000",
     "attest": "alignrec attest release --data sample",
-}
-"""command -> its example, where it takes more than a dataset, or none"""
+}  # command -> its example, where it takes more than a dataset, or none
 
 
 def example(command: str) -> str:
-    """Return the example of a command."""
     return EXAMPLES.get(command, f"alignrec {command} sample")

@@ -15,8 +15,7 @@ from pipeline.facts.table import Table
 from pipeline.features import registry
 from pipeline.layout import Layout
 
-BEST = "best"
-"""what a set is called that valid chooses, where the parameters have none"""
+BEST = "best"  # what a set is called that valid chooses, where the parameters have none
 
 
 def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Parameters, str]:
@@ -35,7 +34,6 @@ def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Par
 
 
 def sets(layout: Layout) -> Table:
-    """Return the feature sets that `encode` wrote, their width and what they are made of; UserError where none is."""
     names = layout.feature_sets()
     if not names:
         raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")
@@ -44,7 +42,6 @@ def sets(layout: Layout) -> Table:
 
 
 def tried(layout: Layout, name: str) -> Table:
-    """Return the candidates of a set of kind `chosen`, best first."""
     return facts.tried_table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
 
 

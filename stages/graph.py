@@ -8,12 +8,11 @@ from pipeline.stage import Stage
 from schemas import EDGES
 from stages.encode import ENCODE
 
+# the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them
 MEANINGLESS = "random"
-"""the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them"""
 
 
 def main(run: Run) -> None:
-    """Search every feature set that encode wrote."""
     from pipeline.graph import gpu  # loads FAISS
 
     names = run.layout.feature_sets()
@@ -28,7 +27,6 @@ def main(run: Run) -> None:
 
 
 def _search(run: Run, name: str) -> None:
-    """Write the neighbours under one feature set."""
     from pipeline.graph import approximate, neighbours
     from pipeline.ops.rows import unit_rows
 

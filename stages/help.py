@@ -11,8 +11,7 @@ TYPES = {
     **dict.fromkeys(("str", "list[str]"), "TEXT"),
     **dict.fromkeys(("int", "int range"), "N"),
     "bool": "",
-}
-"""typer's name of a type -> the word for its value; choices stay"""
+}  # typer's name of a type -> the word for its value; choices stay
 WORDS = {
     **dict.fromkeys(("--root", "--split", "--release"), "FOLDER"),
     **dict.fromkeys(("--params", "--order", "--key", "--sign", "--json", "--page"), "FILE"),
@@ -23,8 +22,7 @@ WORDS = {
     "--column": "ROLE=NAME",
     "--user": "ID",
     "--host": "ADDRESS",
-}
-"""option -> the word for its value, where its type says less"""
+}  # option -> the word for its value, where its type says less
 
 
 class Argument(TyperArgument):
@@ -34,7 +32,6 @@ class Argument(TyperArgument):
         """Return nothing, in place of its type."""
 
     def get_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return its placeholder in the usage line."""
         name = f"{self.metavar}..." if self.nargs != 1 else str(self.metavar)
         return [name if self.required else f"[{name}]"]
 
@@ -43,12 +40,10 @@ class Command(TyperCommand):
     """A command whose help is in this style."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return arguments and options, --help too, with their words."""
         return named(super().get_params(ctx), ctx)
 
 
 def named(params: list[Any], ctx: Any) -> list[Any]:
-    """Return parameters of a command with the words for their values."""
     for param in params:
         if isinstance(param, TyperArgument):
             param.__class__ = Argument

@@ -25,13 +25,11 @@ if TYPE_CHECKING:
     from pipeline.images.fetcher import Fetcher
     from pipeline.images.files import Files
 
-Done = Callable[[int], object]
-"""called with a number of items that are done"""
+Done = Callable[[int], object]  # called with a number of items that are done
 ACCESS = {
     *("folder", "pattern", "outside", "allow_file", "private_hosts", "mirrors"),
     *("timeout", "retries", "per_host", "rate", "give_up_after", "shared_above"),
-}
-"""parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change"""
+}  # parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change
 
 
 def main(run: Run, retry_failed: bool = False) -> None:
@@ -68,7 +66,6 @@ def main(run: Run, retry_failed: bool = False) -> None:
 
 
 def _with_patterns(items: pa.Table, patterns: list[str], local: Files) -> pa.Table:
-    """Return the items with addresses of images.pattern before their own."""
     columns = items["asin"].to_pylist(), items["image_urls"].to_pylist()
     candidates = pa.array(list(paths.candidates(*columns, patterns, local.has)), schemas.ITEMS.field("image_urls").type)
     return items.set_column(items.schema.get_field_index("image_urls"), "image_urls", candidates)
@@ -77,7 +74,6 @@ def _with_patterns(items: pa.Table, patterns: list[str], local: Files) -> pa.Tab
 def _shard(
     run: Run, web: Fetcher, items: pa.Table, path: Path, current: list[Any], retry_failed: bool, done: Done
 ) -> None:
-    """Write one shard, unless it was written with the `current` facts."""
     from pipeline.images import fetcher
 
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
@@ -97,7 +93,6 @@ def _shard(
 
 
 def _report(run: Run, shards: list[Path], start: Path | None) -> None:
-    """Count the outcomes; note what several items share, and where paths start from."""
     from pipeline.images import fetcher
 
     statuses = Counter[str]()

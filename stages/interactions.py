@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 def main(run: Run) -> None:
-    """Write interactions.parquet, users.parquet and item_ids.parquet."""
     from pipeline.interactions import build  # loads DuckDB
     from pipeline.interactions.division import Division
 
@@ -57,7 +56,6 @@ def main(run: Run) -> None:
 
 
 def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
-    """Read and divide the interactions."""
     from pipeline.interactions import build, repairs
 
     source, params, raw = run.source, run.params[Interactions], downloaded(run.layout.sources)
@@ -73,7 +71,6 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 
 
 def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division: Division) -> SplitTables:
-    """Read interactions whose split is published; users, items and parts are the split's."""
     from pipeline.interactions import build
     from pipeline.sources import mapping, mmrec, published
 
@@ -90,14 +87,12 @@ def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division:
 
 
 def _clock(source: Source) -> str:
-    """Return the meaning of timestamps: unix, order or none."""
     if isinstance(source, AmazonSource) and source.split:
         return source.split.timestamps
     return source.timestamps if isinstance(source, MmrecSource) else "unix"
 
 
 def _check_cutoffs(run: Run, split: SplitTables) -> None:
-    """Refuse cutoffs that the catalogue, or its cold items, are too few for."""
     run.params[Benchmark].check(split.facts["items"])
     if split.division.startswith(schemas.COLD_ITEMS):
         cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]

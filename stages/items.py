@@ -17,12 +17,10 @@ from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.interactions import INTERACTIONS
 
-MOST_USED = 0.9
-"""share of the text from which nothing is said"""
+MOST_USED = 0.9  # share of the text from which nothing is said
 
 
 def main(run: Run) -> None:
-    """Write items.parquet and rejects.parquet."""
     from pipeline.sources import inspect  # loads DuckDB
     from pipeline.vectors import given
 
@@ -67,14 +65,12 @@ def _column(path: Path, name: str) -> Iterator[Any]:
 
 
 def _left_out(run: Run, share: float, left_out: dict[str, float]) -> str:
-    """Return the line on text columns that encoders do not read."""
     said = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
     how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
     return f"encoders read {share:.0%} of the characters of items' text; left out: {said}{how}"
 
 
 def _warning(run: Run, row: dict[str, Any], n: int) -> str:
-    """Return the line that warns of `n` shared titles and texts; it quotes the first."""
     return (
         f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} "
         f"{row['value'][:60]!r}; it may be a placeholder; {run.layout.run_record('items')} lists "

@@ -22,10 +22,9 @@ from stages.params import read
 PARAMS = project.PARAMS
 NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# seconds of pre-training up to which a project has BEiT3 unasked, and of a stage from which it is listed
 AFFORDABLE, LONG = 600.0, 60.0
-"""seconds of pre-training up to which a project has BEiT3 unasked, and of a stage from which it is listed"""
-Looked = tuple[str, list[str]]
-"""the text of a parameter file, and what was seen"""
+Looked = tuple[str, list[str]]  # the text of a parameter file, and what was seen
 
 
 def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Iterator[str]:
@@ -104,7 +103,6 @@ def look(
 
 
 def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Looked:
-    """Return the parameter file, without a slow BEiT3 unless it is asked for, and the time of each stage."""
     from pipeline.features.registry import feature_sets
     from pipeline.ops import device  # loads torch
     from pipeline.plan import estimate

@@ -31,5 +31,4 @@ IN_ORDER = [
     REPORT,
     PUBLISH,
 ]
-STAGES = {stage.name: stage for stage in IN_ORDER}
-"""name -> stage, in order"""
+STAGES = {stage.name: stage for stage in IN_ORDER}  # name -> stage, in order

@@ -136,7 +136,6 @@ def of_release(release: Release, path: Path) -> Parameters:
 
 
 def check(params: Parameters, path: Path) -> None:
-    """Check the settings of every model and encoder that the parameters name (loads torch); UserError names `path`."""
     try:
         for model in dict.fromkeys([RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]):
             model_settings(params, model)
@@ -159,14 +158,12 @@ def check(params: Parameters, path: Path) -> None:
 
 
 def load(path: Path, dataset: str = "") -> Parameters:
-    """Do as `read`, then as `check`."""
     params = read(path, dataset)
     check(params, path)
     return params
 
 
 def _made(params: Parameters) -> None:
-    """Refuse feature sets that the parameters name and that `encode` does not make."""
     benchmark, publish = params[Benchmark], params[Publish]
     named = {"train.features": [params[Released].features] if "features" in params[Released].model_fields_set else []}
     named["semantic_ids.features"] = params[SemanticIds].features
@@ -210,7 +207,6 @@ def _names(params: Parameters) -> None:
 
 
 def _wrong(params: Parameters, made: Iterable[str]) -> None:
-    """Refuse recommenders that there are not, and wrong content that is not encoded."""
     wrong = params[Study].wrong
     known(wrong.models, MODELS, "study.wrong.models")
     for features in wrong.features if wrong.models else ():
@@ -218,7 +214,6 @@ def _wrong(params: Parameters, made: Iterable[str]) -> None:
 
 
 def _variants(params: Parameters) -> None:
-    """Refuse variants and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
     for variant in params[Study].variants:
         own = variant_params(params, variant)[Pretrain]
         encoders.check_teachers(params.encoders, own.distill_from, f"study.variants.{variant}")

@@ -14,8 +14,8 @@ from pipeline.errors import UserError, one_line
 TEMPLATE = Path(__file__).with_name("plugin")
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 LONGEST = 40
+# file -> its folder; the others are modules of the package
 PLACED = {"pyproject.toml": "", "README.md": "", "test_parts.py": "tests"}
-"""file -> its folder; the others are modules of the package"""
 
 
 def write(folder: Path) -> Iterator[str]:

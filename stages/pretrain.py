@@ -12,7 +12,6 @@ from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    """Train the encoder, unless no feature set reads it, or it is trained already."""
     from pipeline.pretrain import frozen  # loads torch
     from pipeline.pretrain.train import train
 

@@ -21,7 +21,6 @@ from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    """Judge every feature set, raw and processed."""
     from pipeline.probe import asking, categories, forms, verdicts  # load SciPy
 
     params, layout = run.params[Probe], run.layout
@@ -58,13 +57,11 @@ def main(run: Run) -> None:
 
 
 def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield feature sets by name, float32 [I, F]."""
     for name in names:
         yield name, io.map_features(layout.features(name))
 
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
-    """Return those of the feature sets that learned from interactions, and what makes each without those of some."""
     learning = [name for name in names if registry.learns(run.params.encoders, name)]
     if not learning:
         return {}

@@ -57,7 +57,6 @@ def _find(name: str) -> Path:
 
 
 def _laid_over(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return YAML with the keys of sections replaced by those of another file, and the dotted keys that changed."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

@@ -27,17 +27,13 @@ DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 HEAD = """# The table of contents, in data-flow order: `alignrec init` writes it from the stages, unless it was edited.
 """
+# every section of params.yaml, with the keys that people change most at their defaults
 SECTIONS = Path(__file__).with_name("sections.yaml")
-"""every section of params.yaml, with the keys that people change most at their defaults"""
-PIN = "alignrec"
-"""key of params.yaml that says which release a project without code of its own is made with"""
+PIN = "alignrec"  # key of params.yaml that says which release a project without code of its own is made with
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-LOCAL = ("download", "images")
-"""stages that read files of this machine, where a source names some"""
-SHOWN = Path(__file__).with_name("shown.yaml")
-"""what of the outputs DVC shows"""
-TEMPLATES = Path(__file__).with_name("plots")
-"""how DVC draws them, and the page around, which needs no network"""
+LOCAL = ("download", "images")  # stages that read files of this machine, where a source names some
+SHOWN = Path(__file__).with_name("shown.yaml")  # what of the outputs DVC shows
+TEMPLATES = Path(__file__).with_name("plots")  # how DVC draws them, and the page around, which needs no network
 IGNORED = """# not data: what a run took on this machine, and its scratch files
 /outputs/**/cost.json
 /outputs/**/costs/
@@ -106,12 +102,10 @@ def begin(folder: Path) -> Iterator[str]:
 
 
 def is_clone(folder: Path) -> bool:
-    """Return whether a folder is a clone of this repository, whose code is what runs."""
     return (folder / "pipeline").resolve() == code.ROOT / "pipeline"
 
 
 def _complete(path: Path, clone: bool) -> Iterator[str]:
-    """Add to a parameter file what every project has and it lacks, as lines at its end."""
     given = document.read(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
@@ -129,7 +123,6 @@ def _complete(path: Path, clone: bool) -> Iterator[str]:
 
 
 def is_shipped(folder: Path, file: Path) -> bool:
-    """Return whether a parameter file is that of a clone of this repository, as git has it: nothing is lost with it."""
     if not (folder / file).exists() or not is_clone(folder):
         return False
     given = document.read(folder / file)
@@ -140,7 +133,6 @@ def is_shipped(folder: Path, file: Path) -> bool:
 
 
 def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
-    """Return a stage as DVC has it."""
     outs: list[dict[str, Any]] = [{_folder(stage.name): {"persist": True}}]
     if stage.name == "report":
         outs.append({_folder("figures"): {"persist": True, "cache": False}})
@@ -158,7 +150,6 @@ def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
 
 
 def _code(stage: Stage) -> list[str]:
-    """Return the packages and files whose code a stage's results depend on, without those inside another."""
     found = code.packages(*stage.modules())
     return [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
 
@@ -168,7 +159,6 @@ def _folder(stage: str) -> str:
 
 
 def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
-    """Write dvc.yaml, unless it was edited; a file that an earlier release wrote is replaced."""
     if path.exists():
         before = path.read_text(encoding="utf-8", errors="replace")
         if before == text:
@@ -182,18 +172,15 @@ def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
 
 
 def text_sha256(text: str) -> str:
-    """Return the hex sha256 of a text, UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_dvcs_own(path: Path) -> bool:
-    """Return whether a .dvcignore has nothing but the comments that `dvc init` writes."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return all(not line.strip() or line.startswith("#") for line in lines)
 
 
 def _git_root(folder: Path) -> Path | None:
-    """Return the root of the repository that a folder is in; None outside of one, or without git."""
     if not shutil.which("git"):
         return None
     done = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)

@@ -23,7 +23,6 @@ from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    """Write release/."""
     from pipeline.release import build, gather
     from pipeline.release.read import Release
 

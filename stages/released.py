@@ -56,7 +56,6 @@ def is_release(what: str) -> bool:
 
 
 def show_ceiling(layout: Layout) -> None:
-    """Print how far each feature set comes from chance to what is planted; nothing where nothing is."""
     from pipeline.facts import ceiling
     from pipeline.report import terminal
 
@@ -65,7 +64,6 @@ def show_ceiling(layout: Layout) -> None:
 
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
-    """Judge the sets of a release as the stage `probe` does, print the figures; UserError: it has no interactions."""
     with laid_out(what, root, "interactions") as layout:
         from pipeline.facts import probes
         from pipeline.report import terminal

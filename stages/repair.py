@@ -11,7 +11,6 @@ from pipeline.config.document import FAULTS, parsed
 
 
 def repair(project: Path) -> list[Path]:
-    """Delete the DVC files of a project that DVC cannot read, return them; LockError while DVC is running."""
     from dvc.lock import make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA

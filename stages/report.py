@@ -21,7 +21,6 @@ from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    """Write the page, and what DVC shows; a stage that did not run is left out. UserError where none did."""
     from pipeline.facts import headline
     from pipeline.facts.neighbours import neighbours
     from pipeline.facts.outputs import Outputs

@@ -56,7 +56,6 @@ def summary(
 
 
 def spent(layout: Layout, stage: str) -> dict[str, Any]:
-    """Return a stage's record, with what its last run took on this machine where that is known."""
     record: dict[str, Any] = io.read_json(layout.run_record(stage))
     return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
 
@@ -152,7 +151,6 @@ def compare(
 
 
 def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> None:
-    """Print what was compared: sources, tables, remarks and verdicts."""
     from pipeline.facts import codes as coding
     from pipeline.facts import comparison as facts
     from pipeline.report import terminal

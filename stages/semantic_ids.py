@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 def main(run: Run) -> None:
-    """Code every feature set that the parameters name, by every method, and judge the codes."""
     from pipeline.semantic_ids import files, judge  # load SciPy
 
     layout = run.layout
@@ -44,7 +43,6 @@ def main(run: Run) -> None:
 def _code(
     run: Run, params: SemanticIds, name: str, method: str, ids: pa.Table, judge_of: Callable[[str], Judge]
 ) -> None:
-    """Write the files of one feature set by one method, unless they are there; `ids` have the items' categories."""
     from pipeline.semantic_ids import build, collisions, files, judge  # load FAISS
 
     layout = run.layout

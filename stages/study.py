@@ -18,7 +18,6 @@ from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    """Train what has no record yet, here or in the benchmark, and write the tables."""
     from pipeline.experiment.run import Experiment  # loads torch
 
     experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))

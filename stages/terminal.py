@@ -23,10 +23,8 @@ from stages.help import named
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-LONGEST = 2000
-"""characters of an error; data may be in it"""
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""exit codes, as shells have them"""
+LONGEST = 2000  # characters of an error; data may be in it
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes, as shells have them
 LACKING = (
     "failed to map segment",
     "cannot allocate memory",
@@ -34,8 +32,7 @@ LACKING = (
     "can't allocate memory",
     "can't start new thread",
     "cannot apply additional memory",
-)
-"""what libraries say of memory that is not there, when they are loaded and later"""
+)  # what libraries say of memory that is not there, when they are loaded and later
 
 
 class Interrupted(Exception):
@@ -45,8 +42,7 @@ class Interrupted(Exception):
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end (SIGTERM)."""
 
-    seen = False
-    """whether it did; DuckDB drops the exception, and raises its own"""
+    seen = False  # whether it did; DuckDB drops the exception, and raises its own
 
 
 def _ends(error: BaseException) -> bool:
@@ -77,12 +73,10 @@ def terminable() -> Iterator[None]:
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print one line; whatever data is in it, the terminal obeys none of it."""
     typer.echo(printable(text), err=err)
 
 
 def show(*tables: RenderableType) -> None:
-    """Print tables; a cell is plain text, without markup or escapes."""
     from rich.console import Console
     from rich.text import Text
 
@@ -95,7 +89,6 @@ def show(*tables: RenderableType) -> None:
 
 @contextmanager
 def interruptible(left: str) -> Iterator[None]:
-    """Say what is left, and how to go on, where the block is interrupted."""
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as e:
@@ -108,11 +101,9 @@ class Group(TyperGroup):
     """A group that turns a user's mistake into one line and exit code 1, and Ctrl-C into one line and 130."""
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
-        """Return the options, --help too, with words for their values as those of commands have."""
         return named(super().get_params(ctx), ctx)
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        """Run the subcommand."""
         write_any_character()
         try:
             with terminable():
@@ -146,12 +137,10 @@ class Group(TyperGroup):
 
 
 def fail(message: str) -> None:
-    """Print an error; a very long one is truncated."""
     say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
 
 
 def describe_io_error(error: OSError) -> str:
-    """Return an operating system's error in one line; some libraries give neither file nor number."""
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}the disk is full; make space and run the same command again"
@@ -159,7 +148,6 @@ def describe_io_error(error: OSError) -> str:
 
 
 def write_any_character() -> None:
-    """Print a question mark for what the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -175,7 +163,6 @@ def _end_at_once(code: int) -> None:
 
 @contextmanager
 def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows bytes done and in all."""
     from tqdm import tqdm
 
     with tqdm(desc=what, unit="B", unit_scale=True, disable=None) as bar:

@@ -18,7 +18,6 @@ from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    """Train AlignRec, resuming where a killed run left off."""
     import torch
     from safetensors.torch import save
 
@@ -59,7 +58,6 @@ def main(run: Run) -> None:
 
 
 def show_epoch(bar: tqdm, line: dict[str, Any]) -> None:
-    """Move the bar to an epoch of the history, which may be one of a resumed run, with its figures."""
     bar.set_postfix_str(f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}", refresh=False)
     bar.update(line["epoch"] + 1 - bar.n)
 

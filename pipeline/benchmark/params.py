@@ -49,7 +49,6 @@ class Benchmark(Section):
     """runs at a time, one thread each"""
 
     def check(self, items: int) -> None:
-        """Raise UserError if a cutoff is larger than the number of items."""
         if (largest := max(self.ks)) > items:
             raise UserError(
                 f"'benchmark.ks': {largest} is larger than the catalogue of {items:,} items; "

@@ -14,12 +14,9 @@ class Entry(NamedTuple):
     """One training of the benchmark."""
 
     model: str
-    features: str
-    """feature set, or NO_FEATURES"""
-    seed: int
-    """number of the run"""
-    ablation: str = ""
-    """key of `benchmark.ablations`; empty for the full model"""
+    features: str  # feature set, or NO_FEATURES
+    seed: int  # number of the run
+    ablation: str = ""  # key of `benchmark.ablations`; empty for the full model
 
 
 def listed(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
@@ -27,11 +24,9 @@ def listed(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
 
 
 def keys(layout: Layout) -> dict[Entry, str]:
-    """Return what a benchmark has run: entry -> key of its cell; nothing where it has not."""
     rows = io.read_json(layout.runs) if layout.runs.is_file() else []
     return {Entry(**{name: row[name] for name in Entry._fields}): row["cell"] for row in rows}
 
 
 def rankings(layout: Layout, entry: Entry, suffix: str = "") -> Path:
-    """Return table rankings(K) of an entry that was run, under the protocol of that suffix."""
     return layout.cells("benchmark") / f"{keys(layout)[entry]}{suffix}.parquet"

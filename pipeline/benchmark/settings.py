@@ -39,12 +39,10 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
 
 
 def released_settings(params: Parameters, ablation: str = "") -> AlignRecParams:
-    """Return the settings of the released model in the benchmark, see `model_settings`."""
     return cast("AlignRecParams", model_settings(params, RELEASED, ablation))
 
 
 def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) -> Parameters:
-    """Return the parameters with some of a model's keys changed in the benchmark, see `model_settings`."""
     benchmark = params[Benchmark]
     own = benchmark.overrides.get(model, {}) | dict(setting)
     return params.having(benchmark.model_copy(update={"overrides": benchmark.overrides | {model: own}}))
@@ -59,11 +57,9 @@ def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol by which models of a dataset are selected; its `variants` are those that judge them."""
     published = params.source(dataset).has_split
     return protocol(params[Benchmark].protocol, params[Interactions], published, split, *draws)
 
 
 def _explicit(section: Section) -> dict[str, Any]:
-    """Return the keys that are set, not left to defaults; those of a recipe count as set."""
     return section.model_dump(exclude_unset=True)

@@ -28,14 +28,12 @@ def _parsed(address: str) -> str:
     return address
 
 
-Address = Annotated[str, AfterValidator(_parsed)]
-"""URL or path"""
+Address = Annotated[str, AfterValidator(_parsed)]  # URL or path
 Mirrors = Annotated[
     list[Address],
     Field(min_length=1),
     BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw),
-]
-"""addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets"""
+]  # addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets
 
 
 class Section(BaseModel):
@@ -46,7 +44,6 @@ class Section(BaseModel):
     """keys that change the run time, and no result"""
 
     def facts(self) -> dict[str, Any]:
-        """Return what results depend on, JSON."""
         return self.model_dump(mode="json", exclude=set(self.speed))
 
     def resolved(self) -> Section:
@@ -101,7 +98,6 @@ def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str
 
 
 def _shown(value: Any) -> str:
-    """Return a value as Python prints it, without the rest of a long one."""
     if isinstance(value, (dict, list)) and len(value) > MOST_SHOWN:
         return f"{type(value).__name__} of {len(value):,}"
     try:
@@ -111,7 +107,6 @@ def _shown(value: Any) -> str:
 
 
 def _keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of the section at `loc`, following the annotations from `kind` down."""
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
             kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]

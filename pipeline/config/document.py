@@ -10,20 +10,18 @@ from pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"
-DEPTH = 1
-"""merge depth: keys within a section merge; the value of a key is replaced"""
+DEPTH = 1  # merge depth: keys within a section merge; the value of a key is replaced
 MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
 
 
+# what reading YAML raises, tags such as !!int included
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""what reading YAML raises, tags such as !!int included"""
 
 
 class Loader(yaml.SafeLoader):
     """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; yaml.constructor.ConstructorError where a key stands there twice."""
         seen: set[Any] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
@@ -83,13 +81,11 @@ def read_extended(path: Path) -> Any:
 
 
 def files(path: Path) -> list[Path]:
-    """Return a parameter file and the one that it extends, of a file that `read_extended` has read."""
     over = read(path)
     return [path, path.parent / over[EXTENDS]] if EXTENDS in over else [path]
 
 
 def _laid_over(base: dict[Any, Any], over: dict[Any, Any], depth: int) -> dict[Any, Any]:
-    """Return a mapping with another's keys; mappings in both, down to a depth, are laid over each other likewise."""
     laid = dict(base)
     for key, value in over.items():
         under = base.get(key)

@@ -13,8 +13,8 @@ from pydantic import Field, SerializeAsAny
 from pipeline.config.base import Kind, Name, Section, nearest
 from pipeline.errors import UserError, one_line
 
+# licences of the Hub's list -> their address
 LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
-"""licences of the Hub's list -> their address"""
 Shown = Literal["all", "titles", "none"]
 """what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and
 image address; title and categories; nothing"""
@@ -24,22 +24,16 @@ image address; title and categories; nothing"""
 class Licence:
     """Licence of data that is made from a source."""
 
-    header: Mapping[str, str]
-    """keys of the Hub's metadata block"""
-    text: str
-    """for people"""
-    interactions: bool = False
-    """whether it lets a release carry the interactions"""
-    synthetic: str = ""
-    """what of the data was generated rather than collected, in a sentence; empty: nothing"""
+    header: Mapping[str, str]  # keys of the Hub's metadata block
+    text: str  # for people
+    interactions: bool = False  # whether it lets a release carry the interactions
+    synthetic: str = ""  # what of the data was generated rather than collected, in a sentence; empty: nothing
 
     @property
     def address(self) -> str:
-        """Web address of the terms; empty where there is none."""
         return self.header.get("license_link") or LINKS.get(self.header["license"], "")
 
-    texts: Shown = "all"
-    """what it lets a release say of an item"""
+    texts: Shown = "all"  # what it lets a release say of an item
 
 
 OWN = Licence(
@@ -57,7 +51,6 @@ class Source(Section):
 
     @property
     def has_split(self) -> bool:
-        """Whether its interactions come with a published split, which is imported unchanged."""
         return False
 
     @abstractmethod
@@ -84,12 +77,10 @@ class Parameters(Section):
         raise KeyError(kind.__name__)
 
     def section(self, name: str) -> Section:
-        """Return the section of a stage, with the defaults of the class that reads it."""
         section: Section = getattr(self, name)
         return section.resolved()
 
     def having(self, *sections: Section) -> Self:
-        """Return these parameters with other sections in place of those of the same classes."""
         names = {type(getattr(self, name)): name for name in type(self).model_fields}
         return self.model_copy(update={names[type(section)]: section for section in sections})
 

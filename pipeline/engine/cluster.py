@@ -23,20 +23,16 @@ from pipeline.errors import UserError, installing, one_line
 from pipeline.versions import machine, versions
 
 Job = TypeVar("Job")
-Read = Callable[[Job], pa.Table]
-"""reads what a job needs, in a process of this machine"""
-Work = Callable[[Job, pa.Table], pa.Table]
-"""makes the result of a job of what was read"""
-READERS = 2
-"""jobs that are read at a time"""
-TRIES = 10
-"""of a job whose node or process is lost each time, after which it is given up"""
+Read = Callable[[Job], pa.Table]  # reads what a job needs, in a process of this machine
+Work = Callable[[Job, pa.Table], pa.Table]  # makes the result of a job of what was read
+READERS = 2  # jobs that are read at a time
+TRIES = 10  # of a job whose node or process is lost each time, after which it is given up
 LOST = (
     f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
     "or lower `encode.batch_size`; `ray list workers` says why they ended"
 )
+# seconds to wait for the first worker before that is said, and before it is given up; nodes may be started
 ROOM, PATIENCE = 60, 3600
-"""seconds to wait for the first worker before that is said, and before it is given up; nodes may be started"""
 
 
 class Processors:
@@ -46,7 +42,6 @@ class Processors:
         self._warn, self._kinds = warn, set[str]()
 
     def __call__(self, kind: str) -> None:
-        """Note a kind, and warn at the second."""
         if kind not in self._kinds and len(self._kinds) == 1:
             both = "; ".join(sorted({*self._kinds, kind}))
             self._warn(
@@ -101,7 +96,6 @@ def spread(
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
-    """Return what must be equal on all nodes: the code, and the versions of Python and the libraries."""
     known = {"code": code.tree()[:12], **versions()}
     for name in packages:
         try:
@@ -112,7 +106,6 @@ def facts(packages: Sequence[str] = ()) -> dict[str, str]:
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
-    """Raise UserError where code or libraries differ, which may give other bytes; it names what."""
     names = sorted(name for name in {**wanted, **here} if wanted.get(name) != here.get(name))
     if names:
         said = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
@@ -128,18 +121,15 @@ class _Needs(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        """As Ray Data takes them."""
         return {"num_cpus": 0, "num_gpus": 1} if self.resource == "GPU" else {"num_cpus": self.amount}
 
     @property
     def lack(self) -> str:
-        """That there is none."""
         threads = f"of {self.threads} thread{'s' * (self.threads > 1)}"
         return f"no node of the Ray cluster has room for a worker {'with a GPU' if self.resource == 'GPU' else threads}"
 
 
 def _connected() -> Any:
-    """Return ray with its data module, connected to a cluster and quiet."""
     try:
         import ray
         import ray.data
@@ -172,7 +162,6 @@ def _needs(ray: Any) -> _Needs:
 
 
 def _rows(ray: Any, read: Any, worker: list[Any], needs: _Needs, jobs: int, seconds: int) -> Any:
-    """Return the data set of jobs, done when it is iterated: columns of `_row`."""
     data, batch = ray.data, {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     rows = data.from_items([*range(jobs)], override_num_blocks=jobs)
     rows.context.execution_options.preserve_order = True
@@ -197,7 +186,6 @@ def _rows(ray: Any, read: Any, worker: list[Any], needs: _Needs, jobs: int, seco
 
 
 def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None]:
-    """Yield the number of each job with its table and the processor; UserError where a row says what went wrong."""
     for at, error in enumerate(block["error"].to_pylist()):
         if error:
             raise UserError(error)
@@ -205,7 +193,6 @@ def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None
 
 
 def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:
-    """Return a row with what a job needs, read in a folder of this machine."""
     number = batch["item"][0].as_py()
     try:
         with chdir(folder):  # Ray may have been started in another
@@ -221,7 +208,6 @@ class _Worker:
         self._given, self._threads, self._wanted, self._packages = given, threads, wanted, packages
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a row with the result of a job; a UserError as a value, as Ray would print all that it wraps it in."""
         import torch
 
         torch.set_num_threads(self._threads)  # of this thread of the actor
@@ -241,7 +227,6 @@ class _Worker:
 
     @cached_property
     def _made(self) -> tuple[Work[Any], Sequence[Any]]:
-        """The worker and all jobs, once the node is known to have the same code."""
         import ray
 
         check_node(self._wanted, facts(self._packages))
@@ -250,7 +235,6 @@ class _Worker:
 
 
 def _row(job: int, table: pa.Table, error: str = "", processor: str = "") -> pa.Table:
-    """Return a row: a job, a table as Arrow bytes, what went wrong, and where it was made."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

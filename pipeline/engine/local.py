@@ -18,17 +18,14 @@ if TYPE_CHECKING:
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Worker = Callable[[Job], Result]
-Make = Callable[[], Worker[Job, Result]]
-"""makes a worker where it works, at its first job, as it may load a network"""
+Make = Callable[[], Worker[Job, Result]]  # makes a worker where it works, at its first job, as it may load a network
 
 
 class Seats(NamedTuple):
     """An open place."""
 
-    submit: Callable[[Any], Future[Any]]
-    """begins a job; one more than there are seats waits"""
-    number: int
-    """jobs that are done at a time"""
+    submit: Callable[[Any], Future[Any]]  # begins a job; one more than there are seats waits
+    number: int  # jobs that are done at a time
 
 
 class Place(Protocol):
@@ -38,8 +35,7 @@ class Place(Protocol):
         """Open the place; it closes when the jobs that have begun are done, or at once if those can be ended."""
 
 
-CORES = min(os.cpu_count() or 1, 8)
-"""threads at a time; each holds a block, and more than a few wait for memory"""
+CORES = min(os.cpu_count() or 1, 8)  # threads at a time; each holds a block, and more than a few wait for memory
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,6 @@ class Threads:
 
     @contextmanager
     def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
-        """Make the worker here; threads begin when there are jobs for them."""
         worker = make()
         with ThreadPoolExecutor(self.number) as pool:
             yield Seats(lambda job: pool.submit(worker, job), self.number)

@@ -42,8 +42,8 @@ class Processes:
                 raise
 
 
+# of this process; the worker is made at the first job, as an error of the pool's own start names no cause
 _worker: Callable[[], Worker[Any, Any]]
-"""of this process; the worker is made at the first job, as an error of the pool's own start names no cause"""
 
 
 def _begin(make: Make[Any, Any], torch: bool) -> None:

@@ -57,7 +57,6 @@ def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> It
 
 
 def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """Yield the results in the jobs' order; for NumPy and SciPy work, which releases Python's lock."""
     return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))
 
 

@@ -21,39 +21,25 @@ from pipeline import engine
 from pipeline.errors import UserError
 from pipeline.ops.rows import unit_rows
 
-PART, BLOCK = 16_384, 2048
-"""rows held at a time, twice: read, and as FAISS has them; and where more copies are made"""
-SAMPLE = 4 * PART
-"""rows that the cells are found on, a byte a number"""
-POINTS, SEEN = 32, 64
-"""rows a cell that k-means sees, at least; and at most of an index in memory"""
-ITERATIONS = 10
-"""of k-means"""
-CANDIDATES = 8
-"""candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates"""
-QUERIES = 1000
-"""rows searched exactly, by which it is settled how many cells are looked into"""
-RECALL = 0.95
-"""of the K nearest neighbours, the row itself aside, that are to be found"""
-MOST = 4
-"""upper bound on the fraction of cells probed, or FEW; beyond that the exact search is about as fast"""
-FEW = 32
-"""cells looked into at most where nothing need be found"""
-CROWDED = 16
-"""times the average cell's rows that are looked at in a cell: where many vectors are equal, all lie in one"""
-TIE = 1e-6
-"""cosines that differ by less count as equal"""
+PART, BLOCK = 16_384, 2048  # rows held at a time, twice: read, and as FAISS has them; and where more copies are made
+SAMPLE = 4 * PART  # rows that the cells are found on, a byte a number
+POINTS, SEEN = 32, 64  # rows a cell that k-means sees, at least; and at most of an index in memory
+ITERATIONS = 10  # of k-means
+CANDIDATES = 8  # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
+QUERIES = 1000  # rows searched exactly, by which it is settled how many cells are looked into
+RECALL = 0.95  # of the K nearest neighbours, the row itself aside, that are to be found
+MOST = 4  # upper bound on the fraction of cells probed, or FEW; beyond that the exact search is about as fast
+FEW = 32  # cells looked into at most where nothing need be found
+CROWDED = 16  # times the average cell's rows that are looked at in a cell: where many vectors are equal, all lie in one
+TIE = 1e-6  # cosines that differ by less count as equal
 
 
 class Found(NamedTuple):
     """Neighbours of some rows, the row itself first."""
 
-    rows: np.ndarray
-    """int64 [n]"""
-    cosines: np.ndarray
-    """float32 [n, K], descending"""
-    ids: np.ndarray
-    """int64 [n, K]; -1 fills up a row for which the index returns fewer"""
+    rows: np.ndarray  # int64 [n]
+    cosines: np.ndarray  # float32 [n, K], descending
+    ids: np.ndarray  # int64 [n, K]; -1 fills up a row for which the index returns fewer
 
 
 @dataclass(frozen=True)
@@ -69,12 +55,10 @@ class Files:
 
     @property
     def cells(self) -> str:
-        """The index with its cells and without rows."""
         return str(self.folder / "cells.faiss")
 
     @property
     def merged(self) -> str:
-        """The index with all rows, whose lists lie beside it."""
         return str(self.folder / "merged.faiss")
 
 
@@ -82,10 +66,8 @@ class Settled(NamedTuple):
     """How the index is searched, and what that finds."""
 
     cells: int = 0
-    probes: int = 0
-    """cells that a search looks into"""
-    recall: float = 1.0
-    """of the K nearest neighbours of QUERIES rows, the row itself aside"""
+    probes: int = 0  # cells that a search looks into
+    recall: float = 1.0  # of the K nearest neighbours of QUERIES rows, the row itself aside
 
 
 def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files, np.ndarray]:
@@ -105,7 +87,6 @@ def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files,
 
 
 def _train(files: Files, directed: np.ndarray) -> None:
-    """Find the cells and the range of each number on a sample, and write the index without rows."""
     usable = np.flatnonzero(directed)
     rows = usable[np.sort(np.random.default_rng(0).permutation(len(usable))[:SAMPLE])]
     units, width = files.units(), files.width
@@ -133,7 +114,6 @@ class Adder:
         self._files, self._directed, self._units = files, directed, files.units()
 
     def __call__(self, start: int) -> str:
-        """Write the shard of the part that begins at a row, and return its file."""
         index = faiss.read_index(self._files.cells)
         rows = start + np.flatnonzero(self._directed[start : start + PART])
         for at in range(0, len(rows), BLOCK):
@@ -144,7 +124,6 @@ class Adder:
 
 
 def _merge(files: Files, shards: list[str]) -> None:
-    """Merge the shards on disk."""
     index = faiss.read_index(files.cells)
     with _silenced():
         merge_ondisk(index, shards, str(files.folder / "lists.faiss"))
@@ -176,7 +155,6 @@ class Searcher:
         self.look_into(probes)
 
     def look_into(self, probes: int) -> None:
-        """Set how many cells are looked into."""
         self.index.nprobe = probes
         self.index.max_codes = CROWDED * probes * max(CANDIDATES * self._k, self.index.ntotal // self.index.nlist)
 
@@ -201,7 +179,6 @@ class Searcher:
 
 
 def search(files: Files, directed: np.ndarray, k: int, settled: Settled) -> Iterator[Found]:
-    """Yield the neighbours of each part's rows that have a direction."""
     parts = (at + np.flatnonzero(directed[at : at + PART]) for at in range(0, len(directed), PART))
     return (found for _, found in engine.map(partial(Searcher, files, k, settled.probes), parts))
 
@@ -228,7 +205,6 @@ def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) ->
 
 
 def probe_counts(most: int) -> list[int]:
-    """Return growing numbers of cells: 1 2 3 4 6 8 12 .., and `most`."""
     numbers = [n for power in range(1, most.bit_length() + 1) for n in (2**power // 2, 2**power * 3 // 4)]
     return sorted({n for n in numbers if n < most} | {most})
 
@@ -258,7 +234,6 @@ def inverted(rows: np.ndarray) -> faiss.IndexIVFFlat:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let FAISS use one thread, where the order of its work would show in the result."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

@@ -5,17 +5,13 @@ import logging
 import faiss
 import torch
 
-MOST_NEIGHBOURS = 2048
-"""that a search on a GPU returns"""
-SHARE = 0.5
-"""of the free memory that an index may take; the rest is for searching, and for lists that grow"""
-SCRATCH = 256 * 2**20
-"""bytes that a search may use besides"""
+MOST_NEIGHBOURS = 2048  # that a search on a GPU returns
+SHARE = 0.5  # of the free memory that an index may take; the rest is for searching, and for lists that grow
+SCRATCH = 256 * 2**20  # bytes that a search may use besides
 LOG = logging.getLogger(__name__)
 
 
 def count() -> int:
-    """Return how many GPUs the installed FAISS can use."""
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
@@ -42,5 +38,4 @@ def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
 
 
 def _free(gpu: int) -> int:
-    """Return the free bytes of a GPU."""
     return int(torch.cuda.mem_get_info(gpu)[0])

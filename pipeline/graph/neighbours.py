@@ -21,15 +21,14 @@ from pipeline.graph.params import Graph
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 
+# queries a search of GPUs, and of a thread of the CPU: bounds memory to so many x I scores at worst
 BLOCK, PART = 1024, 256
-"""queries a search of GPUs, and of a thread of the CPU: bounds memory to so many x I scores at worst"""
 
 
 Index = Literal["exact", "ivf"]
 
 
 def choose(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:
-    """Return which index to search: of `auto` the exact one up to a size, and an inverted file above it."""
     if index != "auto":
         return index
     return "exact" if n_items <= exact_up_to else "ivf"
@@ -68,10 +67,8 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bo
 class Inverted(NamedTuple):
     """What `inverted` finds."""
 
-    tables: Iterator[pa.Table]
-    """schema EDGES, in item order"""
-    usable: np.ndarray
-    """bool [I], the items that have a direction"""
+    tables: Iterator[pa.Table]  # schema EDGES, in item order
+    usable: np.ndarray  # bool [I], the items that have a direction
     settled: approximate.Settled
 
 
@@ -139,7 +136,6 @@ def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.nd
 
 
 def _block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `_search` does of the rows `own`."""
     with approximate.one_thread():  # a setting of this thread
         cosines, ids = index.search(units[own], min(k + 1, len(units)))
     untied = (ids[:, :k] == own[:, None]).any(1)  # has itself, and no tie crosses position K

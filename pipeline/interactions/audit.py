@@ -8,8 +8,7 @@ import pyarrow as pa
 import schemas
 from pipeline.sources.database import connected
 
-DRAWS = 20
-"""random divisions that the shift of popularity is held against"""
+DRAWS = 20  # random divisions that the shift of popularity is held against
 SQL = """WITH train AS (SELECT * FROM rows WHERE split = 0), test AS (SELECT * FROM rows WHERE split = 2),
     known AS (SELECT user_id, max(timestamp) AS latest FROM train GROUP BY user_id),
     popular AS (SELECT item_id FROM train GROUP BY item_id ORDER BY count(*) DESC, item_id LIMIT {tenth}),
@@ -55,6 +54,5 @@ def audit(interactions: pa.Table, n_items: int, seed: int) -> dict[str, Any]:
 
 
 def _shift(items: np.ndarray, test: np.ndarray, n_items: int) -> float:
-    """Return the total variation between the items of test and those of train, 0 .. 1."""
     shares = [np.bincount(items[rows], minlength=n_items) / max(rows.sum(), 1) for rows in (test, ~test)]
     return float(np.abs(shares[0] - shares[1]).sum() / 2)

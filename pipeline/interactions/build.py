@@ -45,7 +45,6 @@ class SplitTables(NamedTuple):
 
 @contextmanager
 def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database in memory that spills into `folder`, which is emptied before and removed after."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -124,14 +123,12 @@ def imported(
 
 
 def _refuse_other_parts(db: duckdb.DuckDBPyConnection, known: str) -> None:
-    """Refuse a row of table `raw` whose split is none of those that `known`, cases in SQL, names."""
     unknown = f"SELECT rowid + 1, split FROM raw WHERE (CASE split {known} END) IS NULL ORDER BY rowid LIMIT 1"
     for row, value in db.execute(unknown).fetchall():
         raise UserError(f"interactions, row {row}: split is {value!r}; expected train, valid, test, or 0, 1, 2")
 
 
 def _hash(division: Division | None, name: str) -> str:
-    """Return SQL for the hash of a user or item, as `clean` has it."""
     return f"md5_number_lower(concat_ws(',', {division.seed if division else 0}, {name}))"
 
 
@@ -163,7 +160,6 @@ def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], d
 
 
 def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables) -> Query:
-    """Return the interactions of another draw, by the numbers of the first, whose interactions have been read."""
     draw(db, division)
     delete_untrained(db)
     _left_out(db)
@@ -171,7 +167,6 @@ def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables)
 
 
 def _left_out(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Delete the rows of `parted` without a split; return how many, if any, by reason."""
     n = count(db, "DELETE FROM parted WHERE split IS NULL")
     return {"over_most_train": n} if n else {}
 
@@ -260,13 +255,11 @@ def published(
 
 
 def _register_users(db: duckdb.DuckDBPyConnection, users: int, names: list[str] | None) -> None:
-    """Make the view `users`; without names they go by number."""
     numbered = pa.array(range(users), pa.int32())
     db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
 
 
 def _name_published(db: duckdb.DuckDBPyConnection, division: Division, users: int) -> None:
-    """Make the tables of names that a division reads: users go by number, items by identifier."""
     names = {
         "user": f"SELECT i::VARCHAR AS name, i::INTEGER AS code FROM range({users}) r(i)",
         "item": "SELECT asin AS name, item_id AS code FROM asins",
@@ -287,6 +280,5 @@ def _facts(db: duckdb.DuckDBPyConnection, division: str, users: int, items: int)
 
 
 def _cold(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Return how many items are the targets, and the candidates, of valid and of test in `cold-items`."""
     number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
     return {f"cold_{name}_items": count(db, number.format(i)) for i, name in enumerate(PARTS) if i}

@@ -13,17 +13,15 @@ from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
 from pipeline.sources.base import Reader
 
+# least interactions of a user and of an item, tried in this order; 5 is what published tables have
 CORES = (5, 3, 2, 1)
-"""least interactions of a user and of an item, tried in this order; 5 is what published tables have"""
-ENOUGH = 10
-"""users, and items, that a core must leave"""
+ENOUGH = 10  # users, and items, that a core must leave
 
 
 class Catalogue(NamedTuple):
     """What is left of interactions."""
 
-    core: int
-    """least interactions of a user and of an item; 0 where the split is the source's own"""
+    core: int  # least interactions of a user and of an item; 0 where the split is the source's own
     users: int
     items: int
     interactions: int

@@ -36,13 +36,11 @@ def whole(db: duckdb.DuckDBPyConnection, min_rating: float | None) -> tuple[str,
 
 
 def nothing_left(rows: int, drops: Mapping[str, int]) -> UserError:
-    """Return the error that says why none of `rows` ratings is left, and what to do about the commonest reason."""
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
     return UserError(f"no rating is left of {rows:,}: {reasons}; {_remedy(drops)}")
 
 
 def _remedy(drops: Mapping[str, int]) -> str:
-    """Return what to do about the reason that drops most."""
     match max(drops, key=drops.__getitem__):
         case "below_min_rating":
             return "lower interactions.min_rating"
@@ -88,7 +86,6 @@ def clean(
 
 
 def shrink(db: duckdb.DuckDBPyConnection, cores: dict[str, int]) -> int:
-    """Delete ratings of users and items with too few, until none is left; return how many."""
     deleted = 0
     while True:  # each pass may push others below
         few = " OR ".join(
@@ -102,5 +99,4 @@ def shrink(db: duckdb.DuckDBPyConnection, cores: dict[str, int]) -> int:
 
 
 def count(db: duckdb.DuckDBPyConnection, sql: str) -> int:
-    """Return the one number that a query gives."""
     return int(db.execute(sql).fetchall()[0][0])

@@ -12,8 +12,7 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-BLOCK = 256
-"""nodes a block: their counts with all others may be dense, so a block bounds memory"""
+BLOCK = 256  # nodes a block: their counts with all others may be dense, so a block bounds memory
 
 
 def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr_array:

@@ -29,29 +29,21 @@ BY_USER = {
 }
 """name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
 fifths and nine tenths of all ratings are past; ratings of one second stay together."""
-PROTOCOLS = (*BY_USER, COLD_ITEMS, SPARSE)
-"""names of all divisions"""
+PROTOCOLS = (*BY_USER, COLD_ITEMS, SPARSE)  # names of all divisions
 
 
 class Division(NamedTuple):
     """A division and its settings."""
 
-    protocol: str = MMREC
-    """one of PROTOCOLS"""
-    seed: int = 0
-    """of random order, and of the items that are cold"""
-    cold_share: float = 0.2
-    """of the items, in `cold-items`"""
-    most_train: int = 5
-    """train ratings of a user, in `sparse`"""
-    draws: int = 1
-    """of the protocols that need content: splits that differ by what is cold, or left out"""
-    draw: int = 0
-    """which of them"""
+    protocol: str = MMREC  # one of PROTOCOLS
+    seed: int = 0  # of random order, and of the items that are cold
+    cold_share: float = 0.2  # of the items, in `cold-items`
+    most_train: int = 5  # train ratings of a user, in `sparse`
+    draws: int = 1  # of the protocols that need content: splits that differ by what is cold, or left out
+    draw: int = 0  # which of them
 
     @property
     def needs_content(self) -> bool:
-        """Whether it also divides ratings whose split is their source's own."""
         return self.protocol in (COLD_ITEMS, SPARSE)
 
 
@@ -88,7 +80,6 @@ def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -
 
 
 def draw(db: duckdb.DuckDBPyConnection, division: Division) -> None:
-    """Make table `parted` the split of a draw, from table `undivided`; see `divide_again`."""
     rule, rows = _cold_items(db, division) if division.protocol == COLD_ITEMS else _sparse(db, division)
     db.execute(
         f"""CREATE OR REPLACE TABLE parted AS
@@ -97,12 +88,10 @@ def draw(db: duckdb.DuckDBPyConnection, division: Division) -> None:
 
 
 def delete_untrained(db: duckdb.DuckDBPyConnection) -> int:
-    """Delete the rows of `parted` of users who have none in train; return how many."""
     return count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
 
 
 def _by_user(db: duckdb.DuckDBPyConnection, protocol: str, timed: bool) -> None:
-    """Divide each user's ratings by their order."""
     order, rule = BY_USER[protocol]
     if order == TIME and not timed:
         raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
@@ -153,6 +142,5 @@ def _sparse(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str
 
 
 def _with_key(table: str) -> str:
-    """Return SQL for the rows of a table with `key`, by which they stand in random order."""
     return f"""(SELECT {table}.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM {table}
         JOIN user_names u ON u.code = {table}.user JOIN item_names i ON i.code = {table}.item)"""

@@ -15,35 +15,25 @@ from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.ops.rows import float64_units
 from pipeline.seeds import seed_for
 
-TIE = 1e-6
-"""cosines nearer than this are equal, as for the questions of probes"""
-SHARE = 0.2
-"""of the items that are cold in a draw"""
-FEWEST = 40
-"""cold items of a draw, below which the usual twenty would be half of the candidates, and nothing is drawn"""
+TIE = 1e-6  # cosines nearer than this are equal, as for the questions of probes
+SHARE = 0.2  # of the items that are cold in a draw
+FEWEST = 40  # cold items of a draw, below which the usual twenty would be half of the candidates, and nothing is drawn
+# scores of users and items that are computed at most: 5,000 users of 20,000 items, fewer of a larger catalogue
 SCORED = 100_000_000
-"""scores of users and items that are computed at most: 5,000 users of 20,000 items, fewer of a larger catalogue"""
 FEWEST_USERS = 500
-MOST_USERS = 5_000
-"""who are asked; bounds time"""
-SCORES = 1 << 23
-"""numbers held at a time"""
-ROWS = 8192
-"""pairs at a time"""
+MOST_USERS = 5_000  # who are asked; bounds time
+SCORES = 1 << 23  # numbers held at a time
+ROWS = 8192  # pairs at a time
 
 
 @dataclass(frozen=True)
 class Profiles:
     """What users have, and what they are to find."""
 
-    has: sparse.csr_array
-    """float32 [G, I], 1 where an item is in a user's profile; no target of the same user is"""
-    user: np.ndarray
-    """int64 [n], ascending: of each pair of a user and a target"""
-    target: np.ndarray
-    """int64 [n], an item, one of the candidates"""
-    candidates: np.ndarray
-    """int64 [C], ascending: the items that are ranked, but for those of the user's own profile"""
+    has: sparse.csr_array  # float32 [G, I], 1 where an item is in a user's profile; no target of the same user is
+    user: np.ndarray  # int64 [n], ascending: of each pair of a user and a target
+    target: np.ndarray  # int64 [n], an item, one of the candidates
+    candidates: np.ndarray  # int64 [C], ascending: the items that are ranked, but for those of the user's own profile
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
         """Return Recall@K by float32 [I, F], float64 [G]; NaN without a target. Ties count by expectation."""
@@ -154,7 +144,6 @@ def cold_recalls(
 
 
 def _matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:
-    """Return float32 [G, I], 1 where one of `who` has an item."""
     kept = np.isin(user, who)
     matrix = user_item_matrix(np.searchsorted(who, user[kept]), item[kept], items)
     matrix.resize((len(who), items))

@@ -24,10 +24,8 @@ class Divided(NamedTuple):
     """Interactions as the stage writes them."""
 
     tables: SplitTables
-    own_split: bool
-    """whether the split came with the ratings"""
-    rejects: pa.Table | None
-    """schema REJECTS; None if all rows could be read at once"""
+    own_split: bool  # whether the split came with the ratings
+    rejects: pa.Table | None  # schema REJECTS; None if all rows could be read at once
 
 
 def split(

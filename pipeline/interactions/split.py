@@ -12,8 +12,8 @@ from pipeline.seeds import seed_for
 from schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
 
 Part = Literal["valid", "test"]
+# of users who are ranked with all items, at most: Electronics, 192,403 users and 63,001 items, has 12 billion
 SCORES = 20_000_000_000
-"""of users who are ranked with all items, at most: Electronics, 192,403 users and 63,001 items, has 12 billion"""
 NOT_DRAWN = "target of a user who was not drawn"
 
 
@@ -21,10 +21,8 @@ NOT_DRAWN = "target of a user who was not drawn"
 class Pairs:
     """User-item pairs, ordered by user, then item."""
 
-    users: np.ndarray
-    """int32 [N]"""
-    items: np.ndarray
-    """int32 [N]"""
+    users: np.ndarray  # int32 [N]
+    items: np.ndarray  # int32 [N]
 
     def __len__(self) -> int:
         return len(self.users)
@@ -39,18 +37,15 @@ class Split:
     train: Pairs
     valid: Pairs
     test: Pairs
+    # rows of the table that are in none of the three, by reason
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """rows of the table that are in none of the three, by reason"""
-    own: bool = False
-    """whether the split came with the ratings, in a column of its own"""
-    division: str = ""
-    """a division that needs content, with its number, such as `cold-items 0.2`; empty for others"""
+    own: bool = False  # whether the split came with the ratings, in a column of its own
+    division: str = ""  # a division that needs content, with its number, such as `cold-items 0.2`; empty for others
+    # int64 [N], when each pair of train was first there; None where the source has no times
     times: np.ndarray | None = None
-    """int64 [N], when each pair of train was first there; None where the source has no times"""
 
     @property
     def is_cold(self) -> bool:
-        """Whether all targets are items without train interactions, by the protocol `cold-items`."""
         return self.division.startswith(COLD_ITEMS)
 
     def cold_items(self, part: Part) -> np.ndarray:
@@ -108,7 +103,6 @@ def keys(pairs: Pairs, n_items: int) -> np.ndarray:
 
 
 def union(one: Pairs, other: Pairs, n_items: int) -> Pairs:
-    """Return the pairs of both, in order, each once."""
     merged = np.union1d(keys(one, n_items), keys(other, n_items))
     return _pairs(merged, n_items)
 
@@ -122,13 +116,11 @@ def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: int) -> tuple[Pairs, int]:
-    """Return the distinct pairs of the chosen rows, in order, and how many rows were repeats."""
     unique = np.unique(users[where].astype(np.int64) * n_items + items[where])
     return _pairs(unique, n_items), int(where.sum()) - len(unique)
 
 
 def _first(times: pa.ChunkedArray, keys: np.ndarray, where: np.ndarray) -> np.ndarray | None:
-    """Return the first time of each distinct key of the chosen rows, keys ascending; None if a time is missing."""
     if times.null_count:
         return None
     time, keys = times.to_numpy()[where], keys[where]

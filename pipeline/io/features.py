@@ -61,7 +61,6 @@ def map_features(folder: Path) -> np.ndarray:
 
 
 def _dense(folder: Path, part: pa.Table, first: int) -> None:
-    """Refuse rows whose item_id is not first, first + 1, and so on."""
     ids = part["item_id"].to_numpy()
     if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
         row = int(wrong[0])

@@ -15,17 +15,14 @@ import numpy as np
 
 from pipeline.errors import UserError
 
+# of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there
 KEY, JOURNAL = ".key", ".sha256"
-"""of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
 RECORD, COST, COSTS = "run.json", "cost.json", "costs"
 """of a stage that has ended: what it made, equal for equal runs; and what that took on this machine, in all and by
 training"""
-UNLISTED = {KEY, JOURNAL, RECORD, COST, COSTS}
-"""names of files and folders that no journal lists"""
-_HASHED: dict[tuple[Path | int, ...], str] = {}
-"""path and what `touched` says -> sha256"""
-HELD_OTHERWISE = {".part", ".etag"}
-"""endings of begun downloads, which grow in place, so that no journal lists them"""
+UNLISTED = {KEY, JOURNAL, RECORD, COST, COSTS}  # names of files and folders that no journal lists
+_HASHED: dict[tuple[Path | int, ...], str] = {}  # path and what `touched` says -> sha256
+HELD_OTHERWISE = {".part", ".etag"}  # endings of begun downloads, which grow in place, so that no journal lists them
 
 
 @contextmanager
@@ -58,7 +55,6 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Flush a file's bytes to disk."""
     with path.open("rb+") as f:
         os.fsync(f.fileno())
 
@@ -76,7 +72,6 @@ def begin(folder: Path, key: str) -> None:
 
 
 def begun(folder: Path, key: str) -> bool:
-    """Return whether `begin` was called with the same key."""
     mark = folder / KEY
     return (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode()
 
@@ -109,7 +104,6 @@ def delete_unvouched(folder: Path) -> list[Path]:
 
 
 def _list(path: Path, written: Path) -> None:
-    """Add a file that is about to appear as `path` to the journal of its folder, if there is one."""
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
         return
     digest = sha256(written)
@@ -140,7 +134,6 @@ def settle(folder: Path) -> None:
 
 
 def _begun_above(path: Path) -> Path | None:
-    """Return the nearest folder above `path` that is resumed by itself."""
     return next((f for f in path.parents if (f / JOURNAL).is_file() and (f / KEY).is_file()), None)
 
 
@@ -198,13 +191,11 @@ def sha256(path: Path) -> str:
 
 
 def touched(path: Path) -> list[int]:
-    """Return the inode, size and times of change of a file, which change when it is written or replaced."""
     status = path.stat()
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files below a folder, sorted, without hidden ones, run records and signatures."""
     found = (path for path in folder.rglob("*") if path.is_file())
     kept = (path for path in found if path.suffix != ".sig")
     return sorted(
@@ -213,20 +204,17 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:
-    """Return the hex sha256 of each file, on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(sha256, paths))
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """Return one sha256 over names and contents of files, in their order."""
     files = list(paths)
     lines = (f"{path.name} {sha256}\n" for path, sha256 in zip(files, sha256s(files), strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def present(paths: Sequence[Path]) -> list[Path]:
-    """Return files that are there; UserError names the first that is not, and what makes it."""
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: not there; {made_by(path)}")
@@ -248,7 +236,6 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
 
 
 def made_by(path: Path) -> str:
-    """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
     parts = path.parts
     for i in range(len(parts) - 2, 0, -1):
         if _is_stage(parts[i - 1]):

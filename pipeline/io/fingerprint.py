@@ -11,12 +11,9 @@ from typing import Any
 
 from pipeline.errors import UserError, one_line
 
-KEY = "fingerprint"
-"""in the record of a file"""
-SHOWN = 40
-"""characters of a value in a message"""
-DEEPEST = 16
-"""levels of objects and lists in one another"""
+KEY = "fingerprint"  # in the record of a file
+SHOWN = 40  # characters of a value in a message
+DEEPEST = 16  # levels of objects and lists in one another
 Fingerprint = Mapping[str, Any]
 
 

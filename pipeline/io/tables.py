@@ -14,10 +14,9 @@ import schemas
 from pipeline.errors import UserError
 from pipeline.io import files, fingerprint
 
+# how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
-"""how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed"""
-PART = 16_384
-"""items of a row group of a table of items: what is held of it at a time"""
+PART = 16_384  # items of a row group of a table of items: what is held of it at a time
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
@@ -88,7 +87,6 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
     try:
         yield
     except FileNotFoundError:
@@ -100,7 +98,6 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def rows(paths: Iterable[Path]) -> int:
-    """Return the number of rows of some Parquet files."""
     return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
@@ -112,13 +109,11 @@ def matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
-    """Return float32 [rows, width] as a fixed-size-list column."""
     flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, type=schemas.vector(array.shape[1]))
 
 
 def record(path: Path) -> dict[str, Any]:
-    """Return what a Parquet file says of how it was made; empty where it says nothing."""
     return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
 
 
@@ -129,7 +124,6 @@ def one_set(paths: Sequence[Path]) -> Sequence[Path]:
 
 
 def _record_of_any(path: Path) -> dict[str, Any]:
-    """Do as `record` of a file of others, which may say anything."""
     try:
         return record(path)
     except (ValueError, TypeError, RecursionError):

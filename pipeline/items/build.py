@@ -23,8 +23,7 @@ from pipeline.sources.lines import refuse_many, rejects
 from pipeline.sources.product import Product, is_web
 from schemas.items import TEXT_FIELDS
 
-BUFFER = 64 << 20
-"""bytes of products that are held before they are put on disk"""
+BUFFER = 64 << 20  # bytes of products that are held before they are put on disk
 
 
 class Products:
@@ -48,7 +47,6 @@ class Products:
         return again
 
     def part(self, number: int) -> dict[int, Product]:
-        """Return item -> its lines merged, of the items of a part."""
         merged: dict[int, Product] = {}
         for line in self._of(number):
             item, *fields = orjson.loads(line)
@@ -75,16 +73,12 @@ class Read(NamedTuple):
     """What was read of a metadata file, and counts of its lines."""
 
     products: Products
-    rejects: pa.Table
-    """REJECTS"""
-    lines: int
-    """that were read"""
-    drops: dict[str, int]
-    """reason -> lines"""
+    rejects: pa.Table  # REJECTS
+    lines: int  # that were read
+    drops: dict[str, int]  # reason -> lines
 
 
 def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
-    """Return what encoders read, from clean fields in the order of `fields`, names of Product's."""
     path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
     texts = {"title": product.title, "brand": product.brand, "categories": path, "description": product.description}
     parts = [texts[name] for name in fields]
@@ -181,7 +175,6 @@ def used(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[
 
 
 def _words(value: Any) -> int:
-    """Return the characters of a field of the source that reads as text: words with blanks between them."""
     values = value if isinstance(value, list) else [value]
     texts = [v for v in values if isinstance(v, str) and len(v.split()) > 1 and not is_web(v)]
     return sum(map(len, texts))

@@ -19,10 +19,9 @@ from pipeline.errors import UserError
 from pipeline.sources.feature_files import NAMES, plain, rank
 from pipeline.sources.mapping import permutation, repeated, text_table
 
+# of them, those whose whole numbers are rather our item numbers than the source's identifiers
 NUMBERS = ("itemid", "id")
-"""of them, those whose whole numbers are rather our item numbers than the source's identifiers"""
-COMPARED = 2000
-"""items without a row that a foreign identifier is compared with, to name a misspelling"""
+COMPARED = 2000  # items without a row that a foreign identifier is compared with, to name a misspelling
 
 
 def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.ndarray]:
@@ -46,14 +45,10 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
 class Placed(NamedTuple):
     """The row of each item, where a file may have more or fewer items."""
 
-    column: str
-    """that identifies the rows"""
-    rows: np.ndarray
-    """row of each item, int64 [I]; -1 for none"""
-    unknown: int
-    """rows of no item"""
-    example: str
-    """identifier of the first of them, and the item without a row that is spelt almost so"""
+    column: str  # that identifies the rows
+    rows: np.ndarray  # row of each item, int64 [I]; -1 for none
+    unknown: int  # rows of no item
+    example: str  # identifier of the first of them, and the item without a row that is spelt almost so
 
 
 def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
@@ -90,13 +85,11 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
 
 
 def _placement(path: Path, name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> Placed | None:
-    """Return where a column has the source's identifiers; None if it has none of them."""
     values = _texts(column)
     return None if values is None else _placed(path, name, values, pa.array(asins, pa.string()))
 
 
 def _numbered(path: Path, name: str, column: pa.ChunkedArray, items: int) -> Placed | None:
-    """Return where a column of whole numbers has our item numbers; None if it has none of them."""
     if plain(name) not in NUMBERS or not pa.types.is_integer(column.type):
         return None
     return _placed(path, name, column.cast(pa.int64(), safe=False), pa.array(range(items), pa.int64()))
@@ -144,7 +137,6 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
 
 
 def _identifying(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Return the columns with known names; UserError if there is none."""
     if columns := _columns(table):
         return columns
     raise UserError(
@@ -154,7 +146,6 @@ def _identifying(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArray]:
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Return the columns with known names; of two with one name the first."""
     columns: dict[str, pa.ChunkedArray] = {}
     for i, name in enumerate(table.column_names):
         if rank(name) >= 0:
@@ -177,14 +168,12 @@ def _orders(column: pa.ChunkedArray, asins: Sequence[str]) -> Iterator[bytes]:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return text or whole numbers as text; None for anything else."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return column.cast(pa.string()) if textual or pa.types.is_integer(kind) else None
 
 
 def mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
-    """Return what is wrong first: a value that is doubled or of no item, or an item without a row."""
     numbered = pa.types.is_integer(column.type) and plain(name) in NUMBERS
     values = column.to_pylist() if numbered else [v if isinstance(v, str) else str(v) for v in column.to_pylist()]
     wanted = list(range(len(asins))) if numbered else list(asins)

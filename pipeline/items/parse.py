@@ -80,8 +80,7 @@ class Reject(NamedTuple):
     reason: str
 
 
-Outcome = Parsed | Skipped | Reject
-"""of reading one line"""
+Outcome = Parsed | Skipped | Reject  # of reading one line
 
 
 class Lines:
@@ -124,7 +123,6 @@ def products(lines: Iterable[Line], source: Source, wanted: Collection[str], wor
 
 
 def _batch(lines: Iterator[Line]) -> list[Line]:
-    """Return the next BATCH lines, or as many as reach LONGEST_LINE bytes."""
     batch: list[Line] = []
     size = 0
     for line in islice(lines, BATCH):
@@ -136,7 +134,6 @@ def _batch(lines: Iterator[Line]) -> list[Line]:
 
 
 def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
-    """Return the outcome of one line; time and memory grow with it."""
     if len(line.raw) > LONGEST_LINE:
         return _reject(line, "line too long")
     if not line.raw.strip():
@@ -172,7 +169,6 @@ def cleaned(product: Product) -> Product:
 
 
 def clean(text: str) -> str:
-    """Return text without markup, entities, control characters and repeated whitespace, in Unicode's NFC."""
     if "&" in text or "<" in text or ">" in text:
         text = _without_markup(text)
     if not (text.isascii() and text.isprintable()):

@@ -15,16 +15,13 @@ class Texts:
     """Column `text` of a file of ITEMS, in item order; of what is asked for, and no more, there is a copy in memory."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file; UserError if it is absent or no Parquet file."""
         io.read_table(path, schemas.ITEMS, [])
         self.path, self._len = path, io.rows([path])
 
     def __len__(self) -> int:
-        """Return I."""
         return self._len
 
     def __iter__(self) -> Iterator[str]:
-        """Yield all."""
         for part in io.read_slices(self.path, schemas.ITEMS, COLUMN, io.PART):
             yield from part["text"].to_pylist()
 

@@ -2,10 +2,8 @@
 
 import ctypes
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""numbers of mallopt's settings (malloc.h)"""
-MOST = 2**31 - 1
-"""bytes; mallopt takes an int"""
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of mallopt's settings (malloc.h)
+MOST = 2**31 - 1  # bytes; mallopt takes an int
 
 
 def keep_large_buffers() -> bool:

@@ -10,14 +10,12 @@ from safetensors.numpy import load_file
 
 from pipeline.errors import UserError, one_line
 
-Tensors = Mapping[str, np.ndarray]
-"""name -> array"""
+Tensors = Mapping[str, np.ndarray]  # name -> array
 AGAIN = "make or fetch it again"
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what safetensors says of a file that it cannot read into one line."""
     try:
         yield
     except FileNotFoundError:

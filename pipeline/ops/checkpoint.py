@@ -19,8 +19,7 @@ class Checkpoint:
     """A file to resume from, rewritten every so often."""
 
     path: Path
-    every: int
-    """epochs or steps, whichever the training counts"""
+    every: int  # epochs or steps, whichever the training counts
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
         """Return the tensors and the JSON value of the last `save`, or None."""
@@ -36,7 +35,6 @@ class Checkpoint:
             save_file(contiguous, temporary, {"state": json.dumps(state)})
 
     def clear(self) -> None:
-        """Delete the file: the training that it belongs to is done."""
         self.path.unlink(missing_ok=True)
 
 
@@ -49,13 +47,11 @@ def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def adam_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return Adam's moments and step counts as `<number of the parameter>.<name>`."""
     slots = optimizer.state_dict()["state"].items()
     return {f"{number}.{name}": value for number, own in slots for name, value in own.items()}
 
 
 def restore_adam(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `adam_state` returned of an optimizer over the same parameters; rates and decays stay."""
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".")

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.ops.dense import gemm
 
-SECONDS = 0.2
-"""of one measurement"""
+SECONDS = 0.2  # of one measurement
 
 
 def pick(mps: bool = True) -> torch.device:
@@ -26,7 +25,6 @@ def visible() -> list[torch.device]:
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:
-    """Make a GPU this thread's current one: networks that `pick` places go there. Nothing happens for other devices."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 18
-"""floats that are gathered at a time on CPU: 1 MiB fits in the cache, ten times as fast as all at once"""
-BLOCK_GPU = 1 << 26
-"""the same elsewhere: memory grows with M + N + E, not with E x D"""
+BLOCK = 1 << 18  # floats that are gathered at a time on CPU: 1 MiB fits in the cache, ten times as fast as all at once
+BLOCK_GPU = 1 << 26  # the same elsewhere: memory grows with M + N + E, not with E x D
 
 
 class SparsityPattern:
@@ -32,7 +30,6 @@ class SparsityPattern:
 
     @property
     def T(self) -> SparsityPattern:
-        """The transpose, its edges in the same order; shares memory."""
         other = object.__new__(SparsityPattern)
         other.shape = self.shape[1], self.shape[0]
         other.rows, other.columns = self.columns, self.rows

@@ -30,13 +30,11 @@ class Filter(ABC):
         return len(self.kept), self.n_items
 
     def __getitem__(self, rows: np.ndarray | Tensor) -> Filter:
-        """Return the filter with the scores of some items alone."""
         part = copy(self)
         part.kept = self.kept[torch.as_tensor(rows).long()]
         return part
 
     def scores(self, histories: sp.csr_array) -> Tensor:
-        """Return the scores [b, kept] of histories, sparse float32 [b, I]."""
         out = self.apply(histories)
         return out if len(self.kept) == self.n_items else out[:, self.kept.to(out.device)]
 
@@ -54,7 +52,6 @@ class Dense(Filter):
         self.matrix = matrix
 
     def apply(self, histories: sp.csr_array) -> Tensor:
-        """Return H M: a sum of few rows."""
         return Sparse(histories, self.matrix.device).dot(self.matrix)
 
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-MOST = 2000
-"""items that a training is measured on, at most: more cost time at each measurement, and change little"""
+MOST = 2000  # items that a training is measured on, at most: more cost time at each measurement, and change little
 
 
 def split(usable: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,18 +16,17 @@ from pipeline.ops import whitening
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 
+# by default: width, power, and weight of what is of images alone beside 1 of all else
 WIDTH, POWER, IMAGE = 128, 0.5, 0.6
-"""by default: width, power, and weight of what is of images alone beside 1 of all else"""
+# returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
-"""returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again"""
 
 
 class Block(NamedTuple):
     """Numbers of a part that belong together."""
 
     part: int
-    columns: np.ndarray
-    """bool [F]"""
+    columns: np.ndarray  # bool [F]
     weight: float
 
 
@@ -36,14 +35,11 @@ class Fit:
     """The map from the parts' vectors to one vector."""
 
     blocks: Sequence[Block]
-    maps: Sequence[Whitening]
-    """of each block"""
-    last: Whitening | None
-    """of all blocks side by side; None leaves them so"""
+    maps: Sequence[Whitening]  # of each block
+    last: Whitening | None  # of all blocks side by side; None leaves them so
 
     @property
     def width(self) -> int:
-        """W."""
         return int(self.last.map.shape[1] if self.last else sum(one.map.shape[1] for one in self.maps))
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -14,12 +14,10 @@ class Shape(NamedTuple):
     """The geometry of one feature set."""
 
     width: int
+    # exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007), 1 .. F
     effective_rank: float
-    """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007), 1 .. F"""
-    mean_cosine: float
-    """over all pairs of different items; 0 for isotropic features, 1 for equal directions"""
-    zero_rows: int
-    """items without a direction"""
+    mean_cosine: float  # over all pairs of different items; 0 for isotropic features, 1 for equal directions
+    zero_rows: int  # items without a direction
 
 
 def spectrum(features: np.ndarray) -> np.ndarray:

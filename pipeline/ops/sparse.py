@@ -25,7 +25,6 @@ class Sparse:
 
     @property
     def T(self) -> Sparse:
-        """The transpose; shares memory."""
         other = object.__new__(Sparse)
         other._rows, other._columns = self._columns, self._rows
         return other

@@ -9,8 +9,8 @@ import torch
 if TYPE_CHECKING:
     from pipeline.ops.filters import Filter
 
+# a table of row vectors, or what stands for that of the items
 Vectors: TypeAlias = Union[np.ndarray, torch.Tensor, sp.csr_array, "Filter"]
-"""a table of row vectors, or what stands for that of the items"""
 
 
 def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

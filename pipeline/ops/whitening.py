@@ -12,19 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+# added to every variance, as a share of the mean variance: directions of little variance are not amplified
 FLOOR = 1e-3
-"""added to every variance, as a share of the mean variance: directions of little variance are not amplified"""
-ROWS = 8192
-"""vectors at a time, which bounds memory"""
+ROWS = 8192  # vectors at a time, which bounds memory
 
 
 class Whitening(NamedTuple):
     """`(x - mean) @ map`."""
 
-    mean: np.ndarray
-    """float32 [D]"""
+    mean: np.ndarray  # float32 [D]
+    # float32 [D, D], symmetric, so that it does not depend on the signs of eigenvectors; of `fit_pca` [D, W]
     map: np.ndarray
-    """float32 [D, D], symmetric, so that it does not depend on the signs of eigenvectors; of `fit_pca` [D, W]"""
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return float32 [B, D], of `fit_pca` [B, W]."""

@@ -39,7 +39,6 @@ class Planned(NamedTuple):
 
 
 def named(params: Parameters, dataset: str) -> dict[str, list[str]]:
-    """Return key of the parameters -> addresses, of all files that the stages of a dataset fetch whole."""
     source, own = params.source(dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
     weights = {f"pretrain.{key}": [address] for key in ("init", "tokenizer", "vqkd") if (address := getattr(own, key))}
@@ -102,7 +101,6 @@ def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Pla
 
 
 def _stages(taken: Mapping[str, Estimate]) -> Table:
-    """Return a row per stage, and their sum: time and disk add up, memory does not."""
     rows = [[name, duration(of.seconds), _amount(of.memory), _amount(of.disk), of.basis] for name, of in taken.items()]
     seconds, disk = sum(of.seconds for of in taken.values()), sum(of.disk for of in taken.values())
     rows.append(["all", duration(seconds), _amount(max(of.memory for of in taken.values())), _amount(disk), ""])
@@ -110,7 +108,6 @@ def _stages(taken: Mapping[str, Estimate]) -> Table:
 
 
 def _lacking(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
-    """Yield what is too little on this machine."""
     there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     memory, free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), shutil.disk_usage(there).free
     if (disk := sum(of.disk for of in taken.values())) > free:
@@ -121,7 +118,6 @@ def _lacking(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
 
 
 def _grounds(stages: list[str], ran: Mapping[str, object], gemm: float) -> Iterator[str]:
-    """Yield what the figures rest on."""
     if scaled := [stage for stage in stages if stage in ran]:
         yield f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"
     if others := [stage for stage in stages if stage not in ran]:
@@ -131,14 +127,12 @@ def _grounds(stages: list[str], ran: Mapping[str, object], gemm: float) -> Itera
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in the unit that suits: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def _amount(count: float | None) -> str:
-    """Return bytes in the unit that suits: 12 kB, 3 MB, 1.4 GB."""
     if count is None:
         return "size unknown"
     if count >= 1e9:

@@ -31,13 +31,13 @@ from pipeline.study.params import Study
 from pipeline.train.params import Released
 
 PROCESS, TORCH, START = 5e8, 7e8, 3.0  # bytes of a stage, and of torch; seconds in which DVC starts a stage
+# MiniLM and the CNN: bytes with a batch, operations per image and per piece of text, width together
 FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
-"""MiniLM and the CNN: bytes with a batch, operations per image and per piece of text, width together"""
 SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # of the GEMM rate that sizes of BEiT3 reach; all others
+# shape with the operations of size mini, whose two image tokens are CLS and a patch here
 MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
-"""shape with the operations of size mini, whose two image tokens are CLS and a patch here"""
+# epoch after which `patience` begins; seconds of a step without a graph; per second: graph operations, scores
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
-"""epoch after which `patience` begins; seconds of a step without a graph; per second: graph operations, scores"""
 LEAST = 0.1  # share of the computed time that a measured stage takes at least: a resumed run took less than a whole one
 
 
@@ -56,14 +56,10 @@ class Plan:
 
     params: Parameters
     size: Size
-    sets: list[str]
-    """names of the feature sets"""
-    gemm: float
-    """operations of float32 products per second on this machine"""
-    remote: bool = False
-    """whether images come from a host"""
-    downloads: float = 0.0
-    """bytes of the raw files, as far as servers say"""
+    sets: list[str]  # names of the feature sets
+    gemm: float  # operations of float32 products per second on this machine
+    remote: bool = False  # whether images come from a host
+    downloads: float = 0.0  # bytes of the raw files, as far as servers say
 
     @cached_property
     def shape(self) -> Config:
@@ -78,11 +74,9 @@ class Plan:
 
     @property
     def frozen(self) -> float:
-        """Seconds of MiniLM and the CNN on every item."""
         return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.gemm)
 
     def beit3(self, image: bool = True, text: bool = True) -> float:
-        """Return the seconds of a forward pass over every item."""
         own = self.params[Pretrain]
         operations = flops(self.shape, image, min(self.size.pieces, own.max_tokens) * text)
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
@@ -115,7 +109,6 @@ def pretrain(plan: Plan) -> Estimate:
 
 
 def encode(plan: Plan) -> Estimate:
-    """Every network on every item; BEiT3 on what each of its sets shows."""
     n, encoders = plan.size.items, plan.params.encoders
     named = {name: definition(encoders, name) for name in plan.params[Encode].encoders if defined(encoders, name)}
     masked = [(str(own.get("of", name)), own.get("modality")) for name, own in named.items()]
@@ -130,7 +123,6 @@ def encode(plan: Plan) -> Estimate:
 
 
 def made(plan: Plan) -> dict[str, Estimate]:
-    """Return what the stages take that make features, their graph and their codes."""
     params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
     graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
     asking = n / params[Images].rate if plan.remote else 0.0

@@ -16,12 +16,11 @@ from pipeline.sources.catalogue import SIZES
 from pipeline.sources.feature_files import FEATURE
 from pipeline.sources.sample import SampleSource
 
-SURVIVE = 7_050 / 71_317
-"""items per product of Baby's metadata"""
+SURVIVE = 7_050 / 71_317  # items per product of Baby's metadata
+# users and items that the filter leaves of the embedded dataset's shoppers and stickers; interactions per shopper
 SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
-"""users and items that the filter leaves of the embedded dataset's shoppers and stickers; interactions per shopper"""
+# characters of a piece of text; pieces of a sticker's text; pieces of an unknown text
 PIECE, NAMES, LONGEST = 4, 12, 128
-"""characters of a piece of text; pieces of a sticker's text; pieces of an unknown text"""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,7 @@ class Size:
     users: int
     items: int
     interactions: int
-    pieces: int
-    """mean of a text; 0: items have neither texts nor images"""
+    pieces: int  # mean of a text; 0: items have neither texts nor images
     origin: str
     products: int
 
@@ -59,7 +57,6 @@ def measure(params: Parameters, layout: Layout) -> Size:
 
 
 def counted(layout: Layout, pieces: int) -> Size | None:
-    """Return the size that the stages counted, None before they have; `pieces` where `items` has not run."""
     if not (record := layout.run_record("interactions")).exists():
         return None
     done = io.read_json(record)
@@ -69,7 +66,6 @@ def counted(layout: Layout, pieces: int) -> Size | None:
 
 
 def _pieces(layout: Layout, otherwise: int) -> int:
-    """Return the mean pieces of a text as the stage `items` wrote them, or a guess before it has run."""
     if not layout.items.exists():
         return otherwise
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
@@ -77,7 +73,6 @@ def _pieces(layout: Layout, otherwise: int) -> int:
 
 
 def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
-    """Return the size that the files have, where all that is needed is on this machine."""
     from pipeline.interactions import catalogue  # loads DuckDB
 
     source = params.source(dataset)

@@ -17,25 +17,21 @@ from pipeline.layout import Layout
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run
 
-OWN = ("pretrain", "encode", "graph", "probe", "benchmark")
-"""stages whose files a branch has of its own"""
+OWN = ("pretrain", "encode", "graph", "probe", "benchmark")  # stages whose files a branch has of its own
 
 
 @dataclass(frozen=True)
 class Branch(Layout):
     """The paths of a dataset with an encoder of its own; all other stages' files are the dataset's."""
 
-    name: str
-    """of the branch, a relative path below the study's folder"""
-    seed: int = 0
-    """of its pre-training"""
+    name: str  # of the branch, a relative path below the study's folder
+    seed: int = 0  # of its pre-training
 
     def folder(self, stage: str) -> Path:
         return super().folder("study") / self.name / stage if stage in OWN else super().folder(stage)
 
     @property
     def answers(self) -> Path:
-        """What each user or item answered each probe, float64 tensors."""
         return self.folder("probe") / "answers.safetensors"
 
 
@@ -62,7 +58,6 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
 
 
 def searched(run: Run, features: str) -> None:
-    """Search the graph of a feature set, unless it was."""
     path, shards = run.layout.edges(features), io.shards(run.layout.features(features), "features")
     params = run.params[Graph]
     run.resume(path.parent, shards, params.model_dump(), modules=["pipeline.graph.neighbours"])

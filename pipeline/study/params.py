@@ -35,7 +35,6 @@ class Wrong(Section):
 
 
 def spoilt(features: str, what: str) -> str:
-    """Return what the feature set is called in which every item's image, text or vector is wrong."""
     return f"{features}-wrong-{what}"
 
 
@@ -89,7 +88,6 @@ def _dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]
 
 
 def part(setting: Mapping[str, int | float], section: str) -> dict[str, int | float]:
-    """Return those of a setting's dotted keys that are of a section, without its name."""
     return {key.partition(".")[2]: value for key, value in setting.items() if key.startswith(f"{section}.")}
 
 
@@ -137,6 +135,5 @@ class Study(Section):
         return count + self.joint.seeds * (joint + 2 * bool(joint)), encoders, joint * self.joint.seeds
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
-        """Return all combinations of a sweep's values, as key -> value."""
         space = self.sweeps[sweep]
         return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]

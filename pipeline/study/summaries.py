@@ -20,22 +20,17 @@ class Masked(NamedTuple):
     protocol: str
     fingerprint: str
     features: str
-    modality: str
-    """image or text; WHOLE for the set as it is"""
+    modality: str  # image or text; WHOLE for the set as it is
     ratio: float
-    recall: Cell
-    """on test, by seed"""
-    change: Cell | None
-    """relative to the whole set, seed by seed; None for the whole set, and where its recall is 0"""
+    recall: Cell  # on test, by seed
+    change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, and where its recall is 0
 
     @property
     def items(self) -> str:
-        """The hidden modality and its share, in words."""
         return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
 
 
 def masked(table: pa.Table) -> list[Masked]:
-    """Return table MASK over its seeds, a row a protocol, feature set, modality and ratio, in the table's order."""
     values: dict[tuple[str, str, str, str, float], dict[int, float]] = {}
     for row in table.to_pylist():
         key = row["protocol"], row["fingerprint"], row["features"], row["modality"], row["ratio"]
