@@ -23,7 +23,6 @@ class EncoderFiles:
 
     @property
     def config(self) -> Path:
-        """The network's shape."""
         return self.folder / "config.json"
 
     @property
@@ -38,22 +37,22 @@ class EncoderFiles:
 
     @property
     def start(self) -> Path:
-        """How the image's embedding of `mini` started; a release does without."""
+        """Initial image embedding of `mini`; not released."""
         return self.folder / "start.safetensors"
 
     @property
     def images(self) -> Path:
-        """What `mini` reads of each image of the catalogue, float32 [I, W]; a release does without."""
+        """What `mini` reads of each image of the catalogue, float32 [I, W]; not released."""
         return self.folder / "images.npy"
 
     @property
     def image_hashes(self) -> Path:
-        """Hash of each image of the catalogue, bytes [I], in the order of `images`; a release does without."""
+        """Hash of each image of the catalogue, bytes [I], in the order of `images`; not released."""
         return self.folder / "image_hashes.npy"
 
     @property
     def whitening(self) -> Path:
-        """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
+        """Mean and map that read CLS: by its teachers, or whitened; absent for the raw vector."""
         return self.folder / "whitening.safetensors"
 
     @property
@@ -62,7 +61,7 @@ class EncoderFiles:
         return self.folder / "official.safetensors"
 
     def present(self) -> list[Path]:
-        """Return those that exist of what a release carries."""
+        """Return the existing files among those that a release carries."""
         files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
         return [path for path in files if path.is_file()]
 
@@ -70,12 +69,19 @@ class EncoderFiles:
 class Piece(NamedTuple):
     """A file that a package puts into a release."""
 
-    to: str
-    """path in the release"""
-    source: Path | bytes | Mapping[str, Any]
-    """the file, its bytes, or what is written as JSON"""
-    table: str = ""
-    """kind of table, a key of TABLES in release/manifest.py; empty for none"""
+    to: str  # path in the release
+    source: Path | bytes | Mapping[str, Any]  # the file, its bytes, or what is written as JSON
+    table: str = ""  # kind of table, a key of TABLES in release/manifest.py; empty for none
+
+
+class File:
+    """A path in the folder of a stage, and what lies there; `make docs` finds the tables by the latter."""
+
+    def __init__(self, stage: str, name: str, content: str) -> None:
+        self.stage, self.name, self.__doc__ = stage, name, content
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
+        return layout.folder(self.stage) / self.name
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,6 @@ class Layout:
     dataset: str
 
     def folder(self, stage: str) -> Path:
-        """Return the folder that `stage` owns."""
         return self.root / stage / self.dataset
 
     def run_record(self, stage: str) -> Path:
@@ -101,18 +106,16 @@ class Layout:
         """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
         return io.files_below(self.folder(stage))
 
-    # --- raw data
-    @property
-    def raw(self) -> Path:
-        """Folder of the raw files as downloaded."""
-        return self.folder("download")
+    # --- raw data and tables
+    raw = File("download", "", "raw files as downloaded")
+    sources = File("download", "sources.json", "list of raw files: name, url, bytes, sha256")
+    users = File("interactions", "users.parquet", "Table USERS.")
+    item_ids = File("interactions", "item_ids.parquet", "Table ITEM_IDS.")
+    items = File("items", "items.parquet", "Table ITEMS.")
+    interaction_rejects = File("interactions", "rejects.parquet", "Table REJECTS of interactions read row by row.")
+    rejects = File("items", "rejects.parquet", "Table REJECTS: metadata lines that could not be read.")
+    images = File("images", "", "Folder of images-*.parquet, table IMAGES.")
 
-    @property
-    def sources(self) -> Path:
-        """What was downloaded: name, url, bytes, sha256."""
-        return self.raw / "sources.json"
-
-    # --- tables
     @property
     def interactions(self) -> Path:
         """Table INTERACTIONS."""
@@ -127,37 +130,14 @@ class Layout:
         """Return the paths of each draw of the split, the first one's being these."""
         return [self.draw(number) for number in range(1 + len(list(self.interactions.parent.glob("draw-*.parquet"))))]
 
-    @property
-    def users(self) -> Path:
-        """Table USERS."""
-        return self.folder("interactions") / "users.parquet"
-
-    @property
-    def item_ids(self) -> Path:
-        """Table ITEM_IDS."""
-        return self.folder("interactions") / "item_ids.parquet"
-
-    @property
-    def items(self) -> Path:
-        """Table ITEMS."""
-        return self.folder("items") / "items.parquet"
-
-    @property
-    def interaction_rejects(self) -> Path:
-        """Table REJECTS of interactions; there only if a file had to be read row by row."""
-        return self.folder("interactions") / "rejects.parquet"
-
-    @property
-    def rejects(self) -> Path:
-        """Table REJECTS: metadata lines that could not be read."""
-        return self.folder("items") / "rejects.parquet"
-
-    @property
-    def images(self) -> Path:
-        """Folder of images-*.parquet, table IMAGES."""
-        return self.folder("images")
-
     # --- encoder and features
+    visual_tokens = File(
+        "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
+    )  # absent without images, and with a published tokenizer
+    encoder_checkpoint = File("pretrain", "checkpoint.safetensors", "state of a killed pre-training")
+    encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training")
+    teacher_target = File("pretrain", ".scratch/target.npy", "joint target of the frozen teachers")
+
     @property
     def published(self) -> Path:
         """Folder of published weights and tokenizers, shared by all datasets; safe to delete."""
@@ -165,35 +145,11 @@ class Layout:
 
     @property
     def encoder(self) -> EncoderFiles:
-        """What `pretrain` writes and a release carries."""
         return EncoderFiles(self.folder("pretrain"))
-
-    @property
-    def visual_tokens(self) -> Path:
-        """What was learned of visual tokens: centroids, float32 [C, W], or a VQ-KD tokenizer under published names.
-
-        Absent where no item has an image, and with a published tokenizer.
-        """
-        return self.encoder.folder / "visual_tokens.safetensors"
-
-    @property
-    def encoder_checkpoint(self) -> Path:
-        """Where a killed pre-training resumes; gone when it is done."""
-        return self.encoder.folder / "checkpoint.safetensors"
-
-    @property
-    def encoder_scratch(self) -> Path:
-        """Decoded images and ids during pre-training; gone when it is done."""
-        return self.encoder.folder / ".scratch"
 
     def teacher_features(self, name: str) -> Path:
         """Return the file of a frozen encoder's vectors, which pre-training reads; safe to delete."""
         return self.folder("teachers") / name / "features.npy"
-
-    @property
-    def teacher_target(self) -> Path:
-        """What frozen encoders teach together; gone when pre-training is done."""
-        return self.encoder_scratch / "target.npy"
 
     def features(self, name: str) -> Path:
         """Folder of features-*.parquet of one feature set, table features(F)."""
@@ -217,86 +173,33 @@ class Layout:
         return self.folder("semantic_ids") / features / method
 
     # --- recommender
-    @property
-    def model(self) -> Path:
-        """The trained recommender's parameters."""
-        return self.folder("train") / "model.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where a killed training resumes; gone when it is done."""
-        return self.folder("train") / "checkpoint.safetensors"
-
-    @property
-    def user_embeddings(self) -> Path:
-        """Table user_embeddings(D)."""
-        return self.folder("train") / "user_embeddings.parquet"
-
-    @property
-    def item_embeddings(self) -> Path:
-        """Table item_embeddings(D)."""
-        return self.folder("train") / "item_embeddings.parquet"
+    model = File("train", "model.safetensors", "parameters of the trained recommender")
+    checkpoint = File("train", "checkpoint.safetensors", "state of a killed training")
+    user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
+    item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
 
     def history(self, stage: str) -> Path:
-        """Return the training curve of `pretrain` or `train`: a list of one object an epoch."""
+        """Return the training curve of `pretrain` or `train`: a list of one object per epoch."""
         return self.folder(stage) / "history.json"
 
     # --- evidence
-    @property
-    def probes(self) -> Path:
-        """Intermediate evaluations of every feature set."""
-        return self.folder("probe") / "probes.json"
-
-    @property
-    def results(self) -> Path:
-        """Table RESULTS."""
-        return self.folder("benchmark") / "results.parquet"
-
-    @property
-    def slices(self) -> Path:
-        """Table SLICES."""
-        return self.folder("benchmark") / "slices.parquet"
-
-    @property
-    def tests(self) -> Path:
-        """Table TESTS."""
-        return self.folder("benchmark") / "tests.parquet"
-
-    @property
-    def protocol(self) -> Path:
-        """The protocol that the fingerprint beside every figure identifies, JSON."""
-        return self.folder("benchmark") / "protocol.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Mean and sd of the headline metrics of every run."""
-        return self.folder("benchmark") / "metrics.json"
-
-    @property
-    def tuning(self) -> Path:
-        """Table TUNING; absent where the settings are used as given."""
-        return self.folder("benchmark") / "tuning.parquet"
-
-    @property
-    def league(self) -> Path:
-        """Table LEAGUE; absent of one split."""
-        return self.folder("benchmark") / "league.parquet"
-
-    @property
-    def league_facts(self) -> Path:
-        """What follows from the league, JSON; see pipeline/experiment/tables/league.py."""
-        return self.folder("benchmark") / "league.json"
-
-    @property
-    def runs(self) -> Path:
-        """In which cell each run of the benchmark lies, JSON; see pipeline/benchmark/runs.py."""
-        return self.folder("benchmark") / "runs.json"
+    probes = File("probe", "probes.json", "intermediate evaluation of every feature set")
+    results = File("benchmark", "results.parquet", "Table RESULTS.")
+    slices = File("benchmark", "slices.parquet", "Table SLICES.")
+    tests = File("benchmark", "tests.parquet", "Table TESTS.")
+    protocol = File("benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies")
+    metrics = File("benchmark", "metrics.json", "mean and sd of the headline metrics of every run")
+    tuning = File("benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given.")
+    league = File("benchmark", "league.parquet", "Table LEAGUE; absent for one split.")
+    league_facts = File("benchmark", "league.json", "figures of pipeline/experiment/tables/league.py")
+    runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/runs.py")
+    report = File("report", "", "index.html and report.md")
+    release = File("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
         """Return the folder of a stage's trainings, a record and rankings each; see pipeline/experiment/store.py."""
         return self.folder(stage) / "cells"
 
-    # --- the study: what the article measures beyond the benchmark
     def study(self, part: str) -> Path:
         """Return the table of a part, see schemas.STUDY."""
         return self.folder("study") / f"{part}.parquet"
@@ -305,19 +208,9 @@ class Layout:
         """Return the rows that `dvc plots` draws of a part, JSON."""
         return self.folder("study") / f"{part}.json"
 
-    @property
-    def report(self) -> Path:
-        """Folder of index.html and report.md."""
-        return self.folder("report")
-
     def figures(self, part: str) -> Path:
         """Return what DVC shows and git keeps: `metrics`, and the rows of the plots by their stage or part, JSON."""
         return self.folder("figures") / f"{part}.json"
-
-    @property
-    def release(self) -> Path:
-        """The release folder."""
-        return self.folder("publish") / "release"
 
 
 @dataclass(frozen=True)
@@ -328,5 +221,4 @@ class OtherSplit(Layout):
 
     @property
     def interactions(self) -> Path:
-        """Table INTERACTIONS of the split."""
         return self.split
