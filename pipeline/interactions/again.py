@@ -1,4 +1,4 @@
-"""The same interactions divided by another seed: filtered and numbered they stay as they are."""
+"""The same interactions divided by another seed: filtered and numbered as before."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,7 @@ def is_drawn(interactions: pa.Table, protocol: str) -> bool:
 def divided(
     interactions: pa.Table, users: pa.Table, items: pa.Table, division: Division, scratch: Path, memory: str
 ) -> Iterator[pa.Table]:
-    """Yield the rows of another split, schema INTERACTIONS, those of users without train rows left out.
-
-    Of tables INTERACTIONS, USERS and ITEM_IDS, by `mmrec` or `cold-items`; DuckDB spills into `scratch` above
-    `memory`.
-    """
+    """Yield INTERACTIONS of another split by `mmrec` or `cold-items`; DuckDB spills into `scratch` above `memory`."""
     rows = interactions.append_column("pos", pa.array(range(len(interactions)), pa.int64()))
     with database(scratch, memory) as db:
         db.register("rows", rows)

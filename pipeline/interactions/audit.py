@@ -25,19 +25,12 @@ SELECT (SELECT coalesce(sum(n - 1), 0) FROM pairs) AS repeated_pairs,
 
 
 def audit(interactions: pa.Table, n_items: int, seed: int) -> dict[str, Any]:
-    """Return counts and shares, JSON; null where there is no time.
+    """Return counts and shares of a read table INTERACTIONS, JSON; null where there is no time.
 
-    Args:
-        interactions: a read table INTERACTIONS.
-        n_items: I, of the catalogue.
-        seed: of random divisions.
-
-    Returns:
-        counts: repeated_pairs, pairs_in_train_and_later, cold_users and cold_items (without train rows). Shares of the
-        test rows: cold_targets, test_before_own_train (older than the user's latest train row). Shares of rows on the
-        tenth of the items that train has most of: popular_in_train, popular_in_test. train_after_first_test, a share
-        of the train rows. shift, half the sum of absolute differences of train's and test's shares of items, and
-        shift_by_chance, its mean where test's rows are drawn from all.
+    Cold users and items have no train rows. Shares of test rows: cold_targets, test_before_own_train (older than the
+    user's latest train row). Shares of rows on the tenth of the items that train has most of: popular_in_train,
+    popular_in_test. shift is half the sum of absolute differences of train's and test's shares of items, and
+    shift_by_chance its mean where test's rows are drawn from all, with a seed.
     """
     with connected() as db:
         db.register("rows", interactions)

@@ -1,6 +1,5 @@
 """Ratings -> filtered, numbered, split interactions, as SQL that DuckDB runs out of core (method.md section 6)."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 import schemas
+from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
 from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again, draw
@@ -17,12 +17,17 @@ from pipeline.sources.database import connected
 
 BLOCK = 1 << 20  # rows that leave the database at a time
 SPARSEST, SPARE = 100, 1_000_000  # a published number is below this many times those that occur, or below the second
+ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
+SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for part in range(3)}
+SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
+"""a source's own split, in small letters -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0"""
+Db = duckdb.DuckDBPyConnection
 
 
 class Query:
     """The rows of a query, which runs when they are iterated: tables of BLOCK rows, one in memory at a time."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema) -> None:
+    def __init__(self, db: Db, sql: str, schema: pa.Schema) -> None:
         self._db, self._sql = db, sql
         self._schema = pa.schema([f.remove_metadata() for f in schema])
 
@@ -39,50 +44,39 @@ class SplitTables(NamedTuple):
     item_ids: Query  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
-    facts: dict[str, int]  # users, items, rows a split, pairs that occur more than once, and see `_cold`
+    facts: dict[str, int]  # users, items, rows per split, repeated pairs; of `cold-items` the cold ones per part
     division: str = ""  # a protocol that needs content, with its number; empty for others
 
 
 @contextmanager
-def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def database(folder: Path, memory_limit: str) -> Iterator[Db]:
+    """Open a database in memory that spills into `folder`, which is emptied before and removed after."""
     try:
-        with connected() as db:
+        with io.scratch(folder), connected() as db:
             db.execute(f"SET memory_limit = '{memory_limit.replace(chr(39), '')}'")
             db.execute(f"SET temp_directory = '{str(folder).replace(chr(39), chr(39) * 2)}'")
             yield db
     except duckdb.Error as e:
         raise UserError(f"interactions: {one_line(e)}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def split(
-    db: duckdb.DuckDBPyConnection,
-    ratings: str,
-    user_core: int,
-    item_core: int,
-    division: Division,
-    min_rating: float | None = None,
+    db: Db, ratings: str, user_core: int, item_core: int, division: Division, min_rating: float | None = None
 ) -> SplitTables:
     """Filter, split and number raw ratings.
+
+    Ids count from 0 in order of first appearance among the rows that are left; duplicates in (user, item, timestamp)
+    keep their first row. Under `sparse` items stay in the catalogue, though all their rows may have left.
 
     Args:
         ratings: SQL that selects user, item (strings), rating, timestamp in the file's order; rating or timestamp may
             be null throughout, where the source has none.
-        user_core: users with fewer ratings are dropped, and
-        item_core: items with fewer, until none is left.
-        division: into train, valid and test.
+        user_core: least ratings of a user, and
+        item_core: of an item; dropped in turn until none has fewer.
         min_rating: lower ratings are dropped, before all else is counted; None keeps all.
 
-    Returns:
-        the tables; ids count from 0 in order of first appearance among the rows that are left; duplicates in
-        (user, item, timestamp) keep their first row; users without train rows leave valid and test. Under `sparse`
-        items stay in the catalogue, though all their rows may have left.
-
     Raises:
-        UserError: there is no rating, most lack a value, or nothing is left; says the likely cause.
+        UserError: there is no rating, most lack a value, or nothing is left.
     """
     cores = {"user": user_core, "item": item_core}
     rows, drops = clean(db, ratings, cores, division.seed, min_rating)
@@ -92,17 +86,19 @@ def split(
     return _numbered(db, rows, drops, name)
 
 
-def imported(
-    db: duckdb.DuckDBPyConnection, ratings: str, min_rating: float | None = None, division: Division | None = None
-) -> SplitTables:
+def imported(db: Db, ratings: str, min_rating: float | None = None, division: Division | None = None) -> SplitTables:
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
-    Do as `split` for SQL that also selects split: train, valid, test, or 0, 1, 2; else UserError. A division that
-    needs content changes the split; others do not.
+    The SQL also selects split, keys of SPLITS; UserError for others. Only a division that needs content changes it.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")
-    known = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
-    _refuse_other_parts(db, known)
+    cases = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
+    part = f"(CASE split {cases} END)"
+    unknown = db.execute(f"SELECT rowid + 1, split FROM raw WHERE {part} IS NULL ORDER BY rowid LIMIT 1").fetchone()
+    if unknown:
+        raise UserError(
+            f"interactions, row {unknown[0]}: split is {unknown[1]!r}; expected train, valid, test, or 0, 1, 2"
+        )
     rows = count(db, "SELECT count(*) FROM raw")
     rated, drops = whole(db, min_rating)
     for what in ("user", "item"):
@@ -113,7 +109,7 @@ def imported(
         )
     db.execute(
         f"""CREATE TABLE parted AS
-        SELECT pos, u.code AS user, i.code AS item, rating, timestamp, (CASE split {known} END)::TINYINT AS split
+        SELECT pos, u.code AS user, i.code AS item, rating, timestamp, {part}::TINYINT AS split
         FROM {rated} AS r JOIN user_names u ON u.name = r.user JOIN item_names i ON i.name = r.item"""
     )
     db.execute("DROP TABLE raw")
@@ -122,18 +118,11 @@ def imported(
     return _numbered(db, rows, drops, name)
 
 
-def _refuse_other_parts(db: duckdb.DuckDBPyConnection, known: str) -> None:
-    unknown = f"SELECT rowid + 1, split FROM raw WHERE (CASE split {known} END) IS NULL ORDER BY rowid LIMIT 1"
-    for row, value in db.execute(unknown).fetchall():
-        raise UserError(f"interactions, row {row}: split is {value!r}; expected train, valid, test, or 0, 1, 2")
-
-
 def _hash(division: Division | None, name: str) -> str:
-    return f"md5_number_lower(concat_ws(',', {division.seed if division else 0}, {name}))"
+    return f"md5_number_lower(concat_ws(',', {division.seed if division else 0}, {name}))"  # as `clean` has it
 
 
-def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], division: str) -> SplitTables:
-    """Number users and items of `parted` by first appearance, and drop what is left out; UserError if it is empty."""
+def _numbered(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitTables:
     if not count(db, "SELECT count(*) FROM parted"):
         raise nothing_left(rows, drops)
     for what in ("user", "item"):
@@ -143,45 +132,53 @@ def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], d
             FROM parted GROUP BY {what}"""
         )
     drops |= _left_out(db)
-    interactions = "parted JOIN user_ids USING (user) JOIN item_ids USING (item)"
-    users = "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id"
-    items = "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id"
-    return SplitTables(
-        Query(
-            db, f"SELECT user_id, item_id, rating, timestamp, split FROM {interactions} {ORDER}", schemas.INTERACTIONS
-        ),
-        Query(db, users, schemas.USERS),
-        Query(db, items, schemas.ITEM_IDS),
-        rows,
-        drops,
-        _facts(db, division, count(db, "SELECT count(*) FROM user_ids"), count(db, "SELECT count(*) FROM item_ids")),
-        division,
-    )
+    return _tables(
+        db,
+        "SELECT user_id, item_id, rating, timestamp, split FROM parted JOIN user_ids USING (user) "
+        f"JOIN item_ids USING (item) {ORDER}",
+        "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id",
+        "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id",
+        rows, drops, division,
+    )  # fmt: skip
 
 
-def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables) -> Query:
+def _tables(
+    db: Db, interactions: str, users: str, items: str, rows: int, drops: dict[str, int], division: str
+) -> SplitTables:
+    facts = {name: count(db, f"SELECT count(*) FROM ({sql})") for name, sql in (("users", users), ("items", items))}
+    facts |= {name: count(db, f"SELECT count(*) FROM parted WHERE split = {i}") for i, name in enumerate(PARTS)}
+    pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
+    facts["repeated_pairs"] = count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")
+    if division.startswith(schemas.COLD_ITEMS):
+        number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
+        facts |= {f"cold_{name}_items": count(db, number.format(i)) for i, name in enumerate(PARTS) if i}
+    queries = (
+        Query(db, sql, schema)
+        for sql, schema in (
+            (interactions, schemas.INTERACTIONS), (users, schemas.USERS), (items, schemas.ITEM_IDS)
+        )
+    )  # fmt: skip
+    return SplitTables(*queries, rows, drops, facts, division)
+
+
+def drawn(db: Db, division: Division, first: SplitTables) -> Query:
+    """Return the interactions of another draw, by the numbers of the first, whose interactions have been read."""
     draw(db, division)
     delete_untrained(db)
     _left_out(db)
     return first.interactions
 
 
-def _left_out(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def _left_out(db: Db) -> dict[str, int]:
     n = count(db, "DELETE FROM parted WHERE split IS NULL")
     return {"over_most_train": n} if n else {}
 
 
-SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for part in range(3)}
-SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
-"""what a source's own split says, in small letters -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0"""
-ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
-
-
-def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> tuple[int, int]:
+def load_published(db: Db, ratings: str) -> tuple[int, int]:
     """Load a file whose split is published; return how many users and items it numbers, from the largest numbers.
 
     The SQL selects user, item, timestamp, split as integers or null, and rating. UserError names the line of a
-    value that is no number or out of range; or numbers have so large gaps that they cannot be meant.
+    value that is no number or out of range, or after too large a gap.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives the line
     bad = db.execute(
@@ -201,8 +198,8 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> tuple[int, in
     return count(db, "SELECT max(user) + 1 FROM raw"), count(db, "SELECT max(item) + 1 FROM raw")
 
 
-def _refuse_gaps(db: duckdb.DuckDBPyConnection, what: str) -> None:
-    """Refuse numbers of users or items far above how many there are: all below the largest take memory."""
+def _refuse_gaps(db: Db, what: str) -> None:
+    """Refuse numbers of users or items far above their count: all below the largest take memory."""
     largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
     if largest >= max(SPARSEST * distinct, SPARE):
         line = count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
@@ -213,7 +210,7 @@ def _refuse_gaps(db: duckdb.DuckDBPyConnection, what: str) -> None:
 
 
 def published(
-    db: duckdb.DuckDBPyConnection,
+    db: Db,
     asins: list[str],
     keep_time: bool,
     min_rating: float | None = None,
@@ -222,63 +219,27 @@ def published(
 ) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's. `names` are the users', by number.
 
-    Users and items that have a number but no rows stay. Users without train rows leave valid and test, rows below
-    `min_rating` all. A division that needs content changes the split. `keep_time` says whether times mean
-    something.
+    Users and items that have a number but no rows stay. Only a division that needs content changes the split.
+    `keep_time` says whether times mean something.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
     rows, users = count(db, "SELECT count(*) FROM raw"), count(db, "SELECT max(user) + 1 FROM raw")
+    numbered = pa.array(range(users), pa.int32())
+    db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
     db.execute(
         f"""CREATE TABLE parted AS SELECT rowid AS pos, user::INTEGER AS user, item::INTEGER AS item, rating,
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
-    below = 0 if min_rating is None else rows - count(db, "SELECT count(*) FROM parted")
-    name = ""
-    if division and division.needs_content:
-        _name_published(db, division, users)
+    below, name = rows - count(db, "SELECT count(*) FROM parted"), ""
+    if division and division.needs_content:  # which reads tables of names: users go by number, items by identifier
+        for what, named in (("user", "user_id::VARCHAR AS name, user_id"), ("item", "asin AS name, item_id")):
+            source = f"SELECT {named} AS code FROM {'users' if what == 'user' else 'asins'}"
+            db.execute(f"CREATE TABLE {what}_names AS SELECT *, {_hash(division, 'name')} AS hash FROM ({source})")
         name = divide_again(db, division, MMREC)
     drops = {"user_without_train": delete_untrained(db)} | ({"below_min_rating": below} if below else {})
     drops |= _left_out(db)
     interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
-    _register_users(db, users, names)
-    return SplitTables(
-        Query(db, interactions, schemas.INTERACTIONS),
-        Query(db, "SELECT * FROM users ORDER BY user_id", schemas.USERS),
-        Query(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
-        rows,
-        drops,
-        _facts(db, name, users, len(asins)),
-        name,
-    )
-
-
-def _register_users(db: duckdb.DuckDBPyConnection, users: int, names: list[str] | None) -> None:
-    numbered = pa.array(range(users), pa.int32())
-    db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
-
-
-def _name_published(db: duckdb.DuckDBPyConnection, division: Division, users: int) -> None:
-    names = {
-        "user": f"SELECT i::VARCHAR AS name, i::INTEGER AS code FROM range({users}) r(i)",
-        "item": "SELECT asin AS name, item_id AS code FROM asins",
-    }
-    for what, rows in names.items():
-        db.execute(f"CREATE TABLE {what}_names AS SELECT *, {_hash(division, 'name')} AS hash FROM ({rows})")
-
-
-def _facts(db: duckdb.DuckDBPyConnection, division: str, users: int, items: int) -> dict[str, int]:
-    parts = {name: count(db, f"SELECT count(*) FROM parted WHERE split = {i}") for i, name in enumerate(PARTS)}
-    pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
-    return (
-        {"users": users, "items": items}
-        | parts
-        | {"repeated_pairs": count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")}
-        | (_cold(db) if division.startswith(schemas.COLD_ITEMS) else {})
-    )
-
-
-def _cold(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
-    return {f"cold_{name}_items": count(db, number.format(i)) for i, name in enumerate(PARTS) if i}
+    users_sql, items_sql = "SELECT * FROM users ORDER BY user_id", "SELECT * FROM asins ORDER BY item_id"
+    return _tables(db, interactions, users_sql, items_sql, rows, drops, name)

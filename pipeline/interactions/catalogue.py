@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
-
 from pipeline.errors import UserError
 from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
@@ -33,7 +31,7 @@ def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB")
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:
                 try:
-                    tables, own, _ = repairs.split(db, reader, raw, Path(folder), partial(_divided, db, core))
+                    tables, own, _ = repairs.split(db, reader, raw, Path(folder), partial(_divide, db, core))
                 except UserError:
                     if core == CORES[-1]:
                         raise
@@ -44,5 +42,5 @@ def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB")
         return Catalogue(0 if own else core, facts["users"], facts["items"], left)
 
 
-def _divided(db: duckdb.DuckDBPyConnection, core: int, ratings: str, own: bool) -> build.SplitTables:
+def _divide(db: build.Db, core: int, ratings: str, own: bool) -> build.SplitTables:
     return build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())

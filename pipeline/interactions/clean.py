@@ -7,6 +7,12 @@ import duckdb
 
 from pipeline.errors import UserError
 
+# reason that drops most -> what to do; otherwise the cores are too high
+REMEDIES = {
+    "below_min_rating": "lower interactions.min_rating",
+    "user_without_train": "give users rows in train, or another interactions.protocol",
+}
+
 
 def whole(db: duckdb.DuckDBPyConnection, min_rating: float | None) -> tuple[str, dict[str, int]]:
     """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others.
@@ -37,17 +43,9 @@ def whole(db: duckdb.DuckDBPyConnection, min_rating: float | None) -> tuple[str,
 
 def nothing_left(rows: int, drops: Mapping[str, int]) -> UserError:
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
-    return UserError(f"no rating is left of {rows:,}: {reasons}; {_remedy(drops)}")
-
-
-def _remedy(drops: Mapping[str, int]) -> str:
-    match max(drops, key=drops.__getitem__):
-        case "below_min_rating":
-            return "lower interactions.min_rating"
-        case "user_without_train":
-            return "give users rows in train, or another interactions.protocol"
-        case _:
-            return "lower interactions.user_core and item_core or give more data"
+    cores = "lower interactions.user_core and item_core or give more data"
+    remedy = REMEDIES.get(max(drops, key=drops.__getitem__), cores)
+    return UserError(f"no rating is left of {rows:,}: {reasons}; {remedy}")
 
 
 def clean(

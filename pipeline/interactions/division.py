@@ -68,9 +68,8 @@ def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
 def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -> str:
     """Change the split of table `parted` to one that needs content; `split` is null where a rating is left out.
 
-    It is `cold-items`, whatever the split was, or `sparse`, which keeps it but for train. The table as it was is
-    kept as `undivided`, for other draws. The division is returned with its number, for the protocol's name.
-    UserError if so small a share of the items is none.
+    It is `cold-items`, whatever the split was, or `sparse`, which changes only train. The table is kept as
+    `undivided`, for other draws. The division is returned with its number. UserError if too few items would be cold.
     """
     db.execute("ALTER TABLE parted RENAME TO undivided")
     draw(db, division)
@@ -129,10 +128,7 @@ def _cold_items(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str,
 
 
 def _sparse(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str]:
-    """Return SQL that leaves each user a few train ratings, and its rows.
-
-    They are the latest or, of several draws and where there is no time, random ones.
-    """
+    """Return SQL that leaves a user few train ratings, and its rows: the latest, or random ones of several draws."""
     timed = division.draws == 1 and count(db, "SELECT count(timestamp) FROM undivided")
     drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
     latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"

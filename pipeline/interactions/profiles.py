@@ -83,13 +83,11 @@ def profiles(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
     candidates: np.ndarray | None = None,
 ) -> Profiles:  # fmt: skip
-    """Return the profiles of some users; one without an item in it has no target.
+    """Return the profiles of users `who`, int64 [G], ascending; an empty profile has no target.
 
     Args:
-        has: user and item, int [n] each, one row an interaction of the profiles.
-        finds: user and item, int [m] each, of the targets; pairs that are in profiles too, and items that are no
-            candidates, are left out.
-        who: int64 [G], ascending.
+        has: user and item, int [n] each, of the interactions in profiles.
+        finds: likewise of the targets, int [m]; pairs that are in profiles too, and other items than candidates, leave.
         candidates: int64 [C], ascending; all items by default.
     """
     candidates = np.arange(n_items) if candidates is None else candidates
@@ -108,13 +106,9 @@ def profiles(
 def cold_draws(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], n_items: int, draws: int
 ) -> list[Profiles]:
-    """Return draws of cold items, which are the candidates and in no profile; none where FEWEST are not to be had.
+    """Return draws of cold items, which are the candidates and in no profile; none if fewer than FEWEST would be cold.
 
-    Draws are parts of a partition of the items, so that each item is cold equally often.
-
-    Args:
-        has: user and item, int [n] each, one row an interaction; those with cold items are in no profile.
-        finds: user and item, int [m] each, one row an interaction that is to be found where its item is cold.
+    Draws are parts of a partition of the items, so that each item is cold equally often. See `profiles`.
     """
     items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
     if len(items) // parts < FEWEST:
@@ -131,11 +125,9 @@ def cold_draws(
 def cold_recalls(
     draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
 ) -> np.ndarray:
-    """Return Recall@K of each user who has a target in a draw: float64 [G, D], NaN where there is none.
+    """Return Recall@K of each user who has a target in one of D draws: float64 [G, D], NaN where there is none.
 
-    Args:
-        draws: D of them, of the same users.
-        features: float32 [I, F]; or what makes them without the interactions of some items, int64 [C].
+    `features` are float32 [I, F], or a function that makes them without the interactions of some items, int64 [C].
     """
     sets = (features(draw.candidates) if callable(features) else features for draw in draws)
     recalls = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import duckdb
 import pyarrow as pa
 
-from pipeline.interactions.build import SplitTables
+from pipeline.interactions.build import Db, SplitTables
 from pipeline.sources.base import Reader
 from pipeline.sources.delimited import Repaired
 
@@ -29,16 +29,11 @@ class Divided(NamedTuple):
 
 
 def split(
-    db: duckdb.DuckDBPyConnection,
-    reader: Reader,
-    raw: Mapping[str, Path],
-    folder: Path,
-    divide: Callable[[str, bool], SplitTables],
+    db: Db, reader: Reader, raw: Mapping[str, Path], folder: Path, divide: Callable[[str, bool], SplitTables]
 ) -> Divided:
-    """Return the tables of interactions, whose rows may have had to be read one by one.
+    """Return the tables of interactions, read row by row into `folder` where need be.
 
-    `divide` makes them from the reader's SQL, which it runs first, and whether that has a split of its own;
-    `folder` is for what is written on the way.
+    `divide` makes them from the reader's SQL, which it runs first, and whether that has a split of its own.
     """
 
     def read(files: Mapping[str, Path]) -> tuple[SplitTables, bool]:

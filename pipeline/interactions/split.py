@@ -55,11 +55,10 @@ class Split:
 
 
 def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
-    """Return the split of a table INTERACTIONS, whose ids are below U and I, gaps allowed; else UserError.
+    """Return the split of a table INTERACTIONS, whose ids are below U and I; else, or without train rows, UserError.
 
     A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions
-    leave (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates. UserError
-    also if there is no train interaction.
+    leave (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates.
     """
     users = _ids(interactions, "user_id", n_users)
     items = _ids(interactions, "item_id", n_items)
@@ -82,10 +81,9 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
 
 
 def asked(parts: Split) -> Split:
-    """Return a split whose valid and test are ranked in time that grows with the items alone.
+    """Return a split with fewer users, drawn by seed, where users with targets times items exceed SCORES.
 
-    Where users with targets times items exceed SCORES, fewer users are drawn by seed, the same for every
-    model. Targets of the others are counted in `dropped`.
+    The draw is the same for every model. Targets of the others are counted in `dropped`.
     """
     users = np.union1d(parts.valid.users, parts.test.users)
     if len(users) <= (most := max(1, SCORES // parts.n_items)):

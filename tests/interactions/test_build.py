@@ -12,8 +12,8 @@ from ratings import Whole, inter, random_ratings, reference, reference_split, ta
 from pipeline.errors import UserError
 from pipeline.interactions.build import Query, database, load_published, published, split
 from pipeline.interactions.build import imported as build_imported
-from pipeline.interactions.division import BY_USER, PROTOCOLS, Division
-from schemas import TEST, TRAIN, VALID
+from pipeline.interactions.division import BY_USER, Division
+from schemas import TEST, TRAIN, USERS, VALID
 
 Do = Callable[..., Whole]
 
@@ -21,52 +21,14 @@ Do = Callable[..., Whole]
 @pytest.fixture
 def do(tmp_path: Path) -> Do:
     def run(
-        rows: pd.DataFrame,
-        core: int = 1,
-        item_core: int = 1,
-        protocol: str = "mmrec",
-        seed: int = 0,
+        rows: pd.DataFrame, core: int = 1, item_core: int = 1, protocol: str = "mmrec", seed: int = 0,
         min_rating: float | None = None,
-        cold_share: float = 0.2,
-        most_train: int = 5,
-    ) -> Whole:
+    ) -> Whole:  # fmt: skip
         with database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
-            rule = Division(protocol, seed, cold_share, most_train)
-            return whole(split(db, "SELECT * FROM rows", core, item_core, rule, min_rating))
+            return whole(split(db, "SELECT * FROM rows", core, item_core, Division(protocol, seed), min_rating))
 
     return run
-
-
-def test_ids_count_in_order_of_first_appearance(do: Do) -> None:
-    actual = do(table("b y 3, a x 1, b x 2, c z 9"))
-    assert actual.users["user"].to_pylist() == ["b", "a", "c"]
-    assert actual.item_ids["asin"].to_pylist() == ["y", "x", "z"]
-    keys = zip(*(actual.interactions[c].to_pylist() for c in ("user_id", "timestamp", "item_id")), strict=True)
-    assert list(keys) == [(0, 2, 1), (0, 3, 0), (1, 1, 1), (2, 9, 2)]
-
-
-def test_losing_an_item_can_cost_a_user_who_costs_an_item(do: Do) -> None:
-    # z has one buyer; without z, c has one rating; without c, y has one buyer; and b's y goes, but b keeps x twice
-    actual = do(table("a x 1, a x 2, b x 1, b x 2, b y 1, c y 1, c z 1"), core=2, item_core=2)
-    assert actual.users["user"].to_pylist() == ["a", "b"]
-    assert actual.item_ids["asin"].to_pylist() == ["x"]
-    assert actual.drops["below_k_core"] == 3
-
-
-def test_user_and_item_thresholds_are_separate(do: Do) -> None:
-    rows = table("a x 1, a y 2, b x 1")
-    assert do(rows, core=2, item_core=1).users["user"].to_pylist() == ["a"]
-    assert do(rows, core=1, item_core=2).item_ids["asin"].to_pylist() == ["x"]
-
-
-def test_exact_duplicates_keep_the_first_and_are_counted(do: Do) -> None:
-    rows = table("a x 1, a x 1, a x 2")
-    rows["rating"] = np.array([3, 4, 5], np.float32)
-    actual = do(rows)
-    assert actual.interactions["rating"].to_pylist() == [3, 5]
-    assert actual.drops["duplicate"] == 1
-    assert actual.facts["repeated_pairs"] == 1
 
 
 def test_a_row_that_lacks_something_is_dropped_and_counted(do: Do) -> None:
@@ -82,7 +44,7 @@ def test_rows_that_mostly_lack_something_are_refused_with_the_likely_cause(do: D
     rows.loc[:1, "user"] = None
     with pytest.raises(UserError, match=r"2 of 3 rows .*\(2 without user\)"):
         do(rows)
-    with pytest.raises(UserError, match="no rows that can be read"):
+    with pytest.raises(UserError):
         do(rows[:0])
 
 
@@ -94,7 +56,7 @@ def test_low_ratings_leave_before_anything_is_counted(do: Do) -> None:
     assert "below_min_rating" not in do(rows).drops
     with pytest.raises(UserError, match=r"4 below.*interactions\.min_rating"):
         do(rows, min_rating=6)
-    with pytest.raises(UserError, match="min_rating needs ratings"):
+    with pytest.raises(UserError, match="min_rating"):
         do(rows.assign(rating=None).astype({"rating": "Float32"}), min_rating=4)
 
 
@@ -122,10 +84,9 @@ def test_a_split_of_ones_own_drops_users_without_train_and_low_ratings(tmp_path:
 
 
 def test_an_unknown_split_names_its_row(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"row 3: .*'tset'.* train, valid, test"):
-        own_split(tmp_path, ["train", "valid", "tset", "test", "valid"])
-    with pytest.raises(UserError, match=r"row 1: split is None"):
-        own_split(tmp_path, [None, "valid", "tset", "test", "valid"])
+    for odd, fact in (("tset", r"row 3: .*'tset'"), (None, "row 3: .*None")):
+        with pytest.raises(UserError, match=fact):
+            own_split(tmp_path, ["train", "valid", odd, "test", "valid"])
 
 
 def rows_of(actual: Whole) -> list[tuple[int, int, int]]:
@@ -133,12 +94,16 @@ def rows_of(actual: Whole) -> list[tuple[int, int, int]]:
     return list(zip(*columns, strict=True))
 
 
+def imported(folder: Path, rows: pd.DataFrame, min_rating: float | None = None) -> Whole:
+    with database(folder / "scratch", "1GiB") as db:
+        db.register("rows", rows)
+        _, count = load_published(db, "SELECT * FROM rows")
+        return whole(published(db, [f"A{i}" for i in range(count)], True, min_rating))
+
+
 def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:
     rows = inter([(0, 0, 1, 0), (0, 1, 2, 2), (1, 1, 3, 1)]).assign(rating=np.array([5, 1, 5], np.float32))
-    with database(tmp_path / "scratch", "1GiB") as db:
-        db.register("rows", rows)
-        load_published(db, "SELECT * FROM rows")
-        actual = whole(published(db, ["a", "b"], True, min_rating=3))
+    actual = imported(tmp_path, rows, min_rating=3)
     assert rows_of(actual) == [(0, 0, TRAIN)]
     assert (actual.drops, actual.rows) == ({"below_min_rating": 1, "user_without_train": 1}, 3)
 
@@ -149,12 +114,13 @@ def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:
     actual = do(rows.astype({"rating": "Float32", "timestamp": "Int64"}))
     assert actual.drops == {"missing_value": 0, "duplicate": 1, "below_k_core": 0, "user_without_train": 0}
     assert (actual.interactions["rating"].null_count, actual.interactions["timestamp"].null_count) == (2, 2)
-    with pytest.raises(UserError, match="leave-one-out needs times"):
+    assert actual.facts["repeated_pairs"] == 0
+    with pytest.raises(UserError, match="leave-one-out"):
         do(rows.astype({"rating": "Float32", "timestamp": "Int64"}), protocol="leave-one-out")
 
 
 def test_nothing_left_says_why(do: Do) -> None:
-    with pytest.raises(UserError, match="left of 2: 2 below_k_core"):
+    with pytest.raises(UserError, match="2: 2 below_k_core"):
         do(table("a x 1, b y 1"), core=2)
 
 
@@ -166,8 +132,11 @@ def test_equal_to_plain_pandas(do: Do, seed: int) -> None:
     actual = do(rows, user_core, item_core)
     for column in ("user_id", "item_id", "rating", "timestamp"):
         assert actual.interactions[column].to_pylist() == want[column].tolist(), column
-    names = want.drop_duplicates("user_id").sort_values("user_id")["user"].tolist()
-    assert actual.users["user"].to_pylist() == names
+    for ids, number, name, column in (
+        (actual.users, "user_id", "user", "user"),
+        (actual.item_ids, "item_id", "item", "asin"),
+    ):
+        assert ids[column].to_pylist() == want.drop_duplicates(number).sort_values(number)[name].tolist()
     assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows == len(rows)
 
 
@@ -193,22 +162,17 @@ def parts(actual: Whole) -> dict[str, list[tuple[int, ...]]]:
     return {u: [(r["timestamp"], r["split"]) for r in rows if users[r["user_id"]] == u] for u in users}
 
 
-SIZES = [
-    (2, (2, 0, 0)),
-    (3, (1, 1, 1)),
-    (5, (3, 1, 1)),
-    (9, (7, 1, 1)),
-    (10, (8, 1, 1)),
-    (16, (13, 1, 2)),
-    (25, (20, 2, 3)),
-]
-
-
-@pytest.mark.parametrize(("n", "sizes"), SIZES)
-@pytest.mark.parametrize("protocol", ["mmrec", "user-time"])
-def test_sizes_of_the_three_parts(do: Do, protocol: str, n: int, sizes: tuple[int, ...]) -> None:
-    actual = do(table(", ".join(f"a i{t} {t}" for t in range(n))), protocol=protocol)
-    assert tuple(np.bincount(actual.interactions["split"].to_numpy(), minlength=3)) == sizes
+def test_sizes_of_the_three_parts(do: Do) -> None:
+    for n, sizes in (
+        (2, [2, 0, 0]),
+        (3, [1, 1, 1]),
+        (9, [7, 1, 1]),
+        (10, [8, 1, 1]),
+        (16, [13, 1, 2]),
+        (25, [20, 2, 3]),
+    ):
+        actual = do(table(", ".join(f"a i{t} {t}" for t in range(n))))
+        assert np.bincount(actual.interactions["split"].to_numpy(), minlength=3).tolist() == sizes
 
 
 def test_mmrec_order_is_random_by_seed_and_not_by_file_order(do: Do) -> None:
@@ -220,13 +184,6 @@ def test_mmrec_order_is_random_by_seed_and_not_by_file_order(do: Do) -> None:
     assert places == set(range(5)), "every place in time is somebody's test"
 
 
-def test_time_protocols_follow_time(do: Do) -> None:
-    rows = table("a x 5, a y 1, a z 3, a w 2, b x 9, b y 8")
-    assert parts(do(rows, protocol="leave-one-out"))["a"] == [(1, TRAIN), (2, TRAIN), (3, VALID), (5, TEST)]
-    assert parts(do(rows, protocol="user-time"))["a"] == [(1, TRAIN), (2, TRAIN), (3, VALID), (5, TEST)]
-    assert parts(do(rows, protocol="leave-one-out"))["b"] == [(8, TRAIN), (9, TRAIN)]
-
-
 def test_global_time_cuts_once_and_drops_users_who_come_later(do: Do) -> None:
     rows = table(", ".join(f"a i{t} {t}" for t in range(1, 10)) + ", late x 10")
     actual = do(rows, protocol="global-time")
@@ -235,40 +192,16 @@ def test_global_time_cuts_once_and_drops_users_who_come_later(do: Do) -> None:
     assert actual.item_ids["asin"].to_pylist() == [f"i{t}" for t in range(1, 10)]
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_protocol_keeps_every_row_of_users_in_train(do: Do, protocol: str) -> None:
-    rows = random_ratings(1)
-    actual = do(rows, 3, 3, protocol)
-    assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows
-    users, which = (actual.interactions[c].to_numpy() for c in ("user_id", "split"))
-    assert set(users) == set(users[which == TRAIN]) == set(range(len(actual.users)))
-
-
-def imported(folder: Path, rows: pd.DataFrame, asins: int | None = None, keep_time: bool = True) -> Whole:
-    with database(folder / "scratch", "1GiB") as db:
-        db.register("rows", rows)
-        _, count = load_published(db, "SELECT * FROM rows")
-        return whole(published(db, [f"A{i}" for i in range(asins or count)], keep_time))
-
-
 def test_a_published_split_is_kept_with_its_gaps(tmp_path: Path) -> None:
     actual = imported(tmp_path, inter([(0, 4, 0, 0), (0, 2, 1, 2), (3, 2, 0, 0), (3, 2, 0, 1)]))
     assert actual.item_ids["asin"].to_pylist() == ["A0", "A1", "A2", "A3", "A4"]
     assert actual.users["user"].to_pylist() == ["0", "1", "2", "3"]
-    got = [tuple(r.values()) for r in actual.interactions.select(["user_id", "item_id", "split"]).to_pylist()]
-    assert got == [(0, 4, 0), (0, 2, 2), (3, 2, 0), (3, 2, 1)]
-
-
-def test_users_without_train_leave_valid_and_test(tmp_path: Path) -> None:
-    actual = imported(tmp_path, inter([(0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 0, 2)]), keep_time=False)
-    assert actual.interactions["user_id"].to_pylist() == [0]
-    assert actual.drops == {"user_without_train": 2}
-    assert actual.interactions["timestamp"].null_count == 1
+    assert rows_of(actual) == [(0, 4, 0), (0, 2, 2), (3, 2, 0), (3, 2, 1)]
 
 
 @pytest.mark.parametrize("bad", [(-1, 0, 0, 0), (0, 0, 0, 3), (0, 1 << 40, 0, 0), (None, 0, 0, 0)])
 def test_a_bad_row_of_a_published_file_names_its_line(tmp_path: Path, bad: tuple[int, int, int, int]) -> None:
-    with pytest.raises(UserError, match=r"line 3: userID"):
+    with pytest.raises(UserError, match="line 3"):
         imported(tmp_path, inter([(0, 0, 0, 0), bad]))
 
 
@@ -282,37 +215,18 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
             db.execute(f"SET threads = 2; SET max_temp_directory_size = '{disk}'")
             return whole(split(db, MANY, 5, 5, Division()))
 
-    with pytest.raises(UserError, match="failed to offload data block"):
+    with pytest.raises(UserError, match="offload"):
         run("28MiB", "0KB")
-    assert run("28MiB", "1GiB") == run("1GiB", "0KB")
-
-
-def test_the_scratch_folder_is_gone_afterwards_even_after_an_error(tmp_path: Path) -> None:
-    def fail() -> None:
-        with database(tmp_path / "scratch", "1GiB") as db:
-            db.execute("SELECT nonsense")
-
-    with pytest.raises(UserError, match="nonsense"):
-        fail()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_tables_match_their_schemas(do: Do) -> None:
-    import schemas
-
-    actual = do(random_ratings(0))
-    for got, schema in zip(actual[:3], (schemas.INTERACTIONS, schemas.USERS, schemas.ITEM_IDS), strict=True):
-        assert isinstance(schemas.check(got, schema), pa.Table)
+    assert run("28MiB", "1GiB") == run("1GiB", "0KB")
 
 
 def test_rows_leave_the_database_in_blocks_of_one_size_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import schemas
-
     monkeypatch.setattr("pipeline.interactions.build.BLOCK", 5000)
     with database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
-        blocks = list(Query(db, sql, schemas.USERS))
+        blocks = list(Query(db, sql, USERS))
     assert [len(block) for block in blocks] == [5000, 5000, 5000, 2000]
     assert pa.concat_tables(blocks)["user_id"].to_pylist() == list(range(17000))

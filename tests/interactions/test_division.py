@@ -88,7 +88,7 @@ def test_an_item_is_cold_throughout_whatever_the_order_of_rows_and_the_threads(d
 
 
 def test_too_small_a_share_is_refused_with_what_to_do(do: Do) -> None:
-    with pytest.raises(UserError, match=r"cold_share: 0\.1 of 12 items are 1"):
+    with pytest.raises(UserError, match=r"cold_share: 0\.1 of 12"):
         do(table(", ".join(f"u{i % 3} i{i} {i}" for i in range(12))), "cold-items", cold_share=0.1)
 
 

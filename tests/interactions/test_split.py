@@ -24,11 +24,8 @@ def test_repeats_and_strangers_leave_and_are_counted() -> None:
 
 @pytest.mark.parametrize(("row", "column"), [((0, 3, 0), "item_id"), ((5, 0, 0), "user_id")])
 def test_an_id_out_of_range_names_column_and_row(row: tuple[int, int, int], column: str) -> None:
-    with pytest.raises(UserError, match=f"column '{column}', row 1: {max(row)} is not in"):
+    with pytest.raises(UserError, match=f"'{column}', row 1: {max(row)} "):
         load(interactions([(0, 0, 0), row]), 2, 3)
-
-
-def test_nothing_to_learn_from_is_an_error() -> None:
     with pytest.raises(UserError, match="no train rows"):
         load(interactions([(0, 0, 1)]), 1, 1)
 
