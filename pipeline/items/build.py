@@ -1,8 +1,7 @@
-"""Products of the surviving items -> one row an item: clean fields, composed text, image addresses.
+"""Products of the surviving items -> one row per item: clean fields, composed text, image addresses.
 
-Text is composed as `title. brand. category > category. description`, empty parts left out; `items.text` may name
-fewer fields. Several lines of one item
-are merged field by field: the first line that has the field wins; image addresses are joined.
+Text is composed as `title. brand. category > category. description`, without empty parts; `items.text` may name fewer
+fields. Lines of one item are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
 import tempfile
@@ -87,18 +86,12 @@ def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
 
 def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
          workers: int | None = None, folder: Path | None = None) -> Read:  # fmt: skip
-    """Read a metadata file.
+    """Read a metadata file, whose name is `file`.
 
     Args:
-        source: says which reader the lines need.
         asins: identifier of items 0 .. I-1.
-        file: the file's name, for rejects.
-        max_reject_share: of unreadable lines.
         workers: processes; None: as many as pay.
-        folder: where products lie that memory has no room for; None: where the system has temporary files.
-
-    Returns:
-        the products of the items, and every line that could not be read.
+        folder: of the products that do not fit into memory; None: the system's for temporary files.
 
     Raises:
         UserError: more lines are unreadable than allowed; names the three commonest reasons.
@@ -123,21 +116,15 @@ def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str
 
 
 def tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
-    """Yield ITEMS, a part of PART items at a time: a row for every item, whether it has metadata or not.
-
-    Args:
-        asins: identifier of items 0 .. I-1.
-        fields: that make the text, see `compose`.
-    """
+    """Yield ITEMS, a part of PART items at a time: a row for every item, whether it has metadata or not."""
     for start in range(0, len(asins), PART):
         yield _items(found.part(start // PART), start, asins[start : start + PART], fields)
 
 
 def shared(path: Path, above: float) -> list[dict[str, object]]:
-    """Return the titles and texts of a file of ITEMS that may be placeholders.
+    """Return the titles and texts of a file of ITEMS that may be placeholders, most frequent first.
 
-    They are those of more than a share of the items, and of several. An object each has column (title or text), value
-    and items (how many have it), most frequent first.
+    Each belongs to several items, and more than a share of them: column (title or text), value, and number of items.
     """
     from pipeline.sources.database import connected  # loads DuckDB
 
@@ -156,9 +143,9 @@ def shared(path: Path, above: float) -> list[dict[str, object]]:
 
 
 def used(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Return which share of the characters of text that items came with encoders get to read; and what is left out.
+    """Return the share of the characters of items' texts that encoders read, and that of each column left out.
 
-    The share is 1 where there is no text; of columns with words that are left out each has its own, most first.
+    The share is 1 where there is no text; columns are sorted by share.
     """
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
@@ -181,10 +168,7 @@ def _words(value: Any) -> int:
 
 
 def merge(first: Product, other: Product) -> Product:
-    """Return one product of two lines: each field from the first that has it, all image addresses.
-
-    The extra fields of `first` grow: a copy a line would take quadratic time for an item of many lines.
-    """
+    """Merge the product of another line into `first`, whose extra fields grow: copies would take quadratic time."""
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
     return Product(
@@ -198,27 +182,20 @@ def merge(first: Product, other: Product) -> Product:
 
 
 def _items(products: Mapping[int, Product], start: int, asins: Sequence[str], fields: Sequence[str]) -> pa.Table:
-    nothing = Product("", "", [], "", [], {})
     ids = range(start, start + len(asins))
-    rows = [products.get(i, nothing) for i in ids]
+    rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
     texts = [compose(p, fields) for p in rows]
-    statuses = ["ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)]
-    return pa.table(
-        {
-            "item_id": pa.array(ids, pa.int32()),
-            "asin": pa.array(asins, pa.string()),
-            "title": pa.array([p.title for p in rows], pa.string()),
-            "brand": pa.array([p.brand for p in rows], pa.string()),
-            "categories": pa.array([p.categories for p in rows], schemas.ITEMS.field("categories").type),
-            "description": pa.array([p.description for p in rows], pa.string()),
-            "text": pa.array(texts, pa.string()),
-            "text_status": pa.array(statuses, pa.string()),
-            "image_urls": pa.array([p.image_urls for p in rows], schemas.ITEMS.field("image_urls").type),
-            "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
-            "extra": pa.array([_object(p.extra) for p in rows], pa.string()),
-        }
-    )
-
-
-def _object(fields: Mapping[str, str]) -> str:
-    return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()}).decode()
+    columns: dict[str, list[Any]] = {
+        name: [getattr(p, name) for p in rows] for name in ("title", "brand", "categories", "description", "image_urls")
+    }
+    columns |= {
+        "item_id": list(ids),
+        "asin": list(asins),
+        "text": texts,
+        "text_status": [
+            "ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)
+        ],
+        "tokens": [text.count(" ") + bool(text) for text in texts],
+        "extra": [orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode() for p in rows],
+    }
+    return pa.Table.from_pydict(columns, schema=schemas.ITEMS)

@@ -7,7 +7,7 @@ I items, N rows.
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,24 +22,6 @@ from pipeline.sources.mapping import permutation, repeated, text_table
 # of them, those whose whole numbers are rather our item numbers than the source's identifiers
 NUMBERS = ("itemid", "id")
 COMPARED = 2000  # items without a row that a foreign identifier is compared with, to name a misspelling
-
-
-def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.ndarray]:
-    """Return the column that identifies the items, and the row of each item, int64 [I], of N rows in any order.
-
-    UserError if no column fits the items, or two of them fit in different orders.
-    """
-    columns = _identifying(path, table)
-    fitting = {name: orders for name, column in columns.items() if (orders := set(_orders(column, asins)))}
-    if not fitting:
-        name, column = min(columns.items(), key=lambda named: rank(named[0]))
-        raise UserError(f"{path}{mismatch(name, column, asins)}")
-    common = set.intersection(*fitting.values())
-    if len(common) > 1:
-        raise UserError(f"{path}: column '{next(iter(fitting))}' fits as identifiers and as item numbers; add asin")
-    if not common:
-        raise UserError(f"{path}: columns {' and '.join(fitting)} order the items differently; keep the right one")
-    return min(fitting, key=rank), np.frombuffer(common.pop(), np.int64)
 
 
 class Placed(NamedTuple):
@@ -59,9 +41,12 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     Raises:
         UserError: no column is of any of these items, an identifier occurs twice, or columns contradict each other.
     """
-    columns = _identifying(path, table)
-    texts = {name: found for name, column in columns.items() if (found := _placement(path, name, column, asins))}
-    numbers = {name: found for name, column in columns.items() if (found := _numbered(path, name, column, len(asins)))}
+    if not (columns := _columns(table)):
+        raise UserError(
+            f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
+            "--order"
+        )
+    texts, numbers = _readings(path, columns, asins)
     for name in sorted(texts.keys() & numbers.keys()):  # the source's identifiers are numbers too
         if not np.array_equal(texts[name].rows, numbers[name].rows):
             if not texts.keys() - numbers.keys():
@@ -84,15 +69,33 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     )
 
 
-def _placement(path: Path, name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> Placed | None:
-    values = _texts(column)
-    return None if values is None else _placed(path, name, values, pa.array(asins, pa.string()))
+def _readings(
+    path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
+) -> tuple[dict[str, Placed], dict[str, Placed]]:
+    """Return column -> rows of the items, for columns of the source's identifiers and of our item numbers."""
+    wanted, ids = pa.array(asins, pa.string()), pa.array(range(len(asins)), pa.int64())
+    texts, numbers = dict[str, Placed](), dict[str, Placed]()
+    for name, column in columns.items():
+        if (values := _texts(column)) is not None and (found := _placed(path, name, values, wanted)):
+            texts[name] = found
+        numbered = plain(name) in NUMBERS and pa.types.is_integer(column.type)
+        if numbered and (found := _placed(path, name, column.cast(pa.int64(), safe=False), ids)):
+            numbers[name] = found
+    return texts, numbers
 
 
-def _numbered(path: Path, name: str, column: pa.ChunkedArray, items: int) -> Placed | None:
-    if plain(name) not in NUMBERS or not pa.types.is_integer(column.type):
-        return None
-    return _placed(path, name, column.cast(pa.int64(), safe=False), pa.array(range(items), pa.int64()))
+def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.ndarray]:
+    """Return the column that identifies the items, and the row of each item, int64 [I]; see `placed`.
+
+    UserError if an item has no row, or a row no item.
+    """
+    found = placed(path, table, asins)
+    if found.unknown:
+        raise UserError(f"{path}: {found.unknown:,} rows are no item of this dataset: {found.column} {found.example}")
+    if (lacking := np.flatnonzero(found.rows < 0)).size:
+        item = int(lacking[0])
+        raise UserError(f"{path}: no row for item {item} ({asins[item]!r}); {len(table):,} rows, {len(asins):,} items")
+    return found.column, found.rows
 
 
 def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
@@ -136,52 +139,13 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     return [identifiers[i] for i in np.argsort(rows[row])]
 
 
-def _identifying(path: Path, table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    if columns := _columns(table):
-        return columns
-    raise UserError(
-        f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
-        "--order"
-    )
-
-
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    columns: dict[str, pa.ChunkedArray] = {}
-    for i, name in enumerate(table.column_names):
-        if rank(name) >= 0:
-            columns.setdefault(name, table.column(i))
-    return columns
-
-
-def _orders(column: pa.ChunkedArray, asins: Sequence[str]) -> Iterator[bytes]:
-    """Yield the row of each item, int64 [I] as bytes, for each way in which the column names every item once."""
-    if len(column) != len(asins) or column.null_count:
-        return
-    readings = [(_texts(column), pa.array(asins, pa.string()))]
-    if pa.types.is_integer(column.type):
-        readings.append((column.cast(pa.int64(), safe=False), pa.array(range(len(asins)), pa.int64())))
-    for values, wanted in readings:
-        if values is not None:
-            rows = pc.index_in(wanted, value_set=values.combine_chunks())
-            if not rows.null_count and pc.count_distinct(values).as_py() == len(wanted):
-                yield rows.to_numpy().astype(np.int64).tobytes()
+    """Return the columns with known names; of two with one name the first."""
+    names = [name for name in dict.fromkeys(table.column_names) if rank(name) >= 0]
+    return {name: table.column(table.column_names.index(name)) for name in names}
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return column.cast(pa.string()) if textual or pa.types.is_integer(kind) else None
-
-
-def mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
-    numbered = pa.types.is_integer(column.type) and plain(name) in NUMBERS
-    values = column.to_pylist() if numbered else [v if isinstance(v, str) else str(v) for v in column.to_pylist()]
-    wanted = list(range(len(asins))) if numbered else list(asins)
-    given, known = set(values), set(wanted)
-    if len(given) < len(values):
-        return f": {name} {repeated(values)!r} occurs twice"
-    for row, value in enumerate(values):
-        if value not in known:
-            return f", row {row}: {name} {value!r} is no item of this dataset"
-    item, value = next((i, v) for i, v in enumerate(wanted) if v not in given)
-    return f": no row for item {item} ({name} {value!r}); {len(values)} rows, {len(wanted)} items"

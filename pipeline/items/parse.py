@@ -123,6 +123,7 @@ def products(lines: Iterable[Line], source: Source, wanted: Collection[str], wor
 
 
 def _batch(lines: Iterator[Line]) -> list[Line]:
+    """Return the next BATCH lines, or as many as reach LONGEST_LINE bytes."""
     batch: list[Line] = []
     size = 0
     for line in islice(lines, BATCH):
@@ -194,9 +195,9 @@ def _cut(match: re.Match[str]) -> str:
 
 
 def _normalised(text: str) -> str:
-    """Return text in NFC. Of marks without end, which would be sorted in quadratic time, MOST_MARKS stay together.
+    """Return text in NFC; runs of MOST_MARKS marks are parted by U+034F, as in UAX 15's Stream-Safe Text Format.
 
-    They are parted by U+034F, as Unicode's annex 15 defines for its Stream-Safe Text Format.
+    Longer ones would be sorted in quadratic time.
     """
     return unicodedata.normalize("NFC", _MARKS.sub(_parted, text))
 

@@ -12,7 +12,7 @@ COLUMN = ["text"]
 
 
 class Texts:
-    """Column `text` of a file of ITEMS, in item order; of what is asked for, and no more, there is a copy in memory."""
+    """Column `text` of a file of ITEMS, in item order, read when asked for; UserError if there is no such file."""
 
     def __init__(self, path: Path) -> None:
         io.read_table(path, schemas.ITEMS, [])
