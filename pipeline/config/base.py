@@ -58,14 +58,7 @@ Kind = TypeVar("Kind", bound=Section)
 
 
 def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
-    """Return a section from parsed YAML.
-
-    Args:
-        where: path of the section, such as `benchmark.overrides.bpr`; empty for the whole file.
-
-    Raises:
-        UserError: a key is unknown or missing, or a value is refused; one line, the first fault.
-    """
+    """Return a section from parsed YAML; UserError names its first fault, below the path `where`."""
     try:
         return kind.model_validate(raw)
     except ValidationError as e:

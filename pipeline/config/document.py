@@ -1,4 +1,4 @@
-"""Reads a parameter file as YAML: within bounds of time and memory, and refused in one line."""
+"""Parameter files as YAML, read within bounds of time and memory."""
 
 import re
 from pathlib import Path
@@ -10,10 +10,7 @@ from pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"
-DEPTH = 1  # merge depth: keys within a section merge; the value of a key is replaced
 MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
-
-
 # what reading YAML raises, tags such as !!int included
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
@@ -39,13 +36,9 @@ Loader.add_implicit_resolver(
 
 
 def read(path: Path) -> Any:
-    """Return what a YAML file holds. Time and memory are those of MOST_NODES values, whatever aliases repeat.
-
-    Raises:
-        UserError: the file is absent, no YAML, or too large; one line.
-    """
+    """Return the value of a YAML file, in time and memory of MOST_NODES values; UserError if it cannot be read."""
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise UserError(f"{path}: a folder, pipe or device, and no parameter file")
+        raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
         with path.open("rb") as f:
             data = f.read(LARGEST + 1)
@@ -64,10 +57,9 @@ def read(path: Path) -> Any:
 
 
 def read_extended(path: Path) -> Any:
-    """Return what a YAML file holds, laid over the file that its key `extends` names: keys of mappings one by one.
+    """Return the value of a YAML file, merged into the file that its key `extends` names; keys of sections merge.
 
-    Raises:
-        UserError: as `read`; or the file that is named extends another.
+    UserError as `read`, or if the base extends another file.
     """
     over = read(path)
     if not isinstance(over, dict) or EXTENDS not in over:
@@ -76,22 +68,13 @@ def read_extended(path: Path) -> Any:
         raise UserError(f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one")
     base = read(path.parent / over[EXTENDS])
     if not isinstance(base, dict) or EXTENDS in base:
-        raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} is no whole parameter file, which extends none")
-    return _laid_over(base, {key: value for key, value in over.items() if key != EXTENDS}, DEPTH)
-
-
-def files(path: Path) -> list[Path]:
-    over = read(path)
-    return [path, path.parent / over[EXTENDS]] if EXTENDS in over else [path]
-
-
-def _laid_over(base: dict[Any, Any], over: dict[Any, Any], depth: int) -> dict[Any, Any]:
-    laid = dict(base)
+        raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none")
+    merged = dict(base)
     for key, value in over.items():
-        under = base.get(key)
-        both = depth and isinstance(value, dict) and isinstance(under, dict)
-        laid[key] = _laid_over(under, value, depth - 1) if both else value  # type: ignore[arg-type]
-    return laid
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = {**base[key], **value} if both else value
+    del merged[EXTENDS]
+    return merged
 
 
 def parsed(text: str, most: int = MOST_NODES) -> Any:

@@ -1,7 +1,4 @@
-"""A parameter file as one value, whatever stages there are; and what every source of data says of itself in it.
-
-stages/params.py gives it the sections of the stages, pipeline/sources/ has the kinds of sources.
-"""
+"""A parameter file as one value; stages/params.py adds the sections, pipeline/sources/ the kinds of sources."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
 """Reading and writing: files, tables, and the shards of feature sets."""
+# ruff: noqa: F401
 
 from pipeline.io.features import (
     map_features,
@@ -50,12 +51,3 @@ from pipeline.io.tables import (
     write_table,
     write_tables,
 )  # fmt: skip
-
-__all__ = [
-    "COST", "COSTS", "JOURNAL", "KEY", "PARQUET", "PART", "RECORD", "atomic", "begin", "begun",
-    "delete_unvouched", "digest", "files_below", "flush", "journal", "keep_only", "made_by", "map_features",
-    "mapped", "matrix", "one_set", "present", "read_features", "read_json", "read_rows", "read_slices",
-    "read_table", "read_tables", "read_vectors", "record", "rows", "scratch", "settle", "sha256", "sha256s",
-    "shard", "shards", "vectors", "width", "write_bytes", "write_json", "write_npy", "write_table",
-    "write_tables",
-]  # fmt: skip

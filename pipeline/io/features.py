@@ -26,13 +26,10 @@ def shard(folder: Path, stem: str, number: int) -> Path:
 
 
 def read_features(folder: Path) -> pa.Table:
-    """Read a whole feature set in item order; its width is taken from its first shard.
-
-    Returns:
-        table of schema features(F) with rows item_id = 0 .. I-1.
+    """Read a whole feature set, schema features(F), in item order; its width is taken from its first shard.
 
     Raises:
-        UserError: no shard there, or two of other fingerprints. schemas.ContractError: a shard breaks the schema or ids
+        UserError: no shard, or two of different fingerprints. schemas.ContractError: a shard breaks the schema, or ids
             are not 0 .. I-1.
     """
     schema = schemas.features(width(folder))
@@ -42,11 +39,7 @@ def read_features(folder: Path) -> pa.Table:
 
 
 def map_features(folder: Path) -> np.ndarray:
-    """Return the vectors of a feature set in item order, float32 [I, F], a map of a file without a name.
-
-    The system may drop what is not in use of it, and its disk is free again once the array is gone. Errors are
-    those of `read_features`.
-    """
+    """Return what `read_features` reads of vectors, float32 [I, F], as a map of a file without a name."""
     schema = schemas.features(width(folder))
 
     def parts() -> Iterator[np.ndarray]:
@@ -70,7 +63,6 @@ def _dense(folder: Path, part: pa.Table, first: int) -> None:
 
 
 def width(folder: Path) -> int:
-    """Return F of a feature set; errors are those of `read_features`."""
     path = shards(folder, "features")[0]
     with readable(path):
         kind = pq.read_schema(path).field("vector").type

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,12 @@ RECORD, COST, COSTS = "run.json", "cost.json", "costs"
 """of a stage that has ended: what it made, equal for equal runs; and what that took on this machine, in all and by
 training"""
 UNLISTED = {KEY, JOURNAL, RECORD, COST, COSTS}  # names of files and folders that no journal lists
-_HASHED: dict[tuple[Path | int, ...], str] = {}  # path and what `touched` says -> sha256
 HELD_OTHERWISE = {".part", ".etag"}  # endings of begun downloads, which grow in place, so that no journal lists them
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`.
-
-    In a folder that is resumed by itself the journal lists its sha256 first: no file is there that it does not list.
-    """
+    """Yield a temporary path; on success it is flushed to disk, listed in its folder's journal, and becomes `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -60,12 +57,7 @@ def flush(path: Path) -> None:
 
 
 def begin(folder: Path, key: str) -> None:
-    """Empty a folder that is resumed by itself, and begin its journal.
-
-    Args:
-        folder: missing ones are made.
-        key: sha256 of all that its content depends on.
-    """
+    """Empty a folder that is resumed by itself, and begin its journal; `key` hashes all that it depends on."""
     shutil.rmtree(folder, ignore_errors=True)
     write_bytes(folder / JOURNAL, b"")
     write_bytes(folder / KEY, key.encode())  # last: without it the folder is begun again
@@ -77,9 +69,9 @@ def begun(folder: Path, key: str) -> bool:
 
 
 def journal(folder: Path) -> dict[Path, set[str]]:
-    """Return path -> sha256 of each content that was written there; a line that a kill cut off counts for nothing.
+    """Return path -> sha256 of each content written there; several if it was rewritten, as a kill may leave the first.
 
-    A file that was rewritten has several: a kill before the new content appears leaves the one before.
+    A line that a kill cut off is ignored.
     """
     listed: dict[Path, set[str]] = {}
     for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -90,7 +82,7 @@ def journal(folder: Path) -> dict[Path, set[str]]:
 
 
 def delete_unvouched(folder: Path) -> list[Path]:
-    """Delete the files of a begun folder that its journal does not list; return those that it lists otherwise, sorted.
+    """Delete the files of a begun folder that its journal does not vouch for; return the altered ones, sorted.
 
     Folders in it that are resumed by themselves do not count.
     """
@@ -121,10 +113,7 @@ def _unlink(path: Path) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Rewrite the journals below a folder whose stage has ended: a line per file that is there, sorted by name.
-
-    A colleague who pulls the folder resumes from them, and equal runs leave equal bytes.
-    """
+    """Rewrite the journals below a folder whose stage has ended: a line per file, sorted, so that equal runs agree."""
     for path in sorted(folder.rglob(JOURNAL)):
         listed = journal(path.parent)
         present = sorted(file for file in listed if file.is_file())
@@ -143,10 +132,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
-    """Return arrays one after the other, as a map of a file in `folder` that has no name and ends with the process.
-
-    Writes into the map stay in memory.
-    """
+    """Return concatenated arrays as a map of a nameless file in `folder`; writes into it stay in memory."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, last = 0, None
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -183,11 +169,13 @@ def read_json(path: Path, most: int | None = None) -> Any:
 
 def sha256(path: Path) -> str:
     """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
-    state: tuple[Path | int, ...] = (path, *touched(path))
-    if state not in _HASHED:
-        with path.open("rb") as f:
-            _HASHED[state] = hashlib.file_digest(f, "sha256").hexdigest()
-    return _HASHED[state]
+    return _hashed(path, *touched(path))
+
+
+@cache
+def _hashed(path: Path, *state: int) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def touched(path: Path) -> list[int]:
@@ -196,11 +184,8 @@ def touched(path: Path) -> list[int]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    kept = (path for path in found if path.suffix != ".sig")
-    return sorted(
-        path for path in kept if not any(p[0] == "." or p in UNLISTED for p in path.relative_to(folder).parts)
-    )
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".sig")
+    return sorted(p for p in found if not any(n[0] == "." or n in UNLISTED for n in p.relative_to(folder).parts))
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:
@@ -210,7 +195,7 @@ def sha256s(paths: Sequence[Path]) -> list[str]:
 
 def digest(paths: Iterable[Path]) -> str:
     files = list(paths)
-    lines = (f"{path.name} {sha256}\n" for path, sha256 in zip(files, sha256s(files), strict=True))
+    lines = (f"{path.name} {digest}\n" for path, digest in zip(files, sha256s(files), strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -222,10 +207,7 @@ def present(paths: Sequence[Path]) -> list[Path]:
 
 
 def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
-    """Delete what earlier parameters left below `folder`: files that are not `wanted`, then empty folders.
-
-    Hidden files stay.
-    """
+    """Delete files below `folder` that are not `wanted`, but hidden ones, then empty folders."""
     kept = set(wanted)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
@@ -236,14 +218,8 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
 
 
 def made_by(path: Path) -> str:
-    parts = path.parts
-    for i in range(len(parts) - 2, 0, -1):
-        if _is_stage(parts[i - 1]):
+    parts, stages = path.parts, Path(__file__).parents[2] / "stages"
+    for i in [*range(len(parts) - 2, 0, -1), len(parts) - 1]:
+        if i > 0 and (stages / f"{parts[i - 1]}.py").is_file():
             return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
-    if len(parts) >= 2 and _is_stage(parts[-2]):
-        return f"run `alignrec {parts[-2]} {parts[-1]}` first"
     return "make it first"
-
-
-def _is_stage(name: str) -> bool:
-    return (Path(__file__).parents[2] / "stages" / f"{name}.py").is_file()

@@ -1,8 +1,7 @@
-"""The fingerprint of a feature set: what decides the space that its vectors lie in.
+"""The fingerprint of a feature set: what decides the space of its vectors, as each of its Parquet files records.
 
-Kind, settings, model, revision, prompt, weights and the size of images are written into each Parquet file of a set when
-it is made. Vectors of two fingerprints are never one set, even if they are equally wide. Third-party files record none,
-and pass.
+It has kind, settings, model, revision, prompt, weights and image size. Vectors of two fingerprints are never one set,
+even if they are equally wide. Third-party files record none, and pass.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +30,7 @@ def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
             if found := difference(x, y, within if key == "parts" else f"{within}{key}: "):
                 return found
         elif x != y:
-            return f"{one_line(within + key, SHOWN)} {_shown(x)} and {_shown(y)}"
+            return f"{one_line(within + key, SHOWN)} {one_line(repr(x), SHOWN)} and {one_line(repr(y), SHOWN)}"
     return ""
 
 
@@ -51,10 +50,5 @@ def one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
 def _shallow(value: Any, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return True
-    return levels > 0 and all(
-        _shallow(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value)
-    )
-
-
-def _shown(value: Any) -> str:
-    return one_line(repr(value), SHOWN)
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_shallow(one, levels - 1) for one in inner)

@@ -20,17 +20,9 @@ PART = 16_384  # items of a row group of a table of items: what is held of it at
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
-    """Check `table` against `schema` and write it atomically as Parquet.
+    """Check `table` against `schema`, else schemas.ContractError, and write it atomically as Parquet.
 
-    Args:
-        table: the rows.
-        path: of the file; missing folders are made.
-        schema: one of `schemas`.
-        record: provenance of the file (stage, parameters, versions; nothing that differs between equal runs);
-            stored as JSON under the key `alignrec` of the file's metadata.
-
-    Raises:
-        schemas.ContractError: the table breaks the schema; nothing is written.
+    `record` is the provenance of the file, equal for equal runs: JSON under the key `alignrec` of its metadata.
     """
     table = schemas.check(table, schema, str(path))
     if record is not None:
@@ -73,12 +65,7 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file and check it, all columns or some.
-
-    Raises:
-        UserError: the file is absent or no Parquet file.
-        schemas.ContractError: it breaks the schema.
-    """
+    """Read all or some columns of a Parquet file; UserError if it is none, schemas.ContractError for bad content."""
     with readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
         table = f.read(columns)
     expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
@@ -92,9 +79,8 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {files.made_by(path)}") from None
     except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
-        raise UserError(
-            f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {files.made_by(path)}"
-        ) from None
+        fault = " ".join(str(e).split())
+        raise UserError(f"{path}: not a readable Parquet file ({fault}); {files.made_by(path)}") from None
 
 
 def rows(paths: Iterable[Path]) -> int:
@@ -126,5 +112,5 @@ def one_set(paths: Sequence[Path]) -> Sequence[Path]:
 def _record_of_any(path: Path) -> dict[str, Any]:
     try:
         return record(path)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError):  # a third-party file
         return {}
