@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.filesize import decimal
+
 from pipeline import io
 from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
@@ -48,10 +50,7 @@ def named(params: Parameters, dataset: str) -> dict[str, list[str]]:
 def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[str], object] = print) -> Planned:
     """Return what the stages of a dataset will take on this machine, scaled by what they took here before.
 
-    Args:
-        layout: of the dataset; stages that have run say how large it is.
-        ask: whether to ask addresses; files of this machine are looked at in any case.
-        begin: takes a line on what is done, at once.
+    With `ask` addresses are asked, local files in any case; `begin` prints a line at once.
     """
     files = {key: own for key, own in named(params, layout.dataset).items() if ask or local(own[0])}
     begin(f"{layout.dataset}: asking for {len(files)} files, at most {reachable.WAIT:g} s; timing a matrix product")
@@ -79,10 +78,7 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
 
 
 def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Plan, float]]:
-    """Return stage -> plan of its run and the seconds it took: of the dataset itself, else of another one here.
-
-    `params` has what the records do not hold, such as the kinds of encoders.
-    """
+    """Return stage -> plan of its run, and its seconds: of the dataset itself, else of another one here."""
     from pipeline.plan.estimate import Plan
 
     ran, others = dict[str, tuple[Plan, float]](), sorted(path.name for path in layout.root.glob("interactions/*/"))
@@ -133,8 +129,4 @@ def duration(seconds: float) -> str:
 
 
 def _amount(count: float | None) -> str:
-    if count is None:
-        return "size unknown"
-    if count >= 1e9:
-        return f"{count / 1e9:,.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+    return "size unknown" if count is None else decimal(int(count))

@@ -101,9 +101,7 @@ def pretrain(plan: Plan) -> Estimate:
     positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(own.batch_size / own.accumulate)
     trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW holds four numbers for each
     memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
-    disk = (
-        4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained
-    )  # the last checkpoint goes when the next is there
+    disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints, for a moment
     seconds = passes * plan.beit3() + taught * (10 + plan.frozen)
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
 

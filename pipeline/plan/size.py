@@ -47,9 +47,8 @@ def measure(params: Parameters, layout: Layout) -> Size:
     if found := counted(layout, pieces):
         return found
     if isinstance(source, SampleSource):
-        users, items, left = (
-            round(n * r) for n, r in zip((source.users, source.items, source.users), SAMPLE, strict=True)
-        )
+        given = (source.users, source.items, source.users)
+        users, items, left = (round(n * r) for n, r in zip(given, SAMPLE, strict=True))
         return Size(users, items, left, pieces, "as the embedded dataset's filter leaves them", source.items)
     if published := SIZES.get((source.kind, getattr(source, "category", None) or "")):
         return Size(*published, pieces, "as published", round(published.items / SURVIVE))
