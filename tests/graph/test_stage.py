@@ -73,7 +73,7 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(tmp_path:
 def test_a_set_without_groups_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     write(tmp_path, "noise", isotropic())
     folder = Layout(tmp_path, "shop").features("noise")
-    with pytest.raises(UserError, match=rf"{re.escape(str(folder))}: an inverted file finds .*'graph.index: exact'"):
+    with pytest.raises(UserError, match=re.escape(str(folder))):
         run(tmp_path, exact_up_to=999)
     assert not list(Layout(tmp_path, "shop").folder("graph").rglob("*.faiss"))
     run(tmp_path, exact_up_to=ITEMS)
