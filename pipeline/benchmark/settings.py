@@ -20,14 +20,9 @@ if TYPE_CHECKING:
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
-    """Return a model's settings in the benchmark.
+    """Return a model's defaults, overridden by its keys in `train`, by `benchmark.overrides` and by the ablation.
 
-    They are the model's own defaults, overridden by its keys in `train`, by `benchmark.overrides` and by the
-    ablation. Other keys of `train` are AlignRec's.
-
-    Raises:
-        UserError: an override or the ablation has a key that the model does not read, or a value that it refuses; or it
-            refuses a value of `train`, for which an override may stand.
+    UserError if the model lacks a key of an override or of the ablation, or refuses a value.
     """
     kind, benchmark = MODELS[model].Params, params[Benchmark]
     trained = _explicit(params[Released].resolved())

@@ -46,10 +46,7 @@ def refuse_infinite(path: Path) -> None:
 
 
 def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return an array of a file; UserError if of another shape or type, or not finite.
-
-    In `shape` None stands for any size from 1.
-    """
+    """Return an array of a file; UserError if of another shape (None: any size from 1) or type, or not finite."""
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
     x = tensors[name]

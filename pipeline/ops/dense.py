@@ -10,9 +10,8 @@ from torch.autograd import Function
 def gemm(x: Tensor, y: Tensor) -> Tensor:
     """Return x [M, K] @ y.T [K, N], of x's dtype and without gradient.
 
-    torch leaves float32 to MKL and bfloat16 to oneDNN, which is faster on an AMD EPYC in float32 too: by a fifth on
-    Zen 4, and 450 against 210 GFLOP/s on two cores of a later one. It compiles a kernel for each new shape, which takes
-    milliseconds: shapes should come again. Transposed factors are as fast, but for a transposed x and a small N.
+    torch leaves float32 to MKL, but oneDNN is faster on an AMD EPYC: by a fifth on Zen 4, and 450 against 210 GFLOP/s
+    on two cores of a later one. It compiles a kernel for each new shape in milliseconds: shapes should repeat.
     """
     if by_onednn(x.device, x.dtype):
         if not (y.is_contiguous() or y.T.is_contiguous()):
@@ -30,11 +29,8 @@ def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 def product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
     """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both.
 
-    Args:
-        x: float [M, K]; if it is bfloat16 already it is not rounded again at each call.
-        y: float [N, K].
-        bf16: whether factors and products of the map and of both gradients are rounded to bfloat16, a relative error
-            of 2^-9 each: twice as fast on processors and GPUs that multiply them.
+    With `bf16` factors and products of the map and both gradients are rounded to bfloat16, a relative error of 2^-9
+    each: twice as fast where the hardware multiplies them.
     """
     return _Product.apply(x, y, torch.bfloat16 if bf16 else x.dtype)
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.ops.sparse import spmm
+
 BLOCK = 1 << 18  # floats that are gathered at a time on CPU: 1 MiB fits in the cache, ten times as fast as all at once
 BLOCK_GPU = 1 << 26  # the same elsewhere: memory grows with M + N + E, not with E x D
 
@@ -46,9 +48,8 @@ class SparsityPattern:
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Return exp(s_e) / sum over the edges of e's row, [E]."""
-        largest = scores.new_zeros(self.shape[0]).scatter_reduce(
-            0, self.rows, scores.detach(), "amax", include_self=False
-        )
+        zeros = scores.new_zeros(self.shape[0])
+        largest = zeros.scatter_reduce(0, self.rows, scores.detach(), "amax", include_self=False)
         exp = (scores - largest[self.rows]).exp()
         total = self.product(exp, scores.new_ones(self.shape[1], 1))  # [M, 1]
         return exp / self.of_row(total[:, 0])
@@ -68,14 +69,7 @@ class _Side:
         self.others = torch.from_numpy(others[order].astype(np.int64)).to(device)
 
     def sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        return torch.embedding_bag(
-            x.detach().contiguous(),
-            self.others,
-            self.start,
-            mode=0,  # sum
-            per_sample_weights=weights.detach()[self.order],
-            include_last_offset=True,
-        )[0]
+        return spmm((self.start, self.others, weights.detach()[self.order]), x.detach())
 
 
 def _dots(edges: SparsityPattern, x: Tensor, y: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
-"""Vectors of several encoders brought to one, by linear algebra alone.
+"""Vectors of several encoders joined by linear algebra. Letters: n items, F and W widths.
 
 Each block of numbers is centred, reduced by PCA, and each direction is divided by a power of its standard deviation.
-All are put side by side, each of length 1 times its weight. PCA may bring that to one width.
-
-Letters: n items, F and W widths.
+Blocks are concatenated, each of length 1 times its weight. PCA may reduce that to one width.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -51,10 +49,8 @@ class Fit:
 def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> Fit:
     """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
 
-    Args:
-        width: directions kept at most, of each block and of all together.
-        power: of the standard deviation that each direction of a block is divided by.
-        reduced: whether PCA brings all blocks together to `width`.
+    At most `width` directions of each block stay, divided by that power of their standard deviation, and if `reduced`
+    as many of the concatenation.
     """
 
     def own(block: Block) -> Whitening:

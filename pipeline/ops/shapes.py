@@ -41,10 +41,7 @@ def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
 def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
     """Return linear CKA, ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) of centred A, B (Kornblith et al. 2019), 0 .. 1.
 
-    Args:
-        a: float32 [I, F], centred here.
-        b: float32 [I, G].
-        spectrum_a: see `spectrum`; its length is ||A^T A||_F.
+    `a` and `b`, float32 [I, F] and [I, G], are centred here; the norm of a `spectrum` is ||A^T A||_F.
     """
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
     return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
@@ -57,10 +54,7 @@ def leading(features: np.ndarray) -> float:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a.T @ b, float64 [F, G], a block of rows at a time.
-
-    In double precision: rounding in single precision would add to the effective rank.
-    """
+    """Return a.T @ b, float64 [F, G]: rounding in single precision would add to the effective rank."""
     total = np.zeros((a.shape[1], b.shape[1]))
     for at in range(0, len(a), 8192):
         rows = a[at : at + 8192].astype(np.float64)

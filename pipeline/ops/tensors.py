@@ -5,11 +5,7 @@ from torch import Tensor
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor is numbers in memory, each in a place of its own.
-
-    Sparse, nested, quantised and complex ones are not, nor those without data, nor those that repeat what they hold:
-    these would take any amount of memory, whatever the size of their file.
-    """
+    """Return whether a tensor is dense and real, with memory for each element: others may take any amount of it."""
     odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized
     if odd or tensor.is_complex():
         return False

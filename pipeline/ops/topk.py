@@ -16,8 +16,7 @@ Vectors: TypeAlias = Union[np.ndarray, torch.Tensor, sp.csr_array, "Filter"]
 def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return values [N, K] and columns [N, K] of each row's K largest, best first, equal ones by ascending column.
 
-    `torch.topk` leaves the order of equal values open; here it is part of the contract, because constant or missing
-    features tie whole rows.
+    `torch.topk` leaves the order of equal values open; constant or missing features tie whole rows.
     """
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:

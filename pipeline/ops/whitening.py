@@ -40,15 +40,11 @@ def fit(x: np.ndarray) -> Whitening:
 
 
 def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
-    """Fit centring, PCA and whitening to vectors; rows of zeros are left out.
+    """Fit centring, PCA and whitening to vectors other than zero, float32 [b, D] at a time; `blocks` is called twice.
 
-    Memory grows with D squared, not with n. One thread, as the order of sums decides the last bits.
-
-    Args:
-        blocks: returns all vectors, float32 [b, D] at a time; called twice.
-        width: directions that are kept at most, those of most variance. W is less where the vectors have a lower rank,
-            and 1, with a map of zeros, where they do not vary at all.
-        power: of the standard deviation that each direction is divided by.
+    W is `width` at most, less where the vectors have a lower rank, and 1, with a map of zeros, where they do not vary.
+    Directions are divided by that power of their standard deviation. Memory grows with D squared, not with n. One
+    thread, as the order of sums decides the last bits.
     """
     from scipy import linalg  # takes a third of a second, which those who only load a whitening need not wait for
 

@@ -12,14 +12,9 @@ from pipeline.study.params import Study, part
 
 
 def variant_params(params: Parameters, name: str, number: int = 0) -> Parameters:
-    """Return the parameters of one encoder of a variant of pre-training.
+    """Return the parameters of the encoder `number`, which is added to its seed, of a variant or of `recipe`.
 
-    Args:
-        name: of `study.variants`, or `recipe`, which is these parameters.
-        number: of the encoder, from 0, by which the seed moves on.
-
-    Raises:
-        UserError: the variant has a key that `pretrain` has not, or a value that it refuses.
+    UserError if the variant has an unknown key of `pretrain`, or a value that it refuses.
     """
     given = params[Pretrain].model_dump(exclude_unset=True) | params[Study].variants.get(name, {})
     section = checked(Pretrain, given, f"study.variants.{name}")
@@ -29,17 +24,12 @@ def variant_params(params: Parameters, name: str, number: int = 0) -> Parameters
 
 
 def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: str) -> Parameters:
-    """Return the parameters at one setting of a sweep; whether AlignRec accepts it, its settings say.
+    """Return the parameters at one setting of a sweep, dotted key -> value; UserError names the path `where`.
 
-    Args:
-        setting: dotted key -> value.
-        where: path of the sweep.
-
-    Raises:
-        UserError: `graph` or `pretrain` has no such key, or refuses the value.
+    Keys of `train` are checked where AlignRec's settings are made.
     """
-    sections = []
-    for name, kind in (("graph", Graph), ("pretrain", Pretrain)):
-        given = params[kind].model_dump(exclude_unset=True) | part(setting, name)
-        sections.append(checked(kind, given, f"{where}.{name}"))
+    sections = (
+        checked(kind, params[kind].model_dump(exclude_unset=True) | part(setting, name), f"{where}.{name}")
+        for name, kind in (("graph", Graph), ("pretrain", Pretrain))
+    )
     return with_settings(params.having(*sections), RELEASED, part(setting, "train"))

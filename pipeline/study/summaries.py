@@ -50,10 +50,7 @@ def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[
 
 
 def metrics(mask: pa.Table) -> dict[str, Any]:
-    """Return mask_modality -> protocol -> fingerprint, and feature set -> items -> figures.
-
-    Figures are means, over two seeds or more also sd: of Recall@20, and of its relative change to the whole set.
-    """
+    """Return protocol -> fingerprint, and feature set -> items -> Recall@20 and its relative change, mean and sd."""
     nested: dict[str, Any] = {}
     for (protocol, fingerprint), rows in by_protocol(masked(mask)):
         judged = nested.setdefault(protocol, {"fingerprint": fingerprint})

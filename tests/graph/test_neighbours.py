@@ -33,9 +33,6 @@ def clusters(n: int) -> np.ndarray:
     return (centres[np.arange(n) % 20] + 0.1 * rng.normal(size=(n, 8))).astype(np.float32)
 
 
-# --- approximate
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 300 rows, so that a test has several."""
@@ -105,6 +102,9 @@ def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
     both = adjacency.item_graph(edges, 3, symmetric=True).toarray()
     assert np.argwhere(both).tolist() == sorted([*own, *one_way, [1, 2]])
     np.testing.assert_allclose(both, both.T, rtol=1e-6)
+
+
+# --- approximate
 
 
 def test_an_inverted_file_finds_nearly_all_and_itself_first(small: None, capfd: pytest.CaptureFixture[str]) -> None:
