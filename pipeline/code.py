@@ -1,9 +1,8 @@
-"""Fingerprints of code: a hash of the source files that a result depends on; an edit re-runs only what it affects.
+"""Fingerprints of code: a hash of the source files that a result depends on, without docstrings and comments.
 
-The hash is over syntax trees without docstrings and comments. Files count if a module imports them through any number
-of steps; of a package that only re-exports names, those that define a name which is used. The harness carries stages,
-and `http` carries bytes that are checked where they arrive: neither counts. Of a stage's file its `main` counts, with
-what it calls, and neither the stage as a value nor other stages.
+Files count if a module imports them through any number of steps; of a package that only re-exports names, those that
+define a name which is used. The harness and `http`, whose bytes are checked where they arrive, do not count. Of a
+stage's file its `main` counts, with what it calls, and neither the stage as a value nor other stages.
 """
 
 import ast
@@ -14,22 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = ("pipeline", "stages", "schemas")
+CARRIERS = ("__init__", "code", "errors", "layout", "progress", "registry", "run", "stage", "versions", "waiting")
 HARNESS = {
-    *(
-        ROOT / "pipeline" / f"{n}.py"
-        for n in (
-            "__init__",
-            "code",
-            "errors",
-            "layout",
-            "progress",
-            "registry",
-            "run",
-            "stage",
-            "versions",
-            "waiting",
-        )
-    ),
+    *(ROOT / "pipeline" / f"{name}.py" for name in CARRIERS),
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
     *(ROOT / "pipeline").glob("*/params.py"),
@@ -80,7 +66,7 @@ def tree() -> str:
 def imports(path: Path) -> tuple[str, ...]:
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
-    executed = [statement for statement in _tree(path).body if not _for_types_alone(statement)]
+    executed = [statement for statement in _tree(path).body if not _for_types(statement)]
     for node in (node for statement in executed for node in _statements(statement)):
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
@@ -119,11 +105,7 @@ def _canonical(path: Path) -> bytes:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
+    return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
 
 
 def _keep_work(tree: ast.Module) -> None:
@@ -135,14 +117,11 @@ def _keep_work(tree: ast.Module) -> None:
 
 
 def _is_declaration(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Assign) else None
-    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Stage"
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.value).startswith("Stage(")
 
 
-def _for_types_alone(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
-    )
+def _for_types(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
 
 
 @cache

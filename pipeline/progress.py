@@ -16,8 +16,7 @@ TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix
 class Silent(tqdm):
     """A bar that counts and draws nothing; `Heartbeat` prints it."""
 
-    def display(self, *_: Any, **__: Any) -> None:
-        """Draw nothing."""
+    def display(self, *_: Any, **__: Any) -> None: ...
 
 
 def bar(label: str, hidden: bool, **options: Any) -> tqdm:

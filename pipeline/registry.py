@@ -62,10 +62,7 @@ class Registry(Mapping[str, Part]):
         return self.entries[name].partition(":")[0]
 
     def source_files(self, name: str) -> list[Path]:
-        """Return the source file of another package's part, to be hashed with a stage's inputs; none for a built-in.
-
-        A built-in is part of the stage's own code, whose fingerprint is in the stage's key.
-        """
+        """Return the source file of another package's part, to be hashed with a stage's inputs; none for a built-in."""
         spec = None if self.entries[name].startswith(BUILT_IN) else importlib.util.find_spec(self.module(name))
         return [Path(spec.origin)] if spec and spec.origin else []
 

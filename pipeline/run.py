@@ -43,22 +43,12 @@ class Run:
         self.warnings: list[str] = []
         self.device = "cpu"
         self.bars: list[tqdm] = []
-        self.part: tuple[int, int] | None = None
-        """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
-        self.measured: dict[str, Any] = {}
-        """what the run took, which no hash may see"""
-        self.kept = False
-        """whether the run found all that it makes, so that its record stays too"""
+        self.part: tuple[int, int] | None = None  # i of n, from 1, where other processes make the other parts
+        self.measured: dict[str, Any] = {}  # what the run took, which no hash may see
+        self.kept = False  # whether the run found all that it makes, so that its record stays too
 
     def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
-        """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.
-
-        Args:
-            stage: whose seeds and record it has.
-            params: of the inner run.
-            layout: where its files are.
-            label: names it in progress and warnings.
-        """
+        """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here."""
         inner = Run(stage, self.dataset, params, layout.root, layout, f"{self.label} {label}")
         inner.bars = self.bars
         return inner
@@ -100,42 +90,22 @@ class Run:
         """Add what differs between equal runs (rates, paths of this machine) to cost.json."""
         self.measured |= facts
 
-    def progress(
-        self,
-        iterable: Iterable[Any] | None = None,
-        total: int | None = None,
-        unit: str = "it",
-        what: str = "",
-        initial: int = 0,
-    ) -> tqdm:
-        """Return a progress bar with rate and ETA; where stderr is no terminal, a line a minute says the same."""
-        label = f"{self.label}{' ' + what if what else ''}"
-        options = {"iterable": iterable, "total": total, "unit": unit, "initial": initial}
-        self.bars.append(progress.bar(label, hidden=bool(parallel.rank()), **options))
+    def progress(self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any) -> tqdm:
+        """Return a progress bar of tqdm's options; where stderr is no terminal, a line a minute says the same."""
+        label, hidden = f"{self.label} {what}".rstrip(), bool(parallel.rank())
+        self.bars.append(progress.bar(label, hidden, iterable=iterable, **options))
         return self.bars[-1]
 
     @staticmethod
     def key(files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
-        """Return the sha256 of all that a result depends on: contents of files, parameters, versions, and code.
-
-        Args:
-            files: that are read, in a defined order.
-            facts: anything JSON: parameters, names, seeds.
-            modules: whose code the result depends on.
-        """
+        """Return the sha256 of files, facts (JSON), versions, and the code of modules."""
         parts = [code.fingerprint(*modules), io.digest(files), facts, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
-        """Keep `folder`'s content if it was begun with the same inputs, facts, versions and code; else empty it.
+        """Keep `folder`'s content if it was begun with the same inputs, facts (JSON), versions and code; else empty it.
 
-        Files that are not as they were written are deleted, so that they are made again, and a line says so.
-
-        Args:
-            folder: the stage's folder or a part of it that is resumed by itself.
-            inputs: files that the content depends on; hashed.
-            facts: anything JSON that it depends on: parameters, names, seeds.
-            modules: whose code the content depends on; the stage's own by default.
+        Files that are not as they were written are deleted with a warning. The code is the stage's own by default.
         """
         key = self.key(inputs, facts, modules or [f"stages.{self.stage}"])
         if not io.begun(folder, key):
@@ -158,10 +128,7 @@ class Run:
             self.warn(f"{path} {ALTERED}", recorded=False)
 
     def finished(self) -> bool:
-        """Return whether the stage ended with what its folder was begun with, and has all its files; keep its record.
-
-        Call it after `resume` of the stage's folder, which deletes the record of what was begun otherwise.
-        """
+        """Return whether the stage has ended and has all its files, after `resume`; its record is kept then."""
         files = recorded_files(self.layout, self.stage)
         self.kept = files is not None and files == present_files(self.layout, self.stage)
         return self.kept
@@ -175,21 +142,16 @@ def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterato
 
 
 def quoted_record(layout: Layout, stage: str) -> dict[str, Any]:
-    """Return a stage's run.json for a page or a release that quotes it.
-
-    Raises:
-        UserError: it is not as the stage wrote it; it says what makes it again.
-    """
-    if (record := _written_record(layout, stage)) is None:
-        path = layout.run_record(stage)
-        raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
-    return record
+    """Return a stage's run.json for a page or a release that quotes it; UserError if it is not as it was written."""
+    if record := _written_record(layout, stage):
+        return record
+    path = layout.run_record(stage)
+    raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
 
 
 def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
     """Return relative path -> sha256 of the files that a stage has left; None where its record is not as written."""
-    record = _written_record(layout, stage)
-    return None if record is None else dict(record["files"])
+    return (_written_record(layout, stage) or {}).get("files")
 
 
 def _written_record(layout: Layout, stage: str) -> dict[str, Any] | None:

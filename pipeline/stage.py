@@ -45,16 +45,7 @@ FEATURE_SETS = ("encode", "encoders", SOURCE)  # what says which feature sets th
 
 
 def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    """Run a stage. Whether it must run is DVC's question; what takes long resumes by what it has made itself.
-
-    Args:
-        run: of the stage.
-        stage: as `stages` has it.
-        check: refuses parameters; called first.
-
-    Raises:
-        UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
-    """
+    """Check the parameters and the files that a stage reads, and run it; DVC decides whether it must run."""
     if run.part:
         _make_part(run, stage, check)
         return
@@ -69,11 +60,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
 
 
 def refuse_altered(layout: Layout, stage: Stage) -> None:
-    """Hash what the stages that `stage` reads have left, so that rot and edits go no further than they are.
-
-    Raises:
-        UserError: a file is not as its stage wrote it, is gone, or is of no stage; it says what makes it again.
-    """
+    """Hash the files that `stage` reads, so that disk corruption and edits do not spread; UserError names the first."""
     for earlier in stage.reads:
         if fault := _fault(layout, earlier.name):
             raise UserError(
