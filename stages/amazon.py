@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.config.base import known
 from pipeline.errors import UserError
-from pipeline.sources.catalogue import KIND, SIZES, Subset, addresses, vintages
+from pipeline.sources.catalogue import KIND, SIZES, Subset, vintages
 from stages.terminal import say, show
 
 OFFICIAL: dict[str, dict[str, Any]] = {
@@ -48,36 +48,19 @@ SPLIT = {"interactions": "*.inter*", "items": "i_id_mapping*.csv*", "users": "u_
 def categories(
     year: Annotated[int, typer.Option(help="of the data: 2014, 2018 or 2023")] = 2023,
     category: Annotated[str | None, typer.Option(help="only this one")] = None,
-    ask: Annotated[bool, typer.Option("--ask", help="ask the addresses for the files' sizes; takes a network")] = False,
 ) -> None:
-    """Amazon's categories: names, what is published of their size, and with --ask the bytes of their files."""
+    """Amazon's categories: names and published sizes."""
     from pipeline.facts.table import Table
     from pipeline.report.terminal import drawn
 
     vintage = _vintage(year)
     names = [category] if category else list(vintage["categories"])
     known(names, vintage["categories"], "--category")
-    asked, faults = _asked(year, names) if ask else ({}, [])
-    rows = []
-    for name in names:
-        counts = vintage["categories"][name]
-        rows.append([name, *(counts.get(key, "") for key in ("users", "items", "reviews")), *asked.get(name, [])])
-    head = ["category", "users", "items", "reviews", *(["bytes of reviews", "of metadata"] if ask else [])]
-    show(drawn(Table(f"Amazon {year}", "", head, rows), unbroken=[0]))
+    counts = ("users", "items", "reviews")
+    rows = [[name, *(vintage["categories"][name].get(key, "") for key in counts)] for name in names]
+    show(drawn(Table(f"Amazon {year}", "", ["category", *counts], rows), unbroken=[0]))
     say(f"counted: {vintage['counted']}; read in: {vintage['read in']}")
-    for fault in faults:
-        say(fault, err=True)
     say(f"next: alignrec new {names[0].lower()} --amazon {year} --category {names[0]}")
-
-
-def _asked(year: int, names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    from pipeline.sources.reachable import ask
-
-    files = {f"{name} {role}": found for name in names for role, found in addresses(KIND.format(year), name).items()}
-    answers = ask(files)()
-    told = {one.key: "" if one.fault else "?" if one.size is None else f"{one.size:,}" for one in answers}
-    sizes = {name: [told[f"{name} {role}"] for role in ("reviews", "metadata")] for name in names}
-    return sizes, [f"{one.key}: {one.fault}" for one in answers if one.fault]
 
 
 def _vintage(year: int) -> dict[str, Any]:
@@ -88,15 +71,9 @@ def _vintage(year: int) -> dict[str, Any]:
 def look(
     name: str, year: int, category: str | None, subset: Subset, split: Path | None, official: bool
 ) -> tuple[str, list[str]]:
-    """Return the text of a parameter file for a category, and lines on what it is and what this machine can.
+    """Return the text of a parameter file for a category, and lines on its size and this machine.
 
-    Args:
-        year: of the data.
-        split: folder of a published split, whose users, items and parts are kept.
-        official: whether BEiT3-base goes on from its official weights, as in the article.
-
-    Raises:
-        UserError: no such year or category, or the folder has no split.
+    `split` is the folder of a published split; `official` starts BEiT3-base from its official weights.
     """
     found = _vintage(year)["categories"]
     if category is None:
@@ -114,12 +91,9 @@ def look(
         steps = round(PASSES * published.items / 64, -2) if published else OFFICIAL["pretrain"]["steps"]
         parts = {"accumulate": 4} if (memory := gpu_memory()) and memory < ENOUGH else {}
         sections["pretrain"] = OFFICIAL["pretrain"] | {"steps": int(steps)} | parts
-    options: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": 120}
-    text = HEAD.format(category=category, year=year) + yaml.safe_dump(sections, **options)
-    return text, [
-        f"{category} of {year}: {published or 'of a size that is known once it is downloaded'}",
-        *_able(official),
-    ]
+    body = yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, width=120)
+    size = published or "of a size that is known once it is downloaded"
+    return HEAD.format(category=category, year=year) + body, [f"{category} of {year}: {size}", *_able(official)]
 
 
 def split_of(folder: Path) -> dict[str, str]:

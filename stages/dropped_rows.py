@@ -1,7 +1,7 @@
 """After a stage: losing most of its input is an error with the likely cause, or a warning where it is plausible."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import orjson
 import pyarrow.compute as pc
@@ -31,11 +31,7 @@ def interactions(run: Run) -> None:
 
 
 def items(run: Run) -> None:
-    """Refuse metadata of other items or another kind; warn where much is lost, and plausibly.
-
-    Raises:
-        UserError: no item has a text, or another field, and hardly by the nature of the data.
-    """
+    """Refuse metadata of other items or another kind; warn where much is lost, and plausibly."""
     from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
 
     file = run.source.reader().metadata(raw_files(run.layout.sources))
@@ -55,16 +51,14 @@ def items(run: Run) -> None:
             f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; are reviews and metadata "
             "swapped, or is the identifier in another column?"
         )
-    others = _keys(extras)
+    others = [key for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()]
     gone = [field for field in FIELDS if field not in there]
-    misplaced = {field: key for field in gone for key in others if plain(key) in KNOWN[field]}
-    if misplaced and isinstance(run.source, AmazonSource):
-        field, key = next(iter(misplaced.items()))
-        raise UserError(
-            f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
-            f"sources.{run.dataset}.kind: {run.source.kind} right?"
-        )
-    for field, key in misplaced.items():
+    for field, key in {field: key for field in gone for key in others if plain(key) in KNOWN[field]}.items():
+        if isinstance(run.source, AmazonSource):
+            raise UserError(
+                f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
+                f"sources.{run.dataset}.kind: {run.source.kind} right?"
+            )
         run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
     if statuses["empty"] == described:
         cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
@@ -102,8 +96,9 @@ def images(run: Run) -> None:
         return
     _gone(run, named)
     status = max(failures, key=failures.__getitem__)
+    reasons = Counter(row["reason"] for row in _rows(run, "status", "reason") if row["status"] == status)
     text = f"{named - ok:,} of {named:,} images could not be had, {failures[status]:,} of them {status}, such as "
-    text += repr(_reason(run, status))
+    text += repr(reasons.most_common(1)[0][0])
     if not ok and status == "blocked":
         raise UserError(f"images: {text}; see `images` in the parameters: such as allow_file and private_hosts")
     run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")
@@ -122,16 +117,6 @@ def _gone(run: Run, named: int) -> None:
             f"{next(local())['url']!r} below {run.measured['folder']}; say in images.folder where paths start, by "
             "default at the item file's folder"
         )
-
-
-def _keys(extras: Iterable[str]) -> list[str]:
-    counts = Counter(key for extra in extras for key in orjson.loads(extra))
-    return [key for key, _ in counts.most_common()]
-
-
-def _reason(run: Run, status: str) -> str:
-    reasons = Counter(row["reason"] for row in _rows(run, "status", "reason") if row["status"] == status)
-    return reasons.most_common(1)[0][0]
 
 
 def _rows(run: Run, *columns: str) -> Iterator[dict[str, str]]:

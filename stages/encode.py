@@ -18,11 +18,6 @@ from stages.pretrain import PRETRAIN
 
 
 def main(run: Run) -> None:
-    """Make every feature set that the parameters name, a shard at a time; delete the others.
-
-    Raises:
-        UserError: feature sets failed; all others have been made.
-    """
     from pipeline.features.sets import FeatureSets  # load torch
     from pipeline.features.write import write_all
     from pipeline.items.texts import Texts
@@ -34,11 +29,12 @@ def main(run: Run) -> None:
         if folder.name not in sets.names:
             shutil.rmtree(folder)
     failed = write_all(run, sets, ids, texts)
-    if faults := [error for error in failed.values() if not isinstance(error, UserError)]:
-        raise faults[0]
+    for error in failed.values():
+        if not isinstance(error, UserError):
+            raise error
     if failed:
-        said = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise UserError(f"encode {run.dataset}: {len(failed)} of {len(sets.names)} feature sets failed: {said}")
+        faults = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise UserError(f"encode {run.dataset}: {len(failed)} of {len(sets.names)} feature sets failed: {faults}")
     run.rows_in, run.rows_out = len(ids), len(ids) * len(sets.names)
     run.count("item without text", sum(not text.strip() for text in texts))
 

@@ -1,9 +1,6 @@
 """`alignrec features`: the feature sets of a dataset, and the choice of the best."""
 
-import json
 from typing import Any
-
-import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
@@ -19,11 +16,7 @@ BEST = "best"  # what a set is called that valid chooses, where the parameters h
 
 
 def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Parameters, str]:
-    """Return the parameters with a set of kind `chosen`, and its name; `for_dataset` is for the caller.
-
-    Args:
-        seconds: budget; None leaves it as it is.
-    """
+    """Return the parameters with a set of kind `chosen`, and its name; a budget of None seconds leaves its own."""
     encode = params[Encode]
     name = next((one for one in encode.encoders if registry.kind(params.encoders, one) == registry.CHOSEN), BEST)
     given: dict[str, Any] = {"kind": registry.CHOSEN, **params.encoders.get(name, {})}
@@ -34,19 +27,15 @@ def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Par
 
 
 def sets(layout: Layout) -> Table:
-    names = layout.feature_sets()
-    if not names:
+    if not (names := layout.feature_sets()):
         raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")
-    rows = [[name, *_facts(layout, name)] for name in names]
+    rows = []
+    for name in names:
+        of = io.record(io.shards(layout.features(name), "features")[0]).get("params", {}).get("of", [])
+        width = str(io.width(layout.features(name)))
+        rows.append([name, width, ", ".join(of if isinstance(of, list) else [of])])
     return Table("Feature sets", "", ["feature set", "width", "made of"], rows)
 
 
 def tried(layout: Layout, name: str) -> Table:
     return facts.tried_table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
-
-
-def _facts(layout: Layout, name: str) -> list[str]:
-    schema = pq.read_schema(io.shards(layout.features(name), "features")[0])
-    record = json.loads((schema.metadata or {}).get(b"alignrec", b"{}")).get("params", {})
-    of = record.get("of", [])
-    return [str(schema.field("vector").type.list_size), ", ".join(of if isinstance(of, list) else [of])]

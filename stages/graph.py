@@ -15,11 +15,8 @@ MEANINGLESS = "random"
 def main(run: Run) -> None:
     from pipeline.graph import gpu  # loads FAISS
 
-    names = run.layout.feature_sets()
-    if not names:
-        raise UserError(
-            f"{run.layout.folder('encode')}: no feature sets there; run `alignrec encode {run.dataset}` first"
-        )
+    if not (names := run.layout.feature_sets()):
+        raise UserError(f"{run.layout.folder('encode')}: no feature sets; run `alignrec encode {run.dataset}` first")
     run.device = "cuda" if gpu.count() else "cpu"
     for name in run.progress(names, unit="set"):
         _search(run, name)

@@ -35,8 +35,7 @@ ACCESS = {
 def main(run: Run, retry_failed: bool = False) -> None:
     """Write images-*.parquet, a shard at a time.
 
-    A finished shard stays. If files of this machine, addresses of its items or ACCESS have changed since, its images
-    from the web stay and all else is fetched again.
+    If local files, addresses of its items or ACCESS have changed, a shard keeps only its images from the web.
     """
     from pipeline.images import fetcher, files  # load Pillow and torch
 

@@ -28,16 +28,9 @@ Looked = tuple[str, list[str]]  # the text of a parameter file, and what was see
 
 
 def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Iterator[str]:
-    """Write the parameter file, and what a project needs; yield what was seen, and what to run next.
-
-    Args:
-        look: makes the text, where the file may be written.
-
-    Raises:
-        UserError: as `look`; or `to` exists.
-    """
+    """Write the parameter file that `look` makes, and a project; yield what was seen, and what to run next."""
     if not NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no name of a dataset; use up to 64 letters, digits, _ and -")
+        raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
     shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)
     if to.exists() and not force and not shipped:
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
@@ -57,28 +50,11 @@ def look(
 ) -> Looked:
     """Return the text of a parameter file for some files, and what was seen in them.
 
-    Args:
-        images: folder, archive or pattern, if the images are files.
-        columns: `role=name`, where the name of a column does not say what it is.
-        beit3: whether BEiT3 is trained even where that takes long.
-
-    Raises:
-        UserError: a file or column is absent or ambiguous, or values cannot be read.
+    `images` are a folder, archive or pattern; `columns` are given as `role=name`; `beit3` forces its training.
     """
-    flags = _flags(columns)
-    names = [column for path in (interactions, items) if path for column in inspect.columns(path, flags.values())]
-    for role, column in flags.items():
-        known([column], names, f"--column {role}")
-    for path in filter(None, (interactions, items)):
-        if path.suffix != ".parquet":
-            refuse_blank(path)
+    flags = _flags(columns, list(filter(None, (interactions, items))))
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
-    given = {"interactions": interactions} | ({"metadata": items} if items else {})
-    stored = download.names({role: [str(path)] for role, path in given.items()})
-    for role, path in given.items():
-        if local(str(path)) != path or stored[role] != path.name:  # which stages take for an address
-            raise UserError(f"{path}: reads as an address, and no path; rename it (letters, digits, . _ -)")
     section, pictures = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
     source = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
@@ -127,7 +103,8 @@ def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> L
     return text(fits), [*said, f"{total}: {slow}" if slow else total]
 
 
-def _flags(columns: Iterable[str]) -> dict[str, str]:
+def _flags(columns: Iterable[str], files: list[Path]) -> dict[str, str]:
+    """Return role -> column as given; UserError for unknown ones, blank files, and names that read as addresses."""
     flags = {}
     for given in columns:
         role, equals, column = given.partition("=")
@@ -135,4 +112,13 @@ def _flags(columns: Iterable[str]) -> dict[str, str]:
             raise UserError(f"--column {given}: write role=name, such as item=sku")
         known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
         flags[role] = column
+    names = [column for path in files for column in inspect.columns(path, flags.values())]
+    for role, column in flags.items():
+        known([column], names, f"--column {role}")
+    stored = download.names({str(n): [str(path)] for n, path in enumerate(files)})
+    for n, path in enumerate(files):
+        if path.suffix != ".parquet":
+            refuse_blank(path)
+        if local(str(path)) != path or stored[str(n)] != path.name:  # which stages take for an address
+            raise UserError(f"{path}: reads as an address, not a path; rename it (letters, digits, . _ -)")
     return flags

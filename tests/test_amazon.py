@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import alignrec
-from webserver import body, serving
 
 from pipeline.config import document
 from pipeline.sources import catalogue
@@ -29,19 +28,6 @@ def test_categories_are_listed_with_what_is_published_of_them(tmp_path: Path) ->
         if line.startswith("Software")
     )
     assert row == ["Software", "2.6M", "89.2K", "4.9M"]
-
-
-def test_sizes_of_files_are_asked_of_their_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving({"/r/Software": body(b"x" * 1234)}) as server:
-        found = {
-            "reviews": [f"{server.address}/none", f"{server.address}/r/Software"],
-            "metadata": [f"{server.address}/gone"],
-        }
-        monkeypatch.setattr(amazon, "addresses", lambda version, category: found)
-        said = alignrec("categories", "--category", "Software", "--ask", cwd=tmp_path)
-    (row,) = (line for line in said.output.splitlines() if line.startswith("Software ") and "K" in line)
-    assert row.split() == ["Software", "2.6M", "89.2K", "4.9M", "1,234"]
-    assert f"Software metadata: {server.address}/gone: HTTP 404" in said.output
 
 
 @pytest.mark.parametrize(
