@@ -1,6 +1,7 @@
 """The umbrella command `alignrec`: one subcommand a stage, and what users do with releases."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from pipeline.stage import Stage
 from stages import amazon, embedding, examples, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.help import Command
+from stages.images import main as main_of_images
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
@@ -39,30 +41,25 @@ def _main(
 
 
 def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
+    from importlib.metadata import version as installed
+
     from pipeline import waiting
+    from pipeline.errors import UserError
     from pipeline.run import Run
     from pipeline.stage import perform
     from stages.params import check, read
 
     settings = read(params, dataset)
-    _refuse_other_release(settings.alignrec, params)
+    if settings.alignrec not in (None, here := installed("alignrec")):
+        raise UserError(
+            f"{params}: 'alignrec': made with {settings.alignrec}, and {here} is installed; install that release, or "
+            f"write {here} there, and `dvc repro` makes all again"
+        )
     waiting.choose()
     with interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"):
         run = Run(stage.name, dataset, settings, root)
         run.part = part
         perform(run, stage, lambda run: check(run.params, params))
-
-
-def _refuse_other_release(pinned: str | None, params: Path) -> None:
-    from importlib.metadata import version as installed
-
-    from pipeline.errors import UserError
-
-    if pinned not in (None, here := installed("alignrec")):
-        raise UserError(
-            f"{params}: 'alignrec': made with {pinned}, and {here} is installed; install that release, or write {here} "
-            "there, and `dvc repro` makes all again"
-        )
 
 
 def _command(stage: Stage) -> Callable[..., None]:
@@ -85,18 +82,10 @@ def images(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
     part: Part = None,
 ) -> None:
-    if not retry_failed:
-        return _perform(STAGES["images"], dataset, params, root, parted(part))
-    from pipeline.run import running
-    from stages.images import main
-    from stages.params import read
-
-    run_params = read(params, dataset)
-    with (
-        interruptible(f"images fetched so far are kept in {root}/images/{dataset}"),
-        running("images", dataset, run_params, root) as run,
-    ):
-        main(run, retry_failed)
+    stage = STAGES["images"]
+    if retry_failed:
+        stage = replace(stage, main=partial(main_of_images, retry_failed=True))
+    _perform(stage, dataset, params, root, parted(part))
 
 
 def publish(
@@ -147,7 +136,7 @@ def probe(
         released.show_ceiling(Layout(root, dataset))
 
 
-_SPECIAL: dict[str, Callable[..., None]] = {
+_SPECIAL = {
     "images": images,
     "encode": encode,
     "probe": probe,
@@ -266,28 +255,18 @@ def plan(
         raise typer.Exit(1)
 
 
-app.command(rich_help_panel=BEGIN)(amazon.categories)
-for _command_of_results in (
-    results.summary,
-    results.features,
-    results.recommend,
-    results.compare,
-    released.diff,
-    released.leaderboard,
-):
-    app.command(rich_help_panel=LOOK)(_command_of_results)
-for _command_of_release in (
-    released.verify,
-    released.fetch,
-    released.export,
-    embedding.embed,
-    released.serve,
-    released.attest,
-):
-    app.command(rich_help_panel=RELEASES)(_command_of_release)
+_OTHERS: dict[str, list[Callable[..., None]]] = {
+    BEGIN: [amazon.categories],
+    LOOK: [results.summary, results.features, results.recommend, results.compare, released.diff, released.leaderboard],
+    RELEASES: [*(released.verify, released.fetch, released.export), embedding.embed, released.serve, released.attest],
+}
+for _heading, _commands in _OTHERS.items():
+    for _other in _commands:
+        app.command(rich_help_panel=_heading)(_other)
 for _registered in app.registered_commands:
     _registered.cls = Command
-    _registered.epilog = f"Example: {examples.example(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
+    _called = _registered.name or _registered.callback.__name__  # type: ignore[union-attr]
+    _registered.epilog = f"Example: {examples.EXAMPLES.get(_called, f'alignrec {_called} sample')}"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.errors import UserError
+from pipeline.release.read import Release
 from stages.arguments import ParamsFile
 from stages.terminal import interruptible, say
 
@@ -27,8 +28,6 @@ def embed(
 ) -> None:
     """encode any table, with any encoder, or with that of a release for new items in its space."""
     if release is not None:
-        from pipeline.release.read import Release
-
         Release(release).verified()
     elif codes is not None:
         raise UserError("--codes are those of a release; name it with --release")
@@ -46,16 +45,14 @@ def embed(
         chosen = encoders.of_parameters(encoder, settings.encoders, own, settings[Images])
     coded = command.Codes(release, encoder, codes) if release is not None and codes is not None else None
     named = tuple(name for name in (text or "").split(",") if name)
-    folder = images or (items.parent if image else None)
-    table = Table(items, folder, Columns(id_, named, image))
+    table = Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with interruptible(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, chosen, settings, to, coded)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejects:
-        reasons = summary.rejected.most_common(MOST_REASONS)
-        said = ", ".join(f"{reason} ({n:,})" for reason, n in reasons)
-        said += ", ..." if len(summary.rejected) > MOST_REASONS else ""
-        say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {said}")
+        reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]
+        reasons += ["..."] * (len(summary.rejected) > MOST_REASONS)
+        say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")
 
 
 def _settings(path: Path | None):  # type: ignore[no-untyped-def]  # the class is made at run time

@@ -35,11 +35,7 @@ if TYPE_CHECKING:
     from pipeline.release.read import Release
 
 SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"search": Search}
-"""name -> class of each section; the last is the benchmark's too"""
-
-
-RECORDED = ("interactions", "graph", "train", "benchmark")
-"""sections that a release records"""
+RECORDED = ("interactions", "graph", "train", "benchmark")  # sections that a release records
 
 
 class _Declared(Parameters):
@@ -54,20 +50,10 @@ class _Declared(Parameters):
 Params: type[Parameters] = create_model(
     "Params", __base__=_Declared, **{name: (kind, kind()) for name, kind in SECTIONS.items()}
 )  # type: ignore[call-overload]
-"""the whole of params.yaml: a section a stage"""
 
 
 def read(path: Path, dataset: str = "") -> Parameters:
-    """Read a parameter file without loading torch: settings of single models and encoders are not checked.
-
-    Args:
-        path: of the file; where it says `extends`, it is laid over the file that it names.
-        dataset: whose features absent keys stand for, see `for_dataset`; none leaves them as they are.
-
-    Raises:
-        UserError: the file is absent or no YAML mapping, has a fault, names an unknown model or encoder, or does not
-            declare the dataset.
-    """
+    """Read a parameter file, for a dataset if one is named; settings of models and encoders need `check`."""
     raw = document.read_extended(path)
     try:
         params = checked(Params, raw)
@@ -80,20 +66,20 @@ def read(path: Path, dataset: str = "") -> Parameters:
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters with what the file leaves open: which of a dataset's feature sets are used.
 
-    A dataset without a file of items has neither text nor image, so nothing is encoded but the controls. Where nothing
-    is generated, nothing is known to be planted.
+    Without a file of items only the controls are encoded; ceilings need a generated dataset.
     """
     source, encode = params.source(dataset), params[Encode]
+    wanted = encode.encoders
     if (
         "encoders" not in encode.model_fields_set
         and isinstance(source, Downloaded)
         and "metadata" not in source.files()
     ):
-        encode = encode.model_copy(update={"encoders": []})
-        params = params.having(encode)
-    had = [name for name in encode.encoders if not encoders.is_ceiling(params.encoders, name)]
-    if not isinstance(source, Generated) and had != encode.encoders:
-        encode = encode.model_copy(update={"encoders": had})
+        wanted = []
+    if not isinstance(source, Generated):
+        wanted = [name for name in wanted if not encoders.is_ceiling(params.encoders, name)]
+    if wanted != encode.encoders:
+        encode = encode.model_copy(update={"encoders": wanted})
         params = params.having(encode)
     made = [name for name in feature_sets(params, dataset) if name not in encode.controls]
     params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
@@ -114,11 +100,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
 
 
 def of_release(release: Release, path: Path) -> Parameters:
-    """Return the parameters of a file, or where there is none, those that a release records; the source is its own.
-
-    Raises:
-        UserError: a fault in the file, or the release was made with parameters or a source unknown here.
-    """
+    """Return the parameters of a file, else those that a release records; the source is the release's own."""
     manifest = release.manifest
     if manifest.kind not in sources.SOURCES:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")

@@ -19,25 +19,16 @@ PLACED = {"pyproject.toml": "", "README.md": "", "test_parts.py": "tests"}
 
 
 def write(folder: Path) -> Iterator[str]:
-    """Write a package that is named as its folder, and yield what was written, and what to run next.
-
-    Args:
-        folder: to make; it may be there, if it is empty.
-
-    Raises:
-        UserError: its name is none of a package, or another package's; or there is something in it.
-    """
+    """Write a package named as its folder, new or empty, and yield what was written, and what to run next."""
     name = folder.absolute().name
     if not NAME.fullmatch(name) or len(name) > LONGEST:
-        raise UserError(
-            f"'{one_line(name, LONGEST)}' is no name of a package; use up to {LONGEST} of a-z, 0-9, - and _, a letter "
-            "first"
-        )
+        shown = one_line(name, LONGEST)
+        raise UserError(f"invalid package name '{shown}'; use up to {LONGEST} of a-z, 0-9, - and _, a letter first")
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or importlib.util.find_spec(module):
         raise UserError(f"Python has '{module}' already; choose another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already, and not an empty folder; name another")
+        raise UserError(f"{folder}: exists, and is not an empty folder; choose another name")
     engine = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     for template in sorted(TEMPLATE.rglob("*.jinja")):
         file = template.name.removesuffix(".jinja")

@@ -15,16 +15,10 @@ FOLDER = Path("profiles")
 
 
 def write(name: str, to: Path) -> Iterator[str]:
-    """Write a profile into a parameter file, keeping its comments, and yield what changed.
+    """Write a profile, by name in profiles/ or path, into a parameter file with its comments; yield what changed.
 
-    A profile that says `extends` is laid over the file that it names; another one is a whole parameter file.
-
-    Args:
-        name: of a file in profiles/, or a path.
-        to: the parameter file.
-
-    Raises:
-        UserError: no such profile, or the parameters that it makes are refused; nothing is written then.
+    A profile with `extends` is merged into the file that it names; another one is a whole parameter file. Nothing is
+    written if the parameters are refused.
     """
     path = _find(name)
     over = document.read(path)

@@ -58,11 +58,9 @@ CONFIG = {
 
 
 def dvc_yaml(params: Parameters, clone: bool) -> str:
-    """Return the whole of dvc.yaml.
+    """Return dvc.yaml; stages of a `clone` depend on its code, other projects pin the release.
 
-    Args:
-        params: of the project: stages that read files of this machine are asked each time, as DVC does not know these.
-        clone: whether the folder has the code, on which the stages depend; other projects pin the release.
+    Stages that read local files always run, as DVC does not track these.
     """
     sources = [params.source(name) for name in params.datasets]
     local = any(isinstance(one, Downloaded) and names_local_files(one.files()) for one in sources)
@@ -75,11 +73,8 @@ def dvc_yaml(params: Parameters, clone: bool) -> str:
 def begin(folder: Path) -> Iterator[str]:
     """Make a folder with a params.yaml a project, and yield what was done; what is there already stays.
 
-    Sections that params.yaml lacks are added, as DVC wants what a stage depends on to be there. Without git, DVC is
-    begun without it. Below the root of a repository, DVC is begun for the folder alone.
-
-    Raises:
-        UserError: git or DVC refuse, or params.yaml cannot be read.
+    Missing sections are added to params.yaml, as DVC requires them. DVC is begun without git where there is none, and
+    for the folder only below the root of a repository. UserError if git or DVC refuse.
     """
     clone = is_clone(folder)
     yield from _complete(folder / PARAMS, clone)
@@ -150,6 +145,7 @@ def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
 
 
 def _code(stage: Stage) -> list[str]:
+    """Return the packages and files whose code a stage's results depend on, without those inside another."""
     found = code.packages(*stage.modules())
     return [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
 
@@ -176,6 +172,7 @@ def text_sha256(text: str) -> str:
 
 
 def _is_dvcs_own(path: Path) -> bool:
+    """Return whether a .dvcignore has nothing but the comments that `dvc init` writes."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return all(not line.strip() or line.startswith("#") for line in lines)
 

@@ -22,14 +22,7 @@ from stages.terminal import bytes_bar, interruptible, say, show
 
 @contextmanager
 def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
-    """Yield the outputs of a dataset, or those that a release stands for; a release is verified first.
-
-    Args:
-        needs: what a release must have, see `Release.refuse_without`.
-
-    Raises:
-        UserError: the release is damaged, or lacks something.
-    """
+    """Yield the outputs of a dataset, or of a verified release, which must have what it `needs`."""
     if not is_release(what):
         yield Layout(root, what)
         return
@@ -38,7 +31,6 @@ def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
 
 
 def settings(what: str, params: Path) -> Parameters:
-    """Return the parameters of a dataset, or a release's own where there is no file; UserError: a fault in them."""
     from stages.params import of_release, read
 
     if is_release(what):

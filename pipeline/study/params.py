@@ -57,13 +57,9 @@ class Joint(Section):
 
 
 PRESETS: dict[str, dict[str, list[int | float]]] = {"authors": {f"train.{key}": v for key, v in AUTHORS.items()}}
-"""sweeps that may be named in place of their values"""
-SECTIONS = ("train", "graph", "pretrain")
-"""whose keys a sweep may change"""
-RECIPE = "recipe"
-"""the variant that the parameters as they stand are"""
-REFERENCES = ("beit3-untrained", "beit3-official", "tfidf")
-"""feature sets that stand beside the variants, if they are encoded"""
+SECTIONS = ("train", "graph", "pretrain")  # whose keys a sweep may change
+RECIPE = "recipe"  # the variant of unchanged parameters
+REFERENCES = ("beit3-untrained", "beit3-official", "tfidf")  # feature sets next to the variants, if encoded
 
 
 def _free(variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
