@@ -23,14 +23,4 @@ from schemas.items import IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, text_
 from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import (
-    GEOMETRY,
-    JOINT,
-    JOINT_EPOCHS,
-    MASK,
-    STUDY,
-    SWEEPS,
-    TAIL,
-    VARIANTS,
-    WRONG,
-)
+from schemas.study import GEOMETRY, JOINT, JOINT_EPOCHS, MASK, STUDY, SWEEPS, TAIL, VARIANTS, WRONG

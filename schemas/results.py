@@ -39,23 +39,16 @@ SLICES = pa.schema(
     [
         *RUN,
         *PROTOCOL,
-        field(
-            "slice", pa.string(), "users by length of history, items by popularity, or everything shown",
-            one_of=("history", "popularity", "catalogue"),
-        ),
-        field(
-            "label", pa.string(),
+        field("slice", pa.string(), "users by length of history, items by popularity, or everything shown",
+            one_of=("history", "popularity", "catalogue")),
+        field("label", pa.string(),
             "history: train interactions (`3`, `4-5`, `20+`); popularity: tenth of the items, `1` the least popular, "
-            "or `cold` for items that train lacks; catalogue: `all`",
-        ),
+            "or `cold` for items that train lacks; catalogue: `all`"),
         field("n", pa.int64(), "test users of the slice; of popularity: targets", low=0),
-        field(
-            "metric", pa.string(),
+        field("metric", pa.string(),
             "recall, ndcg: means over n; exposure: share of what is shown; coverage: share of the catalogue that "
             "somebody is shown; gini: of how often each item is, 0 if all alike; novelty: mean of -log2(share of users "
-            "who have the item), bits",
-            one_of=("recall", "ndcg", "exposure", "coverage", "gini", "novelty"),
-        ),
+            "who have the item), bits", one_of=("recall", "ndcg", "exposure", "coverage", "gini", "novelty")),
         K,
         field("value", pa.float64(), "on test, epoch chosen on valid; null where n is 0", nullable=True, low=0),
     ]
@@ -114,10 +107,9 @@ LEAGUE = pa.schema(
         field("recall", pa.float64(), "at k on test, mean over users; likewise", nullable=True, low=0, high=1),
         field("ndcg", pa.float64(), "likewise", nullable=True, low=0, high=1),
         field("by_valid", pa.bool_(), "whether its setting has the best valid of its split: the honest figures"),
-        field(
-            "by_test", pa.bool_(), "whether it has the best test of the first runs on the data's own split: published "
-            "tables are often made so"
-        ),
+        field("by_test", pa.bool_(),
+            "whether it has the best test of the first runs on the data's own split: published "
+            "tables are often made so"),
         field("seconds", pa.float64(), "of CPU; null where it was trained by another command", nullable=True, low=0),
         field("memory_mib", pa.int32(), "most that was resident, libraries included; likewise", nullable=True, low=0),
         field("machine", pa.string(), "processor, cores, GPU; empty likewise"),

@@ -41,11 +41,9 @@ TAIL = pa.schema(
         DATASET,
         *PROTOCOL,
         field("slice", pa.string(), "what the groups are of", one_of=("popularity", "history")),
-        field(
-            "label", pa.string(),
+        field("label", pa.string(),
             "popularity: tenth of the items, `1` the least popular, thirds (`head`, `middle`, `tail`) where tenths "
-            "are too thin, or `cold`; history: train interactions of the user (`3`, `4-5`, `20+`)",
-        ),
+            "are too thin, or `cold`; history: train interactions of the user (`3`, `4-5`, `20+`)"),
         MODEL,
         FEATURE_SET,
         K,
@@ -62,12 +60,9 @@ VARIANTS = pa.schema(
     [
         DATASET,
         field("variant", pa.string(), "key of `study.variants`; `recipe`: the parameters as they stand"),
-        field(
-            "encoder_seed",
-            pa.int32(),
+        field("encoder_seed", pa.int32(),
             "`pretrain.seed` of the variant's encoder; null: of all its encoders together, or of a set that has none",
-            nullable=True,
-        ),
+            nullable=True),
         field("what", pa.string(), "key of the probe in probes.json, or `alignrec`"),
         FEATURE_SET,
         field("form", pa.string(), "how a probe read the features", one_of=("raw", "processed")),
@@ -78,23 +73,15 @@ VARIANTS = pa.schema(
         *PROTOCOL,
         field("mean", pa.float64(), "on test; mean over seeds", low=0, high=1),
         field("sd", pa.float64(), "over seeds, n - 1; null for one", nullable=True, low=0),
-        field(
-            "difference",
-            pa.float64(),
+        field("difference", pa.float64(),
             "mean - that of `recipe`: on beit3 as released, also of beit3-raw; on the same set where one is masked",
-            nullable=True,
-        ),
+            nullable=True),
         *DIFFERENCE[1:-1],
-        field(
-            "p_holm",
-            pa.float64(),
+        field("p_holm", pa.float64(),
             "p corrected (Holm) for all rows of AlignRec, or those of the probes of equal `features` and `form`",
-            nullable=True,
-            low=0,
-            high=1,
-        ),
+            nullable=True, low=0, high=1),
     ]
-)
+)  # fmt: skip
 
 SWEEPS = pa.schema(
     [
@@ -115,10 +102,8 @@ WRONG = pa.schema(
         DATASET,
         MODEL,
         FEATURE_SET,
-        field(
-            "what", pa.string(), "what is wrong: the image or text is another item's, or the vector is noise",
-            one_of=("nothing", "image", "text", "noise"),
-        ),
+        field("what", pa.string(), "what is wrong: the image or text is another item's, or the vector is noise",
+            one_of=("nothing", "image", "text", "noise")),
         field("ratio", pa.float64(), "share of the items of which it is wrong", low=0, high=1),
         *PROTOCOL,
         *RETRAINED,

@@ -20,8 +20,7 @@ Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the para
 Published = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_datasets)]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Order = Annotated[
-    Path | None,
-    typer.Option("--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)"),
+    Path | None, typer.Option("--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)")
 ]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 Part = Annotated[

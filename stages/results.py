@@ -80,10 +80,7 @@ def features(
 
         settings, name = chosen.choosing(read(params), dataset, seconds)
         kept = f"what was tried so far is kept in {layout.features(name)}"
-        with (
-            interruptible(kept),
-            running("encode", dataset, for_dataset(settings, dataset), root) as run,
-        ):
+        with interruptible(kept), running("encode", dataset, for_dataset(settings, dataset), root) as run:
             main(run)
         candidates = chosen.tried(layout, name)
         show(terminal.drawn(candidates))

@@ -30,9 +30,7 @@ def _parsed(address: str) -> str:
 
 Address = Annotated[str, AfterValidator(_parsed)]  # URL or path
 Mirrors = Annotated[
-    list[Address],
-    Field(min_length=1),
-    BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw),
+    list[Address], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)
 ]  # addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets
 
 

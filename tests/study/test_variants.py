@@ -34,11 +34,7 @@ from stages.params import Params, load
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
-STUDY: dict[str, Any] = {
-    "variants": {"still": {"steps": 0}, "hidden": {"hide": 0.4}},
-    "seeds": 2,
-    "workers": 1,
-}
+STUDY: dict[str, Any] = {"variants": {"still": {"steps": 0}, "hidden": {"hide": 0.4}}, "seeds": 2, "workers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +188,7 @@ def run(root: Path) -> None:
 
 
 def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> None:
-    few = {
-        "variants": {"still": {"steps": 0}},
-        "encoder_seeds": 2,
-        "seeds": 1,
-        "workers": 1,
-    }
+    few = {"variants": {"still": {"steps": 0}}, "encoder_seeds": 2, "seeds": 1, "workers": 1}
     table = study(tmp_path, studied.encoded(tmp_path, study=few, pretrain={"seed": 3}))
     at = {"what": "content_knn", "features": "beit3", "form": "raw", "k": 20}
     for variant in ("recipe", "still"):
@@ -240,15 +231,9 @@ def test_without_variants_the_table_is_empty_and_nothing_is_read(tmp_path: Path)
     ("given", "message"),
     [
         ({"variants": {"long": {"step": 3}}}, "unknown key 'study.variants.long.step'; did you mean 'steps'?"),
-        (
-            {"variants": {"long": {"steps": -3}}},
-            "'study.variants.long.steps': input should be greater than",
-        ),
+        ({"variants": {"long": {"steps": -3}}}, "'study.variants.long.steps': input should be greater than"),
         ({"variants": {"recipe": {}}}, "'study.variants': value error, 'recipe' is another row of the same table"),
-        (
-            {"variants": {"x": {"distill_from": ["minilms"]}}},
-            "'study.variants.x.distill_from': no 'minilms'",
-        ),
+        ({"variants": {"x": {"distill_from": ["minilms"]}}}, "'study.variants.x.distill_from': no 'minilms'"),
         ({"variants": {"x": {}}, "encoder_seed": 2}, "unknown key 'study.encoder_seed'; did you mean 'encoder_seeds'?"),
     ],
 )
