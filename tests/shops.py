@@ -1,4 +1,4 @@
-"""Toy data for the recommender's tests: two tastes, and nobody crosses over."""
+"""Toy data for the recommender's tests: two tastes that never mix."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Parameters
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
@@ -57,8 +58,26 @@ def outputs(root: Path) -> Layout:
     io.write_table(pa.table(names), layout.users, schemas.USERS)
     ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
     io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
-    vectors = pa.table(ids | known | {"vector": io.vectors(content())})
-    io.write_table(vectors, io.shard(layout.features("f"), "features", 0), schemas.features(WIDTH))
-    io.write_table(neighbours.neighbours(content(), 4), layout.edges("f"), schemas.EDGES)
+    write_set(layout, "f", content())
     return layout
+
+
+def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
+    """Run the stage benchmark; return path -> content of its files, but for what it took."""
+    from pipeline.run import running
+    from stages.benchmark import main
+
+    with running("benchmark", "shop", params, root) as run:
+        main(run)
+    base = root / "benchmark/shop"
+    made = (p for p in base.rglob("*") if p.is_file() and p.name != "cost.json")
+    return {str(p.relative_to(base)): p.read_bytes() for p in made}
+
+
+def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
+    """Write a feature set and its graph."""
+    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
+    known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
+    table = pa.table(ids | known | {"vector": io.vectors(vectors)})
+    io.write_table(table, io.shard(layout.features(name), "features", 0), schemas.features(WIDTH))
+    io.write_table(neighbours.neighbours(vectors, 4), layout.edges(name), schemas.EDGES)

@@ -6,6 +6,7 @@ import cold
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import shops
 
 import schemas
 from pipeline import io
@@ -17,9 +18,7 @@ from pipeline.facts import recommenders
 from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.report import sections, terminal
-from pipeline.run import running
 from pipeline.train import inputs
-from stages import benchmark
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -29,15 +28,8 @@ ALONE, EVERY = "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = cold.outputs(tmp_path_factory.mktemp("cold"))
-    with running("benchmark", "shop", cold.params(), layout.root) as run:
-        benchmark.main(run)
+    shops.benchmark(layout.root, cold.params())
     return layout
-
-
-def files(layout: Layout) -> dict[str, bytes]:
-    base = layout.folder("benchmark")
-    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("cost.json",))
-    return {str(p.relative_to(base)): p.read_bytes() for p in made}
 
 
 def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
@@ -79,12 +71,10 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
 
 
 def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:
-    before = files(layout)
+    before = shops.benchmark(layout.root, cold.params())
     runs.rankings(layout, Entry("bpr", "none", 0)).with_suffix(".json").unlink()
     runs.rankings(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
-    with running("benchmark", "shop", cold.params(), layout.root) as run:
-        benchmark.main(run)
-    assert files(layout) == before
+    assert shops.benchmark(layout.root, cold.params()) == before
 
 
 def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: Path) -> None:
@@ -92,8 +82,7 @@ def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: P
     settings = cold.params(
         benchmark={"models": ["alignrec"], "features": ["f", "noise"], "seeds": 1, "ks": [5, 20], "workers": 1}
     )
-    with running("benchmark", "shop", settings, layout.root) as run:
-        benchmark.main(run)
+    shops.benchmark(layout.root, settings)
     tests = io.read_table(layout.tests, schemas.TESTS)
     rows = tests.to_pylist()
     assert [(r["protocol"], r["metric"]) for r in rows] == [(p, m) for p in (ALONE, EVERY) for m in ("recall", "ndcg")]
@@ -119,8 +108,7 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     cold.draw_again(layout)
     named = {"models": ["contentknn", "bpr"], "features": ["f", "noise", "mapped"], "control": "noise", "seeds": 1}
     settings = cold.params(benchmark=named | {"ks": [5, 20], "workers": 1}, **cold.LEARNING)
-    with running("benchmark", "shop", settings, layout.root) as run:
-        benchmark.main(run)
+    shops.benchmark(layout.root, settings)
     name, every = (protocol.replace("0.4", "0.4 in 2 draws") for protocol in (ALONE, EVERY))
     assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
     for draw, own in enumerate(layout.draws()):
@@ -149,8 +137,5 @@ def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(tmp_
     encoders = cold.LEARNING["encoders"] | twice
     encode = {**cold.LEARNING["encode"], "encoders": [*cold.LEARNING["encode"]["encoders"], "twice"]}
     settings = cold.params(benchmark=named, **cold.LEARNING | {"encoders": encoders, "encode": encode})
-    with (
-        running("benchmark", "shop", settings, layout.root) as run,
-        pytest.raises(UserError, match=r"twice .*first draw"),
-    ):
-        benchmark.main(run)
+    with pytest.raises(UserError, match="twice"):
+        shops.benchmark(layout.root, settings)

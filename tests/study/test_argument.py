@@ -10,49 +10,40 @@ import pyarrow as pa
 import pytest
 import shops
 import torch
+import toy
 
 import schemas
-from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.observed import looked_at
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import geometry, wrong
 from pipeline.experiment.tables.wrong import Contended
 from pipeline.facts import argument
-from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Inputs
-from pipeline.ops import shapes
 from pipeline.report import studied as page
 from pipeline.run import Run
 from pipeline.train import inputs
-from stages.params import Params, read
+from stages.params import Params
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
 
 def params(**study: Any) -> Params:
-    sections = {
-        "datasets": ["shop"],
-        "sources": {"shop": {"kind": "sample"}},
-        "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01},
-        "graph": {"k": 4},
-        "benchmark": {"ks": [5, 20], "overrides": {"vbpr": {"epochs": 2}}},
-        "study": study,
-    }
-    return Params.model_validate(sections)
+    return toy.params(
+        train={"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01},
+        graph={"k": 4},
+        benchmark={"ks": [5, 20], "overrides": {"vbpr": {"epochs": 2}}},
+        study=study,
+    )
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """Return a shop with a set of wrong images: each item has the vector of one of the other taste."""
     layout = shops.outputs(tmp_path)
-    table = io.read_features(layout.features("f")).drop_columns(["vector"])
-    vectors = np.roll(shops.content(), 1, axis=0)
-    path = io.shard(layout.features("f-wrong-image"), "features", 0)
-    io.write_table(table.append_column("vector", io.vectors(vectors)), path, schemas.features(shops.WIDTH))
-    io.write_table(neighbours.neighbours(vectors, 4), layout.edges("f-wrong-image"), schemas.EDGES)
+    shops.write_set(layout, "f-wrong-image", np.roll(shops.content(), 1, axis=0))
     return layout
 
 
@@ -76,6 +67,13 @@ def test_wrong_content_is_tested_against_the_same_model_on_the_whole_set(layout:
     for row in rows[1:3]:
         assert row["difference"] == pytest.approx(row["mean"] - rows[0]["mean"])
     assert len(experiment.named) == 12  # two models, three contents, two seeds
+    (shown,) = argument.wrong(table)
+    assert [row[2] for row in shown.rows[:3]] == ["whole", "another item's image, 50 %", "another item's image, 100 %"]
+    (rows,) = argument.by_fingerprint(table)
+    assert [chart.title.split(":")[0] for chart in page.spoilt(rows)] == ["alignrec on f", "vbpr on f"]
+    assert argument.wrong(table.slice(0, 0)) == argument.geometry(schemas.GEOMETRY.empty_table()) == []
+    with pytest.raises(UserError, match="bpr"):  # which reads no features
+        studied(layout, wrong, wrong=WRONG | {"models": ["bpr"]})
 
 
 def test_all_wrong_is_the_wrong_set_itself(layout: Layout) -> None:
@@ -90,35 +88,11 @@ def test_all_wrong_is_the_wrong_set_itself(layout: Layout) -> None:
     assert (half != shops.content()).any(1).sum() == shops.ITEMS // 2
 
 
-def test_a_model_that_reads_no_features_is_refused(layout: Layout) -> None:
-    experiment = Experiment(Run("study", "shop", params(wrong=WRONG | {"models": ["bpr"]}), layout.root), 1)
-    with pytest.raises(UserError, match="bpr reads no features"):
-        wrong.plan(experiment)
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [("{models: [alingrec]}", "did you mean 'alignrec'"), ("{models: [vbpr], features: [tfidf]}", "tfidf-wrong-image")],
-)
-def test_wrong_content_that_there_is_not_is_one_line(tmp_path: Path, given: str, says: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(f"datasets: [shop]\nsources: {{shop: {{kind: sample}}}}\nstudy: {{wrong: {given}}}\n")
-    with pytest.raises(UserError) as e:
-        read(path)
-    assert says in str(e.value)
-    assert "study.wrong" in str(e.value)
-
-
 def test_a_loss_that_is_left_out_has_a_line_an_epoch_and_no_patience_ends_it(layout: Layout) -> None:
     experiment, table = studied(layout, geometry, geometry={"without": ["reg", "cca"], "seeds": 1})
     assert schemas.check(table, schemas.GEOMETRY).num_rows == 9
     rows = table.to_pylist()
-    assert [(r["without"], r["epoch"]) for r in rows[:4]] == [
-        ("nothing", 0),
-        ("nothing", 1),
-        ("nothing", 2),
-        ("reg", 0),
-    ]
+    assert [(r["without"], r["epoch"]) for r in rows[:4]] == [*(("nothing", n) for n in range(3)), ("reg", 0)]
     settings = {one.without: cell.settings for one, cell in geometry.plan(experiment).items()}
     assert (settings["reg"].reg, settings["reg"].cca, settings["cca"].cca) == (0.0, 0.01, 0.0)  # type: ignore[attr-defined]
     (shown,) = argument.geometry(table)
@@ -147,19 +121,3 @@ def test_the_shape_of_equal_vectors_is_a_line(layout: Layout) -> None:
     assert seen["id_energy"] == pytest.approx(1, abs=1e-4)
     assert -1.001 <= seen["content_id"] <= 1.001
     assert 0 <= seen["kept"] <= 1.001
-
-
-def test_energy_is_of_the_vectors_as_they_are() -> None:
-    cone = np.random.default_rng(0).normal(0, 0.1, (500, 4)) + 5
-    assert shapes.leading(cone) > 0.99
-    assert shapes.shape(cone.astype(np.float32), shapes.spectrum(cone)).effective_rank > 3.9
-    assert shapes.leading(np.eye(4)) == pytest.approx(0.25)
-
-
-def test_wrong_content_is_a_table_and_a_curve_a_model(layout: Layout) -> None:
-    _, table = studied(layout, wrong, wrong=WRONG)
-    (shown,) = argument.wrong(table)
-    assert [row[2] for row in shown.rows[:3]] == ["whole", "another item's image, 50 %", "another item's image, 100 %"]
-    (rows,) = argument.by_fingerprint(table)
-    assert [chart.title.split(":")[0] for chart in page.spoilt(rows)] == ["alignrec on f", "vbpr on f"]
-    assert argument.wrong(table.slice(0, 0)) == argument.geometry(schemas.GEOMETRY.empty_table()) == []

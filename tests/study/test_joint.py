@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.experiment.joint import Encoder, Joint, Together
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
@@ -27,7 +26,7 @@ from pipeline.models.alignrec import AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.report import studied as page
 from pipeline.train import inputs
-from stages.params import Params, load
+from stages.params import load
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -43,9 +42,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def loaded(root: Path) -> tuple[Params, Experiment]:
+def started(root: Path) -> tuple[Experiment, Layout]:
+    """Return the part's experiment, and the layout of the encoder that joint training starts from."""
     params = load(root / "params.yaml")
-    return params, Experiment(studied.run("study", params, root), 1)
+    experiment = Experiment(studied.run("study", params, root), 1)
+    return experiment, joint.started(params, experiment.layout)[1]
 
 
 def test_every_arm_is_tested_against_staged_and_probed(shop: Path) -> None:
@@ -56,18 +57,13 @@ def test_every_arm_is_tested_against_staged_and_probed(shop: Path) -> None:
     for row in rows[1:]:
         assert row["difference"] == pytest.approx(row["mean"] - rows[0]["mean"])
     assert all(0 <= row["item_cf"] <= 1 for row in rows)
-
-
-def test_curves_have_every_epoch(shop: Path) -> None:
-    rows = io.read_table(Layout(shop, "toy").study("joint_epochs"), schemas.JOINT_EPOCHS).to_pylist()
-    assert len(rows) == 4 * 2 * 2
-    assert [(row["variant"], row["seed"], row["epoch"]) for row in rows[:3]] == [
-        ("staged", 0, 0),
-        ("staged", 0, 1),
-        (START, 0, 0),
-    ]
-    probed = {(row["variant"], row["rate"]): row["item_cf"] for row in rows}
-    assert len({row["item_cf"] for row in rows if row["variant"] == "staged"}) == 1
+    curves = io.read_table(Layout(shop, "toy").study("joint_epochs"), schemas.JOINT_EPOCHS).to_pylist()
+    assert [(row["variant"], row["seed"], row["epoch"]) for row in curves[:3]] == [
+        *(("staged", 0, epoch) for epoch in (0, 1)), (START, 0, 0),
+    ]  # fmt: skip
+    assert len(curves) == 4 * 2 * 2
+    probed = {(row["variant"], row["rate"]): row["item_cf"] for row in curves}
+    assert len({row["item_cf"] for row in curves if row["variant"] == "staged"}) == 1
     assert probed["joint", 1.0] != probed[START, 0.0]
 
 
@@ -78,16 +74,13 @@ def test_the_part_is_a_table_and_two_pictures(shop: Path) -> None:
     assert [row[0] for row in shown.rows] == names
     assert {len(row) for row in shown.rows} == {len(shown.head)}
     epochs = io.read_table(layout.study("joint_epochs"), schemas.JOINT_EPOCHS)
-    charts = page.joint_curves(epochs)
-    assert [(chart.x_name, [line["name"] for line in chart.lines]) for chart in charts] == [
-        ("epoch", names) for _ in range(2)
-    ]
+    charts = [(chart.x_name, [line["name"] for line in chart.lines]) for chart in page.joint_curves(epochs)]
+    assert charts == [("epoch", names)] * 2
     assert page.joint_curves(epochs.slice(0, 0)) == argument.joint(schemas.JOINT.empty_table()) == []
 
 
 def test_joint_starts_from_the_weights_that_pre_training_starts_from(shop: Path) -> None:
-    params, experiment = loaded(shop)
-    _, start = joint.started(params, experiment.layout)
+    experiment, start = started(shop)
     features = io.matrix(io.read_features(start.features("beit3-raw"))["vector"])
     encoder = Encoder(Joint(start, rate=1.0, graph=Graph()))
     np.testing.assert_allclose(encoder.all(), features, atol=1e-4)
@@ -97,8 +90,7 @@ def test_joint_starts_from_the_weights_that_pre_training_starts_from(shop: Path)
 
 
 def test_a_step_moves_the_encoder_by_its_own_rate(shop: Path) -> None:
-    params, experiment = loaded(shop)
-    _, start = joint.started(params, experiment.layout)
+    _, start = started(shop)
     split, encoder = inputs.read(start, None).split, Encoder(Stored(start))
     vectors = torch.from_numpy(encoder.all())
     edges = neighbours.neighbours(vectors.numpy(), 4)
@@ -116,8 +108,7 @@ def test_a_step_moves_the_encoder_by_its_own_rate(shop: Path) -> None:
 
 
 def test_each_item_is_encoded_once_an_epoch(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params, experiment = loaded(shop)
-    _, start = joint.started(params, experiment.layout)
+    experiment, start = started(shop)
     seen: list[np.ndarray] = []
     some = Encoder.some
     monkeypatch.setattr(Encoder, "some", lambda self, items: (seen.append(items), some(self, items))[1])
@@ -125,15 +116,3 @@ def test_each_item_is_encoded_once_an_epoch(shop: Path, monkeypatch: pytest.Monk
     trained = cell.data.train(cell)
     assert len(trained.history) == 2
     assert np.bincount(np.concatenate(seen)).tolist() == [2] * studied.ITEMS
-
-
-def test_no_rates_train_nothing(shop: Path) -> None:
-    params, _ = loaded(shop)
-    off = params.having(params.study.model_copy(update={"joint": type(params.study.joint)()}))
-    assert joint.plan(Experiment(studied.run("study", off, shop), 1)) == {}
-
-
-def test_an_encoder_that_is_not_encoded_is_one_line(tmp_path: Path) -> None:
-    path = studied.write(tmp_path, study=STUDY, encode={"encoders": ["beit3"]})
-    with pytest.raises(UserError, match=r"study\.joint"):
-        load(path)

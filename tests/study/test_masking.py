@@ -7,20 +7,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import shops
+import toy
 
 import schemas
 from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.config.base import checked
 from pipeline.encode.params import MODALITIES, variant
-from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.experiment.cell import outcome
 from pipeline.experiment.pairs import Hidden
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import mask
 from pipeline.experiment.tables.mask import Masked
-from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
 from pipeline.run import Run, running
@@ -30,35 +29,27 @@ from pipeline.study.params import Mask
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 from stages import benchmark
-from stages.params import Params, read
+from stages.params import Params
 from stages.study import main
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
 
 def params(rule: str) -> Params:
-    sections = {
-        "datasets": ["shop"],
-        "sources": {"shop": {"kind": "sample"}},
-        "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
-        "graph": {"k": 4},
-        "study": {"mask": {"ratios": [0.5], "seeds": 2}, "workers": 1, "tail": False},
-        "benchmark": {"protocol": rule},
-    }
-    return Params.model_validate(sections)
+    return toy.params(
+        train={"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
+        graph={"k": 4},
+        study={"mask": {"ratios": [0.5], "seeds": 2}, "workers": 1, "tail": False},
+        benchmark={"protocol": rule},
+    )
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """Return a shop whose feature set also exists with each modality masked."""
     layout = shops.outputs(tmp_path)
-    table = io.read_features(layout.features("f"))
     for n, modality in enumerate(MODALITIES, start=1):
-        changed = table.drop_columns(["vector"]).append_column("vector", io.vectors(shops.content(n)))
-        path = io.shard(layout.features(variant("f", modality)), "features", 0)
-        io.write_table(changed, path, schemas.features(shops.WIDTH))
-        edges = neighbours.neighbours(shops.content(n), 4)
-        io.write_table(edges, layout.edges(variant("f", modality)), schemas.EDGES)
+        shops.write_set(layout, variant("f", modality), shops.content(n))
     return layout
 
 
@@ -68,9 +59,8 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
         settings = params(rule)
         rules = protocol_of(settings, "shop", parts)
         recall, record = measured(layout, settings, Masked("f", "nothing", 0, 0), 5)
-        fitted = fit(
-            AlignRec, *inputs.read(layout, "f"), settings.train.resolved(), seed_for("benchmark", "shop", "alignrec", 0)
-        )
+        seed = seed_for("benchmark", "shop", "alignrec", 0)
+        fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train.resolved(), seed)
         expected = evaluate(fitted.user, fitted.item, parts, "test", [5], rules.seen(parts, "test"))
         assert recall == expected.mean["recall", 5]
         assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
@@ -85,22 +75,15 @@ def measured(layout: Layout, settings: Params, one: Masked, k: int = 20) -> tupl
     return judged["metrics"]["test"][f"recall@{k}"], judged
 
 
-def studied(layout: Layout, rule: str = "mmrec", **mask: object) -> pa.Table:
+def studied(layout: Layout, **mask: object) -> pa.Table:
     """Run the stage; return table MASK."""
-    settings = params(rule)
+    settings = params("mmrec")
     if mask:
         changed = settings.study.model_copy(update={"mask": checked(Mask, mask)})
         settings = settings.model_copy(update={"study": changed})
     with running("study", "shop", settings, layout.root) as run:
         main(run)
     return io.read_table(layout.study("mask"), schemas.MASK)
-
-
-def test_another_protocol_is_trained_and_named_anew(layout: Layout) -> None:
-    tables = [studied(layout, rule) for rule in ("mmrec", "strict")]
-    assert [set(table["protocol"].to_pylist()) for table in tables] == [{"mmrec"}, {"strict"}]
-    assert tables[0]["fingerprint"][0] != tables[1]["fingerprint"][0]
-    assert set(io.read_json(layout.folder("study") / "study.json")["mask_modality"]) == {"strict"}
 
 
 def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layout) -> None:
@@ -117,7 +100,8 @@ def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layou
 
 def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = params("mmrec")
-    whole = benchmark_params(settings)
+    changed = settings.benchmark.model_copy(update={"models": ["alignrec"], "features": ["f"], "seeds": 2})
+    whole = settings.model_copy(update={"benchmark": changed})
     with running("benchmark", "shop", whole, layout.root) as run:
         benchmark.main(run)
     trained: list[Any] = []
@@ -127,15 +111,9 @@ def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: py
     rows = io.read_table(layout.study("mask"), schemas.MASK).to_pylist()
     assert len(trained) == len([row for row in rows if row["modality"] != "nothing"]) == 4
     results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
-    (recall,) = [
-        r["value"] for r in results if (r["metric"], r["k"], r["split"], r["seed"]) == ("recall", 20, "test", 1)
-    ]
+    wanted = ("recall", 20, "test", 1)
+    (recall,) = [r["value"] for r in results if (r["metric"], r["k"], r["split"], r["seed"]) == wanted]
     assert [row["recall@20"] for row in rows if (row["modality"], row["seed"]) == ("nothing", 1)] == [recall]
-
-
-def benchmark_params(settings: Params) -> Params:
-    changed = settings.benchmark.model_copy(update={"models": ["alignrec"], "features": ["f"], "seeds": 2})
-    return settings.model_copy(update={"benchmark": changed})
 
 
 def test_all_hidden_is_the_masked_set_itself_and_none_hidden_the_whole(layout: Layout) -> None:
@@ -175,10 +153,3 @@ def test_under_two_protocols_both_are_summed_up() -> None:
     assert {point["line"] for point in points} == {
         f"f, {modality} masked, {name}" for modality in ("image", "text") for name in ("alone", "every")
     }
-
-
-def test_an_unknown_key_of_a_part_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nstudy: {mask: {ratio: [0.1]}}\n")
-    with pytest.raises(UserError, match=r"'study.mask.ratio'.*'ratios'"):
-        read(path)

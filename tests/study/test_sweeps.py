@@ -12,9 +12,7 @@ import studied
 
 import schemas
 from pipeline import engine, io
-from pipeline.benchmark.params import AUTHORS
 from pipeline.benchmark.settings import model_settings, protocol_of
-from pipeline.errors import UserError
 from pipeline.evaluation import trial as opening
 from pipeline.experiment.cell import Outcome, outcome
 from pipeline.experiment.run import Experiment
@@ -42,14 +40,8 @@ SWEEPS: dict[str, Any] = {
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shop with its encoder, and three sweeps that have been run."""
     root = tmp_path_factory.mktemp("shop")
-    study(root, studied.encoded(root, study={"sweeps": SWEEPS, "seeds": 2, "workers": 1}))
+    studied.part("sweeps", studied.encoded(root, study={"sweeps": SWEEPS, "seeds": 2, "workers": 1}), root)
     return root
-
-
-def study(root: Path, params: Params) -> list[dict[str, Any]]:
-    """Run the sweeps; return the rows of the table."""
-    studied.part("sweeps", params, root)
-    return rows(root)
 
 
 def rows(root: Path) -> list[dict[str, Any]]:
@@ -81,10 +73,8 @@ def test_every_setting_of_a_sweep_has_its_seeds(shop: Path) -> None:
 
 def test_equal_trainings_of_several_sweeps_run_once(shop: Path) -> None:
     layout = Layout(shop, "toy")
-    assert (
-        len(list(layout.cells("study").glob("*.json"))) == 2 * 6
-    )  # of eight: the setting as it stands is in all three
-    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # steps: 4 is the dataset's own encoder
+    assert len([*layout.cells("study").glob("*.json")]) == 2 * 6  # of eight: the given setting is in all three
+    assert len([*(layout.folder("study") / "encoders").glob("*/")]) == 1  # steps: 4 is the dataset's own encoder
     standing = values(shop, "rate")['{"train.lr": 0.01}']
     assert values(shop, "length")['{"pretrain.steps": 4}'] == standing
     assert values(shop, "graph")['{"graph.k": 4, "train.item_layers": 1}'] == standing
@@ -96,9 +86,8 @@ def test_valid_is_that_of_the_setting_and_its_graph(shop: Path) -> None:
     assert data.features is not None
     edges = neighbours.neighbours(data.features, 2)
     settings = model_settings(params, "alignrec")
-    fitted = fit(
-        MODELS["alignrec"], data.split, data.features, edges, settings, seed_for("sweep", "toy", "alignrec", 1)
-    )
+    seed = seed_for("sweep", "toy", "alignrec", 1)
+    fitted = fit(MODELS["alignrec"], data.split, data.features, edges, settings, seed)
     row = next(r for r in rows(shop) if (r["setting"], r["seed"]) == ('{"graph.k": 2, "train.item_layers": 1}', 1))
     assert (row[RECALL], row["best_epoch"]) == (pytest.approx(fitted.valid[RECALL], abs=1e-12), fitted.best_epoch)
     assert row["fingerprint"] == protocol_of(params, "toy", data.split).fingerprint
@@ -146,9 +135,8 @@ def test_three_keys_have_a_map_a_pair() -> None:
         label | {"setting": json.dumps(s), "seed": 0, RECALL: 0.01 * i, "best_epoch": 0} for i, s in enumerate(settings)
     ]
     maps = sweeps.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
-    assert [
-        len([p for p in maps if p["settings"] == pair]) for pair in ("train.cca, train.reg", "train.cca, graph.k")
-    ] == [4, 4]
+    for pair in ("train.cca, train.reg", "train.cca, graph.k"):
+        assert len([p for p in maps if p["settings"] == pair]) == 4
     best = next(p for p in maps if (p["settings"], p["x"], p["y"]) == ("train.cca, train.reg", "0.1", "0.3"))
     assert best["valid"] == 0.01  # of k 5 and 9
 
@@ -160,7 +148,8 @@ def test_a_second_run_trains_nothing(shop: Path, monkeypatch: pytest.MonkeyPatch
     before = rows(shop)
     monkeypatch.setattr(engine, "each", lambda _, todo, __: never() if todo else iter(()))
     monkeypatch.setattr("pipeline.pretrain.train.fit", never)
-    assert study(shop, load(shop / "params.yaml")) == before
+    studied.part("sweeps", load(shop / "params.yaml"), shop)
+    assert rows(shop) == before
 
 
 def test_only_what_lacks_is_trained(shop: Path) -> None:
@@ -169,7 +158,7 @@ def test_only_what_lacks_is_trained(shop: Path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in records[1:]}
     lost = records[0].read_bytes()
     records[0].unlink()
-    study(shop, load(shop / "params.yaml"))
+    studied.part("sweeps", load(shop / "params.yaml"), shop)
     assert records[0].read_bytes() == lost
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
@@ -189,42 +178,3 @@ def test_an_encoder_of_its_own_lies_apart(shop: Path) -> None:
     assert own.features("beit3") != layout.features("beit3")
     assert own.features("beit3").is_dir()
     assert own.teacher_features("tfidf") == layout.teacher_features("tfidf"), "encoded once for all"
-
-
-def test_the_authors_grid_is_a_preset(tmp_path: Path) -> None:
-    params = load(studied.write(tmp_path, study={"sweeps": {"all": "authors"}}))
-    settings = params.study.settings("all")
-    assert len(settings) == np.prod([len(values) for values in AUTHORS.values()])
-    assert settings[0] == {f"train.{key}": values[0] for key, values in AUTHORS.items()}
-
-
-def test_without_sweeps_the_table_is_empty(tmp_path: Path) -> None:
-    assert study(tmp_path, load(studied.write(tmp_path))) == []
-    assert io.read_json(Layout(tmp_path, "toy").study_plot("curves")) == []
-
-
-@pytest.mark.parametrize(
-    ("sweep", "message"),
-    [
-        ({"train.lrs": [0.1]}, "unknown key 'study.sweeps.x.train.lrs'; did you mean 'lr'?"),
-        ({"train.lr": [0.1, -1.0]}, "'study.sweeps.x.train.lr': input should be greater than 0, found -1.0"),
-        ({"graph.kk": [3]}, "unknown key 'study.sweeps.x.graph.kk'"),
-        ({"pretrain.steps": [1.5]}, "'study.sweeps.x.pretrain.steps': input should be a valid integer"),
-        ({"lr": [0.1]}, "'study.sweeps.x': value error, 'lr' is no key of train, graph, pretrain"),
-        ({"train.lr": []}, "'study.sweeps.x.train.lr': list should have at least 1 item"),
-        ({}, "'study.sweeps.x': dictionary should have at least 1 item"),
-        ("author", "'study.sweeps.x': value error, there is no preset of this name; give keys and values, or one of"),
-    ],
-)
-def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, sweep: Any, message: str) -> None:
-    path = studied.write(tmp_path, study={"sweeps": {"x": sweep}})
-    with pytest.raises(UserError) as error:
-        load(path)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_an_encoder_that_nothing_reads_is_refused(tmp_path: Path) -> None:
-    path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.steps": [1]}}})
-    with pytest.raises(UserError, match=r"'study\.sweeps\.x'.*'tfidf'"):
-        load(path)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shops
+import toy
 
 import schemas
 from pipeline import io
@@ -18,15 +19,7 @@ from pipeline.interactions import split
 from pipeline.run import running
 from stages.params import Params
 
-SETTINGS = Params.model_validate(
-    {
-        "datasets": ["shop"],
-        "sources": {"shop": {"kind": "sample"}},
-        "train": {"features": "f"},
-        "benchmark": {"ks": [5, 20], "seeds": 2},
-        "study": {"mask": {"ratios": []}},
-    }
-)
+SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds": 2}, study={"mask": {"ratios": []}})
 
 
 def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
@@ -88,7 +81,9 @@ def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> No
     mean = {row["label"]: row["mean"] for row in rows if row["slice"] == "popularity"}
     assert mean["tail"] == 0
     assert mean["head"] == 0.5
-    assert all(row["difference"] is None and row["p_holm"] is None for row in rows)  # nobody to compare with
+    assert all(row["difference"] is None and row["p_holm"] is None for row in rows)  # nothing to compare with
+    study = SETTINGS.study.model_copy(update={"tail": False})
+    assert len(tabled(tmp_path, SETTINGS.model_copy(update={"study": study}))) == 0
 
 
 def test_tenths_where_each_has_targets_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +92,3 @@ def test_tenths_where_each_has_targets_enough(monkeypatch: pytest.MonkeyPatch) -
     table = split.load(shops.interactions(rows), 20, 20)
     labels = [group.label for group in tail.groups(table) if group.slice == "popularity"]
     assert labels == [str(n) for n in range(1, 11)]
-
-
-def test_without_the_tail_its_table_is_empty(tmp_path: Path) -> None:
-    shops.outputs(tmp_path)
-    study = SETTINGS.study.model_copy(update={"tail": False})
-    assert len(tabled(tmp_path, SETTINGS.model_copy(update={"study": study}))) == 0
