@@ -49,7 +49,8 @@ def packages(*modules: str) -> list[str]:
 def fingerprint(*modules: str) -> str:
     total = hashlib.sha256()
     for path in closure(*modules):
-        total.update(f"{path.relative_to(ROOT)}\n".encode() + _canonical(path) + b"\n")
+        content = path.read_bytes() if path.suffix != ".py" else ast.dump(_tree(path)).encode()
+        total.update(f"{path.relative_to(ROOT)}\n".encode() + content + b"\n")
     return total.hexdigest()
 
 
@@ -98,10 +99,6 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, part, ()):
             yield from _statements(child)
-
-
-def _canonical(path: Path) -> bytes:
-    return path.read_bytes() if path.suffix != ".py" else ast.dump(_tree(path)).encode()
 
 
 def _is_text(statement: ast.stmt) -> bool:

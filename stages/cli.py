@@ -219,15 +219,6 @@ def repair() -> None:
 
 
 @app.command(rich_help_panel=BEGIN)
-def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-    """list the declared datasets: kind, category, size, and which are downloaded."""
-    from pipeline.report.terminal import datasets as table
-    from stages.params import read
-
-    show(table(read(params).sources, root))
-
-
-@app.command(rich_help_panel=BEGIN)
 def plan(
     dataset: Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")] = None,
     params: ParamsFile = Path("params.yaml"),

@@ -9,7 +9,6 @@ EXAMPLES = {
     "new-plugin": "alignrec new-plugin my-parts",
     "repair": "alignrec repair && dvc repro",
     "plan": "alignrec plan sample",
-    "datasets": "alignrec datasets",
     "features": "alignrec features sample --choose",
     "recommend": "alignrec recommend sample --user S000289 --k 5",
     "compare": "alignrec compare sample beit3 theirs.npy",

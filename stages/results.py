@@ -35,7 +35,7 @@ def summary(
         if not records:
             raise UserError(
                 f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
-                "`dvc repro`. `alignrec datasets` lists the names"
+                "`dvc repro`"
             )
         show(printed.stages(name, records.values()))
         own = settings[Report]

@@ -45,12 +45,8 @@ def map(
 
 def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
     """Yield every job with its result as they finish, by processes of one thread each; see `map`."""
-    return map(partial(_same, work), jobs, Processes(workers), ordered=False, ahead=1)
+    return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)
 
 
 def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
     return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))
-
-
-def _same(work: Callable[[Job], Result]) -> Callable[[Job], Result]:
-    return work

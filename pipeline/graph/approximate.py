@@ -77,7 +77,13 @@ def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files,
     if directed.any():
         _train(files, directed)
         starts = range(0, len(directed), PART)
-        _merge(files, [path for _, path in engine.map(partial(Adder, files, directed), starts)])
+        shards = [path for _, path in engine.map(partial(Adder, files, directed), starts)]
+        index = faiss.read_index(files.index("cells"))
+        with _silenced():
+            merge_ondisk(index, shards, files.index("lists"))
+        faiss.write_index(index, files.index("merged"))
+        for shard in shards:
+            Path(shard).unlink()
     return files, directed
 
 
@@ -116,15 +122,6 @@ class Adder:
         path = self._files.index(str(start))
         faiss.write_index(index, path)
         return path
-
-
-def _merge(files: Files, shards: list[str]) -> None:
-    index = faiss.read_index(files.index("cells"))
-    with _silenced():
-        merge_ondisk(index, shards, files.index("lists"))
-    faiss.write_index(index, files.index("merged"))
-    for shard in shards:
-        Path(shard).unlink()
 
 
 @contextmanager

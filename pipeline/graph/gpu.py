@@ -20,7 +20,7 @@ def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
     gpus = count()
     if not gpus:
         return index
-    needed, room = rows * (4 * index.d + 8), SHARE * gpus * min(map(_free, range(gpus)))
+    needed, room = rows * (4 * index.d + 8), SHARE * gpus * min(torch.cuda.mem_get_info(n)[0] for n in range(gpus))
     if needed + gpus * SCRATCH > room:
         LOG.warning("an index of %.1f GiB is too large for the GPU's free memory; it stays on the CPU", needed / 2**30)
         return index
@@ -35,7 +35,3 @@ def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
     options = faiss.GpuMultipleClonerOptions()
     options.shard = True
     return faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(range(gpus)))
-
-
-def _free(gpu: int) -> int:
-    return int(torch.cuda.mem_get_info(gpu)[0])

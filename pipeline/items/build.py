@@ -4,9 +4,11 @@ Text is composed as `title. brand. category > category. description`, without em
 fields. Lines of one item are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
+import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,16 +49,11 @@ class Products:
 
     def part(self, number: int) -> dict[int, Product]:
         merged: dict[int, Product] = {}
-        for line in self._of(number):
+        stored = (os.pread(self._file.fileno(), size, start) for start, size in self._places[number])
+        for line in (line for chunk in chain(stored, [bytes(self._lines[number])]) for line in chunk.splitlines()):
             item, *fields = orjson.loads(line)
             merged[item] = merge(merged[item], Product(*fields)) if item in merged else Product(*fields)
         return merged
-
-    def _of(self, number: int) -> Iterator[bytes]:
-        for start, size in self._places[number]:
-            self._file.seek(start)
-            yield from self._file.read(size).splitlines()
-        yield from bytes(self._lines[number]).splitlines()
 
     def _put_away(self) -> None:
         start = self._file.seek(0, 2)
@@ -64,6 +61,7 @@ class Products:
             self._file.write(lines)
             self._places[number].append((start, len(lines)))
             start += len(lines)
+        self._file.flush()
         self._lines.clear()
         self._held = 0
 

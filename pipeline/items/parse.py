@@ -181,17 +181,14 @@ def clean(text: str) -> str:
 def _without_markup(text: str) -> str:
     for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag under two layers of entities
         resolved = html.unescape(text)
-        plain = _CUT.sub(_cut, _TAG.sub(" ", _HIDDEN.sub(" ", resolved)))
+        plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
+        plain = _CUT.sub(lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain)
         if plain != resolved and _LEFT_OVER.fullmatch(plain):
             return ""
         if plain == text:
             break
         text = plain
     return text
-
-
-def _cut(match: re.Match[str]) -> str:
-    return match[0] if match["attributes"] and not match["end"] else " "
 
 
 def _normalised(text: str) -> str:

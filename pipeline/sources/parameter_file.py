@@ -61,7 +61,7 @@ def text(
 
 
 _HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
-# which feature sets are judged, coded and released. `alignrec datasets` lists what is declared here.
+# which feature sets are judged, coded and released.
 """
 NOTES = {
     "pretrain": "length of BEiT3's training and what teaches it; other keys have their defaults",
