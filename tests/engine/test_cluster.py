@@ -176,16 +176,6 @@ def test_a_user_error_arrives_as_it_was(
 
 
 @pytest.mark.slow
-def test_a_cluster_with_other_libraries_is_refused(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    facts = of_ray.facts()
-    monkeypatch.setattr(of_ray, "facts", lambda packages: facts | {"pyarrow": "25.0.0"})
-    with pytest.raises(UserError, match=r"pyarrow .*25\.0\.0"):
-        ran(tmp_path, jobs(1))
-
-
-@pytest.mark.slow
 def test_a_cluster_without_room_is_said(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

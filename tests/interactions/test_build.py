@@ -39,25 +39,22 @@ def test_a_row_that_lacks_something_is_dropped_and_counted(do: Do) -> None:
     assert (actual.rows, len(actual.interactions), actual.drops["missing_value"]) == (4, 2, 2)
 
 
-def test_rows_that_mostly_lack_something_are_refused_with_the_likely_cause(do: Do) -> None:
-    rows = table("a x 1, b y 2, c z 3")
-    rows.loc[:1, "user"] = None
-    with pytest.raises(UserError, match=r"2 of 3 rows .*\(2 without user\)"):
-        do(rows)
-    with pytest.raises(UserError):
-        do(rows[:0])
-
-
-def test_low_ratings_leave_before_anything_is_counted(do: Do) -> None:
+def test_what_leaves_too_little_is_refused_with_the_counts(do: Do) -> None:
     rows = table("a x 1, a y 2, b x 3, b y 4").assign(rating=np.array([5, 4, 3, 4.5], np.float32))
     actual = do(rows, min_rating=4)
     assert actual.interactions["rating"].to_pylist() == [5, 4, 4.5]
     assert (actual.drops["below_min_rating"], sum(actual.drops.values()), actual.rows) == (1, 1, 4)
-    assert "below_min_rating" not in do(rows).drops
-    with pytest.raises(UserError, match=r"4 below.*interactions\.min_rating"):
-        do(rows, min_rating=6)
-    with pytest.raises(UserError, match="min_rating"):
-        do(rows.assign(rating=None).astype({"rating": "Float32"}), min_rating=4)
+    unnamed = rows.assign(user=[None, None, None, "b"])
+    unrated = rows.assign(rating=None).astype({"rating": "Float32"})
+    for given, settings, fact in (
+        (rows, {"min_rating": 6}, r"4 below.*interactions\.min_rating"),
+        (unrated, {"min_rating": 4}, "min_rating"),
+        (rows, {"core": 3}, "4: 4 below_k_core"),
+        (unnamed, {}, r"3 of 4 rows .*\(3 without user\)"),
+        (rows[:0], {}, "no rows"),
+    ):
+        with pytest.raises(UserError, match=fact):
+            do(given, **settings)
 
 
 def own_split(folder: Path, splits: list[object], min_rating: float | None = None) -> Whole:
@@ -119,11 +116,6 @@ def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:
         do(rows.astype({"rating": "Float32", "timestamp": "Int64"}), protocol="leave-one-out")
 
 
-def test_nothing_left_says_why(do: Do) -> None:
-    with pytest.raises(UserError, match="2: 2 below_k_core"):
-        do(table("a x 1, b y 1"), core=2)
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_equal_to_plain_pandas(do: Do, seed: int) -> None:
     rows = random_ratings(seed)
@@ -182,14 +174,6 @@ def test_mmrec_order_is_random_by_seed_and_not_by_file_order(do: Do) -> None:
     assert first != parts(do(rows, seed=1))
     places = {{s: t for t, s in first[u]}[TEST] for u in first}
     assert places == set(range(5)), "every place in time is somebody's test"
-
-
-def test_global_time_cuts_once_and_drops_users_who_come_later(do: Do) -> None:
-    rows = table(", ".join(f"a i{t} {t}" for t in range(1, 10)) + ", late x 10")
-    actual = do(rows, protocol="global-time")
-    assert parts(actual) == {"a": [(t, TRAIN) for t in range(1, 9)] + [(9, VALID)]}
-    assert actual.drops["user_without_train"] == 1
-    assert actual.item_ids["asin"].to_pylist() == [f"i{t}" for t in range(1, 10)]
 
 
 def test_a_published_split_is_kept_with_its_gaps(tmp_path: Path) -> None:

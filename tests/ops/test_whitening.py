@@ -18,8 +18,3 @@ def test_equal_vectors_are_only_moved() -> None:
     actual = whitening.fit(x)
     np.testing.assert_array_equal(actual(x), 0)
     np.testing.assert_allclose(actual(np.array([[4.0, 3.0]], np.float32)), [[1, 0]], atol=1e-6)
-
-
-def test_a_direction_that_hardly_varies_is_not_blown_up() -> None:
-    x = np.array([[1.0, 0], [-1, 0], [1, 1e-6], [-1, -1e-6]])
-    assert np.abs(whitening.fit(x)(x)).max() < 2

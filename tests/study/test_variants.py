@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import studied
-from processes import started
 
 import schemas
 from pipeline import engine, io
@@ -148,38 +144,6 @@ def contents(root: Path) -> dict[str, bytes]:
     folder = Layout(root, "toy").folder("study")
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "cost.json"}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("CAMPAIGN" not in os.environ, reason="takes half a minute; set CAMPAIGN=1, or run make kill")
-def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
-    root = tmp_path / "shop"
-    shutil.copytree(shop, root)
-    params, folder = load(root / "params.yaml"), Layout(root, "toy").folder("study")
-    shutil.rmtree(folder)
-    kept: dict[Path, int] = {}
-    for stop in (
-        "variants/still/0/pretrain/history.json",
-        "variants/hidden/0/pretrain/checkpoint.safetensors",
-        "variants/hidden/0/encode/beit3-raw/features-00000.parquet",
-        "variants/still/0/probe/answers.safetensors",
-        "cells/*.json",
-    ):
-        process = started(run, root)
-        while not any(folder.glob(stop)) and process.poll() is None:
-            time.sleep(0.002)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
-        assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done is not made again
-        done = (path for path in folder.rglob("*.json") if not (path.parent / ".scratch").exists())
-        kept = {path: path.stat().st_mtime_ns for path in done}
-    assert kept
-    study(root, params)
-    assert contents(root) == contents(shop)
-
-
-def run(root: Path) -> None:
-    studied.part("variants", load(root / "params.yaml"), root)
 
 
 def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> None:
