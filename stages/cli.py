@@ -12,7 +12,7 @@ from pipeline.layout import Layout
 from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
 from stages import amazon, embedding, examples, released, results
-from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
+from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parse_part
 from stages.help import Command
 from stages.images import main as main_of_images
 from stages.order import STAGES
@@ -72,7 +72,7 @@ def _command(stage: Stage) -> Callable[..., None]:
 def encode(
     dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
 ) -> None:
-    _perform(STAGES["encode"], dataset, params, root, parted(part))
+    _perform(STAGES["encode"], dataset, params, root, parse_part(part))
 
 
 def images(
@@ -85,7 +85,7 @@ def images(
     stage = STAGES["images"]
     if retry_failed:
         stage = replace(stage, main=partial(main_of_images, retry_failed=True))
-    _perform(stage, dataset, params, root, parted(part))
+    _perform(stage, dataset, params, root, parse_part(part))
 
 
 def publish(

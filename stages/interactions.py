@@ -45,7 +45,7 @@ def main(run: Run) -> None:
         for path in (layout.interaction_rejects, *(drawn.interactions for drawn in layout.draws()[1:])):
             path.unlink(missing_ok=True)
         for number in range(division.draws if split.division else 1):
-            rows = build.drawn(db, division._replace(draw=number), split) if number else split.interactions
+            rows = build.draw_again(db, division._replace(draw=number), split) if number else split.interactions
             run.write_all(rows, layout.draw(number).interactions, schemas.INTERACTIONS, **facts)
     if rejects is not None:
         run.write(rejects, layout.interaction_rejects, schemas.REJECTS)
@@ -64,7 +64,7 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 
     def divide(ratings: str, own: bool) -> SplitTables:
         if own:
-            return build.imported(db, ratings, params.min_rating, division)
+            return build.import_split(db, ratings, params.min_rating, division)
         return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
     return repairs.split(db, source.reader(), raw, run.folder / ".scratch", divide)
@@ -83,7 +83,7 @@ def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division:
         asins = mapping.numbered(raw[published.ITEMS], "itemID", ("asin", "parent_asin"), items)
         if published.USERS in raw:
             names = mapping.numbered(raw[published.USERS], "userID", ("user_id", "reviewerID"), users)
-    return build.published(db, asins, _clock(source) != "none", rule, division, names)
+    return build.import_published(db, asins, _clock(source) != "none", rule, division, names)
 
 
 def _clock(source: Source) -> str:

@@ -17,7 +17,7 @@ from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.interactions import INTERACTIONS
 
-MOST_USED = 0.9  # share of the text from which nothing is said
+MOST_USED = 0.9  # share of the text that is enough, without a warning
 
 
 def main(run: Run) -> None:
@@ -46,17 +46,17 @@ def main(run: Run) -> None:
         run.count(f"text_{status}", status != "ok")
     if theirs := given.files(layout.sources):  # refused here if they do not fit, before hours of work
         run.note(features=given.check(theirs, asins))
-    placeholders = build.shared(layout.items, params.shared_above)
+    placeholders = build.find_shared(layout.items, params.shared_above)
     run.note(shared=placeholders)
-    share, left_out = build.used(io.read_tables(layout.items, schemas.ITEMS), params.text)
+    share, left_out = build.share_read(io.read_tables(layout.items, schemas.ITEMS), params.text)
     run.note(text_used=share, text_left_out=left_out)
     if left_out and share < MOST_USED:
-        run.warn(_left_out(run, share, left_out))
+        run.warn(_describe_left_out(run, share, left_out))
     if run.source.kind == "tabular" and inspect.is_flat(_column(layout.items, "categories")):
         key = f"sources.{run.dataset}.flat_categories: true"
         run.warn(f"categories look like a list without levels, and are read as a path from the root; {key} ends that")
     if placeholders:
-        run.warn(_warning(run, placeholders[0], len(placeholders)))
+        run.warn(_describe_shared(run, placeholders[0], len(placeholders)))
 
 
 def _column(path: Path, name: str) -> Iterator[Any]:
@@ -64,13 +64,13 @@ def _column(path: Path, name: str) -> Iterator[Any]:
         yield from part[name].to_pylist()
 
 
-def _left_out(run: Run, share: float, left_out: dict[str, float]) -> str:
-    said = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
+def _describe_left_out(run: Run, share: float, left_out: dict[str, float]) -> str:
+    shares = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
     how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
-    return f"encoders read {share:.0%} of the characters of items' text; left out: {said}{how}"
+    return f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}"
 
 
-def _warning(run: Run, row: dict[str, Any], n: int) -> str:
+def _describe_shared(run: Run, row: dict[str, Any], n: int) -> str:
     return (
         f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} "
         f"{row['value'][:60]!r}; it may be a placeholder; {run.layout.run_record('items')} lists "

@@ -24,10 +24,10 @@ NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # seconds of pre-training up to which a project has BEiT3 unasked, and of a stage from which it is listed
 AFFORDABLE, LONG = 600.0, 60.0
-Looked = tuple[str, list[str]]  # the text of a parameter file, and what was seen
+Found = tuple[str, list[str]]  # the text of a parameter file, and what was seen
 
 
-def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Iterator[str]:
+def write(name: str, look: Callable[[], Found], to: Path, force: bool) -> Iterator[str]:
     """Write the parameter file that `look` makes, and a project; yield what was seen, and what to run next."""
     if not NAME.fullmatch(name):
         raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
@@ -47,7 +47,7 @@ def write(name: str, look: Callable[[], Looked], to: Path, force: bool) -> Itera
 
 def look(
     name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str], beit3: bool = False
-) -> Looked:
+) -> Found:
     """Return the text of a parameter file for some files, and what was seen in them.
 
     `images` are a folder, archive or pattern; `columns` are given as `role=name`; `beit3` forces its training.
@@ -74,17 +74,17 @@ def look(
     size = Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)
     if not pieces:
         return text(), seen
-    written, said = _timed(name, text, size, beit3)
-    return written, [*seen, *said]
+    written, lines = _estimate(name, text, size, beit3)
+    return written, [*seen, *lines]
 
 
-def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Looked:
+def _estimate(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Found:
     from pipeline.features.registry import feature_sets
     from pipeline.ops import device  # loads torch
     from pipeline.plan import estimate
     from pipeline.plan.command import duration
 
-    def taken(given: str) -> dict[str, float]:
+    def estimated(given: str) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / PARAMS.name
             path.write_text(given, encoding="utf-8")
@@ -92,15 +92,15 @@ def _timed(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> L
         plan = estimate.Plan(params, size, feature_sets(params, name), device.gemm_rate("float32"))
         return {stage: of.seconds for stage, of in estimate.stages(plan, {}).items()}
 
-    seconds, said = taken(text(True)), []
+    seconds, lines = estimated(text(True)), []
     fits = beit3 or seconds["pretrain"] <= AFFORDABLE or device.pick().type == "cuda"
     if not fits:
         long = duration(seconds["pretrain"])
-        said.append(f"BEiT3 is left out, as its pre-training would take about {long} here; --beit3 puts it in")
-        seconds = taken(text(False))
+        lines.append(f"BEiT3 is left out, as its pre-training would take about {long} here; --beit3 puts it in")
+        seconds = estimated(text(False))
     total = f"dvc repro will take about {duration(sum(seconds.values()))} on this machine"
     slow = ", ".join(f"{stage} {duration(s)}" for stage, s in seconds.items() if s >= LONG)
-    return text(fits), [*said, f"{total}: {slow}" if slow else total]
+    return text(fits), [*lines, f"{total}: {slow}" if slow else total]
 
 
 def _flags(columns: Iterable[str], files: list[Path]) -> dict[str, str]:

@@ -25,7 +25,7 @@ def write(name: str, to: Path) -> Iterator[str]:
     if isinstance(over, dict) and document.EXTENDS in over:
         document.read_extended(path)  # refuses what it extends, if that is no whole parameter file
         base = path.parent / over.pop(document.EXTENDS)
-        text, changed = _laid_over(base.read_text(encoding="utf-8"), over)
+        text, changed = _merge(base.read_text(encoding="utf-8"), over)
     else:
         text, changed = path.read_text(encoding="utf-8"), list(over) if isinstance(over, dict) else []
     scratch = to.with_name(f".{to.name}.profile")
@@ -50,20 +50,20 @@ def _find(name: str) -> Path:
     raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in FOLDER.glob('*.yaml')))}")
 
 
-def _laid_over(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _merge(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
     from ruamel.yaml import YAML
 
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 120
-    laid, changed = yaml.load(text), []
+    merged, changed = yaml.load(text), []
     for section, value in over.items():
-        both = isinstance(value, dict) and isinstance(laid.get(section), dict)
+        both = isinstance(value, dict) and isinstance(merged.get(section), dict)
         for key, new in value.items() if both else ((None, value),):
-            under = laid[section] if both else laid
+            under = merged[section] if both else merged
             place = key if both else section
             if under.get(place) != new:
                 under[place] = new
                 changed.append(f"{section}.{key}" if both else section)
     written = text_io.StringIO()
-    yaml.dump(laid, written)
+    yaml.dump(merged, written)
     return written.getvalue(), changed

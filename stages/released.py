@@ -134,7 +134,7 @@ def leaderboard(
     releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
-    """benchmarks of any number of releases on one page, beside what others published."""
+    """benchmarks of any number of releases on one page, next to published figures."""
     from pipeline.compare import leaderboard as board
 
     entries = [entry for folder in releases or [] for entry in board.read(folder)]
@@ -200,7 +200,7 @@ def serve(
 def attest(
     release: Annotated[Path, typer.Argument(help="a release folder")],
     data: Annotated[str, typer.Option(help="a dataset, or a file of items as for `embed`")],
-    images: Annotated[Path | None, typer.Option(help="folder of image files, beside a file of items")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of image files, for a file of items")] = None,
     sample: Annotated[int, typer.Option(min=1, help="rows to recompute")] = 200,
     encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,

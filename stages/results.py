@@ -44,12 +44,12 @@ def summary(
             show(*printed.tables(io.read_table(layout.results, schemas.RESULTS), name))
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
-        for said in (
+        for line in (
             verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests),
             verdict.advice(outputs.probes),
         ):
-            if said:
-                say(said)
+            if line:
+                say(line)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
@@ -164,5 +164,5 @@ def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> Non
     for remark in (coding if coded else facts).remarks(comparison):
         say(remark)
     say(f"page: {page}")
-    if not coded and (said := facts.headline(comparison)):
-        say(said)
+    if not coded and (line := facts.headline(comparison)):
+        say(line)

@@ -123,7 +123,7 @@ class Group(TyperGroup):
         except MemoryError:
             fail(memory.TOO_LITTLE)
         except (Interrupted, KeyboardInterrupt, ImportError, RuntimeError) as e:
-            if isinstance(e, Exception) and any(said in str(e) for said in LACKING):
+            if isinstance(e, Exception) and any(words in str(e) for words in LACKING):
                 fail(memory.TOO_LITTLE)
                 raise typer.Exit(1) from None
             if not (isinstance(e, Interrupted) or _ends(e)):

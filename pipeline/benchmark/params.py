@@ -44,7 +44,7 @@ class Benchmark(Section):
     settings on each, its authors' grid first, and table LEAGUE says which differences are more than chance"""
     control: Name | None = None
     """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
-    null: AlignRec alone is tested, see pipeline/experiment/tables/significance.py"""
+    null: only AlignRec is tested, see pipeline/experiment/tables/significance.py"""
     workers: Positive = 2
     """runs at a time, one thread each"""
 

@@ -30,7 +30,7 @@ LOST = (
     f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
     "or lower `encode.batch_size`; `ray list workers` says why they ended"
 )
-# seconds to wait for the first worker before that is said, and before it is given up; nodes may be started
+# seconds to wait for the first worker before that is differences, and before it is given up; nodes may be started
 ROOM, PATIENCE = 60, 3600
 
 
@@ -66,7 +66,7 @@ def spread(
     """
     if not jobs:
         return
-    ray = _connected()
+    ray = _connect()
     needs = _needs(ray)
     worker = [ray.put((make, jobs)), needs.threads, facts(packages), packages]
     for seconds in (ROOM, PATIENCE):
@@ -91,8 +91,8 @@ def facts(packages: Sequence[str] = ()) -> dict[str, str]:
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
     names = sorted(name for name in {**wanted, **here} if wanted.get(name) != here.get(name))
     if names:
-        said = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
-        raise UserError(f"a node of the Ray cluster ({platform.node()}) has {said}; install the same on all")
+        differences = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
+        raise UserError(f"a node of the Ray cluster ({platform.node()}) has {differences}; install the same on all")
 
 
 class _Needs(NamedTuple):
@@ -112,7 +112,7 @@ class _Needs(NamedTuple):
         return f"no node of the Ray cluster has room for a worker {'with a GPU' if self.resource == 'GPU' else threads}"
 
 
-def _connected() -> Any:
+def _connect() -> Any:
     try:
         import ray
         import ray.data
@@ -172,7 +172,7 @@ def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None
     for at, error in enumerate(block["error"].to_pylist()):
         if error:
             raise UserError(error)
-        yield block["job"][at].as_py(), _unpacked(block["table"][at]), block["processor"][at].as_py()
+        yield block["job"][at].as_py(), _unpack(block["table"][at]), block["processor"][at].as_py()
 
 
 def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:
@@ -202,7 +202,7 @@ class _Worker:
             at = machine()
             return _row(
                 number,
-                work(jobs[number], _unpacked(batch["table"][0])),
+                work(jobs[number], _unpack(batch["table"][0])),
                 processor=", ".join(filter(None, [at["cpu"], at["gpu"]])),
             )
         except UserError as e:
@@ -227,5 +227,5 @@ def _row(job: int, table: pa.Table, error: str = "", processor: str = "") -> pa.
     return pa.table({"job": [job], "table": column, "error": [error], "processor": [processor]})
 
 
-def _unpacked(cell: pa.Scalar) -> pa.Table:
+def _unpack(cell: pa.Scalar) -> pa.Table:
     return pa.ipc.open_stream(cell.as_buffer()).read_all()

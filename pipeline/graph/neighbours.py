@@ -21,7 +21,7 @@ from pipeline.graph.params import Graph
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 
-# queries a search of GPUs, and of a thread of the CPU: bounds memory to so many x I scores at worst
+# queries a search of GPUs, and of a thread of the CPU: bounds memory to that times I scores
 BLOCK, PART = 1024, 256
 
 
@@ -82,19 +82,19 @@ def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, requ
 
 def _tables(found: Iterator[approximate.Found], usable: np.ndarray) -> Iterator[pa.Table]:
     for start, part in zip(range(0, len(usable), approximate.PART), found, strict=True):
-        alone = start + np.flatnonzero(~usable[start : start + approximate.PART])
-        yield _edges(part.rows, part.cosines, part.ids, alone)
+        lone = start + np.flatnonzero(~usable[start : start + approximate.PART])
+        yield _edges(part.rows, part.cosines, part.ids, lone)
 
 
-def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, alone: np.ndarray) -> pa.Table:
+def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:
     """Return EDGES, by item_id, then rank, of items [N], cosines and ids [N, K], -1 for none, and lone items [M]."""
     rows, ranks = np.nonzero(ids >= 0)
-    item = np.concatenate([items[rows], alone])
+    item = np.concatenate([items[rows], lone])
     table = {
         "item_id": item,
-        "neighbour_id": np.concatenate([ids[rows, ranks], alone]),
-        "rank": np.concatenate([ranks, np.zeros(len(alone), int)]),
-        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(alone), np.float32)]),
+        "neighbour_id": np.concatenate([ids[rows, ranks], lone]),
+        "rank": np.concatenate([ranks, np.zeros(len(lone), int)]),
+        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(lone), np.float32)]),
     }
     order = np.argsort(item, kind="stable")
     types = {"cosine": np.float32}

@@ -86,7 +86,9 @@ def split(
     return _numbered(db, rows, drops, name)
 
 
-def imported(db: Db, ratings: str, min_rating: float | None = None, division: Division | None = None) -> SplitTables:
+def import_split(
+    db: Db, ratings: str, min_rating: float | None = None, division: Division | None = None
+) -> SplitTables:
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
     The SQL also selects split, keys of SPLITS; UserError for others. Only a division that needs content changes it.
@@ -161,7 +163,7 @@ def _tables(
     return SplitTables(*queries, rows, drops, facts, division)
 
 
-def drawn(db: Db, division: Division, first: SplitTables) -> Query:
+def draw_again(db: Db, division: Division, first: SplitTables) -> Query:
     """Return the interactions of another draw, by the numbers of the first, whose interactions have been read."""
     draw(db, division)
     delete_untrained(db)
@@ -209,7 +211,7 @@ def _refuse_gaps(db: Db, what: str) -> None:
         )
 
 
-def published(
+def import_published(
     db: Db,
     asins: list[str],
     keep_time: bool,

@@ -43,4 +43,4 @@ def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB")
 
 
 def _divide(db: build.Db, core: int, ratings: str, own: bool) -> build.SplitTables:
-    return build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())
+    return build.import_split(db, ratings) if own else build.split(db, ratings, core, core, Division())

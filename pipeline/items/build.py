@@ -119,7 +119,7 @@ def tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_F
         yield _items(found.part(start // PART), start, asins[start : start + PART], fields)
 
 
-def shared(path: Path, above: float) -> list[dict[str, object]]:
+def find_shared(path: Path, above: float) -> list[dict[str, object]]:
     """Return the titles and texts of a file of ITEMS that may be placeholders, most frequent first.
 
     Each belongs to several items, and more than a share of them: column (title or text), value, and number of items.
@@ -140,7 +140,7 @@ def shared(path: Path, above: float) -> list[dict[str, object]]:
     return rows
 
 
-def used(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
+def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Return the share of the characters of items' texts that encoders read, and that of each column left out.
 
     The share is 1 where there is no text; columns are sorted by share.

@@ -117,7 +117,7 @@ def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) ->
 def order(path: Path, asins: Sequence[str]) -> list[str]:
     """Return the identifier of each row of a feature file, N texts, from a mapping file.
 
-    It is CSV or tab separated text with a header: a column of identifiers, of which one must occur, and one of rows
+    It is CSV or tab separated text with a header: a column of identifiers, at least one of them known, and one of rows
     0 .. N-1. UserError unless exactly one pair of columns fits.
     """
     columns = _columns(text_table(path))

@@ -24,7 +24,7 @@ LONGEST_TEXT = 1 << 20  # characters of one item: seconds to clean at worst; rea
 KEPT = 1 << 16  # bytes of a line that cannot be read
 MANY = 50_000  # wanted items from which other processes are worth their half a second of start
 
-# Each expression takes time that grows with the text alone: nothing is scanned from two places up to one end.
+# Each expression takes linear time: nothing is scanned twice.
 _HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # "a < b" is no tag
 # What scraping cut, as in Amazon's files of 2018. Nothing is scanned beyond the next angle bracket.

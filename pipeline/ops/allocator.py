@@ -18,5 +18,7 @@ def keep_large_buffers() -> bool:
 
 def ran_out(error: Exception) -> bool:
     """Return whether an error says that memory ran out; torch has no kind of its own for that of the CPU."""
-    said = "allocate memory", "out of memory"
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in str(error) for s in said))
+    messages = "allocate memory", "out of memory"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(s in str(error) for s in messages)
+    )

@@ -14,7 +14,7 @@ from pipeline.ops import whitening
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 
-# by default: width, power, and weight of what is of images alone beside 1 of all else
+# by default: width, power, and weight of image-only vectors, relative to 1 for all others
 WIDTH, POWER, IMAGE = 128, 0.5, 0.6
 # returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
@@ -42,7 +42,7 @@ class Fit:
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
-        both = beside(self.blocks, self.maps, parts)
+        both = concatenate(self.blocks, self.maps, parts)
         return both if self.last is None else whitening.applied(self.last, both)
 
 
@@ -59,10 +59,10 @@ def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced
     maps = [own(block) for block in blocks]
     if not reduced:
         return Fit(blocks, maps, None)
-    return Fit(blocks, maps, whitening.fit_pca(lambda: (beside(blocks, maps, x) for x in parts()), width, 0))
+    return Fit(blocks, maps, whitening.fit_pca(lambda: (concatenate(blocks, maps, x) for x in parts()), width, 0))
 
 
-def beside(blocks: Sequence[Block], maps: Sequence[Whitening], parts: Sequence[np.ndarray]) -> np.ndarray:
+def concatenate(blocks: Sequence[Block], maps: Sequence[Whitening], parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mapped blocks side by side, each of length 1 times its weight, float32 [n, sum of their widths]."""
     mapped = (whitening.applied(m, parts[b.part][:, b.columns]) for b, m in zip(blocks, maps, strict=True))
     return np.hstack([unit_rows(x)[0] * np.float32(b.weight) for b, x in zip(blocks, mapped, strict=True)])

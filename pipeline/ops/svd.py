@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from pipeline.ops.whitening import oriented
+from pipeline.ops.whitening import orient
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
@@ -23,4 +23,4 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
             _, singular, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-singular, kind="stable")
     order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
-    return oriented(right[order].T)
+    return orient(right[order].T)

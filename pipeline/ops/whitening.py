@@ -54,11 +54,11 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
         largest = [max(0, last + 1 - width), last]
         variance, directions = linalg.eigh(covariance, subset_by_index=largest)
     variance, directions = variance[::-1], directions[:, ::-1]
-    # what float32 cannot tell from none, at the vectors' own scale
+    # what float32 cannot distinguish from zero, at the vectors' own scale
     varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
     if not varied.any():
         return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
-    variance, directions = variance[varied], oriented(directions[:, varied])
+    variance, directions = variance[varied], orient(directions[:, varied])
     scale = (1 / np.sqrt(variance + FLOOR * variance.mean())) ** power
     return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))
 
@@ -74,7 +74,7 @@ def processed(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
     return applied(fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power), x)
 
 
-def oriented(directions: np.ndarray) -> np.ndarray:
+def orient(directions: np.ndarray) -> np.ndarray:
     """Return columns [D, W], each with the sign at which its largest entry is positive."""
     largest = np.abs(directions).argmax(axis=0)
     return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
@@ -87,7 +87,7 @@ def _moments(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np
         n, total = n + int(x.any(axis=1).sum()), total + x.sum(axis=0, dtype=np.float64)
     mean = np.asarray(total / max(1, n))
     covariance = np.zeros((len(mean), len(mean)))
-    for x in blocks():  # in a second pass, as the mean may be large beside the variance
+    for x in blocks():  # in a second pass, as the mean may be large compared with the variance
         centred = x[x.any(axis=1)] - mean
         covariance += centred.T @ centred / max(1, n)
     return mean, covariance

@@ -40,7 +40,7 @@ class Planned(NamedTuple):
     faults: list[str]
 
 
-def named(params: Parameters, dataset: str) -> dict[str, list[str]]:
+def addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
     source, own = params.source(dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
     weights = {f"pretrain.{key}": [address] for key in ("init", "tokenizer", "vqkd") if (address := getattr(own, key))}
@@ -52,7 +52,7 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
 
     With `ask` addresses are asked, local files in any case; `begin` prints a line at once.
     """
-    files = {key: own for key, own in named(params, layout.dataset).items() if ask or local(own[0])}
+    files = {key: own for key, own in addresses(params, layout.dataset).items() if ask or local(own[0])}
     begin(f"{layout.dataset}: asking for {len(files)} files, at most {reachable.WAIT:g} s; timing a matrix product")
     asked, fault = reachable.ask(files), ""
     try:
@@ -73,7 +73,7 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
     remote = isinstance(params.source(layout.dataset), Downloaded) and not (own.folder or own.pattern)
     ran = runs(params, layout, gemm)
     taken = estimate.stages(estimate.Plan(params, found, feature_sets(params, layout.dataset), gemm, remote, raw), ran)
-    remarks = [*_lacking(taken, layout.root), *_grounds([*taken], ran, gemm)]
+    remarks = [*_lacking(taken, layout.root), *_explain([*taken], ran, gemm)]
     return Planned(f"{layout.dataset}: {found}", [_stages(taken), *tables], remarks, faults)
 
 
@@ -84,7 +84,7 @@ def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Pla
     ran, others = dict[str, tuple[Plan, float]](), sorted(path.name for path in layout.root.glob("interactions/*/"))
     for own in (Layout(layout.root, name) for name in dict.fromkeys([layout.dataset, *others])):
         records = {path.parent.parent.name: path for path in own.root.glob(f"*/{own.dataset}/{io.COST}")}
-        if (counted := size.counted(own, 0)) is None:
+        if (counted := size.count(own, 0)) is None:
             continue
         for stage in records:
             kind, given = type(getattr(params, stage)), io.read_json(own.run_record(stage))["params"]
@@ -113,7 +113,7 @@ def _lacking(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
             yield f"too little memory for {stage}: {_amount(of.memory)} are needed, the machine has {_amount(memory)}"
 
 
-def _grounds(stages: list[str], ran: Mapping[str, object], gemm: float) -> Iterator[str]:
+def _explain(stages: list[str], ran: Mapping[str, object], gemm: float) -> Iterator[str]:
     if scaled := [stage for stage in stages if stage in ran]:
         yield f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"
     if others := [stage for stage in stages if stage not in ran]:

@@ -120,7 +120,7 @@ def encode(plan: Plan) -> Estimate:
     return Estimate(seconds, memory, disk, f"{len(shown)} sets of BEiT3, {others} other networks")
 
 
-def made(plan: Plan) -> dict[str, Estimate]:
+def estimate_features(plan: Plan) -> dict[str, Estimate]:
     params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
     graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
     asking = n / params[Images].rate if plan.remote else 0.0
@@ -139,7 +139,7 @@ def made(plan: Plan) -> dict[str, Estimate]:
     }
 
 
-def judged(plan: Plan) -> dict[str, Estimate]:
+def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     """Return what the stages take that judge and write; each cell of a table keeps 200 bytes per user."""
     params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
     one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], entries(params)
@@ -172,10 +172,10 @@ def judged(plan: Plan) -> dict[str, Estimate]:
 
 def stages(plan: Plan, ran: Mapping[str, tuple[Plan, float]]) -> dict[str, Estimate]:
     """Return stage -> what it takes; `ran`: stage -> the plan of a run on this machine, and its seconds."""
-    found = made(plan) | judged(plan)
+    found = estimate_features(plan) | estimate_evidence(plan)
     for name, (then, seconds) in ran.items():
         if name not in ("download", "images"):  # whose time is the network's
-            share = max(LEAST, seconds / max((made(then) | judged(then))[name].seconds, 1e-3))
+            share = max(LEAST, seconds / max((estimate_features(then) | estimate_evidence(then))[name].seconds, 1e-3))
             found[name] = found[name]._replace(seconds=found[name].seconds * share)
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))

@@ -44,7 +44,7 @@ def measure(params: Parameters, layout: Layout) -> Size:
     source = params.source(layout.dataset)
     has_content = not isinstance(source, Downloaded) or "metadata" in source.files()
     pieces = _pieces(layout, NAMES if isinstance(source, SampleSource) else LONGEST) if has_content else 0
-    if found := counted(layout, pieces):
+    if found := count(layout, pieces):
         return found
     if isinstance(source, SampleSource):
         given = (source.users, source.items, source.users)
@@ -52,10 +52,10 @@ def measure(params: Parameters, layout: Layout) -> Size:
         return Size(users, items, left, pieces, "as the embedded dataset's filter leaves them", source.items)
     if published := SIZES.get((source.kind, getattr(source, "category", None) or "")):
         return Size(*published, pieces, "as published", round(published.items / SURVIVE))
-    return _measured(params, layout.dataset, pieces)
+    return _measure(params, layout.dataset, pieces)
 
 
-def counted(layout: Layout, pieces: int) -> Size | None:
+def count(layout: Layout, pieces: int) -> Size | None:
     if not (record := layout.run_record("interactions")).exists():
         return None
     done = io.read_json(record)
@@ -71,7 +71,7 @@ def _pieces(layout: Layout, otherwise: int) -> int:
     return max(1, round((pc.mean(pc.utf8_length(texts)).as_py() or 0) / PIECE))
 
 
-def _measured(params: Parameters, dataset: str, pieces: int) -> Size:
+def _measure(params: Parameters, dataset: str, pieces: int) -> Size:
     from pipeline.interactions import catalogue  # loads DuckDB
 
     source = params.source(dataset)

@@ -42,13 +42,13 @@ class Geometry(Section):
     """What each loss of AlignRec prevents: the shape of its vectors after each epoch of a training without the loss."""
 
     without: list[Literal["cca", "reg", "uia"]] = []
-    """losses that are left out, one at a time, beside AlignRec as it is; empty: no training"""
+    """losses left out, one at a time, compared with the full AlignRec; empty: no training"""
     seeds: Positive = 3
     """trainings of each"""
 
 
 class Joint(Section):
-    """Joint beside staged: AlignRec trained with its encoder, from the weights that pre-training starts from."""
+    """Joint compared with staged training: AlignRec and its encoder, from the initial weights of pre-training."""
 
     rates: list[Rate] = []
     """learning rates of the encoder, each as a share of AlignRec's: 1 is the same; empty: no training"""

@@ -10,8 +10,7 @@ import pytest
 from ratings import Whole, inter, random_ratings, reference, reference_split, table, whole
 
 from pipeline.errors import UserError
-from pipeline.interactions.build import Query, database, load_published, published, split
-from pipeline.interactions.build import imported as build_imported
+from pipeline.interactions.build import Query, database, import_published, import_split, load_published, split
 from pipeline.interactions.division import BY_USER, Division
 from schemas import TEST, TRAIN, USERS, VALID
 
@@ -62,7 +61,7 @@ def own_split(folder: Path, splits: list[object], min_rating: float | None = Non
     rows = rows.assign(rating=np.array([1, 2, 3, 4, 5], np.float32), split=pd.Series(splits, dtype=object))
     with database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
-        return whole(build_imported(db, "SELECT * FROM rows", min_rating))
+        return whole(import_split(db, "SELECT * FROM rows", min_rating))
 
 
 @pytest.mark.parametrize("splits", [["train", "valid", "test", "train", "val"], ["0", "1", "2", "0", "1.0"]])
@@ -95,7 +94,7 @@ def imported(folder: Path, rows: pd.DataFrame, min_rating: float | None = None) 
     with database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
         _, count = load_published(db, "SELECT * FROM rows")
-        return whole(published(db, [f"A{i}" for i in range(count)], True, min_rating))
+        return whole(import_published(db, [f"A{i}" for i in range(count)], True, min_rating))
 
 
 def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:

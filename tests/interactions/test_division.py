@@ -136,7 +136,7 @@ def published(folder: Path, rows: list[tuple[int, int, int, int]], division: Div
     with build.database(folder / "scratch", "1GiB") as db:
         db.register("rows", inter(rows))
         _, n = build.load_published(db, "SELECT * FROM rows")
-        return whole(build.published(db, [f"A{i}" for i in range(n)], timed, division=division))
+        return whole(build.import_published(db, [f"A{i}" for i in range(n)], timed, division=division))
 
 
 OWN = [(u, (3 * u + n) % 20, n, (TRAIN, TRAIN, TRAIN, VALID, TEST)[n]) for u in range(12) for n in range(5)]
@@ -173,7 +173,7 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
     def imported(division: Division | None) -> Whole:
         with build.database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
-            return whole(build.imported(db, "SELECT * FROM rows", division=division))
+            return whole(build.import_split(db, "SELECT * FROM rows", division=division))
 
     plain, sparse, cold = (imported(d) for d in (None, Division("sparse", most_train=1), Division("cold-items", 3)))
     assert imported(Division("user-time")).interactions.equals(plain.interactions)
@@ -193,7 +193,7 @@ def draws(folder: Path, rows: pd.DataFrame, division: Division) -> tuple[Whole, 
         split = build.split(db, "SELECT * FROM rows", 2, 2, division)
         first, tables = whole(split), []
         for number in range(1, division.draws):
-            again = build.drawn(db, division._replace(draw=number), split)
+            again = build.draw_again(db, division._replace(draw=number), split)
             tables.append(pa.concat_tables(again))
     return first, [first.interactions, *tables]
 

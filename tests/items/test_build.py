@@ -16,7 +16,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.io import read_json
 from pipeline.items import build
-from pipeline.items.build import compose, shared
+from pipeline.items.build import compose, find_shared
 from pipeline.items.parse import clean
 from pipeline.run import running
 from pipeline.sources.amazon2018 import Amazon2018
@@ -176,10 +176,10 @@ def test_a_title_of_many_items_is_reported_and_an_empty_one_is_not(tmp_path: Pat
     records = [{"asin": asin, "title": title, "brand": asin} for asin, title in zip(asins, titles, strict=False)]
     table, lone = tmp_path / "items.parquet", tmp_path / "lone.parquet"
     io.write_table(made(*records, asins=asins).items, table, schemas.ITEMS, {})
-    assert shared(table, 0.1) == [{"column": "title", "value": "Untitled", "items": 3}]  # 2 are a tenth, not more
-    assert shared(table, 0.15) == []
+    assert find_shared(table, 0.1) == [{"column": "title", "value": "Untitled", "items": 3}]  # 2 are a tenth, not more
+    assert find_shared(table, 0.15) == []
     io.write_table(made({"asin": "A", "title": "t"}).items, lone, schemas.ITEMS, {})
-    assert shared(lone, 0.1) == []  # half of two items, and nothing is shared
+    assert find_shared(lone, 0.1) == []  # half of two items, and nothing is shared
 
 
 def stages(folder: Path, records: list[dict[str, Any]], **more: object) -> dict[str, Any]:

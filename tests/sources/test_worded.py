@@ -94,7 +94,7 @@ def test_the_share_of_text_that_is_read_is_told() -> None:
     )
     names = [str(item["id"]) for item in ITEMS]
     found = build.read(lines, given, names, "items.jsonl", 0.0)
-    share, left_out = build.used(build.tables(found.products, names), ["title"])
+    share, left_out = build.share_read(build.tables(found.products, names), ["title"])
     parts = {"plot": len("A man walks. Far") * 60, "tags": len("slow burntwist ending") * 60}
     parts["review"] = sum(len(str(item["review"])) for item in ITEMS)
     total = sum(parts.values()) + sum(len(str(item["name"])) for item in ITEMS)

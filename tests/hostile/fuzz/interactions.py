@@ -58,7 +58,7 @@ def ratings(source: Source, role: str, name: str, data: bytes) -> None:
         if isinstance(source, MmrecSource):
             asins = [str(i) for i in range(build.load_published(db, sql)[1])]
             if len(asins) < 100_000:
-                list(build.published(db, asins, True).interactions)
+                list(build.import_published(db, asins, True).interactions)
         else:
             db.sql(sql).fetchall()
 
