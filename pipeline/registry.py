@@ -1,7 +1,6 @@
-"""Registries of named parts, which are imported on first use: recommenders, encoders, sources, probes.
+"""Registries of named parts, imported on first use: recommenders, encoders, sources, probes.
 
-An entry is a name and `module:attribute`. Built-in ones are in the registry of their package. Another package adds its
-own as entry points of the group `alignrec.<kind>`, in its pyproject.toml:
+An entry is a name and `module:attribute`. Another package adds its own as entry points, in its pyproject.toml:
 
     [project.entry-points."alignrec.models"]
     mine = "my_package.mine:Mine"

@@ -77,7 +77,7 @@ class Run:
             self.drops[reason] += n
 
     def warn(self, message: str, recorded: bool = True) -> None:
-        """Print a warning in one line, and keep it in run.json, unless equal runs may not have to warn."""
+        """Print a warning in one line, and keep it in run.json if equal runs would warn too."""
         if recorded:
             self.warnings.append(message)
         print(printable(f"warning: {self.label}: {message}"), file=sys.stderr, flush=True)

@@ -1,7 +1,4 @@
-"""A stage as one value: what it does, which stages and parameters it reads, and how it runs.
-
-stages/ has a file for each, and their list. dvc.yaml, `alignrec --help` and the docs are made from it.
-"""
+"""A stage as one value, from which dvc.yaml, `alignrec --help` and the docs are made; stages/ has a file for each."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The stages: a file each, their order in order.py, and the command line above them."""
+"""The stages, a file each, and the command line."""

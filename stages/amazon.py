@@ -1,4 +1,4 @@
-"""Amazon's review data by name: `alignrec categories`, and the parameter file of `alignrec new --amazon`."""
+"""Amazon's review data by name: `alignrec categories` and `alignrec new --amazon`."""
 
 import math
 from collections.abc import Iterator

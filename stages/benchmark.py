@@ -1,7 +1,4 @@
-"""benchmark: models x feature sets x seeds -> a cell a run; results, slices, paired tests, and the headline means.
-
-With a budget, settings are first tried on valid, the same number for every model and feature set.
-"""
+"""benchmark: models x feature sets x seeds -> a cell per run; results, slices, paired tests, headline means."""
 
 from __future__ import annotations
 

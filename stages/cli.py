@@ -1,4 +1,4 @@
-"""The umbrella command `alignrec`: one subcommand a stage, and what users do with releases."""
+"""The command `alignrec`: a subcommand per stage, and those for projects, results and releases."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -225,7 +225,7 @@ def plan(
     root: Root = Path("outputs"),
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
 ) -> None:
-    """hours, memory, disk and downloads of each stage, before anything runs. Exits with 1 if a file cannot be found."""
+    """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be found."""
     from pipeline.plan import command
     from pipeline.report.terminal import drawn
     from stages.params import check, read

@@ -1,4 +1,4 @@
-"""After a stage: losing most of its input is an error with the likely cause, or a warning where it is plausible."""
+"""Checks after a stage: losing most of its input is an error with the likely cause, or a warning if plausible."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def interactions(run: Run) -> None:
 
 
 def items(run: Run) -> None:
-    """Refuse metadata of other items or another kind; warn where much is lost, and plausibly."""
+    """Refuse metadata of other items or another kind; warn about plausible losses."""
     from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
 
     file = run.source.reader().metadata(raw_files(run.layout.sources))

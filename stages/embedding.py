@@ -26,7 +26,7 @@ def embed(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """encode any table, with any encoder, or with that of a release for new items in its space."""
+    """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
         Release(release).verified()
     elif codes is not None:

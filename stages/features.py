@@ -16,7 +16,7 @@ BEST = "best"  # what a set is called that valid chooses, where the parameters h
 
 
 def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Parameters, str]:
-    """Return the parameters with a set of kind `chosen`, and its name; a budget of None seconds leaves its own."""
+    """Return the parameters with a set of kind `chosen`, and its name; None seconds keep its own budget."""
     encode = params[Encode]
     name = next((one for one in encode.encoders if registry.kind(params.encoders, one) == registry.CHOSEN), BEST)
     given: dict[str, Any] = {"kind": registry.CHOSEN, **params.encoders.get(name, {})}

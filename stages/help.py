@@ -1,4 +1,4 @@
-"""Help in one style: a value is a word in capitals, such as FOLDER or N, and a flag has none."""
+"""Help in one style: values are words in capitals, such as FOLDER or N, and flags have none."""
 
 from __future__ import annotations
 

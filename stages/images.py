@@ -1,4 +1,4 @@
-"""images: fetch, verify and shrink the image of every item; each ends with an image or with one reason."""
+"""images: fetch, verify and shrink the image of every item, or record why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alignrec new`: looks at files of one's own, writes a parameter file for them, and makes the folder a project."""
+"""`alignrec new`: inspects local files, writes a parameter file for them, and makes the folder a project."""
 
 import re
 import tempfile

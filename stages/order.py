@@ -1,4 +1,4 @@
-"""The stages in order, one file each. A stage of one's own is its file, its package in pipeline/, and a line here."""
+"""The stages in order. A new one is a file here, its package in pipeline/, and a line in this list."""
 
 from stages.benchmark import BENCHMARK
 from stages.download import DOWNLOAD

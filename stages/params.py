@@ -1,4 +1,4 @@
-"""The parameter file of all stages: read, checked, and filled with what a dataset has. The top of the house."""
+"""The parameter file of all stages: read, checked, and completed for a dataset."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read(path: Path, dataset: str = "") -> Parameters:
 
 
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
-    """Return the parameters with what the file leaves open: which of a dataset's feature sets are used.
+    """Return the parameters with the feature sets that the file leaves open.
 
     Without a file of items only the controls are encoded; ceilings need a generated dataset.
     """

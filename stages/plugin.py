@@ -1,4 +1,4 @@
-"""`alignrec new-plugin`: a package with parts of one's own, a recommender, an encoder and a probe, and their test."""
+"""`alignrec new-plugin`: a package with a recommender, an encoder, a probe, and their test."""
 
 import importlib.util
 import keyword

@@ -1,4 +1,4 @@
-"""`alignrec profile`: a profile written into params.yaml, where DVC and git see what it changes."""
+"""`alignrec profile`: writes a profile into params.yaml, where DVC and git see what changed."""
 
 import io as text_io
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A folder as a project: dvc.yaml from the stages, what DVC draws and ignores, git and DVC begun. Any folder works."""
+"""A folder as a project: dvc.yaml from the stages, plots and ignore files of DVC, git and DVC initialised."""
 
 import hashlib
 import logging
@@ -172,7 +172,7 @@ def text_sha256(text: str) -> str:
 
 
 def _is_dvcs_own(path: Path) -> bool:
-    """Return whether a .dvcignore has nothing but the comments that `dvc init` writes."""
+    """Return whether a .dvcignore has only the comments that `dvc init` writes."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return all(not line.strip() or line.startswith("#") for line in lines)
 
@@ -191,7 +191,7 @@ def _run(folder: Path, *command: str) -> None:
 
 
 def _init_dvc(folder: Path, no_scm: bool, subdir: bool) -> None:
-    """Begin DVC with CONFIG, in this process: its commands, one for each key, would start Python six times."""
+    """Initialise DVC with CONFIG in this process; a command per key would start Python six times."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -1,4 +1,4 @@
-"""What users do with releases: fetch, verify, diff, export, encode new items, attest; or read one as a dataset."""
+"""Commands for releases: verify, fetch, diff, leaderboard, export, serve, attest; and a release read as a dataset."""
 
 import os
 from collections.abc import Iterator
@@ -110,7 +110,7 @@ def diff(
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
     root: Root = Path("outputs"),
 ) -> None:
-    """two releases side by side: schema, rows, values, and the version that the change deserves."""
+    """compare two releases: schema, rows, values, and the version that the change deserves."""
     Release(a).verified()
     for _ in check(b, known=manifest.load(a)):
         pass
@@ -134,7 +134,7 @@ def leaderboard(
     releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
-    """benchmarks of any number of releases on one page, next to published figures."""
+    """write a page with the benchmarks of releases, next to published figures."""
     from pipeline.compare import leaderboard as board
 
     entries = [entry for folder in releases or [] for entry in board.read(folder)]
@@ -162,7 +162,7 @@ def export(
     codes: Annotated[str | None, typer.Option(help="method whose semantic IDs to export; the first by default")] = None,
     root: Root = Path("outputs"),
 ) -> None:
-    """a dataset or release as other tools read it."""
+    """export a dataset or release in the format of another tool."""
     from pipeline.export import content
     from pipeline.export.rows import arranged
     from pipeline.export.write import wants_codes, write
@@ -189,7 +189,7 @@ def serve(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """the page of a release with a box: text or image in, nearest items out, by the released encoder."""
+    """serve the page of a release with a search box: text or image in, nearest items out."""
     opened = Release(release).verified()
     own = settings(str(release), params)
     from pipeline.serve import command  # loads torch, which a damaged release need not wait for
@@ -206,7 +206,7 @@ def attest(
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     root: Root = Path("outputs"),
 ) -> None:
-    """recompute rows of a release from their inputs: do text, image, vector, codes agree? Exit code 1 if not."""
+    """recompute rows of a release from text and image, and compare vectors and codes. Exit code 1 if they differ."""
     Release(release).verified()
     from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
 

@@ -1,7 +1,6 @@
-"""Repair DVC after a kill: it writes two of its own files in place, and refuses to run when one is truncated.
+"""`alignrec repair`: DVC writes `.dvc/tmp/rwlock` and `dvc.lock` in place, and refuses to run when one is truncated.
 
-Both can be made again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what has run. Without it DVC asks every stage,
-and one that is done says so at once.
+Both can be deleted: without `dvc.lock` every stage runs once more, and resumes from what it has made.
 """
 
 import json

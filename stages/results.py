@@ -1,4 +1,4 @@
-"""What users ask of a dataset's outputs: what came out, what a user is recommended, settings and models compared."""
+"""Commands for the outputs of a dataset: summary, feature sets, recommendations, comparisons."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ def summary(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """where the time went, what came out, and where report and release are."""
+    """summarise the last runs: time, results, report and release."""
     from pipeline.facts import content, verdict
     from pipeline.facts.outputs import Outputs
     from pipeline.report import terminal as printed
@@ -69,7 +69,7 @@ def features(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """the feature sets of a dataset; with --choose, candidates made of them, tried on valid."""
+    """list the feature sets of a dataset; with --choose, try combinations on valid and keep the best."""
     from pipeline.report import terminal
     from stages import features as chosen
 
@@ -125,7 +125,7 @@ def compare(
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
-    """feature sets side by side: probes, paired tests, likeness, most changed items; or their semantic IDs."""
+    """compare feature sets: probes, paired tests, likeness, most changed items; or their semantic IDs."""
     from pipeline.compare import codes_file, command
 
     settings = released.settings(dataset, params)

@@ -1,4 +1,4 @@
-"""The border to the terminal: what commands print goes through `say` and `show`, what ends them through `Group`."""
+"""Terminal output: commands print through `say` and `show`, errors end them through `Group`."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def interruptible(left: str) -> Iterator[None]:
 
 
 class Group(TyperGroup):
-    """A group that turns a user's mistake into one line and exit code 1, and Ctrl-C into one line and 130."""
+    """A command group whose errors are one line and exit code 1, and Ctrl-C one line and 130."""
 
     def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
         return named(super().get_params(ctx), ctx)

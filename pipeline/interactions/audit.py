@@ -1,4 +1,4 @@
-"""What is wrong with a split, if anything: repeats, leaks in time, cold users and items, a shift of popularity."""
+"""Audit of a split: repeats, leaks in time, cold users and items, shift of popularity."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How many users and items interactions leave, before the pipeline is run."""
+"""Size of the catalogue that interactions leave, before the pipeline runs."""
 
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ ENOUGH = 10  # users, and items, that a core must leave
 
 
 class Catalogue(NamedTuple):
-    """What is left of interactions."""
+    """Counts after filtering."""
 
     core: int  # least interactions of a user and of an item; 0 where the split is the source's own
     users: int

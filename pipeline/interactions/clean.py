@@ -1,4 +1,4 @@
-"""Raw ratings -> those that count: whole, rated high enough, of users and items that have enough of them."""
+"""Filters of raw ratings: missing values, low ratings, k-core."""
 
 import itertools
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def clean(
 ) -> tuple[int, dict[str, int]]:
     """Load the ratings into `core` with integer codes for users and items; return rows read and drops.
 
-    Most ratings are of users or items that have too few even with duplicates: these are dropped first, to save time.
+    Ratings of users or items that have too few even with duplicates are dropped first, to save time.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives it, and `pos` from here on
     db.execute("SET preserve_insertion_order = false")

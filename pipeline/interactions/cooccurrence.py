@@ -1,8 +1,6 @@
 """Co-occurrence of items and of users; item-CF's score is the cosine `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
 
-Scores are compared by their square, a quotient of two whole numbers, so that equal scores are equal floats. Of equal
-scores the lower id comes first.
-
+Squares, quotients of two whole numbers, are compared: equal scores are equal floats, and the lower id comes first.
 Letters: U users, I items, N nodes (either), B nodes of a block, K kept.
 """
 

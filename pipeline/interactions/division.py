@@ -1,4 +1,4 @@
-"""How ratings are divided into train, valid and test, as SQL (method.md section 6)."""
+"""Divisions of ratings into train, valid and test, as SQL (method.md section 6)."""
 
 from typing import NamedTuple
 
@@ -106,8 +106,8 @@ def _by_user(db: duckdb.DuckDBPyConnection, protocol: str, timed: bool) -> None:
 def _cold_items(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str]:
     """Return SQL that puts all ratings of a share of the items into valid or test, all others into train; and its rows.
 
-    Whether an item is cold depends on the seed and the identifiers of the items, not on the order of rows. Draws are
-    parts of a partition of the items; when all were cold once, another partition follows.
+    Cold items depend on the seed and the identifiers, not on the order of rows. Draws are parts of a partition of the
+    items; when all were cold once, another partition follows.
     """
     items = count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)

@@ -1,8 +1,6 @@
-"""Users asked by what they have: which of the items that each is to find are among the K nearest to their profile?
+"""Recall of content neighbours: which targets of a user are among the K items nearest to the user's profile.
 
-All targets of a user share one ranking, so this is much faster than a question a target, and has the same answer.
-
-G users, I items, n pairs, C candidates, F feature width, K cutoff.
+All targets of a user share one ranking. G users, I items, n pairs, C candidates, F feature width, K cutoff.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +26,7 @@ ROWS = 8192  # pairs at a time
 
 @dataclass(frozen=True)
 class Profiles:
-    """What users have, and what they are to find."""
+    """Items in the profiles of users, and their targets."""
 
     has: sparse.csr_array  # float32 [G, I], 1 where an item is in a user's profile; no target of the same user is
     user: np.ndarray  # int64 [n], ascending: of each pair of a user and a target

@@ -1,4 +1,4 @@
-"""Interactions that DuckDB's fast reader refuses are read again row by row; what cannot be read is a reject."""
+"""Row-by-row reading of interactions that DuckDB's fast reader refuses; unreadable rows are rejects."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -28,7 +28,7 @@ BUFFER = 64 << 20  # bytes of products that are held before they are put on disk
 
 
 class Products:
-    """The products of I items, in parts of PART items; a file without a name has those beyond BUFFER bytes."""
+    """The products of I items, in parts of PART items; those beyond BUFFER bytes are in a temporary file."""
 
     def __init__(self, items: int, folder: Path | None) -> None:
         self._seen = np.zeros(items, bool)
@@ -38,7 +38,7 @@ class Products:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
 
     def add(self, item: int, product: Product) -> bool:
-        """Add what a line says of an item; return whether one before did."""
+        """Add a line of an item; return whether it had one already."""
         line = orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE)
         self._lines[item // PART] += line  # a copy: what orjson returns takes a page each
         self._held += len(line)
