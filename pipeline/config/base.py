@@ -45,7 +45,7 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.speed))
 
     def resolved(self) -> Section:
-        """Return it with the defaults of the class that reads it; only `train` has another, see pipeline/train/."""
+        """Return the section with the defaults of its reader; only `train` has another class, see pipeline/train/."""
         return self
 
 
@@ -71,7 +71,7 @@ def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
 
 
 def nearest(name: str, among: Iterable[str]) -> str:
-    """Return the end of a sentence that refuses `name`: the most similar of `among`, else all of them."""
+    """Return the end of an error about `name`: the most similar of `among`, else all of them."""
     among = list(among)
     similar = difflib.get_close_matches(name[:LONGEST_NAME], among, n=1, cutoff=0.6)
     return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(among)}" if among else ""

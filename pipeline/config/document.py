@@ -16,7 +16,7 @@ FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, Re
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
+    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC, and repeated keys are refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -78,7 +78,7 @@ def read_extended(path: Path) -> Any:
 
 
 def parsed(text: str, most: int = MOST_NODES) -> Any:
-    """Return what YAML says, in time and memory of `most` values; raises one of FAULTS."""
+    """Return the value of YAML, in time and memory of `most` nodes; raises one of FAULTS."""
     loader = Loader(text)
     try:
         node = loader.get_single_node()

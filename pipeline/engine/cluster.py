@@ -1,8 +1,7 @@
 """Work on a Ray cluster by Ray Data: jobs are read here, done on any node, and come back in order.
 
-A row of the data set is a job, with what was read for it or made of it as Arrow bytes, so that no job is cut in two.
-Rows travel through Ray's object store: nodes need this package and its libraries, and no common folder. Retries,
-autoscaling and backpressure are Ray's.
+A row of the data set is a job, with its input or result as Arrow bytes. Rows travel through Ray's object store: nodes
+need this package and its libraries, and no common folder. Retries, autoscaling and backpressure are Ray's.
 """
 
 import logging
@@ -96,7 +95,7 @@ def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
 
 
 class _Needs(NamedTuple):
-    """What a worker takes of a node."""
+    """Resources of a worker."""
 
     threads: int
     resource: str
@@ -132,7 +131,7 @@ def _connect() -> Any:
 
 
 def _needs(ray: Any) -> _Needs:
-    """Return what a worker takes; UserError if no node is as large, in a cluster that does not start nodes itself."""
+    """Return the resources of a worker; UserError if no node has them and the cluster starts none by itself."""
     import torch
 
     threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]

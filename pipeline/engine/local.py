@@ -1,4 +1,4 @@
-"""What a place is, where workers live and take jobs; and places in this process: threads, or one a device."""
+"""Places where workers do jobs, in this process: threads, or one per device."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CORES = min(os.cpu_count() or 1, 8)  # threads at a time; each holds a block, an
 
 @dataclass(frozen=True)
 class Threads:
-    """One worker that several threads call at a time."""
+    """One worker shared by several threads."""
 
     number: int = CORES
 

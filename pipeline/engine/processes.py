@@ -1,4 +1,4 @@
-"""Workers in processes of one thread each: as fast as the cores allow, the same bytes as one by one."""
+"""Workers in processes of one thread each, whose bytes do not depend on their number."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ KILLED = (
 
 @dataclass(frozen=True)
 class Processes:
-    """A worker a process. Without `torch` they start faster and take less memory."""
+    """A worker per process. Without `torch` they start faster and take less memory."""
 
     number: int
     torch: bool = True

@@ -1,4 +1,4 @@
-"""One way to do independent jobs, wherever the workers are. The results are the same everywhere."""
+"""Independent jobs, whose results are the same wherever the workers are."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait

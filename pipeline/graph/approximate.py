@@ -1,7 +1,7 @@
 """Approximate nearest neighbours by an inverted file on disk; memory does not grow with the catalogue.
 
-Cells are found on a sample. Parts of the catalogue are added one at a time, a byte a number, and FAISS merges them on
-disk. What it finds is ranked again by the vectors as they are. Letters: N rows, F width, K neighbours, C candidates.
+Cells are found on a sample. Parts of the catalogue are added one at a time, a byte per number, and FAISS merges them on
+disk. Candidates are re-ranked by the exact vectors. Letters: N rows, F width, K neighbours, C candidates.
 """
 
 import os
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Files:
-    """What a search keeps on disk, in a folder of its own."""
+    """Files of a search."""
 
     folder: Path
     width: int
@@ -58,7 +58,7 @@ class Files:
 
 
 class Settled(NamedTuple):
-    """How the index is searched, and what that finds."""
+    """Number of cells, cells probed, and recall."""
 
     cells: int = 0
     probes: int = 0  # cells that a search looks into
@@ -126,7 +126,7 @@ class Adder:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Drop what FAISS prints on stdout, past Python."""
+    """Suppress what FAISS prints on stdout from C++."""
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
@@ -151,7 +151,7 @@ class Searcher:
         self.index.max_codes = CROWDED * probes * max(CANDIDATES * self._k, self.index.ntotal // self.index.nlist)
 
     def __call__(self, rows: np.ndarray) -> Found:
-        """Return the K nearest of each row: what the index finds, ranked by exact cosines, equal ones by row."""
+        """Return the K nearest of each row among the index's candidates, by exact cosine, equal ones by row."""
         ranked = [(np.empty((0, self._k), np.float32), np.empty((0, self._k), np.int64))]
         step = max(1, BLOCK // CANDIDATES // self._k)  # rows whose candidates are read at a time
         for at in range(0, len(rows), BLOCK):
@@ -176,7 +176,7 @@ def search(files: Files, directed: np.ndarray, k: int, settled: Settled) -> Iter
 
 
 def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) -> Settled:
-    """Look into more cells until enough of the exact neighbours is found; UserError if a fourth of them is too few."""
+    """Probe more cells until recall is RECALL; UserError if a quarter of them is too few."""
     usable = np.flatnonzero(directed)
     rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
     searcher, last = Searcher(files, k), _last(files.units(), directed, rows, k)

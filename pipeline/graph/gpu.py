@@ -1,4 +1,4 @@
-"""The GPUs for FAISS: the package faiss-gpu-cu12 knows them, faiss-cpu knows none."""
+"""GPUs for FAISS, with the package faiss-gpu-cu12."""
 
 import logging
 
@@ -16,7 +16,7 @@ def count() -> int:
 
 
 def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
-    """Return a copy of an IndexFlat on the GPUs, its rows shared out; the index itself where that cannot be."""
+    """Return a copy of an IndexFlat, sharded over the GPUs; the index itself if it does not fit or there is none."""
     gpus = count()
     if not gpus:
         return index

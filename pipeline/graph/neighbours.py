@@ -1,7 +1,4 @@
-"""The K nearest neighbours of each item by cosine, searched with FAISS.
-
-Letters: I items, N rows, F width, K neighbours.
-"""
+"""The K nearest neighbours of each item by cosine, with FAISS. Letters: I items, N rows, F width, K neighbours."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -59,7 +56,7 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bo
 
 
 class Inverted(NamedTuple):
-    """What `inverted` finds."""
+    """Result of `inverted`."""
 
     tables: Iterator[pa.Table]  # schema EDGES, in item order
     usable: np.ndarray  # bool [I], the items that have a direction

@@ -1,4 +1,4 @@
-"""What a release has of item graphs."""
+"""Item graphs of a release."""
 
 from collections.abc import Iterator, Sequence
 

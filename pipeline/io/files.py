@@ -1,4 +1,4 @@
-"""Files: every one appears whole or not at all, and folders that are resumed keep a journal of what was written."""
+"""Atomic files, and journals of the folders that resume."""
 
 import hashlib
 import json
@@ -16,11 +16,9 @@ import numpy as np
 
 from pipeline.errors import UserError
 
-# of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there
+# of a folder that resumes by itself: the key that it was begun with, and the sha256 of each file written there
 KEY, JOURNAL = ".key", ".sha256"
-RECORD, COST, COSTS = "run.json", "cost.json", "costs"
-"""of a stage that has ended: what it made, equal for equal runs; and what that took on this machine, in all and by
-training"""
+RECORD, COST, COSTS = "run.json", "cost.json", "costs"  # of a stage: its record; its cost here, in all and by training
 UNLISTED = {KEY, JOURNAL, RECORD, COST, COSTS}  # names of files and folders that no journal lists
 HELD_OTHERWISE = {".part", ".etag"}  # endings of begun downloads, which grow in place, so that no journal lists them
 
@@ -42,7 +40,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """Make an empty folder, whatever a killed run left there, and delete it in the end."""
+    """Yield an empty folder, which is deleted in the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -168,7 +166,7 @@ def read_json(path: Path, most: int | None = None) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
+    """Return the hex sha256 of a file, cached until it is touched."""
     return _hashed(path, *touched(path))
 
 
@@ -207,7 +205,7 @@ def present(paths: Sequence[Path]) -> list[Path]:
 
 
 def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
-    """Delete files below `folder` that are not `wanted`, but hidden ones, then empty folders."""
+    """Delete files below `folder` that are neither `wanted` nor hidden, then empty folders."""
     kept = set(wanted)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():

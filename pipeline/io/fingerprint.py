@@ -17,13 +17,13 @@ Fingerprint = Mapping[str, Any]
 
 
 def of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint in the record of a file, not trusted; empty for none, or one nested too deep."""
+    """Return the fingerprint in an untrusted record; empty for none, or one nested too deep."""
     found = record.get(KEY)
     return found if isinstance(found, dict) and _shallow(found, DEEPEST) else {}
 
 
 def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
-    """Return the first thing that both record and that differs, with its two values; empty where nothing does."""
+    """Return the first key whose values differ, with both; empty if none does."""
     for key in (key for key in a if key in b):
         x, y = a[key], b[key]
         if isinstance(x, dict) and isinstance(y, dict):

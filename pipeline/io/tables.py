@@ -1,4 +1,4 @@
-"""Parquet: every table is checked when it is read and written."""
+"""Parquet files, checked when they are read and written."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
-    """Do as `write_table`, a row group a table and one in memory at a time; no tables give no rows."""
+    """Do as `write_table` with a row group per table, one in memory at a time."""
     kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
     with files.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
@@ -54,7 +54,7 @@ def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) ->
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
-    """Read a slice of some columns from `start` on, checked; row groups that have none of them are not read."""
+    """Read a checked slice of some columns; only the row groups that hold it are read."""
     with readable(path), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])

@@ -1,9 +1,7 @@
-"""Rows of files matched with the items of a dataset, by identifiers or by a mapping file. Their order is never guessed.
+"""Rows of files matched with the items of a dataset. Their order is never guessed. Letters: I items, N rows.
 
-A table matches by a column with a known name, whose values are the source's identifiers or our item numbers. A file
+A table matches by a column with a known name, whose values are the source's identifiers or item numbers. A file
 without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row.
-
-I items, N rows.
 """
 
 import difflib
@@ -36,7 +34,7 @@ class Placed(NamedTuple):
 def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     """Return the row of each item, of N rows in any order, which may lack items and have others.
 
-    Values are the source's identifiers; only where no column has any of those, they are numbers of ours.
+    Values are the source's identifiers; item numbers only if no column has any of those.
 
     Raises:
         UserError: no column is of any of these items, an identifier occurs twice, or columns contradict each other.

@@ -1,6 +1,6 @@
-"""Metadata lines -> clean products of the wanted items, on all cores where there are many.
+"""Metadata lines -> clean products of the wanted items, on all cores if there are many.
 
-Lines of other items are not even parsed, where their identifier can be seen without.
+Lines of other items are not parsed if their identifier can be found without.
 """
 
 import html
@@ -102,7 +102,7 @@ class Lines:
 
 
 class Parser:
-    """Reads batches of lines, here or in another process."""
+    """Reader of batches of lines, here or in another process."""
 
     def __init__(self, source: Source, wanted: Container[str]) -> None:
         self._reader, self._wanted = source.reader(), wanted

@@ -16,7 +16,7 @@ from pipeline import io
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file to resume from, rewritten every so often."""
+    """A file to resume from, rewritten at intervals."""
 
     path: Path
     every: int  # epochs or steps, whichever the training counts

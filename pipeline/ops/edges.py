@@ -1,7 +1,4 @@
-"""Sparse matrices with trainable values: products, dot products and softmax over the edges of a graph.
-
-Letters: M rows, N columns, E edges, D width.
-"""
+"""Sparse matrices with trainable values. Letters: M rows, N columns, E edges, D width."""
 
 from __future__ import annotations
 
@@ -18,13 +15,12 @@ BLOCK_GPU = 1 << 26  # the same elsewhere: memory grows with M + N + E, not with
 
 
 class SparsityPattern:
-    """Which entries of a sparse matrix [M, N] exist; their E values are arguments of each call, in the edges' order.
+    """Entries of a sparse matrix [M, N], int rows and columns [E]; their values are arguments of each call.
 
     One thread sums over a row's edges, in a fixed order, as in `pipeline/ops/sparse.py`.
     """
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
-        """Take the edges, rows and columns int [E]; the shape M, N; and the device of all tensors."""
         self.shape = shape
         self.rows, self.columns = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (rows, columns))
         self._by_row = _Side(rows, columns, shape[0], device)

@@ -1,7 +1,4 @@
-"""Linear maps from histories to scores, [I, I]; most are never held as a matrix.
-
-Letters: I items, b histories.
-"""
+"""Linear maps from histories to scores, [I, I], mostly never held as a matrix. Letters: I items, b histories."""
 
 from __future__ import annotations
 
@@ -17,10 +14,7 @@ from pipeline.ops.sparse import Sparse
 
 
 class Filter(ABC):
-    """Takes the place of item vectors in a model without them: histories go in, scores of items come out.
-
-    With the histories R [U, I] as user vectors, topk ranks by it as by any other: F[i] . r_u is the score.
-    """
+    """Replacement of item vectors in a model without them: with histories R [U, I], F[i] . r_u is the score."""
 
     def __init__(self, n_items: int) -> None:
         self.n_items, self.kept = n_items, torch.arange(n_items)

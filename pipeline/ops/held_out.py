@@ -1,4 +1,4 @@
-"""Which items a training is measured on, and not shown."""
+"""Held-out items, on which a training is measured."""
 
 import numpy as np
 

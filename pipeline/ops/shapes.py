@@ -1,7 +1,4 @@
-"""The shape of vectors: their spectrum, effective rank, and similarity of two sets. No I x I matrix is held.
-
-I items, F and G widths.
-"""
+"""Spectrum, effective rank and similarity of vectors, without an I x I matrix. I items, F and G widths."""
 
 from typing import NamedTuple
 

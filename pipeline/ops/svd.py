@@ -10,8 +10,8 @@ from pipeline.ops.whitening import orient
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
     """Return the right singular vectors of the largest singular values, largest first: float64 [m, W].
 
-    Of float64 [n, m], W at most `width`: those of singular values that are zero but for rounding are left out. One
-    thread, as the order of sums decides the last bits. Memory grows with (n + m) W.
+    `matrix` is float64 [n, m]; W is `width` at most, without singular values that are zero up to rounding. One thread,
+    as the order of sums decides the last bits. Memory grows with (n + m) W.
     """
     from scipy.sparse.linalg import svds
 

@@ -1,9 +1,6 @@
-"""Whitening: vectors centred and scaled so that every direction has the same variance over the items.
+"""Whitening (as in BERT-whitening, arXiv 2103.15316). Letters: n vectors, D width, W width after PCA.
 
-CLS vectors share a large mean and vary most along a few directions, which then decide every cosine; after whitening
-fine differences count as much as coarse ones (as in BERT-whitening, arXiv 2103.15316).
-
-n vectors, D width, W width after PCA.
+CLS vectors share a large mean and vary most along a few directions, which would decide every cosine.
 """
 
 from collections.abc import Callable, Iterable
@@ -75,7 +72,7 @@ def processed(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
 
 
 def orient(directions: np.ndarray) -> np.ndarray:
-    """Return columns [D, W], each with the sign at which its largest entry is positive."""
+    """Return columns [D, W] with signs such that the largest entry of each is positive."""
     largest = np.abs(directions).argmax(axis=0)
     return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
 

@@ -1,1 +1,1 @@
-"""What a run will take, before anything runs: hours, memory and disk of each stage, and whether addresses answer."""
+"""Estimates before a run: hours, memory and disk of each stage, and addresses that do not answer."""

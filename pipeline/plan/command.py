@@ -32,7 +32,7 @@ BUSY = 0.7 * (os.cpu_count() or 1)  # running programs, above which they slow th
 
 
 class Planned(NamedTuple):
-    """What was found: a heading, tables of stages and of files, remarks, and files that cannot be found."""
+    """A heading, tables of stages and of files, remarks, and files that cannot be found."""
 
     heading: str
     tables: list[Table]
@@ -48,7 +48,7 @@ def addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
 
 
 def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[str], object] = print) -> Planned:
-    """Return what the stages of a dataset will take on this machine, scaled by what they took here before.
+    """Estimate the stages of a dataset on this machine, scaled by their earlier runs.
 
     With `ask` addresses are asked, local files in any case; `begin` prints a line at once.
     """

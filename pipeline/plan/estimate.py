@@ -1,6 +1,6 @@
-"""Seconds, memory and disk of each stage: arithmetic on counts and shapes, scaled by what the stage took here.
+"""Seconds, memory and disk of each stage from counts and shapes, scaled by its earlier runs here.
 
-Constants are of `sample` and Baby on two cores. I items, U users, F width of a feature set.
+Constants are of `sample` and Baby on two cores.
 """
 
 import math
@@ -42,7 +42,7 @@ LEAST = 0.1  # share of the computed time that a measured stage takes at least: 
 
 
 class Estimate(NamedTuple):
-    """What a stage will take: bytes at most in memory, bytes left on disk, and what most of the time is."""
+    """Seconds, peak bytes of memory, bytes left on disk, and the largest part of the time."""
 
     seconds: float
     memory: float
@@ -140,7 +140,7 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
 
 
 def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
-    """Return what the stages take that judge and write; each cell of a table keeps 200 bytes per user."""
+    """Estimate the stages from train to publish; each cell of a table keeps 200 bytes per user."""
     params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
     one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], entries(params)
     rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training(RELEASED, one)

@@ -1,4 +1,4 @@
-"""How large a dataset will be: as its stages counted it, as published, or as its files say."""
+"""Size of a dataset: as its stages counted it, as published, or from its files."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ PIECE, NAMES, LONGEST = 4, 12, 128
 
 @dataclass(frozen=True)
 class Size:
-    """What a dataset has after filtering; `products` are lines of the metadata before."""
+    """Counts after filtering; `products` are lines of the metadata before."""
 
     users: int
     items: int

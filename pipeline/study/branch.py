@@ -1,4 +1,4 @@
-"""A branch: a dataset with another encoder, whose files from pre-training to benchmark have a folder of their own."""
+"""A branch: a dataset with another encoder, and its own folder from pre-training to benchmark."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

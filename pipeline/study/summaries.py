@@ -1,4 +1,4 @@
-"""The study's tables as a few figures each: mean and sd over seeds. Loads no model: reports and cards read it."""
+"""Summaries of the study's tables over seeds. Loads no model: reports and cards read it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ def metrics(mask: pa.Table) -> dict[str, Any]:
 
 
 def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
-    """Return a point a run for `dvc plots`: line, ratio, recall@20; the whole set is where every line begins."""
+    """Return a point per run for `dvc plots`: line, ratio, recall@20; every line begins at the whole set."""
     read = mask.to_pylist()
     names = dict.fromkeys(row["features"] for row in read)
     rows = [(name, modality, row) for name in names for modality in MODALITIES for row in read
