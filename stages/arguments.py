@@ -28,7 +28,7 @@ Part = Annotated[
 ]
 
 
-def parse_part(given: str | None) -> tuple[int, int] | None:
+def parted(given: str | None) -> tuple[int, int] | None:
     if given is None:
         return None
     part, _, parts = given.partition("/")

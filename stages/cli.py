@@ -12,7 +12,7 @@ from pipeline.layout import Layout
 from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
 from stages import amazon, embedding, examples, released, results
-from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parse_part
+from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.help import Command
 from stages.images import main as main_of_images
 from stages.order import STAGES
@@ -72,7 +72,7 @@ def _command(stage: Stage) -> Callable[..., None]:
 def encode(
     dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
 ) -> None:
-    _perform(STAGES["encode"], dataset, params, root, parse_part(part))
+    _perform(STAGES["encode"], dataset, params, root, parted(part))
 
 
 def images(
@@ -85,7 +85,7 @@ def images(
     stage = STAGES["images"]
     if retry_failed:
         stage = replace(stage, main=partial(main_of_images, retry_failed=True))
-    _perform(stage, dataset, params, root, parse_part(part))
+    _perform(stage, dataset, params, root, parted(part))
 
 
 def publish(
@@ -256,8 +256,7 @@ for _heading, _commands in _OTHERS.items():
         app.command(rich_help_panel=_heading)(_other)
 for _registered in app.registered_commands:
     _registered.cls = Command
-    _called = _registered.name or _registered.callback.__name__  # type: ignore[union-attr]
-    _registered.epilog = f"Example: {examples.EXAMPLES.get(_called, f'alignrec {_called} sample')}"
+    _registered.epilog = f"Example: {examples.example(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -21,3 +21,7 @@ EXAMPLES = {
     "serve": "alignrec serve release --port 8000",
     "attest": "alignrec attest release --data sample",
 }  # command -> its example, where it takes more than a dataset, or none
+
+
+def example(command: str) -> str:
+    return EXAMPLES.get(command, f"alignrec {command} sample")

@@ -7,7 +7,11 @@ import typer
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.facts.table import Table
+from pipeline.features import registry
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import released
@@ -70,24 +74,47 @@ def features(
     root: Root = Path("outputs"),
 ) -> None:
     """list the feature sets of a dataset; with --choose, try combinations on valid and keep the best."""
+    from pipeline.facts import probes
     from pipeline.report import terminal
-    from stages import features as chosen
 
     layout = Layout(root, dataset)
     if choose:
         from stages.encode import main
         from stages.params import for_dataset, read
 
-        settings, name = chosen.choosing(read(params), dataset, seconds)
+        settings, name = _choose(read(params), seconds)
         kept = f"what was tried so far is kept in {layout.features(name)}"
         with interruptible(kept), running("encode", dataset, for_dataset(settings, dataset), root) as run:
             main(run)
-        candidates = chosen.tried(layout, name)
+        tried = io.read_table(layout.tried(name), schemas.TRIED).to_pylist()
+        candidates = probes.tried_table(name, tried)
         show(terminal.drawn(candidates))
         say(candidates.note)
         say(f"to release it: {name} under encode.encoders, and under encoders {name}: {{kind: chosen}}")
     else:
-        show(terminal.drawn(chosen.sets(layout)))
+        show(terminal.drawn(_sets(layout)))
+
+
+def _choose(params: Parameters, seconds: int | None) -> tuple[Parameters, str]:
+    """Return the parameters with a set of kind `chosen`, and its name; None seconds keep its own budget."""
+    encode = params[Encode]
+    name = next((one for one in encode.encoders if registry.kind(params.encoders, one) == registry.CHOSEN), "best")
+    given: dict[str, Any] = {"kind": registry.CHOSEN, **params.encoders.get(name, {})}
+    entry = given if seconds is None else given | {"seconds": seconds}
+    listed = [*encode.encoders, *([] if name in encode.encoders else [name])]
+    chosen = params.having(encode.model_copy(update={"encoders": listed}))
+    return chosen.model_copy(update={"encoders": {**params.encoders, name: entry}}), name
+
+
+def _sets(layout: Layout) -> Table:
+    if not (names := layout.feature_sets()):
+        raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")
+    rows = []
+    for name in names:
+        of = io.record(io.shards(layout.features(name), "features")[0]).get("params", {}).get("of", [])
+        width = str(io.width(layout.features(name)))
+        rows.append([name, width, ", ".join(of if isinstance(of, list) else [of])])
+    return Table("Feature sets", "", ["feature set", "width", "made of"], rows)
 
 
 def recommend(

@@ -19,7 +19,7 @@ from pipeline import io
 from pipeline.errors import installing
 from pipeline.layout import Layout
 from stages import examples
-from stages.arguments import parse_part
+from stages.arguments import parted
 from stages.cli import app
 from stages.order import STAGES
 
@@ -127,7 +127,7 @@ def test_what_users_do_with_releases_starts_without_what_is_slow(tmp_path: Path,
     slow = [*HEAVY, "scipy", "PIL", "obstore"]
     code = f"""
 import sys
-from stages.arguments import parse_part
+from stages.arguments import parted
 from stages.cli import app
 try:
     app({list(command)!r})
@@ -156,7 +156,7 @@ def test_compare_needs_neither_torch_nor_faiss(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     code = f"""
 import sys
-from stages.arguments import parse_part
+from stages.arguments import parted
 from stages.cli import app
 sys.modules |= dict.fromkeys({HEAVY!r})  # as if not installed: importing one raises
 app(["compare", "shop", "beit3", "random"])
@@ -192,9 +192,9 @@ def test_an_unknown_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["3/2", "0/2", "2", "a/b", "1/-2"])
 def test_a_part_is_one_of_so_many(given: str) -> None:
     with pytest.raises(typer.BadParameter, match=f"'{given}' is no part; give I/N"):
-        parse_part(given)
-    assert parse_part("2/2") == (2, 2)
-    assert parse_part(None) is None
+        parted(given)
+    assert parted("2/2") == (2, 2)
+    assert parted(None) is None
 
 
 @pytest.mark.parametrize("command", ["", "new", "compare", "export", "fetch", "recommend", "images"])
