@@ -27,9 +27,9 @@ Do = Callable[..., Whole]
 
 @pytest.fixture
 def do(tmp_path: Path) -> Do:
-    def run(rows: pd.DataFrame, protocol: str, threads: int = 2, core: int = 1, **settings: float) -> Whole:
+    def run(rows: pd.DataFrame, protocol: str, core: int = 1, **settings: float) -> Whole:
         with build.database(tmp_path / "scratch", "1GiB") as db:
-            db.execute(f"SET threads = {threads}")
+            db.execute(f"SET threads = {1 + len(rows) % 4}")
             db.register("rows", rows)
             return whole(build.split(db, "SELECT * FROM rows", core, core, Division(protocol, **settings)))  # type: ignore[arg-type]
 
@@ -74,19 +74,6 @@ def test_cold_items_are_equal_to_plain_pandas(do: Do, seed: int) -> None:
     assert actual.division == "cold-items 0.3"
 
 
-def test_an_item_is_cold_throughout_whatever_the_order_of_rows_and_the_threads(do: Do) -> None:
-    rows = random_ratings(4)
-    first = do(rows, "cold-items", threads=1)
-    parts = items_of(first)
-    assert not parts[VALID] & parts[TEST]
-    assert not parts[TRAIN] & (parts[VALID] | parts[TEST])
-    assert first.interactions.equals(do(rows, "cold-items", threads=4).interactions)
-    unique = rows.dropna().drop_duplicates(["user", "item", "timestamp"])  # of repeats the first is kept
-    mixed = unique.sample(frac=1, random_state=1)
-    assert rows_of(do(mixed, "cold-items")) == rows_of(do(unique, "cold-items"))
-    assert items_of(do(rows, "cold-items", seed=1)) != parts
-
-
 def test_too_small_a_share_is_refused_with_what_to_do(do: Do) -> None:
     with pytest.raises(UserError, match=r"cold_share: 0\.1 of 12"):
         do(table(", ".join(f"u{i % 3} i{i} {i}" for i in range(12))), "cold-items", cold_share=0.1)
@@ -122,21 +109,11 @@ def test_sparse_is_equal_to_plain_pandas(do: Do, timed: bool) -> None:
     assert set(actual.item_ids["asin"].to_pylist()) == set(want["item"])  # the catalogue is the k-core's
 
 
-def test_sparse_with_enough_is_the_split_it_starts_from_and_no_thread_count_changes_it(do: Do) -> None:
-    rows = random_ratings(1)
-    assert do(rows, "sparse", most_train=10_000).interactions.equals(do(rows, "user-time").interactions)
-    for given in (rows, rows.assign(timestamp=None).astype({"timestamp": "Int64"})):
-        few = [do(given, "sparse", threads=n, most_train=2).interactions for n in (1, 4)]
-        assert few[0].equals(few[1])
-        users, which = (few[0][c].to_numpy() for c in ("user_id", "split"))
-        assert np.bincount(users[which == TRAIN]).max() == 2
-
-
-def published(folder: Path, rows: list[tuple[int, int, int, int]], division: Division, timed: bool = True) -> Whole:
+def published(folder: Path, rows: list[tuple[int, int, int, int]], division: Division) -> Whole:
     with build.database(folder / "scratch", "1GiB") as db:
         db.register("rows", inter(rows))
         _, n = build.load_published(db, "SELECT * FROM rows")
-        return whole(build.import_published(db, [f"A{i}" for i in range(n)], timed, division=division))
+        return whole(build.import_published(db, [f"A{i}" for i in range(n)], True, division=division))
 
 
 OWN = [(u, (3 * u + n) % 20, n, (TRAIN, TRAIN, TRAIN, VALID, TEST)[n]) for u in range(12) for n in range(5)]
@@ -153,17 +130,6 @@ def test_a_published_split_becomes_cold_and_keeps_its_numbers(tmp_path: Path) ->
     assert by_row <= {(str(u), f"A{i}", t) for u, i, t, _ in OWN}
     names = {f"A{i}": number(f"0,A{i}") for i in range(20)}  # by identifier, as raw ratings of the same items would be
     assert parts[VALID] == set(sorted(names, key=names.__getitem__)[:4])
-
-
-@pytest.mark.parametrize("timed", [True, False])
-def test_a_published_split_becomes_sparse(tmp_path: Path, timed: bool) -> None:
-    actual = published(tmp_path, OWN, Division("sparse", most_train=2), timed)
-    assert actual.drops == {"user_without_train": 0, "over_most_train": 12}
-    rows = [(u, i, s) for u, i, _, s in rows_of(actual)]
-    own = [(str(u), f"A{i}", s) for u, i, t, s in OWN if not timed or t > 0]
-    assert (sorted(rows) == sorted(own)) if timed else set(rows) < set(own)
-    assert actual.division == "sparse 2 of mmrec"
-    assert published(tmp_path, OWN, Division("leave-one-out")).division == ""
 
 
 def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:

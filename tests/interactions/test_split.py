@@ -7,18 +7,11 @@ from pipeline.interactions import split
 from pipeline.interactions.split import asked, contains, keys, load
 
 
-def test_rows_go_where_they_say_in_order() -> None:
-    actual = load(interactions([(1, 2, 0), (0, 1, 0), (1, 0, 1), (0, 2, 2)]), 3, 4)
-    assert actual.train.users.tolist() == [0, 1]
-    assert actual.train.items.tolist() == [1, 2]
-    assert (actual.valid.users.tolist(), actual.valid.items.tolist()) == ([1], [0])
-    assert (actual.test.users.tolist(), actual.test.items.tolist()) == ([0], [2])
-    assert (actual.n_users, actual.n_items, actual.dropped) == (3, 4, {})
-
-
-def test_repeats_and_strangers_leave_and_are_counted() -> None:
-    actual = load(interactions([(0, 1, 0), (0, 1, 0), (0, 2, 1), (1, 2, 1), (1, 0, 2)]), 2, 3)
-    assert (len(actual.train), len(actual.valid), len(actual.test)) == (1, 1, 0)
+def test_rows_go_where_they_say_in_order_and_repeats_and_strangers_leave() -> None:
+    rows = [(2, 2, 0), (0, 1, 0), (0, 1, 0), (0, 2, 1), (1, 2, 1), (1, 0, 2), (2, 3, 2)]
+    actual = load(interactions(rows), 3, 4)
+    pairs = [(p.users.tolist(), p.items.tolist()) for p in (actual.train, actual.valid, actual.test)]
+    assert pairs == [([0, 2], [1, 2]), ([0], [2]), ([2], [3])]
     assert actual.dropped == {"pair repeated in its split": 1, "user without train interactions": 2}
 
 
