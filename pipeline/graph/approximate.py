@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +16,6 @@ import faiss
 import numpy as np
 from faiss.contrib.ondisk import merge_ondisk
 
-from pipeline import engine
 from pipeline.errors import UserError
 from pipeline.ops.rows import unit_rows
 
@@ -76,8 +74,7 @@ def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files,
     directed = np.concatenate(usable)
     if directed.any():
         _train(files, directed)
-        starts = range(0, len(directed), PART)
-        shards = [path for _, path in engine.map(partial(Adder, files, directed), starts)]
+        shards = [_shard(files, directed, start) for start in range(0, len(directed), PART)]
         index = faiss.read_index(files.index("cells"))
         with _silenced():
             merge_ondisk(index, shards, files.index("lists"))
@@ -108,20 +105,15 @@ def _train(files: Files, directed: np.ndarray) -> None:
     faiss.write_index(index, files.index("cells"))
 
 
-class Adder:
-    """Adds parts to shards of the index."""
-
-    def __init__(self, files: Files, directed: np.ndarray) -> None:
-        self._files, self._directed, self._units = files, directed, files.units()
-
-    def __call__(self, start: int) -> str:
-        index = faiss.read_index(self._files.index("cells"))
-        rows = start + np.flatnonzero(self._directed[start : start + PART])
-        for at in range(0, len(rows), BLOCK):
-            index.add_with_ids(self._units[rows[at : at + BLOCK]], rows[at : at + BLOCK])
-        path = self._files.index(str(start))
-        faiss.write_index(index, path)
-        return path
+def _shard(files: Files, directed: np.ndarray, start: int) -> str:
+    """Write a shard of the index with the part that begins at a row, and return its path."""
+    index, units = faiss.read_index(files.index("cells")), files.units()
+    rows = start + np.flatnonzero(directed[start : start + PART])
+    for at in range(0, len(rows), BLOCK):
+        index.add_with_ids(units[rows[at : at + BLOCK]], rows[at : at + BLOCK])
+    path = files.index(str(start))
+    faiss.write_index(index, path)
+    return path
 
 
 @contextmanager
@@ -172,7 +164,7 @@ class Searcher:
 
 def search(files: Files, directed: np.ndarray, k: int, settled: Settled) -> Iterator[Found]:
     parts = (at + np.flatnonzero(directed[at : at + PART]) for at in range(0, len(directed), PART))
-    return (found for _, found in engine.map(partial(Searcher, files, k, settled.probes), parts))
+    return map(Searcher(files, k, settled.probes), parts)
 
 
 def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) -> Settled:

@@ -106,7 +106,7 @@ def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str
         elif isinstance(outcome, Parsed):
             drops["merged_duplicate"] += found.add(wanted[outcome.name], outcome.product)
         else:
-            drops[outcome.reason] += 1
+            drops[outcome] += 1
     drops.update(other_item=relevant.other, unreadable_line=len(rejected))
     unread = [(one.line.number, one.reason, one.line.raw) for one in rejected]
     refuse_many(file, "lines", [row[:2] for row in unread], relevant.total, max_reject_share, "items.max_reject_share")

@@ -7,7 +7,7 @@ import html
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -67,12 +67,6 @@ class Parsed(NamedTuple):
     product: Product  # clean
 
 
-class Skipped(NamedTuple):
-    """A line that can be read but is not needed."""
-
-    reason: str
-
-
 class Reject(NamedTuple):
     """A line that cannot be read; of a long one the first KEPT bytes."""
 
@@ -80,7 +74,7 @@ class Reject(NamedTuple):
     reason: str
 
 
-Outcome = Parsed | Skipped | Reject  # of reading one line
+Outcome = Parsed | Reject | str  # of reading one line; text: why it is not needed
 
 
 class Lines:
@@ -101,16 +95,6 @@ class Lines:
                 self.other += 1
 
 
-class Parser:
-    """Reader of batches of lines, here or in another process."""
-
-    def __init__(self, source: Source, wanted: Container[str]) -> None:
-        self._reader, self._wanted = source.reader(), wanted
-
-    def __call__(self, batch: list[Line]) -> list[Outcome]:
-        return [read(line, self._reader, self._wanted) for line in batch]
-
-
 def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Outcome]:
     """Yield the outcome of each line, in order, by `workers` processes; None: all cores, if many items are wanted."""
     if workers is None:
@@ -118,8 +102,13 @@ def products(lines: Iterable[Line], source: Source, wanted: Collection[str], wor
     rest = iter(lines)
     batches = iter(lambda: _batch(rest), [])
     on = None if workers == 1 else engine.Processes(workers, torch=False)
-    for _, outcomes in engine.map(partial(Parser, source, wanted), batches, on):
+    for _, outcomes in engine.map(partial(_parser, source, wanted), batches, on):
         yield from outcomes
+
+
+def _parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], list[Outcome]]:
+    reader = source.reader()
+    return lambda batch: [read(line, reader, wanted) for line in batch]
 
 
 def _batch(lines: Iterator[Line]) -> list[Line]:
@@ -138,14 +127,14 @@ def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
     if len(line.raw) > LONGEST_LINE:
         return _reject(line, "line too long")
     if not line.raw.strip():
-        return Skipped("blank_line")
+        return "blank_line"
     try:
         record = reader.parse(line.raw)
         name = reader.name(record)
         if name is None:
             return _reject(line, "no item identifier")
         if name not in wanted:
-            return Skipped("other_item")
+            return "other_item"
         return Parsed(name, cleaned(reader.product(record)))
     except ValueError as e:
         return _reject(line, str(e))
