@@ -136,12 +136,7 @@ def probe(
         released.show_ceiling(Layout(root, dataset))
 
 
-_SPECIAL = {
-    "images": images,
-    "encode": encode,
-    "probe": probe,
-    "publish": publish,
-}  # stages that do more than their main
+_SPECIAL: dict[str, Callable[..., None]] = {"images": images, "encode": encode, "probe": probe, "publish": publish}
 for _name, _stage in STAGES.items():
     app.command(_name, help=_stage.does, rich_help_panel=IN_ORDER)(_SPECIAL.get(_name) or _command(_stage))
 

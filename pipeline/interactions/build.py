@@ -154,13 +154,9 @@ def _tables(
     if division.startswith(schemas.COLD_ITEMS):
         number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
         facts |= {f"cold_{name}_items": count(db, number.format(i)) for i, name in enumerate(PARTS) if i}
-    queries = (
-        Query(db, sql, schema)
-        for sql, schema in (
-            (interactions, schemas.INTERACTIONS), (users, schemas.USERS), (items, schemas.ITEM_IDS)
-        )
-    )  # fmt: skip
-    return SplitTables(*queries, rows, drops, facts, division)
+    ratings = Query(db, interactions, schemas.INTERACTIONS)
+    names = Query(db, users, schemas.USERS), Query(db, items, schemas.ITEM_IDS)
+    return SplitTables(ratings, *names, rows, drops, facts, division)
 
 
 def draw_again(db: Db, division: Division, first: SplitTables) -> Query:
