@@ -56,7 +56,6 @@ def fingerprint(*modules: str) -> str:
 
 @cache
 def tree() -> str:
-    """Return the sha256 of all files of code: if it is equal, so are all fingerprints."""
     total = hashlib.sha256()
     for path in sorted(p for top in TOP_LEVEL for p in (ROOT / top).rglob("*") if p.suffix in DATA | {".py"}):
         total.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
@@ -94,7 +93,6 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node and the statements inside it, about a tenth of ast.walk's nodes."""
     yield node
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, part, ()):

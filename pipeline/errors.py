@@ -13,7 +13,6 @@ class UserError(Exception):
 
 
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
-    """Return the error that names the extra to install; None if none of them brings the module."""
     package = (error.name or "").partition(".")[0]
     extra = "compare" if package == COMPARE else "cpu" if package in HEAVY else ""
     return UserError(f"{package} is not installed: {installing(extra)}") if extra else None

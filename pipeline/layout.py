@@ -10,55 +10,30 @@ from typing import Any, NamedTuple
 from pipeline import io
 
 
+class Named:
+    """A file in a folder, and what lies there."""
+
+    def __init__(self, name: str, content: str) -> None:
+        self.name, self.__doc__ = name, content
+
+    def __get__(self, files: EncoderFiles, owner: type[EncoderFiles]) -> Path:
+        return files.folder / self.name
+
+
 @dataclass(frozen=True)
 class EncoderFiles:
     """Paths of what `pretrain` writes and a release carries: network, tokenizer, whitening."""
 
     folder: Path
-
-    @property
-    def weights(self) -> Path:
-        """The network's parameters, under the published names."""
-        return self.folder / "encoder.safetensors"
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.json"
-
-    @property
-    def tokenizer(self) -> Path:
-        """SentencePiece model; absent where no item has text."""
-        return self.folder / "tokenizer.spm"
-
-    @property
-    def word_pieces(self) -> Path:
-        """MiniLM's word pieces in the order of `mini`, JSON; other sizes have a SentencePiece model."""
-        return self.folder / "wordpieces.json"
-
-    @property
-    def start(self) -> Path:
-        """Initial image embedding of `mini`; not released."""
-        return self.folder / "start.safetensors"
-
-    @property
-    def images(self) -> Path:
-        """What `mini` reads of each image of the catalogue, float32 [I, W]; not released."""
-        return self.folder / "images.npy"
-
-    @property
-    def image_hashes(self) -> Path:
-        """Hash of each image of the catalogue, bytes [I], in the order of `images`; not released."""
-        return self.folder / "image_hashes.npy"
-
-    @property
-    def whitening(self) -> Path:
-        """Mean and map that read CLS: by its teachers, or whitened; absent for the raw vector."""
-        return self.folder / "whitening.safetensors"
-
-    @property
-    def official(self) -> Path:
-        """The weights of `pretrain.init` before training, without heads; absent without `init`, and from releases."""
-        return self.folder / "official.safetensors"
+    weights = Named("encoder.safetensors", "parameters of the network, under the published names")
+    config = Named("config.json", "shape of the network")
+    tokenizer = Named("tokenizer.spm", "SentencePiece model; absent where no item has text")
+    word_pieces = Named("wordpieces.json", "MiniLM's word pieces in the order of `mini`, in place of a tokenizer")
+    whitening = Named("whitening.safetensors", "mean and map that read CLS; absent for the raw vector")
+    start = Named("start.safetensors", "initial image embedding of `mini`; not released")
+    images = Named("images.npy", "what `mini` reads of each image, float32 [I, W]; not released")
+    image_hashes = Named("image_hashes.npy", "hash of each image, bytes [I], in the order of `images`; not released")
+    official = Named("official.safetensors", "weights of `pretrain.init` before training, without heads; not released")
 
     def present(self) -> list[Path]:
         """Return the existing files among those that a release carries."""

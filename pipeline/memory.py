@@ -24,7 +24,6 @@ def peak_mib() -> int:
 
 
 def largest_child_mib() -> int:
-    """Return the largest resident size of a child process that has ended, MiB, or this one's when it started that."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // UNIT
 
 

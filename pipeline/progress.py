@@ -20,7 +20,6 @@ class Silent(tqdm):
 
 
 def bar(label: str, hidden: bool, **options: Any) -> tqdm:
-    """Return a progress bar with rate and ETA, of tqdm's options; `hidden` where another process shows the progress."""
     if hidden:
         return tqdm(disable=True, **options)
     options |= {"desc": label, "mininterval": 0.5, "smoothing": 0.1}
@@ -29,7 +28,6 @@ def bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
-    """Print the innermost open bar, or else the label, once a minute, if stderr is no terminal."""
     if sys.stderr.isatty():
         yield
         return

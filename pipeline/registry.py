@@ -28,7 +28,6 @@ class Registry(Mapping[str, Part]):
 
     @property
     def entries(self) -> dict[str, str]:
-        """Name -> `module:attribute`; UserError where another package uses the name of a built-in part."""
         others = installed(f"alignrec.{self.kind}")
         if twice := sorted(others.keys() & self.built_in.keys()):
             raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")

@@ -128,7 +128,6 @@ class Run:
             self.warn(f"{path} {ALTERED}", recorded=False)
 
     def finished(self) -> bool:
-        """Return whether the stage has ended and has all its files, after `resume`; its record is kept then."""
         files = recorded_files(self.layout, self.stage)
         self.kept = files is not None and files == present_files(self.layout, self.stage)
         return self.kept
@@ -150,7 +149,6 @@ def quoted_record(layout: Layout, stage: str) -> dict[str, Any]:
 
 
 def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
-    """Return relative path -> sha256 of the files that a stage has left; None where its record is not as written."""
     return (_written_record(layout, stage) or {}).get("files")
 
 

@@ -70,6 +70,5 @@ IMAGES = pa.schema(
 
 
 def text_fields(items: pa.Table) -> tuple[str, ...]:
-    """Return the columns that make the text of a read table ITEMS; all of them where its file does not say."""
     record = json.loads((items.schema.metadata or {}).get(b"alignrec", b"{}"))
     return tuple(record.get("params", {}).get("text", TEXT_FIELDS))

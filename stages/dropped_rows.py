@@ -31,7 +31,6 @@ def interactions(run: Run) -> None:
 
 
 def items(run: Run) -> None:
-    """Refuse metadata of other items or another kind; warn about plausible losses."""
     from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
 
     file = run.source.reader().metadata(raw_files(run.layout.sources))

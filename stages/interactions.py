@@ -87,7 +87,6 @@ def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division:
 
 
 def _clock(source: Source) -> str:
-    """Return the meaning of timestamps: unix, order or none."""
     if isinstance(source, AmazonSource) and source.split:
         return source.split.timestamps
     return source.timestamps if isinstance(source, MmrecSource) else "unix"

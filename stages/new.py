@@ -28,7 +28,6 @@ Found = tuple[str, list[str]]  # the text of a parameter file, and what was seen
 
 
 def write(name: str, look: Callable[[], Found], to: Path, force: bool) -> Iterator[str]:
-    """Write the parameter file that `look` makes, and a project; yield what was seen, and what to run next."""
     if not NAME.fullmatch(name):
         raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
     shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)

@@ -19,7 +19,6 @@ PLACED = {"pyproject.toml": "", "README.md": "", "test_parts.py": "tests"}
 
 
 def write(folder: Path) -> Iterator[str]:
-    """Write a package named as its folder, new or empty, and yield what was written, and what to run next."""
     name = folder.absolute().name
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         shown = one_line(name, LONGEST)

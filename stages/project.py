@@ -145,7 +145,6 @@ def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
 
 
 def _code(stage: Stage) -> list[str]:
-    """Return the packages and files whose code a stage's results depend on, without those inside another."""
     found = code.packages(*stage.modules())
     return [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
 

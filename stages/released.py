@@ -22,7 +22,6 @@ from stages.terminal import bytes_bar, interruptible, say, show
 
 @contextmanager
 def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
-    """Yield the outputs of a dataset, or of a verified release, which must have what it `needs`."""
     if not is_release(what):
         yield Layout(root, what)
         return

@@ -96,7 +96,6 @@ def features(
 
 
 def _choose(params: Parameters, seconds: int | None) -> tuple[Parameters, str]:
-    """Return the parameters with a set of kind `chosen`, and its name; None seconds keep its own budget."""
     encode = params[Encode]
     name = next((one for one in encode.encoders if registry.kind(params.encoders, one) == registry.CHOSEN), "best")
     given: dict[str, Any] = {"kind": registry.CHOSEN, **params.encoders.get(name, {})}

@@ -71,7 +71,6 @@ def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
 
 
 def nearest(name: str, among: Iterable[str]) -> str:
-    """Return the end of an error about `name`: the most similar of `among`, else all of them."""
     among = list(among)
     similar = difflib.get_close_matches(name[:LONGEST_NAME], among, n=1, cutoff=0.6)
     return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(among)}" if among else ""

@@ -78,7 +78,6 @@ def read_extended(path: Path) -> Any:
 
 
 def parsed(text: str, most: int = MOST_NODES) -> Any:
-    """Return the value of YAML, in time and memory of `most` nodes; raises one of FAULTS."""
     loader = Loader(text)
     try:
         node = loader.get_single_node()
@@ -92,7 +91,6 @@ def parsed(text: str, most: int = MOST_NODES) -> Any:
 
 
 def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return the number of nodes in a tree whose branches may be shared; ValueError if one is inside itself."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:

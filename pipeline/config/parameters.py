@@ -67,7 +67,6 @@ class Parameters(Section):
     """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
 
     def __getitem__(self, kind: type[Kind]) -> Kind:
-        """Return the section of a class; KeyError where none has it."""
         for name in type(self).model_fields:
             if type(section := getattr(self, name)) is kind:
                 return section
@@ -82,7 +81,6 @@ class Parameters(Section):
         return self.model_copy(update={names[type(section)]: section for section in sections})
 
     def source(self, dataset: str) -> Source:
-        """Return where `dataset` comes from; an unknown name raises UserError with the nearest known one."""
         if dataset not in self.sources:
             raise UserError(
                 f"no dataset '{one_line(dataset, 64)}' under sources in the parameters{nearest(dataset, self.sources)}"

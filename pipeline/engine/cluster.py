@@ -131,7 +131,6 @@ def _connect() -> Any:
 
 
 def _needs(ray: Any) -> _Needs:
-    """Return the resources of a worker; UserError if no node has them and the cluster starts none by itself."""
     import torch
 
     threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]

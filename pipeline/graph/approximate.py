@@ -106,7 +106,6 @@ def _train(files: Files, directed: np.ndarray) -> None:
 
 
 def _shard(files: Files, directed: np.ndarray, start: int) -> str:
-    """Write a shard of the index with the part that begins at a row, and return its path."""
     index, units = faiss.read_index(files.index("cells")), files.units()
     rows = start + np.flatnonzero(directed[start : start + PART])
     for at in range(0, len(rows), BLOCK):
@@ -118,7 +117,6 @@ def _shard(files: Files, directed: np.ndarray, start: int) -> str:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Suppress what FAISS prints on stdout from C++."""
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)

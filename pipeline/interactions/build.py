@@ -160,7 +160,6 @@ def _tables(
 
 
 def draw_again(db: Db, division: Division, first: SplitTables) -> Query:
-    """Return the interactions of another draw, by the numbers of the first, whose interactions have been read."""
     draw(db, division)
     delete_untrained(db)
     _left_out(db)

@@ -106,7 +106,6 @@ def union(one: Pairs, other: Pairs, n_items: int) -> Pairs:
 
 
 def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return bool of `wanted`'s shape: whether the key is among `sorted_keys`."""
     if not len(sorted_keys):
         return np.zeros(wanted.shape, bool)
     at = np.searchsorted(sorted_keys, wanted)

@@ -40,7 +40,6 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, which is deleted in the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -149,7 +148,6 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: sorted by insertion, indented, NaN refused, so that equal values are equal bytes."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 

@@ -23,7 +23,6 @@ def of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
-    """Return the first key whose values differ, with both; empty if none does."""
     for key in (key for key in a if key in b):
         x, y = a[key], b[key]
         if isinstance(x, dict) and isinstance(y, dict):
@@ -35,7 +34,6 @@ def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
 
 
 def one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the fingerprint of the files of one set, given the record of each; UserError names what differs."""
     first: tuple[Path, dict[str, Any]] | None = None
     for path, record in records:
         own = of(record)

@@ -46,7 +46,6 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) -> Iterator[pa.Table]:
-    """Yield some columns of a Parquet file, checked, `rows` at a time; errors are those of `read_table`."""
     expected = pa.schema([schema.field(c) for c in columns])
     with readable(path), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
@@ -54,7 +53,6 @@ def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) ->
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
-    """Read a checked slice of some columns; only the row groups that hold it are read."""
     with readable(path), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])
@@ -104,7 +102,6 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def one_set(paths: Sequence[Path]) -> Sequence[Path]:
-    """Return the Parquet files of a set of vectors; UserError names what differs where their fingerprints do."""
     fingerprint.one((path, _record_of_any(path)) for path in paths)
     return paths
 

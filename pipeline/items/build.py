@@ -38,7 +38,6 @@ class Products:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
 
     def add(self, item: int, product: Product) -> bool:
-        """Add a line of an item; return whether it had one already."""
         line = orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE)
         self._lines[item // PART] += line  # a copy: what orjson returns takes a page each
         self._held += len(line)
@@ -114,7 +113,6 @@ def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str
 
 
 def tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
-    """Yield ITEMS, a part of PART items at a time: a row for every item, whether it has metadata or not."""
     for start in range(0, len(asins), PART):
         yield _items(found.part(start // PART), start, asins[start : start + PART], fields)
 

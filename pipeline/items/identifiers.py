@@ -138,7 +138,6 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Return the columns with known names; of two with one name the first."""
     names = [name for name in dict.fromkeys(table.column_names) if rank(name) >= 0]
     return {name: table.column(table.column_names.index(name)) for name in names}
 

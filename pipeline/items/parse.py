@@ -112,7 +112,6 @@ def _parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], li
 
 
 def _batch(lines: Iterator[Line]) -> list[Line]:
-    """Return the next BATCH lines, or as many as reach LONGEST_LINE bytes."""
     batch: list[Line] = []
     size = 0
     for line in islice(lines, BATCH):

@@ -25,7 +25,6 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file, whose memory is that of its bytes; UserError if it is absent or damaged."""
     with _readable(path):
         return load_file(path)
 
@@ -38,7 +37,6 @@ def shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def refuse_infinite(path: Path) -> None:
-    """Raise UserError for a value that is not finite; one array is in memory at a time."""
     with _readable(path), safe_open(path, "np") as file:
         names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
     if names:

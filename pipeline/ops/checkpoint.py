@@ -22,7 +22,6 @@ class Checkpoint:
     every: int  # epochs or steps, whichever the training counts
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
-        """Return the tensors and the JSON value of the last `save`, or None."""
         if not self.path.is_file():
             return None
         with safe_open(self.path, "pt") as file:

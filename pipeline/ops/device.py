@@ -43,7 +43,6 @@ def pinned(x: Tensor) -> Tensor:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread of the CPU, where the order of sums would show in the result."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -30,7 +30,6 @@ class Sparse:
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
-        """The matrix as `spmm` takes it, then the transpose: plain tensors, which torch.compile can trace."""
         return *self._rows, *self._columns
 
     def dot(self, x: Tensor) -> Tensor:

@@ -78,7 +78,6 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
 
 
 def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Plan, float]]:
-    """Return stage -> plan of its run, and its seconds: of the dataset itself, else of another one here."""
     from pipeline.plan.estimate import Plan
 
     ran, others = dict[str, tuple[Plan, float]](), sorted(path.name for path in layout.root.glob("interactions/*/"))

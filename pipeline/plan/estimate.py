@@ -63,7 +63,6 @@ class Plan:
 
     @cached_property
     def shape(self) -> Config:
-        """The shape of BEiT3, with the words and codes that it predicts; those of published tokenizers where given."""
         own = self.params[Pretrain]
         vocab, codes = Config().vocab if own.tokenizer else own.vocab, 8192 if own.vqkd else own.codes
         return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
@@ -82,7 +81,6 @@ class Plan:
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
 
     def training(self, model: str, settings: Train) -> float:
-        """Return the seconds of one training: its epochs, the ranking of valid after each, and the test."""
         size, model_kind = self.size, MODELS[model]
         ranking = size.users * size.items / SCORED
         if issubclass(model_kind, Closed):
@@ -171,7 +169,6 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
 
 
 def stages(plan: Plan, ran: Mapping[str, tuple[Plan, float]]) -> dict[str, Estimate]:
-    """Return stage -> what it takes; `ran`: stage -> the plan of a run on this machine, and its seconds."""
     found = estimate_features(plan) | estimate_evidence(plan)
     for name, (then, seconds) in ran.items():
         if name not in ("download", "images"):  # whose time is the network's

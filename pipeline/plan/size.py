@@ -40,7 +40,6 @@ class Size:
 
 
 def measure(params: Parameters, layout: Layout) -> Size:
-    """Return the size of a dataset; UserError where nothing says it, or a file of it cannot be read."""
     source = params.source(layout.dataset)
     has_content = not isinstance(source, Downloaded) or "metadata" in source.files()
     pieces = _pieces(layout, NAMES if isinstance(source, SampleSource) else LONGEST) if has_content else 0

@@ -36,7 +36,6 @@ class Branch(Layout):
 
 
 def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
-    """Pre-train a branch's encoder, encode sets, search `graphs` of some; what is done stays. Return all its files."""
     inner = run.within("pretrain", params, branch, branch.name)
     train_once(inner)
     inner = run.within("encode", params, branch, branch.name)

@@ -116,7 +116,6 @@ class Study(Section):
     """trainings at a time, one thread each"""
 
     def trainings(self, maskable: int) -> tuple[int, int, int]:
-        """Return the trainings of recommenders, given how many sets can be masked, of encoders, and joint ones."""
         losses, joint = self.geometry, len(self.joint.rates)
         w = self.wrong
         wrong = len(w.models) * len(w.features) * len(w.what) * len(w.ratios)
