@@ -40,30 +40,23 @@ from pipeline.run import ALTERED, Run
 from pipeline.semantic_ids import files
 from pipeline.versions import versions
 
-FACTS = "_embed.json"
-"""readers of a folder of Parquet pass over names that begin so"""
+FACTS = "_embed.json"  # readers of a folder of Parquet pass over names that begin so
 
 
 class Summary(NamedTuple):
     """What came of a table."""
 
-    items: int
-    """rows written"""
-    images: int
-    """of them, with an image"""
-    texts: int
-    """of them, with a text"""
-    rejects: Path | None
-    """table REJECTS of rows that were not used; None: there were none"""
-    rejected: Counter[str]
-    """how many, by reason"""
+    items: int  # rows written
+    images: int  # of them, with an image
+    texts: int  # of them, with a text
+    rejects: Path | None  # table REJECTS of rows that were not used; None: there were none
+    rejected: Counter[str]  # how many, by reason
 
 
 class Codes:
     """Released codebooks that code the vectors; items of equal codes are counted on from those of the release."""
 
     def __init__(self, release: Path, name: str, method: str) -> None:
-        """Load them; UserError if the release has none such."""
         self.method = method
         self._coded = semantic_ids.load(release, name, method)
         self.levels = self._coded.facts.levels
@@ -74,7 +67,6 @@ class Codes:
             self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
 
     def columns(self, x: np.ndarray) -> dict[str, pa.Array]:
-        """Return codes, suffix and cosine of the next items, float32 [n, F]."""
         codes = semantic_ids.encoded(self._coded.method, x, self.levels)
         none = codes[:, 0] == semantic_ids.NONE
         cosines = pa.array(semantic_ids.cosines(self._coded.method, x, codes), mask=none)
@@ -121,7 +113,6 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
 
 @contextmanager
 def _alone(to: Path) -> Iterator[None]:
-    """Let no other process make the same folder while the block does."""
     lock = to.absolute().with_name(f".{to.name}.lock")
     with FileLock(lock):
         try:
@@ -182,20 +173,17 @@ def _node(chosen: Chosen, folder: Path) -> Node:
 
 
 def _space(chosen: Chosen, folder: Path) -> dict[str, Any]:
-    """Return what decides the space of the vectors before any is made."""
     node = _node(chosen, folder)
     images = {f"image_{key}": getattr(chosen.images, key) for key in ("size", "quality")}
     return node.space() | (images if "image" in node.reads else {})
 
 
 def _refuse_another(facts: Path, space: fingerprint.Fingerprint) -> None:
-    """Raise UserError where a folder holds vectors of another fingerprint."""
     if facts.is_file() and (found := fingerprint.difference(fingerprint.of(io.read_json(facts)), space)):
         raise UserError(f"{facts.parent}: of another encoder: {found}, there and here; delete it, or name another --to")
 
 
 def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]:
-    """Write the files that will be the target; return how many items there are, with an image, and with a text."""
     counts = np.zeros(3, np.int64)
     for number, path in enumerate(node.shards):
         rows = shard(path)

@@ -21,10 +21,8 @@ INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
 class Chosen(NamedTuple):
     """An encoder, for the stage `encode`."""
 
-    name: str
-    """of its feature set"""
-    sections: Encoders
-    """section `encoders`"""
+    name: str  # of its feature set
+    sections: Encoders  # section `encoders`
     encode: Encode
     images: Images
 
@@ -53,7 +51,6 @@ def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images)
 
 
 def _is_stored(sections: Encoders, names: Iterable[str]) -> bool:
-    """Return whether a set is made of sets that must have been written."""
     kinds = (registry.kind(sections, name) for name in names)
     return any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)
 

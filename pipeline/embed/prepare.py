@@ -22,16 +22,14 @@ from pipeline.release import item_file
 from pipeline.release.item_file import Columns, Row
 from pipeline.sources import lines
 
-HELD = 1024
-"""rejects in memory"""
+HELD = 1024  # rejects in memory
 
 
 class Table(NamedTuple):
     """Where rows come from."""
 
     path: Path
-    images: Path | None
-    """folder"""
+    images: Path | None  # folder
     columns: Columns
 
 
@@ -99,7 +97,6 @@ def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) ->
 
 
 def _items(rows: Sequence[Row], start: int) -> pa.Table:
-    """Return rows as schema ITEMS, numbered from `start`; but for identifier and text its columns are empty."""
     n, texts = len(rows), [row.text.encode(errors="replace").decode() for row in rows]
     blank = pa.array([""] * n, pa.string())
     nothing = {name: pa.array([[]] * n, pa.list_(pa.string())) for name in ("categories", "image_urls")}

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")
-"""a name as DNS has it, or a number"""
+HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
 HIGHEST_PORT = 65535
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA gives out; what lies outside is of special use
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
@@ -37,7 +36,6 @@ def is_public(address: str) -> bool:
 
 
 def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that packets to `ip` may end at."""
     if ip in _TRANSLATED or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -51,7 +49,6 @@ def is_valid(url: httpx.URL) -> bool:
 
 
 def _is_label(label: bytes) -> bool:
-    """Return whether a part of a name stands for printable text, where it is in Punycode."""
     try:
         return not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable()
     except UnicodeError:
@@ -59,7 +56,6 @@ def _is_label(label: bytes) -> bool:
 
 
 def host_of(url: httpx.URL) -> str:
-    """Return the host as people write it; as DNS has it where IDNA refuses the name, as it does emoji."""
     try:
         return url.host
     except UnicodeError:

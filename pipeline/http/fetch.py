@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 
-Progress = Callable[[int, int | None], None]
-"""called with (bytes so far, bytes in all or None)"""
+Progress = Callable[[int, int | None], None]  # called with (bytes so far, bytes in all or None)
 
 
 def local(address: str) -> Path | None:
@@ -104,7 +103,6 @@ def _download(address: str, part: Path, timeout: float, retries: int, progress: 
 
 
 def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
-    """Fetch the bytes that `part` lacks."""
     from pipeline.http.patience import steady
     from pipeline.http.ranged import first_byte, request
 
@@ -144,7 +142,6 @@ def check(path: Path, name: str) -> None:
 
 
 def is_web_page(data: bytes) -> bool:
-    """Return whether a file that begins so is a web page: what many servers send for a file that they lack."""
     return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
@@ -162,7 +159,6 @@ def _check_gzip(path: Path, head: bytes) -> None:
 
 
 def meter(bar: tqdm) -> Progress:
-    """Return a progress callback that moves `bar`, which counts bytes."""
     bar.unit_scale = True
 
     def at(done: int, total: int | None) -> None:

@@ -14,15 +14,12 @@ import httpx
 
 from pipeline.http.retries import TransientError
 
-WINDOW = 60.0
-"""seconds over which the rate is measured; waiting alone counts"""
-LEAST = 1000
-"""bytes a second"""
+WINDOW = 60.0  # seconds over which the rate is measured; waiting alone counts
+LEAST = 1000  # bytes a second
 
 
 class _Deadline(threading.local):
-    at: float | None = None
-    """monotonic seconds"""
+    at: float | None = None  # monotonic seconds
 
 
 _DEADLINE = _Deadline()
@@ -64,11 +61,9 @@ class _Stream:
         return getattr(self._stream, name)
 
     def start_tls(self, *args: Any, **kwargs: Any) -> Self:
-        """Return the connection, encrypted."""
         return type(self)(self._stream.start_tls(*args, **kwargs))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return some bytes; httpx.ReadTimeout after the deadline."""
         if _DEADLINE.at is not None:
             left = _DEADLINE.at - time.monotonic()
             if left <= 0:

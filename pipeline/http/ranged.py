@@ -25,14 +25,12 @@ RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
-    """Return a client for `request`; `timeout` seconds without a byte, `connect`, by default as many, to connect."""
     limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
     transport = None if _proxied() else _Transport()  # a proxy resolves names itself
     return httpx.Client(timeout=limits, headers=HEADERS, transport=transport)
 
 
 def _proxied() -> bool:
-    """Return whether the environment names a proxy."""
     return not {"http", "https", "all"}.isdisjoint(getproxies())
 
 
@@ -65,7 +63,6 @@ class _Transport(httpx.HTTPTransport):
 
 
 def _at(request: httpx.Request, number: str, extensions: dict[str, Any]) -> httpx.Request:
-    """Return the request with a number in place of the host's name, which its header keeps."""
     url = request.url.copy_with(host=number)
     return httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
 
@@ -101,7 +98,6 @@ def request(
 
 
 def _unresolved(error: httpx.TransportError) -> Unresolved | None:
-    """Return the failure to raise where the system knows no host, or no proxy, of the name; else None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
@@ -111,7 +107,6 @@ def _unresolved(error: httpx.TransportError) -> Unresolved | None:
 
 
 def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
-    """Return the response after all redirects; each is checked before it is followed."""
     named, numbers = host_of(request.url), list[str]()
     for _ in range(MAX_REDIRECTS + 1):
         here = request.url
@@ -132,7 +127,6 @@ def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx
 
 
 def _connected_to(response: httpx.Response) -> list[str]:
-    """Return the number that answered, which the name keeps in redirects; none where a proxy did, or in tests."""
     stream = response.extensions.get("network_stream")
     if stream is None or _proxied():
         return []
@@ -141,7 +135,6 @@ def _connected_to(response: httpx.Response) -> list[str]:
 
 
 def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
-    """Return the numbers a redirect may connect to, none for the user's host; UserError if it may not be followed."""
     if there.scheme not in ("http", "https") or not is_valid(there):
         raise UserError(f"{label}: the server redirects to an invalid address")
     if (here.scheme, there.scheme) == ("https", "http"):

@@ -20,7 +20,6 @@ class TransientError(Exception):
     """A failure that a retry may cure."""
 
     def __init__(self, cause: str, wait: float | None = None, detail: str = "") -> None:
-        """Describe the failure, without secrets; `wait` seconds are requested, `detail` may hold an address."""
         super().__init__(cause)
         self.wait, self.detail = wait, detail
 

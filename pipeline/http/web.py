@@ -76,7 +76,6 @@ class _Host:
     next_at: float = 0.0  # monotonic seconds: no request before
 
     def give_up(self, failure: Failure) -> Failure:
-        """End all further requests as this one, whose failure is returned: it is not worth another try."""
         self.given_up = failure.status, failure.reason
         return Failure(*self.given_up)
 
@@ -85,7 +84,6 @@ class _Host:
             raise Failure(*self.given_up)
 
     def answered(self) -> None:
-        """Note that it gave a whole answer."""
         self.late.clear()
         self.held = 0.0
 
@@ -101,14 +99,12 @@ class Client:
         self._tls = ssl.create_default_context()
 
     async def close(self) -> None:
-        """Close every connection."""
         for host in self._hosts.values():
             host.address.cancel()
         for transport in self._idle:
             await transport.aclose()
 
     async def get(self, address: str) -> Fetched:
-        """Fetch one http(s) address."""
         for attempt in range(self.policy.retries + 1):
             try:
                 return Fetched(await self._follow(address))
@@ -129,7 +125,6 @@ class Client:
         raise Failure("http_error", f"more than {MAX_REDIRECTS} redirects")
 
     async def _request(self, url: httpx.URL) -> bytes | str:
-        """Make one request; return the body, or where a redirect points."""
         if mirror := self._mirrors.get(host_of(url)):
             url = url.copy_with(scheme=mirror.scheme, host=mirror.host, port=mirror.port)
         host = self._host(url)
@@ -145,7 +140,6 @@ class Client:
             host.users -= 1
 
     def _connection(self, host: _Host) -> httpx.AsyncHTTPTransport:
-        """Return a connection of a host: one that is open, if there is one."""
         if host.idle:
             transport = host.idle.pop()
             del self._idle[transport]
@@ -155,7 +149,6 @@ class Client:
         return httpx.AsyncHTTPTransport(verify=self._tls, limits=ONE, trust_env=False)
 
     async def _keep(self, host: _Host, transport: httpx.AsyncHTTPTransport) -> None:
-        """Keep a connection open for the next request; close the one that has waited longest if there are too many."""
         host.idle.append(transport)
         self._idle[transport] = host
         if len(self._idle) > IDLE:
@@ -177,7 +170,6 @@ class Client:
             raise Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
 
     async def _turn(self, host: _Host) -> None:
-        """Wait until the host may be asked; Failure if it is given up, before or meanwhile."""
         host.refuse_given_up()
         now = time.monotonic()
         at = max(now, host.next_at)
@@ -276,7 +268,6 @@ class Client:
         return self._hosts[key]
 
     def _forget(self) -> None:
-        """Forget the host that was used least recently, if there are too many; those in use stay."""
         if len(self._hosts) >= HOSTS:
             unused = (key for key, host in self._hosts.items() if not (host.users or host.idle))
             if (key := next(unused, None)) is not None:
@@ -284,7 +275,6 @@ class Client:
 
 
 def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
-    """Return an address, relative to `base` where there is one."""
     try:
         url = base.join(address) if base else httpx.URL(address)
     except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors

@@ -65,7 +65,6 @@ class Room:
 
 
 def failed(status: str, reason: str, sha256: str = "") -> Decoded:
-    """Return an outcome without an image."""
     return Decoded(status, reason, None, 0, 0, sha256, None)
 
 
@@ -151,7 +150,6 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
 
 
 def _other(image: Image.Image, size: int) -> Image.Image:
-    """Return any image as RGB, shrunk; transparent pixels become white."""
     drafted = image.draft("RGB", (size, size))  # a CMYK or damaged JPEG is decoded at a half, quarter or eighth
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)

@@ -50,8 +50,7 @@ class Outcome(NamedTuple):
     url: str
 
 
-Keep = Callable[[Outcome, list[str]], bool]
-"""(outcome, the item's present addresses) -> whether it stays"""
+Keep = Callable[[Outcome, list[str]], bool]  # (outcome, the item's present addresses) -> whether it stays
 
 
 class Fetcher:
@@ -62,7 +61,6 @@ class Fetcher:
     """
 
     def __init__(self, params: Images, files: Files) -> None:
-        """Set up; `files` is closed by its owner."""
         self.params, self.files = params, files
         self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
         self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
@@ -74,11 +72,9 @@ class Fetcher:
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
-        """Return the fetcher."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close connections and threads."""
         self._runner.run(self._web.close())
         self._runner.close()
         self._open.close()
@@ -111,7 +107,6 @@ class Fetcher:
         return results
 
     async def _decode(self) -> None:
-        """Feed one worker until cancelled."""
         while True:
             batch = [await self._fetched.get()]
             while len(batch) < BATCH and not self._fetched.empty():
@@ -135,7 +130,6 @@ class Fetcher:
             future.set_exception(e)
 
     def _normalised(self, job: list[bytes] | bytes) -> Any:
-        """Return the images of a list, or one image decoded while no other is."""
         torch.set_num_threads(1)  # of this thread; torch would start more in each
         if isinstance(job, list):
             return self._normalise(job, room=self._room)
@@ -174,7 +168,6 @@ class Fetcher:
         return decoded
 
     def _is_placeholder(self, decoded: Decoded) -> bool:
-        """Return whether images.placeholders has an image's sha256, or a phash that is NEAR its own."""
         phash = decoded.phash
         return decoded.sha256 in self._known_sha256 or (
             phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
@@ -209,7 +202,6 @@ def shard(
 def _block(
     fetcher: Fetcher, items: pa.Table, done: Callable[[int], object], old: pa.Table | None, keep: Keep
 ) -> pa.Table:
-    """Return table IMAGES of some items: rows of `old` that are kept, the others fetched."""
     candidates = items["image_urls"].to_pylist()
     if old is None:
         return table(items, fetcher.fetch(candidates, done))
@@ -223,12 +215,10 @@ def _block(
 
 
 def succeeded(row: Outcome, urls: list[str]) -> bool:
-    """Return whether a second try is of no use: there is an image, or no address."""
     return row.status in ("ok", "missing")
 
 
 def unchanged(row: Outcome, urls: list[str]) -> bool:
-    """Return whether a row is sure to be what its present addresses give: an image from the web, at the first."""
     return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
 
 
@@ -254,7 +244,6 @@ def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
 
 
 def table(items: pa.Table, results: list[Result]) -> pa.Table:
-    """Return results as a table of schema IMAGES, beside the item_id and asin of `items`."""
     decoded = [r.decoded for r in results]
     columns = {
         "status": [p.status for p in decoded],

@@ -44,7 +44,7 @@ class Files(ABC):
         """Return the bytes of a path or file address, or the reason why there are none."""
 
     def close(self) -> None:  # noqa: B027
-        """Close what is open."""
+        ...
 
 
 class Refused(Files):
@@ -66,7 +66,6 @@ class Folder(Files):
     """Files below a folder; links are followed, and count where they lead."""
 
     def __init__(self, root: Path, outside: bool) -> None:
-        """Take the folder; `outside` allows paths that leave it."""
         self._root, self._outside = root.resolve(), outside
 
     def has(self, address: str) -> bool:
@@ -107,8 +106,7 @@ class Archive(Files):
         return self.extract(self.members[name], max_bytes) if name in self.members else NO_FILE
 
     @abstractmethod
-    def extract(self, member: Any, max_bytes: int) -> Fetched:
-        """Read the member that is there."""
+    def extract(self, member: Any, max_bytes: int) -> Fetched: ...
 
 
 class Zip(Archive):
@@ -127,7 +125,6 @@ class Zip(Archive):
         self.members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
     def extract(self, member: zipfile.ZipInfo, max_bytes: int) -> Fetched:
-        """Read a member."""
         try:
             if member.compress_type == zipfile.ZIP_BZIP2:
                 return BZIP2
@@ -146,11 +143,6 @@ class Tar(Archive):
     """Members of a tar archive, plain or gzipped; a gzipped one gets an index, so that any member is near."""
 
     def __init__(self, path: Path) -> None:
-        """Read the names and places of all members: one pass.
-
-        Raises:
-            UserError: the archive is damaged, or of another kind.
-        """
         with ExitStack() as stack:
             self._file = stack.enter_context(_seekable(path))
             try:
@@ -160,7 +152,6 @@ class Tar(Archive):
             stack.pop_all()
 
     def extract(self, member: tuple[int, int], max_bytes: int) -> Fetched:
-        """Read a member, given its first byte and number of bytes."""
         first, size = member
         if size > max_bytes:
             return _too_large(max_bytes)
@@ -176,7 +167,6 @@ class Tar(Archive):
 
 
 def opened(params: Images, start: Path | None) -> Files:
-    """Return the files that the images stage may read, from a folder or archive; UserError if `start` is neither."""
     if not params.allow_file:
         return Refused(REFUSED)
     if start is None:
@@ -238,7 +228,6 @@ def _unreadable(path: Path, why: Exception) -> str:
 
 
 def _limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
-    """Read a file whose stated size may be wrong, a piece at a time if need be."""
     data = file.read(piece or max_bytes + 1)
     while piece and len(data) <= max_bytes and (more := file.read(piece)):
         data += more
@@ -250,11 +239,9 @@ def _too_large(max_bytes: int) -> Fetched:
 
 
 def _plain(name: str) -> str:
-    """Return a member's name without ./ and doubled slashes."""
     return posixpath.normpath(name).lstrip("/")
 
 
 def _member(address: str) -> str | None:
-    """Return the member that an address names, or None for what is no path from the archive's root."""
     name = posixpath.normpath(address)
     return None if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == ".." else name

@@ -70,7 +70,6 @@ def candidates(
 
 
 def fill(pattern: str, asin: str) -> str:
-    """Return images.pattern with an item's identifier in place of {item} and {asin}, quoted in addresses."""
     name = quote(asin, safe="") if WEB.match(pattern) or pattern[:5].lower() == "file:" else asin
     return ITEM.sub(lambda _: name, pattern)
 
@@ -106,7 +105,6 @@ def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequ
 
 
 def digest(items: pa.Table) -> str:
-    """Return a sha256 over the asin and image_urls of a table."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         total.update(orjson.dumps([column.to_pylist() for column in batch.columns]))

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import httpx
 
 BLOCK = 4 << 20
-TIMEOUT, CONNECT = 60.0, 15.0
-"""seconds without a byte, and until there is a connection"""
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
 INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
 """says nothing of the address, which may hold a password"""
 
@@ -33,7 +32,6 @@ def is_archive(address: str) -> bool:
 
 
 def scheme_of(address: str) -> str:
-    """Return file, http, https, s3 or hf; UserError for another."""
     scheme = _split(address).scheme.lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
         raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")

@@ -18,8 +18,7 @@ from pipeline.errors import UserError, installing
 from pipeline.http.retries import TransientError
 from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, s3_path, web_address
 
-LONGEST = timedelta(hours=1)
-"""of a request that makes progress"""
+LONGEST = timedelta(hours=1)  # of a request that makes progress
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
@@ -40,7 +39,6 @@ class Bucket:
     """
 
     def __init__(self, address: str, silence: float = TIMEOUT) -> None:
-        """Connect; `silence` is after how many seconds without an answer a request counts as failed."""
         try:
             from obstore.exceptions import BaseError
             from obstore.store import S3Store
@@ -63,7 +61,6 @@ class Bucket:
             raise UserError(f"{self.address}: {cause(e)}; {HINT}") from None
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield blocks of an object; see stores.Store."""
         with self.translated():
             if start and start >= self.objects.head(name)["size"]:  # a range past the end would be refused
                 return
@@ -71,7 +68,6 @@ class Bucket:
             yield from map(bytes, found.stream(BLOCK))
 
     def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None where there is none."""
         try:
             with self.translated():
                 return bytes(self.objects.get(name).bytes())

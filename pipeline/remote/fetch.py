@@ -30,15 +30,11 @@ from pipeline.remote.base import is_archive
 from pipeline.remote.stores import Absent, Store
 
 WORKERS = 8
-TRIES = 6
-"""in a row without a new byte, or with a few alone"""
-ENOUGH = 1 << 16
-"""bytes of a try that got on; of a small file a 64th"""
-MAX_LISTED = 5
-"""bad files named in an error"""
+TRIES = 6  # in a row without a new byte, or with a few alone
+ENOUGH = 1 << 16  # bytes of a try that got on; of a small file a 64th
+MAX_LISTED = 5  # bad files named in an error
 
-Progress = Callable[[int, int], None]
-"""called with (bytes so far, bytes in all)"""
+Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
 
 
 def fetch(
@@ -83,7 +79,6 @@ def fetch(
 
 @contextmanager
 def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
-    """Yield the store at an address; a zip file on a web server is downloaded whole, and kept while it is read."""
     if not is_archive(address):
         yield stores.store(address)
     elif stores.scheme_of(address) == "file":
@@ -148,14 +143,6 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
 
 
 def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
-    """Fetch and check the manifest; it is kept in `work`.
-
-    Args:
-        source: of the release.
-        work: folder to keep it in.
-        key: see fetch.
-        signed: whether to fetch its signature too, and to check it first.
-    """
     try:
         data = _small(source, manifests.NAME, manifests.MAX_BYTES)
         io.write_bytes(work / manifests.NAME, data)
@@ -182,8 +169,6 @@ def _signature(source: Store, work: Path) -> None:
 
 
 def _small(source: Store, name: str, limit: int) -> bytes:
-    """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
-
     def read() -> bytes:
         data = bytearray()
         for block in source.read(name):
@@ -199,7 +184,6 @@ def _small(source: Store, name: str, limit: int) -> bytes:
 
 
 def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
-    """Return the manifest without other feature sets, and write it to `kept`."""
     if encoder is None:
         return manifest
     sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
@@ -212,7 +196,6 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
 
 
 def _is_complete(to: Path, manifest: Path) -> bool:
-    """Return whether `to` holds the release already; UserError if it holds anything else."""
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return False
     present = to / manifests.NAME
@@ -224,7 +207,6 @@ def _is_complete(to: Path, manifest: Path) -> bool:
 
 
 def _download(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
-    """Fetch what is not in `parts` yet, several files at a time."""
     parts.mkdir(exist_ok=True)
     wanted = {f.sha256: f for f in files}
     sizes = {sha256: f.bytes for sha256, f in wanted.items()}
@@ -247,7 +229,6 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
 
 
 def _refuse_full_disk(parts: Path, sizes: dict[str, int], copies: int) -> None:
-    """Raise UserError if the disk has no room for what is not in `parts` yet, and for `copies` bytes of equal files."""
     have = sum(p.stat().st_size for name in sizes for p in (parts / name, parts / f"{name}.part") if p.exists())
     needed, free = sum(sizes.values()) + copies - have, shutil.disk_usage(parts).free
     if needed > free:
@@ -263,14 +244,12 @@ class Meter:
         self.lock, self.stopped = threading.Lock(), threading.Event()
 
     def add(self, n: int) -> None:
-        """Count `n` bytes more."""
         with self.lock:
             self.done += n
             self.progress(self.done, self.total)
 
 
 def fetch_one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
-    """Fetch one file; return what is wrong with it, or None."""
     whole, part = parts / file.sha256, parts / f"{file.sha256}.part"
     if whole.exists():
         meter.add(file.bytes)
@@ -333,7 +312,6 @@ def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> N
 
 
 def _assemble(files: list[File], work: Path) -> None:
-    """Build work/release from the parts, which stay until the release is in place."""
     release, linked = work / "release", set()
     shutil.rmtree(release, ignore_errors=True)
     for file in files:

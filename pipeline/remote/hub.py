@@ -19,8 +19,7 @@ from pipeline.remote import stores
 from pipeline.remote.fetch import Progress
 from pipeline.remote.stores import Absent, AlreadyReleased
 
-TRIES = 5
-"""attempts while others move the head"""
+TRIES = 5  # attempts while others move the head
 CARD = "README.md"
 
 
@@ -65,13 +64,10 @@ class _Repository:
     id: str
     revision: str
     head: str
-    prefix: str
-    """path of the target in it"""
-    address: str
-    """of the version, for errors"""
+    prefix: str  # path of the target in it
+    address: str  # of the version, for errors
 
     def get(self, path: str) -> bytes | None:
-        """Return a file at `head`, or None."""
         try:
             with stores.hub_errors(self.address):
                 return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
@@ -119,7 +115,6 @@ def _repository(fs: Any, target: str, address: str) -> _Repository:
 def _files(
     release: Path, manifest: Manifest, whole: bytes, base: str, repository: _Repository
 ) -> dict[str, Path | bytes]:
-    """Return path in the repository -> content of what the commit adds."""
     files: dict[str, Path | bytes] = {f"{base}/{f.path}": release / f.path for f in manifest.files}
     files |= {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
     files[f"{base}/{manifests.NAME}"] = whole
@@ -141,6 +136,5 @@ def root_card(card: str, base: str) -> str:
 
 
 def _is_older(root: bytes | None, card: str) -> bool:
-    """Return whether the root has no card yet, or one of an earlier version of this dataset."""
     title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
     return root is None or title in root.decode("utf-8", errors="replace").splitlines()

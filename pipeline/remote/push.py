@@ -104,7 +104,6 @@ def _sender(target: str) -> Callable[[Path, Manifest, str, str, Progress], str]:
 
 
 def _to_folder(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Copy by `fetch`: into a hidden folder, checked, then renamed, which fails where another was first."""
     to = stores.path_of(target) / place
     released = to / manifests.NAME
     if released.is_file() and released.read_bytes() != (release / manifests.NAME).read_bytes():

@@ -22,10 +22,8 @@ from pipeline.remote.bucket import Bucket
 from pipeline.remote.fetch import Meter, Progress
 from pipeline.remote.stores import Absent, AlreadyReleased
 
-WORKERS = 4
-"""files at a time; each is in memory"""
-SILENCE = 600.0
-"""seconds for sending a part of 5 MB, of at most eight at a time"""
+WORKERS = 4  # files at a time; each is in memory
+SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a time
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
@@ -82,7 +80,6 @@ class Version(Bucket):
         self.claims, self.claimed = Bucket(above), f"{version}.publishing"
 
     def is_released(self) -> bool:
-        """Return whether this manifest is there; raise AlreadyReleased if another is."""
         manifest = self.get(manifests.NAME)
         if manifest is not None and manifest != self.manifest:
             self.unclaim()
@@ -90,7 +87,6 @@ class Version(Bucket):
         return manifest is not None
 
     def claim(self) -> None:
-        """Claim the version, or join a publisher of the same content."""
         if self.claims.create(self.claimed, self.mark):
             if self.claims.create(self.claimed, self.mark):
                 self.claims.delete(self.claimed)
@@ -105,7 +101,6 @@ class Version(Bucket):
             )
 
     def claimant(self) -> bytes | None:
-        """Return the mark of the claimant of the version; None if it is unclaimed."""
         return self.claims.get(self.claimed)
 
     def unclaim(self) -> None:
@@ -120,11 +115,9 @@ class Version(Bucket):
             self.is_released()
 
     def holds(self, file: File) -> bool:
-        """Return whether the object of a file is there with its size and hash."""
         return self.head(file.path) == (file.bytes, file.sha256)
 
     def put_file(self, file: File, path: Path) -> None:
-        """Send one file, if it still is what the manifest says."""
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise UserError(f"{path}: changed while it was published; run again")

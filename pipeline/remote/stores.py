@@ -33,8 +33,7 @@ class AlreadyReleased(Exception):
 class Store(Protocol):
     """Read access to the files below one address."""
 
-    address: str
-    """for messages: without user, password and query"""
+    address: str  # for messages: without user, password and query
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from byte `start` on; nothing if it ends before.
@@ -169,7 +168,6 @@ HF_HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
 
 
 def hf() -> Any:
-    """Return the Hugging Face Hub, with the token of the environment or of the login."""
     from huggingface_hub import HfFileSystem
 
     return HfFileSystem(skip_instance_cache=True)

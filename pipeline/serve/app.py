@@ -18,10 +18,8 @@ try:
 except ModuleNotFoundError as e:
     raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
 
-WAITING = 8
-"""questions that may wait for their turn; more are turned away. One waits when it is there in full"""
-BODY = 15
-"""seconds until a question must be there"""
+WAITING = 8  # questions that may wait for their turn; more are turned away. One waits when it is there in full
+BODY = 15  # seconds until a question must be there
 LOG = logging.getLogger("uvicorn.error")
 OURS = "x-alignrec"
 """header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
@@ -76,7 +74,6 @@ def _refused(why: str, status: int) -> JSONResponse:
 
 
 async def _body(request: Request) -> bytes:
-    """Return a request's body; a larger one than is taken is not read to its end."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)

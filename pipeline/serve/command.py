@@ -18,8 +18,7 @@ from pipeline.serve.nearest import CHARACTERS, Nearest
 from pipeline.train.params import Released
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
-SHUTDOWN = 2
-"""seconds that answers under way have when the server ends"""
+SHUTDOWN = 2  # seconds that answers under way have when the server ends
 
 
 def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
@@ -40,7 +39,6 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
 
 
 def _shown(release: Release, params: Parameters) -> str:
-    """Return the feature set that the page is about: the released recommender's, or else the first."""
     wanted = params[Released].features
     return wanted if wanted in release.feature_sets else next(iter(release.feature_sets), wanted)
 
@@ -87,7 +85,6 @@ def _first(encoders: list[str], params: Parameters) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; UserError where that cannot be."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)

@@ -20,15 +20,13 @@ from pipeline.release.verify import refuse_damaged
 
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
 """the longest text, largest file and largest image that are taken"""
-NEAREST = 24
-"""items of an answer"""
+NEAREST = 24  # items of an answer
 
 
 class Found(NamedTuple):
     """One item of an answer."""
 
-    item: int
-    """its row in the release"""
+    item: int  # its row in the release
     title: str
     category: str
     cosine: float
@@ -54,7 +52,6 @@ class Nearest:
         self._lock = threading.Lock()
 
     def load(self, name: str) -> None:
-        """Load an encoder, so that the first question need not wait for it; see release.encoder.load for its errors."""
         with self._lock:
             self._ready(name)
 
@@ -96,7 +93,6 @@ class Nearest:
         return self._loaded[name]
 
     def _vector(self, loaded: Loaded, text: str, image: bytes) -> np.ndarray:
-        """Return the vector, float32 [1, F]."""
         stored = None
         if image:
             decoded = normalise(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)

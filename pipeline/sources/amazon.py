@@ -73,12 +73,10 @@ class AmazonSource(WithFeatures):
         return self
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: reviews or the files of the split, metadata, feature files, their rows."""
         metadata = {"metadata": self.metadata} if self.metadata else {}
         interactions = self.split.files() if self.split else {"reviews": self.reviews or []}
         return interactions | metadata | self.feature_files()
 
     @property
     def has_split(self) -> bool:
-        """Whether the interactions are those of a published split."""
         return self.split is not None

@@ -41,7 +41,6 @@ class Amazon2014(AmazonSource):
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp from the raw reviews or the split, in the file's order."""
     if published.INTERACTIONS in raw:
         return published.ratings(raw)
     return ratings_sql(raw["reviews"], csv_columns=("user", "item", "rating", "timestamp"))
@@ -65,17 +64,14 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
 
 
 def metadata(raw: Mapping[str, Path]) -> Path | None:
-    """Return the metadata file, if there is one."""
     return raw.get("metadata")
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
-    """Return ASIN -> item_id."""
     return {asin: i for i, asin in enumerate(asins)}
 
 
 def found(pattern: re.Pattern[bytes], line: bytes) -> str | None:
-    """Return the ASIN of a metadata line without parsing it; None where it cannot be seen."""
     match = pattern.search(line)
     return match[1].decode(errors="replace") if match else None
 
@@ -143,13 +139,11 @@ def _literal(line: bytes) -> Any:
 
 
 def name(record: dict[str, Any]) -> str | None:
-    """Return the ASIN of a parsed line."""
     asin = record.get("asin")
     return asin if isinstance(asin, str) else None
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item; absent fields, and those of another type, are empty."""
     categories = record.get("categories")
     paths = [as_list(path) for path in categories if isinstance(path, list)] if isinstance(categories, list) else []
     return Product(

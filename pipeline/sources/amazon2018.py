@@ -35,7 +35,6 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp; 2018's CSV has the item first; or the split's."""
     if published.INTERACTIONS in raw:
         return published.ratings(raw)
     return amazon2014.ratings_sql(raw["reviews"], csv_columns=("item", "user", "rating", "timestamp"))

@@ -48,7 +48,6 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp from reviews, ratings or the split, in the file's order."""
     if published.INTERACTIONS in raw:
         return published.ratings(raw)
     path = raw["reviews"]
@@ -62,13 +61,11 @@ def ratings(raw: Mapping[str, Path]) -> str:
 
 
 def name(record: dict[str, Any]) -> str | None:
-    """Return the parent ASIN of a parsed line."""
     asin = record.get("parent_asin")
     return asin if isinstance(asin, str) else None
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item; the shop's bullet points come before its prose."""
     details = record.get("details")
     brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
     return Product(

@@ -21,11 +21,9 @@ class Reader(Protocol):
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp in the file's order; unreadable values are null."""
 
-    def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the file that describes items, if there is one."""
+    def metadata(self, raw: Mapping[str, Path]) -> Path | None: ...
 
-    def lines(self, path: Path) -> Iterator[bytes]:
-        """Yield the metadata, a line an item."""
+    def lines(self, path: Path) -> Iterator[bytes]: ...
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         """Return the metadata's identifier of each item -> item_id."""
@@ -36,11 +34,9 @@ class Reader(Protocol):
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read a line; ValueError, short and without the line's text, if it cannot be read."""
 
-    def name(self, record: dict[str, Any]) -> str | None:
-        """Return the item identifier of a parsed line."""
+    def name(self, record: dict[str, Any]) -> str | None: ...
 
-    def product(self, record: dict[str, Any]) -> Product:
-        """Return the fields of the item; absent ones are empty."""
+    def product(self, record: dict[str, Any]) -> Product: ...
 
 
 class Generated(Source):
@@ -61,7 +57,6 @@ class Downloaded(Source):
         return cast(Reader, sys.modules[type(self).__module__])
 
     def dims(self) -> dict[str, int]:
-        """Return role -> numbers of a row, of raw feature files."""
         return {}
 
     @abstractmethod

@@ -52,12 +52,10 @@ ADDRESSES: dict[str, dict[str, list[str]]] = {
         "metadata": _of_2023(_META_2023),
     },
 }
-KIND = "amazon{}"
-"""of a source, given the year of the data"""
+KIND = "amazon{}"  # of a source, given the year of the data
 
 
 def addresses(version: str, category: str, subset: Subset = "5-core") -> dict[str, list[str]]:
-    """Return role -> addresses of a category: reviews, metadata."""
     of = ADDRESSES[version]
     return {
         role: [address.format(category) for address in of[key]]
@@ -78,7 +76,6 @@ class Published(NamedTuple):
 
 @cache
 def vintages() -> dict[str, dict[str, Any]]:
-    """Return year -> `categories` (name -> users, items and reviews as published), `counted` and `read in`."""
     read: dict[str, dict[str, Any]] = orjson.loads(Path(__file__).with_name("categories.json").read_bytes())
     return read
 
@@ -91,5 +88,4 @@ SIZES: dict[tuple[str, str], Published] = {
     (KIND.format("2014"), name): Published(*(_whole(counts[key]) for key in ("users", "items", "reviews")))
     for name, counts in vintages()["2014"]["categories"].items()
     if counts
-}
-"""(version, category) -> size after the 5-core, as published"""
+}  # (version, category) -> size after the 5-core, as published

@@ -25,23 +25,17 @@ BLOCK = 1 << 16  # rows written at a time
 class Row(NamedTuple):
     """One row, or one line of what is none."""
 
-    line: int
-    """number of its first line in the file, from 1"""
-    values: list[str] | None
-    """None: it cannot be read"""
-    reason: str
-    """why"""
-    raw: bytes
-    """of a row that cannot be read its first KEPT bytes"""
+    line: int  # number of its first line in the file, from 1
+    values: list[str] | None  # None: it cannot be read
+    reason: str  # why
+    raw: bytes  # of a row that cannot be read its first KEPT bytes
 
 
 class Repaired(NamedTuple):
     """What could be read of a file."""
 
-    rows: int
-    """in all, unreadable ones included"""
-    rejects: pa.Table
-    """schema REJECTS"""
+    rows: int  # in all, unreadable ones included
+    rejects: pa.Table  # schema REJECTS
 
 
 def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row]:
@@ -93,7 +87,6 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
 
 
 def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:
-    """Return some columns of the first `n` rows of a text file with a header, those that can be read, as strings."""
     table = _Columns(path, wanted)
     for _ in islice(table.rows(), n):
         pass
@@ -128,7 +121,6 @@ class _Columns:
             yield read
 
     def taken(self, schema: pa.Schema) -> pa.Table:
-        """Return what was gathered, and begin anew."""
         table = pa.table([pa.array(column, pa.string()) for column in self.values], schema=schema)
         self.values = [[] for _ in self.wanted]
         return table
@@ -148,7 +140,6 @@ class _Text:
         self.first, self.lines, self.size, self.raw = 1, 0, 0, bytearray()
 
     def begin(self) -> None:
-        """Begin a row."""
         self.first += self.lines
         self.lines, self.size, self.raw = 0, 0, bytearray()
 

@@ -42,19 +42,16 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def _parts(address: str) -> list[str]:
-    """Return the parts of an address's path; of the Hub without the revision."""
     if address.startswith(HUB):
         return [part.partition("@")[0] for part in address.rstrip("/").split("/")]
     return unquote(urlsplit(address).path).rstrip("/").split("/")
 
 
 def _here(address: str) -> Path | None:
-    """Do as `local`; None also for a dataset of the Hub."""
     return None if address.startswith(HUB) else local(address)
 
 
 def is_folder(address: str) -> bool:
-    """Return whether an address names a folder of this machine."""
     path = _here(address)
     return path is not None and path.is_dir()
 
@@ -121,13 +118,11 @@ def download(
 
 
 def _remedy(dataset: str, addresses: Mapping[str, list[str]], raw: Path, stored: Mapping[str, str]) -> str:
-    """Return the end of a sentence that names the keys of the files that did not come, and take paths as well."""
     lacking = [role for role in stored if _here(addresses[role][0]) is None and not (raw / stored[role]).exists()]
     return f". Files of yours do as well: give paths as {keys(dataset, lacking)}" if lacking else ""
 
 
 def keys(dataset: str, roles: Iterable[str]) -> str:
-    """Return the keys of the parameters that name the files of some roles."""
     of = (f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role for role in roles)
     return ", ".join(f"sources.{dataset}.{key}" for key in of)
 
@@ -200,7 +195,6 @@ def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequenc
 
 
 def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
-    """Return whether a source reads files of this machine, which may change without DVC's knowing."""
     return any(_here(address) is not None for mirrors in addresses.values() for address in mirrors)
 
 

@@ -53,7 +53,6 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a text file; UserError if it is empty, or longer than LONGEST_HEADER bytes."""
     with opened(path) as f:
         line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():
@@ -64,7 +63,6 @@ def first_line(path: Path) -> str:
 
 
 def _keys(path: Path, wanted: set[str]) -> list[str]:
-    """Return the keys of JSON lines in order of appearance; lines that cannot be read have none."""
     keys: dict[str, None] = {}
     rest = lines(path)
     first = next(rest, b"")

@@ -32,15 +32,12 @@ KNOWN = {
     "categories": ("category", "genres", "genre"),
     "description": ("plot", "overview", "text", "summary"),
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
-}
-"""role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
+}  # role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too
 TEXT = ("title", "brand", "categories", "description")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows whose values are looked at
-OFTEN = 5
-"""lists that must have a name for its depths to count"""
-FLAT = 1 / 3
-"""share of such names that stand at several depths, above which lists have no levels"""
+OFTEN = 5  # lists that must have a name for its depths to count
+FLAT = 1 / 3  # share of such names that stand at several depths, above which lists have no levels
 WORDS = re.compile(r"[^\W\d_]{2,}")
 EXPLICIT_FROM = 3  # different ratings; one or two may as well be clicks
 
@@ -51,19 +48,14 @@ class Table:
 
     path: Path
     columns: list[str]
-    roles: dict[str, str]
-    """role -> the name of its column"""
-    worded: tuple[str, ...] = ()
-    """of an item file: columns that no role has and that hold words"""
-    flat: bool = False
-    """of an item file: whether categories are a list without levels"""
+    roles: dict[str, str]  # role -> the name of its column
+    worded: tuple[str, ...] = ()  # of an item file: columns that no role has and that hold words
+    flat: bool = False  # of an item file: whether categories are a list without levels
 
     def renamed(self) -> dict[str, str]:
-        """Return the roles whose column has another name."""
         return {role: column for role, column in self.roles.items() if role != column}
 
     def described(self) -> list[str]:
-        """Return a line on the format and the unused columns, and a line a role."""
         unused = [c for c in self.columns if c not in self.roles.values()]
         rest = f"; not used: {', '.join(unused)}" if unused else ""
         lines = [f"{self.path}: {_format(self.path)}, {len(self.columns)} columns{rest}"]
@@ -82,23 +74,19 @@ class Ratings:
     distinct: int
     low: float
     high: float
-    whole: bool = True
-    """whether all are whole numbers"""
+    whole: bool = True  # whether all are whole numbers
 
     @property
     def explicit(self) -> bool:
-        """Whether they say how much an item was liked, and not only that it was chosen."""
         return self.distinct >= EXPLICIT_FROM
 
     @property
     def threshold(self) -> float:
-        """The value in the scale that is usually taken for a liking, 4 of 1 to 5; one that the scale has."""
         value = self.low + 0.75 * (self.high - self.low)
         return float(round(value)) if self.whole else round(2 * value) / 2
 
 
 def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns, see `column_names`; UserError if there is no such file."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
     if not path.is_file():
@@ -143,7 +131,6 @@ def is_flat(lists: Iterable[Sequence[str]]) -> bool:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the first items of a file; lines that cannot be read are the stage's to count."""
     reader = Tabular(TabularSource.model_validate({"kind": "tabular", "interactions": str(path)}))
     for line in islice(reader.lines(path), SAMPLE):
         with suppress(ValueError):
@@ -151,14 +138,12 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _holds_words(values: Sequence[Any]) -> bool:
-    """Return whether most values that are there read as text: words with blanks between them, no addresses."""
     texts = [text for value in values if (text := as_text(value).strip()) and not isinstance(value, (int, float))]
     worded = sum(len(WORDS.findall(text)) > 1 and not is_web(text) for text in texts)
     return 2 * worded > len(texts)
 
 
 def ratings(seen: Table) -> Ratings | None:
-    """Return what the ratings are; None where there are none, or a column without a value."""
     if "rating" not in seen.roles:
         return None
     value = rating(_text(seen.roles["rating"]))
@@ -168,7 +153,6 @@ def ratings(seen: Table) -> Ratings | None:
 
 
 def characters(seen: Table) -> float:
-    """Return how long the text of an item is on average; 0 where no column is one of text."""
     columns = [column for role, column in seen.roles.items() if role in TEXT]
     lengths = " + ".join(f"coalesce(length({_text(column)}), 0)" for column in columns)
     return float(_ask(seen, f"SELECT avg({lengths})")[0] or 0) if columns else 0.0
@@ -195,7 +179,6 @@ def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[st
 
 
 def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
-    """Return section `images` with the folder below which most items have a file, and how many have one there."""
     beside, above = seen.path.parent, Path(given).parent
     starts: list[tuple[Path, dict[str, str | list[str]]]] = [
         (Path(given), {"folder": given}), (beside, {}), (above, {"folder": str(above)}),
@@ -211,7 +194,6 @@ def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str,
 
 
 def _paths(seen: Table) -> list[list[str]]:
-    """Return the paths that each of the first items names as its images; items without one are left out."""
     roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
     source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
     reader, named = Tabular(TabularSource.model_validate(source)), list[list[str]]()
@@ -223,7 +205,6 @@ def _paths(seen: Table) -> list[list[str]]:
 
 
 def _below(folder: Path, path: str) -> bool:
-    """Return whether a path from a folder is a file in it."""
     try:
         actual, root = (folder / path).resolve(), folder.resolve()
         return actual.is_relative_to(root) and actual.is_file()
@@ -232,7 +213,6 @@ def _below(folder: Path, path: str) -> bool:
 
 
 def _named_after_items(folder: Path, seen: Table) -> list[str]:
-    """Return {item} with each ending that files of some items have, the most frequent first."""
     names = _ask(seen, f"SELECT list(DISTINCT {_text(seen.roles['item'])})")[0] or []
     files = (folder / f"{name}{ending}" for name in names if name and Path(name).name == name for ending in IMAGES)
     endings = Counter(path.suffix for path in files if path.is_file())
@@ -255,7 +235,6 @@ def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: 
 
 
 def _fitting(path: Path, role: str, names: list[str]) -> str | None:
-    """Return the column that fits a role; the role's own name before others."""
     if role in names:
         return role
     own = role.replace("_", "")
@@ -281,7 +260,6 @@ def _text(column: str) -> str:
 
 
 def _ask(seen: Table, select: str) -> tuple[Any, ...]:
-    """Return the one row of a query over the first rows of a file."""
     try:
         with connected() as db:
             rows = f"(SELECT * FROM {table(seen.path, seen.columns)} LIMIT {SAMPLE})"

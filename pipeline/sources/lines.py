@@ -83,7 +83,6 @@ def refuse_blank(path: Path) -> None:
 
 
 def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:
-    """Return table REJECTS of a file: number, reason and bytes of each line that cannot be read."""
     rows = [{"file": file, "line": line, "reason": reason, "raw": raw} for line, reason, raw in found]
     return pa.Table.from_pylist(rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS]))
 
@@ -99,6 +98,5 @@ def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total
 
 
 def check_encoding(path: Path) -> None:
-    """Raise UserError for a text file that `opened` refuses; what DuckDB reads by itself is asked first."""
     with opened(path):
         pass

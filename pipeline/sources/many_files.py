@@ -17,12 +17,9 @@ from pipeline.http.fetch import Progress
 from pipeline.http.retries import TransientError, retry
 from pipeline.sources.feature_files import HUB, rank
 
-PER_ITEM = (".npy", ".json")
-"""endings of files of one item"""
-LARGEST = 32 << 20
-"""bytes of one"""
-BLOCK = 4096
-"""rows of a table at a time"""
+PER_ITEM = (".npy", ".json")  # endings of files of one item
+LARGEST = 32 << 20  # bytes of one
+BLOCK = 4096  # rows of a table at a time
 PLACE = re.compile(r"hf://(datasets/[\w.-]+/[\w.-]+(?:@[^/]+)?)((?:/[^/]+)*)")
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "fsspec"}
 """packages whose exceptions are failures of the network or of the server"""
@@ -30,19 +27,16 @@ HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
 
 
 def members(folder: Path) -> list[Path]:
-    """Return the files of a folder that has one per item, in order of name; none if it has no such files."""
     return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM)
 
 
 def read_member(path: Path) -> bytes:
-    """Return the bytes of a file of one item; UserError if it is too large, or no file."""
     if not path.is_file() or path.stat().st_size > LARGEST:
         raise UserError(f"{path}: is no plain file of at most {LARGEST:,} bytes, as one item's vector is")
     return path.read_bytes()
 
 
 def parts(folder: Path) -> list[Path]:
-    """Return what `pack` reads of a folder; UserError if that is nothing."""
     found = members(folder) or sorted(folder.glob("*.parquet"))
     if not found:
         raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
@@ -67,7 +61,6 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def packed_ending(folder: Path) -> str:
-    """Return how the name of the one file ends that a folder becomes."""
     return ".zip" if members(folder) else ".parquet"
 
 
@@ -90,7 +83,6 @@ def from_hub(address: str, target: Path, retries: int, progress: Progress) -> No
 
 
 def hub_size(address: str) -> int:
-    """Return the bytes of the Parquet files at an address of the Hub; UserError as `from_hub`."""
     fs = _hub()
     with _translated(address):
         return sum(int(fs.info(path)["size"]) for path in _tables(fs, address))
@@ -145,7 +137,6 @@ def _join(
 
 
 def _is_wanted(field: pa.Field) -> bool:
-    """Return whether a column identifies items, or holds vectors."""
     kind = field.type
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return pa.types.is_floating(kind.value_type) if nested else rank(field.name) >= 0
@@ -153,7 +144,6 @@ def _is_wanted(field: pa.Field) -> bool:
 
 @contextmanager
 def _translated(address: str) -> Iterator[None]:
-    """Translate what the client raises into TransientError, or UserError where another try is not worth it."""
     try:
         yield
     except (UserError, TransientError):

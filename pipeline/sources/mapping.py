@@ -48,7 +48,6 @@ def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[
 
 
 def repeated(values: Sequence[object]) -> object:
-    """Return the first value that occurs again; there is one."""
     seen = set[object]()
     return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
 
@@ -64,7 +63,6 @@ def permutation(column: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def text_table(path: Path) -> pa.Table:
-    """Return a CSV or tab separated file as columns of text."""
     try:
         with path.open(encoding="utf-8-sig") as f:
             header = f.readline(65536).rstrip("\r\n")

@@ -41,7 +41,6 @@ def fetch_packed(
 
 
 def clear(raw: Path, name: str) -> None:
-    """Delete what other addresses of a file that is there now have left of it."""
     for path in raw.glob(f".{name}.*"):
         path.unlink(missing_ok=True)
     for path in raw.glob(f"..{name.removesuffix('.gz')}.*"):

@@ -43,11 +43,9 @@ class MmrecSource(WithFeatures):
 
     @property
     def has_split(self) -> bool:
-        """The split comes with the interactions."""
         return True
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: interactions, metadata, feature files."""
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 
@@ -56,17 +54,14 @@ lines = json_lines
 
 
 def metadata(raw: Mapping[str, Path]) -> Path | None:
-    """Return the item file, if there is one."""
     return raw.get("metadata")
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
-    """Return itemID -> item_id."""
     return {str(i): i for i in range(len(asins))}
 
 
 def key(line: bytes) -> str | None:
-    """Return the itemID of a line without parsing it; None where it cannot be seen."""
     match = _ITEM.search(line)
     return str(int(match[1])) if match else None
 
@@ -79,7 +74,6 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> int:
-    """Return a whole number that JSON or CSV may have as a number or as text; ValueError for anything else."""
     if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         return int(value)
     if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
@@ -88,12 +82,10 @@ def _whole(value: Any) -> int:
 
 
 def name(record: dict[str, Any]) -> str | None:
-    """Return the itemID of a parsed line."""
     return str(record["itemID"])
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item."""
     return Product(
         title=as_text(record.get("title")),
         brand=as_text(record.get("brand")),

@@ -42,7 +42,6 @@ def json_object(line: bytes) -> dict[str, Any]:
 
 
 def _lenient(line: bytes) -> Any:
-    """Read JSON with numbers that orjson refuses: what is not finite is null. ValueError if it is none either."""
     if not LENIENT.search(line):
         raise ValueError("not JSON")
     try:

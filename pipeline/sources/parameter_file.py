@@ -68,8 +68,7 @@ NOTES = {
     "encoders": "the combination of the others that scores highest on validation",
     "train": "of AlignRec, for a small catalogue",
     "benchmark": "budget: settings that each model tries on validation for each feature set",
-}
-"""section -> what its first line says"""
+}  # section -> what its first line says
 
 
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}
@@ -90,7 +89,6 @@ def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
 
 
 def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], beit3: bool) -> dict[str, Any]:
-    """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
     if not (text or image):
         return {}
     if not beit3:
@@ -110,7 +108,6 @@ def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], b
 
 
 def _compared(encoders: Sequence[str]) -> dict[str, Any]:
-    """Return what the benchmark of a small catalogue compares, in minutes."""
     whole = [name for name in encoders if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
     return {"models": MODELS, "features": [*whole, "shuffled"]}
 

@@ -49,7 +49,6 @@ def json_lines(path: Path) -> Iterator[bytes]:
 
 
 def is_path(address: str) -> bool:
-    """Return whether an image's address names a file of this machine: a path, or a file:// address."""
     return NOT_A_PATH.match(address) is None
 
 
@@ -63,7 +62,6 @@ def is_web(address: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """Return a string for a field that may be a string, a number, a list of paragraphs, or absent."""
     if isinstance(value, list):
         return " ".join(as_list(value))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -72,7 +70,6 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list[str]:
-    """Return the non-empty strings of a field that may be a list, a string, or absent."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if isinstance(v, str) and v.strip()]
 

@@ -58,7 +58,6 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
 
 
 def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Return one number for each pair of colour and shape, int64 [I]."""
     return np.asarray(colour * (shape.max() + 1) + shape, np.int64)
 
 
@@ -73,7 +72,6 @@ def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.
 
 
 def _own(rng: np.random.Generator, group: np.ndarray, users: int, n: int) -> np.ndarray:
-    """Draw n groups for each shopper by the square root of their sizes, int64 [U, n]."""
     chance = np.sqrt(np.bincount(group))
     return rng.choice(len(chance), (users, n), p=chance / chance.sum())
 

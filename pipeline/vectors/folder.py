@@ -16,12 +16,10 @@ from pipeline.vectors import arrays
 from pipeline.vectors.base import Vectors, empty, gathered, vector
 from pipeline.vectors.tables import parquet
 
-Member = tuple[str, Callable[[], bytes]]
-"""name, and what reads its bytes"""
+Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
 
 
 def folder(path: Path, dim: int | None = None) -> Vectors:
-    """Open a folder of Parquet, or with a .npy or .json per item."""
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = members(path)
@@ -62,7 +60,6 @@ def _opened(path: Path, found: list[Member]) -> Vectors:
 
 
 def _vector(path: Path, member: Member) -> Any:
-    """Return the vector of a file: an array, or in JSON a list, or an object with one."""
     name, read = member
     data = read()
     try:

@@ -15,21 +15,17 @@ class File(NamedTuple):
     path: Path
     order: Path | None = None
     """mapping file that says which item each row is, where the file does not; None: row i is item i"""
-    dim: int | None = None
-    """numbers of a row of raw float32"""
+    dim: int | None = None  # numbers of a row of raw float32
 
     @property
     def format(self) -> str:
-        """A name in registry.py."""
         return format_of(self.path.name, self.dim)
 
     def matched(self, asins: Sequence[str]) -> Matched:
-        """Return the file opened, and the row of each item; see matching.match."""
         return match(self.path, asins, self.order, self.dim, ROWS)
 
 
 def files(sources: Path) -> dict[str, File]:
-    """Return feature set -> file, of those that `sources.json` lists."""
     raw, dims = raw_files(sources), raw_dims(sources)
     given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
     return {role.removeprefix(FEATURE): File(path, raw.get(ROWS), dims.get(role)) for role, path in given.items()}

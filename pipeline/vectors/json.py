@@ -19,11 +19,9 @@ from pipeline.sources.lines import LONGEST_LINE, opened
 from pipeline.vectors.base import Vectors, empty, gathered, vector
 
 BLOCK = 1 << 16
-Named = tuple[str, Any, Any]
-"""name of the identifier, identifier and vector"""
+Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
 LARGEST = 1 << 63
-MAPPED = "id"
-"""what the keys of an object identifier -> vector are called"""
+MAPPED = "id"  # what the keys of an object identifier -> vector are called
 DECODER = syntax.JSONDecoder()
 BLANK = " \t\r\n"
 
@@ -50,14 +48,12 @@ def json(path: Path, dim: int | None = None) -> Vectors:
 
 
 def _ids(names: list[str | int]) -> pa.Array:
-    """Return identifiers as numbers if all are, which may then be ours; else as text."""
     if all(isinstance(name, int) and abs(name) < LARGEST for name in names):
         return pa.array(names, pa.int64())
     return pa.array(map(str, names), pa.string())
 
 
 def _values(path: Path) -> Iterator[Named]:
-    """Yield each row."""
     with opened(path) as f:
         head = f.peek(1)[:4096].lstrip()
         if head.startswith(b"[") or (head.startswith(b"{") and not _is_line(path)):
@@ -69,7 +65,6 @@ def _values(path: Path) -> Iterator[Named]:
 
 
 def _is_line(path: Path) -> bool:
-    """Return whether the first line is a whole object with an identifier: the file is JSON lines."""
     with opened(path) as f:
         first = next((line for line in iter(partial(f.readline, LONGEST_LINE + 1), b"") if line.strip()), b"")
     try:
@@ -93,7 +88,6 @@ def _parsed(path: Path, row: int, line: bytes) -> Any:
 
 
 def _split(path: Path, row: int, value: Any) -> Named:
-    """Return what an object says."""
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: is no object with an identifier and a vector")
     known = sorted((key for key in value if rank(key) >= 0), key=rank)
@@ -119,7 +113,6 @@ class Document:
         self.ended = False
 
     def values(self) -> Iterator[Named]:
-        """Yield the values; UserError at what is no JSON, is cut off or too long."""
         is_object = self._mark("[{") == "{"
         row = 0
         while self._next() not in "]}":
@@ -135,7 +128,6 @@ class Document:
         self._mark("]}")
 
     def _more(self) -> None:
-        """Read as much again as is held, so that a long value takes linear time."""
         if len(self.text) > LONGEST_LINE:
             raise UserError(f"{self.path}: a value is longer than {LONGEST_LINE:,} characters")
         data = self.f.read(max(BLOCK, len(self.text)))
@@ -146,7 +138,6 @@ class Document:
             raise UserError(f"{self.path}: is not UTF-8") from None
 
     def _next(self) -> str:
-        """Return the next character that is not blank."""
         self.text = self.text.lstrip(BLANK)
         while not self.text:
             if self.ended:

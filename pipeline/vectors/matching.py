@@ -22,20 +22,14 @@ class Matched:
     """An opened file, and the item of each of its rows."""
 
     vectors: Vectors
-    place: np.ndarray
-    """row of each item, int64 [I]; -1 for none"""
-    how: str
-    """how rows were matched, for people"""
-    identified: bool
-    """whether the file says itself which item a row is"""
-    unknown: int = 0
-    """rows of no item"""
-    example: str = ""
-    """one of them"""
+    place: np.ndarray  # row of each item, int64 [I]; -1 for none
+    how: str  # how rows were matched, for people
+    identified: bool  # whether the file says itself which item a row is
+    unknown: int = 0  # rows of no item
+    example: str = ""  # one of them
 
     @property
     def missing(self) -> int:
-        """How many items have no row."""
         return int((self.place < 0).sum())
 
     def rows(self, start: int, stop: int) -> np.ndarray:

@@ -43,7 +43,6 @@ def records(path: Path, dim: int | None = None) -> Vectors:
 
 
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
-    """Yield each record and its number."""
     number = 0
     with unpacked(path) as f:
         while block := _block(f):
@@ -58,7 +57,6 @@ def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
 
 
 def _block(f: BinaryIO) -> bytes:
-    """Read BLOCK records, or what is left: an unpacking reader may give less at a time."""
     parts, size = [], 0
     while size < BLOCK * RECORD and (part := f.read(BLOCK * RECORD - size)):
         parts.append(part)

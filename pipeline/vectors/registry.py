@@ -24,8 +24,7 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
         "zip": "pipeline.vectors.folder:archive",
         "folder": "pipeline.vectors.folder:folder",
     },
-)
-"""format -> what opens a path, given the width that raw numbers need"""
+)  # format -> what opens a path, given the width that raw numbers need
 
 
 def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
@@ -40,14 +39,12 @@ def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vec
 
 
 def _format(name: str, dim: int | None) -> str:
-    """Return the format of a name; another package's reader is named by its ending, without the point."""
     known, ending = format_of(name, dim), name.rpartition(".")[2].lower()
     return ending if known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys() else known
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Translate what a damaged file raises into one line."""
     try:
         yield
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:

@@ -13,8 +13,7 @@ from pipeline.errors import UserError
 from pipeline.sources.feature_files import rank
 from pipeline.vectors.base import WIDEST, Vectors, empty
 
-BLOCK = 4096
-"""rows read at a time"""
+BLOCK = 4096  # rows read at a time
 
 
 def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
@@ -37,7 +36,6 @@ def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Ve
 
 
 def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
-    """Return the column that is wanted, by default the only one of vectors."""
     lists = [field.name for field in schema if is_vector(field.type)]
     if wanted is not None and wanted not in lists:
         raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
@@ -48,7 +46,6 @@ def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
 
 
 def is_vector(kind: pa.DataType) -> bool:
-    """Return whether a column holds lists of numbers."""
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
