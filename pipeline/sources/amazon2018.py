@@ -41,9 +41,8 @@ def ratings(raw: Mapping[str, Path]) -> str:
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item; high-resolution images come first, position by position."""
     title = as_text(record.get("title"))
-    urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))
+    urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))  # best first
     return Product(
         title="" if _SCRIPT in title else title,
         brand=as_text(record.get("brand")),

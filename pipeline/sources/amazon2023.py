@@ -16,9 +16,7 @@ from pipeline.sources.objects import json_object
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
-KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
-"""`features` are in the description and `store` may be the brand, but as fields of their own they say more"""
-
+KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})  # `features`, `store` stay in `extra`
 _ASIN = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
 _SIZES = ("hi_res", "large", "thumb")  # best first
 

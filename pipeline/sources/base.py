@@ -1,4 +1,4 @@
-"""The interface of sources: parameters, files, a reader, and licence."""
+"""Interface of sources: parameters, files, reader, licence."""
 
 import sys
 from abc import abstractmethod
@@ -11,8 +11,7 @@ from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
-PLANTED = "planted.parquet"
-"""file of what a generator planted in its interactions, table PLANTED; for a control, so `sources.json` lacks it"""
+PLANTED = "planted.parquet"  # what a generator planted in interactions, table PLANTED; a control, not in `sources.json`
 
 
 class Reader(Protocol):
@@ -44,7 +43,7 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files, whose list `progress` wraps; return role -> file name in `raw`."""
+        """Write the raw files; return role -> file name in `raw`."""
 
 
 class Downloaded(Source):
@@ -73,7 +72,7 @@ def raw_dims(sources: Path) -> dict[str, int]:
 
 
 def downloaded(sources: Path) -> dict[str, Path]:
-    """Do as `raw_files`; UserError if a file is absent: `sources.json` keeps the checksums when a download fails."""
+    """Return role -> path; UserError if one is missing: `sources.json` keeps checksums when a download fails."""
     files = raw_files(sources)
     absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
     if absent is not None:

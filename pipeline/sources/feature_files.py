@@ -53,7 +53,7 @@ def format_of(name: str, dim: int | None = None) -> str:
 
 
 class FeatureFile(Section):
-    """A feature file; a path or an address does for `file` alone."""
+    """A feature file; without `dim`, only a path or an address."""
 
     file: Mirrors
     """.npy, .npz, .pt, .parquet, JSON, image_features_*.b, a folder, or hf://datasets/owner/name"""
@@ -71,8 +71,8 @@ class WithFeatures(Downloaded):
     features: dict[Name, Annotated[FeatureFile, BeforeValidator(_as_file)]] = {}
     """feature set name -> its file; docs/compare.md has all formats"""
     feature_rows: Mirrors | None = None
-    """which item each row of files without identifiers is, such as MMRec's i_id_mapping.csv: a column of identifiers,
-    one of rows 0, 1, 2, ...; without it row i is item i"""
+    """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
+    rows 0, 1, 2, ...; without it row i is item i"""
 
     def feature_files(self) -> dict[str, list[str]]:
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}

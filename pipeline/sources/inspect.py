@@ -1,4 +1,4 @@
-"""Looks at files of one's own: which column is what, how ratings and times read, and where images are."""
+"""Inspects a user's files: the role of each column, the scale of ratings, where images are."""
 
 import re
 from collections import Counter
@@ -16,10 +16,18 @@ from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
 from pipeline.sources.feature_files import NAMES, plain
 from pipeline.sources.header import column_names, delimiter
-from pipeline.sources.product import as_text, is_path, is_web
+from pipeline.sources.product import Product, as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import rating, stripped
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, several, table
+from pipeline.sources.tabular import (
+    OF_INTERACTIONS,
+    OF_ITEMS,
+    Tabular,
+    TabularSource,
+    refuse_unreadable,
+    seconds,
+    table,
+)
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
@@ -32,24 +40,24 @@ KNOWN = {
     "categories": ("category", "genres", "genre"),
     "description": ("plot", "overview", "text", "summary"),
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
-}  # role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too
+}  # role -> names of its column in common datasets, as `plain` gives them
 TEXT = ("title", "brand", "categories", "description")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-SAMPLE = 10_000  # rows whose values are looked at
-OFTEN = 5  # lists that must have a name for its depths to count
-FLAT = 1 / 3  # share of such names that stand at several depths, above which lists have no levels
+SAMPLE = 10_000  # rows
+OFTEN = 5  # least lists with a name for its depths to count
+FLAT = 1 / 3  # share of such names at several depths, above which lists have no levels
 WORDS = re.compile(r"[^\W\d_]{2,}")
 EXPLICIT_FROM = 3  # different ratings; one or two may as well be clicks
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file as it was seen."""
+    """The columns of one file."""
 
     path: Path
     columns: list[str]
-    roles: dict[str, str]  # role -> the name of its column
-    worded: tuple[str, ...] = ()  # of an item file: columns that no role has and that hold words
+    roles: dict[str, str]  # role -> column
+    worded: tuple[str, ...] = ()  # of an item file: columns of text without a role
     flat: bool = False  # of an item file: whether categories are a list without levels
 
     def renamed(self) -> dict[str, str]:
@@ -69,7 +77,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Ratings:
-    """What the ratings of a sample of rows are."""
+    """The scale of ratings, from a sample of rows."""
 
     distinct: int
     low: float
@@ -95,28 +103,30 @@ def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Return the interactions file with its columns, of which `flags` fixes roles.
+    """Return the interactions file with its columns; `flags` has role -> column where a name does not say its role.
 
-    UserError if it is absent or empty, no column or several fit a role, or values cannot be read.
+    UserError: absent or empty, no column or several fit a role, or values are unreadable.
     """
     seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
     for role, reads in (("rating", rating), ("timestamp", seconds)):
         if column := seen.roles.get(role):
-            _check_reads(seen, role, column, reads(_text(column)))
+            t = _text(column)
+            found = _ask(seen, f"SELECT count({t}), count({reads(t)}), any_value({t})")
+            refuse_unreadable(path, column, role, *found)
     return seen
 
 
 def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    """Do as `interactions` for the item file; `item` is the name of the item's column in the interactions."""
+    """Return the item file, see `interactions`; `item` is the name of the item's column in the interactions."""
     names = columns(path)
     same = {"item": item} if item in names and "item" not in flags else {}
     if not same and "id" in names and "item" not in flags and "item" not in names:
-        same = {"item": "id"}  # of the item file alone: in interactions it would be the row's
+        same = {"item": "id"}  # only of the item file: in interactions it would be the row's
     seen = _look(path, OF_ITEMS, {**flags, **same}, required=("item",))
-    records = list(_records(path))
-    worded = tuple(c for c in names if c not in seen.roles.values() and _holds_words([r.get(c) for r in records]))
-    lists = [several(r.get(seen.roles["categories"])) for r in records] if "categories" in seen.roles else []
-    return replace(seen, worded=worded, flat=is_flat(lists))
+    found = list(_records(seen))
+    worded = tuple(c for c in names if c not in seen.roles.values() and _holds_words([r.get(c) for r, _ in found]))
+    flat = "categories" in seen.roles and is_flat(product.categories for _, product in found)
+    return replace(seen, worded=worded, flat=flat)
 
 
 def is_flat(lists: Iterable[Sequence[str]]) -> bool:
@@ -130,11 +140,14 @@ def is_flat(lists: Iterable[Sequence[str]]) -> bool:
     return bool(often) and several_depths > FLAT * len(often)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    reader = Tabular(TabularSource.model_validate({"kind": "tabular", "interactions": str(path)}))
-    for line in islice(reader.lines(path), SAMPLE):
-        with suppress(ValueError):
-            yield reader.parse(line)
+def _records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
+    roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
+    source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
+    reader = Tabular(TabularSource.model_validate(source))
+    for line in islice(reader.lines(seen.path), SAMPLE):
+        with suppress(ValueError):  # the stage counts unreadable lines
+            record = reader.parse(line)
+            yield record, reader.product(record)
 
 
 def _holds_words(values: Sequence[Any]) -> bool:
@@ -159,14 +172,13 @@ def characters(seen: Table) -> float:
 
 
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
-    """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`; and what was seen.
+    """Return section `images` for a folder, an archive, or a pattern such as `images/{item}.jpg`, and lines to print.
 
-    Where `seen` has no column of images, files are found by identifiers; its paths may start elsewhere than in the
-    folder.
+    Without a column of images in `seen`, files are found by identifiers.
     """
     if "{" in given:
         if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:
-            raise UserError(f"--images {given}: cannot fill in {{{min(fields)}}}; write {{item}} for its identifier")
+            raise UserError(f"--images {given}: unknown field {{{min(fields)}}}; write {{item}} for the identifier")
         return {"pattern": given}, []
     if not (Path(given).is_dir() or Path(given).is_file()):
         what = "a pipe or device" if Path(given).exists() else "no such folder"
@@ -179,6 +191,7 @@ def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[st
 
 
 def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
+    """Return the section with the folder below which most items have a file."""
     beside, above = seen.path.parent, Path(given).parent
     starts: list[tuple[Path, dict[str, str | list[str]]]] = [
         (Path(given), {"folder": given}), (beside, {}), (above, {"folder": str(above)}),
@@ -194,14 +207,10 @@ def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str,
 
 
 def _paths(seen: Table) -> list[list[str]]:
-    roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
-    source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
-    reader, named = Tabular(TabularSource.model_validate(source)), list[list[str]]()
-    for line in islice(reader.lines(seen.path), SAMPLE):
-        with suppress(ValueError):  # a line that cannot be read is the stage's to count
-            urls = reader.product(reader.parse(line)).image_urls
-            named.append([url for url in urls if url and is_path(url) and url[:5].lower() != "file:"])
-    return list(filter(None, named))
+    local = (
+        [url for url in p.image_urls if url and is_path(url) and url[:5].lower() != "file:"] for _, p in _records(seen)
+    )
+    return list(filter(None, local))
 
 
 def _below(folder: Path, path: str) -> bool:
@@ -228,9 +237,7 @@ def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: 
         elif column := _fitting(path, role, names):
             chosen[role] = column
         elif role in required:
-            raise UserError(
-                f"{path}: no column for the {role}; it has {', '.join(names)}; say which with --column {role}=<name>"
-            )
+            raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
     return Table(path, names, chosen)
 
 
@@ -240,9 +247,7 @@ def _fitting(path: Path, role: str, names: list[str]) -> str | None:
     own = role.replace("_", "")
     fitting = [c for c in names if plain(c) in (own, *KNOWN[role])]
     if len(fitting) > 1:
-        raise UserError(
-            f"{path}: the {role} may be {' or '.join(fitting)}; say which with --column {role}={fitting[0]}"
-        )
+        raise UserError(f"{path}: the {role} may be {' or '.join(fitting)}; use --column {role}={fitting[0]}")
     return fitting[0] if fitting else None
 
 
@@ -276,12 +281,3 @@ def _examples(seen: Table) -> dict[str, str | None]:
     columns = list(dict.fromkeys(seen.roles.values()))
     row = _ask(seen, f"SELECT {', '.join(f'left(any_value({_text(c)}), 40)' for c in columns)}")
     return dict(zip(columns, row, strict=True))
-
-
-def _check_reads(seen: Table, role: str, column: str, reads: str) -> None:
-    values, readable, example = _ask(seen, f"SELECT count({_text(column)}), count({reads}), any_value({_text(column)})")
-    if values and not readable:
-        raise UserError(
-            f"{seen.path}: column '{column}' holds {example!r}, which does not read as a {role}; expected "
-            f"{'numbers' if role == 'rating' else 'seconds, or dates such as 2024-12-31'}; rename or correct the column"
-        )

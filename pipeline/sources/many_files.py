@@ -13,17 +13,15 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.errors import UserError, one_line
+from pipeline.http import hub
 from pipeline.http.fetch import Progress
 from pipeline.http.retries import TransientError, retry
 from pipeline.sources.feature_files import HUB, rank
 
-PER_ITEM = (".npy", ".json")  # endings of files of one item
-LARGEST = 32 << 20  # bytes of one
+PER_ITEM = (".npy", ".json")
+LARGEST = 32 << 20  # bytes of a file of one item
 BLOCK = 4096  # rows of a table at a time
 PLACE = re.compile(r"hf://(datasets/[\w.-]+/[\w.-]+(?:@[^/]+)?)((?:/[^/]+)*)")
-CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "fsspec"}
-"""packages whose exceptions are failures of the network or of the server"""
-HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
 
 
 def members(folder: Path) -> list[Path]:
@@ -32,7 +30,7 @@ def members(folder: Path) -> list[Path]:
 
 def read_member(path: Path) -> bytes:
     if not path.is_file() or path.stat().st_size > LARGEST:
-        raise UserError(f"{path}: is no plain file of at most {LARGEST:,} bytes, as one item's vector is")
+        raise UserError(f"{path}: not a plain file of at most {LARGEST:,} bytes, as one item's vector is")
     return path.read_bytes()
 
 
@@ -67,31 +65,25 @@ def packed_ending(folder: Path) -> str:
 def from_hub(address: str, target: Path, retries: int, progress: Progress) -> None:
     """Write the identifiers and vectors of a dataset on the Hub as one Parquet file; other columns are not fetched.
 
-    Args:
-        address: hf://datasets/owner/name, optionally with @revision, and a folder or a file there.
-        target: appears incomplete if this is interrupted.
-        retries: tries after the first.
-        progress: see Progress; counts rows.
-
-    Raises:
-        UserError: no such dataset or no Parquet in it, or it cannot be reached or read.
+    `address` is hf://datasets/owner/name, optionally with @revision, and a folder or a file there; `progress` counts
+    rows. `target` may be incomplete after an error. UserError: no such dataset, no Parquet in it, or unreachable.
     """
+
+    def attempt() -> None:
+        fs = hub.file_system()
+        with _translated(address):
+            _join(_tables(fs, address), target, lambda path: fs.open(path, "rb"), progress)
+
     try:
-        retry(lambda: _from_hub(address, target, progress), retries + 1)
+        retry(attempt, retries + 1)
     except TransientError as e:
         raise UserError(f"{address}: {e}; run again") from None
 
 
 def hub_size(address: str) -> int:
-    fs = _hub()
+    fs = hub.file_system()
     with _translated(address):
         return sum(int(fs.info(path)["size"]) for path in _tables(fs, address))
-
-
-def _hub() -> Any:
-    from huggingface_hub import HfFileSystem
-
-    return HfFileSystem(skip_instance_cache=True)
 
 
 def _tables(fs: Any, address: str) -> list[str]:
@@ -107,13 +99,6 @@ def _tables(fs: Any, address: str) -> list[str]:
     return found
 
 
-def _from_hub(address: str, target: Path, progress: Progress) -> None:
-    fs = _hub()
-    with _translated(address):
-        tables = _tables(fs, address)
-        _join(tables, target, lambda path: fs.open(path, "rb"), progress)
-
-
 def _join(
     tables: Sequence[Any], target: Path, opened: Any = lambda path: path, progress: Progress = lambda done, total: None
 ) -> None:
@@ -122,10 +107,8 @@ def _join(
     try:
         for path in tables:
             file = pq.ParquetFile(opened(path))
-            kept = [field for field in file.schema_arrow if _is_wanted(field)]
-            schema = pa.schema([field.remove_metadata() for field in kept])
-            if writer is None:
-                writer = pq.ParquetWriter(target, schema, compression="zstd")
+            schema = pa.schema([field.remove_metadata() for field in file.schema_arrow if _is_wanted(field)])
+            writer = writer or pq.ParquetWriter(target, schema, compression="zstd")
             if not schema.equals(writer.schema):
                 raise UserError(f"{path}: has other columns than {tables[0]}; name the files of one table")
             for batch in file.iter_batches(BLOCK, columns=schema.names):
@@ -145,19 +128,9 @@ def _is_wanted(field: pa.Field) -> bool:
 @contextmanager
 def _translated(address: str) -> Iterator[None]:
     try:
-        yield
-    except (UserError, TransientError):
-        raise
-    except (FileNotFoundError, PermissionError) as e:
-        raise UserError(
-            f"{address}: no such dataset or file, or no access to it ({type(e).__name__}); {HINT}"
-        ) from None
+        with hub.errors(address):
+            yield
+    except hub.Absent:
+        raise UserError(f"{address}: no such dataset or file, or no access to it; {hub.HINT}") from None
     except pa.ArrowException as e:
         raise UserError(f"{address}: not readable as Parquet: {one_line(e, 100)}") from None
-    except Exception as e:
-        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
-            raise
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        if status in (401, 403, 404):
-            raise UserError(f"{address}: no such dataset, or no access to it (HTTP {status}); {HINT}") from None
-        raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None

@@ -67,18 +67,13 @@ def key(line: bytes) -> str | None:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """Read one item; ValueError, with a short message, if it is no JSON object with an itemID."""
+    """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""
     record = json_object(line)
-    record["itemID"] = _whole(record.get("itemID"))
-    return record
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        return int(value)
-    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    raise ValueError("no itemID")
+    value = record.get("itemID")
+    digits = isinstance(value, str) and _DIGITS.fullmatch(value.strip())
+    if not (digits or type(value) is int or (isinstance(value, float) and value.is_integer())):
+        raise ValueError("no itemID")
+    return record | {"itemID": int(value)}  # type: ignore[arg-type]
 
 
 def name(record: dict[str, Any]) -> str | None:
@@ -107,7 +102,7 @@ def asins(path: Path | None, items: int) -> list[str]:
             continue  # the items stage rejects it, with its line number
         item = record["itemID"]
         if item in seen:
-            raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row an item")
+            raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row per item")
         seen.add(item)
         if 0 <= item < items and (asin := named(as_text(record.get("asin")))):
             names[item] = asin

@@ -1,8 +1,9 @@
-"""The common form of all metadata: text fields and image addresses of one product, other fields as JSON."""
+"""The common form of metadata: text fields and image addresses of one product, other fields as JSON."""
 
 import json
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ class Product(NamedTuple):
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each item as one line of JSON, whether the file is JSON lines or has a header; gzipped or not."""
+    """Yield each item of JSON lines, or of text with a header, as one line of JSON."""
     separator = delimiter(path)
     if separator is None:
         yield from lines(path)
@@ -53,7 +54,7 @@ def is_path(address: str) -> bool:
 
 
 def is_web(address: str) -> bool:
-    """Return whether an address is one of the web, http or https, with a host; a path is none."""
+    """Return whether an address is http or https, with a host."""
     try:
         parts = urlsplit(address)  # drops line feeds and tabs, so that a path may look like an address
         return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
@@ -83,10 +84,8 @@ def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
 
 def as_json(value: Any) -> str:
     """Return a value as JSON; values without a JSON type as Python prints them, sets as sorted lists."""
-    try:
+    with suppress(TypeError):
         return orjson.dumps(value).decode()
-    except TypeError:
-        pass
     try:
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
     except RecursionError:

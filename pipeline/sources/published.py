@@ -38,11 +38,7 @@ class PublishedSplit(Section):
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null.
-
-    Raises:
-        UserError: the file has other columns than MMRec's.
-    """
+    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null."""
     path = raw[INTERACTIONS]
     header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:

@@ -1,4 +1,4 @@
-"""Whether files are there, and how large they are: one short request per address, several at a time."""
+"""Existence and size of files: one short request per address, several at a time."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ ASKED = 8  # requests at a time
 
 
 class Answer(NamedTuple):
-    """What was found at a file's addresses."""
+    """The outcome for one file."""
 
     key: str  # parameter that names the file
     address: str  # the one that answered, or the first
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
-    """Start to ask each file's addresses, the first that gives it; return a function that waits for the answers."""
+    """Start to ask for each file, at its addresses in order; return a function that waits for the answers."""
     waiting, found = iter([*addresses.items()]), dict[str, Answer]()
 
     def work() -> None:

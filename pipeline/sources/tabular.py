@@ -1,7 +1,4 @@
-"""Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines.
-
-The parameters map columns; by default columns have the names that they have here.
-"""
+"""Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,20 +38,20 @@ class TabularSource(WithFeatures):
 
     kind: Literal["tabular"]
     interactions: Mirrors
-    """a row an interaction: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and split
-    (train, valid, test, or 0, 1, 2), which is then imported as it is"""
+    """one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and
+    split (train, valid, test, or 0, 1, 2), which is then kept"""
     items: Mirrors | None = None
-    """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
+    """one item per row: item, and any of title, brand, categories, description, image_urls; | separates values"""
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     """name of a column here -> its name in the files, where they differ"""
     item_columns: dict[ItemColumn, str] = {}
-    """the same for the item file alone, where the two files differ"""
+    """the same for only the item file, where the two files differ"""
     text: list[str] = []
-    """more columns of the item file, whose words are joined to the description"""
+    """more columns of the item file to append to the description"""
     flat_categories: bool = False
-    """whether categories are a list without levels, which becomes one level, and no path from the root"""
+    """categories are a list without levels, which becomes one level, instead of a path from the root"""
     max_reject_share: Share = 0.01
-    """of the rows of interactions in CSV, those that may be unreadable; `items` has its own"""
+    """largest share of unreadable rows of interactions in CSV; `items` has its own"""
 
     def reader(self) -> Reader:
         return Tabular(self)
@@ -82,8 +79,7 @@ class Tabular:
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
 
-        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for
-        is null. UserError if it is empty, or lacks a column that is required or named under `columns`.
+        UserError: empty, or a column that is required or named under `columns` is missing or unreadable.
         """
         path, renamed = raw["interactions"], self._interaction_columns
         names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
@@ -107,7 +103,7 @@ class Tabular:
         )
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
-        """Return the files with the interactions rewritten row by row as Parquet, None if no CSV; see `repair`."""
+        """Return the files with the interactions rewritten as Parquet; None if they are not CSV."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or delimiter(path) is None:
             return None
@@ -142,15 +138,16 @@ class Tabular:
         return named(record.get(self._item_column("item")))
 
     def product(self, record: dict[str, Any]) -> Product:
-        categories = several(record.get(self._item_column("categories")))
-        parts = [record.get(self._item_column("description")), *(record.get(column) for column in self._text)]
+        of = {role: record.get(self._item_column(role)) for role in OF_ITEMS}
+        categories = several(of["categories"])
+        parts = [of["description"], *(record.get(column) for column in self._text)]
         return Product(
-            title=as_text(record.get(self._item_column("title"))),
-            brand=as_text(record.get(self._item_column("brand"))),
+            title=as_text(of["title"]),
+            brand=as_text(of["brand"]),
             categories=[", ".join(sorted(categories))] if self._flat and categories else categories,
             description=" ".join(text for text in map(_ended, parts) if text) if self._text else as_text(parts[0]),
-            image_urls=several(record.get(self._item_column("image_urls"))),
-            extra=others(record, [*(self._item_column(c) for c in OF_ITEMS), *self._text]),
+            image_urls=several(of["image_urls"]),
+            extra=others(record, [*map(self._item_column, OF_ITEMS), *self._text]),
         )
 
 
@@ -162,7 +159,7 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
                 yield from _rows_as_json(batch)
                 rows += len(batch)
             if rows != file.metadata.num_rows:
-                raise ValueError(f"it says {file.metadata.num_rows:,} rows, and has {rows:,}")
+                raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
     except (pa.ArrowException, ValueError, OSError) as e:  # a UnicodeDecodeError too
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
@@ -184,18 +181,13 @@ def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], re
             raise UserError(f"{path}: two columns are called '{name}'; rename one")
     for role, name in must.items():
         if name not in columns:
-            raise UserError(
-                f"{path}: no column '{name}'; it has {', '.join(columns)}; say under `columns` of the source which one "
-                f"is the {role}"
-            )
+            have = ", ".join(columns)
+            raise UserError(f"{path}: no column '{name}'; it has {have}; map the {role} under `columns` of the source")
     return columns
 
 
 def seconds(text: str) -> str:
-    """Return SQL that reads Unix seconds, milliseconds, or a date or time, as Unix seconds; null where it cannot.
-
-    A date without a zone is in the database's, see `database.connected`.
-    """
+    """Return SQL that reads seconds, milliseconds, or a date or time (by default UTC) as Unix seconds, else null."""
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
@@ -206,7 +198,7 @@ def days(text: str) -> str:
 
 
 def _are_days(path: Path, rows: str, text: str) -> bool:
-    """Return whether all of the first times are days such as 20241231: as seconds they would be of autumn 1970."""
+    """Return whether the first times are days such as 20241231, which as seconds would lie in 1970."""
     known = f"year(to_timestamp({days('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
     given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
     times, read = _first(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
@@ -214,15 +206,16 @@ def _are_days(path: Path, rows: str, text: str) -> bool:
 
 
 def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
-    """Refuse a column of which nothing can be read; without this it would count as one that the file lacks."""
-    reads, expected = {
-        "rating": (rating(text), "numbers"),
-        "timestamp": (seconds(text), "seconds, or dates such as 2024-12-31"),
-    }[role]
+    """Refuse a column without a readable value, which would count as missing."""
+    reads = rating(text) if role == "rating" else seconds(text)
     given = f"SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT {LOOKED_AT}"
-    texts, values, example = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
+    refuse_unreadable(path, name, role, *_first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})"))
+
+
+def refuse_unreadable(path: Path, column: str, role: str, texts: int, values: int, example: str) -> None:
     if texts and not values:
-        raise UserError(f"{path}: column '{name}' holds {example[:80]!r}, which is no {role}; expected {expected}")
+        expected = "numbers" if role == "rating" else "seconds, or dates such as 2024-12-31"
+        raise UserError(f"{path}: column '{column}' holds {example[:80]!r}, which is no {role}; expected {expected}")
 
 
 def _first(path: Path, query: str) -> tuple[Any, ...]:
