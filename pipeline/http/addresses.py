@@ -22,10 +22,7 @@ class PrivateAddress(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Return whether a numeric address is public, also where it is wrapped in another.
-
-    Loopback, private, link-local (cloud metadata services), multicast and reserved ones are not.
-    """
+    """Return whether a numeric address is public, and not loopback, private, link-local, multicast or reserved."""
     ip = ipaddress.ip_address(address.split("%")[0])  # without an interface name
     if isinstance(ip, ipaddress.IPv6Address):
         if (inner := _wrapped(ip)) is not None:
@@ -36,6 +33,7 @@ def is_public(address: str) -> bool:
 
 
 def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that packets to `ip` may end at."""
     if ip in _TRANSLATED or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -58,7 +56,7 @@ def _is_label(label: bytes) -> bool:
 def host_of(url: httpx.URL) -> str:
     try:
         return url.host
-    except UnicodeError:
+    except UnicodeError:  # a name that IDNA refuses, such as emoji
         return url.raw_host.decode("ascii")
 
 

@@ -1,7 +1,4 @@
-"""Untrusted zip archives: what Python's zipfile raises becomes one line with the file's name.
-
-Anything may be in the bytes: names that are no UTF-8, damaged members of any compression, versions that do not exist.
-"""
+"""Untrusted zip archives: what Python's zipfile raises becomes one line with the file's name."""
 
 import lzma
 import zipfile
@@ -16,9 +13,6 @@ FAULTS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, LookupError, NotImplementedError,
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
-"""what reading an archive or a member raises: damage, a password, a compression or version that Python lacks"""
-
-
 PIECE = 1 << 12  # bytes to read of an LZMA or bzip2 member at a time: zipfile unpacks everything that it reads at once
 
 

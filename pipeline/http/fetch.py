@@ -45,10 +45,8 @@ def local(address: str) -> Path | None:
 def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
     """Fetch a URL or path to `target`, which appears only when it is complete and checked; return its sha256.
 
-    A part that an earlier call left beside it is continued if the server still has the same file; that of another
-    address is left alone, as mirrors may hold other bytes. `timeout` is in seconds without a byte; waits before
-    `retries` double from half a second, with jitter, or follow Retry-After.
-    UserError if it cannot be fetched, is cut off, is a web page, or has another sha256 than `expected`.
+    Resumes the part of an earlier call from the same address if the server still has the same file. `timeout` is in
+    seconds without a byte. UserError: unreachable, cut off, a web page, or another sha256 than `expected`.
     """
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     source = local(address)
@@ -64,8 +62,8 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
             sha256 = hashed.result()
             if expected not in (None, sha256):
                 raise ValueError(
-                    f"its sha256 is {sha256}, expected {expected}: the file is another than before; delete the "
-                    "dataset's sources.json, or change sha256 in the parameters, if that is right"
+                    f"its sha256 is {sha256}, expected {expected}: the file changed; delete the dataset's "
+                    "sources.json, or change sha256 in the parameters, if that is right"
                 )
             flushed.result()
     except ValueError as e:
@@ -132,7 +130,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress)
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse, with ValueError, a web page in place of a file, and a broken gzip file, by its final name's ending."""
+    """Raise ValueError for a web page in place of a file, and for a broken gzip file."""
     with path.open("rb") as f:
         head = f.read(512)
     if is_web_page(head):

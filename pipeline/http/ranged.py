@@ -1,7 +1,7 @@
 """Range requests: a file on a web server, from any byte on.
 
-The address itself is the user's and trusted. A redirect comes from the server: it may not lead from https to http, nor
-to another host that is inside a private network or this machine; the named host keeps its number in redirects.
+The address is the user's and trusted. A redirect may not lead from https to http, nor to another host inside a private
+network or on this machine; the named host keeps its number in redirects.
 """
 
 import re
@@ -35,10 +35,7 @@ def _proxied() -> bool:
 
 
 class _Transport(httpx.HTTPTransport):
-    """Connects by number to hosts that a redirect names: no name becomes private between check and use.
-
-    An answer begins within the time without a byte, or never.
-    """
+    """Connects by number to hosts of redirects, so that no name becomes private between check and use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,28 +51,26 @@ class _Transport(httpx.HTTPTransport):
         if not numbers:
             return super().handle_request(request)
         extensions = request.extensions | {"sni_hostname": request.url.raw_host.decode("ascii")}
-        for number in numbers[:-1]:
+        for number in numbers:  # in place of the host's name, which the headers keep
+            url = request.url.copy_with(host=number)
             try:
-                return super().handle_request(_at(request, number, extensions))
+                return super().handle_request(
+                    httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
+                )
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue
-        return super().handle_request(_at(request, numbers[-1], extensions))
-
-
-def _at(request: httpx.Request, number: str, extensions: dict[str, Any]) -> httpx.Request:
-    url = request.url.copy_with(host=number)
-    return httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
+                if number == numbers[-1]:
+                    raise
+        raise AssertionError
 
 
 @contextmanager
 def request(
     client: httpx.Client, address: httpx.URL | str, label: str, start: int, validator: str = ""
 ) -> Iterator[httpx.Response]:
-    """Request an address's bytes from `start` on; yield the response, whose body is not read yet.
+    """Request bytes from `start` on, or all if the file no longer has `validator` (ETag or Last-Modified).
 
-    The server may ignore `start`, see `first_byte`; of another file than `validator` (ETag or Last-Modified) says
-    it sends all. TransientError for a retryable status, no host of the name, or a connection cut now or while the
-    body is read; UserError if the address, a redirect or the server's certificate is invalid.
+    Yields the response, its body unread; the server may ignore `start`, see `first_byte`. TransientError: a retryable
+    status, no such host, or a cut connection. UserError: an invalid address, redirect or certificate.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
@@ -156,10 +151,7 @@ def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[
 
 
 def first_byte(response: httpx.Response, start: int) -> int:
-    """Return the number of the body's first byte: `start`, or less where the server ignored it.
-
-    TransientError if the body begins after `start`, or its range is not stated.
-    """
+    """Return the number of the body's first byte, at most `start`; TransientError if its range is later or unknown."""
     if response.status_code != 206:
         return 0
     stated = RANGE.match(response.headers.get("Content-Range", ""))

@@ -1,9 +1,8 @@
 """An HTTP client for untrusted addresses: address -> bytes, or one status and reason.
 
-It is polite: few requests a host and second, retries with growing pauses, Retry-After obeyed for the whole host. A host
-is given up that refuses connections, that answers nothing in time, or that asks to wait without end. It is safe: every
-address, of redirects too, is resolved here, checked, and connected to by number. So a name cannot become private
-between check and use. Bytes, redirects, open connections and remembered hosts are limited.
+Polite: few requests per host and second, retries with growing pauses, Retry-After obeyed for the whole host; hosts that
+refuse, are late or ask to wait without end are given up. Safe: every address, of redirects too, is resolved, checked,
+and connected to by number, so that no name becomes private between check and use.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ NO_CONNECTION = "no connection"
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a body, in its header
 IDLE = 64  # connections kept open for a next request, of all hosts together
 HOSTS = 4096  # whose state is kept
-LONGEST_HOLD = 600.0  # seconds in a row that a host may ask everybody to wait
+LONGEST_HOLD = 600.0  # seconds in a row that a host may ask to wait
 
 
 class Policy(NamedTuple):
@@ -75,17 +74,16 @@ class _Host:
     given_up: tuple[str, str] | None = None  # status and reason of all further requests
     next_at: float = 0.0  # monotonic seconds: no request before
 
-    def give_up(self, failure: Failure) -> Failure:
-        self.given_up = failure.status, failure.reason
-        return Failure(*self.given_up)
+    def failed(self, failure: Failure, give_up: bool) -> Failure:
+        """Return the failure to raise, on giving up that of all further requests."""
+        if give_up:
+            self.given_up = failure.status, failure.reason
+            return Failure(*self.given_up)
+        return failure
 
     def refuse_given_up(self) -> None:
         if self.given_up is not None:
             raise Failure(*self.given_up)
-
-    def answered(self) -> None:
-        self.late.clear()
-        self.held = 0.0
 
 
 class Client:
@@ -163,9 +161,13 @@ class Client:
             async with asyncio.timeout(self.policy.timeout):
                 return await self._exchange(host, transport, url, address)
         except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise self._refused(host) from None
+            host.refused += 1
+            failure = Failure("unreachable", NO_CONNECTION, retryable=True)
+            raise host.failed(failure, host.refused >= self.policy.give_up_after) from None
         except (TimeoutError, httpx.TimeoutException):
-            raise self._late(host, url) from None
+            host.late.add(url)  # addresses instead of tries: a few images that never come do not cost all others
+            failure = Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
+            raise host.failed(failure, len(host.late) >= self.policy.give_up_after) from None
         except httpx.TransportError as e:
             raise Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
 
@@ -182,23 +184,10 @@ class Client:
         try:
             return await asyncio.shield(host.address)  # one lookup for all requests that wait
         except Failure as e:
-            if e.status == "unreachable":
-                host.give_up(e)
-            raise
-
-    def _refused(self, host: _Host) -> Failure:
-        host.refused += 1
-        failure = Failure("unreachable", NO_CONNECTION, retryable=True)
-        return host.give_up(failure) if host.refused >= self.policy.give_up_after else failure
-
-    def _late(self, host: _Host, url: httpx.URL) -> Failure:
-        """Count addresses, not tries: a few images that never come shall not cost a host all of its others."""
-        host.late.add(url)
-        failure = Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
-        return host.give_up(failure) if len(host.late) >= self.policy.give_up_after else failure
+            raise host.failed(e, e.status == "unreachable") from None
 
     def _busy(self, host: _Host, response: httpx.Response) -> Failure:
-        """Let everybody who asks a host wait, as it said; give it up if that has no end."""
+        """Let all requests to a host wait, as it said; give it up if that has no end."""
         wait = retry_after(response.headers.get("Retry-After"))
         failure = Failure("http_error", str(response.status_code), retryable=True, wait=wait)
         if wait is None:
@@ -206,7 +195,7 @@ class Client:
         free = max(host.next_at, time.monotonic())
         host.next_at = max(free, time.monotonic() + min(wait, LONGEST_WAIT))
         host.held += host.next_at - free
-        return host.give_up(failure) if host.held > LONGEST_HOLD else failure
+        return host.failed(failure, host.held > LONGEST_HOLD)
 
     async def _exchange(
         self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL, address: str
@@ -222,11 +211,15 @@ class Client:
             host.refused = 0
             if response.status_code in RETRYABLE:
                 raise self._busy(host, response)
-            if response.status_code != 200 and not response.has_redirect_location:
-                host.answered()
+            body: bytes | str | None = None
+            if response.has_redirect_location:
+                body = response.headers["Location"]
+            elif response.status_code == 200:
+                body = await self._body(response)
+            host.late.clear()
+            host.held = 0.0
+            if body is None:
                 raise Failure("http_error", str(response.status_code))  # its Retry-After is of one file
-            body = response.headers["Location"] if response.has_redirect_location else await self._body(response)
-            host.answered()
             return body
         finally:
             await response.aclose()
@@ -277,11 +270,12 @@ class Client:
 def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
+        valid = is_valid(url)
     except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
         raise Failure("blocked", "not a valid address") from None
     if url.scheme not in ("http", "https"):
         raise Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
-    if not is_valid(url):
+    if not valid:
         raise Failure("blocked", "not a valid address")
     if len(str(url)) > LONGEST_ADDRESS:
         raise Failure("blocked", f"the address is longer than {LONGEST_ADDRESS:,} characters")
@@ -289,7 +283,7 @@ def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
 
 
 async def _resolve(name: str, port: int, private: bool) -> str:
-    """Return an address of `name`, if all of them are public or `private` ones are allowed."""
+    """Return a numeric address of `name`; Failure if one is private and `private` ones are not allowed."""
     loop = asyncio.get_running_loop()
     for attempt in range(LOOKUPS):
         try:

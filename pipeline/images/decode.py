@@ -5,7 +5,7 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class Room:
 
     @contextmanager
     def taken(self, pixels: int | None = None) -> Iterator[None]:
-        """Hold room for some pixels, or all of it; wait for it. More than there is is all there is."""
+        """Wait for room for some pixels, by default and at most all of it."""
         pixels = self._all if pixels is None else min(pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
@@ -68,26 +68,17 @@ def failed(status: str, reason: str, sha256: str = "") -> Decoded:
     return Decoded(status, reason, None, 0, 0, sha256, None)
 
 
-def normalise_all(
-    data: Sequence[bytes], size: int, quality: int, max_pixels: int, room: Room | None = None
-) -> list[Decoded]:
-    return [normalise(d, size, quality, max_pixels, room) for d in data]
-
-
 def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room | None = None) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
 
-    Time is at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel.
+    Time is at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel. MemoryError: not enough.
 
     Args:
         data: bytes as fetched, untrusted.
         size: shorter side after shrinking, pixels; smaller images keep theirs.
         quality: of the JPEG, 1 .. 95.
         max_pixels: larger ones are not decoded.
-        room: shared with other threads; None: there are none.
-
-    Raises:
-        MemoryError: there is not enough memory, which says nothing of the image.
+        room: shared with other threads.
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
@@ -121,7 +112,7 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
         with room.taken(width * height) if room else nullcontext():
             image = _jpeg(opened, data, size) or _other(opened, size)
         image.info = opened.info  # has the rotation
-        with suppress(Exception):  # a damaged EXIF raises any exception; the image is none the worse for it
+        with suppress(Exception):  # a damaged EXIF raises any exception, and harms no pixel
             ImageOps.exif_transpose(image, in_place=True)
         image.info = {}  # which would be written too
     out = io.BytesIO()
@@ -130,10 +121,9 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
 
 
 def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
-    """Return a sound JPEG, shrunk; None for what Pillow has to decode.
+    """Return a sound JPEG, shrunk by libjpeg-turbo in two thirds of Pillow's time; None for what Pillow has to decode.
 
-    libjpeg-turbo decodes at the half, quarter or eighth of its size that is next above `size`, in two thirds of the
-    time that Pillow takes, which copies. Pillow decodes damaged files, CMYK, and headers that the two read differently.
+    It decodes at the half, quarter or eighth of its size that is next above `size`.
     """
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
@@ -181,8 +171,8 @@ def _flat(image: Image.Image) -> Image.Image:
 def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
     """Return the part `extent` of uint8 [height, width, 3], its shorter side `size` pixels unless it is smaller.
 
-    Antialiased bicubic as Pillow's, by torch in a third of the time. A side of 507 pixels at a half fills 253.5 of
-    254: taking 254 would shift the content.
+    Antialiased bicubic by torch, in a third of Pillow's time. A side of 507 pixels at a half fills 253.5 of 254: taking
+    254 would shift the content.
     """
     scale = size / min(extent)
     if scale >= 1:
@@ -195,10 +185,7 @@ def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image
 
 
 def phash(image: Image.Image) -> int:
-    """Return the perceptual hash, 64 bits: which low frequencies are above their median.
-
-    The usual DCT hash: grey, 32 x 32, DCT-II, the 8 x 8 lowest frequencies, a bit each; the first bit is the highest.
-    """
+    """Return the DCT hash, 64 bits: which of the 8 x 8 lowest frequencies of the grey image exceed their median."""
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())

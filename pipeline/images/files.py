@@ -1,7 +1,4 @@
-"""Image files of this machine, read in place: of a folder, or of a zip or tar archive.
-
-Names come from metadata and from archives: nothing is unpacked to disk, and nothing outside is read unless allowed.
-"""
+"""Image files of this machine, read in place, of a folder or of a zip or tar archive. Their names are untrusted."""
 
 import posixpath
 import tarfile
@@ -26,9 +23,7 @@ NO_FILE = Fetched(None, "unreachable", "no such file")
 OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
 NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
 NO_START = "a path, and the item file is not on this machine; set images.folder"
-BZIP2 = Fetched(
-    None, "unreachable", "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"
-)
+BZIP2 = "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"
 REFUSED = "files of this machine are refused; see images.allow_file"
 
 
@@ -37,14 +32,14 @@ class Files(ABC):
 
     @abstractmethod
     def has(self, address: str) -> bool:
-        """Return whether `read` gives anything but "no such file"."""
+        """Return whether `read` gives anything but NO_FILE."""
 
     @abstractmethod
     def read(self, address: str, max_bytes: int) -> Fetched:
         """Return the bytes of a path or file address, or the reason why there are none."""
 
     def close(self) -> None:  # noqa: B027
-        ...
+        pass
 
 
 class Refused(Files):
@@ -54,11 +49,9 @@ class Refused(Files):
         self._blocked = Fetched(None, "blocked", reason)
 
     def has(self, address: str) -> bool:
-        """Return true, so that the reason is seen."""
         return True
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Return the reason."""
         return self._blocked
 
 
@@ -69,7 +62,6 @@ class Folder(Files):
         self._root, self._outside = root.resolve(), outside
 
     def has(self, address: str) -> bool:
-        """Return whether there is such a file, or a path that leaves the folder."""
         try:
             path = resolve(self._root, address)
             return path.is_file() or not path.is_relative_to(self._root)
@@ -77,7 +69,6 @@ class Folder(Files):
             return False
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Read a file."""
         try:
             path = resolve(self._root, address)
             if not (self._outside or path.is_relative_to(self._root)):
@@ -96,11 +87,9 @@ class Archive(Files):
     members: Mapping[str, Any]
 
     def has(self, address: str) -> bool:
-        """Return whether there is such a member, or no member can be called so."""
         return (name := _member(address)) is None or name in self.members
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Read a member."""
         if (name := _member(address)) is None:
             return NOT_IN_ARCHIVE
         return self.extract(self.members[name], max_bytes) if name in self.members else NO_FILE
@@ -113,11 +102,6 @@ class Zip(Archive):
     """Members of a zip archive."""
 
     def __init__(self, path: Path) -> None:
-        """Read the names of all members.
-
-        Raises:
-            UserError: the archive is damaged, or needs a later version of the format.
-        """
         try:
             self._zip = zipfile.ZipFile(path)
         except archives.FAULTS as e:
@@ -127,7 +111,7 @@ class Zip(Archive):
     def extract(self, member: zipfile.ZipInfo, max_bytes: int) -> Fetched:
         try:
             if member.compress_type == zipfile.ZIP_BZIP2:
-                return BZIP2
+                return Fetched(None, "unreachable", BZIP2)
             with self._zip.open(member) as file:  # of LZMA zipfile unpacks all that it reads at once
                 return _limited(file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None)
         except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
@@ -217,7 +201,6 @@ class _Headers:
         self.seek, self.tell, self._file = file.seek, file.tell, file
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes; ValueError if that is longer than a header may be."""
         if size > LONGEST_HEADER:
             raise ValueError(f"a header of {size:,} bytes")
         return self._file.read(size)

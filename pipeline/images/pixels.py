@@ -28,9 +28,7 @@ def square(image: bytes, side: int) -> np.ndarray:
 def decoded(image: bytes, side: int) -> Image.Image:
     """Decode a stored image that is to shrink to about `side`: RGB, in its proportions; OSError if it is damaged."""
     with Image.open(memory.BytesIO(image)) as opened:
-        opened.draft(
-            "RGB", (DRAFT * side, DRAFT * side)
-        )  # a JPEG many times too large is decoded at a part of its size
+        opened.draft("RGB", (DRAFT * side, DRAFT * side))  # decodes a much larger JPEG at reduced size
         return opened.convert("RGB")
 
 

@@ -1,6 +1,6 @@
-"""Objects of an S3 bucket by obstore, which repeats a failed request and continues a body that was cut off.
+"""Objects of an S3 bucket by obstore, which retries, resumes and reads AWS_* variables.
 
-obstore reads AWS_* variables. Added here: keys of a profile, and anonymous requests where there are no keys.
+Added here: keys of a profile, and anonymous requests without keys.
 """
 
 from __future__ import annotations
@@ -32,11 +32,7 @@ OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentR
 
 
 class Bucket:
-    """The objects below an address; names are relative to it.
-
-    Raises:
-        UserError: access denied. TransientError: a failure that obstore's retries have not cured.
-    """
+    """The objects below an address; UserError: access denied, TransientError: a failure after obstore's retries."""
 
     def __init__(self, address: str, silence: float = TIMEOUT) -> None:
         try:
@@ -88,10 +84,7 @@ class Bucket:
             self.objects.put(name, data, attributes={"sha256": sha256}, max_concurrency=2)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put an object where there is none; return whether there was none.
-
-        Where an answer was lost on its way, the object that is there may be this one.
-        """
+        """Put an object if there is none; return whether it did. After a lost answer, the one there may be this one."""
         from obstore.exceptions import AlreadyExistsError
 
         with self.translated():
@@ -107,7 +100,6 @@ class Bucket:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn obstore's exceptions into Absent, TransientError or a UserError."""
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         try:
@@ -123,17 +115,13 @@ class Bucket:
 
 
 def cause(error: Exception) -> str:
-    """Return what failed, in a few words: messages of obstore hold addresses, and whole answers of a server."""
+    """Return what failed, in a few words: obstore's messages contain addresses and whole answers of a server."""
     found = CAUSE.search(str(error).partition("\n\nDebug source")[0])
     return next(filter(None, found.groups())).strip() if found else type(error).__name__
 
 
 def settings() -> dict[str, Any]:
-    """Return what obstore takes from no variable: keys of a profile, or that there are none; and the endpoint, checked.
-
-    Raises:
-        UserError: AWS_PROFILE names a profile without keys, or the endpoint is not valid.
-    """
+    """Return obstore's options beyond its variables: keys of a profile, or anonymity; and the checked endpoint."""
     config: dict[str, Any] = {} if any(map(os.environ.get, IDENTITY)) else profile() or {"skip_signature": True}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         try:

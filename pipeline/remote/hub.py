@@ -1,7 +1,7 @@
 """Uploads a release to a dataset repository of the Hugging Face Hub: one commit, on top of the head that was read.
 
-A commit is visible whole or not at all, and the Hub refuses it if the head has moved. Large files are kept there by
-their hash before the commit, so that an interrupted call does not send them again.
+The Hub refuses a commit if the head has moved, and keeps large files by their hash before it, so that an interrupted
+call does not send them again.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.http import hub
 from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
-from pipeline.remote import stores
+from pipeline.remote.base import hf_path
 from pipeline.remote.fetch import Progress
 from pipeline.remote.stores import Absent, AlreadyReleased
 
@@ -24,18 +25,13 @@ CARD = "README.md"
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Publish a verified release; see push.push.
+    """Publish a verified release to hf://datasets/owner/name[@revision][/prefix], at `place`; see push.push.
 
-    Args:
-        release: its folder.
-        manifest: of it.
-        target: hf://datasets/owner/name, optionally with @revision and a prefix.
-        place: <dataset>/<version>.
-        progress: called once: the Hub's client shows its own bars.
+    `progress` is called once: the Hub's client shows its own bars.
     """
     address = f"{target.rstrip('/')}/{place}"
     whole = (release / manifests.NAME).read_bytes()
-    fs = stores.hf()
+    fs = hub.file_system()
     try:
         for _ in range(TRIES):
             repository = _repository(fs, target, address)
@@ -50,7 +46,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
                 progress(total, total)
                 return address
     except Absent:
-        raise UserError(f"{target}: no such repository; create it on the Hub first, or {stores.HF_HINT}") from None
+        raise UserError(f"{target}: no such repository; create it on the Hub first, or {hub.HINT}") from None
     except TransientError as e:
         raise UserError(f"{address}: {e}; run again to continue") from None
     raise UserError(f"{address}: others keep committing there; run again")
@@ -58,7 +54,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
 
 @dataclass(frozen=True)
 class _Repository:
-    """A dataset repository as it is at one commit."""
+    """A dataset repository at one commit."""
 
     fs: Any
     id: str
@@ -69,19 +65,13 @@ class _Repository:
 
     def get(self, path: str) -> bytes | None:
         try:
-            with stores.hub_errors(self.address):
+            with hub.errors(self.address):
                 return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
         except Absent:
             return None
 
     def commit(self, files: dict[str, Path | bytes], hashes: set[str], place: str) -> bool:
-        """Commit on top of `head`; return False where the head has moved.
-
-        Args:
-            files: path in the repository -> content.
-            hashes: sha256 of the files that are given as paths.
-            place: for the message.
-        """
+        """Commit on top of `head`; False if the head has moved. `hashes` has the sha256 of files given as paths."""
         from huggingface_hub import CommitOperationAdd, HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -90,7 +80,7 @@ class _Repository:
             path = files[add.path_in_repo]
             if isinstance(path, Path) and add.upload_info.sha256.hex() not in hashes:
                 raise UserError(f"{path}: changed while it was published; run again")
-        with stores.hub_errors(self.address):
+        with hub.errors(self.address):
             try:
                 HfApi().create_commit(
                     self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
@@ -106,8 +96,8 @@ class _Repository:
 def _repository(fs: Any, target: str, address: str) -> _Repository:
     from huggingface_hub import HfApi
 
-    with stores.hub_errors(address):
-        at = fs.resolve_path(stores.hf_path(target))
+    with hub.errors(address):
+        at = fs.resolve_path(hf_path(target))
         head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
     return _Repository(fs, at.repo_id, at.revision, str(head), at.path_in_repo, address)
 

@@ -1,9 +1,9 @@
 """Uploads a release to an S3 bucket.
 
-Objects cannot be renamed, so the manifest, put last and only where there is none, makes a version visible. Before any
-data, the publisher claims the version by an object beside it, `<version>.publishing`, that holds the hash of its
-manifest: a second publisher of the same content joins, one of other content is refused. An interrupted call is
-continued by the next: an object whose size and sha256 (kept in its metadata) are right is not sent again.
+Objects cannot be renamed, so the manifest, put last and only if absent, makes a version visible. Before any data, the
+publisher claims the version by an object next to it, `<version>.publishing`, that holds the hash of its manifest: a
+second publisher of the same content joins, one of other content is refused. The next call continues an interrupted
+one: an object whose size and sha256 (in its metadata) are right is not sent again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,7 @@ SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a tim
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Publish a verified release; see push.push.
-
-    Args:
-        release: its folder.
-        manifest: of it.
-        target: s3://bucket or s3://bucket/prefix.
-        place: <dataset>/<version>.
-        progress: see Progress.
-    """
+    """Publish a verified release to s3://bucket[/prefix], at `place`; see push.push."""
     version = Version(f"s3://{s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
     try:
         if not version.is_released():
@@ -44,6 +36,9 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
                 _send(release, [*manifest.files, *signature.files(release)], version, progress)
                 version.release()
         version.unclaim()
+    except AlreadyReleased:
+        version.unclaim()
+        raise
     except Absent:
         raise UserError(f"{version.address}: no such bucket") from None
     except TransientError as e:
@@ -80,36 +75,25 @@ class Version(Bucket):
         self.claims, self.claimed = Bucket(above), f"{version}.publishing"
 
     def is_released(self) -> bool:
+        """Return whether this manifest is there; AlreadyReleased if it is another one."""
         manifest = self.get(manifests.NAME)
-        if manifest is not None and manifest != self.manifest:
-            self.unclaim()
+        if manifest not in (None, self.manifest):
             raise AlreadyReleased
         return manifest is not None
 
     def claim(self) -> None:
-        if self.claims.create(self.claimed, self.mark):
-            if self.claims.create(self.claimed, self.mark):
-                self.claims.delete(self.claimed)
-                raise UserError(
-                    f"{self.address}: this store ignores the condition of a PUT, so two publishers could mix; send to "
-                    "a folder, and copy that"
-                )
-        elif self.claimant() not in (self.mark, None):
+        if not self.claims.create(self.claimed, self.mark) and self.claims.get(self.claimed) not in (self.mark, None):
             raise UserError(
                 f"{self.address}: another publisher is at work on this version with other content; if that one was "
                 f"given up, delete {self.claims.address}/{self.claimed} and run again"
             )
 
-    def claimant(self) -> bytes | None:
-        return self.claims.get(self.claimed)
-
     def unclaim(self) -> None:
-        if self.claimant() == self.mark:
+        if self.claims.get(self.claimed) == self.mark:
             self.claims.delete(self.claimed)
 
     def release(self) -> None:
-        """Put the manifest: from here on the version can be fetched."""
-        if self.claimant() != self.mark and not self.is_released():
+        if self.claims.get(self.claimed) != self.mark and not self.is_released():
             raise UserError(f"{self.address}: our claim was deleted while we published; run again")
         if not self.create(manifests.NAME, self.manifest):
             self.is_released()

@@ -221,7 +221,7 @@ def endless_extension(request: Handler, before: int) -> None:
 
 STUCK: dict[str, tuple[Answer, str]] = {
     "100 Continue without end": (endless_continue, "ReadTimeout"),
-    "a byte now and then": (drip, "bytes in 1 s; that would take for ever"),
+    "a byte now and then": (drip, "below 1,000 B/s: giving up"),
     "an extension without end": (endless_extension, "ReadTimeout|RemoteProtocolError"),
 }
 
