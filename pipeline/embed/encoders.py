@@ -1,4 +1,4 @@
-"""What a name of an encoder stands for: one of a release, of section `encoders` of the parameters, or a kind."""
+"""Encoders by name: of a release, of section `encoders` of the parameters, or a kind."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,6 @@ class Chosen(NamedTuple):
 
 
 def of_release(release: Path, name: str, encode: Encode) -> Chosen:
-    """Return an encoder of a verified release; UserError as `release.encoder.facts`."""
     facts = released.facts(release, name)
     released.refuse_absent(release, facts.packages)
     sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
@@ -38,7 +37,7 @@ def of_release(release: Path, name: str, encode: Encode) -> Chosen:
 
 
 def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images) -> Chosen:
-    """Return an encoder that section `encoders` defines, a kind, or `kind:model`; UserError for what a table lacks."""
+    """Return an encoder of section `encoders`, a kind, or `kind:model`; UserError if it needs more than a table."""
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
         sections, name = {**sections, "inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     names = [*sections, *registry.kinds()]
@@ -59,7 +58,7 @@ def _refuse_unfit(sections: Encoders, names: Iterable[str]) -> None:
     for name in names:
         kind = registry.kind(sections, name)
         if kind in FEATURES and FEATURES[kind].relearns:
-            raise UserError(f"'{name}' learns from interactions, which a table has not; make it in a project")
+            raise UserError(f"'{name}' learns from interactions, which a table lacks; make it in a project")
         if kind in ENCODERS and ENCODERS[kind].pretrained:
             raise UserError(f"'{name}' is trained by `pretrain`; name a release that carries it with --release")
         if kind.split("-")[0] == CLIP:

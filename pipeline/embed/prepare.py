@@ -1,7 +1,4 @@
-"""A table -> what the stage `encode` reads: items, texts, images as the stage `images` stores them; and the rejects.
-
-Files of images that are there are kept, so that a killed run does not decode them twice.
-"""
+"""A table -> inputs of the stage `encode`: items, texts, images as the stage `images` stores them; and the rejects."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -57,15 +54,8 @@ class _Rejects:
         self._held, self._parts = [], self._parts + 1
 
 
-def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) -> Counter[str]:
-    """Lay out a table for `encode`; return how many rows were not used, by reason.
-
-    Args:
-        images: how they are stored; None: the encoder reads none.
-
-    Raises:
-        UserError: no row holds an item, or see `item_file.blocks`.
-    """
+def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) -> None:
+    """Lay out a table for `encode`, without images if `images` is None; UserError: no row has an item."""
     rejects = _Rejects(work, table.path.name)
     columns = table.columns if images is not None else table.columns._replace(image="")
 
@@ -93,23 +83,25 @@ def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) ->
     io.write_json(layout.sources, [])
     io.write_json(work.rejected, rejects.reasons)
     io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, work.record)  # last: the table is laid out
-    return rejects.reasons
 
 
 def _items(rows: Sequence[Row], start: int) -> pa.Table:
     n, texts = len(rows), [row.text.encode(errors="replace").decode() for row in rows]
-    blank = pa.array([""] * n, pa.string())
-    nothing = {name: pa.array([[]] * n, pa.list_(pa.string())) for name in ("categories", "image_urls")}
-    filled = {
-        "item_id": pa.array(range(start, start + n), pa.int32()),
-        "asin": pa.array([row.asin.encode(errors="replace").decode() for row in rows], pa.string()),
-        "text": pa.array(texts, pa.string()),
-        "text_status": pa.array(["ok" if text.strip() else "empty" for text in texts], pa.string()),
-        "tokens": pa.array([len(text.split()) for text in texts], pa.int32()),
-        "extra": pa.array(["{}"] * n, pa.string()),
-        **{name: values.cast(schemas.ITEMS.field(name).type) for name, values in nothing.items()},
+    filled: dict[str, Sequence[object]] = {
+        "item_id": range(start, start + n),
+        "asin": [row.asin.encode(errors="replace").decode() for row in rows],
+        "text": texts,
+        "text_status": ["ok" if text.strip() else "empty" for text in texts],
+        "tokens": [len(text.split()) for text in texts],
+        "extra": ["{}"] * n,
+        "categories": [[]] * n,
+        "image_urls": [[]] * n,
     }
-    return pa.table({name: filled.get(name, blank) for name in schemas.ITEMS.names})
+    return _typed({name: filled.get(name, [""] * n) for name in schemas.ITEMS.names}, schemas.ITEMS)
+
+
+def _typed(columns: dict[str, Sequence[object]], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names})
 
 
 def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, number: int) -> None:
@@ -128,20 +120,13 @@ def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, n
 
 
 def _images(rows: Sequence[Row], decoded: Sequence[Decoded], start: int) -> pa.Table:
-    return pa.table(
-        {
-            "item_id": pa.array(range(start, start + len(rows)), pa.int32()),
-            "asin": pa.array([row.asin.encode(errors="replace").decode() for row in rows], pa.string()),
-            "status": pa.array([one.status for one in decoded], pa.string()),
-            "reason": pa.array([one.reason for one in decoded], pa.string()),
-            "url": pa.array([""] * len(rows), pa.string()),
-            "image": pa.array([one.image for one in decoded], pa.binary()),
-            "width": pa.array([one.width for one in decoded], pa.int32()),
-            "height": pa.array([one.height for one in decoded], pa.int32()),
-            "sha256": pa.array([one.sha256 for one in decoded], pa.string()),
-            "phash": pa.array([one.phash for one in decoded], pa.uint64()),
-        }
-    )
+    columns: dict[str, Sequence[object]] = {
+        "item_id": range(start, start + len(rows)),
+        "asin": [row.asin.encode(errors="replace").decode() for row in rows],
+        "url": [""] * len(rows),
+        **{name: [getattr(one, name) for one in decoded] for name in Decoded._fields},
+    }
+    return _typed(columns, schemas.IMAGES)
 
 
 def _decoded(row: Row, params: Images) -> Decoded:
@@ -157,7 +142,7 @@ def files(table: Table) -> list[Path]:
 
 
 def rejected(work: Work, record: dict[str, object], to: Path) -> Path | None:
-    """Write the rejects as one table next to the vectors; return its path, None where there are none."""
+    """Write the rejects, if any, as one table."""
     parts = sorted(work.rejects.glob("rejects-*.parquet"))
     if not io.rows(parts):
         return None

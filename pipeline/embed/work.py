@@ -1,4 +1,4 @@
-"""The folder of an unfinished set of vectors: laid out as the outputs of a dataset, so that `encode` works in it."""
+"""The folder of unfinished vectors, laid out as the outputs of a dataset, so that `encode` works in it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

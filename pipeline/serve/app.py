@@ -1,4 +1,4 @@
-"""The web application: the page at /, and questions at /nearest. Requests are untrusted: sizes are bounded."""
+"""The web application: the page at /, and queries at /nearest, whose sizes are bounded."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ SAFE = {
 
 
 def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
-    """Return the application, which shows `page` at /, and refuses requests that name it by none of `hosts`."""
+    """Return the application, which shows `page` at /, for requests to one of `hosts`."""
     waiting = asyncio.Semaphore(WAITING)
 
     async def show(_: Request) -> Response:

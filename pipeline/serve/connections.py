@@ -1,4 +1,4 @@
-"""What a connection may cost: uvicorn bounds how many there are and how long one idles after an answer, and no more."""
+"""Limits of a connection beyond uvicorn's."""
 
 import asyncio
 from typing import cast
@@ -13,7 +13,7 @@ HELD, AT_A_TIME = 64, 1 << 14
 
 
 class Patient(H11Protocol):
-    """HTTP of clients that may be slow, but not for ever."""
+    """HTTP with a deadline for requests and answers."""
 
     patience: asyncio.TimerHandle | None = None
     since = 0.0  # when it began to wait, on the loop's clock

@@ -1,7 +1,4 @@
-"""The items of a release that are nearest to a text, an image or both, by the release's own encoders.
-
-I items, F width.
-"""
+"""Items of a release that are nearest to a text, an image or both, by its own encoders. I items, F width."""
 
 import threading
 from typing import NamedTuple
@@ -33,14 +30,13 @@ class Found(NamedTuple):
 
 
 class Refused(Exception):
-    """A question that cannot be answered; the message says why."""
+    """A query that cannot be answered."""
 
 
 class Nearest:
-    """Answers questions, one at a time: a network and its memory are there once."""
+    """Answers queries, one at a time, so that a network takes memory once."""
 
     def __init__(self, release: Release) -> None:
-        """Take a verified release; UserError where it has no encoder of one of its feature sets."""
         self._release = release
         self.encoders = [name for name in encoder.names(release.folder) if name in release.feature_sets]
         if not self.encoders:
@@ -56,15 +52,7 @@ class Nearest:
             self._ready(name)
 
     def ask(self, name: str, text: str, image: bytes) -> list[Found]:
-        """Return the nearest items, nearest first.
-
-        Args:
-            text: of at most CHARACTERS; empty for none.
-            image: an untrusted file of at most BYTES; empty for none.
-
-        Raises:
-            Refused: there is no such encoder, or nothing that it could read.
-        """
+        """Return the nearest items, nearest first; text and image (untrusted bytes) may be empty. Raises Refused."""
         if name not in self.encoders:
             raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
         if len(text) > CHARACTERS or len(image) > BYTES:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.many_files import LARGEST, PER_ITEM, members, read_member
 from pipeline.vectors import arrays
-from pipeline.vectors.base import Vectors, empty, gathered, vector
+from pipeline.vectors.base import Vectors, empty, identified, vector
 from pipeline.vectors.tables import parquet
 
 Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
@@ -53,10 +52,7 @@ def _opened(path: Path, found: list[Member]) -> Vectors:
     width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))
     names = [Path(name).stem for name, _ in found]
 
-    def take(numbers: np.ndarray) -> np.ndarray:
-        return gathered(path, ((row, _vector(path, found[row])) for row in numbers.tolist()), numbers, width)
-
-    return Vectors(path, len(found), width, take, pa.table({"id": pa.array(names, pa.string())}))
+    return identified(path, names, lambda rows: ((i, _vector(path, found[i])) for i in rows.tolist()), width)
 
 
 def _vector(path: Path, member: Member) -> Any:

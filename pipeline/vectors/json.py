@@ -1,6 +1,6 @@
-"""JSON: lines of objects with an identifier and a vector, an array of such objects, or one object identifier -> vector.
+"""JSON: objects with an identifier and a vector, in lines or an array, or one object identifier -> vector, as M3L's.
 
-The last is M3L's. A document is read value by value, so that memory grows with its longest value.
+A document is read value by value, so that memory grows with its longest value.
 """
 
 import codecs
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -37,14 +38,11 @@ def json(path: Path, dim: int | None = None) -> Vectors:
         names.append(name)
     if width is None:
         raise empty(path)
-    rows = partial(_values, path)
-    return Vectors(
-        path,
-        len(names),
-        width,
-        lambda wanted: gathered(path, ((row, value) for row, (*_, value) in enumerate(rows())), wanted, width),
-        pa.table({column: _ids(names)}),
-    )
+
+    def take(numbers: np.ndarray) -> np.ndarray:
+        return gathered(path, ((row, value) for row, (*_, value) in enumerate(_values(path))), numbers, width)
+
+    return Vectors(path, len(names), width, take, pa.table({column: _ids(names)}))
 
 
 def _ids(names: list[str | int]) -> pa.Array:

@@ -6,7 +6,6 @@ Format: jmcauley.ucsd.edu/data/amazon, "visual features". A file of all products
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +20,7 @@ BLOCK = 512  # records, 8 MiB
 
 
 def records(path: Path, dim: int | None = None) -> Vectors:
-    """Open a .b file, gzipped or not; of the records of one ASIN the first counts.
-
-    UserError, with the offset, if the file ends inside a record.
-    """
+    """Open a .b file; the first record of an ASIN counts. UserError, with the offset, if a record is cut off."""
     names: list[str | None] = []
     seen: set[bytes] = set()
     for _, record in _records(path):
@@ -45,7 +41,9 @@ def records(path: Path, dim: int | None = None) -> Vectors:
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
     number = 0
     with unpacked(path) as f:
-        while block := _block(f):
+        while block := f.read(BLOCK * RECORD):
+            while len(block) % RECORD and (more := f.read(RECORD - len(block) % RECORD)):
+                block += more
             for start in range(0, len(block) - RECORD + 1, RECORD):
                 yield number, memoryview(block)[start : start + RECORD]
                 number += 1
@@ -54,11 +52,3 @@ def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
                     f"{path}: cut off at byte {number * RECORD + rest:,}, {rest:,} bytes into a record of {RECORD:,} "
                     f"(ASIN and {WIDTH} float32); download it again"
                 )
-
-
-def _block(f: BinaryIO) -> bytes:
-    parts, size = [], 0
-    while size < BLOCK * RECORD and (part := f.read(BLOCK * RECORD - size)):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)

@@ -28,10 +28,7 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
 
 
 def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
-    """Open a feature file by the ending of its name, or as raw float32 if `dim` is given; UserError: unreadable.
-
-    `column` names the column of vectors of a Parquet file or folder.
-    """
+    """Open a feature file by its ending, or as raw float32 of width `dim`; `column` has the vectors of Parquet."""
     with readable(path):
         if column is not None:
             return tables.parquet(path, dim, column)

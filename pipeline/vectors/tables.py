@@ -67,7 +67,7 @@ def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, w
 
 
 def _blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
-    """Yield the number of the first row and the column of each block; row groups without any wanted are not read."""
+    """Yield the number of the first row and the column of each block, but of row groups without wanted rows."""
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:
