@@ -108,7 +108,7 @@ def test_a_profile_without_keys_says_how_to_make_variables_of_it(
 
 def test_half_a_key_is_said(environment: Callable[..., None]) -> None:
     environment(ACCESS_KEY_ID="key")
-    with pytest.raises(UserError, match=r"^s3://bucket/below: Missing SecretAccessKey; are AWS_PROFILE"):
+    with pytest.raises(UserError, match="Missing SecretAccessKey"):
         store(ADDRESS)
 
 

@@ -1,4 +1,4 @@
-"""Feature files as others write them: identifiers and vectors -> a file, by name of format."""
+"""Third-party feature files: identifiers and vectors -> a file, by name of format."""
 
 import gzip
 import json
@@ -14,33 +14,32 @@ Write = Callable[[Path, Sequence[str], np.ndarray], Path]
 """folder, identifiers, float32 [N, F] -> what was written there"""
 
 
-def lines(path: Path, ids: Sequence[str], vectors: np.ndarray) -> str:
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def lines(ids: Sequence[str], vectors: np.ndarray) -> str:
     rows = zip(ids, vectors.tolist(), strict=True)
     return "".join(json.dumps({"title": "x", "parent_asin": name, "embedding": row}) + "\n" for name, row in rows)
 
 
 def jsonl(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.jsonl"
-    path.write_text(lines(path, ids, vectors))
-    return path
+    return written(folder / "theirs.jsonl", lines(ids, vectors).encode())
 
 
 def jsonl_gz(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.jsonl.gz"
-    path.write_bytes(gzip.compress(lines(path, ids, vectors).encode()))
-    return path
+    return written(folder / "theirs.jsonl.gz", gzip.compress(lines(ids, vectors).encode()))
 
 
 def json_map(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.json"
-    path.write_text(json.dumps(dict(zip(ids, vectors.tolist(), strict=True)), indent=1))
-    return path
+    rows = dict(zip(ids, vectors.tolist(), strict=True))
+    return written(folder / "theirs.json", json.dumps(rows, indent=1).encode())
 
 
 def json_array(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.json"
-    path.write_text(json.dumps([{"id": n, "vector": v} for n, v in zip(ids, vectors.tolist(), strict=True)]))
-    return path
+    rows = [{"id": n, "vector": v} for n, v in zip(ids, vectors.tolist(), strict=True)]
+    return written(folder / "theirs.json", json.dumps(rows).encode())
 
 
 def m3l(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
