@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import shutil
 import struct
 import time
 import zlib
@@ -13,11 +12,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import processes
 import pyarrow as pa
 import pytest
 import toy
-from commands import alignrec
 from PIL import Image
 from webserver import Server, body, cut, drip, first, hang, serving, status
 
@@ -108,13 +105,6 @@ def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, he
     want = scene.convert("RGB").convert("L").resize(got.size, Image.Resampling.LANCZOS)
     assert min(got.size) == 256
     assert np.sqrt(np.square(np.asarray(got, np.float32) - np.asarray(want, np.float32)).mean()) < 2
-
-
-@pytest.mark.parametrize("width", [8, 9, 11, 15, 17, 31])
-def test_small_jpegs_are_decoded_smaller_too(width: int) -> None:
-    actual = opened(shrunk(encoded(size=(width, 40)), 8))
-    assert actual.width == 8
-    assert abs(actual.height - 40 * 8 / width) < 1.5
 
 
 def test_a_header_that_promises_two_sizes_is_not_decoded_at_the_larger() -> None:
@@ -296,14 +286,6 @@ def test_candidates_are_tried_in_order_and_the_first_failure_counts() -> None:
 def test_amazons_no_image_files_are_not_even_requested() -> None:
     url = "https://images-na.ssl-images-amazon.com/images/G/01/x-site/icons/no-img-sm._CB1275522461_.gif"
     assert fetch([[url]])[0].decoded.status == "placeholder"
-
-
-def test_results_do_not_depend_on_concurrency() -> None:
-    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) if i % 3 else status(404) for i in range(40)}
-    with serving(answers) as server:
-        urls = [[f"{server.address}/{i}"] for i in range(40)]
-        wide, narrow = (fetch(urls, FAST.model_copy(update={"per_host": n})) for n in (16, 1))
-    assert wide == narrow
 
 
 # --- where it must not go
@@ -506,30 +488,3 @@ def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None
             made = list(pool.map(lambda _: part(1, params, tmp_path), range(4)))
         assert made[-1] == ["images-00000.parquet", "images-00002.parquet"]
         assert server.asked == {f"/{i}": 1 for i in (0, 1, 4, 5)}
-
-
-def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(20)}
-    with serving(answers) as server:
-        files.write_json(tmp_path / "p.yaml", shop(tmp_path, server, shard_rows=6))
-        command = ["images", "shop", "--params", str(tmp_path / "p.yaml"), "--root", str(tmp_path)]
-        root = Path(__file__).parents[2]
-
-        def shards() -> dict[str, str]:
-            return {p.name: files.sha256(p) for p in files.shards(tmp_path / "images/shop", "images")}
-
-        assert alignrec(*command, cwd=root).exit_code == 0
-        whole = shards()
-        shutil.rmtree(tmp_path / "images")
-        server.asked.clear()
-        good, server.answers["/15"] = server.answers["/15"], hang  # of the third shard
-        process = processes.alignrec(*command)
-        while not server.asked["/15"]:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        assert shards() == dict(list(whole.items())[:2])
-        server.answers["/15"] = good
-        assert alignrec(*command, cwd=root).exit_code == 0
-        assert shards() == whole
-        assert {server.asked[f"/{i}"] for i in range(12)} == {1}

@@ -6,7 +6,6 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from webserver import body, first, serving, status
 import schemas
 from pipeline import io as tables
 from pipeline.errors import UserError
-from pipeline.images import fetcher, paths
-from pipeline.images.fetcher import Fetcher
+from pipeline.images import paths
 from pipeline.images.files import opened
 from pipeline.images.params import Images
 from pipeline.sources.product import is_path
@@ -324,34 +322,6 @@ def test_allowing_files_fetches_what_failed_and_images_from_the_web_stay(shop: S
         shutil.rmtree(shop.root / "outputs/images")
         shop.run("images")
     assert shop.shards() == updated
-
-
-def test_stopped_while_it_fetches_again_the_next_run_gives_what_a_first_run_gives(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetcher, "BLOCK", 1)
-    shop.images = "{shard_rows: 2}"
-    shop.run(*ALL)
-    assert len(shop.shards()) == 3
-    for i in range(6):
-        (shop.root / f"data/images/{i}.png").write_bytes(png(f"#0000{i}0"))
-    fetch, calls = Fetcher.fetch, list[int]()
-
-    def stopping(self: Fetcher, candidates: list[list[str]], done: Callable[[int], object]) -> list[fetcher.Result]:
-        calls.append(len(candidates))
-        if len(calls) == 4:  # the second item of the second shard
-            raise RuntimeError("stopped")
-        return fetch(self, candidates, done)
-
-    monkeypatch.setattr(Fetcher, "fetch", stopping)
-    assert str(shop.command("images").exception) == "stopped"
-    shop.run("images")
-    assert calls == [1] * 7  # nothing that was done is done again
-    resumed = shop.shards()
-    assert shop.statuses() == ["ok"] * 6
-    shutil.rmtree(shop.root / "outputs/images")
-    shop.run("images")
-    assert shop.shards() == resumed
 
 
 def test_shards_of_items_that_are_gone_are_deleted(shop: Shop) -> None:

@@ -65,32 +65,12 @@ def test_2014_survives_lines_that_break_parsers(line: bytes) -> None:
         amazon2014.parse(line)
 
 
-@pytest.mark.parametrize("reader", [amazon2014, amazon2018, amazon2023, mmrec])
-@given(data=st.binary(max_size=200) | st.text("{}[]()'\":,asin 0\\x\n-+.eN", max_size=80).map(str.encode))
-def test_any_line_is_read_or_refused(reader: ModuleType, data: bytes) -> None:
-    reader.key(data)
-    try:
-        record = reader.parse(data)
-    except ValueError:
-        return
-    assert isinstance(record, dict)
-    reader.name(record)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 FIELDS = ("asin", "title", "brand", "category", "categories", "description", "imUrl", "imageURL", "imageURLHighRes")
-
-
-@pytest.mark.parametrize("reader", [amazon2014, amazon2018, amazon2023, mmrec])
-@given(record=st.dictionaries(st.sampled_from(FIELDS), JSON))
-def test_fields_of_any_type_become_text_and_lists(reader: ModuleType, record: dict[str, object]) -> None:
-    product = reader.product(record)
-    texts = [product.title, product.brand, product.description, *product.categories, *product.image_urls]
-    assert all(isinstance(text, str) for text in texts)
 
 
 WORDS = st.text(alphabet="'\"\\ab{}:,\x85\n\u00e9", max_size=8) | st.sampled_from(["true", "null", "None", "#", "'u'"])
@@ -335,9 +315,3 @@ def test_tabular_items_in_any_format(tmp_path: Path, name: str) -> None:
     records = [reader.parse(line) for line in reader.lines(path)]
     assert [reader.name(r) for r in records] == ["5", "6"]
     assert reader.product(records[0])[:3] == ("x", "", ["A", "B"])
-
-
-def test_amazon_reviews_may_come_without_metadata() -> None:
-    source = Amazon2018.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "metadata": None})
-    assert list(source.files()) == ["reviews"]
-    assert source.reader().metadata({"reviews": Path("r")}) is None
