@@ -12,7 +12,9 @@ import schemas
 from pipeline import engine, io
 from pipeline.embed.work import Work
 from pipeline.errors import UserError
+from pipeline.images import fetcher
 from pipeline.images.decode import Decoded, failed, normalise
+from pipeline.images.fetcher import Result
 from pipeline.images.params import Images
 from pipeline.items.parse import Reject
 from pipeline.release import item_file
@@ -88,8 +90,6 @@ def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) ->
 def _items(rows: Sequence[Row], start: int) -> pa.Table:
     n, texts = len(rows), [row.text.encode(errors="replace").decode() for row in rows]
     filled: dict[str, Sequence[object]] = {
-        "item_id": range(start, start + n),
-        "asin": [row.asin.encode(errors="replace").decode() for row in rows],
         "text": texts,
         "text_status": ["ok" if text.strip() else "empty" for text in texts],
         "tokens": [len(text.split()) for text in texts],
@@ -97,11 +97,18 @@ def _items(rows: Sequence[Row], start: int) -> pa.Table:
         "categories": [[]] * n,
         "image_urls": [[]] * n,
     }
-    return _typed({name: filled.get(name, [""] * n) for name in schemas.ITEMS.names}, schemas.ITEMS)
+    ids = _ids(rows, start)
+    columns = {
+        f.name: pa.array(filled.get(f.name, [""] * n), f.type) for f in schemas.ITEMS if f.name not in ids.schema.names
+    }
+    return pa.table({name: ids[name] for name in ids.schema.names} | columns).select(schemas.ITEMS.names)
 
 
-def _typed(columns: dict[str, Sequence[object]], schema: pa.Schema) -> pa.Table:
-    return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names})
+def _ids(rows: Sequence[Row], start: int) -> pa.Table:
+    asins = [row.asin.encode(errors="replace").decode() for row in rows]
+    return pa.table(
+        {"item_id": pa.array(range(start, start + len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
+    )
 
 
 def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, number: int) -> None:
@@ -112,21 +119,11 @@ def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, n
     def tables() -> Iterator[pa.Table]:
         for first in range(0, len(rows), item_file.BLOCK):
             block = rows[first : first + item_file.BLOCK]
-            decoded = list(engine.threads(lambda row: _decoded(row, params), block))
-            yield _images(block, decoded, start + first)
+            decoded = engine.threads(lambda row: _decoded(row, params), block)
+            yield fetcher.table(_ids(block, start + first), [Result(one, "") for one in decoded])
 
     stored = {"params": params.model_dump(include={"size", "quality"})}  # as the stage `images` records them
     io.write_tables(tables(), path, schemas.IMAGES, work.record | stored)
-
-
-def _images(rows: Sequence[Row], decoded: Sequence[Decoded], start: int) -> pa.Table:
-    columns: dict[str, Sequence[object]] = {
-        "item_id": range(start, start + len(rows)),
-        "asin": [row.asin.encode(errors="replace").decode() for row in rows],
-        "url": [""] * len(rows),
-        **{name: [getattr(one, name) for one in decoded] for name in Decoded._fields},
-    }
-    return _typed(columns, schemas.IMAGES)
 
 
 def _decoded(row: Row, params: Images) -> Decoded:

@@ -94,10 +94,6 @@ class Bucket:
                 return False
         return True
 
-    def delete(self, name: str) -> None:
-        with self.translated():
-            self.objects.delete(name)
-
     @contextmanager
     def translated(self) -> Iterator[None]:
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError

@@ -1,9 +1,7 @@
-"""Uploads a release to an S3 bucket.
+"""Uploads a release to an S3 bucket: data first, then the manifest, only if there is none, which makes it visible.
 
-Objects cannot be renamed, so the manifest, put last and only if absent, makes a version visible. Before any data, the
-publisher claims the version by an object next to it, `<version>.publishing`, that holds the hash of its manifest: a
-second publisher of the same content joins, one of other content is refused. The next call continues an interrupted
-one: an object whose size and sha256 (in its metadata) are right is not sent again.
+An object whose size and sha256 (in its metadata) are right is not sent again, so that the next call continues an
+interrupted one. Of two publishers of other content, one finds objects of the other, and nothing is released.
 """
 
 from __future__ import annotations
@@ -28,32 +26,34 @@ SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a tim
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
     """Publish a verified release to s3://bucket[/prefix], at `place`; see push.push."""
-    version = Version(f"s3://{s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
+    bucket = Bucket(f"s3://{s3_path(target)}/{place}", SILENCE)
+    whole = (release / manifests.NAME).read_bytes()
+    files = [*manifest.files, *signature.files(release)]
     try:
-        if not version.is_released():
-            version.claim()
-            if not version.is_released():  # by another publisher, meanwhile
-                _send(release, [*manifest.files, *signature.files(release)], version, progress)
-                version.release()
-        version.unclaim()
-    except AlreadyReleased:
-        version.unclaim()
-        raise
+        _refuse_other(bucket, whole)
+        _send(release, files, bucket, whole, progress)
+        if lacking := [f.path for f in files if not _holds(bucket, f)]:
+            raise UserError(f"{bucket.address}: {lacking[0]} changed while it was published; run again")
+        if not bucket.create(manifests.NAME, whole):
+            _refuse_other(bucket, whole)
     except Absent:
-        raise UserError(f"{version.address}: no such bucket") from None
+        raise UserError(f"{bucket.address}: no such bucket") from None
     except TransientError as e:
-        raise UserError(f"{version.address}: {e}; run again to continue") from None
-    return version.address
+        raise UserError(f"{bucket.address}: {e}; run again to continue") from None
+    return bucket.address
 
 
-def _send(release: Path, files: list[File], version: Version, progress: Progress) -> None:
+def _send(release: Path, files: list[File], bucket: Bucket, whole: bytes, progress: Progress) -> None:
     meter = Meter(sum(f.bytes for f in files), progress)
 
     def one(file: File) -> None:
-        if not meter.stopped.is_set():
-            if not version.holds(file):
-                version.put_file(file, release / file.path)
-            meter.add(file.bytes)
+        if not meter.stopped.is_set() and not _holds(bucket, file):
+            data = (release / file.path).read_bytes()
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise UserError(f"{release / file.path}: changed while it was published; run again")
+            _refuse_other(bucket, whole)  # released by another publisher, meanwhile
+            bucket.put(file.path, data, file.sha256)
+        meter.add(file.bytes)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
@@ -61,48 +61,12 @@ def _send(release: Path, files: list[File], version: Version, progress: Progress
         except BaseException:
             meter.stopped.set()
             raise
-    if lacking := [f.path for f in files if not version.holds(f)]:
-        raise UserError(f"{version.address}: {lacking[0]} changed while it was published; run again")
 
 
-class Version(Bucket):
-    """The objects of one version, and the claim in the folder above."""
+def _refuse_other(bucket: Bucket, whole: bytes) -> None:
+    if bucket.get(manifests.NAME) not in (None, whole):
+        raise AlreadyReleased
 
-    def __init__(self, address: str, manifest: bytes) -> None:
-        super().__init__(address, SILENCE)
-        self.manifest, self.mark = manifest, hashlib.sha256(manifest).hexdigest().encode()
-        above, _, version = self.address.rpartition("/")
-        self.claims, self.claimed = Bucket(above), f"{version}.publishing"
 
-    def is_released(self) -> bool:
-        """Return whether this manifest is there; AlreadyReleased if it is another one."""
-        manifest = self.get(manifests.NAME)
-        if manifest not in (None, self.manifest):
-            raise AlreadyReleased
-        return manifest is not None
-
-    def claim(self) -> None:
-        if not self.claims.create(self.claimed, self.mark) and self.claims.get(self.claimed) not in (self.mark, None):
-            raise UserError(
-                f"{self.address}: another publisher is at work on this version with other content; if that one was "
-                f"given up, delete {self.claims.address}/{self.claimed} and run again"
-            )
-
-    def unclaim(self) -> None:
-        if self.claims.get(self.claimed) == self.mark:
-            self.claims.delete(self.claimed)
-
-    def release(self) -> None:
-        if self.claims.get(self.claimed) != self.mark and not self.is_released():
-            raise UserError(f"{self.address}: our claim was deleted while we published; run again")
-        if not self.create(manifests.NAME, self.manifest):
-            self.is_released()
-
-    def holds(self, file: File) -> bool:
-        return self.head(file.path) == (file.bytes, file.sha256)
-
-    def put_file(self, file: File, path: Path) -> None:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UserError(f"{path}: changed while it was published; run again")
-        self.put(file.path, data, file.sha256)
+def _holds(bucket: Bucket, file: File) -> bool:
+    return bucket.head(file.path) == (file.bytes, file.sha256)
