@@ -1,7 +1,7 @@
 """Uploads a release to an S3 bucket: data first, then the manifest, only if there is none, which makes it visible.
 
 An object whose size and sha256 (in its metadata) are right is not sent again, so that the next call continues an
-interrupted one. Of two publishers of other content, one finds objects of the other, and nothing is released.
+interrupted one, or repairs a version that another publisher wrote to at the same moment.
 """
 
 from __future__ import annotations
