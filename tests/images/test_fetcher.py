@@ -88,13 +88,6 @@ def test_the_shorter_side_is_shrunk_and_never_enlarged() -> None:
     assert opened(shrunk(encoded(size=(20, 10)))).size == (20, 10)
 
 
-def test_scaled_decoding_looks_like_full_decoding() -> None:
-    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 640, dtype=np.uint8), (320, 1)))
-    got = np.asarray(opened(shrunk(saved(ramp, quality=95), 40)).convert("L"), np.float32)
-    want = np.asarray(ramp.resize((80, 40), Image.Resampling.BOX), np.float32)
-    assert np.abs(got - want).max() < 6
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(("width", "height"), [(507, 514), (513, 517), (1031, 1033), (257, 1003), (258, 256)])
 def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, height: int) -> None:
@@ -161,24 +154,16 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 HTML = b"<!DOCTYPE html><html>no</html>"
 
 
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (JPEG[: len(JPEG) // 2], "truncated"),
-        (encoded(kind="PNG")[:600], "truncated"),
-        (encoded(kind="GIF")[:1100], "truncated"),
-        (bomb(), "too_large"),
-        (bomb(2000), "too_large"),
-        (encoded("RGB", (1, 1), "GIF"), "placeholder"),
-        (encoded("RGB", (500, 3), "PNG"), "too_small"),
-        (SVG, "not_an_image"),
-        (HTML, "not_an_image"),
-        (gzip.compress(HTML, mtime=0), "not_an_image"),
-        (b"", "not_an_image"),
-        (b"%PDF-1.4", "not_an_image"),
-        (b"\xff\xd8\xff\xe0" + bytes(100), "not_an_image"),
-    ],
-)
+UNUSABLE = {
+    "truncated": (JPEG[: len(JPEG) // 2], encoded(kind="PNG")[:600], encoded(kind="GIF")[:1100]),
+    "too_large": (bomb(), bomb(2000)),
+    "placeholder": (encoded("RGB", (1, 1), "GIF"),),
+    "too_small": (encoded("RGB", (500, 3), "PNG"),),
+    "not_an_image": (SVG, HTML, gzip.compress(HTML, mtime=0), b"", b"%PDF-1.4", b"\xff\xd8\xff\xe0" + bytes(100)),
+}
+
+
+@pytest.mark.parametrize(("data", "status"), [(data, status) for status in UNUSABLE for data in UNUSABLE[status]])
 def test_what_is_no_usable_image_says_why(data: bytes, status: str) -> None:
     actual = normalise(data, 16, 90, 3_000_000)
     assert (actual.status, actual.image, actual.phash) == (status, None, None)
@@ -221,12 +206,6 @@ ANSWERS = {
         ("not_an_image", "starts with b'\\x1f\\x8b\\x08\\x00"),
     ),
     "/damaged": (body(JPEG, Content_Encoding="gzip"), ("not_an_image", "damaged Content-Encoding")),
-    "/jpeg": (body(JPEG[: len(JPEG) // 2]), ("truncated", "OSError: image file is truncated")),
-    "/svg": (body(SVG, Content_Type="image/svg+xml"), ("not_an_image", "starts with b'<svg xml'")),
-    "/animation": (body(ANIMATION), ("ok", "")),
-    "/cmyk": (body(encoded("CMYK", colour=(0, 255, 255, 0))), ("ok", "")),
-    "/pixel": (body(encoded("RGB", (1, 1), "GIF")), ("placeholder", "1 x 1 pixel")),
-    "/pixels": (body(bomb()), ("too_large", "more pixels than any limit")),
     "/coded": (body(gzip.compress(JPEG), Content_Encoding="gzip"), ("ok", "")),
     "/huge": (body(bytes(200_001)), ("too_large", "more than 200000 bytes")),
     "/bomb": (body(gzip.compress(bytes(50_000_000)), Content_Encoding="gzip"), ("too_large", "more than 200000 bytes")),
@@ -304,21 +283,18 @@ def test_private_addresses_and_other_schemes_are_blocked() -> None:
     assert [r.url for r in results if r.decoded.status != "blocked"] == []
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "http://127.1:{port}/secret",  # another name of 127.0.0.1, which only is allowed as such
-        "http://localhost:{port}/secret",
-        "http://169.254.169.254/latest",
-        "http://[::1]:{port}/secret",
-    ],
+REDIRECTS = (  # the first two are other names of 127.0.0.1, which only is allowed as such
+    *("http://127.1:{port}/secret", "http://localhost:{port}/secret", "http://169.254.169.254/latest"),
+    "http://[::1]:{port}/secret",
 )
-def test_a_redirect_into_a_private_network_is_blocked(target: str) -> None:
+
+
+def test_a_redirect_into_a_private_network_is_blocked() -> None:
     with serving({"/secret": body(JPEG)}) as server:
-        server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
-        actual = get(server, "/out")
+        for target in REDIRECTS:
+            server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
+            assert get(server, "/out").status == "blocked", target
         assert server.asked["/secret"] == 0
-    assert actual.status == "blocked"
 
 
 def test_a_host_that_refuses_is_given_up_with_one_reason_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,20 +341,6 @@ def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.Monk
     assert resumed.equals(whole)
     schemas.check(whole, schemas.IMAGES)
     assert whole["item_id"].to_pylist() == list(range(10))
-
-
-def test_only_failures_are_fetched_again(tmp_path: Path) -> None:
-    answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404)}
-    with serving(answers) as server, Fetcher(FAST, NONE) as web:
-        rows = items([[server.address + path] for path in ("/a", "/b", "/c")] + [[]])
-        before = fetcher.table(rows, web.fetch(rows["image_urls"].to_pylist()))
-        ended: list[int] = []
-        after = pa.concat_tables(fetcher.shard(web, rows, tmp_path, ended.append, [before], fetcher.succeeded))
-    assert sum(ended) == 4
-    assert before["status"].to_pylist() == ["ok", "http_error", "http_error", "missing"]
-    assert after["status"].to_pylist() == ["ok", "ok", "http_error", "missing"]
-    assert after["item_id"].to_pylist() == [0, 1, 2, 3]
-    assert server.asked == {"/a": 1, "/b": 2, "/c": 2}
 
 
 # --- placeholders, duplicates, mirrors
