@@ -45,13 +45,10 @@ def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images)
         raise UserError(f"no encoder '{name}'{nearest(name, names)}")
     whole = registry.whole(sections, [name])
     _refuse_unfit(sections, whole)
-    listed = [one for one in whole if one == name or _is_stored(sections, whole)]
+    kinds = [registry.kind(sections, one) for one in whole]
+    stored = any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)  # made of sets that are written first
+    listed = [one for one in whole if one == name or stored]
     return Chosen(name, sections, encode.model_copy(update={"encoders": listed, "controls": []}), images)
-
-
-def _is_stored(sections: Encoders, names: Iterable[str]) -> bool:
-    kinds = (registry.kind(sections, name) for name in names)
-    return any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)
 
 
 def _refuse_unfit(sections: Encoders, names: Iterable[str]) -> None:

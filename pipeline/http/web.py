@@ -156,7 +156,10 @@ class Client:
 
     async def _send(self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
         await self._turn(host)
-        address = await self._resolved(host)
+        try:
+            address = await asyncio.shield(host.address)  # one lookup for all requests that wait
+        except Failure as e:
+            raise host.failed(e, e.status == "unreachable") from None
         try:
             async with asyncio.timeout(self.policy.timeout):
                 return await self._exchange(host, transport, url, address)
@@ -179,12 +182,6 @@ class Client:
         if at > now:
             await asyncio.sleep(at - now)
             host.refuse_given_up()
-
-    async def _resolved(self, host: _Host) -> str:
-        try:
-            return await asyncio.shield(host.address)  # one lookup for all requests that wait
-        except Failure as e:
-            raise host.failed(e, e.status == "unreachable") from None
 
     def _busy(self, host: _Host, response: httpx.Response) -> Failure:
         """Let all requests to a host wait, as it said; give it up if that has no end."""

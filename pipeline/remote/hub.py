@@ -110,7 +110,9 @@ def _files(
     files[f"{base}/{manifests.NAME}"] = whole
     if not repository.prefix:
         card = (release / CARD).read_text(encoding="utf-8")
-        if _is_older(repository.get(CARD), card):
+        title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
+        root = repository.get(CARD)
+        if root is None or title in root.decode("utf-8", errors="replace").splitlines():  # of an earlier version
             files[CARD] = root_card(card, base).encode()
     return files
 
@@ -123,8 +125,3 @@ def root_card(card: str, base: str) -> str:
         for split in config["data_files"]:
             split["path"] = [f"{base}/{path}" for path in split["path"]]
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}"
-
-
-def _is_older(root: bytes | None, card: str) -> bool:
-    title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
-    return root is None or title in root.decode("utf-8", errors="replace").splitlines()

@@ -102,13 +102,10 @@ def download(
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
-            raise UserError("; ".join(failures) + _remedy(dataset, addresses, raw, stored))
+            lacking = [r for r in stored if _here(addresses[r][0]) is None and not (raw / stored[r]).exists()]
+            remedy = f". Local files work too: give paths as {keys(dataset, lacking)}" if lacking else ""
+            raise UserError("; ".join(failures) + remedy)
     return stored, hashes, used
-
-
-def _remedy(dataset: str, addresses: Mapping[str, list[str]], raw: Path, stored: Mapping[str, str]) -> str:
-    lacking = [role for role in stored if _here(addresses[role][0]) is None and not (raw / stored[role]).exists()]
-    return f". Local files work too: give paths as {keys(dataset, lacking)}" if lacking else ""
 
 
 def keys(dataset: str, roles: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Feature files that come with a source: their parameters, their roles, and the formats of their names."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
@@ -61,14 +61,13 @@ class FeatureFile(Section):
     """numbers of a row, for raw float32 without a header"""
 
 
-def _as_file(raw: Any) -> Any:
-    return raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw}
+_as_file = BeforeValidator(lambda raw: raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw})
 
 
 class WithFeatures(Downloaded):
     """A source whose features may come in files."""
 
-    features: dict[Name, Annotated[FeatureFile, BeforeValidator(_as_file)]] = {}
+    features: dict[Name, Annotated[FeatureFile, _as_file]] = {}
     """feature set name -> its file; docs/compare.md has all formats"""
     feature_rows: Mirrors | None = None
     """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of

@@ -71,7 +71,9 @@ class Table:
             lines.append(f"  words not used: {', '.join(self.worded)}; the key `text` of the source joins them")
         if self.flat:
             lines.append(f"  {self.roles['categories']} is a list without levels, no path: it becomes one level")
-        values = _examples(self)
+        columns = list(dict.fromkeys(self.roles.values()))
+        row = _ask(self, f"SELECT {', '.join(f'left(any_value({_text(c)}), 40)' for c in columns)}")
+        values = dict(zip(columns, row, strict=True))
         return lines + [f"  {role:<12}{column}, such as {values.get(column)!r}" for role, column in self.roles.items()]
 
 
@@ -275,9 +277,3 @@ def _ask(seen: Table, select: str) -> tuple[Any, ...]:
     with connected() as db:  # what the fast reader refuses is read row by row
         db.register("first", first(seen.path, seen.columns, SAMPLE))
         return tuple(db.execute(f"{select} FROM first").fetchall()[0])
-
-
-def _examples(seen: Table) -> dict[str, str | None]:
-    columns = list(dict.fromkeys(seen.roles.values()))
-    row = _ask(seen, f"SELECT {', '.join(f'left(any_value({_text(c)}), 40)' for c in columns)}")
-    return dict(zip(columns, row, strict=True))

@@ -37,16 +37,20 @@ def text(
         "images": dict(images),
         **content,
         "train": QUICK if small else {},
-        "benchmark": {**(_compared(content["encode"]["encoders"]) if content and small else {}), "budget": BUDGET},
+        "benchmark": {"budget": BUDGET},
     }
+    if content and small:
+        own = content["encode"]["encoders"]
+        whole = [name for name in own if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
+        sections["benchmark"] = {"models": MODELS, "features": [*whole, "shuffled"], "budget": BUDGET}
     if catalogue < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= catalogue] or [catalogue]
         sections["benchmark"]["ks"] = ks
         sections["probe"] = {"ks": ks}
     written = {key: _section(key, value, ratings) for key, value in sections.items() if value}
     if not beit3:
-        whole = _content(items is not None, pictured, catalogue, encoders, True)
-        lines = "".join(_section(key, whole[key], None) for key in ("pretrain", "encode") if whole.get(key))
+        left_out = _content(items is not None, pictured, catalogue, encoders, True)
+        lines = "".join(_section(key, left_out[key], None) for key in ("pretrain", "encode") if left_out.get(key))
         written["encode"] += "# with BEiT3, which takes long without a GPU:\n" + indent(lines, "# ")
     if items is not None and items.worded:
         written["sources"] += f"    # text: [{', '.join(items.worded)}] # would add these columns to the text\n"
@@ -94,11 +98,6 @@ def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], b
     if not beit3:
         own = [name for name in own if name.split("-")[0] != "beit3"]
     return {**({"pretrain": pretrain} if beit3 else {}), "encode": {"encoders": [*own, "best"]}, **CHOSEN}
-
-
-def _compared(encoders: Sequence[str]) -> dict[str, Any]:
-    whole = [name for name in encoders if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
-    return {"models": MODELS, "features": [*whole, "shuffled"]}
 
 
 def _section(key: str, value: Any, ratings: Ratings | None) -> str:

@@ -23,6 +23,7 @@ from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
 FOLDER = "pictures"  # next to the metadata, which names pictures/<code>.png
+PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
 
 
@@ -59,8 +60,10 @@ def _draw(
     for i, (code, image) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
         looks[i] = look(image)
         if fate[i] >= NO_IMAGE:
-            broken = fate[i] < NO_IMAGE + BROKEN_IMAGE
-            (folder / f"{code}.png").write_bytes(_damaged(image, i) if broken else _png(image))
+            data = _png(image)
+            if fate[i] < NO_IMAGE + BROKEN_IMAGE:  # by turns half the file and a web page
+                data = data[: len(data) // 2] if i % 2 else PAGE
+            (folder / f"{code}.png").write_bytes(data)
     return looks
 
 
@@ -68,12 +71,6 @@ def _png(image: Image.Image) -> bytes:
     data = io.BytesIO()
     image.save(data, "PNG", compress_level=3)
     return data.getvalue()
-
-
-def _damaged(image: Image.Image, i: int) -> bytes:
-    """Return, by turns, the first half of the file and a web page."""
-    data = _png(image)
-    return data[: len(data) // 2] if i % 2 else b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 
 
 def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:

@@ -91,9 +91,11 @@ class Tabular:
         }
         rows = table(path, columns)
         times = seconds(text["timestamp"])
-        for role in ("rating", "timestamp"):
+        for role, reads in (("rating", rating), ("timestamp", seconds)):
             if names[role] in columns:
-                _check_readable(path, rows, names[role], role, text[role])
+                given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
+                found = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
+                refuse_unreadable(path, names[role], role, *found)
         if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
             times = days(text["timestamp"])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
@@ -205,14 +207,8 @@ def _are_days(path: Path, rows: str, text: str) -> bool:
     return bool(times) and times == read
 
 
-def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
-    """Refuse a column without a readable value, which would count as missing."""
-    reads = rating(text) if role == "rating" else seconds(text)
-    given = f"SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT {LOOKED_AT}"
-    refuse_unreadable(path, name, role, *_first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})"))
-
-
 def refuse_unreadable(path: Path, column: str, role: str, texts: int, values: int, example: str) -> None:
+    """Refuse a column without a readable value, which would count as missing."""
     if texts and not values:
         expected = "numbers" if role == "rating" else "seconds, or dates such as 2024-12-31"
         raise UserError(f"{path}: column '{column}' holds {example[:80]!r}, which is no {role}; expected {expected}")

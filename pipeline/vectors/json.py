@@ -42,13 +42,9 @@ def json(path: Path, dim: int | None = None) -> Vectors:
     def take(numbers: np.ndarray) -> np.ndarray:
         return gathered(path, ((row, value) for row, (*_, value) in enumerate(_values(path))), numbers, width)
 
-    return Vectors(path, len(names), width, take, pa.table({column: _ids(names)}))
-
-
-def _ids(names: list[str | int]) -> pa.Array:
-    if all(isinstance(name, int) and abs(name) < LARGEST for name in names):
-        return pa.array(names, pa.int64())
-    return pa.array(map(str, names), pa.string())
+    numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # which may then be ours
+    ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())
+    return Vectors(path, len(names), width, take, pa.table({column: ids}))
 
 
 def _values(path: Path) -> Iterator[Named]:
@@ -89,16 +85,11 @@ def _split(path: Path, row: int, value: Any) -> Named:
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: is no object with an identifier and a vector")
     known = sorted((key for key in value if rank(key) >= 0), key=rank)
-    lists = [key for key in value if isinstance(value[key], list) and value[key] and _is_number(value[key][0])]
+    lists = [k for k in value if isinstance(value[k], list) and value[k] and type(value[k][0]) in (int, float)]
     if len(lists) != 1:
-        raise UserError(
-            f"{path}, row {row}: {len(lists)} lists of numbers ({', '.join(lists) or 'none'}), expected one"
-        )
+        found = ", ".join(lists) or "none"
+        raise UserError(f"{path}, row {row}: {len(lists)} lists of numbers ({found}), expected one")
     return known[0] if known else "", value[known[0]] if known else None, value[lists[0]]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Document:

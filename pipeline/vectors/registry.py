@@ -32,12 +32,9 @@ def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vec
     with readable(path):
         if column is not None:
             return tables.parquet(path, dim, column)
-        return READERS[_format(path.name, dim)](path, dim)
-
-
-def _format(name: str, dim: int | None) -> str:
-    known, ending = format_of(name, dim), name.rpartition(".")[2].lower()
-    return ending if known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys() else known
+        known, ending = format_of(path.name, dim), path.suffix[1:].lower()
+        is_added = known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys()
+        return READERS[ending if is_added else known](path, dim)
 
 
 @contextmanager

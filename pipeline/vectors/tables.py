@@ -31,7 +31,8 @@ def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Ve
         raise empty(path)
     named = [name for name in schema.names if rank(name) >= 0]
     ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
-    width = _first_width(path, files, column)
+    first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
+    width = _matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)
 
 
@@ -48,11 +49,6 @@ def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
 def is_vector(kind: pa.DataType) -> bool:
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
-
-
-def _first_width(path: Path, files: Sequence[Path], column: str) -> int:
-    first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
-    return _matrix(path, 0, first.slice(0, 1), column, None).shape[1]
 
 
 def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
