@@ -1,14 +1,10 @@
-"""JSON: objects with an identifier and a vector, in lines or an array, or one object identifier -> vector, as M3L's.
+"""JSON: objects with an identifier and a vector, in lines or an array, or one object identifier -> vector, as M3L's."""
 
-A document is read value by value, so that memory grows with its longest value.
-"""
-
-import codecs
 import json as syntax
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,12 +15,10 @@ from pipeline.sources.feature_files import NAMES, rank
 from pipeline.sources.lines import LONGEST_LINE, opened
 from pipeline.vectors.base import Vectors, empty, gathered, vector
 
-BLOCK = 1 << 16
 Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
 LARGEST = 1 << 63
-MAPPED = "id"  # what the keys of an object identifier -> vector are called
-DECODER = syntax.JSONDecoder()
-BLANK = " \t\r\n"
+LONGEST = 1 << 29  # bytes of an array or of one object, which is read whole
+MAPPED = "id"  # name for the keys of an object identifier -> vector
 
 
 def json(path: Path, dim: int | None = None) -> Vectors:
@@ -51,7 +45,7 @@ def _values(path: Path) -> Iterator[Named]:
     with opened(path) as f:
         head = f.peek(1)[:4096].lstrip()
         if head.startswith(b"[") or (head.startswith(b"{") and not _is_line(path)):
-            yield from Document(path, f).values()
+            yield from _document(path, f.read(LONGEST + 1))
             return
         for row, line in enumerate(iter(partial(f.readline, LONGEST_LINE + 1), b"")):
             if line.strip():
@@ -59,6 +53,7 @@ def _values(path: Path) -> Iterator[Named]:
 
 
 def _is_line(path: Path) -> bool:
+    """Return whether the first line is a whole object with an identifier: the file is JSON lines."""
     with opened(path) as f:
         first = next((line for line in iter(partial(f.readline, LONGEST_LINE + 1), b"") if line.strip()), b"")
     try:
@@ -66,6 +61,19 @@ def _is_line(path: Path) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(value, dict) and any(rank(key) >= 0 for key in value)
+
+
+def _document(path: Path, data: bytes) -> Iterator[Named]:
+    if len(data) > LONGEST:
+        raise UserError(f"{path}: longer than {LONGEST:,} bytes; write JSON lines, or Parquet")
+    is_array = data.lstrip().startswith(b"[")
+    try:
+        value = syntax.loads(data, object_pairs_hook=None if is_array else list)  # pairs: an identifier may occur twice
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: is no JSON, or is cut off") from None
+    yield from (
+        (_split(path, row, one) for row, one in enumerate(value)) if is_array else ((MAPPED, *pair) for pair in value)
+    )
 
 
 def _parsed(path: Path, row: int, line: bytes) -> Any:
@@ -90,70 +98,3 @@ def _split(path: Path, row: int, value: Any) -> Named:
         found = ", ".join(lists) or "none"
         raise UserError(f"{path}, row {row}: {len(lists)} lists of numbers ({found}), expected one")
     return known[0] if known else "", value[known[0]] if known else None, value[lists[0]]
-
-
-class Document:
-    """A JSON array or object, whose values are read one at a time."""
-
-    def __init__(self, path: Path, f: BinaryIO) -> None:
-        self.path, self.f = path, f
-        self.text = ""
-        self.decoder = codecs.getincrementaldecoder("utf-8")()
-        self.ended = False
-
-    def values(self) -> Iterator[Named]:
-        is_object = self._mark("[{") == "{"
-        row = 0
-        while self._next() not in "]}":
-            if is_object:
-                name = self._value(row)
-                self._mark(":")
-                yield MAPPED, name, self._value(row)
-            else:
-                yield _split(self.path, row, self._value(row))
-            row += 1
-            if self._next() not in "]}":
-                self._mark(",")
-        self._mark("]}")
-
-    def _more(self) -> None:
-        if len(self.text) > LONGEST_LINE:
-            raise UserError(f"{self.path}: a value is longer than {LONGEST_LINE:,} characters")
-        data = self.f.read(max(BLOCK, len(self.text)))
-        self.ended = not data
-        try:
-            self.text += self.decoder.decode(data, final=self.ended)
-        except UnicodeDecodeError:
-            raise UserError(f"{self.path}: is not UTF-8") from None
-
-    def _next(self) -> str:
-        self.text = self.text.lstrip(BLANK)
-        while not self.text:
-            if self.ended:
-                raise UserError(f"{self.path}: the JSON is cut off")
-            self._more()
-            self.text = self.text.lstrip(BLANK)
-        return self.text[0]
-
-    def _mark(self, marks: str) -> str:
-        found = self._next()
-        if found not in marks:
-            raise UserError(f"{self.path}: is no JSON: {found!r} in place of {' or '.join(marks)}")
-        self.text = self.text[1:]
-        return found
-
-    def _value(self, row: int) -> Any:
-        self._next()
-        while True:
-            try:
-                value, end = DECODER.raw_decode(self.text)
-            except RecursionError:
-                raise UserError(f"{self.path}, row {row}: nested too deeply") from None
-            except ValueError:
-                end = len(self.text)
-            if end < len(self.text):  # a number may go on where the text ends
-                self.text = self.text[end:]
-                return value
-            if self.ended:
-                raise UserError(f"{self.path}, row {row}: is no JSON, or is cut off") from None
-            self._more()

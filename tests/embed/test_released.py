@@ -232,11 +232,3 @@ def test_another_table_does_not_go_on_from_an_old_ones_files(release: Path, fold
         io.write_bytes(work / name, b"of another table")
     assert embedded(release, folder)[0] == 0
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["_embed.json", "features-00000.parquet"]
-
-
-def test_csv_is_read_too(release: Path, folder: Path) -> None:
-    (folder / "items.csv").write_text("asin,title,categories\nc1,red ball,toys|balls\n")
-    summary = embed(release, "beit3", folder / "items.csv", None, folder / "new")
-    assert summary.items == 1
-    table = pq.read_table(folder / "new")
-    assert table["input_text_sha256"][0].as_py() == text_sha256("red ball. toys > balls.")
