@@ -85,7 +85,8 @@ def match(
         return Matched(vectors, found.place, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
         raise UserError(
-            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, no identifiers; give a mapping file as {key}"
+            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and there are no identifiers; give a "
+            f"mapping file as {key}"
         )
     how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
     return Matched(vectors, np.arange(len(asins)), how, False)
