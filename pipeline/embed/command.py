@@ -102,7 +102,7 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
             raise UserError(f"{to}: exists already; name another folder, or delete this one")
         work = _work(table, chosen, params, to, codes)
         try:
-            return _embedded(table, chosen, params, to, codes, work)
+            return _encode(table, chosen, params, to, codes, work)
         except UserError:
             if not work.layout.item_ids.is_file():  # nothing that is worth keeping
                 shutil.rmtree(work.folder)
@@ -119,7 +119,7 @@ def _exclusive(to: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
+def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
     params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
     run = Run("encode", DATASET, params, work.folder, label="embed")
     sets = FeatureSets(work.layout, chosen.encode, chosen.sections)

@@ -25,14 +25,14 @@ def is_public(address: str) -> bool:
     """Return whether a numeric address is public, and not loopback, private, link-local, multicast or reserved."""
     ip = ipaddress.ip_address(address.split("%")[0])  # without an interface name
     if isinstance(ip, ipaddress.IPv6Address):
-        if (inner := _wrapped(ip)) is not None:
+        if (inner := _unwrap(ip)) is not None:
             return is_public(str(inner))
         if ip not in _GLOBAL_UNICAST:
             return False
     return ip.is_global and not ip.is_multicast
 
 
-def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def _unwrap(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """Return the IPv4 address that packets to `ip` may end at."""
     if ip in _TRANSLATED or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
@@ -60,7 +60,7 @@ def host_of(url: httpx.URL) -> str:
         return url.raw_host.decode("ascii")
 
 
-def resolved(name: str, port: int) -> list[str]:
+def resolve(name: str, port: int) -> list[str]:
     """Return the numeric addresses of a host; OSError if there are none, PrivateAddress if one is not public."""
     try:
         infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)

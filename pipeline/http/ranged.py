@@ -15,7 +15,7 @@ import httpx
 
 from pipeline.errors import UserError
 from pipeline.http import patience
-from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolved
+from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolve
 from pipeline.http.retries import RETRYABLE, TransientError, Unresolved, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
@@ -26,11 +26,11 @@ RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
     limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
-    transport = None if _proxied() else _Transport()  # a proxy resolves names itself
+    transport = None if _is_proxied() else _Transport()  # a proxy resolves names itself
     return httpx.Client(timeout=limits, headers=HEADERS, transport=transport)
 
 
-def _proxied() -> bool:
+def _is_proxied() -> bool:
     return not {"http", "https", "all"}.isdisjoint(getproxies())
 
 
@@ -77,7 +77,7 @@ def request(
         first = client.build_request("GET", address, headers=headers)
         if not is_valid(first.url):
             raise UserError(f"{label}: not a valid address")
-        response = _followed(client, first, label)
+        response = _follow(client, first, label)
         try:
             if response.status_code in RETRYABLE:
                 raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("Retry-After")))
@@ -101,7 +101,7 @@ def _unresolved(error: httpx.TransportError) -> Unresolved | None:
     return None
 
 
-def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
+def _follow(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
     named, numbers = host_of(request.url), list[str]()
     for _ in range(MAX_REDIRECTS + 1):
         here = request.url
@@ -114,22 +114,22 @@ def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx
         if response.next_request is None:
             return response
         if host_of(here) == named and not numbers:
-            numbers = _connected_to(response)
+            numbers = _peer(response)
         response.close()
         request = response.next_request
-        request.extensions["numbers"] = _checked(here, request.url, named, label) or numbers
+        request.extensions["numbers"] = _check_redirect(here, request.url, named, label) or numbers
     raise UserError(f"{label}: too many redirects")
 
 
-def _connected_to(response: httpx.Response) -> list[str]:
+def _peer(response: httpx.Response) -> list[str]:
     stream = response.extensions.get("network_stream")
-    if stream is None or _proxied():
+    if stream is None or _is_proxied():
         return []
     address = stream.get_extra_info("server_addr")
     return [str(address[0])] if address else []
 
 
-def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
+def _check_redirect(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
     if there.scheme not in ("http", "https") or not is_valid(there):
         raise UserError(f"{label}: the server redirects to an invalid address")
     if (here.scheme, there.scheme) == ("https", "http"):
@@ -138,14 +138,14 @@ def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[
     if name == named:
         return []
     try:
-        return resolved(there.raw_host.decode("ascii"), there.port or (443 if there.scheme == "https" else 80))
+        return resolve(there.raw_host.decode("ascii"), there.port or (443 if there.scheme == "https" else 80))
     except PrivateAddress:
         raise UserError(
             f"{label}: redirects to {name}, inside a private network or this machine; if that is right, name that "
             "address itself"
         ) from None
     except OSError:
-        if _proxied():  # the proxy may know it
+        if _is_proxied():  # the proxy may know it
             return []
         raise Unresolved(name) from None
 

@@ -136,7 +136,7 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
         decoded = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return _shrunk(decoded, (height * share, width * share), size)
+    return _shrink(decoded, (height * share, width * share), size)
 
 
 def _other(image: Image.Image, size: int) -> Image.Image:
@@ -144,22 +144,22 @@ def _other(image: Image.Image, size: int) -> Image.Image:
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)
     if factor > 1 and width * height > LARGE:
-        return _shrunk(np.array(_averaged(image, factor)), (height / factor, width / factor), size)
-    return _shrunk(np.array(_flat(image)), (height, width), size)
+        return _shrink(np.array(_average(image, factor)), (height / factor, width / factor), size)
+    return _shrink(np.array(_flatten(image)), (height, width), size)
 
 
-def _averaged(image: Image.Image, factor: int) -> Image.Image:
+def _average(image: Image.Image, factor: int) -> Image.Image:
     """Return any image as RGB, a pixel for each square of `factor` pixels, a band at a time."""
     width, height = image.size
     averaged = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
     rows = max(1, BAND // (width * factor)) * factor
     for top in range(0, height, rows):
         band = image.crop((0, top, width, min(top + rows, height)))
-        averaged.paste(_flat(band).reduce(factor), (0, top // factor))
+        averaged.paste(_flatten(band).reduce(factor), (0, top // factor))
     return averaged
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's conversion would cut off what is above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -168,7 +168,7 @@ def _flat(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
-def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
+def _shrink(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
     """Return the part `extent` of uint8 [height, width, 3], its shorter side `size` pixels unless it is smaller.
 
     Antialiased bicubic by torch, in a third of Pillow's time. A side of 507 pixels at a half fills 253.5 of 254: taking

@@ -76,7 +76,7 @@ class Folder(Files):
             if not path.is_file():  # a folder or a device
                 return NO_FILE
             with path.open("rb") as file:
-                return _limited(file, max_bytes)
+                return _read_limited(file, max_bytes)
         except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
             return Fetched(None, "unreachable", "not a readable file")
 
@@ -113,7 +113,9 @@ class Zip(Archive):
             if member.compress_type == zipfile.ZIP_BZIP2:
                 return Fetched(None, "unreachable", BZIP2)
             with self._zip.open(member) as file:  # of LZMA zipfile unpacks all that it reads at once
-                return _limited(file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None)
+                return _read_limited(
+                    file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None
+                )
         except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
             return Fetched(None, "unreachable", f"not readable in the archive: {e}"[:200])
         except archives.FAULTS as e:
@@ -128,7 +130,7 @@ class Tar(Archive):
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
-            self._file = stack.enter_context(_seekable(path))
+            self._file = stack.enter_context(_open_seekable(path))
             try:
                 self.members = _places(self._file)
             except (tarfile.TarError, OSError, EOFError, ValueError) as e:
@@ -165,7 +167,7 @@ def opened(params: Images, start: Path | None) -> Files:
         raise UserError(_unreadable(start, e)) from None
 
 
-def _seekable(path: Path) -> BinaryIO:
+def _open_seekable(path: Path) -> BinaryIO:
     file = path.open("rb")
     if file.read(2) != GZIP:
         file.seek(0)
@@ -210,7 +212,7 @@ def _unreadable(path: Path, why: Exception) -> str:
     return f"{path}: not a readable zip, tar or tar.gz archive ({one_line(why, 100)}); unpack it and name the folder"
 
 
-def _limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
+def _read_limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
     data = file.read(piece or max_bytes + 1)
     while piece and len(data) <= max_bytes and (more := file.read(piece)):
         data += more

@@ -57,7 +57,7 @@ class Bucket:
             raise UserError(f"{self.address}: {cause(e)}; {HINT}") from None
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        with self.translated():
+        with self.translate_errors():
             if start and start >= self.objects.head(name)["size"]:  # a range past the end would be refused
                 return
             found = self.objects.get(name, options={"range": {"offset": start}} if start else {})
@@ -65,7 +65,7 @@ class Bucket:
 
     def get(self, name: str) -> bytes | None:
         try:
-            with self.translated():
+            with self.translate_errors():
                 return bytes(self.objects.get(name).bytes())
         except Absent:
             return None
@@ -73,21 +73,21 @@ class Bucket:
     def head(self, name: str) -> tuple[int, str | None] | None:
         """Return the size of an object and the sha256 that `put` gave it; None where there is none."""
         try:
-            with self.translated():
+            with self.translate_errors():
                 found = self.objects.get(name, options={"head": True})
         except Absent:
             return None
         return found.meta["size"], found.attributes.get("sha256")
 
     def put(self, name: str, data: bytes, sha256: str) -> None:
-        with self.translated():
+        with self.translate_errors():
             self.objects.put(name, data, attributes={"sha256": sha256}, max_concurrency=2)
 
     def create(self, name: str, data: bytes) -> bool:
         """Put an object if there is none; return whether it did. After a lost answer, the one there may be this one."""
         from obstore.exceptions import AlreadyExistsError
 
-        with self.translated():
+        with self.translate_errors():
             try:
                 self.objects.put(name, data, mode="create")
             except AlreadyExistsError:
@@ -95,7 +95,7 @@ class Bucket:
         return True
 
     @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         try:

@@ -58,8 +58,8 @@ def fetch(
     """
     address, to = embedded.archive(address), Path(os.path.abspath(to))
     work = work_of(to)
-    with _exclusive(work, to), _opened(address, work / "parts", progress) as source:
-        manifest = _chosen(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
+    with _exclusive(work, to), _open_store(address, work / "parts", progress) as source:
+        manifest = _select(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
         if encoder is not None:  # the manifest of a part is another file
             (work / signature.NAME).unlink(missing_ok=True)
         if not _is_complete(to, work / manifests.NAME):
@@ -73,7 +73,7 @@ def fetch(
 
 
 @contextmanager
-def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
+def _open_store(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
     if not is_archive(address):
         yield stores.store(address)
     elif stores.scheme_of(address) == "file":
@@ -104,7 +104,7 @@ def look(address: str) -> tuple[Manifest, str]:
     """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        _opened(embedded.archive(address), Path(folder) / "parts", lambda done, total: None) as source,
+        _open_store(embedded.archive(address), Path(folder) / "parts", lambda done, total: None) as source,
     ):
         manifest = _manifest(source, Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
@@ -172,7 +172,7 @@ def _small(source: Store, name: str, limit: int) -> bytes:
         raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
 
 
-def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
+def _select(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
     if encoder is None:
         return manifest
     sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})

@@ -4,9 +4,7 @@ The Hub refuses a commit if the head has moved, and keeps large files by their h
 call does not send them again.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -31,13 +29,12 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
     """
     address = f"{target.rstrip('/')}/{place}"
     whole = (release / manifests.NAME).read_bytes()
-    fs = hub.file_system()
     try:
         for _ in range(TRIES):
-            repository = _repository(fs, target, address)
+            repository = _Repository(target, address)
             base = "/".join(p for p in (repository.prefix, place) if p)
             released = repository.get(f"{base}/{manifests.NAME}")
-            if released is not None and released != whole:
+            if released not in (None, whole):
                 raise AlreadyReleased
             total = sum(f.bytes for f in manifest.files)
             if released == whole or repository.commit(
@@ -52,16 +49,17 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
     raise UserError(f"{address}: others keep committing there; run again")
 
 
-@dataclass(frozen=True)
 class _Repository:
-    """A dataset repository at one commit."""
+    """A dataset repository at one commit, `head`."""
 
-    fs: Any
-    id: str
-    revision: str
-    head: str
-    prefix: str  # path of the target in it
-    address: str  # of the version, for errors
+    def __init__(self, target: str, address: str) -> None:
+        from huggingface_hub import HfApi
+
+        self.fs, self.api, self.address = hub.file_system(), HfApi(), address
+        with hub.errors(address):
+            at = self.fs.resolve_path(hf_path(target))
+            self.id, self.revision, self.prefix = at.repo_id, at.revision, at.path_in_repo
+            self.head = str(self.api.repo_info(self.id, repo_type="dataset", revision=self.revision).sha)
 
     def get(self, path: str) -> bytes | None:
         try:
@@ -72,7 +70,7 @@ class _Repository:
 
     def commit(self, files: dict[str, Path | bytes], hashes: set[str], place: str) -> bool:
         """Commit on top of `head`; False if the head has moved. `hashes` has the sha256 of files given as paths."""
-        from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub import CommitOperationAdd
         from huggingface_hub.errors import HfHubHTTPError
 
         adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
@@ -82,7 +80,7 @@ class _Repository:
                 raise UserError(f"{path}: changed while it was published; run again")
         with hub.errors(self.address):
             try:
-                HfApi().create_commit(
+                self.api.create_commit(
                     self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
                     parent_commit=self.head,
                 )  # fmt: skip
@@ -91,15 +89,6 @@ class _Repository:
                     return False
                 raise
         return True
-
-
-def _repository(fs: Any, target: str, address: str) -> _Repository:
-    from huggingface_hub import HfApi
-
-    with hub.errors(address):
-        at = fs.resolve_path(hf_path(target))
-        head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
-    return _Repository(fs, at.repo_id, at.revision, str(head), at.path_in_repo, address)
 
 
 def _files(

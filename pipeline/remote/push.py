@@ -38,7 +38,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
         raise UserError(f"{release}: dataset {manifest.dataset!r} cannot be part of an address")
     place = f"{manifest.dataset}/{manifest.version}"
     try:
-        with _addressed(release, manifest, target) as (folder, listed):
+        with _readdress(release, manifest, target) as (folder, listed):
             return _sender(target)(folder, listed, target, place, progress)
     except AlreadyReleased:
         raise UserError(
@@ -47,7 +47,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
 
 
 @contextmanager
-def _addressed(release: Path, manifest: Manifest, target: str) -> Iterator[tuple[Path, Manifest]]:
+def _readdress(release: Path, manifest: Manifest, target: str) -> Iterator[tuple[Path, Manifest]]:
     """Yield the folder to send; for the Hub, links to the release, and a croissant.json with the addresses there."""
     described = io.read_json(release / croissant.NAME) if (release / croissant.NAME).is_file() else None
     if stores.scheme_of(target) != "hf" or described is None or croissant.is_absolute(described):

@@ -55,12 +55,8 @@ def serve(
     with listening:
         number = listening.getsockname()[1]
         nearest.load(_preferred(nearest.encoders, params))
-        text = html(
-            release,
-            params,
-            images,
-            sorted(nearest.encoders, key=lambda name: name != _preferred(release.feature_sets, params)),
-        )
+        shown = _preferred(release.feature_sets, params)
+        text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != shown))
         if host not in LOCAL:
             say(f"warning: {host} can be reached from other machines, and answers them")
         named = f"[{host}]" if ":" in host else host

@@ -95,12 +95,12 @@ def _as_json(line: bytes) -> bytes:
     """
     parts = line.split(b'"')  # every second one is the inside of a string, unless a double quote is within single ones
     if b"\\" in line or any(part.count(b"'") % 2 for part in parts[::2]):
-        return _PART.sub(_requoted, line)
+        return _PART.sub(_requote, line)
     parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
     return b'"'.join(parts)
 
 
-def _requoted(match: re.Match[bytes]) -> bytes:
+def _requote(match: re.Match[bytes]) -> bytes:
     plain, inner, odd = match.groups()
     if plain is not None:
         return plain.replace(b"'", b'"')

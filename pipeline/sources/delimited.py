@@ -13,7 +13,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.sources.header import delimiter
 from pipeline.sources.lines import LONGEST_LINE, lines, refuse_many, rejects
 
-HEAD, HEAD_BYTES = 1000, 4 << 20  # lines, and bytes of them, that tell how quotes within quotes are written
+HEAD, HEAD_BYTES = 1000, 4 << 20  # lines, and bytes, from which the escape of quotes is seen
 KEPT = 1 << 16  # bytes of a row that cannot be read
 KEPT_IN_ALL = 64 << 20  # of all of them; the rest are kept without their text
 BLOCK = 1 << 16  # rows written at a time
@@ -57,7 +57,7 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
     A row is unreadable if it is not CSV, has more values than the header, or a wanted one is not UTF-8. UserError: more
     than the share `most` are.
     """
-    source, found, kept, total = _selected(path, wanted), list[Row](), 0, 0
+    source, found, kept, total = _select(path, wanted), list[Row](), 0, 0
     with pq.ParquetWriter(to, _schema(wanted)) as file:
         while part := list(islice(source, BLOCK)):
             total += len(part)
@@ -71,10 +71,10 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
 
 
 def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:
-    return _table(wanted, list(islice(_selected(path, wanted), n)))
+    return _table(wanted, list(islice(_select(path, wanted), n)))
 
 
-def _selected(path: Path, wanted: Sequence[str]) -> Iterator[tuple[Row, list[str | None]]]:
+def _select(path: Path, wanted: Sequence[str]) -> Iterator[tuple[Row, list[str | None]]]:
     """Yield each row after the header, and its wanted values."""
     source = rows(lines(path), delimiter(path) or ",", "surrogateescape")
     first = next(source, None)

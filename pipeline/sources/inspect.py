@@ -187,12 +187,12 @@ def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[st
         raise UserError(f"--images {given}: {what}; give a folder, an archive, or a pattern with {{item}}")
     paths = _paths(seen) if "image_urls" in seen.roles and Path(given).is_dir() else []
     if paths:
-        return _started(given, seen, paths)
+        return _find_start(given, seen, paths)
     patterns = [] if "image_urls" in seen.roles or not Path(given).is_dir() else _named_after_items(Path(given), seen)
     return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {}), []
 
 
-def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
+def _find_start(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
     """Return the section with the folder below which most items have a file."""
     beside, above = seen.path.parent, Path(given).parent
     starts: list[tuple[Path, dict[str, str | list[str]]]] = [
@@ -236,14 +236,14 @@ def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: 
     for role in roles:
         if role in flags and flags[role] in names:
             chosen[role] = flags[role]
-        elif column := _fitting(path, role, names):
+        elif column := _find_column(path, role, names):
             chosen[role] = column
         elif role in required:
             raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
     return Table(path, names, chosen)
 
 
-def _fitting(path: Path, role: str, names: list[str]) -> str | None:
+def _find_column(path: Path, role: str, names: list[str]) -> str | None:
     if role in names:
         return role
     own = role.replace("_", "")

@@ -71,7 +71,7 @@ def from_hub(address: str, target: Path, retries: int, progress: Progress) -> No
 
     def attempt() -> None:
         fs = hub.file_system()
-        with _translated(address):
+        with _translate_errors(address):
             _join(_tables(fs, address), target, lambda path: fs.open(path, "rb"), progress)
 
     try:
@@ -82,7 +82,7 @@ def from_hub(address: str, target: Path, retries: int, progress: Progress) -> No
 
 def hub_size(address: str) -> int:
     fs = hub.file_system()
-    with _translated(address):
+    with _translate_errors(address):
         return sum(int(fs.info(path)["size"]) for path in _tables(fs, address))
 
 
@@ -126,7 +126,7 @@ def _is_wanted(field: pa.Field) -> bool:
 
 
 @contextmanager
-def _translated(address: str) -> Iterator[None]:
+def _translate_errors(address: str) -> Iterator[None]:
     try:
         with hub.errors(address):
             yield

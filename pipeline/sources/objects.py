@@ -28,7 +28,7 @@ def json_object(line: bytes) -> dict[str, Any]:
         if LONG_NUMBER.search(line):  # an identifier may be an integer beyond 64 bits, of which orjson makes a float
             record = json.loads(line)
     except orjson.JSONDecodeError:
-        record = _lenient(line)
+        record = _parse_lenient(line)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(record, dict):
@@ -36,7 +36,7 @@ def json_object(line: bytes) -> dict[str, Any]:
     return record
 
 
-def _lenient(line: bytes) -> Any:
+def _parse_lenient(line: bytes) -> Any:
     if not LENIENT.search(line):
         raise ValueError("not JSON")
     try:

@@ -4,7 +4,7 @@ A shopper comes in a few sessions spread over two years and picks a few stickers
 theme and one look of the shopper's own. Every pick has one of three motives:
 
     theme  45 %  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): readable in the text;
-    look   40 %  a sticker of the mood's colour and shape (weight 1) or colour alone (weight COARSE): visible in the
+    look   40 %  a sticker of the mood's colour and shape (weight 1) or only colour (weight COARSE): visible in the
                  image, in no text as such;
     noise  15 %  any sticker.
 

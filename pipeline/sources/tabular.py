@@ -147,7 +147,9 @@ class Tabular:
             title=as_text(of["title"]),
             brand=as_text(of["brand"]),
             categories=[", ".join(sorted(categories))] if self._flat and categories else categories,
-            description=" ".join(text for text in map(_ended, parts) if text) if self._text else as_text(parts[0]),
+            description=" ".join(text for text in map(_end_sentence, parts) if text)
+            if self._text
+            else as_text(parts[0]),
             image_urls=several(of["image_urls"]),
             extra=others(record, [*map(self._item_column, OF_ITEMS), *self._text]),
         )
@@ -231,7 +233,7 @@ def table(path: Path, columns: list[str]) -> str:
     return read_csv(path, columns, True, separator, quotes=True) if separator else read_lines(path, columns)
 
 
-def _ended(value: Any) -> str:
+def _end_sentence(value: Any) -> str:
     text = ", ".join(as_list(value)) if isinstance(value, list) else as_text(value).strip()
     return text if not text or text[-1] in ".!?" else f"{text}."
 

@@ -43,7 +43,7 @@ def vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray
     return array
 
 
-def gathered(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
+def gather(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
     """Return the rows of these numbers, float32 [n, F], from ascending rows that contain them."""
     out = np.zeros((len(numbers), width), np.float32)
     wanted: Iterator[int] = iter(numbers.tolist())
@@ -61,7 +61,7 @@ def gathered(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndar
 def identified(path: Path, names: Sequence[object], rows: Callable[[np.ndarray], Rows], width: int) -> Vectors:
     """Return vectors whose rows are named; `rows` iterates over at least the rows of some numbers."""
     ids = pa.table({"id": pa.array(names, pa.string())})
-    return Vectors(path, len(names), width, lambda n: gathered(path, rows(n), n, width), ids)
+    return Vectors(path, len(names), width, lambda n: gather(path, rows(n), n, width), ids)
 
 
 def empty(path: Path) -> UserError:

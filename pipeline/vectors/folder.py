@@ -24,7 +24,7 @@ def folder(path: Path, dim: int | None = None) -> Vectors:
     found = members(path)
     if not found:
         return parquet(path)
-    return _opened(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
+    return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
 
 
 def archive(path: Path, dim: int | None = None) -> Vectors:
@@ -43,10 +43,10 @@ def archive(path: Path, dim: int | None = None) -> Vectors:
             raise UserError(f"{path}, {info.filename}: {one_line(e, 100)}") from None
 
     found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
-    return _opened(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
+    return _open(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
 
 
-def _opened(path: Path, found: list[Member]) -> Vectors:
+def _open(path: Path, found: list[Member]) -> Vectors:
     if not found:
         raise empty(path)
     width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.sources.feature_files import NAMES, rank
 from pipeline.sources.lines import LONGEST_LINE, opened
-from pipeline.vectors.base import Vectors, empty, gathered, vector
+from pipeline.vectors.base import Vectors, empty, gather, vector
 
 Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
 LARGEST = 1 << 63
@@ -34,7 +34,7 @@ def json(path: Path, dim: int | None = None) -> Vectors:
         raise empty(path)
 
     def take(numbers: np.ndarray) -> np.ndarray:
-        return gathered(path, ((row, value) for row, (*_, value) in enumerate(_values(path))), numbers, width)
+        return gather(path, ((row, value) for row, (*_, value) in enumerate(_values(path))), numbers, width)
 
     numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # which may then be ours
     ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())

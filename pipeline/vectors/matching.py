@@ -75,13 +75,13 @@ def match(
     """
     vectors = opened(path, dim, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
-        return _placed(vectors, identifiers.placed(path, vectors.ids, asins))
+        return _match_ids(vectors, identifiers.placed(path, vectors.ids, asins))
     if order is not None:
         names = identifiers.order(order, asins)
         if vectors.count != len(names):
             raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
         table = pa.table({"asin": pa.array(names, pa.string())})
-        found = _placed(vectors, identifiers.placed(order, table, asins))
+        found = _match_ids(vectors, identifiers.placed(order, table, asins))
         return Matched(vectors, found.place, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
         raise UserError(
@@ -92,6 +92,6 @@ def match(
     return Matched(vectors, np.arange(len(asins)), how, False)
 
 
-def _placed(vectors: Vectors, found: Placed) -> Matched:
+def _match_ids(vectors: Vectors, found: Placed) -> Matched:
     how = f"rows matched by {found.column}"
     return Matched(vectors, found.rows, how, True, found.unknown, found.example)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.sources.lines import unpacked
-from pipeline.vectors.base import Vectors, empty, gathered
+from pipeline.vectors.base import Vectors, empty, gather
 
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
@@ -32,7 +32,7 @@ def records(path: Path, dim: int | None = None) -> Vectors:
 
     def take(numbers: np.ndarray) -> np.ndarray:
         rows = ((number, np.frombuffer(record, "<f4", offset=ASIN)) for number, record in _records(path))
-        return gathered(path, rows, numbers, WIDTH)
+        return gather(path, rows, numbers, WIDTH)
 
     ids = pa.table({"asin": pa.array(names, pa.string())})
     return Vectors(path, len(names), WIDTH, take, ids, of_images=True)

@@ -25,7 +25,7 @@ def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Ve
     if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
     io.one_set(files)
-    column = _chosen(path, schema, column)
+    column = _choose(path, schema, column)
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise empty(path)
@@ -36,7 +36,7 @@ def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Ve
     return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)
 
 
-def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
+def _choose(path: Path, schema: pa.Schema, wanted: str | None) -> str:
     lists = [field.name for field in schema if is_vector(field.type)]
     if wanted is not None and wanted not in lists:
         raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")

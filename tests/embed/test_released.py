@@ -34,7 +34,7 @@ from stages.cli import app
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release that stands alone: moved out of the folder of outputs, which is gone."""
+    """A release moved out of the folder of outputs, which is gone."""
     made = coded.with_encoders(tmp_path_factory.mktemp("made")).release
     return made.rename(tmp_path_factory.mktemp("alone") / "release")
 

@@ -174,7 +174,7 @@ def test_a_download_never_asks_http_after_https() -> None:
 
 def test_a_redirect_to_a_public_host_is_followed_by_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ranged, "getproxies", dict)
-    monkeypatch.setattr(ranged, "resolved", lambda name, port: ["127.0.0.2", "127.0.0.1"])
+    monkeypatch.setattr(ranged, "resolve", lambda name, port: ["127.0.0.2", "127.0.0.1"])
     with serving({"/y": status(307, Location="/z"), "/z": body(b"abc")}) as server:
         port = server.server_address[1]
         server.answers["/x"] = status(302, Location=f"http://files.invalid:{port}/y")

@@ -1,4 +1,4 @@
-"""Images that are files of this machine: beside the item file, under a folder, in an archive, by a pattern."""
+"""Images that are files of this machine: next to the item file, under a folder, in an archive, by a pattern."""
 
 import gzip
 import io

@@ -32,7 +32,7 @@ WIDTH = 768
 
 def main(seed: int) -> None:
     if not DATA.exists():
-        sys.exit(f"{DATA} is not there: the real data sets live beside the project, not in it")
+        sys.exit(f"{DATA} is not there: the real datasets lie next to the project")
     split = published_split()
     features = control.random(split.n_items, WIDTH, 0)
     edges = neighbours.neighbours(features, 10)

@@ -73,7 +73,7 @@ def test_an_items_own_text_and_image_find_it_first(release: Path) -> None:
 
 
 UNANSWERED = [
-    ("nobody", "red", b"", "no encoder"),
+    ("absent", "red", b"", "no encoder"),
     ("beit3", "  ", b"", "give one of these"),
     ("beit3", "x" * (CHARACTERS + 1), b"", "too much"),
     ("beit3", "red", b"\0" * (BYTES + 1), "too much"),
