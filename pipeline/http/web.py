@@ -66,7 +66,6 @@ class _Host:
 
     slots: asyncio.Semaphore  # a request takes one
     address: asyncio.Task[str]  # of its name; resolved once
-    idle: list[httpx.AsyncHTTPTransport] = field(default_factory=list)  # one connection each, the latest last
     users: int = 0  # requests that wait for it or are under way
     refused: int = 0  # connections in a row
     late: set[httpx.URL] = field(default_factory=set)  # addresses in a row that were not done in time
@@ -92,7 +91,7 @@ class Client:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._hosts: OrderedDict[str, _Host] = OrderedDict()  # least recently used first
-        self._idle: OrderedDict[httpx.AsyncHTTPTransport, _Host] = OrderedDict()  # likewise
+        self._idle: OrderedDict[httpx.AsyncHTTPTransport, _Host] = OrderedDict()  # likewise; a connection each
         self._mirrors = {name: httpx.URL(mirror) for name, mirror in policy.mirrors.items()}
         self._tls = ssl.create_default_context()
 
@@ -138,8 +137,8 @@ class Client:
             host.users -= 1
 
     def _connection(self, host: _Host) -> httpx.AsyncHTTPTransport:
-        if host.idle:
-            transport = host.idle.pop()
+        transport = next((one for one, its_host in reversed(self._idle.items()) if its_host is host), None)
+        if transport is not None:
             del self._idle[transport]
             return transport
         # a transport a connection: httpx's pool looks at all of its connections at every step; transports take
@@ -147,11 +146,9 @@ class Client:
         return httpx.AsyncHTTPTransport(verify=self._tls, limits=ONE, trust_env=False)
 
     async def _keep(self, host: _Host, transport: httpx.AsyncHTTPTransport) -> None:
-        host.idle.append(transport)
         self._idle[transport] = host
         if len(self._idle) > IDLE:
-            oldest, its_host = self._idle.popitem(last=False)
-            its_host.idle.remove(oldest)
+            oldest, _ = self._idle.popitem(last=False)
             await oldest.aclose()
 
     async def _send(self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
@@ -252,16 +249,14 @@ class Client:
         if key not in self._hosts:
             private = {name, host_of(url)} & set(self.policy.private_hosts)
             lookup = asyncio.create_task(_resolve(name, port, bool(private)))
-            self._forget()
+            if len(self._hosts) >= HOSTS:
+                in_use = {id(host) for host in self._idle.values()}
+                unused = (k for k, host in self._hosts.items() if not host.users and id(host) not in in_use)
+                if (oldest := next(unused, None)) is not None:
+                    self._hosts.pop(oldest).address.cancel()
             self._hosts[key] = _Host(asyncio.Semaphore(self.policy.per_host), lookup)
         self._hosts.move_to_end(key)
         return self._hosts[key]
-
-    def _forget(self) -> None:
-        if len(self._hosts) >= HOSTS:
-            unused = (key for key, host in self._hosts.items() if not (host.users or host.idle))
-            if (key := next(unused, None)) is not None:
-                self._hosts.pop(key).address.cancel()
 
 
 def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:

@@ -161,16 +161,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(here: Path, args: str, fault: 
     assert [path.name for path in here.iterdir()] == ["t.parquet"]
 
 
-def test_a_damaged_parquet_file_is_one_line() -> None:
-    pq.write_table(table(), "t.parquet")
-    data = bytearray(Path("t.parquet").read_bytes())
-    data[4:60] = b"x" * 56
-    Path("t.parquet").write_bytes(data)
-    code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title", "--to", "v")
-    assert code == 1
-    assert "t.parquet: not a sound Parquet file" in output
-
-
 def test_the_encoder_of_a_tables_own_words() -> None:
     pq.write_table(pa.table({"id": range(4), "text": ["red ball", "red car", "blue car", "blue ball"]}), "t.parquet")
     made("t.parquet", "--encoder", "tfidf", to="v")

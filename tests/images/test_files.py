@@ -214,7 +214,8 @@ class Shop:
 
     def describe(self, *urls: str | None) -> None:
         """Write the item file, with an address each."""
-        rows = [{"item": f"i{i}", "title": f"t{i}", "image_urls": url or ""} for i, url in enumerate(urls)]
+        named = [{"image_urls": url} if url else {} for url in urls]
+        rows = [{"item": f"i{i}", "title": f"t{i}"} | url for i, url in enumerate(named)]
         (self.root / "data/items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
 
     def command(self, stage: str, *options: str) -> Result:
