@@ -19,15 +19,7 @@ from pipeline.sources.header import column_names, delimiter
 from pipeline.sources.product import Product, as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import rating, stripped
-from pipeline.sources.tabular import (
-    OF_INTERACTIONS,
-    OF_ITEMS,
-    Tabular,
-    TabularSource,
-    refuse_unreadable,
-    seconds,
-    table,
-)
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, table
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
@@ -107,15 +99,9 @@ def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 def interactions(path: Path, flags: Mapping[str, str]) -> Table:
     """Return the interactions file with its columns; `flags` has role -> column where a name does not say its role.
 
-    UserError: absent or empty, no column or several fit a role, or values are unreadable.
+    UserError: absent or empty, or no column or several fit a role.
     """
-    seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
-    for role, reads in (("rating", rating), ("timestamp", seconds)):
-        if column := seen.roles.get(role):
-            t = _text(column)
-            found = _ask(seen, f"SELECT count({t}), count({reads(t)}), any_value({t})")
-            refuse_unreadable(path, column, role, *found)
-    return seen
+    return _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
 
 
 def items(path: Path, flags: Mapping[str, str], item: str) -> Table:

@@ -27,6 +27,7 @@ OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
 FIRST_YEAR, LAST_YEAR = 1900, 2100  # of days written as eight digits
 MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
 PARQUET_ROWS = 4096
+EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
@@ -94,8 +95,10 @@ class Tabular:
         for role, reads in (("rating", rating), ("timestamp", seconds)):
             if names[role] in columns:
                 given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
-                found = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
-                refuse_unreadable(path, names[role], role, *found)
+                texts, values, example = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
+                if texts and not values:  # it would count as missing
+                    what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
+                    raise UserError(f"{path}: column '{names[role]}' {what}")
         if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
             times = days(text["timestamp"])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
@@ -207,13 +210,6 @@ def _are_days(path: Path, rows: str, text: str) -> bool:
     given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
     times, read = _first(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
     return bool(times) and times == read
-
-
-def refuse_unreadable(path: Path, column: str, role: str, texts: int, values: int, example: str) -> None:
-    """Refuse a column without a readable value, which would count as missing."""
-    if texts and not values:
-        expected = "numbers" if role == "rating" else "seconds, or dates such as 2024-12-31"
-        raise UserError(f"{path}: column '{column}' holds {example[:80]!r}, which is no {role}; expected {expected}")
 
 
 def _first(path: Path, query: str) -> tuple[Any, ...]:
