@@ -45,7 +45,7 @@ def make(
     files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED)
     meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
-    bought = purchases(*groups.values(), colour, shape, users, seed)
+    bought = purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
     _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, bought, rng))
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
