@@ -81,10 +81,7 @@ def test_2014_reads_back_what_python_printed(record: dict[str, object]) -> None:
     assert amazon2014.parse(repr(record).encode("utf-8", "surrogatepass")) == record
 
 
-PIECES = [
-    *"'\"a}u1#b\t\\é",
-    *("'b'", '"c"', "{'a': ", ": ", ", ", "None", "\\'", "\\n", "\\\\", '\\"'),
-]
+PIECES = [*"'\"a}u1#b\t\\é", *("'b'", '"c"', "{'a': ", ": ", ", ", "None", "\\'", "\\n", "\\\\", '\\"')]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
