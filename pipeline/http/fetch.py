@@ -84,7 +84,7 @@ def _copy(address: str, source: Path, part: Path) -> None:
     except IsADirectoryError:
         raise UserError(f"{address}: is a folder, expected a file") from None
     except shutil.SpecialFileError:  # such as a pipe, which may never end
-        raise UserError(f"{address}: is no plain file") from None
+        raise UserError(f"{address}: not a plain file") from None
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:

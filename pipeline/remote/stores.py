@@ -48,7 +48,7 @@ class Folder:
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = self.path / name
         if path.exists() and not (path.is_file() or path.is_dir()):  # such as a pipe, which may never end
-            raise UserError(f"{path}: is no plain file")
+            raise UserError(f"{path}: not a plain file")
         try:
             with path.open("rb") as f:
                 f.seek(start)

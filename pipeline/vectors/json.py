@@ -70,7 +70,7 @@ def _document(path: Path, data: bytes) -> Iterator[Named]:
     try:
         value = syntax.loads(data, object_pairs_hook=None if is_array else list)  # pairs: an identifier may occur twice
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: is no JSON, or is cut off") from None
+        raise UserError(f"{path}: not JSON, or cut off") from None
     yield from (
         (_split(path, row, one) for row, one in enumerate(value)) if is_array else ((MAPPED, *pair) for pair in value)
     )
@@ -86,12 +86,12 @@ def _parsed(path: Path, row: int, line: bytes) -> Any:
     try:
         return syntax.loads(line)  # which knows NaN, refused later by its row
     except (ValueError, RecursionError):
-        raise UserError(f"{path}, line {row + 1}: is no JSON") from None
+        raise UserError(f"{path}, line {row + 1}: not JSON") from None
 
 
 def _split(path: Path, row: int, value: Any) -> Named:
     if not isinstance(value, dict):
-        raise UserError(f"{path}, row {row}: is no object with an identifier and a vector")
+        raise UserError(f"{path}, row {row}: not an object with an identifier and a vector")
     known = sorted((key for key in value if rank(key) >= 0), key=rank)
     lists = [k for k in value if isinstance(value[k], list) and value[k] and type(value[k][0]) in (int, float)]
     if len(lists) != 1:

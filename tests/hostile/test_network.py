@@ -267,9 +267,9 @@ def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Pat
     release = coded.outputs(tmp_path / "root").release
     (release / name).unlink()
     os.mkfifo(release / name)
-    with pytest.raises(UserError, match=rf"{name}: is no plain file"):
+    with pytest.raises(UserError, match=rf"{name}: not a plain file"):
         fetch_release(str(release), tmp_path / "here")
-    with pytest.raises(UserError, match=r"is no plain file|named pipe"):
+    with pytest.raises(UserError, match=r"not a plain file|named pipe"):
         raw(str(release / name), tmp_path / "x")
 
 
