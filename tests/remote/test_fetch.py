@@ -52,19 +52,15 @@ def left(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.name != "served")
 
 
-@pytest.mark.parametrize("ending", ["", "/", "/manifest.json"])
-def test_from_the_web_byte_for_byte(server: Folder, published: Path, tmp_path: Path, ending: str) -> None:
+def test_from_the_web_and_from_a_folder_byte_for_byte(server: Folder, published: Path, tmp_path: Path) -> None:
     seen = []
-    fetch(server.address + ending, tmp_path / "here", progress=lambda done, total: seen.append((done, total)))
-    assert content(tmp_path / "here") == content(published)
-    assert left(tmp_path) == ["here"]
+    addresses = [*(server.address + ending for ending in ("", "/", "/manifest.json")), str(published)]
+    for number, address in enumerate([*addresses, published.as_uri()]):
+        to = tmp_path / str(number)
+        fetch(address, to, progress=lambda done, total: seen.append((done, total)))
+        assert content(to) == content(published), address
+    assert left(tmp_path) == ["0", "1", "2", "3", "4"]
     assert seen[-1][0] == seen[-1][1] > 0
-
-
-def test_from_a_folder_by_path_and_by_file_address(published: Path, tmp_path: Path) -> None:
-    fetch(str(published), tmp_path / "a")
-    fetch(published.as_uri(), tmp_path / "b")
-    assert content(tmp_path / "a") == content(tmp_path / "b") == content(published)
 
 
 @pytest.fixture(params=["at its top", "in a folder"])
@@ -116,6 +112,8 @@ def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
 def test_one_feature_set_verifies_by_itself_and_names_the_whole(
     server: Folder, published: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(UserError, match=r"'clip' .*beit3, minilm-cnn"):
+        fetch(server.address, tmp_path / "here", encoder="clip")
     fetch(server.address, tmp_path / "here", encoder="minilm-cnn")
     names = set(content(tmp_path / "here"))
     assert names == {n for n in content(published) if "/beit3/" not in n}
@@ -124,12 +122,6 @@ def test_one_feature_set_verifies_by_itself_and_names_the_whole(
     assert server.asked[f"/{FEATURES}"] == 0
     again = fetch(str(tmp_path / "here"), tmp_path / "again", encoder="minilm-cnn")
     assert manifest.load(again).part_of == sha256(published / "manifest.json"), "a part of a part is one of the whole"
-
-
-def test_an_unknown_feature_set_names_those_there(server: Folder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'clip' .*beit3, minilm-cnn"):
-        fetch(server.address, tmp_path / "here", encoder="clip")
-    assert left(tmp_path) == []
 
 
 def test_a_connection_cut_every_few_bytes_is_continued(server: Folder, published: Path, tmp_path: Path) -> None:

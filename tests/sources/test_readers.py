@@ -18,8 +18,6 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
-from pipeline.sources.amazon2018 import Amazon2018
-from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import Tabular, TabularSource
 
 
@@ -182,14 +180,6 @@ def test_item_file_that_names_two_things_alike_is_refused(tmp_path: Path, second
     path = write(tmp_path / "items.csv", f"itemID,asin\n0,A\n{second}\n")
     with pytest.raises(UserError, match=fault):
         mmrec.asins(path, 3)
-
-
-def test_roles_of_the_files() -> None:
-    source = MmrecSource(kind="mmrec", interactions=["a/b.inter"], features={"x": "c.npy"})
-    assert source.files() == {"interactions": ["a/b.inter"], "feature:x": ["c.npy"]}
-    named = Amazon2018.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "reviews": "mine.json"})
-    assert named.files()["reviews"] == ["mine.json"]
-    assert named.files()["metadata"][0].endswith("/meta_Gift_Cards.json.gz")
 
 
 # --- 2023
