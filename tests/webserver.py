@@ -139,6 +139,20 @@ def first(times: int, answer: Answer, then: Answer) -> Answer:
     return lambda request, before: (answer if before < times else then)(request, before)
 
 
+def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer:
+    """Serve ranges of `data` with an ETag, and hang up after `cut_at` bytes of each answer."""
+
+    def answer(request: Handler, before: int) -> None:
+        same = request.headers.get("If-Range", etag) == etag
+        code, part, more = request.range_of(data) if same else (200, data, {})
+        request.begin(code, len(part), ETag=etag, **more)
+        request.wfile.write(part[:cut_at])
+        if cut_at and cut_at < len(part):
+            request.hang_up()
+
+    return answer
+
+
 def cut(data: bytes, at: int, of: int | None = None) -> Answer:
     """Promise all of `data`, or `of` bytes, and hang up after `at`."""
 

@@ -1,7 +1,7 @@
-"""`alignrec embed`: any table -> a folder of Parquet files with a vector a row.
+"""`alignrec embed`: any table -> a folder of Parquet files with a vector per row.
 
-The table is laid out next to the target, like the outputs of a dataset. The stage `encode` writes its files there, and
-they appear in the target when all are done. A killed run resumes.
+The table is laid out next to the target, like the outputs of a dataset, for the stage `encode`; files appear in the
+target when all are done. A killed run resumes.
 """
 
 import hashlib
@@ -40,30 +40,23 @@ from pipeline.run import ALTERED, Run
 from pipeline.semantic_ids import files
 from pipeline.versions import versions
 
-FACTS = "_embed.json"
-"""readers of a folder of Parquet pass over names that begin so"""
+FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
 
 
 class Summary(NamedTuple):
-    """What came of a table."""
+    """Counts of the rows of a table."""
 
-    items: int
-    """rows written"""
-    images: int
-    """of them, with an image"""
-    texts: int
-    """of them, with a text"""
-    rejects: Path | None
-    """table REJECTS of rows that were not used; None: there were none"""
-    rejected: Counter[str]
-    """how many, by reason"""
+    items: int  # written
+    images: int  # of them, with an image
+    texts: int  # of them, with a text
+    rejects: Path | None  # table REJECTS of other rows; None: there were none
+    rejected: Counter[str]  # reason -> rows
 
 
 class Codes:
-    """Released codebooks that code the vectors; items of equal codes are counted on from those of the release."""
+    """Released codebooks; suffixes of equal codes count on from those of the release."""
 
     def __init__(self, release: Path, name: str, method: str) -> None:
-        """Load them; UserError if the release has none such."""
         self.method = method
         self._coded = semantic_ids.load(release, name, method)
         self.levels = self._coded.facts.levels
@@ -74,7 +67,6 @@ class Codes:
             self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
 
     def columns(self, x: np.ndarray) -> dict[str, pa.Array]:
-        """Return codes, suffix and cosine of the next items, float32 [n, F]."""
         codes = semantic_ids.encoded(self._coded.method, x, self.levels)
         none = codes[:, 0] == semantic_ids.NONE
         cosines = pa.array(semantic_ids.cosines(self._coded.method, x, codes), mask=none)
@@ -97,22 +89,20 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
     Args:
         table: see `item_file`.
         chosen: the encoder.
-        params: whose sections `encode` and `encoders` are replaced by those of `chosen`; has a source DATASET.
-        to: folder to make: features-*.parquet, schema embedded(F, L), and _embed.json, which says how they were made;
-            rows that were not used go to `<to>.rejects.parquet` next to it.
+        params: sections `encode` and `encoders` are replaced by those of `chosen`; has a source DATASET.
+        to: new folder of features-*.parquet, schema embedded(F, L), and their provenance, _embed.json; unused rows go
+            to `<to>.rejects.parquet` next to it.
         codes: of a release, of L levels.
-
-    Raises:
-        UserError: `to` exists, no row holds an item, the encoder cannot be loaded, or see `item_file.blocks`.
     """
     item_file.blocks(*table)  # refuses what is not there, before a folder is made
-    with _alone(to):
+    with _exclusive(to):
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            _refuse_another(to / FACTS, _space(chosen, to))
+            node = FeatureSets(Work(to).layout, chosen.encode, chosen.sections)[chosen.name]
+            _refuse_another(to / FACTS, _space(chosen, node))
             raise UserError(f"{to}: exists already; name another folder, or delete this one")
         work = _work(table, chosen, params, to, codes)
         try:
-            return _embedded(table, chosen, params, to, codes, work)
+            return _encode(table, chosen, params, to, codes, work)
         except UserError:
             if not work.layout.item_ids.is_file():  # nothing that is worth keeping
                 shutil.rmtree(work.folder)
@@ -120,8 +110,7 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
 
 
 @contextmanager
-def _alone(to: Path) -> Iterator[None]:
-    """Let no other process make the same folder while the block does."""
+def _exclusive(to: Path) -> Iterator[None]:
     lock = to.absolute().with_name(f".{to.name}.lock")
     with FileLock(lock):
         try:
@@ -130,7 +119,7 @@ def _alone(to: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
+def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
     params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
     run = Run("encode", DATASET, params, work.folder, label="embed")
     sets = FeatureSets(work.layout, chosen.encode, chosen.sections)
@@ -146,24 +135,21 @@ def _embedded(table: Table, chosen: Chosen, params: Parameters, to: Path, codes:
     counts = _finish(node, work, codes)
     rejects = prepare.rejected(work, work.record, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
-    said = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
-    said[fingerprint.KEY] = fingerprint.of(io.record(node.shards[0]))
-    io.write_json(work.done / FACTS, work.record | said)
+    facts = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
+    facts[fingerprint.KEY] = fingerprint.of(io.record(node.shards[0]))
+    io.write_json(work.done / FACTS, work.record | facts)
     work.done.rename(to)
     shutil.rmtree(work.folder)
     return summary
 
 
 def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None) -> Work:
-    """Return the folder of what is unfinished, emptied if that is of another table, encoder or folder of images.
-
-    Files that were altered are deleted, so that they are made again.
-    """
+    """Return the folder of unfinished vectors, emptied if they are of another table, encoder or folder of images."""
     folder = to.absolute().with_name(f".{to.name}.parts")
-    node = _node(chosen, folder)
+    node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
     settings = {"encoder": chosen.name, "made": node.facts(), "encode": chosen.encode.facts()}
     columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
-    space = _space(chosen, folder)
+    space = _space(chosen, node)
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
     read = [io.sha256(path) for path in prepare.files(table)]
     facts = [record, read, str(table.images and table.images.absolute()), codes and codes.method]
@@ -177,25 +163,17 @@ def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
     return Work(folder, record)
 
 
-def _node(chosen: Chosen, folder: Path) -> Node:
-    return FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
-
-
-def _space(chosen: Chosen, folder: Path) -> dict[str, Any]:
-    """Return what decides the space of the vectors before any is made."""
-    node = _node(chosen, folder)
+def _space(chosen: Chosen, node: Node) -> dict[str, Any]:
     images = {f"image_{key}": getattr(chosen.images, key) for key in ("size", "quality")}
     return node.space() | (images if "image" in node.reads else {})
 
 
 def _refuse_another(facts: Path, space: fingerprint.Fingerprint) -> None:
-    """Raise UserError where a folder holds vectors of another fingerprint."""
     if facts.is_file() and (found := fingerprint.difference(fingerprint.of(io.read_json(facts)), space)):
         raise UserError(f"{facts.parent}: of another encoder: {found}, there and here; delete it, or name another --to")
 
 
 def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]:
-    """Write the files that will be the target; return how many items there are, with an image, and with a text."""
     counts = np.zeros(3, np.int64)
     for number, path in enumerate(node.shards):
         rows = shard(path)
@@ -213,7 +191,7 @@ def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]
 
 
 def _inputs(rows: pa.Table, layout: Any, start: int) -> dict[str, pa.Array]:
-    """Return what is said of the inputs of rows that begin with an item: statuses of images, and hashes."""
+    """Return statuses of images, and hashes of inputs, of rows from item `start` on."""
     n, has_text = len(rows), rows["has_text"].to_pylist()
     texts = Texts(layout.items).slice(start, n).to_pylist()
     text = [text_sha256(one) if read else "" for one, read in zip(texts, has_text, strict=True)]
@@ -225,8 +203,8 @@ def _inputs(rows: pa.Table, layout: Any, start: int) -> dict[str, pa.Array]:
     if not status:
         status, reason, hashes = ["missing"] * n, ["this encoder reads no image"] * n, [""] * n
     image = [one if read else "" for one, read in zip(hashes, rows["has_image"].to_pylist(), strict=True)]
-    said = {"image_status": status, "image_reason": reason, "input_text_sha256": text, "input_image_sha256": image}
-    return {name: pa.array(values, pa.string()) for name, values in said.items()}
+    columns = {"image_status": status, "image_reason": reason, "input_text_sha256": text, "input_image_sha256": image}
+    return {name: pa.array(values, pa.string()) for name, values in columns.items()}
 
 
 def _image_parts(layout: Any, start: int, rows: int) -> Iterator[pa.Table]:

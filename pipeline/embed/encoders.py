@@ -1,4 +1,4 @@
-"""What a name of an encoder stands for: one of a release, of section `encoders` of the parameters, or a kind."""
+"""Encoders by name: of a release, of section `encoders` of the parameters, or a kind."""
 
 import re
 from collections.abc import Iterable
@@ -21,16 +21,13 @@ INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
 class Chosen(NamedTuple):
     """An encoder, for the stage `encode`."""
 
-    name: str
-    """of its feature set"""
-    sections: Encoders
-    """section `encoders`"""
+    name: str  # of its feature set
+    sections: Encoders  # section `encoders`
     encode: Encode
     images: Images
 
 
 def of_release(release: Path, name: str, encode: Encode) -> Chosen:
-    """Return an encoder of a verified release; UserError as `release.encoder.facts`."""
     facts = released.facts(release, name)
     released.refuse_absent(release, facts.packages)
     sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
@@ -40,7 +37,7 @@ def of_release(release: Path, name: str, encode: Encode) -> Chosen:
 
 
 def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images) -> Chosen:
-    """Return an encoder that section `encoders` defines, a kind, or `kind:model`; UserError for what a table lacks."""
+    """Return an encoder of section `encoders`, a kind, or `kind:model`; UserError if it needs more than a table."""
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
         sections, name = {**sections, "inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     names = [*sections, *registry.kinds()]
@@ -48,21 +45,17 @@ def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images)
         raise UserError(f"no encoder '{name}'{nearest(name, names)}")
     whole = registry.whole(sections, [name])
     _refuse_unfit(sections, whole)
-    listed = [one for one in whole if one == name or _is_stored(sections, whole)]
+    kinds = [registry.kind(sections, one) for one in whole]
+    stored = any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)  # made of sets that are written first
+    listed = [one for one in whole if one == name or stored]
     return Chosen(name, sections, encode.model_copy(update={"encoders": listed, "controls": []}), images)
-
-
-def _is_stored(sections: Encoders, names: Iterable[str]) -> bool:
-    """Return whether a set is made of sets that must have been written."""
-    kinds = (registry.kind(sections, name) for name in names)
-    return any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)
 
 
 def _refuse_unfit(sections: Encoders, names: Iterable[str]) -> None:
     for name in names:
         kind = registry.kind(sections, name)
         if kind in FEATURES and FEATURES[kind].relearns:
-            raise UserError(f"'{name}' learns from interactions, which a table has not; make it in a project")
+            raise UserError(f"'{name}' learns from interactions, which a table lacks; make it in a project")
         if kind in ENCODERS and ENCODERS[kind].pretrained:
             raise UserError(f"'{name}' is trained by `pretrain`; name a release that carries it with --release")
         if kind.split("-")[0] == CLIP:

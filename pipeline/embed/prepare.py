@@ -1,7 +1,4 @@
-"""A table -> what the stage `encode` reads: items, texts, images as the stage `images` stores them; and the rejects.
-
-Files of images that are there are kept, so that a killed run does not decode them twice.
-"""
+"""A table -> inputs of the stage `encode`: items, texts, images as the stage `images` stores them; and the rejects."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,23 +12,23 @@ import schemas
 from pipeline import engine, io
 from pipeline.embed.work import Work
 from pipeline.errors import UserError
+from pipeline.images import fetcher
 from pipeline.images.decode import Decoded, failed, normalise
+from pipeline.images.fetcher import Result
 from pipeline.images.params import Images
 from pipeline.items.parse import Reject
 from pipeline.release import item_file
 from pipeline.release.item_file import Columns, Row
 from pipeline.sources import lines
 
-HELD = 1024
-"""rejects in memory"""
+HELD = 1024  # rejects in memory
 
 
 class Table(NamedTuple):
     """Where rows come from."""
 
     path: Path
-    images: Path | None
-    """folder"""
+    images: Path | None  # folder
     columns: Columns
 
 
@@ -59,15 +56,8 @@ class _Rejects:
         self._held, self._parts = [], self._parts + 1
 
 
-def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) -> Counter[str]:
-    """Lay out a table for `encode`; return how many rows were not used, by reason.
-
-    Args:
-        images: how they are stored; None: the encoder reads none.
-
-    Raises:
-        UserError: no row holds an item, or see `item_file.blocks`.
-    """
+def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) -> None:
+    """Lay out a table for `encode`, without images if `images` is None; UserError: no row has an item."""
     rejects = _Rejects(work, table.path.name)
     columns = table.columns if images is not None else table.columns._replace(image="")
 
@@ -95,24 +85,30 @@ def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) ->
     io.write_json(layout.sources, [])
     io.write_json(work.rejected, rejects.reasons)
     io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, work.record)  # last: the table is laid out
-    return rejects.reasons
 
 
 def _items(rows: Sequence[Row], start: int) -> pa.Table:
-    """Return rows as schema ITEMS, numbered from `start`; but for identifier and text its columns are empty."""
     n, texts = len(rows), [row.text.encode(errors="replace").decode() for row in rows]
-    blank = pa.array([""] * n, pa.string())
-    nothing = {name: pa.array([[]] * n, pa.list_(pa.string())) for name in ("categories", "image_urls")}
-    filled = {
-        "item_id": pa.array(range(start, start + n), pa.int32()),
-        "asin": pa.array([row.asin.encode(errors="replace").decode() for row in rows], pa.string()),
-        "text": pa.array(texts, pa.string()),
-        "text_status": pa.array(["ok" if text.strip() else "empty" for text in texts], pa.string()),
-        "tokens": pa.array([len(text.split()) for text in texts], pa.int32()),
-        "extra": pa.array(["{}"] * n, pa.string()),
-        **{name: values.cast(schemas.ITEMS.field(name).type) for name, values in nothing.items()},
+    filled: dict[str, Sequence[object]] = {
+        "text": texts,
+        "text_status": ["ok" if text.strip() else "empty" for text in texts],
+        "tokens": [len(text.split()) for text in texts],
+        "extra": ["{}"] * n,
+        "categories": [[]] * n,
+        "image_urls": [[]] * n,
     }
-    return pa.table({name: filled.get(name, blank) for name in schemas.ITEMS.names})
+    ids = _ids(rows, start)
+    columns = {
+        f.name: pa.array(filled.get(f.name, [""] * n), f.type) for f in schemas.ITEMS if f.name not in ids.schema.names
+    }
+    return pa.table({name: ids[name] for name in ids.schema.names} | columns).select(schemas.ITEMS.names)
+
+
+def _ids(rows: Sequence[Row], start: int) -> pa.Table:
+    asins = [row.asin.encode(errors="replace").decode() for row in rows]
+    return pa.table(
+        {"item_id": pa.array(range(start, start + len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
+    )
 
 
 def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, number: int) -> None:
@@ -123,28 +119,11 @@ def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, n
     def tables() -> Iterator[pa.Table]:
         for first in range(0, len(rows), item_file.BLOCK):
             block = rows[first : first + item_file.BLOCK]
-            decoded = list(engine.threads(lambda row: _decoded(row, params), block))
-            yield _images(block, decoded, start + first)
+            decoded = engine.threads(lambda row: _decoded(row, params), block)
+            yield fetcher.table(_ids(block, start + first), [Result(one, "") for one in decoded])
 
     stored = {"params": params.model_dump(include={"size", "quality"})}  # as the stage `images` records them
     io.write_tables(tables(), path, schemas.IMAGES, work.record | stored)
-
-
-def _images(rows: Sequence[Row], decoded: Sequence[Decoded], start: int) -> pa.Table:
-    return pa.table(
-        {
-            "item_id": pa.array(range(start, start + len(rows)), pa.int32()),
-            "asin": pa.array([row.asin.encode(errors="replace").decode() for row in rows], pa.string()),
-            "status": pa.array([one.status for one in decoded], pa.string()),
-            "reason": pa.array([one.reason for one in decoded], pa.string()),
-            "url": pa.array([""] * len(rows), pa.string()),
-            "image": pa.array([one.image for one in decoded], pa.binary()),
-            "width": pa.array([one.width for one in decoded], pa.int32()),
-            "height": pa.array([one.height for one in decoded], pa.int32()),
-            "sha256": pa.array([one.sha256 for one in decoded], pa.string()),
-            "phash": pa.array([one.phash for one in decoded], pa.uint64()),
-        }
-    )
 
 
 def _decoded(row: Row, params: Images) -> Decoded:
@@ -160,7 +139,7 @@ def files(table: Table) -> list[Path]:
 
 
 def rejected(work: Work, record: dict[str, object], to: Path) -> Path | None:
-    """Write the rejects as one table next to the vectors; return its path, None where there are none."""
+    """Write the rejects, if any, as one table."""
     parts = sorted(work.rejects.glob("rejects-*.parquet"))
     if not io.rows(parts):
         return None

@@ -1,4 +1,4 @@
-"""The folder of an unfinished set of vectors: laid out as the outputs of a dataset, so that `encode` works in it."""
+"""The folder of unfinished vectors, laid out as the outputs of a dataset, so that `encode` works in it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Any
 
 from pipeline.layout import Layout
 
-DATASET = "table"
-"""what a table is called in the folder"""
+DATASET = "table"  # what a table is called in the folder
 
 
 @dataclass(frozen=True)
@@ -15,17 +14,14 @@ class Work:
     """Paths in the folder."""
 
     folder: Path
-    record: dict[str, Any] = field(default_factory=dict)
-    """provenance of its tables"""
+    record: dict[str, Any] = field(default_factory=dict)  # provenance of its tables
 
     @property
     def layout(self) -> Layout:
-        """What the stages read and write."""
         return Layout(self.folder, DATASET)
 
     @property
     def done(self) -> Path:
-        """What the target will be."""
         return self.folder / "done"
 
     @property
@@ -34,5 +30,4 @@ class Work:
 
     @property
     def rejected(self) -> Path:
-        """How many rows were not used, by reason, JSON."""
         return self.rejects / "rejected.json"

@@ -1,1 +1,1 @@
-"""The one transport: large files (fetch, ranged), many small ones (web), what may be retried, which addresses."""
+"""Transport: large files (fetch, ranged), many small ones (web), retries, permitted addresses."""

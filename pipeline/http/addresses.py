@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")
-"""a name as DNS has it, or a number"""
+HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
 HIGHEST_PORT = 65535
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA gives out; what lies outside is of special use
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
@@ -23,20 +22,17 @@ class PrivateAddress(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Return whether a numeric address is public, also where it is wrapped in another.
-
-    Loopback, private, link-local (cloud metadata services), multicast and reserved ones are not.
-    """
+    """Return whether a numeric address is public, and not loopback, private, link-local, multicast or reserved."""
     ip = ipaddress.ip_address(address.split("%")[0])  # without an interface name
     if isinstance(ip, ipaddress.IPv6Address):
-        if (inner := _wrapped(ip)) is not None:
+        if (inner := _unwrap(ip)) is not None:
             return is_public(str(inner))
         if ip not in _GLOBAL_UNICAST:
             return False
     return ip.is_global and not ip.is_multicast
 
 
-def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def _unwrap(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """Return the IPv4 address that packets to `ip` may end at."""
     if ip in _TRANSLATED or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
@@ -51,7 +47,6 @@ def is_valid(url: httpx.URL) -> bool:
 
 
 def _is_label(label: bytes) -> bool:
-    """Return whether a part of a name stands for printable text, where it is in Punycode."""
     try:
         return not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable()
     except UnicodeError:
@@ -59,14 +54,13 @@ def _is_label(label: bytes) -> bool:
 
 
 def host_of(url: httpx.URL) -> str:
-    """Return the host as people write it; as DNS has it where IDNA refuses the name, as it does emoji."""
     try:
         return url.host
-    except UnicodeError:
+    except UnicodeError:  # a name that IDNA refuses, such as emoji
         return url.raw_host.decode("ascii")
 
 
-def resolved(name: str, port: int) -> list[str]:
+def resolve(name: str, port: int) -> list[str]:
     """Return the numeric addresses of a host; OSError if there are none, PrivateAddress if one is not public."""
     try:
         infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)

@@ -1,7 +1,4 @@
-"""Untrusted zip archives: what Python's zipfile raises becomes one line with the file's name.
-
-Anything may be in the bytes: names that are no UTF-8, damaged members of any compression, versions that do not exist.
-"""
+"""Untrusted zip archives: what Python's zipfile raises becomes one line with the file's name."""
 
 import lzma
 import zipfile
@@ -16,22 +13,10 @@ FAULTS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, LookupError, NotImplementedError,
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
-"""what reading an archive or a member raises: damage, a password, a compression or version that Python lacks"""
-
-
-PIECE = 1 << 12
-"""bytes to read of an LZMA or bzip2 member at a time: zipfile unpacks everything that it reads at once"""
+PIECE = 1 << 12  # bytes to read of an LZMA or bzip2 member at a time: zipfile unpacks everything that it reads at once
 
 
 def opened(path: Path, shown: str = "") -> zipfile.ZipFile:
-    """Open an archive.
-
-    Args:
-        shown: what errors call it; by default its path.
-
-    Raises:
-        UserError: there is no such file, it is no plain file, or it is no archive that can be read.
-    """
     shown = shown or str(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise UserError(f"{shown}: a pipe or device, and no zip file")
@@ -44,7 +29,6 @@ def opened(path: Path, shown: str = "") -> zipfile.ZipFile:
 
 @contextmanager
 def readable(shown: str) -> Iterator[None]:
-    """Turn what reading an archive raises into one line that begins with `shown`."""
     try:
         yield
     except FAULTS as e:

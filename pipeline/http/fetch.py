@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 
-Progress = Callable[[int, int | None], None]
-"""called with (bytes so far, bytes in all or None)"""
+Progress = Callable[[int, int | None], None]  # called with (bytes so far, bytes in all or None)
 
 
 def local(address: str) -> Path | None:
@@ -46,10 +45,8 @@ def local(address: str) -> Path | None:
 def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
     """Fetch a URL or path to `target`, which appears only when it is complete and checked; return its sha256.
 
-    A part that an earlier call left beside it is continued if the server still has the same file; that of another
-    address is left alone, as mirrors may hold other bytes. `timeout` is in seconds without a byte; waits before
-    `retries` double from half a second, with jitter, or follow Retry-After.
-    UserError if it cannot be fetched, is cut off, is a web page, or has another sha256 than `expected`.
+    Resumes the part of an earlier call from the same address if the server still has the same file. `timeout` is in
+    seconds without a byte. UserError: unreachable, cut off, a web page, or another sha256 than `expected`.
     """
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     source = local(address)
@@ -65,8 +62,8 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
             sha256 = hashed.result()
             if expected not in (None, sha256):
                 raise ValueError(
-                    f"its sha256 is {sha256}, expected {expected}: the file is another than before; delete the "
-                    "dataset's sources.json, or change sha256 in the parameters, if that is right"
+                    f"its sha256 is {sha256}, expected {expected}: the file changed; delete the dataset's "
+                    "sources.json, or change sha256 in the parameters, if that is right"
                 )
             flushed.result()
     except ValueError as e:
@@ -87,7 +84,7 @@ def _copy(address: str, source: Path, part: Path) -> None:
     except IsADirectoryError:
         raise UserError(f"{address}: is a folder, expected a file") from None
     except shutil.SpecialFileError:  # such as a pipe, which may never end
-        raise UserError(f"{address}: is no plain file") from None
+        raise UserError(f"{address}: not a plain file") from None
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
@@ -104,7 +101,6 @@ def _download(address: str, part: Path, timeout: float, retries: int, progress: 
 
 
 def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
-    """Fetch the bytes that `part` lacks."""
     from pipeline.http.patience import steady
     from pipeline.http.ranged import first_byte, request
 
@@ -134,7 +130,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress)
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse, with ValueError, a web page in place of a file, and a broken gzip file, by its final name's ending."""
+    """Raise ValueError for a web page in place of a file, and for a broken gzip file."""
     with path.open("rb") as f:
         head = f.read(512)
     if is_web_page(head):
@@ -144,7 +140,6 @@ def check(path: Path, name: str) -> None:
 
 
 def is_web_page(data: bytes) -> bool:
-    """Return whether a file that begins so is a web page: what many servers send for a file that they lack."""
     return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
@@ -162,7 +157,6 @@ def _check_gzip(path: Path, head: bytes) -> None:
 
 
 def meter(bar: tqdm) -> Progress:
-    """Return a progress callback that moves `bar`, which counts bytes."""
     bar.unit_scale = True
 
     def at(done: int, total: int | None) -> None:

@@ -1,7 +1,7 @@
-"""Deadlines of downloads. httpx limits the time between two bytes alone, so that a byte now and then never ends.
+"""Deadlines of downloads: an answer has to begin in time, and to come at a least rate.
 
-An answer has to begin in time, whatever the server says before (`100 Continue` without end); then it has to come at a
-least rate. Behind a proxy the first is the proxy's to see to.
+httpx limits only the time between two bytes, so that a byte now and then never ends. Behind a proxy, the beginning is
+the proxy's to limit.
 """
 
 import threading
@@ -14,15 +14,12 @@ import httpx
 
 from pipeline.http.retries import TransientError
 
-WINDOW = 60.0
-"""seconds over which the rate is measured; waiting alone counts"""
-LEAST = 1000
-"""bytes a second"""
+WINDOW = 60.0  # seconds of waiting over which the rate is measured
+LEAST = 1000  # bytes a second
 
 
 class _Deadline(threading.local):
-    at: float | None = None
-    """monotonic seconds"""
+    at: float | None = None  # monotonic seconds
 
 
 _DEADLINE = _Deadline()
@@ -30,7 +27,7 @@ _DEADLINE = _Deadline()
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Limit the seconds that this thread reads from `Streams`; beyond them httpx.ReadTimeout is raised."""
+    """Limit the time for which this thread reads from `Streams`; beyond it httpx.ReadTimeout is raised."""
     before, _DEADLINE.at = _DEADLINE.at, time.monotonic() + seconds
     try:
         yield
@@ -43,7 +40,7 @@ def steady(blocks: Iterable[bytes]) -> Iterator[bytes]:
     source, waited, received = iter(blocks), 0.0, 0
     while True:
         started = time.monotonic()
-        with within(WINDOW):  # a server may send what is no part of the body, such as extensions of chunks
+        with within(WINDOW):  # a server may send other bytes than the body's, such as extensions of chunks
             block = next(source, None)
         if block is None:
             return
@@ -51,40 +48,34 @@ def steady(blocks: Iterable[bytes]) -> Iterator[bytes]:
         received += len(block)
         if waited >= WINDOW:
             if received < LEAST * waited:
-                raise TransientError(f"{received:,} bytes in {waited:.0f} s; that would take for ever")
+                raise TransientError(f"below {LEAST:,} B/s: giving up")
             waited, received = 0.0, 0
         yield block
 
 
-class _Stream:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+class _Wrapper:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self._inner, name)
 
+
+class _Stream(_Wrapper):
     def start_tls(self, *args: Any, **kwargs: Any) -> Self:
-        """Return the connection, encrypted."""
-        return type(self)(self._stream.start_tls(*args, **kwargs))
+        return type(self)(self._inner.start_tls(*args, **kwargs))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return some bytes; httpx.ReadTimeout after the deadline."""
         if _DEADLINE.at is not None:
             left = _DEADLINE.at - time.monotonic()
             if left <= 0:
                 raise httpx.ReadTimeout("the answer takes too long")
             timeout = left if timeout is None else min(timeout, left)
-        return bytes(self._stream.read(max_bytes, timeout))
+        return bytes(self._inner.read(max_bytes, timeout))
 
 
-class Streams:
+class Streams(_Wrapper):
     """A network backend of httpcore whose connections keep to `within`."""
 
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
     def connect_tcp(self, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._backend.connect_tcp(*args, **kwargs))
+        return _Stream(self._inner.connect_tcp(*args, **kwargs))

@@ -1,7 +1,7 @@
 """Range requests: a file on a web server, from any byte on.
 
-The address itself is the user's and trusted. A redirect comes from the server: it may not lead from https to http, nor
-to another host that is inside a private network or this machine; the named host keeps its number in redirects.
+The address is the user's and trusted. A redirect may not lead from https to http, nor to another host inside a private
+network or on this machine; the named host keeps its number in redirects.
 """
 
 import re
@@ -15,7 +15,7 @@ import httpx
 
 from pipeline.errors import UserError
 from pipeline.http import patience
-from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolved
+from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolve
 from pipeline.http.retries import RETRYABLE, TransientError, Unresolved, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
@@ -25,22 +25,17 @@ RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
-    """Return a client for `request`; `timeout` seconds without a byte, `connect`, by default as many, to connect."""
     limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
-    transport = None if _proxied() else _Transport()  # a proxy resolves names itself
+    transport = None if _is_proxied() else _Transport()  # a proxy resolves names itself
     return httpx.Client(timeout=limits, headers=HEADERS, transport=transport)
 
 
-def _proxied() -> bool:
-    """Return whether the environment names a proxy."""
+def _is_proxied() -> bool:
     return not {"http", "https", "all"}.isdisjoint(getproxies())
 
 
 class _Transport(httpx.HTTPTransport):
-    """Connects by number to hosts that a redirect names: no name becomes private between check and use.
-
-    An answer begins within the time without a byte, or never.
-    """
+    """Connects by number to hosts of redirects, so that no name becomes private between check and use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,36 +51,33 @@ class _Transport(httpx.HTTPTransport):
         if not numbers:
             return super().handle_request(request)
         extensions = request.extensions | {"sni_hostname": request.url.raw_host.decode("ascii")}
-        for number in numbers[:-1]:
+        for number in numbers:  # in place of the host's name, which the headers keep
+            url = request.url.copy_with(host=number)
             try:
-                return super().handle_request(_at(request, number, extensions))
+                return super().handle_request(
+                    httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
+                )
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue
-        return super().handle_request(_at(request, numbers[-1], extensions))
-
-
-def _at(request: httpx.Request, number: str, extensions: dict[str, Any]) -> httpx.Request:
-    """Return the request with a number in place of the host's name, which its header keeps."""
-    url = request.url.copy_with(host=number)
-    return httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
+                if number == numbers[-1]:
+                    raise
+        raise AssertionError
 
 
 @contextmanager
 def request(
     client: httpx.Client, address: httpx.URL | str, label: str, start: int, validator: str = ""
 ) -> Iterator[httpx.Response]:
-    """Request an address's bytes from `start` on; yield the response, whose body is not read yet.
+    """Request bytes from `start` on, or all if the file no longer has `validator` (ETag or Last-Modified).
 
-    The server may ignore `start`, see `first_byte`; of another file than `validator` (ETag or Last-Modified) says
-    it sends all. TransientError for a retryable status, no host of the name, or a connection cut now or while the
-    body is read; UserError if the address, a redirect or the server's certificate is invalid.
+    Yields the response, its body unread; the server may ignore `start`, see `first_byte`. TransientError: a retryable
+    status, no such host, or a cut connection. UserError: an invalid address, redirect or certificate.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
         first = client.build_request("GET", address, headers=headers)
         if not is_valid(first.url):
             raise UserError(f"{label}: not a valid address")
-        response = _followed(client, first, label)
+        response = _follow(client, first, label)
         try:
             if response.status_code in RETRYABLE:
                 raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("Retry-After")))
@@ -101,7 +93,6 @@ def request(
 
 
 def _unresolved(error: httpx.TransportError) -> Unresolved | None:
-    """Return the failure to raise where the system knows no host, or no proxy, of the name; else None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
@@ -110,8 +101,7 @@ def _unresolved(error: httpx.TransportError) -> Unresolved | None:
     return None
 
 
-def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
-    """Return the response after all redirects; each is checked before it is followed."""
+def _follow(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
     named, numbers = host_of(request.url), list[str]()
     for _ in range(MAX_REDIRECTS + 1):
         here = request.url
@@ -124,24 +114,22 @@ def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx
         if response.next_request is None:
             return response
         if host_of(here) == named and not numbers:
-            numbers = _connected_to(response)
+            numbers = _peer(response)
         response.close()
         request = response.next_request
-        request.extensions["numbers"] = _checked(here, request.url, named, label) or numbers
+        request.extensions["numbers"] = _check_redirect(here, request.url, named, label) or numbers
     raise UserError(f"{label}: too many redirects")
 
 
-def _connected_to(response: httpx.Response) -> list[str]:
-    """Return the number that answered, which the name keeps in redirects; none where a proxy did, or in tests."""
+def _peer(response: httpx.Response) -> list[str]:
     stream = response.extensions.get("network_stream")
-    if stream is None or _proxied():
+    if stream is None or _is_proxied():
         return []
     address = stream.get_extra_info("server_addr")
     return [str(address[0])] if address else []
 
 
-def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
-    """Return the numbers a redirect may connect to, none for the user's host; UserError if it may not be followed."""
+def _check_redirect(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
     if there.scheme not in ("http", "https") or not is_valid(there):
         raise UserError(f"{label}: the server redirects to an invalid address")
     if (here.scheme, there.scheme) == ("https", "http"):
@@ -150,23 +138,20 @@ def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[
     if name == named:
         return []
     try:
-        return resolved(there.raw_host.decode("ascii"), there.port or (443 if there.scheme == "https" else 80))
+        return resolve(there.raw_host.decode("ascii"), there.port or (443 if there.scheme == "https" else 80))
     except PrivateAddress:
         raise UserError(
             f"{label}: redirects to {name}, inside a private network or this machine; if that is right, name that "
             "address itself"
         ) from None
     except OSError:
-        if _proxied():  # the proxy may know it
+        if _is_proxied():  # the proxy may know it
             return []
         raise Unresolved(name) from None
 
 
 def first_byte(response: httpx.Response, start: int) -> int:
-    """Return the number of the body's first byte: `start`, or less where the server ignored it.
-
-    TransientError if the body begins after `start`, or its range is not stated.
-    """
+    """Return the number of the body's first byte, at most `start`; TransientError if its range is later or unknown."""
     if response.status_code != 206:
         return 0
     stated = RANGE.match(response.headers.get("Content-Range", ""))

@@ -20,13 +20,12 @@ class TransientError(Exception):
     """A failure that a retry may cure."""
 
     def __init__(self, cause: str, wait: float | None = None, detail: str = "") -> None:
-        """Describe the failure, without secrets; `wait` seconds are requested, `detail` may hold an address."""
         super().__init__(cause)
         self.wait, self.detail = wait, detail
 
 
 class Unresolved(TransientError):
-    """No host has the name: it is wrong, or there is no network. Few tries tell."""
+    """No host has the name: it is wrong, or there is no network."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"name not resolved: {name}")
@@ -45,11 +44,7 @@ def retry(work: Callable[[], Result], tries: int) -> Result:
 
 
 def pause(attempt: int, requested: float | None = None) -> float:
-    """Return the seconds to wait after try number `attempt`, from 0.
-
-    What the server requests, or half a second that doubles with every try. Random jitter keeps clients that failed
-    together from retrying together.
-    """
+    """Return the seconds to wait after try number `attempt`, from 0: as requested, or doubling, with jitter."""
     return min(requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75), LONGEST_WAIT)
 
 

@@ -1,9 +1,8 @@
 """An HTTP client for untrusted addresses: address -> bytes, or one status and reason.
 
-It is polite: few requests a host and second, retries with growing pauses, Retry-After obeyed for the whole host. A host
-is given up that refuses connections, that answers nothing in time, or that asks to wait without end. It is safe: every
-address, of redirects too, is resolved here, checked, and connected to by number. So a name cannot become private
-between check and use. Bytes, redirects, open connections and remembered hosts are limited.
+Polite: few requests per host and second, retries with growing pauses, Retry-After obeyed for the whole host; hosts that
+refuse, are late or ask to wait without end are given up. Safe: every address, of redirects too, is resolved, checked,
+and connected to by number, so that no name becomes private between check and use.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ NO_CONNECTION = "no connection"
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a body, in its header
 IDLE = 64  # connections kept open for a next request, of all hosts together
 HOSTS = 4096  # whose state is kept
-LONGEST_HOLD = 600.0  # seconds in a row that a host may ask everybody to wait
+LONGEST_HOLD = 600.0  # seconds in a row that a host may ask to wait
 
 
 class Policy(NamedTuple):
@@ -67,7 +66,6 @@ class _Host:
 
     slots: asyncio.Semaphore  # a request takes one
     address: asyncio.Task[str]  # of its name; resolved once
-    idle: list[httpx.AsyncHTTPTransport] = field(default_factory=list)  # one connection each, the latest last
     users: int = 0  # requests that wait for it or are under way
     refused: int = 0  # connections in a row
     late: set[httpx.URL] = field(default_factory=set)  # addresses in a row that were not done in time
@@ -75,19 +73,16 @@ class _Host:
     given_up: tuple[str, str] | None = None  # status and reason of all further requests
     next_at: float = 0.0  # monotonic seconds: no request before
 
-    def give_up(self, failure: Failure) -> Failure:
-        """End all further requests as this one, whose failure is returned: it is not worth another try."""
-        self.given_up = failure.status, failure.reason
-        return Failure(*self.given_up)
+    def failed(self, failure: Failure, give_up: bool) -> Failure:
+        """Return the failure to raise, on giving up that of all further requests."""
+        if give_up:
+            self.given_up = failure.status, failure.reason
+            return Failure(*self.given_up)
+        return failure
 
     def refuse_given_up(self) -> None:
         if self.given_up is not None:
             raise Failure(*self.given_up)
-
-    def answered(self) -> None:
-        """Note that it gave a whole answer."""
-        self.late.clear()
-        self.held = 0.0
 
 
 class Client:
@@ -96,19 +91,17 @@ class Client:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._hosts: OrderedDict[str, _Host] = OrderedDict()  # least recently used first
-        self._idle: OrderedDict[httpx.AsyncHTTPTransport, _Host] = OrderedDict()  # likewise
+        self._idle: OrderedDict[httpx.AsyncHTTPTransport, _Host] = OrderedDict()  # likewise; a connection each
         self._mirrors = {name: httpx.URL(mirror) for name, mirror in policy.mirrors.items()}
         self._tls = ssl.create_default_context()
 
     async def close(self) -> None:
-        """Close every connection."""
         for host in self._hosts.values():
             host.address.cancel()
         for transport in self._idle:
             await transport.aclose()
 
     async def get(self, address: str) -> Fetched:
-        """Fetch one http(s) address."""
         for attempt in range(self.policy.retries + 1):
             try:
                 return Fetched(await self._follow(address))
@@ -129,7 +122,6 @@ class Client:
         raise Failure("http_error", f"more than {MAX_REDIRECTS} redirects")
 
     async def _request(self, url: httpx.URL) -> bytes | str:
-        """Make one request; return the body, or where a redirect points."""
         if mirror := self._mirrors.get(host_of(url)):
             url = url.copy_with(scheme=mirror.scheme, host=mirror.host, port=mirror.port)
         host = self._host(url)
@@ -145,9 +137,8 @@ class Client:
             host.users -= 1
 
     def _connection(self, host: _Host) -> httpx.AsyncHTTPTransport:
-        """Return a connection of a host: one that is open, if there is one."""
-        if host.idle:
-            transport = host.idle.pop()
+        transport = next((one for one, its_host in reversed(self._idle.items()) if its_host is host), None)
+        if transport is not None:
             del self._idle[transport]
             return transport
         # a transport a connection: httpx's pool looks at all of its connections at every step; transports take
@@ -155,29 +146,32 @@ class Client:
         return httpx.AsyncHTTPTransport(verify=self._tls, limits=ONE, trust_env=False)
 
     async def _keep(self, host: _Host, transport: httpx.AsyncHTTPTransport) -> None:
-        """Keep a connection open for the next request; close the one that has waited longest if there are too many."""
-        host.idle.append(transport)
         self._idle[transport] = host
         if len(self._idle) > IDLE:
-            oldest, its_host = self._idle.popitem(last=False)
-            its_host.idle.remove(oldest)
+            oldest, _ = self._idle.popitem(last=False)
             await oldest.aclose()
 
     async def _send(self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
         await self._turn(host)
-        address = await self._resolved(host)
+        try:
+            address = await asyncio.shield(host.address)  # one lookup for all requests that wait
+        except Failure as e:
+            raise host.failed(e, e.status == "unreachable") from None
         try:
             async with asyncio.timeout(self.policy.timeout):
                 return await self._exchange(host, transport, url, address)
         except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise self._refused(host) from None
+            host.refused += 1
+            failure = Failure("unreachable", NO_CONNECTION, retryable=True)
+            raise host.failed(failure, host.refused >= self.policy.give_up_after) from None
         except (TimeoutError, httpx.TimeoutException):
-            raise self._late(host, url) from None
+            host.late.add(url)  # addresses instead of tries: a few images that never come do not cost all others
+            failure = Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
+            raise host.failed(failure, len(host.late) >= self.policy.give_up_after) from None
         except httpx.TransportError as e:
             raise Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
 
     async def _turn(self, host: _Host) -> None:
-        """Wait until the host may be asked; Failure if it is given up, before or meanwhile."""
         host.refuse_given_up()
         now = time.monotonic()
         at = max(now, host.next_at)
@@ -186,27 +180,8 @@ class Client:
             await asyncio.sleep(at - now)
             host.refuse_given_up()
 
-    async def _resolved(self, host: _Host) -> str:
-        try:
-            return await asyncio.shield(host.address)  # one lookup for all requests that wait
-        except Failure as e:
-            if e.status == "unreachable":
-                host.give_up(e)
-            raise
-
-    def _refused(self, host: _Host) -> Failure:
-        host.refused += 1
-        failure = Failure("unreachable", NO_CONNECTION, retryable=True)
-        return host.give_up(failure) if host.refused >= self.policy.give_up_after else failure
-
-    def _late(self, host: _Host, url: httpx.URL) -> Failure:
-        """Count addresses, not tries: a few images that never come shall not cost a host all of its others."""
-        host.late.add(url)
-        failure = Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
-        return host.give_up(failure) if len(host.late) >= self.policy.give_up_after else failure
-
     def _busy(self, host: _Host, response: httpx.Response) -> Failure:
-        """Let everybody who asks a host wait, as it said; give it up if that has no end."""
+        """Let all requests to a host wait, as it said; give it up if that has no end."""
         wait = retry_after(response.headers.get("Retry-After"))
         failure = Failure("http_error", str(response.status_code), retryable=True, wait=wait)
         if wait is None:
@@ -214,7 +189,7 @@ class Client:
         free = max(host.next_at, time.monotonic())
         host.next_at = max(free, time.monotonic() + min(wait, LONGEST_WAIT))
         host.held += host.next_at - free
-        return host.give_up(failure) if host.held > LONGEST_HOLD else failure
+        return host.failed(failure, host.held > LONGEST_HOLD)
 
     async def _exchange(
         self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL, address: str
@@ -230,11 +205,15 @@ class Client:
             host.refused = 0
             if response.status_code in RETRYABLE:
                 raise self._busy(host, response)
-            if response.status_code != 200 and not response.has_redirect_location:
-                host.answered()
+            body: bytes | str | None = None
+            if response.has_redirect_location:
+                body = response.headers["Location"]
+            elif response.status_code == 200:
+                body = await self._body(response)
+            host.late.clear()
+            host.held = 0.0
+            if body is None:
                 raise Failure("http_error", str(response.status_code))  # its Retry-After is of one file
-            body = response.headers["Location"] if response.has_redirect_location else await self._body(response)
-            host.answered()
             return body
         finally:
             await response.aclose()
@@ -270,28 +249,25 @@ class Client:
         if key not in self._hosts:
             private = {name, host_of(url)} & set(self.policy.private_hosts)
             lookup = asyncio.create_task(_resolve(name, port, bool(private)))
-            self._forget()
+            if len(self._hosts) >= HOSTS:
+                in_use = {id(host) for host in self._idle.values()}
+                unused = (k for k, host in self._hosts.items() if not host.users and id(host) not in in_use)
+                if (oldest := next(unused, None)) is not None:
+                    self._hosts.pop(oldest).address.cancel()
             self._hosts[key] = _Host(asyncio.Semaphore(self.policy.per_host), lookup)
         self._hosts.move_to_end(key)
         return self._hosts[key]
 
-    def _forget(self) -> None:
-        """Forget the host that was used least recently, if there are too many; those in use stay."""
-        if len(self._hosts) >= HOSTS:
-            unused = (key for key, host in self._hosts.items() if not (host.users or host.idle))
-            if (key := next(unused, None)) is not None:
-                self._hosts.pop(key).address.cancel()
-
 
 def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
-    """Return an address, relative to `base` where there is one."""
     try:
         url = base.join(address) if base else httpx.URL(address)
+        valid = is_valid(url)
     except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
         raise Failure("blocked", "not a valid address") from None
     if url.scheme not in ("http", "https"):
         raise Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
-    if not is_valid(url):
+    if not valid:
         raise Failure("blocked", "not a valid address")
     if len(str(url)) > LONGEST_ADDRESS:
         raise Failure("blocked", f"the address is longer than {LONGEST_ADDRESS:,} characters")
@@ -299,7 +275,7 @@ def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
 
 
 async def _resolve(name: str, port: int, private: bool) -> str:
-    """Return an address of `name`, if all of them are public or `private` ones are allowed."""
+    """Return a numeric address of `name`; Failure if one is private and `private` ones are not allowed."""
     loop = asyncio.get_running_loop()
     for attempt in range(LOOKUPS):
         try:

@@ -5,7 +5,7 @@ import io
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class Room:
 
     @contextmanager
     def taken(self, pixels: int | None = None) -> Iterator[None]:
-        """Hold room for some pixels, or all of it; wait for it. More than there is is all there is."""
+        """Wait for room for some pixels, by default and at most all of it."""
         pixels = self._all if pixels is None else min(pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
@@ -65,30 +65,20 @@ class Room:
 
 
 def failed(status: str, reason: str, sha256: str = "") -> Decoded:
-    """Return an outcome without an image."""
     return Decoded(status, reason, None, 0, 0, sha256, None)
-
-
-def normalise_all(
-    data: Sequence[bytes], size: int, quality: int, max_pixels: int, room: Room | None = None
-) -> list[Decoded]:
-    return [normalise(d, size, quality, max_pixels, room) for d in data]
 
 
 def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room | None = None) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
 
-    Time is at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel.
+    Time is at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel. MemoryError: not enough.
 
     Args:
         data: bytes as fetched, untrusted.
         size: shorter side after shrinking, pixels; smaller images keep theirs.
         quality: of the JPEG, 1 .. 95.
         max_pixels: larger ones are not decoded.
-        room: shared with other threads; None: there are none.
-
-    Raises:
-        MemoryError: there is not enough memory, which says nothing of the image.
+        room: shared with other threads.
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
@@ -122,7 +112,7 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
         with room.taken(width * height) if room else nullcontext():
             image = _jpeg(opened, data, size) or _other(opened, size)
         image.info = opened.info  # has the rotation
-        with suppress(Exception):  # a damaged EXIF raises any exception; the image is none the worse for it
+        with suppress(Exception):  # a damaged EXIF raises any exception, and harms no pixel
             ImageOps.exif_transpose(image, in_place=True)
         image.info = {}  # which would be written too
     out = io.BytesIO()
@@ -131,10 +121,9 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
 
 
 def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
-    """Return a sound JPEG, shrunk; None for what Pillow has to decode.
+    """Return a sound JPEG, shrunk by libjpeg-turbo in two thirds of Pillow's time; None for what Pillow has to decode.
 
-    libjpeg-turbo decodes at the half, quarter or eighth of its size that is next above `size`, in two thirds of the
-    time that Pillow takes, which copies. Pillow decodes damaged files, CMYK, and headers that the two read differently.
+    It decodes at the half, quarter or eighth of its size that is next above `size`.
     """
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
@@ -147,31 +136,30 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
         decoded = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return _shrunk(decoded, (height * share, width * share), size)
+    return _shrink(decoded, (height * share, width * share), size)
 
 
 def _other(image: Image.Image, size: int) -> Image.Image:
-    """Return any image as RGB, shrunk; transparent pixels become white."""
     drafted = image.draft("RGB", (size, size))  # a CMYK or damaged JPEG is decoded at a half, quarter or eighth
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)
     if factor > 1 and width * height > LARGE:
-        return _shrunk(np.array(_averaged(image, factor)), (height / factor, width / factor), size)
-    return _shrunk(np.array(_flat(image)), (height, width), size)
+        return _shrink(np.array(_average(image, factor)), (height / factor, width / factor), size)
+    return _shrink(np.array(_flatten(image)), (height, width), size)
 
 
-def _averaged(image: Image.Image, factor: int) -> Image.Image:
+def _average(image: Image.Image, factor: int) -> Image.Image:
     """Return any image as RGB, a pixel for each square of `factor` pixels, a band at a time."""
     width, height = image.size
     averaged = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
     rows = max(1, BAND // (width * factor)) * factor
     for top in range(0, height, rows):
         band = image.crop((0, top, width, min(top + rows, height)))
-        averaged.paste(_flat(band).reduce(factor), (0, top // factor))
+        averaged.paste(_flatten(band).reduce(factor), (0, top // factor))
     return averaged
 
 
-def _flat(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's conversion would cut off what is above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -180,11 +168,11 @@ def _flat(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
-def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
+def _shrink(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
     """Return the part `extent` of uint8 [height, width, 3], its shorter side `size` pixels unless it is smaller.
 
-    Antialiased bicubic as Pillow's, by torch in a third of the time. A side of 507 pixels at a half fills 253.5 of
-    254: taking 254 would shift the content.
+    Antialiased bicubic by torch, in a third of Pillow's time. A side of 507 pixels at a half fills 253.5 of 254: taking
+    254 would shift the content.
     """
     scale = size / min(extent)
     if scale >= 1:
@@ -197,10 +185,7 @@ def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image
 
 
 def phash(image: Image.Image) -> int:
-    """Return the perceptual hash, 64 bits: which low frequencies are above their median.
-
-    The usual DCT hash: grey, 32 x 32, DCT-II, the 8 x 8 lowest frequencies, a bit each; the first bit is the highest.
-    """
+    """Return the DCT hash, 64 bits: which of the 8 x 8 lowest frequencies of the grey image exceed their median."""
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())

@@ -1,16 +1,12 @@
-"""Image addresses -> images or reasons, a row an item.
-
-The result depends on what the addresses answer, never on the order in which answers come.
-"""
+"""Image addresses -> images or reasons, a row per item, whatever the order in which answers come."""
 
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +16,13 @@ import schemas
 from pipeline import engine, io
 from pipeline.errors import UserError, one_line
 from pipeline.http.web import Client, Policy
-from pipeline.images.decode import Decoded, Room, failed, normalise_all
+from pipeline.images.decode import Decoded, Room, failed, normalise
 from pipeline.images.files import Files
 from pipeline.images.params import Images
 from pipeline.sources.database import connected
 from pipeline.sources.product import is_path
 
 WINDOW = 64  # items under way at a time; bounds memory
-BATCH = 16  # images that a decoder takes at a time, at most
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
 NO_ADDRESS = "no address in the metadata"
 BLOCK = 1024  # items between two saves
@@ -50,52 +45,37 @@ class Outcome(NamedTuple):
     url: str
 
 
-Keep = Callable[[Outcome, list[str]], bool]
-"""(outcome, the item's present addresses) -> whether it stays"""
+Keep = Callable[[Outcome, list[str]], bool]  # (outcome, the item's present addresses) -> whether it stays
 
 
-class Fetcher:
-    """Fetches and normalises images; keeps connections and the state of hosts from call to call.
+class Fetcher(ExitStack):
+    """Fetches images by one thread, normalises them by one per core; keeps connections from call to call.
 
-    One thread fetches; a thread a core decodes, taking several images at a time from a queue. Pillow decodes,
-    shrinks and encodes without holding Python's lock: processes were slower.
+    Pillow decodes, shrinks and encodes without holding Python's lock: processes were slower.
     """
 
     def __init__(self, params: Images, files: Files) -> None:
-        """Set up; `files` is closed by its owner."""
+        super().__init__()
         self.params, self.files = params, files
         self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
         self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
         self._known_phashes = [int(known, 16) for known in params.placeholders if len(known) == 16]
-        self._open = ExitStack()
-        self._decoders = self._open.enter_context(engine.Threads().opened(lambda: self._normalised))
         self._room = Room(params.max_pixels)
-        self._normalise = partial(normalise_all, size=params.size, quality=params.quality, max_pixels=params.max_pixels)
-        self._runner = asyncio.Runner()
-
-    def __enter__(self) -> Self:
-        """Return the fetcher."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close connections and threads."""
-        self._runner.run(self._web.close())
-        self._runner.close()
-        self._open.close()
+        self._runner = self.enter_context(asyncio.Runner())
+        self.callback(lambda: self._runner.run(self._web.close()))
+        one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # torch would start more in each
+        self._decoders = self.enter_context(ThreadPoolExecutor(engine.CORES, **one_thread))
 
     def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
-        """Return one result an item, in order; `done` is told how many.
+        """Return one result per item, in order: of the first of CANDIDATES that gives an image, else the first failure.
 
-        Of addresses, best first, the first of CANDIDATES that gives an image counts; if none does, the first's
-        failure.
+        `done` is called with numbers of items.
         """
         return self._runner.run(self._all(candidates, done))
 
     async def _all(self, candidates: list[list[str]], done: Callable[[int], object]) -> list[Result]:
         results = [Result(failed("missing", NO_ADDRESS), "")] * len(candidates)
         todo = iter(range(len(candidates)))
-        self._fetched: asyncio.Queue[tuple[bytes, asyncio.Future[Decoded]]] = asyncio.Queue()
-        decoders = [asyncio.create_task(self._decode()) for _ in range(self._decoders.number)]
 
         async def work() -> None:
             for i in todo:  # shared: each worker takes the next item
@@ -103,57 +83,20 @@ class Fetcher:
                     results[i] = await self._item(candidates[i])
                 done(1)
 
-        try:
-            await asyncio.gather(*(work() for _ in range(min(WINDOW, len(candidates)))))
-        finally:
-            for decoder in decoders:
-                decoder.cancel()
+        await asyncio.gather(*(work() for _ in range(min(WINDOW, len(candidates)))))
         return results
 
-    async def _decode(self) -> None:
-        """Feed one worker until cancelled."""
-        while True:
-            batch = [await self._fetched.get()]
-            while len(batch) < BATCH and not self._fetched.empty():
-                batch.append(self._fetched.get_nowait())
-            try:
-                results = await asyncio.wrap_future(self._decoders.submit([data for data, _ in batch]))
-            except MemoryError:
-                for data, future in batch:  # while no other is decoded: there was too little memory for several
-                    await self._decode_alone(data, future)
-            except Exception as e:
-                for _, future in batch:
-                    future.set_exception(e)
-            else:
-                for (_, future), decoded in zip(batch, results, strict=True):
-                    future.set_result(decoded)
-
-    async def _decode_alone(self, data: bytes, future: asyncio.Future[Decoded]) -> None:
-        try:
-            future.set_result(await asyncio.wrap_future(self._decoders.submit(data)))
-        except MemoryError as e:
-            future.set_exception(e)
-
-    def _normalised(self, job: list[bytes] | bytes) -> Any:
-        """Return the images of a list, or one image decoded while no other is."""
-        torch.set_num_threads(1)  # of this thread; torch would start more in each
-        if isinstance(job, list):
-            return self._normalise(job, room=self._room)
-        with self._room.taken():
-            return self._normalise([job])[0]
-
     async def _item(self, urls: list[str]) -> Result:
-        first: Result | None = None
+        results = list[Result]()
         for url in urls[:CANDIDATES]:
-            result = Result(await self._one(url), url)
-            if result.decoded.status == "ok":
-                return result
-            first = first or result
-        assert first is not None
+            results.append(Result(await self._one(url), url))
+            if results[-1].decoded.status == "ok":
+                return results[-1]
+        decoded, url = results[0]
         if len(urls) > CANDIDATES:
-            reason = f"{first.decoded.reason}; only the first {CANDIDATES} of {len(urls)} addresses were tried"
-            return first._replace(decoded=first.decoded._replace(reason=reason))
-        return first
+            reason = f"{decoded.reason}; only the first {CANDIDATES} of {len(urls)} addresses were tried"
+            return Result(decoded._replace(reason=reason), url)
+        return results[0]
 
     async def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
@@ -161,24 +104,30 @@ class Fetcher:
         fetched = self.files.read(url, self.params.max_bytes) if is_path(url) else await self._web.get(url)
         if fetched.data is None:
             return failed(fetched.status, fetched.reason)
-        future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
-        self._fetched.put_nowait((fetched.data, future))
+        loop = asyncio.get_running_loop()
         try:
-            decoded = await future
+            decoded = await loop.run_in_executor(self._decoders, self._normalise, fetched.data)
         except MemoryError:
-            raise UserError(
-                f"{one_line(url)}: not enough memory to decode this image, alone; give more, or lower images.max_pixels"
-            ) from None
-        if self._is_placeholder(decoded):
+            try:
+                decoded = await loop.run_in_executor(self._decoders, self._normalise, fetched.data, True)
+            except MemoryError:
+                raise UserError(
+                    f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
+                ) from None
+        phash = decoded.phash
+        if decoded.sha256 in self._known_sha256 or (
+            phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
+        ):
             return failed("placeholder", "one of images.placeholders", decoded.sha256)
         return decoded
 
-    def _is_placeholder(self, decoded: Decoded) -> bool:
-        """Return whether images.placeholders has an image's sha256, or a phash that is NEAR its own."""
-        phash = decoded.phash
-        return decoded.sha256 in self._known_sha256 or (
-            phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
-        )
+    def _normalise(self, data: bytes, exclusive: bool = False) -> Decoded:
+        """Normalise an image, if `exclusive` while no other is decoded."""
+        limits = self.params.size, self.params.quality, self.params.max_pixels
+        if not exclusive:
+            return normalise(data, *limits, self._room)
+        with self._room.taken():
+            return normalise(data, *limits)
 
 
 def shard(
@@ -189,10 +138,9 @@ def shard(
     before: Iterable[pa.Table] = (),
     keep: Keep = lambda row, urls: True,
 ) -> Iterator[pa.Table]:
-    """Yield a shard's images, schema IMAGES, block by block, so that a killed run loses one block at most.
+    """Yield a shard's images, schema IMAGES; finished blocks are kept in `work`, so that a killed run loses one block.
 
-    Finished blocks are kept in `work`, not needed once the shard is written. Rows of `before`, what an earlier run
-    yielded, stay where `keep` says so. `done` is told numbers of items.
+    Rows of `before`, an earlier run's, stay where `keep` says so. `done` is called with numbers of items.
     """
     paths, earlier = [], iter(before)
     for start in range(0, len(items), BLOCK):
@@ -209,7 +157,6 @@ def shard(
 def _block(
     fetcher: Fetcher, items: pa.Table, done: Callable[[int], object], old: pa.Table | None, keep: Keep
 ) -> pa.Table:
-    """Return table IMAGES of some items: rows of `old` that are kept, the others fetched."""
     candidates = items["image_urls"].to_pylist()
     if old is None:
         return table(items, fetcher.fetch(candidates, done))
@@ -223,21 +170,17 @@ def _block(
 
 
 def succeeded(row: Outcome, urls: list[str]) -> bool:
-    """Return whether a second try is of no use: there is an image, or no address."""
     return row.status in ("ok", "missing")
 
 
 def unchanged(row: Outcome, urls: list[str]) -> bool:
-    """Return whether a row is sure to be what its present addresses give: an image from the web, at the first."""
     return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
 
 
 def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
-    """Count images that several items share, of url, sha256 and phash of every item, a table at a time.
+    """Count items whose bytes an earlier one has, and others of equal phash, from url, sha256 and phash of every item.
 
-    duplicates are items whose bytes an earlier item has, near_duplicates others of equal phash, and shared the
-    images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
-    are.
+    `shared` has the images of more than `above` items, most frequent first: candidates for images.placeholders.
     """
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
     batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())
@@ -254,17 +197,7 @@ def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
 
 
 def table(items: pa.Table, results: list[Result]) -> pa.Table:
-    """Return results as a table of schema IMAGES, beside the item_id and asin of `items`."""
-    decoded = [r.decoded for r in results]
-    columns = {
-        "status": [p.status for p in decoded],
-        "reason": [p.reason for p in decoded],
-        "url": [r.url for r in results],
-        "image": [p.image for p in decoded],
-        "width": [p.width for p in decoded],
-        "height": [p.height for p in decoded],
-        "sha256": [p.sha256 for p in decoded],
-        "phash": [p.phash for p in decoded],
-    }
+    columns = {name: [getattr(r.decoded, name) for r in results] for name in Decoded._fields}
+    columns["url"] = [r.url for r in results]
     arrays = {name: pa.array(values, schemas.IMAGES.field(name).type) for name, values in columns.items()}
-    return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | arrays)
+    return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | arrays).select(schemas.IMAGES.names)

@@ -1,7 +1,4 @@
-"""Image files of this machine, read in place: of a folder, or of a zip or tar archive.
-
-Names come from metadata and from archives: nothing is unpacked to disk, and nothing outside is read unless allowed.
-"""
+"""Image files of this machine, read in place, of a folder or of a zip or tar archive. Their names are untrusted."""
 
 import posixpath
 import tarfile
@@ -26,9 +23,7 @@ NO_FILE = Fetched(None, "unreachable", "no such file")
 OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
 NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
 NO_START = "a path, and the item file is not on this machine; set images.folder"
-BZIP2 = Fetched(
-    None, "unreachable", "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"
-)
+BZIP2 = "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"
 REFUSED = "files of this machine are refused; see images.allow_file"
 
 
@@ -37,14 +32,14 @@ class Files(ABC):
 
     @abstractmethod
     def has(self, address: str) -> bool:
-        """Return whether `read` gives anything but "no such file"."""
+        """Return whether `read` gives anything but NO_FILE."""
 
     @abstractmethod
     def read(self, address: str, max_bytes: int) -> Fetched:
         """Return the bytes of a path or file address, or the reason why there are none."""
 
     def close(self) -> None:  # noqa: B027
-        """Close what is open."""
+        pass
 
 
 class Refused(Files):
@@ -54,11 +49,9 @@ class Refused(Files):
         self._blocked = Fetched(None, "blocked", reason)
 
     def has(self, address: str) -> bool:
-        """Return true, so that the reason is seen."""
         return True
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Return the reason."""
         return self._blocked
 
 
@@ -66,11 +59,9 @@ class Folder(Files):
     """Files below a folder; links are followed, and count where they lead."""
 
     def __init__(self, root: Path, outside: bool) -> None:
-        """Take the folder; `outside` allows paths that leave it."""
         self._root, self._outside = root.resolve(), outside
 
     def has(self, address: str) -> bool:
-        """Return whether there is such a file, or a path that leaves the folder."""
         try:
             path = resolve(self._root, address)
             return path.is_file() or not path.is_relative_to(self._root)
@@ -78,7 +69,6 @@ class Folder(Files):
             return False
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Read a file."""
         try:
             path = resolve(self._root, address)
             if not (self._outside or path.is_relative_to(self._root)):
@@ -86,7 +76,7 @@ class Folder(Files):
             if not path.is_file():  # a folder or a device
                 return NO_FILE
             with path.open("rb") as file:
-                return _limited(file, max_bytes)
+                return _read_limited(file, max_bytes)
         except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
             return Fetched(None, "unreachable", "not a readable file")
 
@@ -97,29 +87,21 @@ class Archive(Files):
     members: Mapping[str, Any]
 
     def has(self, address: str) -> bool:
-        """Return whether there is such a member, or no member can be called so."""
         return (name := _member(address)) is None or name in self.members
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Read a member."""
         if (name := _member(address)) is None:
             return NOT_IN_ARCHIVE
         return self.extract(self.members[name], max_bytes) if name in self.members else NO_FILE
 
     @abstractmethod
-    def extract(self, member: Any, max_bytes: int) -> Fetched:
-        """Read the member that is there."""
+    def extract(self, member: Any, max_bytes: int) -> Fetched: ...
 
 
 class Zip(Archive):
     """Members of a zip archive."""
 
     def __init__(self, path: Path) -> None:
-        """Read the names of all members.
-
-        Raises:
-            UserError: the archive is damaged, or needs a later version of the format.
-        """
         try:
             self._zip = zipfile.ZipFile(path)
         except archives.FAULTS as e:
@@ -127,12 +109,13 @@ class Zip(Archive):
         self.members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
     def extract(self, member: zipfile.ZipInfo, max_bytes: int) -> Fetched:
-        """Read a member."""
         try:
             if member.compress_type == zipfile.ZIP_BZIP2:
-                return BZIP2
+                return Fetched(None, "unreachable", BZIP2)
             with self._zip.open(member) as file:  # of LZMA zipfile unpacks all that it reads at once
-                return _limited(file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None)
+                return _read_limited(
+                    file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None
+                )
         except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
             return Fetched(None, "unreachable", f"not readable in the archive: {e}"[:200])
         except archives.FAULTS as e:
@@ -146,13 +129,8 @@ class Tar(Archive):
     """Members of a tar archive, plain or gzipped; a gzipped one gets an index, so that any member is near."""
 
     def __init__(self, path: Path) -> None:
-        """Read the names and places of all members: one pass.
-
-        Raises:
-            UserError: the archive is damaged, or of another kind.
-        """
         with ExitStack() as stack:
-            self._file = stack.enter_context(_seekable(path))
+            self._file = stack.enter_context(_open_seekable(path))
             try:
                 self.members = _places(self._file)
             except (tarfile.TarError, OSError, EOFError, ValueError) as e:
@@ -160,7 +138,6 @@ class Tar(Archive):
             stack.pop_all()
 
     def extract(self, member: tuple[int, int], max_bytes: int) -> Fetched:
-        """Read a member, given its first byte and number of bytes."""
         first, size = member
         if size > max_bytes:
             return _too_large(max_bytes)
@@ -176,7 +153,6 @@ class Tar(Archive):
 
 
 def opened(params: Images, start: Path | None) -> Files:
-    """Return the files that the images stage may read, from a folder or archive; UserError if `start` is neither."""
     if not params.allow_file:
         return Refused(REFUSED)
     if start is None:
@@ -191,7 +167,7 @@ def opened(params: Images, start: Path | None) -> Files:
         raise UserError(_unreadable(start, e)) from None
 
 
-def _seekable(path: Path) -> BinaryIO:
+def _open_seekable(path: Path) -> BinaryIO:
     file = path.open("rb")
     if file.read(2) != GZIP:
         file.seek(0)
@@ -227,7 +203,6 @@ class _Headers:
         self.seek, self.tell, self._file = file.seek, file.tell, file
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes; ValueError if that is longer than a header may be."""
         if size > LONGEST_HEADER:
             raise ValueError(f"a header of {size:,} bytes")
         return self._file.read(size)
@@ -237,8 +212,7 @@ def _unreadable(path: Path, why: Exception) -> str:
     return f"{path}: not a readable zip, tar or tar.gz archive ({one_line(why, 100)}); unpack it and name the folder"
 
 
-def _limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
-    """Read a file whose stated size may be wrong, a piece at a time if need be."""
+def _read_limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
     data = file.read(piece or max_bytes + 1)
     while piece and len(data) <= max_bytes and (more := file.read(piece)):
         data += more
@@ -250,11 +224,9 @@ def _too_large(max_bytes: int) -> Fetched:
 
 
 def _plain(name: str) -> str:
-    """Return a member's name without ./ and doubled slashes."""
     return posixpath.normpath(name).lstrip("/")
 
 
 def _member(address: str) -> str | None:
-    """Return the member that an address names, or None for what is no path from the archive's root."""
     name = posixpath.normpath(address)
     return None if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == ".." else name

@@ -16,8 +16,7 @@ def _with_item(pattern: str) -> str:
     return pattern
 
 
-Pattern = Annotated[str, AfterValidator(_with_item)]
-"""has the item's identifier in place of {item} or {asin}"""
+Pattern = Annotated[str, AfterValidator(_with_item)]  # has the item's identifier in place of {item} or {asin}
 
 
 class Images(Section):

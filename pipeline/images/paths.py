@@ -1,4 +1,4 @@
-"""Image files of this machine: where an item's lie, and a fingerprint that changes when one of them does."""
+"""Paths of image files of this machine, and a fingerprint that changes when one of them does."""
 
 import hashlib
 import os
@@ -25,8 +25,7 @@ WEB = re.compile(r"https?://", re.IGNORECASE)
 def start(source: Source, raw: Path, folder: str | None) -> Path | None:
     """Return the folder or archive that paths of images start from; None if there is none on this machine.
 
-    That is images.folder, else the folder of the item file, or of the interactions where there are no items. A
-    source that is generated has its images beside its raw files.
+    By default, it is the folder of the item file, or else of the interactions.
     """
     if not isinstance(source, Downloaded):
         return raw
@@ -39,12 +38,7 @@ def start(source: Source, raw: Path, folder: str | None) -> Path | None:
 
 
 def resolve(root: Path, address: str) -> Path:
-    """Return the path that an address names: a path, absolute or from `root`, or a file address.
-
-    Raises:
-        ValueError: it is a file address of another machine, or no path can be so.
-        OSError: it is too long, or its links form a circle.
-    """
+    """Return the path that a path or file address names; ValueError or OSError for an invalid one."""
     if address[:5].lower() == "file:":
         parts = urlsplit(address)
         if parts.netloc not in ("", "localhost"):
@@ -59,18 +53,13 @@ def candidates(
     patterns: Sequence[str],
     present: Callable[[str], bool] = lambda path: True,
 ) -> Iterator[list[str]]:
-    """Yield each item's addresses, best first: those of images.pattern, then its own.
-
-    Args:
-        present: whether a path exists; those of a pattern are left out if not, as few items have a file for each.
-    """
+    """Yield each item's addresses, best first: those of images.pattern that are web addresses or `present`, its own."""
     for asin, urls in zip(asins, image_urls, strict=True):
         filled = (fill(pattern, asin) for pattern in patterns)
         yield list(dict.fromkeys([*(a for a in filled if not is_path(a) or present(a)), *urls]))
 
 
 def fill(pattern: str, asin: str) -> str:
-    """Return images.pattern with an item's identifier in place of {item} and {asin}, quoted in addresses."""
     name = quote(asin, safe="") if WEB.match(pattern) or pattern[:5].lower() == "file:" else asin
     return ITEM.sub(lambda _: name, pattern)
 
@@ -85,12 +74,7 @@ def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterabl
 
 
 def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequence[str]) -> str:
-    """Return a sha256 over addresses and contents of the image files that items name.
-
-    Args:
-        root: see `start`; of an archive the file itself counts.
-        batches: asin and image_urls, a batch in memory at a time.
-    """
+    """Return a sha256 over addresses and contents of the image files that items (asin, image_urls) name."""
     total = hashlib.sha256()
     if root is None:
         return total.hexdigest()
@@ -106,7 +90,6 @@ def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequ
 
 
 def digest(items: pa.Table) -> str:
-    """Return a sha256 over the asin and image_urls of a table."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         total.update(orjson.dumps([column.to_pylist() for column in batch.columns]))

@@ -17,8 +17,7 @@ from pipeline import io
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; the stage `images` has checked sizes
 DRAFT = 4
 """target sides that a JPEG decoded at reduced size keeps: bounds memory, changes no image of less than 8 sides"""
-HALF = (0.5, 0.5, 0.5)
-"""mean and sd of the normalisation to [-1, 1], as BEiT3's"""
+HALF = (0.5, 0.5, 0.5)  # mean and sd of the normalisation to [-1, 1], as BEiT3's
 
 
 def square(image: bytes, side: int) -> np.ndarray:
@@ -29,14 +28,11 @@ def square(image: bytes, side: int) -> np.ndarray:
 def decoded(image: bytes, side: int) -> Image.Image:
     """Decode a stored image that is to shrink to about `side`: RGB, in its proportions; OSError if it is damaged."""
     with Image.open(memory.BytesIO(image)) as opened:
-        opened.draft(
-            "RGB", (DRAFT * side, DRAFT * side)
-        )  # a JPEG many times too large is decoded at a part of its size
+        opened.draft("RGB", (DRAFT * side, DRAFT * side))  # decodes a much larger JPEG at reduced size
         return opened.convert("RGB")
 
 
 def squares(images: Sequence[bytes], side: int) -> np.ndarray:
-    """Return uint8 [B, side, side, 3]."""
     return np.stack([square(p, side) for p in images])
 
 

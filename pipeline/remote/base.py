@@ -1,4 +1,4 @@
-"""What all stores share: addresses, taken apart and checked, and when a file is absent or a server silent."""
+"""Addresses of stores, parsed and checked, and timeouts."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pipeline.errors import UserError
+from pipeline.http.hub import Absent as Absent
 from pipeline.release.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
     import httpx
 
 BLOCK = 4 << 20
-TIMEOUT, CONNECT = 60.0, 15.0
-"""seconds without a byte, and until there is a connection"""
-INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
-"""says nothing of the address, which may hold a password"""
-
-
-class Absent(Exception):
-    """The store has no such file."""
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
+INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"  # names no password
 
 
 def is_archive(address: str) -> bool:
@@ -33,7 +28,6 @@ def is_archive(address: str) -> bool:
 
 
 def scheme_of(address: str) -> str:
-    """Return file, http, https, s3 or hf; UserError for another."""
     scheme = _split(address).scheme.lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
         raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")

@@ -1,6 +1,6 @@
-"""Objects of an S3 bucket by obstore, which repeats a failed request and continues a body that was cut off.
+"""Objects of an S3 bucket by obstore, which retries, resumes and reads AWS_* variables.
 
-obstore reads AWS_* variables. Added here: keys of a profile, and anonymous requests where there are no keys.
+Added here: keys of a profile, and anonymous requests without keys.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pipeline.errors import UserError, installing
 from pipeline.http.retries import TransientError
 from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, s3_path, web_address
 
-LONGEST = timedelta(hours=1)
-"""of a request that makes progress"""
+LONGEST = timedelta(hours=1)  # of a request that makes progress
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
@@ -33,14 +32,9 @@ OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentR
 
 
 class Bucket:
-    """The objects below an address; names are relative to it.
-
-    Raises:
-        UserError: access denied. TransientError: a failure that obstore's retries have not cured.
-    """
+    """The objects below an address; UserError: access denied, TransientError: a failure after obstore's retries."""
 
     def __init__(self, address: str, silence: float = TIMEOUT) -> None:
-        """Connect; `silence` is after how many seconds without an answer a request counts as failed."""
         try:
             from obstore.exceptions import BaseError
             from obstore.store import S3Store
@@ -63,17 +57,15 @@ class Bucket:
             raise UserError(f"{self.address}: {cause(e)}; {HINT}") from None
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield blocks of an object; see stores.Store."""
-        with self.translated():
+        with self.translate_errors():
             if start and start >= self.objects.head(name)["size"]:  # a range past the end would be refused
                 return
             found = self.objects.get(name, options={"range": {"offset": start}} if start else {})
             yield from map(bytes, found.stream(BLOCK))
 
     def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None where there is none."""
         try:
-            with self.translated():
+            with self.translate_errors():
                 return bytes(self.objects.get(name).bytes())
         except Absent:
             return None
@@ -81,37 +73,29 @@ class Bucket:
     def head(self, name: str) -> tuple[int, str | None] | None:
         """Return the size of an object and the sha256 that `put` gave it; None where there is none."""
         try:
-            with self.translated():
+            with self.translate_errors():
                 found = self.objects.get(name, options={"head": True})
         except Absent:
             return None
         return found.meta["size"], found.attributes.get("sha256")
 
     def put(self, name: str, data: bytes, sha256: str) -> None:
-        with self.translated():
+        with self.translate_errors():
             self.objects.put(name, data, attributes={"sha256": sha256}, max_concurrency=2)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put an object where there is none; return whether there was none.
-
-        Where an answer was lost on its way, the object that is there may be this one.
-        """
+        """Put an object if there is none; return whether it did. After a lost answer, the one there may be this one."""
         from obstore.exceptions import AlreadyExistsError
 
-        with self.translated():
+        with self.translate_errors():
             try:
                 self.objects.put(name, data, mode="create")
             except AlreadyExistsError:
                 return False
         return True
 
-    def delete(self, name: str) -> None:
-        with self.translated():
-            self.objects.delete(name)
-
     @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turn obstore's exceptions into Absent, TransientError or a UserError."""
+    def translate_errors(self) -> Iterator[None]:
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
         try:
@@ -127,17 +111,13 @@ class Bucket:
 
 
 def cause(error: Exception) -> str:
-    """Return what failed, in a few words: messages of obstore hold addresses, and whole answers of a server."""
+    """Return what failed, in a few words: obstore's messages contain addresses and whole answers of a server."""
     found = CAUSE.search(str(error).partition("\n\nDebug source")[0])
     return next(filter(None, found.groups())).strip() if found else type(error).__name__
 
 
 def settings() -> dict[str, Any]:
-    """Return what obstore takes from no variable: keys of a profile, or that there are none; and the endpoint, checked.
-
-    Raises:
-        UserError: AWS_PROFILE names a profile without keys, or the endpoint is not valid.
-    """
+    """Return obstore's options beyond its variables: keys of a profile, or anonymity; and the checked endpoint."""
     config: dict[str, Any] = {} if any(map(os.environ.get, IDENTITY)) else profile() or {"skip_signature": True}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         try:

@@ -8,5 +8,5 @@ FILE = f"{NAME}.zip"
 
 
 def archive(address: str) -> str:
-    """Return the path of the package's zip file for NAME, unless something here is called so; else the address."""
+    """Return the path of the package's zip file for NAME, unless there is a path of this name; else the address."""
     return str(Path(str(files("alignrec"))) / FILE) if address == NAME and not Path(address).exists() else address

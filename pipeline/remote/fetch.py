@@ -1,7 +1,7 @@
 """Downloads a release to a folder: in parallel, resumable, visible only when all of it is checked.
 
-Files go to a hidden folder beside the target: `parts/<sha256>.part`, and `parts/<sha256>` once the hash is right. The
-release is assembled there, verified, and renamed to the target. The next call continues an interrupted one.
+Files go to a hidden folder next to the target: `parts/<sha256>.part`, and `parts/<sha256>` once the hash is right. The
+release is assembled there, verified, and renamed to the target.
 """
 
 import errno
@@ -30,15 +30,11 @@ from pipeline.remote.base import is_archive
 from pipeline.remote.stores import Absent, Store
 
 WORKERS = 8
-TRIES = 6
-"""in a row without a new byte, or with a few alone"""
-ENOUGH = 1 << 16
-"""bytes of a try that got on; of a small file a 64th"""
-MAX_LISTED = 5
-"""bad files named in an error"""
+TRIES = 6  # in a row with fewer new bytes than ENOUGH
+ENOUGH = 1 << 16  # of a small file a 64th
+MAX_LISTED = 5  # bad files named in an error
 
-Progress = Callable[[int, int], None]
-"""called with (bytes so far, bytes in all)"""
+Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
 
 
 def fetch(
@@ -51,24 +47,19 @@ def fetch(
     """Download a release, or one feature set of it, to a folder.
 
     Args:
-        address: of the release folder, see stores.store, or of a zip file of it, see base.is_archive; `sample` is the
-            release that the package carries, see embedded.archive.
-        to: where to; must be absent or empty, or already hold this very release.
-        encoder: only this feature set, its graph and its encoder; the manifest then lists the files of this part and
-            names the whole release in `part_of`.
+        address: of the release folder or a zip file of it; `sample` is the release in the package.
+        to: absent or empty, or this very release.
+        encoder: only this feature set, its graph and its encoder; the manifest names the whole release in `part_of`.
         progress: see Progress.
-        key: public key that must have signed the release; checked before anything in its manifest is believed.
-
-    Returns:
-        `to`.
+        key: public key that must have signed the release; checked before the manifest is parsed.
 
     Raises:
         UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
     """
     address, to = embedded.archive(address), Path(os.path.abspath(to))
     work = work_of(to)
-    with _exclusive(work, to), _opened(address, work / "parts", progress) as source:
-        manifest = _chosen(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
+    with _exclusive(work, to), _open_store(address, work / "parts", progress) as source:
+        manifest = _select(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
         if encoder is not None:  # the manifest of a part is another file
             (work / signature.NAME).unlink(missing_ok=True)
         if not _is_complete(to, work / manifests.NAME):
@@ -82,8 +73,7 @@ def fetch(
 
 
 @contextmanager
-def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
-    """Yield the store at an address; a zip file on a web server is downloaded whole, and kept while it is read."""
+def _open_store(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
     if not is_archive(address):
         yield stores.store(address)
     elif stores.scheme_of(address) == "file":
@@ -92,34 +82,29 @@ def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
     else:
         shown, whole = stores.Http(address).address, parts / f"{hashlib.sha256(address.encode()).hexdigest()}.zip"
         try:
-            web.fetch(
-                address, whole, None, stores.TIMEOUT, TRIES - 1, lambda done, total: progress(done, total or done)
-            )
+            meter = lambda done, total: progress(done, total or done)  # noqa: E731
+            web.fetch(address, whole, None, stores.TIMEOUT, TRIES - 1, meter)
             yield stores.Archive(whole, shown)
         except UserError as e:
             raise UserError(str(e).replace(address, shown)) from None
         finally:
             whole.unlink(missing_ok=True)
-            with suppress(OSError):  # something is kept, or nothing was begun
+            with suppress(OSError):  # not empty, or absent
                 parts.rmdir()
 
 
 def work_of(to: Path) -> Path:
-    """Return the folder that holds what an interrupted fetch to `to` has downloaded; UserError if `to` is the root."""
+    """Return the folder of an unfinished fetch; UserError if `to` is the root."""
     if not to.name:
-        raise UserError(f"{to}: no folder can be made there; name one inside it")
+        raise UserError(f"{to}: cannot create a folder there; name one inside it")
     return to.with_name(f".{to.name}.fetch")
 
 
 def look(address: str) -> tuple[Manifest, str]:
-    """Return the manifest of the release at an address, checked, and its sha256; nothing is kept.
-
-    Raises:
-        UserError: there is none, it is not valid, or it cannot be reached.
-    """
+    """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        _opened(embedded.archive(address), Path(folder) / "parts", lambda done, total: None) as source,
+        _open_store(embedded.archive(address), Path(folder) / "parts", lambda done, total: None) as source,
     ):
         manifest = _manifest(source, Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
@@ -136,11 +121,11 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{to}: the disk is full; downloaded files are kept in {work}: make space and run again, or delete it"
-            ) from None
-        raise
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{to}: the disk is full; downloaded files are kept in {work}: make space and run again, or delete it"
+        ) from None
     finally:
         lock.release()
         if not (work / "parts").exists():
@@ -148,14 +133,6 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
 
 
 def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
-    """Fetch and check the manifest; it is kept in `work`.
-
-    Args:
-        source: of the release.
-        work: folder to keep it in.
-        key: see fetch.
-        signed: whether to fetch its signature too, and to check it first.
-    """
     try:
         data = _small(source, manifests.NAME, manifests.MAX_BYTES)
         io.write_bytes(work / manifests.NAME, data)
@@ -170,10 +147,7 @@ def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool =
 
 
 def _signature(source: Store, work: Path) -> None:
-    """Keep the signature in `work`, if there is one.
-
-    Some servers refuse access to missing files, others answer with a page. Who requires a signature passes its key.
-    """
+    """Keep the signature, if there is one: servers refuse access to missing files, or answer with a page."""
     (work / signature.NAME).unlink(missing_ok=True)
     with suppress(Absent, UserError):
         data = _small(source, signature.NAME, signature.MAX_BYTES)
@@ -198,8 +172,7 @@ def _small(source: Store, name: str, limit: int) -> bytes:
         raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
 
 
-def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
-    """Return the manifest without other feature sets, and write it to `kept`."""
+def _select(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
     if encoder is None:
         return manifest
     sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
@@ -212,11 +185,9 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
 
 
 def _is_complete(to: Path, manifest: Path) -> bool:
-    """Return whether `to` holds the release already; UserError if it holds anything else."""
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return False
-    present = to / manifests.NAME
-    if not present.is_file() or present.read_bytes() != manifest.read_bytes():
+    if not (to / manifests.NAME).is_file() or (to / manifests.NAME).read_bytes() != manifest.read_bytes():
         raise UserError(f"{to}: holds something else; name another folder, or delete this one")
     for _ in verify(to):
         pass
@@ -224,7 +195,6 @@ def _is_complete(to: Path, manifest: Path) -> bool:
 
 
 def _download(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
-    """Fetch what is not in `parts` yet, several files at a time."""
     parts.mkdir(exist_ok=True)
     wanted = {f.sha256: f for f in files}
     sizes = {sha256: f.bytes for sha256, f in wanted.items()}
@@ -237,7 +207,7 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
         pool.shutdown()
     except BaseException as e:
         meter.stopped.set()
-        # who pressed Ctrl-C need not wait until a silent server is given up
+        # after Ctrl-C, do not wait for a silent server
         pool.shutdown(wait=not isinstance(e, KeyboardInterrupt), cancel_futures=True)
         raise
     if faults:
@@ -247,7 +217,6 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
 
 
 def _refuse_full_disk(parts: Path, sizes: dict[str, int], copies: int) -> None:
-    """Raise UserError if the disk has no room for what is not in `parts` yet, and for `copies` bytes of equal files."""
     have = sum(p.stat().st_size for name in sizes for p in (parts / name, parts / f"{name}.part") if p.exists())
     needed, free = sum(sizes.values()) + copies - have, shutil.disk_usage(parts).free
     if needed > free:
@@ -263,14 +232,12 @@ class Meter:
         self.lock, self.stopped = threading.Lock(), threading.Event()
 
     def add(self, n: int) -> None:
-        """Count `n` bytes more."""
         with self.lock:
             self.done += n
             self.progress(self.done, self.total)
 
 
 def fetch_one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
-    """Fetch one file; return what is wrong with it, or None."""
     whole, part = parts / file.sha256, parts / f"{file.sha256}.part"
     if whole.exists():
         meter.add(file.bytes)
@@ -333,18 +300,17 @@ def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> N
 
 
 def _assemble(files: list[File], work: Path) -> None:
-    """Build work/release from the parts, which stay until the release is in place."""
-    release, linked = work / "release", set()
+    release, linked = work / "release", set[str]()
     shutil.rmtree(release, ignore_errors=True)
     for file in files:
         part, target = work / "parts" / file.sha256, release / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if file.sha256 not in linked:
+        if file.sha256 not in linked:  # two files of the release share no inode
             with suppress(OSError):  # a file system without links
                 target.hardlink_to(part)
-            linked.add(file.sha256)
         if not target.exists():
             shutil.copyfile(part, target)
+        linked.add(file.sha256)
     for name in (manifests.NAME, signature.NAME):
         if (work / name).exists():
             shutil.copyfile(work / name, release / name)

@@ -1,48 +1,40 @@
 """Uploads a release to a dataset repository of the Hugging Face Hub: one commit, on top of the head that was read.
 
-A commit is visible whole or not at all, and the Hub refuses it if the head has moved. Large files are kept there by
-their hash before the commit, so that an interrupted call does not send them again.
+The Hub refuses a commit if the head has moved, and keeps large files by their hash before it, so that an interrupted
+call does not send them again.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.http import hub
 from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
-from pipeline.remote import stores
+from pipeline.remote.base import hf_path
 from pipeline.remote.fetch import Progress
 from pipeline.remote.stores import Absent, AlreadyReleased
 
-TRIES = 5
-"""attempts while others move the head"""
+TRIES = 5  # attempts while others move the head
 CARD = "README.md"
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Publish a verified release; see push.push.
+    """Publish a verified release to hf://datasets/owner/name[@revision][/prefix], at `place`; see push.push.
 
-    Args:
-        release: its folder.
-        manifest: of it.
-        target: hf://datasets/owner/name, optionally with @revision and a prefix.
-        place: <dataset>/<version>.
-        progress: called once: the Hub's client shows its own bars.
+    `progress` is called once: the Hub's client shows its own bars.
     """
     address = f"{target.rstrip('/')}/{place}"
     whole = (release / manifests.NAME).read_bytes()
-    fs = stores.hf()
     try:
         for _ in range(TRIES):
-            repository = _repository(fs, target, address)
+            repository = _Repository(target, address)
             base = "/".join(p for p in (repository.prefix, place) if p)
             released = repository.get(f"{base}/{manifests.NAME}")
-            if released is not None and released != whole:
+            if released not in (None, whole):
                 raise AlreadyReleased
             total = sum(f.bytes for f in manifest.files)
             if released == whole or repository.commit(
@@ -51,42 +43,34 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
                 progress(total, total)
                 return address
     except Absent:
-        raise UserError(f"{target}: no such repository; create it on the Hub first, or {stores.HF_HINT}") from None
+        raise UserError(f"{target}: no such repository; create it on the Hub first, or {hub.HINT}") from None
     except TransientError as e:
         raise UserError(f"{address}: {e}; run again to continue") from None
     raise UserError(f"{address}: others keep committing there; run again")
 
 
-@dataclass(frozen=True)
 class _Repository:
-    """A dataset repository as it is at one commit."""
+    """A dataset repository at one commit, `head`."""
 
-    fs: Any
-    id: str
-    revision: str
-    head: str
-    prefix: str
-    """path of the target in it"""
-    address: str
-    """of the version, for errors"""
+    def __init__(self, target: str, address: str) -> None:
+        from huggingface_hub import HfApi
+
+        self.fs, self.api, self.address = hub.file_system(), HfApi(), address
+        with hub.errors(address):
+            at = self.fs.resolve_path(hf_path(target))
+            self.id, self.revision, self.prefix = at.repo_id, at.revision, at.path_in_repo
+            self.head = str(self.api.repo_info(self.id, repo_type="dataset", revision=self.revision).sha)
 
     def get(self, path: str) -> bytes | None:
-        """Return a file at `head`, or None."""
         try:
-            with stores.hub_errors(self.address):
+            with hub.errors(self.address):
                 return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
         except Absent:
             return None
 
     def commit(self, files: dict[str, Path | bytes], hashes: set[str], place: str) -> bool:
-        """Commit on top of `head`; return False where the head has moved.
-
-        Args:
-            files: path in the repository -> content.
-            hashes: sha256 of the files that are given as paths.
-            place: for the message.
-        """
-        from huggingface_hub import CommitOperationAdd, HfApi
+        """Commit on top of `head`; False if the head has moved. `hashes` has the sha256 of files given as paths."""
+        from huggingface_hub import CommitOperationAdd
         from huggingface_hub.errors import HfHubHTTPError
 
         adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
@@ -94,9 +78,9 @@ class _Repository:
             path = files[add.path_in_repo]
             if isinstance(path, Path) and add.upload_info.sha256.hex() not in hashes:
                 raise UserError(f"{path}: changed while it was published; run again")
-        with stores.hub_errors(self.address):
+        with hub.errors(self.address):
             try:
-                HfApi().create_commit(
+                self.api.create_commit(
                     self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
                     parent_commit=self.head,
                 )  # fmt: skip
@@ -107,25 +91,17 @@ class _Repository:
         return True
 
 
-def _repository(fs: Any, target: str, address: str) -> _Repository:
-    from huggingface_hub import HfApi
-
-    with stores.hub_errors(address):
-        at = fs.resolve_path(stores.hf_path(target))
-        head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
-    return _Repository(fs, at.repo_id, at.revision, str(head), at.path_in_repo, address)
-
-
 def _files(
     release: Path, manifest: Manifest, whole: bytes, base: str, repository: _Repository
 ) -> dict[str, Path | bytes]:
-    """Return path in the repository -> content of what the commit adds."""
     files: dict[str, Path | bytes] = {f"{base}/{f.path}": release / f.path for f in manifest.files}
     files |= {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
     files[f"{base}/{manifests.NAME}"] = whole
     if not repository.prefix:
         card = (release / CARD).read_text(encoding="utf-8")
-        if _is_older(repository.get(CARD), card):
+        title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
+        root = repository.get(CARD)
+        if root is None or title in root.decode("utf-8", errors="replace").splitlines():  # of an earlier version
             files[CARD] = root_card(card, base).encode()
     return files
 
@@ -138,9 +114,3 @@ def root_card(card: str, base: str) -> str:
         for split in config["data_files"]:
             split["path"] = [f"{base}/{path}" for path in split["path"]]
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}"
-
-
-def _is_older(root: bytes | None, card: str) -> bool:
-    """Return whether the root has no card yet, or one of an earlier version of this dataset."""
-    title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
-    return root is None or title in root.decode("utf-8", errors="replace").splitlines()

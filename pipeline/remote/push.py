@@ -1,7 +1,7 @@
-"""Publishes a checked release to <target>/<dataset>/<version>/, visible only as a whole.
+"""Publishes a verified release to <target>/<dataset>/<version>/, visible only as a whole.
 
-A released version never changes: publishing the same content again does nothing, other content is refused. The order
-is the same everywhere: data first, manifest last, and the manifest only if there is none yet.
+A released version never changes: the same content is a no-op, other content is refused. Data come first, then the
+manifest, only if there is none.
 """
 
 import re
@@ -24,19 +24,10 @@ PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def push(release: Path, target: str, progress: Progress = lambda done, total: None) -> str:
-    """Publish a release folder.
+    """Publish a release folder, verified first; return the address of the version, for `alignrec fetch`.
 
-    Args:
-        release: the folder; verified before anything is sent.
-        target: a path, file://, s3://bucket/prefix, or hf://datasets/owner/name[@revision][/prefix].
-        progress: see Progress.
-
-    Returns:
-        the address of the version, which `alignrec fetch` takes.
-
-    Raises:
-        UserError: the release is damaged, the version is released with other content, another publisher is at work
-            on it, or the target cannot be written.
+    `target` is a path, file://, s3://bucket/prefix, or hf://datasets/owner/name[@revision][/prefix]. UserError: the
+    release is damaged, the version is released or being published with other content, or the target is not writable.
     """
     for _ in verify(release):
         pass
@@ -47,7 +38,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
         raise UserError(f"{release}: dataset {manifest.dataset!r} cannot be part of an address")
     place = f"{manifest.dataset}/{manifest.version}"
     try:
-        with _addressed(release, manifest, target) as (folder, listed):
+        with _readdress(release, manifest, target) as (folder, listed):
             return _sender(target)(folder, listed, target, place, progress)
     except AlreadyReleased:
         raise UserError(
@@ -56,18 +47,16 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
 
 
 @contextmanager
-def _addressed(release: Path, manifest: Manifest, target: str) -> Iterator[tuple[Path, Manifest]]:
-    """Yield what is sent: of a release that goes to the Hub, croissant.json says where each file will be there.
-
-    The folder that is yielded then links to the release's files, but for croissant.json and the manifest.
-    """
+def _readdress(release: Path, manifest: Manifest, target: str) -> Iterator[tuple[Path, Manifest]]:
+    """Yield the folder to send; for the Hub, links to the release, and a croissant.json with the addresses there."""
     described = io.read_json(release / croissant.NAME) if (release / croissant.NAME).is_file() else None
     if stores.scheme_of(target) != "hf" or described is None or croissant.is_absolute(described):
-        yield release, manifest
-        return
-    if signature.files(release):
+        described = None
+    elif signature.files(release):
         line = f"{release}: signed with relative addresses in {croissant.NAME}; set publish.url before signing"
         print(printable(f"warning: {line}"), file=sys.stderr)
+        described = None
+    if described is None:
         yield release, manifest
         return
     from huggingface_hub.constants import ENDPOINT
@@ -104,7 +93,6 @@ def _sender(target: str) -> Callable[[Path, Manifest, str, str, Progress], str]:
 
 
 def _to_folder(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Copy by `fetch`: into a hidden folder, checked, then renamed, which fails where another was first."""
     to = stores.path_of(target) / place
     released = to / manifests.NAME
     if released.is_file() and released.read_bytes() != (release / manifests.NAME).read_bytes():

@@ -1,9 +1,7 @@
-"""Uploads a release to an S3 bucket.
+"""Uploads a release to an S3 bucket: data first, then the manifest, only if there is none, which makes it visible.
 
-Objects cannot be renamed, so the manifest, put last and only where there is none, makes a version visible. Before any
-data, the publisher claims the version by an object beside it, `<version>.publishing`, that holds the hash of its
-manifest: a second publisher of the same content joins, one of other content is refused. An interrupted call is
-continued by the next: an object whose size and sha256 (kept in its metadata) are right is not sent again.
+An object whose size and sha256 (in its metadata) are right is not sent again, so that the next call continues an
+interrupted one, or repairs a version that another publisher wrote to at the same moment.
 """
 
 from __future__ import annotations
@@ -22,45 +20,40 @@ from pipeline.remote.bucket import Bucket
 from pipeline.remote.fetch import Meter, Progress
 from pipeline.remote.stores import Absent, AlreadyReleased
 
-WORKERS = 4
-"""files at a time; each is in memory"""
-SILENCE = 600.0
-"""seconds for sending a part of 5 MB, of at most eight at a time"""
+WORKERS = 4  # files at a time; each is in memory
+SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a time
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Publish a verified release; see push.push.
-
-    Args:
-        release: its folder.
-        manifest: of it.
-        target: s3://bucket or s3://bucket/prefix.
-        place: <dataset>/<version>.
-        progress: see Progress.
-    """
-    version = Version(f"s3://{s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
+    """Publish a verified release to s3://bucket[/prefix], at `place`; see push.push."""
+    bucket = Bucket(f"s3://{s3_path(target)}/{place}", SILENCE)
+    whole = (release / manifests.NAME).read_bytes()
+    files = [*manifest.files, *signature.files(release)]
     try:
-        if not version.is_released():
-            version.claim()
-            if not version.is_released():  # by another publisher, meanwhile
-                _send(release, [*manifest.files, *signature.files(release)], version, progress)
-                version.release()
-        version.unclaim()
+        _refuse_other(bucket, whole)
+        _send(release, files, bucket, whole, progress)
+        if lacking := [f.path for f in files if not _holds(bucket, f)]:
+            raise UserError(f"{bucket.address}: {lacking[0]} changed while it was published; run again")
+        if not bucket.create(manifests.NAME, whole):
+            _refuse_other(bucket, whole)
     except Absent:
-        raise UserError(f"{version.address}: no such bucket") from None
+        raise UserError(f"{bucket.address}: no such bucket") from None
     except TransientError as e:
-        raise UserError(f"{version.address}: {e}; run again to continue") from None
-    return version.address
+        raise UserError(f"{bucket.address}: {e}; run again to continue") from None
+    return bucket.address
 
 
-def _send(release: Path, files: list[File], version: Version, progress: Progress) -> None:
+def _send(release: Path, files: list[File], bucket: Bucket, whole: bytes, progress: Progress) -> None:
     meter = Meter(sum(f.bytes for f in files), progress)
 
     def one(file: File) -> None:
-        if not meter.stopped.is_set():
-            if not version.holds(file):
-                version.put_file(file, release / file.path)
-            meter.add(file.bytes)
+        if not meter.stopped.is_set() and not _holds(bucket, file):
+            data = (release / file.path).read_bytes()
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise UserError(f"{release / file.path}: changed while it was published; run again")
+            _refuse_other(bucket, whole)  # released by another publisher, meanwhile
+            bucket.put(file.path, data, file.sha256)
+        meter.add(file.bytes)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
@@ -68,64 +61,12 @@ def _send(release: Path, files: list[File], version: Version, progress: Progress
         except BaseException:
             meter.stopped.set()
             raise
-    if lacking := [f.path for f in files if not version.holds(f)]:
-        raise UserError(f"{version.address}: {lacking[0]} changed while it was published; run again")
 
 
-class Version(Bucket):
-    """The objects of one version, and the claim in the folder above."""
+def _refuse_other(bucket: Bucket, whole: bytes) -> None:
+    if bucket.get(manifests.NAME) not in (None, whole):
+        raise AlreadyReleased
 
-    def __init__(self, address: str, manifest: bytes) -> None:
-        super().__init__(address, SILENCE)
-        self.manifest, self.mark = manifest, hashlib.sha256(manifest).hexdigest().encode()
-        above, _, version = self.address.rpartition("/")
-        self.claims, self.claimed = Bucket(above), f"{version}.publishing"
 
-    def is_released(self) -> bool:
-        """Return whether this manifest is there; raise AlreadyReleased if another is."""
-        manifest = self.get(manifests.NAME)
-        if manifest is not None and manifest != self.manifest:
-            self.unclaim()
-            raise AlreadyReleased
-        return manifest is not None
-
-    def claim(self) -> None:
-        """Claim the version, or join a publisher of the same content."""
-        if self.claims.create(self.claimed, self.mark):
-            if self.claims.create(self.claimed, self.mark):
-                self.claims.delete(self.claimed)
-                raise UserError(
-                    f"{self.address}: this store ignores the condition of a PUT, so two publishers could mix; send to "
-                    "a folder, and copy that"
-                )
-        elif self.claimant() not in (self.mark, None):
-            raise UserError(
-                f"{self.address}: another publisher is at work on this version with other content; if that one was "
-                f"given up, delete {self.claims.address}/{self.claimed} and run again"
-            )
-
-    def claimant(self) -> bytes | None:
-        """Return the mark of the claimant of the version; None if it is unclaimed."""
-        return self.claims.get(self.claimed)
-
-    def unclaim(self) -> None:
-        if self.claimant() == self.mark:
-            self.claims.delete(self.claimed)
-
-    def release(self) -> None:
-        """Put the manifest: from here on the version can be fetched."""
-        if self.claimant() != self.mark and not self.is_released():
-            raise UserError(f"{self.address}: our claim was deleted while we published; run again")
-        if not self.create(manifests.NAME, self.manifest):
-            self.is_released()
-
-    def holds(self, file: File) -> bool:
-        """Return whether the object of a file is there with its size and hash."""
-        return self.head(file.path) == (file.bytes, file.sha256)
-
-    def put_file(self, file: File, path: Path) -> None:
-        """Send one file, if it still is what the manifest says."""
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UserError(f"{path}: changed while it was published; run again")
-        self.put(file.path, data, file.sha256)
+def _holds(bucket: Bucket, file: File) -> bool:
+    return bucket.head(file.path) == (file.bytes, file.sha256)

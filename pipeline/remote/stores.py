@@ -1,29 +1,17 @@
-"""Read access to releases: one class a kind of address, each with the method `read`.
-
-No secret of an address or of the environment gets into `Store.address` or into an error.
-"""
+"""Read access to releases: one class per kind of address, without secrets in `Store.address` and errors."""
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 from pipeline.errors import UserError
-from pipeline.http import archives
-from pipeline.http.retries import TransientError
+from pipeline.http import archives, hub
 from pipeline.release.manifest import NAME as MANIFEST
 from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, hf_path, path_of, scheme_of, web_address
-
-if TYPE_CHECKING:
-    import httpx
-
-CLIENTS = {"httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"}
-"""packages whose exceptions are failures of the network or of the server"""
 
 
 class AlreadyReleased(Exception):
@@ -33,22 +21,14 @@ class AlreadyReleased(Exception):
 class Store(Protocol):
     """Read access to the files below one address."""
 
-    address: str
-    """for messages: without user, password and query"""
+    address: str  # for messages: without user, password and query
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file from byte `start` on; nothing if it ends before.
-
-        Raises:
-            Absent: no such file. TransientError: worth another try. UserError: not worth one.
-        """
+        """Yield the bytes of a file from byte `start` on; Absent: no such file, TransientError: worth another try."""
 
 
 def store(address: str) -> Store:
-    """Return the store at `address`: a path, file://, http(s)://, s3://bucket/prefix or hf://datasets/owner/name/path.
-
-    A trailing `manifest.json` is ignored.
-    """
+    """Return the store at a path, file://, http(s)://, s3://bucket/prefix or hf://datasets/owner/name/path."""
     scheme = scheme_of(address)
     if scheme == "s3":
         from pipeline.remote.bucket import Bucket
@@ -66,10 +46,9 @@ class Folder:
         self.path, self.address = path, str(path)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield blocks of a file; see Store."""
         path = self.path / name
         if path.exists() and not (path.is_file() or path.is_dir()):  # such as a pipe, which may never end
-            raise UserError(f"{path}: is no plain file")
+            raise UserError(f"{path}: not a plain file")
         try:
             with path.open("rb") as f:
                 f.seek(start)
@@ -89,7 +68,6 @@ class Archive:
         self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield blocks of a file; see Store."""
         try:
             member = self.zip.getinfo(self.top + name)
         except KeyError:
@@ -120,7 +98,6 @@ class Http:
         self.client = ranged.client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield blocks of a file; see Store."""
         from pipeline.http.patience import steady
         from pipeline.http.ranged import first_byte, request
 
@@ -128,70 +105,32 @@ class Http:
         with request(self.client, url, f"{self.address}/{name}", start) as answer:
             if answer.status_code == 416:
                 return
-            self._refuse(answer, name)
+            if (code := answer.status_code) in (404, 410):
+                raise Absent
+            if code in (401, 403):
+                hint = "are user and password, or the signature, right?"
+                raise UserError(f"{self.address}: access denied (HTTP {code}); {hint}")
+            if code not in (200, 206):
+                raise UserError(f"{self.address}/{name}: HTTP {code} {answer.reason_phrase}")
             skip = start - first_byte(answer, start)
             for block in steady(answer.iter_raw()):  # with a size it would buffer bytes, and lose them when cut off
                 if skip < len(block):
                     yield block[skip:]
                 skip = max(0, skip - len(block))
 
-    def _refuse(self, answer: httpx.Response, name: str) -> None:
-        code = answer.status_code
-        if code in (404, 410):
-            raise Absent
-        if code in (401, 403):
-            raise UserError(
-                f"{self.address}: access denied (HTTP {code}); are user and password, or the signature, right?"
-            )
-        if code not in (200, 206):
-            raise UserError(f"{self.address}/{name}: HTTP {code} {answer.reason_phrase}")
-
 
 class Hub:
     """A path in a dataset repository of the Hugging Face Hub, read in ranges."""
 
     def __init__(self, address: str) -> None:
-        self.fs, self.base = hf(), hf_path(address)
+        self.fs, self.base = hub.file_system(), hf_path(address)
         self.address = f"hf://{self.base}"
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield blocks of a file; see Store."""
         path = f"{self.base}/{name}"
-        with hub_errors(self.address):
+        with hub.errors(self.address):
             size = int(self.fs.info(path)["size"])
         for at in range(start, size, BLOCK):
-            with hub_errors(self.address):
+            with hub.errors(self.address):
                 block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
             yield block
-
-
-HF_HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
-
-
-def hf() -> Any:
-    """Return the Hugging Face Hub, with the token of the environment or of the login."""
-    from huggingface_hub import HfFileSystem
-
-    return HfFileSystem(skip_instance_cache=True)
-
-
-@contextmanager
-def hub_errors(address: str) -> Iterator[None]:
-    """Translate exceptions of the Hub's client into Absent, TransientError or a UserError.
-
-    Of their messages nothing is kept: clients put signed addresses and tokens into them.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise Absent from None
-    except Exception as e:
-        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
-            raise
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise UserError(f"{address}: access denied (HTTP {status}); {HF_HINT}") from None
-        if status == 404:
-            raise Absent from None
-        errno = e.errno if isinstance(e, OSError) else None
-        raise TransientError(type(e).__name__ if errno is None else os.strerror(errno)) from None

@@ -1,4 +1,4 @@
-"""The web application: the page at /, and questions at /nearest. Requests are untrusted: sizes are bounded."""
+"""The web application: the page at /, and queries at /nearest, whose sizes are bounded."""
 
 import asyncio
 import logging
@@ -18,10 +18,8 @@ try:
 except ModuleNotFoundError as e:
     raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
 
-WAITING = 8
-"""questions that may wait for their turn; more are turned away. One waits when it is there in full"""
-BODY = 15
-"""seconds until a question must be there"""
+WAITING = 8  # questions that may wait for their turn; more are turned away. One waits when it is there in full
+BODY = 15  # seconds until a question must be there
 LOG = logging.getLogger("uvicorn.error")
 OURS = "x-alignrec"
 """header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
@@ -35,7 +33,7 @@ SAFE = {
 
 
 def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
-    """Return the application, which shows `page` at /, and refuses requests that name it by none of `hosts`."""
+    """Return the application, which shows `page` at /, for requests to one of `hosts`."""
     waiting = asyncio.Semaphore(WAITING)
 
     async def show(_: Request) -> Response:
@@ -76,7 +74,6 @@ def _refused(why: str, status: int) -> JSONResponse:
 
 
 async def _body(request: Request) -> bytes:
-    """Return a request's body; a larger one than is taken is not read to its end."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)

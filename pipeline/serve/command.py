@@ -1,7 +1,7 @@
 """`alignrec serve`: the page of a release with a box to ask it, on a local address."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pipeline import io
@@ -18,44 +18,32 @@ from pipeline.serve.nearest import CHARACTERS, Nearest
 from pipeline.train.params import Released
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
-SHUTDOWN = 2
-"""seconds that answers under way have when the server ends"""
+SHUTDOWN = 2  # seconds that answers under way have when the server ends
 
 
 def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
-    """Return the page of a release.
-
-    Args:
-        images: folder of the images stage; those are shown whose hash the release names. May be absent.
-    """
+    """Return the page of a release, with the images of the folder whose hash it names."""
     own, manifest = params[Report], release.manifest
     with unpacked(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
             io.write_json(layout.probes, stored.read(probes))
-        outputs = Outputs(layout, manifest.kind, _shown(release, params))
+        outputs = Outputs(layout, manifest.kind, _preferred(release.feature_sets, params))
         near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
         view = page.view(outputs, near, [], 0, pictures(images, release.items, at))
         return page.html(outputs, view, encoders, CHARACTERS).encode()
 
 
-def _shown(release: Release, params: Parameters) -> str:
-    """Return the feature set that the page is about: the released recommender's, or else the first."""
+def _preferred(names: Iterable[str], params: Parameters) -> str:
+    """Return the feature set of the released recommender, or else the first."""
     wanted = params[Released].features
-    return wanted if wanted in release.feature_sets else next(iter(release.feature_sets), wanted)
+    return wanted if wanted in names else next(iter(names), wanted)
 
 
 def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
-    """Serve a release until the process is interrupted.
-
-    Args:
-        port: 0 for any that is free.
-
-    Raises:
-        UserError: the release has no encoder or no items, its weights are not installed, or the port is taken.
-    """
+    """Serve a release until the process is interrupted, at any free port if it is 0."""
     from pipeline.serve.app import application  # names the extra, where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))
@@ -66,8 +54,9 @@ def serve(
     listening = _listen(host, port)
     with listening:
         number = listening.getsockname()[1]
-        nearest.load(_first(nearest.encoders, params))
-        text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != _shown(release, params)))
+        nearest.load(_preferred(nearest.encoders, params))
+        shown = _preferred(release.feature_sets, params)
+        text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != shown))
         if host not in LOCAL:
             say(f"warning: {host} can be reached from other machines, and answers them")
         named = f"[{host}]" if ":" in host else host
@@ -81,13 +70,7 @@ def serve(
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _first(encoders: list[str], params: Parameters) -> str:
-    wanted = params[Released].features
-    return wanted if wanted in encoders else encoders[0]
-
-
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; UserError where that cannot be."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)

@@ -1,35 +1,29 @@
-"""What a connection may cost: uvicorn bounds how many there are and how long one idles after an answer, and no more."""
+"""Limits of a connection beyond uvicorn's."""
 
 import asyncio
 from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEADERS = 5.0
-"""seconds until a connection must have asked in full, from when it was made or last answered"""
-ANSWER = 120.0
-"""seconds until it must have taken its answer"""
-A_CLIENT = 16
-"""connections of one address; the oldest that has not asked in full makes way for another"""
+HEADERS = 5.0  # seconds until a connection must have asked in full, from when it was made or last answered
+ANSWER = 120.0  # seconds until it must have taken its answer
+A_CLIENT = 16  # connections of one address; the oldest that has not asked in full makes way for another
 HELD, AT_A_TIME = 64, 1 << 14
 """connections of all, see uvicorn's `limit_concurrency`, and bytes of an unfinished request's head"""
 
 
 class Patient(H11Protocol):
-    """HTTP of clients that may be slow, but not for ever."""
+    """HTTP with a deadline for requests and answers."""
 
     patience: asyncio.TimerHandle | None = None
-    since = 0.0
-    """when it began to wait, on the loop's clock"""
+    since = 0.0  # when it began to wait, on the loop's clock
 
     @property
     def asked(self) -> bool:
-        """Whether a request is under way."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def due(self) -> bool:
-        """Whether a request is there in full, and its answer is not."""
         return self.asked and not self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -47,12 +41,10 @@ class Patient(H11Protocol):
         self._wait(HEADERS)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
         super().on_response_complete()
         self._wait(HEADERS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
         if self.patience:
             self.patience.cancel()
         super().connection_lost(exc)
@@ -65,7 +57,6 @@ class Patient(H11Protocol):
             super().shutdown()
 
     def give_up(self) -> None:
-        """Close the connection."""
         self.connections.discard(self)
         self.transport.abort()
 

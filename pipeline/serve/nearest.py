@@ -1,7 +1,4 @@
-"""The items of a release that are nearest to a text, an image or both, by the release's own encoders.
-
-I items, F width.
-"""
+"""Items of a release that are nearest to a text, an image or both, by its own encoders. I items, F width."""
 
 import threading
 from typing import NamedTuple
@@ -20,29 +17,26 @@ from pipeline.release.verify import refuse_damaged
 
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
 """the longest text, largest file and largest image that are taken"""
-NEAREST = 24
-"""items of an answer"""
+NEAREST = 24  # items of an answer
 
 
 class Found(NamedTuple):
     """One item of an answer."""
 
-    item: int
-    """its row in the release"""
+    item: int  # its row in the release
     title: str
     category: str
     cosine: float
 
 
 class Refused(Exception):
-    """A question that cannot be answered; the message says why."""
+    """A query that cannot be answered."""
 
 
 class Nearest:
-    """Answers questions, one at a time: a network and its memory are there once."""
+    """Answers queries, one at a time, so that a network takes memory once."""
 
     def __init__(self, release: Release) -> None:
-        """Take a verified release; UserError where it has no encoder of one of its feature sets."""
         self._release = release
         self.encoders = [name for name in encoder.names(release.folder) if name in release.feature_sets]
         if not self.encoders:
@@ -54,20 +48,11 @@ class Nearest:
         self._lock = threading.Lock()
 
     def load(self, name: str) -> None:
-        """Load an encoder, so that the first question need not wait for it; see release.encoder.load for its errors."""
         with self._lock:
             self._ready(name)
 
     def ask(self, name: str, text: str, image: bytes) -> list[Found]:
-        """Return the nearest items, nearest first.
-
-        Args:
-            text: of at most CHARACTERS; empty for none.
-            image: an untrusted file of at most BYTES; empty for none.
-
-        Raises:
-            Refused: there is no such encoder, or nothing that it could read.
-        """
+        """Return the nearest items, nearest first; text and image (untrusted bytes) may be empty. Raises Refused."""
         if name not in self.encoders:
             raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
         if len(text) > CHARACTERS or len(image) > BYTES:
@@ -96,7 +81,6 @@ class Nearest:
         return self._loaded[name]
 
     def _vector(self, loaded: Loaded, text: str, image: bytes) -> np.ndarray:
-        """Return the vector, float32 [1, F]."""
         stored = None
         if image:
             decoded = normalise(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)

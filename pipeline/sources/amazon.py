@@ -1,4 +1,4 @@
-"""What the three versions of Amazon's review data share: parameters and licence."""
+"""Parameters and licence that the three versions of Amazon's review data share."""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -40,7 +40,7 @@ class AmazonSource(WithFeatures):
     split: PublishedSplit | None = None
     """a published split in place of `reviews`: its users, items and parts are kept, metadata is matched by ASIN"""
     metadata: Mirrors | None = None
-    """meta_*.json.gz; null: reviews alone, so that items have neither text nor image"""
+    """meta_*.json.gz; null: only reviews, so that items have neither text nor image"""
     licence: ClassVar[Licence] = TERMS
 
     @model_validator(mode="before")
@@ -50,7 +50,7 @@ class AmazonSource(WithFeatures):
         if not known:
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
-            raise ValueError("subset: is of the reviews that `category` fills in, and `reviews` or `split` is given")
+            raise ValueError("subset: applies to what `category` fills in, not to `reviews` or `split`")
         subset: Subset = "all" if raw.get("subset") == "all" else "5-core"  # another one is refused below
         unread = {"reviews"} if raw.get("split") else set()
         found = addresses(raw["kind"], raw["category"], subset)
@@ -59,26 +59,20 @@ class AmazonSource(WithFeatures):
     @model_validator(mode="after")
     def _one_source_of_interactions(self) -> Self:
         if self.split and self.reviews:
-            raise ValueError("reviews: are not read where `split` gives the interactions; leave one of the two out")
+            raise ValueError("reviews: cannot be combined with `split`, which gives the interactions")
         if not self.split and not self.reviews:
-            raise ValueError("reviews: is required, as an address, by `category`, or `split` in its place")
+            raise ValueError("reviews: is required; give an address, `category`, or `split`")
         if self.split and not self.metadata:
-            raise ValueError("metadata: is required beside `split`, which has neither texts nor images")
-        return self
-
-    @model_validator(mode="after")
-    def _by_asin(self) -> Self:
+            raise ValueError("metadata: is required with `split`, which has neither texts nor images")
         if not self.split and (name := self.without_order()):  # items are numbered here, in no order of others
             raise ValueError(f"features.{name}: its rows name no items; give feature_rows, a mapping file by ASIN")
         return self
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: reviews or the files of the split, metadata, feature files, their rows."""
         metadata = {"metadata": self.metadata} if self.metadata else {}
         interactions = self.split.files() if self.split else {"reviews": self.reviews or []}
         return interactions | metadata | self.feature_files()
 
     @property
     def has_split(self) -> bool:
-        """Whether the interactions are those of a published split."""
         return self.split is not None

@@ -21,9 +21,7 @@ from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating as finite
 from pipeline.sources.sql import read_csv, read_lines, stripped, trimmed
 
-KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
-"""fields that have a column of their own; of several category paths only one is kept"""
-
+KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})  # not `categories`, of whose paths one is kept
 LONGEST_LITERAL = 1 << 18  # bytes: 150 MiB and a second or two; real lines, of any syntax, have up to 100 kB
 
 _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
@@ -41,17 +39,13 @@ class Amazon2014(AmazonSource):
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp from the raw reviews or the split, in the file's order."""
     if published.INTERACTIONS in raw:
         return published.ratings(raw)
     return ratings_sql(raw["reviews"], csv_columns=("user", "item", "rating", "timestamp"))
 
 
 def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
-    """Return SQL over a reviews file (.json, .json.gz) or a ratings file (.csv, .csv.gz) without a header.
-
-    Values of another type and unreadable lines become nulls.
-    """
+    """Return SQL over JSON lines of reviews, or a CSV of ratings without a header; what is unreadable is null."""
     if ".csv" in path.suffixes:
         user, item, rating, time = "user", "item", "rating", "timestamp"
         table = read_csv(path, csv_columns, header=False)
@@ -65,17 +59,14 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
 
 
 def metadata(raw: Mapping[str, Path]) -> Path | None:
-    """Return the metadata file, if there is one."""
     return raw.get("metadata")
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
-    """Return ASIN -> item_id."""
     return {asin: i for i, asin in enumerate(asins)}
 
 
 def found(pattern: re.Pattern[bytes], line: bytes) -> str | None:
-    """Return the ASIN of a metadata line without parsing it; None where it cannot be seen."""
     match = pattern.search(line)
     return match[1].decode(errors="replace") if match else None
 
@@ -86,11 +77,7 @@ key = partial(found, _ASIN)
 def parse(line: bytes) -> dict[str, Any]:
     """Read one metadata line, a Python literal or JSON; an integer beyond 64 bits may come as a float.
 
-    Time and memory grow with the line. What JSON's syntax cannot say takes 600 times its size in memory, so of that
-    no more than LONGEST_LITERAL bytes are read.
-
-    Raises:
-        ValueError: it is no literal of a dictionary; the message is short and has no text of the line.
+    A literal that is not JSON takes 600 times its size in memory, hence LONGEST_LITERAL. ValueError: not a dictionary.
     """
     try:
         record = orjson.loads(_as_json(line))
@@ -104,29 +91,28 @@ def parse(line: bytes) -> dict[str, Any]:
 def _as_json(line: bytes) -> bytes:
     """Return a line in JSON's quotes if it means the same in JSON, else invalid JSON, or raise _NoJsonError.
 
-    But for quotes and rare escapes strings are the same in both languages, and reading JSON is ten times as fast as
-    reading Python. Python's own syntax (None, tuples, u'') is invalid JSON; JSON's own (null, true) is accepted.
+    Reading JSON is ten times as fast as reading Python. Python's syntax (None, tuples, u'') is invalid JSON.
     """
     parts = line.split(b'"')  # every second one is the inside of a string, unless a double quote is within single ones
     if b"\\" in line or any(part.count(b"'") % 2 for part in parts[::2]):
-        return _PART.sub(_requoted, line)
+        return _PART.sub(_requote, line)
     parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
     return b'"'.join(parts)
 
 
-def _requoted(match: re.Match[bytes]) -> bytes:
+def _requote(match: re.Match[bytes]) -> bytes:
     plain, inner, odd = match.groups()
     if plain is not None:
         return plain.replace(b"'", b'"')
     if inner is not None:
         return b'"%b"' % inner.replace(b"\\'", b"'").replace(b'"', b'\\"')
     if odd:
-        raise _NoJsonError  # at the first: each of the others would be looked for a partner up to the line's end
+        raise _NoJsonError  # at the first odd quote: the search for a partner of each would be quadratic
     return match[0]
 
 
 class _NoJsonError(Exception):
-    """A line does not mean the same in JSON."""
+    """The line has no equivalent in JSON."""
 
 
 def _literal(line: bytes) -> Any:
@@ -143,13 +129,11 @@ def _literal(line: bytes) -> Any:
 
 
 def name(record: dict[str, Any]) -> str | None:
-    """Return the ASIN of a parsed line."""
     asin = record.get("asin")
     return asin if isinstance(asin, str) else None
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item; absent fields, and those of another type, are empty."""
     categories = record.get("categories")
     paths = [as_list(path) for path in categories if isinstance(path, list)] if isinstance(categories, list) else []
     return Product(

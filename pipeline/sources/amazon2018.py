@@ -35,16 +35,14 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp; 2018's CSV has the item first; or the split's."""
     if published.INTERACTIONS in raw:
         return published.ratings(raw)
     return amazon2014.ratings_sql(raw["reviews"], csv_columns=("item", "user", "rating", "timestamp"))
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item; high-resolution images come first, position by position."""
     title = as_text(record.get("title"))
-    urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))
+    urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))  # best first
     return Product(
         title="" if _SCRIPT in title else title,
         brand=as_text(record.get("brand")),

@@ -16,9 +16,7 @@ from pipeline.sources.objects import json_object
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
-KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
-"""`features` are in the description and `store` may be the brand, but as fields of their own they say more"""
-
+KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})  # `features`, `store` stay in `extra`
 _ASIN = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
 _SIZES = ("hi_res", "large", "thumb")  # best first
 
@@ -48,7 +46,6 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp from reviews, ratings or the split, in the file's order."""
     if published.INTERACTIONS in raw:
         return published.ratings(raw)
     path = raw["reviews"]
@@ -62,13 +59,11 @@ def ratings(raw: Mapping[str, Path]) -> str:
 
 
 def name(record: dict[str, Any]) -> str | None:
-    """Return the parent ASIN of a parsed line."""
     asin = record.get("parent_asin")
     return asin if isinstance(asin, str) else None
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item; the shop's bullet points come before its prose."""
     details = record.get("details")
     brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
     return Product(

@@ -1,4 +1,4 @@
-"""The interface of sources: parameters, files, a reader, and licence."""
+"""Interface of sources: parameters, files, reader, licence."""
 
 import sys
 from abc import abstractmethod
@@ -11,8 +11,7 @@ from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
-PLANTED = "planted.parquet"
-"""file of what a generator planted in its interactions, table PLANTED; for a control, so `sources.json` lacks it"""
+PLANTED = "planted.parquet"  # what a generator planted in interactions, table PLANTED; a control, not in `sources.json`
 
 
 class Reader(Protocol):
@@ -21,11 +20,9 @@ class Reader(Protocol):
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp in the file's order; unreadable values are null."""
 
-    def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the file that describes items, if there is one."""
+    def metadata(self, raw: Mapping[str, Path]) -> Path | None: ...
 
-    def lines(self, path: Path) -> Iterator[bytes]:
-        """Yield the metadata, a line an item."""
+    def lines(self, path: Path) -> Iterator[bytes]: ...
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         """Return the metadata's identifier of each item -> item_id."""
@@ -36,11 +33,9 @@ class Reader(Protocol):
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read a line; ValueError, short and without the line's text, if it cannot be read."""
 
-    def name(self, record: dict[str, Any]) -> str | None:
-        """Return the item identifier of a parsed line."""
+    def name(self, record: dict[str, Any]) -> str | None: ...
 
-    def product(self, record: dict[str, Any]) -> Product:
-        """Return the fields of the item; absent ones are empty."""
+    def product(self, record: dict[str, Any]) -> Product: ...
 
 
 class Generated(Source):
@@ -48,7 +43,7 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files, whose list `progress` wraps; return role -> file name in `raw`."""
+        """Write the raw files; return role -> file name in `raw`."""
 
 
 class Downloaded(Source):
@@ -61,7 +56,6 @@ class Downloaded(Source):
         return cast(Reader, sys.modules[type(self).__module__])
 
     def dims(self) -> dict[str, int]:
-        """Return role -> numbers of a row, of raw feature files."""
         return {}
 
     @abstractmethod
@@ -78,7 +72,7 @@ def raw_dims(sources: Path) -> dict[str, int]:
 
 
 def downloaded(sources: Path) -> dict[str, Path]:
-    """Do as `raw_files`; UserError if a file is absent: `sources.json` keeps the checksums when a download fails."""
+    """Return role -> path; UserError if one is missing: `sources.json` keeps checksums when a download fails."""
     files = raw_files(sources)
     absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
     if absent is not None:

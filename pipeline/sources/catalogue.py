@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 Subset = Literal["5-core", "all"]
-"""of the reviews: those left when each user and item has five, as published; or each one"""
+"""reviews: the published 5-core, or all"""
 
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
@@ -20,49 +20,34 @@ _EARLIER = "https://jmcauley.ucsd.edu/data"
 _HUB = "https://huggingface.co/datasets/McAuley-Lab/Amazon-Reviews-2023/resolve/main"
 
 
-def _mirrored(bases: list[str], path: str) -> list[str]:
-    return [f"{base}/{path}" for base in bases]
-
-
-_2014, _2018 = [_SNAP, f"{_LAB}/amazon/categoryFiles"], [f"{base}/amazon_v2" for base in (_LAB, _REPOSITORY, _EARLIER)]
-_META_2023 = "raw/meta_categories/meta_{}.jsonl"
-
-
-def _of_2023(path: str) -> list[str]:
-    """Return the publisher's address, the Hub's and an older one of the publisher's; the Hub's file is not packed."""
-    return [f"{_LAB}/amazon_2023/{path}.gz", f"{_HUB}/{path}", f"{_REPOSITORY}/amazon_2023/{path}.gz"]
-
-
-# version -> role, of reviews with the subset -> addresses, in the order in which they are tried; {} is the category as
-# the publisher spells it
-ADDRESSES: dict[str, dict[str, list[str]]] = {
-    "amazon2014": {
-        "5-core": _mirrored(_2014, "reviews_{}_5.json.gz"),
-        "all": _mirrored(_2014, "reviews_{}.json.gz"),
-        "metadata": _mirrored(_2014, "meta_{}.json.gz"),
-    },
-    "amazon2018": {
-        "5-core": _mirrored(_2018, "categoryFilesSmall/{}_5.json.gz"),
-        "all": _mirrored(_2018, "categoryFiles/{}.json.gz"),
-        "metadata": _mirrored(_2018, "metaFiles2/meta_{}.json.gz"),
-    },
-    "amazon2023": {
-        "5-core": _of_2023("benchmark/5core/rating_only/{}.csv"),
-        "all": _of_2023("benchmark/0core/rating_only/{}.csv"),
-        "metadata": _of_2023(_META_2023),
-    },
+# version -> mirrors in the order in which they are tried, and paths; {} is the category as the publisher spells it
+_MIRRORS = {
+    "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
+    "amazon2018": [f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, _EARLIER)],
+    "amazon2023": [f"{_LAB}/amazon_2023/{{}}.gz", f"{_HUB}/{{}}", f"{_REPOSITORY}/amazon_2023/{{}}.gz"],
 }
-KIND = "amazon{}"
-"""of a source, given the year of the data"""
+_PATHS = {
+    "amazon2014": ("reviews_{}_5.json.gz", "reviews_{}.json.gz", "meta_{}.json.gz"),
+    "amazon2018": ("categoryFilesSmall/{}_5.json.gz", "categoryFiles/{}.json.gz", "metaFiles2/meta_{}.json.gz"),
+    "amazon2023": (
+        *("benchmark/5core/rating_only/{}.csv", "benchmark/0core/rating_only/{}.csv"),
+        "raw/meta_categories/meta_{}.jsonl",
+    ),
+}
+ADDRESSES: dict[str, dict[str, list[str]]] = {
+    version: {
+        role: [mirror.format(path) for mirror in _MIRRORS[version]]
+        for role, path in zip(("5-core", "all", "metadata"), paths, strict=True)
+    }
+    for version, paths in _PATHS.items()
+}
+"""version -> role or subset -> addresses"""
+KIND = "amazon{}"  # of a source, given the year
 
 
 def addresses(version: str, category: str, subset: Subset = "5-core") -> dict[str, list[str]]:
-    """Return role -> addresses of a category: reviews, metadata."""
-    of = ADDRESSES[version]
-    return {
-        role: [address.format(category) for address in of[key]]
-        for role, key in {"reviews": subset, "metadata": "metadata"}.items()
-    }
+    roles = {"reviews": subset, "metadata": "metadata"}
+    return {role: [one.format(category) for one in ADDRESSES[version][key]] for role, key in roles.items()}
 
 
 class Published(NamedTuple):
@@ -78,18 +63,12 @@ class Published(NamedTuple):
 
 @cache
 def vintages() -> dict[str, dict[str, Any]]:
-    """Return year -> `categories` (name -> users, items and reviews as published), `counted` and `read in`."""
     read: dict[str, dict[str, Any]] = orjson.loads(Path(__file__).with_name("categories.json").read_bytes())
     return read
 
 
-def _whole(number: str) -> int:
-    return int(number.replace(",", ""))
-
-
 SIZES: dict[tuple[str, str], Published] = {
-    (KIND.format("2014"), name): Published(*(_whole(counts[key]) for key in ("users", "items", "reviews")))
+    (KIND.format("2014"), name): Published(*(int(counts[k].replace(",", "")) for k in ("users", "items", "reviews")))
     for name, counts in vintages()["2014"]["categories"].items()
     if counts
-}
-"""(version, category) -> size after the 5-core, as published"""
+}  # (version, category) -> size after the 5-core, as published

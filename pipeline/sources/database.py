@@ -1,4 +1,4 @@
-"""The one way in which a DuckDB database is opened."""
+"""Opens DuckDB databases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -20,9 +20,9 @@ SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 
 def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return role -> the name its file is stored under, the last part of its first address; UserError if unfit.
+    """Return role -> the name its file is stored under: the last part of its first address, with its folder if shared.
 
-    Files of one name, as `baby/image_feat.npy` and `sports/image_feat.npy`, are told apart by their folders.
+    UserError: it is not a safe file name.
     """
     paths = {role: _parts(address) for role, (address, *_) in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
@@ -34,7 +34,7 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
         elif address.startswith(HUB) and not name.endswith(".parquet"):
             name = f"{name}.parquet"
         if not SAFE.fullmatch(name) or name == "sources.json":
-            raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
+            raise UserError(f"{address}: invalid file name; use letters, digits, . _ -")
         if name in names.values():
             raise UserError(f"{address}: two files of this dataset are called {name}; rename one")
         names[role] = name
@@ -42,19 +42,16 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def _parts(address: str) -> list[str]:
-    """Return the parts of an address's path; of the Hub without the revision."""
     if address.startswith(HUB):
         return [part.partition("@")[0] for part in address.rstrip("/").split("/")]
     return unquote(urlsplit(address).path).rstrip("/").split("/")
 
 
 def _here(address: str) -> Path | None:
-    """Do as `local`; None also for a dataset of the Hub."""
     return None if address.startswith(HUB) else local(address)
 
 
 def is_folder(address: str) -> bool:
-    """Return whether an address names a folder of this machine."""
     path = _here(address)
     return path is not None and path.is_dir()
 
@@ -62,7 +59,7 @@ def is_folder(address: str) -> bool:
 def bring(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> str | None:
-    """Fetch one file; as one file also a folder and a dataset of the Hub, whose sha256 is not known yet: None."""
+    """Fetch an address, also a folder or a dataset of the Hub, as one file; return its sha256 where it is known."""
     if not is_folder(address) and not address.startswith(HUB):
         return fetch_packed(address, target, expected, timeout, retries, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +69,7 @@ def bring(
         else:
             many_files.pack(Path(address), temporary)
         if expected not in (None, io.sha256(temporary)):
-            raise UserError(f"{address}: its sha256 is not {expected}: it has other rows than before, or than pinned")
+            raise UserError(f"{address}: expected sha256 {expected}: its rows differ from those recorded or pinned")
     return None
 
 
@@ -85,21 +82,10 @@ def download(
     retries: int,
     progress: Callable[[str], Progress],
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Fetch every file that `raw` lacks, each from the first of its addresses that works.
+    """Fetch every file that `raw` lacks, each from the first of its addresses that works; `timeout` in seconds.
 
-    Args:
-        addresses: role -> URLs or paths.
-        raw: folder of the raw files; only whole, checked files appear there.
-        expected: role -> sha256 that its file must have.
-        timeout: seconds without a byte.
-        retries: tries after the first.
-        progress: makes the progress callback of one file from its name.
-
-    Returns:
-        role -> file name; of those that were fetched now file name -> sha256, and role -> address that gave it.
-
-    Raises:
-        UserError: no address of a file works; says why, for each, and which keys take paths.
+    Only whole, checked files appear in `raw`; `expected` has the sha256 of a role. Returns role -> file name, and of
+    the files fetched by this call name -> sha256 and role -> address. UserError: no address of a file works.
     """
     stored, hashes, used = names(addresses), dict[str, str](), dict[str, str]()
     for role, name in stored.items():
@@ -116,18 +102,13 @@ def download(
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
-            raise UserError("; ".join(failures) + _remedy(dataset, addresses, raw, stored))
+            lacking = [r for r in stored if _here(addresses[r][0]) is None and not (raw / stored[r]).exists()]
+            remedy = f". Local files work too: give paths as {keys(dataset, lacking)}" if lacking else ""
+            raise UserError("; ".join(failures) + remedy)
     return stored, hashes, used
 
 
-def _remedy(dataset: str, addresses: Mapping[str, list[str]], raw: Path, stored: Mapping[str, str]) -> str:
-    """Return the end of a sentence that names the keys of the files that did not come, and take paths as well."""
-    lacking = [role for role in stored if _here(addresses[role][0]) is None and not (raw / stored[role]).exists()]
-    return f". Files of yours do as well: give paths as {keys(dataset, lacking)}" if lacking else ""
-
-
 def keys(dataset: str, roles: Iterable[str]) -> str:
-    """Return the keys of the parameters that name the files of some roles."""
     of = (f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role for role in roles)
     return ", ".join(f"sources.{dataset}.{key}" for key in of)
 
@@ -135,10 +116,7 @@ def keys(dataset: str, roles: Iterable[str]) -> str:
 def expectations(
     addresses: Mapping[str, list[str]], pinned: Mapping[str, str], earlier: list[dict[str, Any]]
 ) -> dict[str, str]:
-    """Return role -> sha256 that its file must have: the parameters', else that of the first download.
-
-    Files of this machine may change. UserError if a pinned role is not one of this source's.
-    """
+    """Return role -> expected sha256: pinned in the parameters, else that of the first download; local files change."""
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
     before = {(row["role"], row["url"]): row["sha256"] for row in earlier}
@@ -158,29 +136,21 @@ def listing(
     hashes: Mapping[str, str],
     dims: Mapping[str, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256; of raw numbers also dim.
-
-    A local file's url is its name alone, so that it names no folder of the machine. What `hashes` lacks is hashed.
-    """
-    rows = []
+    """Return the rows of `sources.json`; the url of a local file is only its name, so that it reveals no folder."""
+    rows: list[dict[str, Any]] = []
     for role, name in stored.items():
-        sha256 = hashes.get(name) or io.sha256(raw / name)
-        address = addresses.get(role, [name])[0]
-        url = address if _here(address) is None else f"file:{name}"
-        size = (raw / name).stat().st_size
-        dim = {"dim": dims[role]} if role in dims else {}
-        rows.append({"role": role, "name": name, "url": _public(url), "bytes": size, "sha256": sha256} | dim)
+        address, path = addresses.get(role, [name])[0], raw / name
+        url = _public(address) if _here(address) is None else f"file:{name}"
+        sha256 = hashes.get(name) or io.sha256(path)
+        rows.append({"role": role, "name": name, "url": url, "bytes": path.stat().st_size, "sha256": sha256})
+        rows[-1] |= {"dim": dims[role]} if role in dims else {}
     return rows
 
 
 def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return path -> sha256 of the files of this machine that a source names; of a folder, of its files together.
+    """Return path -> sha256 of the files and folders of this machine that a source names.
 
-    Where one is gone, its copy in `raw` counts, if that is as an `earlier` sources.json has it: a colleague who pulled
-    the copies has no files of their own.
-
-    Raises:
-        UserError: a file is missing, and so is its copy.
+    For a missing file, its copy in `raw` counts if it has the sha256 of `earlier`: `dvc pull` brings only copies.
     """
     copies = {row["role"]: (raw / row["name"], row["sha256"]) for row in earlier}
     found = {}
@@ -200,7 +170,6 @@ def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequenc
 
 
 def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
-    """Return whether a source reads files of this machine, which may change without DVC's knowing."""
     return any(_here(address) is not None for mirrors in addresses.values() for address in mirrors)
 
 

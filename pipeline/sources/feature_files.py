@@ -1,23 +1,20 @@
 """Feature files that come with a source: their parameters, their roles, and the formats of their names."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
 from pipeline.config.base import Mirrors, Name, Positive, Section
 from pipeline.sources.base import Downloaded
 
-FEATURE = "feature:"
-"""a feature file's role is this and the feature set's name"""
-ROWS = "feature_rows"
-"""role of the mapping file that says which item each row of a file without identifiers is"""
+FEATURE = "feature:"  # a feature file's role is this and the feature set's name
+ROWS = "feature_rows"  # role of the mapping file that says which item each row of a file without identifiers is
 
 NAMES = (
     *("asin", "item_id", "item", "parent_asin", "sku", "movie_id", "product_id", "product", "book_id", "article_id"),
     *("iid", "id"),
-)
-"""columns that identify items, whatever their case and signs between words; see `rank`"""
+)  # columns that identify items, whatever their case and signs between words; see `rank`
 ENDINGS = {
     ".npy": "npy",
     ".npz": "zip",
@@ -28,17 +25,13 @@ ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
     ".b": "records",
     ".b.gz": "records",
-}
-"""ending of a name -> format, a name in pipeline/vectors/registry.py"""
-ORDERED = ("npy", "raw")
-"""formats whose rows never say which item they are"""
-FOLDER = "folder"
-"""format of a name without a known ending"""
+}  # ending of a name -> format, a name in pipeline/vectors/registry.py
+ORDERED = ("npy", "raw")  # formats whose rows never say which item they are
+FOLDER = "folder"  # format of a name without a known ending
 HUB = "hf://"
 
 
 def plain(column: str) -> str:
-    """Return a column's name in small letters and digits."""
     return re.sub(r"[^a-z0-9]", "", column.lower())
 
 
@@ -60,7 +53,7 @@ def format_of(name: str, dim: int | None = None) -> str:
 
 
 class FeatureFile(Section):
-    """A feature file; a path or an address does for `file` alone."""
+    """A feature file; without `dim`, only a path or an address."""
 
     file: Mirrors
     """.npy, .npz, .pt, .parquet, JSON, image_features_*.b, a folder, or hf://datasets/owner/name"""
@@ -68,29 +61,25 @@ class FeatureFile(Section):
     """numbers of a row, for raw float32 without a header"""
 
 
-def _as_file(raw: Any) -> Any:
-    return raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw}
+_as_file = BeforeValidator(lambda raw: raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw})
 
 
 class WithFeatures(Downloaded):
     """A source whose features may come in files."""
 
-    features: dict[Name, Annotated[FeatureFile, BeforeValidator(_as_file)]] = {}
+    features: dict[Name, Annotated[FeatureFile, _as_file]] = {}
     """feature set name -> its file; docs/compare.md has all formats"""
     feature_rows: Mirrors | None = None
-    """which item each row of files without identifiers is, such as MMRec's i_id_mapping.csv: a column of identifiers,
-    one of rows 0, 1, 2, ...; without it row i is item i"""
+    """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
+    rows 0, 1, 2, ...; without it row i is item i"""
 
     def feature_files(self) -> dict[str, list[str]]:
-        """Return role -> addresses."""
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}
         return {f"{FEATURE}{name}": given.file for name, given in self.features.items()} | rows
 
     def dims(self) -> dict[str, int]:
-        """Return role -> numbers of a row, of raw files."""
         return {f"{FEATURE}{name}": given.dim for name, given in self.features.items() if given.dim}
 
     def without_order(self) -> str:
-        """Return the first feature set whose rows name no items, and that `feature_rows` gives none; empty: none."""
         formats = {name: format_of(given.file[0], given.dim) for name, given in self.features.items()}
         return "" if self.feature_rows else next((name for name, kind in formats.items() if kind in ORDERED), "")

@@ -2,7 +2,8 @@
 
 import csv
 from collections.abc import Iterable
-from itertools import chain, islice
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,10 +19,7 @@ DELIMITERS = (",", "\t", ";", "|")  # a header with none of them has one column
 
 
 def delimiter(path: Path) -> str | None:
-    """Return what separates the values of a text file; None for Parquet and JSON lines. UserError for an empty one.
-
-    A `.tsv` has tabs; a `.csv` the first of comma, tab, semicolon and bar that its header contains.
-    """
+    """Return the separator of a text file, in `.csv` the first of DELIMITERS in the header; None: Parquet, JSON."""
     if ".tsv" in path.suffixes:
         return "\t"
     if ".csv" not in path.suffixes:
@@ -31,9 +29,9 @@ def delimiter(path: Path) -> str | None:
 
 
 def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns, in its order: from its schema, its header, or LOOKED_AT lines of JSON.
+    """Return the names of a file's columns: from its schema, its header, or LOOKED_AT lines of JSON.
 
-    JSON is read until all that are wanted are seen. UserError if it is empty, damaged, or of no known format.
+    JSON is read on until all `wanted` are seen. UserError: empty, damaged, or of no known format.
     """
     if path.suffix == ".parquet":
         try:
@@ -41,7 +39,7 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
         except FileNotFoundError:
             raise
         except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
-            raise UserError(f"{path}: not a sound Parquet file, though its name ends so: {one_line(e, 100)}") from None
+            raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
     if (separator := delimiter(path)) is not None:
         try:
             return next(csv.reader([first_line(path)], delimiter=separator))
@@ -53,34 +51,26 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a text file; UserError if it is empty, or longer than LONGEST_HEADER bytes."""
     with opened(path) as f:
         line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():
         raise UserError(f"{path}: the file is empty; expected a first line with the names of the columns")
     if len(line) > LONGEST_HEADER:
-        raise UserError(f"{path}: its first line is longer than {LONGEST_HEADER:,} bytes; expected names of columns")
+        raise UserError(f"{path}, line 1: longer than {LONGEST_HEADER:,} bytes; expected names of columns")
     return line
 
 
 def _keys(path: Path, wanted: set[str]) -> list[str]:
-    """Return the keys of JSON lines in order of appearance; lines that cannot be read have none."""
     keys: dict[str, None] = {}
     rest = lines(path)
     first = next(rest, b"")
     if not first.strip():
         raise UserError(f"{path}: the file is empty; expected JSON lines, or a name that ends in .csv or .parquet")
-    for line in chain([first], islice(rest, LOOKED_AT - 1)):  # any line may be a reject, the first too
-        keys |= dict.fromkeys(_object(line))
+    for number, line in enumerate(chain([first], rest), start=1):  # any line may be a reject, the first too
+        with suppress(ValueError):
+            keys |= dict.fromkeys(json_object(line))
+        if number >= LOOKED_AT and (not keys or wanted <= keys.keys()):
+            break
     if not keys:
         raise UserError(f"{path}: not .parquet, .csv or .tsv, and its first line is not a JSON object")
-    while not wanted <= keys.keys() and (line := next(rest, b"")):
-        keys |= dict.fromkeys(_object(line))
     return list(keys)
-
-
-def _object(line: bytes) -> dict[str, object]:
-    try:
-        return json_object(line)
-    except ValueError:
-        return {}

@@ -1,4 +1,4 @@
-"""Looks at files of one's own: which column is what, how ratings and times read, and where images are."""
+"""Inspects a user's files: the role of each column, the scale of ratings, where images are."""
 
 import re
 from collections import Counter
@@ -16,10 +16,10 @@ from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
 from pipeline.sources.feature_files import NAMES, plain
 from pipeline.sources.header import column_names, delimiter
-from pipeline.sources.product import as_text, is_path, is_web
+from pipeline.sources.product import Product, as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import rating, stripped
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, several, table
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, table
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
@@ -32,38 +32,30 @@ KNOWN = {
     "categories": ("category", "genres", "genre"),
     "description": ("plot", "overview", "text", "summary"),
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
-}
-"""role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
+}  # role -> names of its column in common datasets, as `plain` gives them
 TEXT = ("title", "brand", "categories", "description")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-SAMPLE = 10_000  # rows whose values are looked at
-OFTEN = 5
-"""lists that must have a name for its depths to count"""
-FLAT = 1 / 3
-"""share of such names that stand at several depths, above which lists have no levels"""
+SAMPLE = 10_000  # rows
+OFTEN = 5  # least lists with a name for its depths to count
+FLAT = 1 / 3  # share of such names at several depths, above which lists have no levels
 WORDS = re.compile(r"[^\W\d_]{2,}")
 EXPLICIT_FROM = 3  # different ratings; one or two may as well be clicks
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file as it was seen."""
+    """The columns of one file."""
 
     path: Path
     columns: list[str]
-    roles: dict[str, str]
-    """role -> the name of its column"""
-    worded: tuple[str, ...] = ()
-    """of an item file: columns that no role has and that hold words"""
-    flat: bool = False
-    """of an item file: whether categories are a list without levels"""
+    roles: dict[str, str]  # role -> column
+    worded: tuple[str, ...] = ()  # of an item file: columns of text without a role
+    flat: bool = False  # of an item file: whether categories are a list without levels
 
     def renamed(self) -> dict[str, str]:
-        """Return the roles whose column has another name."""
         return {role: column for role, column in self.roles.items() if role != column}
 
     def described(self) -> list[str]:
-        """Return a line on the format and the unused columns, and a line a role."""
         unused = [c for c in self.columns if c not in self.roles.values()]
         rest = f"; not used: {', '.join(unused)}" if unused else ""
         lines = [f"{self.path}: {_format(self.path)}, {len(self.columns)} columns{rest}"]
@@ -71,34 +63,32 @@ class Table:
             lines.append(f"  words not used: {', '.join(self.worded)}; the key `text` of the source joins them")
         if self.flat:
             lines.append(f"  {self.roles['categories']} is a list without levels, no path: it becomes one level")
-        values = _examples(self)
+        columns = list(dict.fromkeys(self.roles.values()))
+        row = _ask(self, f"SELECT {', '.join(f'left(any_value({_text(c)}), 40)' for c in columns)}")
+        values = dict(zip(columns, row, strict=True))
         return lines + [f"  {role:<12}{column}, such as {values.get(column)!r}" for role, column in self.roles.items()]
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """What the ratings of a sample of rows are."""
+    """The scale of ratings, from a sample of rows."""
 
     distinct: int
     low: float
     high: float
-    whole: bool = True
-    """whether all are whole numbers"""
+    whole: bool = True  # whether all are whole numbers
 
     @property
     def explicit(self) -> bool:
-        """Whether they say how much an item was liked, and not only that it was chosen."""
         return self.distinct >= EXPLICIT_FROM
 
     @property
     def threshold(self) -> float:
-        """The value in the scale that is usually taken for a liking, 4 of 1 to 5; one that the scale has."""
         value = self.low + 0.75 * (self.high - self.low)
         return float(round(value)) if self.whole else round(2 * value) / 2
 
 
 def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns, see `column_names`; UserError if there is no such file."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
     if not path.is_file():
@@ -107,28 +97,24 @@ def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Return the interactions file with its columns, of which `flags` fixes roles.
+    """Return the interactions file with its columns; `flags` has role -> column where a name does not say its role.
 
-    UserError if it is absent or empty, no column or several fit a role, or values cannot be read.
+    UserError: absent or empty, or no column or several fit a role.
     """
-    seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
-    for role, reads in (("rating", rating), ("timestamp", seconds)):
-        if column := seen.roles.get(role):
-            _check_reads(seen, role, column, reads(_text(column)))
-    return seen
+    return _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
 
 
 def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    """Do as `interactions` for the item file; `item` is the name of the item's column in the interactions."""
+    """Return the item file, see `interactions`; `item` is the name of the item's column in the interactions."""
     names = columns(path)
     same = {"item": item} if item in names and "item" not in flags else {}
     if not same and "id" in names and "item" not in flags and "item" not in names:
-        same = {"item": "id"}  # of the item file alone: in interactions it would be the row's
+        same = {"item": "id"}  # only of the item file: in interactions it would be the row's
     seen = _look(path, OF_ITEMS, {**flags, **same}, required=("item",))
-    records = list(_records(path))
-    worded = tuple(c for c in names if c not in seen.roles.values() and _holds_words([r.get(c) for r in records]))
-    lists = [several(r.get(seen.roles["categories"])) for r in records] if "categories" in seen.roles else []
-    return replace(seen, worded=worded, flat=is_flat(lists))
+    found = list(_records(seen))
+    worded = tuple(c for c in names if c not in seen.roles.values() and _holds_words([r.get(c) for r, _ in found]))
+    flat = "categories" in seen.roles and is_flat(product.categories for _, product in found)
+    return replace(seen, worded=worded, flat=flat)
 
 
 def is_flat(lists: Iterable[Sequence[str]]) -> bool:
@@ -142,23 +128,23 @@ def is_flat(lists: Iterable[Sequence[str]]) -> bool:
     return bool(often) and several_depths > FLAT * len(often)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the first items of a file; lines that cannot be read are the stage's to count."""
-    reader = Tabular(TabularSource.model_validate({"kind": "tabular", "interactions": str(path)}))
-    for line in islice(reader.lines(path), SAMPLE):
-        with suppress(ValueError):
-            yield reader.parse(line)
+def _records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
+    roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
+    source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
+    reader = Tabular(TabularSource.model_validate(source))
+    for line in islice(reader.lines(seen.path), SAMPLE):
+        with suppress(ValueError):  # the stage counts unreadable lines
+            record = reader.parse(line)
+            yield record, reader.product(record)
 
 
 def _holds_words(values: Sequence[Any]) -> bool:
-    """Return whether most values that are there read as text: words with blanks between them, no addresses."""
     texts = [text for value in values if (text := as_text(value).strip()) and not isinstance(value, (int, float))]
     worded = sum(len(WORDS.findall(text)) > 1 and not is_web(text) for text in texts)
     return 2 * worded > len(texts)
 
 
 def ratings(seen: Table) -> Ratings | None:
-    """Return what the ratings are; None where there are none, or a column without a value."""
     if "rating" not in seen.roles:
         return None
     value = rating(_text(seen.roles["rating"]))
@@ -168,34 +154,32 @@ def ratings(seen: Table) -> Ratings | None:
 
 
 def characters(seen: Table) -> float:
-    """Return how long the text of an item is on average; 0 where no column is one of text."""
     columns = [column for role, column in seen.roles.items() if role in TEXT]
     lengths = " + ".join(f"coalesce(length({_text(column)}), 0)" for column in columns)
     return float(_ask(seen, f"SELECT avg({lengths})")[0] or 0) if columns else 0.0
 
 
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
-    """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`; and what was seen.
+    """Return section `images` for a folder, an archive, or a pattern such as `images/{item}.jpg`, and lines to print.
 
-    Where `seen` has no column of images, files are found by identifiers; its paths may start elsewhere than in the
-    folder.
+    Without a column of images in `seen`, files are found by identifiers.
     """
     if "{" in given:
         if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:
-            raise UserError(f"--images {given}: cannot fill in {{{min(fields)}}}; write {{item}} for its identifier")
+            raise UserError(f"--images {given}: unknown field {{{min(fields)}}}; write {{item}} for the identifier")
         return {"pattern": given}, []
     if not (Path(given).is_dir() or Path(given).is_file()):
         what = "a pipe or device" if Path(given).exists() else "no such folder"
         raise UserError(f"--images {given}: {what}; give a folder, an archive, or a pattern with {{item}}")
     paths = _paths(seen) if "image_urls" in seen.roles and Path(given).is_dir() else []
     if paths:
-        return _started(given, seen, paths)
+        return _find_start(given, seen, paths)
     patterns = [] if "image_urls" in seen.roles or not Path(given).is_dir() else _named_after_items(Path(given), seen)
     return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {}), []
 
 
-def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
-    """Return section `images` with the folder below which most items have a file, and how many have one there."""
+def _find_start(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
+    """Return the section with the folder below which most items have a file."""
     beside, above = seen.path.parent, Path(given).parent
     starts: list[tuple[Path, dict[str, str | list[str]]]] = [
         (Path(given), {"folder": given}), (beside, {}), (above, {"folder": str(above)}),
@@ -211,19 +195,13 @@ def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str,
 
 
 def _paths(seen: Table) -> list[list[str]]:
-    """Return the paths that each of the first items names as its images; items without one are left out."""
-    roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
-    source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
-    reader, named = Tabular(TabularSource.model_validate(source)), list[list[str]]()
-    for line in islice(reader.lines(seen.path), SAMPLE):
-        with suppress(ValueError):  # a line that cannot be read is the stage's to count
-            urls = reader.product(reader.parse(line)).image_urls
-            named.append([url for url in urls if url and is_path(url) and url[:5].lower() != "file:"])
-    return list(filter(None, named))
+    local = (
+        [url for url in p.image_urls if url and is_path(url) and url[:5].lower() != "file:"] for _, p in _records(seen)
+    )
+    return list(filter(None, local))
 
 
 def _below(folder: Path, path: str) -> bool:
-    """Return whether a path from a folder is a file in it."""
     try:
         actual, root = (folder / path).resolve(), folder.resolve()
         return actual.is_relative_to(root) and actual.is_file()
@@ -232,7 +210,6 @@ def _below(folder: Path, path: str) -> bool:
 
 
 def _named_after_items(folder: Path, seen: Table) -> list[str]:
-    """Return {item} with each ending that files of some items have, the most frequent first."""
     names = _ask(seen, f"SELECT list(DISTINCT {_text(seen.roles['item'])})")[0] or []
     files = (folder / f"{name}{ending}" for name in names if name and Path(name).name == name for ending in IMAGES)
     endings = Counter(path.suffix for path in files if path.is_file())
@@ -245,25 +222,20 @@ def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: 
     for role in roles:
         if role in flags and flags[role] in names:
             chosen[role] = flags[role]
-        elif column := _fitting(path, role, names):
+        elif column := _find_column(path, role, names):
             chosen[role] = column
         elif role in required:
-            raise UserError(
-                f"{path}: no column for the {role}; it has {', '.join(names)}; say which with --column {role}=<name>"
-            )
+            raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
     return Table(path, names, chosen)
 
 
-def _fitting(path: Path, role: str, names: list[str]) -> str | None:
-    """Return the column that fits a role; the role's own name before others."""
+def _find_column(path: Path, role: str, names: list[str]) -> str | None:
     if role in names:
         return role
     own = role.replace("_", "")
     fitting = [c for c in names if plain(c) in (own, *KNOWN[role])]
     if len(fitting) > 1:
-        raise UserError(
-            f"{path}: the {role} may be {' or '.join(fitting)}; say which with --column {role}={fitting[0]}"
-        )
+        raise UserError(f"{path}: the {role} may be {' or '.join(fitting)}; use --column {role}={fitting[0]}")
     return fitting[0] if fitting else None
 
 
@@ -281,7 +253,6 @@ def _text(column: str) -> str:
 
 
 def _ask(seen: Table, select: str) -> tuple[Any, ...]:
-    """Return the one row of a query over the first rows of a file."""
     try:
         with connected() as db:
             rows = f"(SELECT * FROM {table(seen.path, seen.columns)} LIMIT {SAMPLE})"
@@ -292,18 +263,3 @@ def _ask(seen: Table, select: str) -> tuple[Any, ...]:
     with connected() as db:  # what the fast reader refuses is read row by row
         db.register("first", first(seen.path, seen.columns, SAMPLE))
         return tuple(db.execute(f"{select} FROM first").fetchall()[0])
-
-
-def _examples(seen: Table) -> dict[str, str | None]:
-    columns = list(dict.fromkeys(seen.roles.values()))
-    row = _ask(seen, f"SELECT {', '.join(f'left(any_value({_text(c)}), 40)' for c in columns)}")
-    return dict(zip(columns, row, strict=True))
-
-
-def _check_reads(seen: Table, role: str, column: str, reads: str) -> None:
-    values, readable, example = _ask(seen, f"SELECT count({_text(column)}), count({reads}), any_value({_text(column)})")
-    if values and not readable:
-        raise UserError(
-            f"{seen.path}: column '{column}' holds {example!r}, which does not read as a {role}; expected "
-            f"{'numbers' if role == 'rating' else 'seconds, or dates such as 2024-12-31'}; rename or correct the column"
-        )

@@ -1,4 +1,4 @@
-"""Text files by lines: UTF-8, with or without a byte order mark, gzipped or not. No line that is too long is held."""
+"""Text files by lines: UTF-8, with or without a byte order mark, gzipped or not."""
 
 import codecs
 import gzip
@@ -22,9 +22,9 @@ BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
 
 
 def unpacked(path: Path) -> io.BufferedReader:
-    """Open a file for reading bytes, unpacked if its name ends in .gz.
+    """Open a file for reading bytes, decompressed if its name ends in .gz.
 
-    Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal.igzip_lib.IsalError if it is damaged.
+    Reading a damaged one raises EOFError, gzip.BadGzipFile or isal.igzip_lib.IsalError.
     """
     if path.suffix != ".gz":
         return path.open("rb")
@@ -33,23 +33,21 @@ def unpacked(path: Path) -> io.BufferedReader:
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
 MOST_BLANK = 1_000_000  # blank lines in a row: gzip packs a thousand of them into a byte
-HEAD = 4096  # bytes that tell the encoding
+HEAD = 4096  # bytes from which the encoding is seen
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins as UTF-16's
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a text file, see `opened`, without a byte order mark.
+    """Yield the lines of a text file, a longer one cut after LONGEST_LINE + 1 bytes, so that the caller can refuse it.
 
-    Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse
-    it. Time grows with the file, memory with its longest line and never above LONGEST_LINE. UserError for more than
-    MOST_BLANK blank lines in a row.
+    UserError: see `opened`, or more than MOST_BLANK blank lines in a row.
     """
     blank = 0
     with opened(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
             blank = blank + 1 if line.isspace() else 0
             if blank > MOST_BLANK:
-                raise UserError(f"{path}: more than {MOST_BLANK:,} blank lines in a row; is this the file you mean?")
+                raise UserError(f"{path}: more than {MOST_BLANK:,} blank lines in a row; is this the right file?")
             yield line
             if len(line) > LONGEST_LINE:
                 rest = line
@@ -64,7 +62,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         with unpacked(path) as f:
             head = f.peek(HEAD)[:HEAD]
             if 10 * head.count(0) > 9 * len(head):  # three of four are zero in UTF-32
-                raise UserError(f"{path}: holds NUL bytes, and no text; fetch it again")
+                raise UserError(f"{path}: holds NUL bytes, not text; fetch it again")
             if head.startswith(MARKS) or 4 * head.count(0) > len(head):  # Latin letters have a zero byte each there
                 raise UserError(f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does")
             if head.startswith(codecs.BOM_UTF8):
@@ -75,30 +73,28 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def refuse_blank(path: Path) -> None:
-    """Raise UserError for a text file with a whole MiB of white space, over which other readers take minutes."""
+    """Raise UserError for a MiB of white space, over which other readers take minutes."""
     with opened(path) as f:
         while len(block := f.read(BLOCK)) == BLOCK:
             if block.isspace():
-                raise UserError(f"{path}: holds a MiB of blank lines; is this the file you mean?")
+                raise UserError(f"{path}: contains a MiB of blank lines; is this the right file?")
 
 
 def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:
-    """Return table REJECTS of a file: number, reason and bytes of each line that cannot be read."""
     rows = [{"file": file, "line": line, "reason": reason, "raw": raw} for line, reason, raw in found]
     return pa.Table.from_pylist(rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS]))
 
 
 def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total: int, most: float, key: str) -> None:
-    """Raise UserError if more than a share of lines cannot be read, with `key` and the commonest reasons."""
+    """Raise UserError, with the commonest reasons, if more than the share `most` of lines are unreadable."""
     if len(found) > most * total:
         reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(reason for _, reason in found).most_common(3))
         raise UserError(
-            f"{file}: {len(found):,} of {total:,} {what} cannot be read, more than {key} = {most:g} allows: {reasons}; "
+            f"{file}: {len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows: {reasons}; "
             f"the first is line {found[0][0]}"
         )
 
 
 def check_encoding(path: Path) -> None:
-    """Raise UserError for a text file that `opened` refuses; what DuckDB reads by itself is asked first."""
     with opened(path):
         pass

@@ -13,36 +13,28 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.errors import UserError, one_line
+from pipeline.http import hub
 from pipeline.http.fetch import Progress
 from pipeline.http.retries import TransientError, retry
 from pipeline.sources.feature_files import HUB, rank
 
 PER_ITEM = (".npy", ".json")
-"""endings of files of one item"""
-LARGEST = 32 << 20
-"""bytes of one"""
-BLOCK = 4096
-"""rows of a table at a time"""
+LARGEST = 32 << 20  # bytes of a file of one item
+BLOCK = 4096  # rows of a table at a time
 PLACE = re.compile(r"hf://(datasets/[\w.-]+/[\w.-]+(?:@[^/]+)?)((?:/[^/]+)*)")
-CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "fsspec"}
-"""packages whose exceptions are failures of the network or of the server"""
-HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
 
 
 def members(folder: Path) -> list[Path]:
-    """Return the files of a folder that has one per item, in order of name; none if it has no such files."""
     return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM)
 
 
 def read_member(path: Path) -> bytes:
-    """Return the bytes of a file of one item; UserError if it is too large, or no file."""
     if not path.is_file() or path.stat().st_size > LARGEST:
-        raise UserError(f"{path}: is no plain file of at most {LARGEST:,} bytes, as one item's vector is")
+        raise UserError(f"{path}: not a plain file of at most {LARGEST:,} bytes, as one item's vector is")
     return path.read_bytes()
 
 
 def parts(folder: Path) -> list[Path]:
-    """Return what `pack` reads of a folder; UserError if that is nothing."""
     found = members(folder) or sorted(folder.glob("*.parquet"))
     if not found:
         raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
@@ -67,39 +59,31 @@ def pack(folder: Path, target: Path) -> None:
 
 
 def packed_ending(folder: Path) -> str:
-    """Return how the name of the one file ends that a folder becomes."""
     return ".zip" if members(folder) else ".parquet"
 
 
 def from_hub(address: str, target: Path, retries: int, progress: Progress) -> None:
     """Write the identifiers and vectors of a dataset on the Hub as one Parquet file; other columns are not fetched.
 
-    Args:
-        address: hf://datasets/owner/name, optionally with @revision, and a folder or a file there.
-        target: appears incomplete if this is interrupted.
-        retries: tries after the first.
-        progress: see Progress; counts rows.
-
-    Raises:
-        UserError: no such dataset or no Parquet in it, or it cannot be reached or read.
+    `address` is hf://datasets/owner/name, optionally with @revision, and a folder or a file there; `progress` counts
+    rows. `target` may be incomplete after an error. UserError: no such dataset, no Parquet in it, or unreachable.
     """
+
+    def attempt() -> None:
+        fs = hub.file_system()
+        with _translate_errors(address):
+            _join(_tables(fs, address), target, lambda path: fs.open(path, "rb"), progress)
+
     try:
-        retry(lambda: _from_hub(address, target, progress), retries + 1)
+        retry(attempt, retries + 1)
     except TransientError as e:
         raise UserError(f"{address}: {e}; run again") from None
 
 
 def hub_size(address: str) -> int:
-    """Return the bytes of the Parquet files at an address of the Hub; UserError as `from_hub`."""
-    fs = _hub()
-    with _translated(address):
+    fs = hub.file_system()
+    with _translate_errors(address):
         return sum(int(fs.info(path)["size"]) for path in _tables(fs, address))
-
-
-def _hub() -> Any:
-    from huggingface_hub import HfFileSystem
-
-    return HfFileSystem(skip_instance_cache=True)
 
 
 def _tables(fs: Any, address: str) -> list[str]:
@@ -115,13 +99,6 @@ def _tables(fs: Any, address: str) -> list[str]:
     return found
 
 
-def _from_hub(address: str, target: Path, progress: Progress) -> None:
-    fs = _hub()
-    with _translated(address):
-        tables = _tables(fs, address)
-        _join(tables, target, lambda path: fs.open(path, "rb"), progress)
-
-
 def _join(
     tables: Sequence[Any], target: Path, opened: Any = lambda path: path, progress: Progress = lambda done, total: None
 ) -> None:
@@ -130,10 +107,8 @@ def _join(
     try:
         for path in tables:
             file = pq.ParquetFile(opened(path))
-            kept = [field for field in file.schema_arrow if _is_wanted(field)]
-            schema = pa.schema([field.remove_metadata() for field in kept])
-            if writer is None:
-                writer = pq.ParquetWriter(target, schema, compression="zstd")
+            schema = pa.schema([field.remove_metadata() for field in file.schema_arrow if _is_wanted(field)])
+            writer = writer or pq.ParquetWriter(target, schema, compression="zstd")
             if not schema.equals(writer.schema):
                 raise UserError(f"{path}: has other columns than {tables[0]}; name the files of one table")
             for batch in file.iter_batches(BLOCK, columns=schema.names):
@@ -145,29 +120,17 @@ def _join(
 
 
 def _is_wanted(field: pa.Field) -> bool:
-    """Return whether a column identifies items, or holds vectors."""
     kind = field.type
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return pa.types.is_floating(kind.value_type) if nested else rank(field.name) >= 0
 
 
 @contextmanager
-def _translated(address: str) -> Iterator[None]:
-    """Translate what the client raises into TransientError, or UserError where another try is not worth it."""
+def _translate_errors(address: str) -> Iterator[None]:
     try:
-        yield
-    except (UserError, TransientError):
-        raise
-    except (FileNotFoundError, PermissionError) as e:
-        raise UserError(
-            f"{address}: no such dataset or file, or no access to it ({type(e).__name__}); {HINT}"
-        ) from None
+        with hub.errors(address):
+            yield
+    except hub.Absent:
+        raise UserError(f"{address}: no such dataset or file, or no access to it; {hub.HINT}") from None
     except pa.ArrowException as e:
         raise UserError(f"{address}: not readable as Parquet: {one_line(e, 100)}") from None
-    except Exception as e:
-        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
-            raise
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        if status in (401, 403, 404):
-            raise UserError(f"{address}: no such dataset, or no access to it (HTTP {status}); {HINT}") from None
-        raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None

@@ -11,17 +11,10 @@ from pipeline.errors import UserError
 
 
 def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
-    """Return the identifier of numbers 0 .. count-1 from a mapping file of a published split.
+    """Return the identifier of numbers 0 .. count-1 from a mapping file, CSV or tab separated text with a header.
 
-    Args:
-        path: CSV or tab separated text with a header.
-        number: its column of numbers, such as itemID.
-        names: its column of identifiers is called one of these; where it has two columns, it is the other.
-        count: how many numbers the split's interactions have.
-
-    Raises:
-        UserError: no such columns, a number or identifier that occurs twice or is none, or other numbers than the
-            interactions have.
+    `number` is the column of numbers; that of identifiers has one of `names`, or is the other one of two. UserError: no
+    such columns, a missing or repeated number or identifier, or not `count` numbers.
     """
     table = text_table(path)
     columns = {column: table.column(i) for i, column in reversed([*enumerate(table.column_names)])}
@@ -41,20 +34,18 @@ def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[
         raise UserError(f"{path}: {number} holds other values than 0 .. {len(found) - 1:,}, each once")
     if len(found) != count:
         raise UserError(
-            f"{path}: names {len(found):,} {number}s, and the interactions number {count:,}; give the two files of one "
-            "split"
+            f"{path}: names {len(found):,} {number}s, the interactions have {count:,}; give the files of one split"
         )
     return [found[i] for i in np.argsort(rows_of)]
 
 
 def repeated(values: Sequence[object]) -> object:
-    """Return the first value that occurs again; there is one."""
     seen = set[object]()
     return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
 
 
 def permutation(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Return the whole numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
+    """Return the numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
     try:
         numbers = column.cast(pa.int64()).to_numpy()
     except pa.ArrowException:
@@ -64,7 +55,6 @@ def permutation(column: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def text_table(path: Path) -> pa.Table:
-    """Return a CSV or tab separated file as columns of text."""
     try:
         with path.open(encoding="utf-8-sig") as f:
             header = f.readline(65536).rstrip("\r\n")

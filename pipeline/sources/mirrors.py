@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import ne
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +18,7 @@ from pipeline.http.fetch import Progress, fetch
 def fetch_packed(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> str:
-    """Do as `http.fetch.fetch`; what an address gives unpacked is packed for a target that ends in .gz.
-
-    The packed bytes are the same each time, so `expected` is of them; they are not those of another mirror's .gz file.
-    """
+    """Fetch as `http.fetch.fetch`; compress a plain file, to the same bytes each time, for a target ending in .gz."""
     if target.suffix != ".gz" or urlsplit(address).path.endswith(".gz"):
         return fetch(address, target, expected, timeout, retries, progress)
     plain = target.with_name(f".{target.stem}")
@@ -27,39 +26,27 @@ def fetch_packed(
     with io.atomic(target) as temporary:
         with (
             plain.open("rb") as source,
-            temporary.open("wb") as packed,
-            igzip.IGzipFile("", "wb", fileobj=packed, mtime=0) as file,
+            temporary.open("wb") as out,
+            igzip.IGzipFile("", "wb", fileobj=out, mtime=0) as packed,
         ):
-            shutil.copyfileobj(source, file, 1 << 20)
+            shutil.copyfileobj(source, packed, 1 << 20)
         plain.unlink()
         if expected not in (None, sha256 := io.sha256(temporary)):
             raise UserError(
-                f"{address}: packed, its sha256 is {sha256}, expected {expected}: another file than before, or "
-                "packed otherwise; delete the dataset's sources.json if that is right"
+                f"{address}: compressed, its sha256 is {sha256}, expected {expected}: the file changed; delete the "
+                "dataset's sources.json if that is right"
             )
     return sha256
 
 
 def clear(raw: Path, name: str) -> None:
-    """Delete what other addresses of a file that is there now have left of it."""
-    for path in raw.glob(f".{name}.*"):
-        path.unlink(missing_ok=True)
-    for path in raw.glob(f"..{name.removesuffix('.gz')}.*"):
+    for path in (*raw.glob(f".{name}.*"), *raw.glob(f"..{name.removesuffix('.gz')}.*")):
         path.unlink(missing_ok=True)
 
 
 def first(
     addresses: Mapping[str, list[str]], used: Mapping[str, str], earlier: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[str]]:
-    """Return role -> addresses, that which gave the file first.
-
-    Args:
-        used: role -> address of files that were fetched now.
-        earlier: rows of sources.json, for those that were there.
-    """
-    before = {row["role"]: row["url"] for row in earlier}
-    ordered: dict[str, list[str]] = {}
-    for role, mirrors in addresses.items():
-        came_from = used.get(role) or next((a for a in mirrors if a == before.get(role)), mirrors[0])
-        ordered[role] = [came_from, *(a for a in mirrors if a != came_from)]
-    return ordered
+    """Return role -> addresses, beginning with the one that gave the file: `used` now, or `earlier` in sources.json."""
+    origins = {row["role"]: row["url"] for row in earlier} | dict(used)
+    return {role: sorted(mirrors, key=partial(ne, origins.get(role))) for role, mirrors in addresses.items()}

@@ -43,11 +43,9 @@ class MmrecSource(WithFeatures):
 
     @property
     def has_split(self) -> bool:
-        """The split comes with the interactions."""
         return True
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: interactions, metadata, feature files."""
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 
@@ -56,44 +54,33 @@ lines = json_lines
 
 
 def metadata(raw: Mapping[str, Path]) -> Path | None:
-    """Return the item file, if there is one."""
     return raw.get("metadata")
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
-    """Return itemID -> item_id."""
     return {str(i): i for i in range(len(asins))}
 
 
 def key(line: bytes) -> str | None:
-    """Return the itemID of a line without parsing it; None where it cannot be seen."""
     match = _ITEM.search(line)
     return str(int(match[1])) if match else None
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """Read one item; ValueError, with a short message, if it is no JSON object with an itemID."""
+    """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""
     record = json_object(line)
-    record["itemID"] = _whole(record.get("itemID"))
-    return record
-
-
-def _whole(value: Any) -> int:
-    """Return a whole number that JSON or CSV may have as a number or as text; ValueError for anything else."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
-        return int(value)
-    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    raise ValueError("no itemID")
+    value = record.get("itemID")
+    digits = isinstance(value, str) and _DIGITS.fullmatch(value.strip())
+    if not (digits or type(value) is int or (isinstance(value, float) and value.is_integer())):
+        raise ValueError("no itemID")
+    return record | {"itemID": int(value)}  # type: ignore[arg-type]
 
 
 def name(record: dict[str, Any]) -> str | None:
-    """Return the itemID of a parsed line."""
     return str(record["itemID"])
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Return the fields of the item."""
     return Product(
         title=as_text(record.get("title")),
         brand=as_text(record.get("brand")),
@@ -115,7 +102,7 @@ def asins(path: Path | None, items: int) -> list[str]:
             continue  # the items stage rejects it, with its line number
         item = record["itemID"]
         if item in seen:
-            raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row an item")
+            raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row per item")
         seen.add(item)
         if 0 <= item < items and (asin := named(as_text(record.get("asin")))):
             names[item] = asin

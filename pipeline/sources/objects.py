@@ -1,4 +1,4 @@
-"""One line of JSON as an object, from files of anybody's."""
+"""Untrusted lines of JSON as objects."""
 
 import json
 import re
@@ -15,25 +15,20 @@ MOST_DIGITS = 4000  # of a whole number; longer ones stay text
 
 
 def unreadable(reason: str) -> bytes:
-    """Return a line in place of a row that cannot be one; `json_object` refuses it for this reason."""
+    """Return a placeholder for a row that cannot become JSON; `json_object` refuses it with this reason."""
     return UNREADABLE + one_line(reason, 100).encode("utf-8", "replace")
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """Read one metadata line; ValueError, with a short message, if it is no JSON object.
-
-    Time and memory grow with the line. JSON that is nested more than about a thousand levels deep is refused.
-    """
+    """Read one metadata line; ValueError, with a short message, if it is not a JSON object or nested too deeply."""
     if line.startswith(UNREADABLE):
         raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
         record = orjson.loads(line)
-        if LONG_NUMBER.search(
-            line
-        ):  # orjson makes floats of whole numbers beyond 64 bits, and an identifier may be one
+        if LONG_NUMBER.search(line):  # an identifier may be an integer beyond 64 bits, of which orjson makes a float
             record = json.loads(line)
     except orjson.JSONDecodeError:
-        record = _lenient(line)
+        record = _parse_lenient(line)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(record, dict):
@@ -41,8 +36,7 @@ def json_object(line: bytes) -> dict[str, Any]:
     return record
 
 
-def _lenient(line: bytes) -> Any:
-    """Read JSON with numbers that orjson refuses: what is not finite is null. ValueError if it is none either."""
+def _parse_lenient(line: bytes) -> Any:
     if not LENIENT.search(line):
         raise ValueError("not JSON")
     try:

@@ -1,4 +1,4 @@
-"""Writes a parameter file for files that `inspect` has looked at: what a newcomer needs, and no more."""
+"""Writes a minimal parameter file for files that `inspect` has read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,10 @@ import yaml
 from pipeline.sources.inspect import Ratings, Table
 
 CUTOFFS = (5, 10, 20, 50)
-BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2
-"""of mini, for minutes of pre-training: items of a step, tokens of a text; least steps, and passes over the items"""
-LARGE = 20_000
-"""items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
-QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
-"""training of a recommender on less; the benchmark's budget tries other rates for each"""
+BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2  # of mini, for minutes: batch size, tokens of a text, least steps, epochs
+LARGE = 20_000  # items from which recommenders have their published settings, with a thousand epochs
+QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # below
 MODELS, BUDGET = ["ease", "l3ae", "lightgcn", "alignrec"], 2
-"""of the benchmark: closed forms and networks, without features and with them; settings that each tries"""
 
 
 def text(
@@ -31,10 +27,7 @@ def text(
     encoders: Sequence[str],
     beit3: bool = True,
 ) -> str:
-    """Return the whole of a parameter file; `core` is 0 where the split is the source's own.
-
-    Without BEiT3, the sections that it has are comments.
-    """
+    """Return a parameter file; `core` is 0 for the source's own split; without `beit3` its sections are comments."""
     pictured = bool(images) or (items is not None and "image_urls" in items.roles)
     content, small = _content(items is not None, pictured, catalogue, encoders, beit3), catalogue < LARGE
     sections: dict[str, Any] = {
@@ -44,16 +37,20 @@ def text(
         "images": dict(images),
         **content,
         "train": QUICK if small else {},
-        "benchmark": {**(_compared(content["encode"]["encoders"]) if content and small else {}), "budget": BUDGET},
+        "benchmark": {"budget": BUDGET},
     }
+    if content and small:
+        own = content["encode"]["encoders"]
+        whole = [name for name in own if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
+        sections["benchmark"] = {"models": MODELS, "features": [*whole, "shuffled"], "budget": BUDGET}
     if catalogue < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= catalogue] or [catalogue]
         sections["benchmark"]["ks"] = ks
         sections["probe"] = {"ks": ks}
     written = {key: _section(key, value, ratings) for key, value in sections.items() if value}
     if not beit3:
-        whole = _content(items is not None, pictured, catalogue, encoders, True)
-        lines = "".join(_section(key, whole[key], None) for key in ("pretrain", "encode") if whole.get(key))
+        left_out = _content(items is not None, pictured, catalogue, encoders, True)
+        lines = "".join(_section(key, left_out[key], None) for key in ("pretrain", "encode") if left_out.get(key))
         written["encode"] += "# with BEiT3, which takes long without a GPU:\n" + indent(lines, "# ")
     if items is not None and items.worded:
         written["sources"] += f"    # text: [{', '.join(items.worded)}] # would add these columns to the text\n"
@@ -68,8 +65,7 @@ NOTES = {
     "encoders": "the combination of the others that scores highest on validation",
     "train": "of AlignRec, for a small catalogue",
     "benchmark": "budget: settings that each model tries on validation for each feature set",
-}
-"""section -> what its first line says"""
+}  # section -> what its first line says
 
 
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}
@@ -90,29 +86,18 @@ def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
 
 
 def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str], beit3: bool) -> dict[str, Any]:
-    """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
     if not (text or image):
         return {}
+    steps = max(STEPS, math.ceil(PASSES * catalogue / BATCH))
+    pretrain: dict[str, Any] = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
+    own = list(encoders)
+    if not (text and image):
+        teachers = TEACHERS["text" if text else "image"]
+        pretrain["distill_from"] = teachers
+        own = ["beit3", *teachers, "linear"]
     if not beit3:
-        both = [name for name in encoders if name.split("-")[0] != "beit3"]
-        own = both if text and image else [*(TEACHERS["text"] if text else TEACHERS["image"]), "linear"]
-        return {"encode": {"encoders": [*own, "best"]}, **CHOSEN}
-    pretrain: dict[str, Any] = {"size": "mini", "steps": max(STEPS, math.ceil(PASSES * catalogue / BATCH))}
-    pretrain |= {"batch_size": BATCH, "max_tokens": TOKENS}
-    if text and image:
-        return {"pretrain": pretrain, "encode": {"encoders": [*encoders, "best"]}, **CHOSEN}
-    teachers = TEACHERS["text"] if text else TEACHERS["image"]
-    return {
-        "pretrain": {**pretrain, "distill_from": teachers},
-        "encode": {"encoders": ["beit3", *teachers, "linear", "best"]},
-        **CHOSEN,
-    }
-
-
-def _compared(encoders: Sequence[str]) -> dict[str, Any]:
-    """Return what the benchmark of a small catalogue compares, in minutes."""
-    whole = [name for name in encoders if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
-    return {"models": MODELS, "features": [*whole, "shuffled"]}
+        own = [name for name in own if name.split("-")[0] != "beit3"]
+    return {**({"pretrain": pretrain} if beit3 else {}), "encode": {"encoders": [*own, "best"]}, **CHOSEN}
 
 
 def _section(key: str, value: Any, ratings: Ratings | None) -> str:

@@ -1,8 +1,9 @@
-"""The common form of all metadata: text fields and image addresses of one product, other fields as JSON."""
+"""The common form of metadata: text fields and image addresses of one product, other fields as JSON."""
 
 import json
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ class Product(NamedTuple):
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each item as one line of JSON, whether the file is JSON lines or has a header; gzipped or not."""
+    """Yield each item of JSON lines, or of text with a header, as one line of JSON."""
     separator = delimiter(path)
     if separator is None:
         yield from lines(path)
@@ -49,12 +50,11 @@ def json_lines(path: Path) -> Iterator[bytes]:
 
 
 def is_path(address: str) -> bool:
-    """Return whether an image's address names a file of this machine: a path, or a file:// address."""
     return NOT_A_PATH.match(address) is None
 
 
 def is_web(address: str) -> bool:
-    """Return whether an address is one of the web, http or https, with a host; a path is none."""
+    """Return whether an address is http or https, with a host."""
     try:
         parts = urlsplit(address)  # drops line feeds and tabs, so that a path may look like an address
         return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
@@ -63,7 +63,6 @@ def is_web(address: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """Return a string for a field that may be a string, a number, a list of paragraphs, or absent."""
     if isinstance(value, list):
         return " ".join(as_list(value))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -72,7 +71,6 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list[str]:
-    """Return the non-empty strings of a field that may be a list, a string, or absent."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if isinstance(v, str) and v.strip()]
 
@@ -86,10 +84,8 @@ def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
 
 def as_json(value: Any) -> str:
     """Return a value as JSON; values without a JSON type as Python prints them, sets as sorted lists."""
-    try:
+    with suppress(TypeError):
         return orjson.dumps(value).decode()
-    except TypeError:
-        pass
     try:
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
     except RecursionError:

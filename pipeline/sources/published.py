@@ -15,8 +15,7 @@ from pipeline.sources.sql import rating, read_csv, trimmed, whole
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
 
-INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"
-"""roles of the files"""
+INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
 
 Clock = Literal["unix", "order", "none"]
 """what the column timestamp means: seconds, the position in the user's sequence, or nothing"""
@@ -34,17 +33,12 @@ class PublishedSplit(Section):
     timestamps: Clock = "none"
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses."""
         users = {USERS: self.users} if self.users else {}
         return {INTERACTIONS: self.interactions, ITEMS: self.items} | users
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null.
-
-    Raises:
-        UserError: the file has other columns than MMRec's.
-    """
+    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null."""
     path = raw[INTERACTIONS]
     header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:

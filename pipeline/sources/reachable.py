@@ -1,4 +1,4 @@
-"""Whether files are there, and how large they are: one short request per address, several at a time."""
+"""Existence and size of files: one short request per address, several at a time."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,27 +10,21 @@ from pipeline.http.fetch import local
 from pipeline.sources.feature_files import HUB
 from pipeline.sources.many_files import hub_size, parts
 
-WAIT = 4.0
-"""seconds for an answer of a file's addresses: without a network a resolver would take a minute"""
-ASKED = 8
-"""requests at a time"""
+WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
+ASKED = 8  # requests at a time
 
 
 class Answer(NamedTuple):
-    """What was found at a file's addresses."""
+    """The outcome for one file."""
 
-    key: str
-    """parameter that names the file"""
-    address: str
-    """the one that answered, or the first"""
-    size: int | None = None
-    """bytes; None: the server does not say"""
-    fault: str = ""
-    """why no address gives the file; empty where one does"""
+    key: str  # parameter that names the file
+    address: str  # the one that answered, or the first
+    size: int | None = None  # bytes; None: the server does not say
+    fault: str = ""  # why no address gives the file; empty where one does
 
 
 def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
-    """Start to ask each file's addresses, the first that gives it; return a function that waits for the answers."""
+    """Start to ask for each file, at its addresses in order; return a function that waits for the answers."""
     waiting, found = iter([*addresses.items()]), dict[str, Answer]()
 
     def work() -> None:
@@ -62,7 +56,6 @@ def _first(key: str, addresses: Sequence[str], wait: float) -> Answer:
 
 
 def _size(address: str, wait: float) -> int | None:
-    """Return the bytes of the file at an address; UserError, if it is not there."""
     if address.startswith(HUB):
         return hub_size(address)
     if (path := local(address)) is not None:

@@ -17,8 +17,7 @@ SOURCES: Registry[type[Source]] = Registry(
         "mmrec": "pipeline.sources.mmrec:MmrecSource",
         "tabular": "pipeline.sources.tabular:TabularSource",
     },
-)
-"""kind -> source"""
+)  # kind -> source
 
 
 def declared(raw: Any, where: str) -> Source:

@@ -20,8 +20,7 @@ TERMS = Licence(
 )
 
 
-MOST = 10_000_000
-"""shoppers or stickers; what `plan` holds of each takes bytes"""
+MOST = 10_000_000  # shoppers or stickers; what `plan` holds of each takes bytes
 
 
 class SampleSource(Generated):
@@ -40,7 +39,6 @@ class SampleSource(Generated):
         return cast(Reader, amazon2014)
 
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write reviews, metadata and images."""
         from pipeline.sources import sticker_shop  # imports drawing libraries, which other sources do not need
 
         return sticker_shop.make(self.users, self.items, self.seed, raw, progress)

@@ -4,7 +4,7 @@ A shopper comes in a few sessions spread over two years and picks a few stickers
 theme and one look of the shopper's own. Every pick has one of three motives:
 
     theme  45 %  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): readable in the text;
-    look   40 %  a sticker of the mood's colour and shape (weight 1) or colour alone (weight COARSE): visible in the
+    look   40 %  a sticker of the mood's colour and shape (weight 1) or only colour (weight COARSE): visible in the
                  image, in no text as such;
     noise  15 %  any sticker.
 
@@ -27,7 +27,7 @@ STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # share of 1 .. 5 stars
 
 def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
               users: int, seed: int) -> pa.Table:  # fmt: skip
-    """Return user, item, stars and timestamp (s), by time, no pair twice, of what items are and look like."""
+    """Return user, item, stars and timestamp (s), by time, no pair twice, given the group numbers of items [I]."""
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = look_number(colour, shape)
@@ -58,12 +58,11 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
 
 
 def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Return one number for each pair of colour and shape, int64 [I]."""
     return np.asarray(colour * (shape.max() + 1) + shape, np.int64)
 
 
 def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
-    """Return for each fine group the cumulative chance of each item, float64 [groups, I]."""
+    """Return the cumulative chance of each item in each fine group, float64 [groups, I]."""
     groups = np.arange(fine.max() + 1)
     parent = np.zeros(len(groups), coarse.dtype)
     parent[fine] = coarse
@@ -73,13 +72,12 @@ def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.
 
 
 def _own(rng: np.random.Generator, group: np.ndarray, users: int, n: int) -> np.ndarray:
-    """Draw n groups for each shopper by the square root of their sizes, int64 [U, n]."""
     chance = np.sqrt(np.bincount(group))
     return rng.choice(len(chance), (users, n), p=chance / chance.sum())
 
 
 def _moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
-    """Return each session's mood, 0 .. THEMES * LOOKS - 1: kept from the shopper's session before with chance STAY."""
+    """Return each session's mood, 0 .. THEMES * LOOKS - 1: that of the shopper's previous one with chance STAY."""
     fresh = rng.random(len(user)) >= STAY
     fresh[np.r_[True, user[1:] != user[:-1]]] = True
     since = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))

@@ -1,7 +1,7 @@
 """Raw files as tables of strings in SQL: unreadable values are null, the file's order is kept.
 
-Casts belong around `trimmed(...)` and `stripped(...)`: DuckDB 2.0 moves a bare try_cast into its CSV reader,
-where a bad value is an error and not a null.
+Casts belong around `trimmed(...)` and `stripped(...)`: DuckDB 2.0 moves a bare try_cast into its CSV reader, where a
+bad value is an error instead of a null.
 """
 
 from collections.abc import Iterable
@@ -25,19 +25,18 @@ def trimmed(text: str) -> str:
 
 
 def rating(text: str) -> str:
-    """Return SQL that reads a number in single precision; null for what is none or not finite, such as 1e39."""
+    """Return SQL that reads a number in single precision; null if it is not finite, such as 1e39."""
     value = f"try_cast({text} AS FLOAT)"
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 
 def whole(text: str, kind: str = "BIGINT") -> str:
-    """Return SQL that reads a whole number; null for what is none, such as 1.5, which a cast alone would round."""
+    """Return SQL that reads a whole number; null for 1.5, which a cast would round."""
     value = f"try_cast({text} AS {kind})"
     return f"CASE WHEN {value} = try_cast({text} AS DOUBLE) THEN {value} END"
 
 
 def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
-    """Return a table function over a CSV file with these columns, gzipped or not; `header` is a first line to skip."""
     check_encoding(path)
     quote = '"' if quotes else ""
     return (
@@ -47,7 +46,6 @@ def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = 
 
 
 def read_lines(path: Path, columns: Iterable[str]) -> str:
-    """Return a table function over some fields of a file of JSON lines, gzipped or not; see `check_encoding`."""
     check_encoding(path)
     return (
         f"read_json({quoted(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
@@ -66,7 +64,7 @@ WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 def stripped(text: str) -> str:
     """Return SQL for a column without white space at its ends, null if nothing is left; `named` is the same in Python.
 
-    Most values have none, and trim is slow: it takes a hundred times as long as the comparisons before it.
+    The comparisons spare most values the trim, which takes a hundred times as long.
     """
     text, white = f"({text})", f"'{WHITE}'"
     suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
@@ -75,5 +73,4 @@ def stripped(text: str) -> str:
 
 
 def named(value: Any) -> str | None:
-    """Return the identifier that a field of a record holds; None where it holds none."""
     return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None

@@ -1,8 +1,7 @@
-"""The embedded dataset: raw files of a sticker shop in Amazon's 2014 format, generated.
+"""The embedded dataset: generated raw files of a sticker shop in Amazon's 2014 format, the same bytes each time.
 
-Images and texts are real (stickers.py), shoppers are synthetic (shoppers.py). About 3 % of the stickers have no image,
-1 % have a broken one, 2 % have no text, and 1 % of the reviews are duplicates, as in a real crawl. Everything depends
-on the parameters alone: two runs write the same bytes.
+Images and texts are real (stickers.py), shoppers are synthetic (shoppers.py). As in a real crawl, images and texts are
+missing, images are broken, and reviews are duplicates.
 """
 
 import gzip
@@ -23,23 +22,31 @@ from pipeline.sources.shoppers import look_number, purchases
 from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
-FOLDER = "pictures"  # of images, beside the metadata; metadata names pictures/<code>.png
+FOLDER = "pictures"  # next to the metadata, which names pictures/<code>.png
+PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
 
 
 def make(
     users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> dict[str, str]:
-    """Write reviews, metadata and images, whose names `progress` wraps; return role -> file name in `raw`."""
+    """Write reviews, metadata, images and table PLANTED; return role -> file name in `raw`."""
     shop = stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
-    looks = _draw(shop, fate, raw / FOLDER, progress)
-    _write_planted(raw / PLANTED, shop, looks)
+    colour, shape = _draw(shop, fate, raw / FOLDER, progress).T
+    groups = {
+        name: np.unique([getattr(s, name) for s in shop], return_inverse=True)[1]
+        for name in ("category", "subcategory")
+    }
+    planted = groups | {"colour": colour, "look": look_number(colour, shape)}
+    columns = {name: pa.array(values.astype(np.int32)) for name, values in planted.items()}
+    files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED)
     meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
-    _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, users, seed, rng))
+    bought = purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
+    _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, bought, rng))
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
 
@@ -53,21 +60,11 @@ def _draw(
     for i, (code, image) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
         looks[i] = look(image)
         if fate[i] >= NO_IMAGE:
-            broken = fate[i] < NO_IMAGE + BROKEN_IMAGE
-            (folder / f"{code}.png").write_bytes(_damaged(image, i) if broken else _png(image))
+            data = _png(image)
+            if fate[i] < NO_IMAGE + BROKEN_IMAGE:  # by turns half the file and a web page
+                data = data[: len(data) // 2] if i % 2 else PAGE
+            (folder / f"{code}.png").write_bytes(data)
     return looks
-
-
-def _write_planted(path: Path, shop: list[Sticker], looks: np.ndarray) -> None:
-    """Write what shoppers see of each sticker, table PLANTED; looks as `_draw` returns them."""
-    numbers = {
-        "category": np.unique([s.category for s in shop], return_inverse=True)[1],
-        "subcategory": np.unique([s.subcategory for s in shop], return_inverse=True)[1],
-        "colour": looks[:, 0],
-        "look": look_number(looks[:, 0], looks[:, 1]),
-    }
-    columns = {name: pa.array(values.astype(np.int32)) for name, values in numbers.items()}
-    files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), path, schemas.PLANTED)
 
 
 def _png(image: Image.Image) -> bytes:
@@ -76,14 +73,8 @@ def _png(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
-def _damaged(image: Image.Image, i: int) -> bytes:
-    """Return, by turns, the first half of the file and a web page in its place."""
-    data = _png(image)
-    return data[: len(data) // 2] if i % 2 else b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
-
-
 def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
-    """Return one line of metadata: a Python literal, with the HTML that Amazon's descriptions have."""
+    """Return a Python literal with HTML, as Amazon's metadata are."""
     record: dict[str, object] = {"asin": sticker.asin}
     if has_text:
         also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]
@@ -97,10 +88,7 @@ def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
     return repr(record)
 
 
-def _reviews(shop: list[Sticker], looks: np.ndarray, users: int, seed: int, rng: np.random.Generator) -> list[str]:
-    category = np.unique([s.category for s in shop], return_inverse=True)[1]
-    subcategory = np.unique([s.subcategory for s in shop], return_inverse=True)[1]
-    bought = purchases(category, subcategory, looks[:, 0], looks[:, 1], users, seed).to_pylist()
+def _reviews(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) -> list[str]:
     lines = [
         orjson.dumps(
             {
@@ -112,7 +100,7 @@ def _reviews(shop: list[Sticker], looks: np.ndarray, users: int, seed: int, rng:
                 "unixReviewTime": row["timestamp"],
             }
         ).decode()
-        for row in bought
+        for row in bought.to_pylist()
     ]
     twice = rng.choice(len(lines), round(TWICE * len(lines)), replace=False)
     return lines + [lines[i] for i in twice]

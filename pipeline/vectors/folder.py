@@ -8,26 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.many_files import LARGEST, PER_ITEM, members, read_member
 from pipeline.vectors import arrays
-from pipeline.vectors.base import Vectors, empty, gathered, vector
+from pipeline.vectors.base import Vectors, empty, identified, vector
 from pipeline.vectors.tables import parquet
 
-Member = tuple[str, Callable[[], bytes]]
-"""name, and what reads its bytes"""
+Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
 
 
 def folder(path: Path, dim: int | None = None) -> Vectors:
-    """Open a folder of Parquet, or with a .npy or .json per item."""
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = members(path)
     if not found:
         return parquet(path)
-    return _opened(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
+    return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
 
 
 def archive(path: Path, dim: int | None = None) -> Vectors:
@@ -46,23 +43,19 @@ def archive(path: Path, dim: int | None = None) -> Vectors:
             raise UserError(f"{path}, {info.filename}: {one_line(e, 100)}") from None
 
     found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
-    return _opened(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
+    return _open(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
 
 
-def _opened(path: Path, found: list[Member]) -> Vectors:
+def _open(path: Path, found: list[Member]) -> Vectors:
     if not found:
         raise empty(path)
     width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))
     names = [Path(name).stem for name, _ in found]
 
-    def take(numbers: np.ndarray) -> np.ndarray:
-        return gathered(path, ((row, _vector(path, found[row])) for row in numbers.tolist()), numbers, width)
-
-    return Vectors(path, len(found), width, take, pa.table({"id": pa.array(names, pa.string())}))
+    return identified(path, names, lambda rows: ((i, _vector(path, found[i])) for i in rows.tolist()), width)
 
 
 def _vector(path: Path, member: Member) -> Any:
-    """Return the vector of a file: an array, or in JSON a list, or an object with one."""
     name, read = member
     data = read()
     try:

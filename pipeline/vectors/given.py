@@ -1,4 +1,4 @@
-"""The feature files that came with a source, as `download` keeps them, and what each has of the items."""
+"""Feature files that came with a source, as `download` stores them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,33 +10,28 @@ from pipeline.vectors.matching import Matched, match
 
 
 class File(NamedTuple):
-    """A file and how it is read."""
+    """A feature file."""
 
     path: Path
-    order: Path | None = None
-    """mapping file that says which item each row is, where the file does not; None: row i is item i"""
-    dim: int | None = None
-    """numbers of a row of raw float32"""
+    order: Path | None = None  # mapping file for a format without identifiers; None: row i is item i
+    dim: int | None = None  # numbers of a row of raw float32
 
     @property
     def format(self) -> str:
-        """A name in registry.py."""
         return format_of(self.path.name, self.dim)
 
     def matched(self, asins: Sequence[str]) -> Matched:
-        """Return the file opened, and the row of each item; see matching.match."""
         return match(self.path, asins, self.order, self.dim, ROWS)
 
 
 def files(sources: Path) -> dict[str, File]:
-    """Return feature set -> file, of those that `sources.json` lists."""
     raw, dims = raw_files(sources), raw_dims(sources)
     given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
     return {role.removeprefix(FEATURE): File(path, raw.get(ROWS), dims.get(role)) for role, path in given.items()}
 
 
 def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return set -> what its file has of the items, for run.json; UserError if a file does not fit."""
+    """Return feature set -> counts of its file, for run.json; UserError if a file does not fit."""
     facts: dict[str, dict[str, Any]] = {}
     for name, file in found.items():
         matched = file.matched(asins)

@@ -1,31 +1,24 @@
-"""JSON: lines of objects with an identifier and a vector, an array of such objects, or one object identifier -> vector.
+"""JSON: objects with an identifier and a vector, in lines or an array, or one object identifier -> vector, as M3L's."""
 
-The last is M3L's. A document is read value by value, so that memory grows with its longest value.
-"""
-
-import codecs
 import json as syntax
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.sources.feature_files import NAMES, rank
 from pipeline.sources.lines import LONGEST_LINE, opened
-from pipeline.vectors.base import Vectors, empty, gathered, vector
+from pipeline.vectors.base import Vectors, empty, gather, vector
 
-BLOCK = 1 << 16
-Named = tuple[str, Any, Any]
-"""name of the identifier, identifier and vector"""
+Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
 LARGEST = 1 << 63
-MAPPED = "id"
-"""what the keys of an object identifier -> vector are called"""
-DECODER = syntax.JSONDecoder()
-BLANK = " \t\r\n"
+LONGEST = 1 << 29  # bytes of an array or of one object, which is read whole
+MAPPED = "id"  # name for the keys of an object identifier -> vector
 
 
 def json(path: Path, dim: int | None = None) -> Vectors:
@@ -39,29 +32,20 @@ def json(path: Path, dim: int | None = None) -> Vectors:
         names.append(name)
     if width is None:
         raise empty(path)
-    rows = partial(_values, path)
-    return Vectors(
-        path,
-        len(names),
-        width,
-        lambda wanted: gathered(path, ((row, value) for row, (*_, value) in enumerate(rows())), wanted, width),
-        pa.table({column: _ids(names)}),
-    )
 
+    def take(numbers: np.ndarray) -> np.ndarray:
+        return gather(path, ((row, value) for row, (*_, value) in enumerate(_values(path))), numbers, width)
 
-def _ids(names: list[str | int]) -> pa.Array:
-    """Return identifiers as numbers if all are, which may then be ours; else as text."""
-    if all(isinstance(name, int) and abs(name) < LARGEST for name in names):
-        return pa.array(names, pa.int64())
-    return pa.array(map(str, names), pa.string())
+    numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # which may then be ours
+    ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())
+    return Vectors(path, len(names), width, take, pa.table({column: ids}))
 
 
 def _values(path: Path) -> Iterator[Named]:
-    """Yield each row."""
     with opened(path) as f:
         head = f.peek(1)[:4096].lstrip()
         if head.startswith(b"[") or (head.startswith(b"{") and not _is_line(path)):
-            yield from Document(path, f).values()
+            yield from _document(path, f.read(LONGEST + 1))
             return
         for row, line in enumerate(iter(partial(f.readline, LONGEST_LINE + 1), b"")):
             if line.strip():
@@ -79,6 +63,19 @@ def _is_line(path: Path) -> bool:
     return isinstance(value, dict) and any(rank(key) >= 0 for key in value)
 
 
+def _document(path: Path, data: bytes) -> Iterator[Named]:
+    if len(data) > LONGEST:
+        raise UserError(f"{path}: longer than {LONGEST:,} bytes; write JSON lines, or Parquet")
+    is_array = data.lstrip().startswith(b"[")
+    try:
+        value = syntax.loads(data, object_pairs_hook=None if is_array else list)  # pairs: an identifier may occur twice
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: not JSON, or cut off") from None
+    yield from (
+        (_split(path, row, one) for row, one in enumerate(value)) if is_array else ((MAPPED, *pair) for pair in value)
+    )
+
+
 def _parsed(path: Path, row: int, line: bytes) -> Any:
     if len(line) > LONGEST_LINE:
         raise UserError(f"{path}, line {row + 1}: longer than {LONGEST_LINE:,} bytes")
@@ -89,91 +86,15 @@ def _parsed(path: Path, row: int, line: bytes) -> Any:
     try:
         return syntax.loads(line)  # which knows NaN, refused later by its row
     except (ValueError, RecursionError):
-        raise UserError(f"{path}, line {row + 1}: is no JSON") from None
+        raise UserError(f"{path}, line {row + 1}: not JSON") from None
 
 
 def _split(path: Path, row: int, value: Any) -> Named:
-    """Return what an object says."""
     if not isinstance(value, dict):
-        raise UserError(f"{path}, row {row}: is no object with an identifier and a vector")
+        raise UserError(f"{path}, row {row}: not an object with an identifier and a vector")
     known = sorted((key for key in value if rank(key) >= 0), key=rank)
-    lists = [key for key in value if isinstance(value[key], list) and value[key] and _is_number(value[key][0])]
+    lists = [k for k in value if isinstance(value[k], list) and value[k] and type(value[k][0]) in (int, float)]
     if len(lists) != 1:
-        raise UserError(
-            f"{path}, row {row}: {len(lists)} lists of numbers ({', '.join(lists) or 'none'}), expected one"
-        )
+        found = ", ".join(lists) or "none"
+        raise UserError(f"{path}, row {row}: {len(lists)} lists of numbers ({found}), expected one")
     return known[0] if known else "", value[known[0]] if known else None, value[lists[0]]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-class Document:
-    """A JSON array or object, whose values are read one at a time."""
-
-    def __init__(self, path: Path, f: BinaryIO) -> None:
-        self.path, self.f = path, f
-        self.text = ""
-        self.decoder = codecs.getincrementaldecoder("utf-8")()
-        self.ended = False
-
-    def values(self) -> Iterator[Named]:
-        """Yield the values; UserError at what is no JSON, is cut off or too long."""
-        is_object = self._mark("[{") == "{"
-        row = 0
-        while self._next() not in "]}":
-            if is_object:
-                name = self._value(row)
-                self._mark(":")
-                yield MAPPED, name, self._value(row)
-            else:
-                yield _split(self.path, row, self._value(row))
-            row += 1
-            if self._next() not in "]}":
-                self._mark(",")
-        self._mark("]}")
-
-    def _more(self) -> None:
-        """Read as much again as is held, so that a long value takes linear time."""
-        if len(self.text) > LONGEST_LINE:
-            raise UserError(f"{self.path}: a value is longer than {LONGEST_LINE:,} characters")
-        data = self.f.read(max(BLOCK, len(self.text)))
-        self.ended = not data
-        try:
-            self.text += self.decoder.decode(data, final=self.ended)
-        except UnicodeDecodeError:
-            raise UserError(f"{self.path}: is not UTF-8") from None
-
-    def _next(self) -> str:
-        """Return the next character that is not blank."""
-        self.text = self.text.lstrip(BLANK)
-        while not self.text:
-            if self.ended:
-                raise UserError(f"{self.path}: the JSON is cut off")
-            self._more()
-            self.text = self.text.lstrip(BLANK)
-        return self.text[0]
-
-    def _mark(self, marks: str) -> str:
-        found = self._next()
-        if found not in marks:
-            raise UserError(f"{self.path}: is no JSON: {found!r} in place of {' or '.join(marks)}")
-        self.text = self.text[1:]
-        return found
-
-    def _value(self, row: int) -> Any:
-        self._next()
-        while True:
-            try:
-                value, end = DECODER.raw_decode(self.text)
-            except RecursionError:
-                raise UserError(f"{self.path}, row {row}: nested too deeply") from None
-            except ValueError:
-                end = len(self.text)
-            if end < len(self.text):  # a number may go on where the text ends
-                self.text = self.text[end:]
-                return value
-            if self.ended:
-                raise UserError(f"{self.path}, row {row}: is no JSON, or is cut off") from None
-            self._more()

@@ -22,20 +22,14 @@ class Matched:
     """An opened file, and the item of each of its rows."""
 
     vectors: Vectors
-    place: np.ndarray
-    """row of each item, int64 [I]; -1 for none"""
-    how: str
-    """how rows were matched, for people"""
-    identified: bool
-    """whether the file says itself which item a row is"""
-    unknown: int = 0
-    """rows of no item"""
-    example: str = ""
-    """one of them"""
+    place: np.ndarray  # row of each item, int64 [I]; -1 for none
+    how: str  # how rows were matched, for messages
+    identified: bool  # whether the file says itself which item a row is
+    unknown: int = 0  # rows of no item
+    example: str = ""  # one of them
 
     @property
     def missing(self) -> int:
-        """How many items have no row."""
         return int((self.place < 0).sum())
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -52,10 +46,7 @@ class Matched:
         return out
 
     def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
-        """Return what the file has too much or too little of, in words; empty if its items are those of the dataset.
-
-        Items without a row meet a `fate`.
-        """
+        """Return a sentence on rows without an item, and items without a row, which meet a `fate`; empty: none."""
         parts = []
         if self.unknown:
             parts.append(f"{self.unknown:,} rows are of no item here, such as {self.example}")
@@ -73,39 +64,34 @@ def match(
     key: str = "--order",
     column: str | None = None,
 ) -> Matched:
-    """Open a feature file and find the row of each item.
+    """Open a feature file and find the row of each item; UserError: unreadable, or its rows do not fit the items.
 
     Args:
-        path: of the file or folder.
         asins: identifier of items 0 .. I-1.
-        order: mapping file that says which item each row is, for files that do not; see identifiers.order.
-        dim: numbers of a row of raw float32.
+        order: mapping file for formats without identifiers; see identifiers.order.
+        dim: width of raw float32.
         key: option or parameter that gives the mapping file, for messages.
-        column: of Parquet, which holds the vectors; needed where several do.
-
-    Raises:
-        UserError: unreadable, no row of any item, an identifier twice, or, without identifiers, another number of rows
-            than there are items.
+        column: of vectors, in Parquet that has several.
     """
     vectors = opened(path, dim, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
-        return _placed(vectors, identifiers.placed(path, vectors.ids, asins))
+        return _match_ids(vectors, identifiers.placed(path, vectors.ids, asins))
     if order is not None:
         names = identifiers.order(order, asins)
         if vectors.count != len(names):
             raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
         table = pa.table({"asin": pa.array(names, pa.string())})
-        found = _placed(vectors, identifiers.placed(order, table, asins))
+        found = _match_ids(vectors, identifiers.placed(order, table, asins))
         return Matched(vectors, found.place, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
         raise UserError(
-            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and no row says which it is; give a "
+            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and there are no identifiers; give a "
             f"mapping file as {key}"
         )
     how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
     return Matched(vectors, np.arange(len(asins)), how, False)
 
 
-def _placed(vectors: Vectors, found: Placed) -> Matched:
+def _match_ids(vectors: Vectors, found: Placed) -> Matched:
     how = f"rows matched by {found.column}"
     return Matched(vectors, found.rows, how, True, found.unknown, found.example)

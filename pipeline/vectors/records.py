@@ -6,14 +6,13 @@ Format: jmcauley.ucsd.edu/data/amazon, "visual features". A file of all products
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.sources.lines import unpacked
-from pipeline.vectors.base import Vectors, empty, gathered
+from pipeline.vectors.base import Vectors, empty, gather
 
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
@@ -21,10 +20,7 @@ BLOCK = 512  # records, 8 MiB
 
 
 def records(path: Path, dim: int | None = None) -> Vectors:
-    """Open a .b file, gzipped or not; of the records of one ASIN the first counts.
-
-    UserError, with the offset, if the file ends inside a record.
-    """
+    """Open a .b file; the first record of an ASIN counts. UserError, with the offset, if a record is cut off."""
     names: list[str | None] = []
     seen: set[bytes] = set()
     for _, record in _records(path):
@@ -36,17 +32,18 @@ def records(path: Path, dim: int | None = None) -> Vectors:
 
     def take(numbers: np.ndarray) -> np.ndarray:
         rows = ((number, np.frombuffer(record, "<f4", offset=ASIN)) for number, record in _records(path))
-        return gathered(path, rows, numbers, WIDTH)
+        return gather(path, rows, numbers, WIDTH)
 
     ids = pa.table({"asin": pa.array(names, pa.string())})
     return Vectors(path, len(names), WIDTH, take, ids, of_images=True)
 
 
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
-    """Yield each record and its number."""
     number = 0
     with unpacked(path) as f:
-        while block := _block(f):
+        while block := f.read(BLOCK * RECORD):
+            while len(block) % RECORD and (more := f.read(RECORD - len(block) % RECORD)):
+                block += more
             for start in range(0, len(block) - RECORD + 1, RECORD):
                 yield number, memoryview(block)[start : start + RECORD]
                 number += 1
@@ -55,12 +52,3 @@ def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
                     f"{path}: cut off at byte {number * RECORD + rest:,}, {rest:,} bytes into a record of {RECORD:,} "
                     f"(ASIN and {WIDTH} float32); download it again"
                 )
-
-
-def _block(f: BinaryIO) -> bytes:
-    """Read BLOCK records, or what is left: an unpacking reader may give less at a time."""
-    parts, size = [], 0
-    while size < BLOCK * RECORD and (part := f.read(BLOCK * RECORD - size)):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)

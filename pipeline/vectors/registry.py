@@ -24,30 +24,21 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
         "zip": "pipeline.vectors.folder:archive",
         "folder": "pipeline.vectors.folder:folder",
     },
-)
-"""format -> what opens a path, given the width that raw numbers need"""
+)  # format -> what opens a path, given the width that raw numbers need
 
 
 def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
-    """Open a feature file by the ending of its name, or as raw float32 if `dim` is given; UserError: unreadable.
-
-    `column` names the column of vectors of a Parquet file or folder.
-    """
+    """Open a feature file by its ending, or as raw float32 of width `dim`; `column` has the vectors of Parquet."""
     with readable(path):
         if column is not None:
             return tables.parquet(path, dim, column)
-        return READERS[_format(path.name, dim)](path, dim)
-
-
-def _format(name: str, dim: int | None) -> str:
-    """Return the format of a name; another package's reader is named by its ending, without the point."""
-    known, ending = format_of(name, dim), name.rpartition(".")[2].lower()
-    return ending if known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys() else known
+        known, ending = format_of(path.name, dim), path.suffix[1:].lower()
+        is_added = known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys()
+        return READERS[ending if is_added else known](path, dim)
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Translate what a damaged file raises into one line."""
     try:
         yield
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:

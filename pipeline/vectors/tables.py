@@ -13,8 +13,7 @@ from pipeline.errors import UserError
 from pipeline.sources.feature_files import rank
 from pipeline.vectors.base import WIDEST, Vectors, empty
 
-BLOCK = 4096
-"""rows read at a time"""
+BLOCK = 4096  # rows read at a time
 
 
 def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
@@ -26,18 +25,18 @@ def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Ve
     if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
     io.one_set(files)
-    column = _chosen(path, schema, column)
+    column = _choose(path, schema, column)
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise empty(path)
     named = [name for name in schema.names if rank(name) >= 0]
     ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
-    width = _first_width(path, files, column)
+    first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
+    width = _matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)
 
 
-def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
-    """Return the column that is wanted, by default the only one of vectors."""
+def _choose(path: Path, schema: pa.Schema, wanted: str | None) -> str:
     lists = [field.name for field in schema if is_vector(field.type)]
     if wanted is not None and wanted not in lists:
         raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
@@ -48,14 +47,8 @@ def _chosen(path: Path, schema: pa.Schema, wanted: str | None) -> str:
 
 
 def is_vector(kind: pa.DataType) -> bool:
-    """Return whether a column holds lists of numbers."""
     nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
-
-
-def _first_width(path: Path, files: Sequence[Path], column: str) -> int:
-    first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
-    return _matrix(path, 0, first.slice(0, 1), column, None).shape[1]
 
 
 def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
@@ -70,7 +63,7 @@ def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, w
 
 
 def _blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
-    """Yield the number of the first row and the column of each block; row groups without any wanted are not read."""
+    """Yield the number of the first row and the column of each block, but of row groups without wanted rows."""
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:

@@ -136,12 +136,12 @@ def test_images_for_which_memory_was_too_little_together_are_decoded_alone(
     for name in names:
         (tmp_path / name).write_bytes(jpeg())
 
-    def scarce(data: list[bytes], room: Room | None = None, **limits: int) -> list[decode.Decoded]:
-        if room is not None:  # not alone
+    def scarce(data: bytes, size: int, quality: int, most: int, room: Room | None = None) -> decode.Decoded:
+        if room is not None:  # others are decoded at the same time
             raise MemoryError
-        return decode.normalise_all(data, **limits)
+        return normalise(data, size, quality, most)
 
-    monkeypatch.setattr(fetcher, "normalise_all", scarce)
+    monkeypatch.setattr(fetcher, "normalise", scarce)
     assert [result.decoded.status for result in fetched(tmp_path, names)] == ["ok"] * 5
 
 

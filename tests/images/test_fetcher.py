@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import shutil
 import struct
 import time
 import zlib
@@ -13,17 +12,14 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import processes
 import pyarrow as pa
 import pytest
 import toy
-from commands import alignrec
 from PIL import Image
 from webserver import Server, body, cut, drip, first, hang, serving, status
 
 import schemas
 from pipeline import io as files
-from pipeline.http.addresses import is_public
 from pipeline.images import fetcher
 from pipeline.images.decode import Decoded, normalise, phash
 from pipeline.images.fetcher import Fetcher, Result
@@ -40,24 +36,24 @@ FAST = Images(timeout=60, retries=2, rate=500, private_hosts=["127.0.0.1"], give
 NONE = Refused("no files here")
 
 
-def encoded(
-    mode: str = "RGB", size: tuple[int, int] = (40, 30), kind: str = "JPEG", colour: object = None, **save: object
-) -> bytes:
+def saved(image: Image.Image, kind: str = "JPEG", **save: object) -> bytes:
     out = io.BytesIO()
-    rng = np.random.default_rng(0)
-    made = (
-        Image.new(mode, size, colour)
-        if colour is not None
-        else Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode)
-    )
-    made.save(out, kind, **save)
+    image.save(out, kind, **save)
     return out.getvalue()
 
 
+def encoded(
+    mode: str = "RGB", size: tuple[int, int] = (40, 30), kind: str = "JPEG", colour: object = None, **save: object
+) -> bytes:
+    if colour is not None:
+        return saved(Image.new(mode, size, colour), kind, **save)
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return saved(Image.fromarray(pixels).convert(mode), kind, **save)
+
+
 JPEG = encoded()
-ANIMATION = encoded(
-    colour="red", size=(20, 20), kind="GIF", save_all=True, append_images=[Image.new("RGB", (20, 20), "blue")]
-)
+BLUE = Image.new("RGB", (20, 20), "blue")
+ANIMATION = encoded(colour="red", size=(20, 20), kind="GIF", save_all=True, append_images=[BLUE])
 
 
 def get(server: Server, path: str, params: Images = FAST) -> Decoded:
@@ -92,34 +88,16 @@ def test_the_shorter_side_is_shrunk_and_never_enlarged() -> None:
     assert opened(shrunk(encoded(size=(20, 10)))).size == (20, 10)
 
 
-def test_scaled_decoding_looks_like_full_decoding() -> None:
-    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 640, dtype=np.uint8), (320, 1)))
-    out = io.BytesIO()
-    ramp.save(out, "JPEG", quality=95)
-    got = np.asarray(opened(shrunk(out.getvalue(), 40)).convert("L"), np.float32)
-    want = np.asarray(ramp.resize((80, 40), Image.Resampling.BOX), np.float32)
-    assert np.abs(got - want).max() < 6
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize(("width", "height"), [(507, 514), (513, 517), (1031, 1033), (257, 1003), (258, 256)])
 def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, height: int) -> None:
     rng = np.random.default_rng(0)
     scene = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((width, height)).convert(mode)
-    out = io.BytesIO()
-    scene.save(out, "JPEG", quality=95)
-    actual = normalise(out.getvalue(), 256, 90, max_pixels=2_000_000)
+    actual = normalise(saved(scene, quality=95), 256, 90, max_pixels=2_000_000)
     got = opened(actual).convert("L")  # colours are kept at half the size
     want = scene.convert("RGB").convert("L").resize(got.size, Image.Resampling.LANCZOS)
     assert min(got.size) == 256
     assert np.sqrt(np.square(np.asarray(got, np.float32) - np.asarray(want, np.float32)).mean()) < 2
-
-
-@pytest.mark.parametrize("width", [8, 9, 11, 15, 17, 31])
-def test_small_jpegs_are_decoded_smaller_too(width: int) -> None:
-    actual = opened(shrunk(encoded(size=(width, 40)), 8))
-    assert actual.width == 8
-    assert abs(actual.height - 40 * 8 / width) < 1.5
 
 
 def test_a_header_that_promises_two_sizes_is_not_decoded_at_the_larger() -> None:
@@ -176,24 +154,16 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 HTML = b"<!DOCTYPE html><html>no</html>"
 
 
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (JPEG[: len(JPEG) // 2], "truncated"),
-        (encoded(kind="PNG")[:600], "truncated"),
-        (encoded(kind="GIF")[:1100], "truncated"),
-        (bomb(), "too_large"),
-        (bomb(2000), "too_large"),
-        (encoded("RGB", (1, 1), "GIF"), "placeholder"),
-        (encoded("RGB", (500, 3), "PNG"), "too_small"),
-        (SVG, "not_an_image"),
-        (HTML, "not_an_image"),
-        (gzip.compress(HTML, mtime=0), "not_an_image"),
-        (b"", "not_an_image"),
-        (b"%PDF-1.4", "not_an_image"),
-        (b"\xff\xd8\xff\xe0" + bytes(100), "not_an_image"),
-    ],
-)
+UNUSABLE = {
+    "truncated": (JPEG[: len(JPEG) // 2], encoded(kind="PNG")[:600], encoded(kind="GIF")[:1100]),
+    "too_large": (bomb(), bomb(2000)),
+    "placeholder": (encoded("RGB", (1, 1), "GIF"),),
+    "too_small": (encoded("RGB", (500, 3), "PNG"),),
+    "not_an_image": (SVG, HTML, gzip.compress(HTML, mtime=0), b"", b"%PDF-1.4", b"\xff\xd8\xff\xe0" + bytes(100)),
+}
+
+
+@pytest.mark.parametrize(("data", "status"), [(data, status) for status in UNUSABLE for data in UNUSABLE[status]])
 def test_what_is_no_usable_image_says_why(data: bytes, status: str) -> None:
     actual = normalise(data, 16, 90, 3_000_000)
     assert (actual.status, actual.image, actual.phash) == (status, None, None)
@@ -204,91 +174,56 @@ def test_what_is_no_usable_image_says_why(data: bytes, status: str) -> None:
 def test_phash_survives_shrinking_and_recompression_but_not_another_image() -> None:
     rng = np.random.default_rng(0)
     one, other = (Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200), 3) for _ in range(2))
-    out = io.BytesIO()
-    one.resize((90, 90)).save(out, "JPEG", quality=60)
-    near = (phash(one) ^ phash(Image.open(io.BytesIO(out.getvalue())))).bit_count()
-    far = (phash(one) ^ phash(other)).bit_count()
-    assert near <= 4
-    assert far >= 20
+    again = Image.open(io.BytesIO(saved(one.resize((90, 90)), quality=60)))
+    assert (phash(one) ^ phash(again)).bit_count() <= 4
+    assert (phash(one) ^ phash(other)).bit_count() >= 20
 
 
 # --- fetching
 
 
+ANSWERS = {
+    "/none": (status(404), ("http_error", "404")),
+    "/ok": (body(JPEG), ("ok", "")),
+    "/403": (status(403), ("http_error", "403")),
+    "/late": (first(2, status(500), body(JPEG)), ("ok", "")),
+    "/never": (status(503), ("http_error", "503")),
+    "/busy": (first(1, status(429, Retry_After="0"), body(JPEG)), ("ok", "")),
+    "/busier": (first(1, status(429), body(JPEG)), ("ok", "")),
+    "/dated": (first(1, status(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), body(JPEG)), ("ok", "")),
+    "/full": (status(429, Retry_After="0"), ("http_error", "429")),
+    "/cut": (cut(JPEG, 100), ("truncated", f"connection cut before byte {len(JPEG)}")),
+    "/once": (first(1, cut(JPEG, 100), body(JPEG)), ("ok", "")),
+    "/closed": (cut(JPEG, 0), ("unreachable", "connection cut (RemoteProtocolError)")),
+    "/lengths": (
+        body(JPEG, Content_Length="9", Content_length="10"),
+        ("unreachable", "connection cut (RemoteProtocolError)"),
+    ),
+    "/long": (cut(JPEG, len(JPEG), of=len(JPEG) + 50), ("truncated", f"connection cut before byte {len(JPEG) + 50}")),
+    "/short": (body(JPEG, Content_Length=str(len(JPEG) - 50)), ("truncated", "OSError: image file is truncated")),
+    "/gzip": (
+        body(gzip.compress(HTML), Content_Type="image/jpeg"),
+        ("not_an_image", "starts with b'\\x1f\\x8b\\x08\\x00"),
+    ),
+    "/damaged": (body(JPEG, Content_Encoding="gzip"), ("not_an_image", "damaged Content-Encoding")),
+    "/coded": (body(gzip.compress(JPEG), Content_Encoding="gzip"), ("ok", "")),
+    "/huge": (body(bytes(200_001)), ("too_large", "more than 200000 bytes")),
+    "/bomb": (body(gzip.compress(bytes(50_000_000)), Content_Encoding="gzip"), ("too_large", "more than 200000 bytes")),
+    "/loop": (status(302, Location="/loop"), ("http_error", "more than 5 redirects")),
+    "/there": (status(301, Location="ok"), ("ok", "")),
+    "/ftp": (status(302, Location="ftp://127.0.0.1/x"), ("blocked", "scheme 'ftp' is not http or https")),
+    "/file": (status(302, Location="file:///etc/passwd"), ("blocked", "scheme 'file' is not http or https")),
+    "/bad": (status(302, Location="http://[x"), ("blocked", "not a valid address")),
+    "/../up": (body(JPEG), ("http_error", "404")),  # the client takes the dots away
+}
+
+
 def test_answers_and_their_statuses() -> None:
-    answers = {
-        "/ok": body(JPEG),
-        "/403": status(403),
-        "/late": first(2, status(500), body(JPEG)),
-        "/never": status(503),
-        "/busy": first(1, status(429, Retry_After="0"), body(JPEG)),
-        "/busier": first(1, status(429), body(JPEG)),
-        "/dated": first(1, status(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), body(JPEG)),
-        "/full": status(429, Retry_After="0"),
-        "/cut": cut(JPEG, 100),
-        "/once": first(1, cut(JPEG, 100), body(JPEG)),
-        "/closed": cut(JPEG, 0),
-        "/lengths": body(JPEG, Content_Length="9", Content_length="10"),
-        "/long": cut(JPEG, len(JPEG), of=len(JPEG) + 50),
-        "/short": body(JPEG, Content_Length=str(len(JPEG) - 50)),
-        "/gzip": body(gzip.compress(HTML), Content_Type="image/jpeg"),
-        "/damaged": body(JPEG, Content_Encoding="gzip"),
-        "/jpeg": body(JPEG[: len(JPEG) // 2]),
-        "/svg": body(SVG, Content_Type="image/svg+xml"),
-        "/animation": body(ANIMATION),
-        "/cmyk": body(encoded("CMYK", colour=(0, 255, 255, 0))),
-        "/pixel": body(encoded("RGB", (1, 1), "GIF")),
-        "/pixels": body(bomb()),
-        "/coded": body(gzip.compress(JPEG), Content_Encoding="gzip"),
-        "/huge": body(bytes(200_001)),
-        "/bomb": body(gzip.compress(bytes(50_000_000)), Content_Encoding="gzip"),
-        "/loop": status(302, Location="/loop"),
-        "/there": status(301, Location="ok"),
-        "/ftp": status(302, Location="ftp://127.0.0.1/x"),
-        "/file": status(302, Location="file:///etc/passwd"),
-        "/bad": status(302, Location="http://[x"),
-        "/../up": body(JPEG),
-    }
-    want = {
-        "/ok": ("ok", ""),
-        "/403": ("http_error", "403"),
-        "/none": ("http_error", "404"),
-        "/late": ("ok", ""),
-        "/never": ("http_error", "503"),
-        "/busy": ("ok", ""),
-        "/busier": ("ok", ""),
-        "/dated": ("ok", ""),
-        "/full": ("http_error", "429"),
-        "/cut": ("truncated", f"connection cut before byte {len(JPEG)}"),
-        "/closed": ("unreachable", "connection cut (RemoteProtocolError)"),
-        "/once": ("ok", ""),
-        "/lengths": ("unreachable", "connection cut (RemoteProtocolError)"),
-        "/long": ("truncated", f"connection cut before byte {len(JPEG) + 50}"),
-        "/short": ("truncated", "OSError: image file is truncated"),
-        "/gzip": ("not_an_image", "starts with b'\\x1f\\x8b\\x08\\x00"),
-        "/damaged": ("not_an_image", "damaged Content-Encoding"),
-        "/jpeg": ("truncated", "OSError: image file is truncated"),
-        "/svg": ("not_an_image", "starts with b'<svg xml'"),
-        "/animation": ("ok", ""),
-        "/cmyk": ("ok", ""),
-        "/pixel": ("placeholder", "1 x 1 pixel"),
-        "/pixels": ("too_large", "more pixels than any limit"),
-        "/coded": ("ok", ""),
-        "/huge": ("too_large", "more than 200000 bytes"),
-        "/bomb": ("too_large", "more than 200000 bytes"),
-        "/loop": ("http_error", "more than 5 redirects"),
-        "/there": ("ok", ""),
-        "/ftp": ("blocked", "scheme 'ftp' is not http or https"),
-        "/file": ("blocked", "scheme 'file' is not http or https"),
-        "/bad": ("blocked", "not a valid address"),
-        "/../up": ("http_error", "404"),  # the client takes the dots away
-    }
-    with serving(answers) as server:
-        results = fetch([[server.address + path] for path in want])
-    got = {path: ending(r.decoded) for path, r in zip(want, results, strict=True)}
-    for path in ("/gzip", "/short", "/jpeg"):  # what follows is not ours to promise
-        got[path] = (got[path][0], got[path][1][: len(want[path][1])])
-    assert got == want
+    with serving({path: answer for path, (answer, _) in ANSWERS.items()}) as server:
+        results = fetch([[server.address + path] for path in ANSWERS])
+    for (path, (_, (end, reason))), result in zip(ANSWERS.items(), results, strict=True):
+        assert result.decoded.status == end, path
+        assert result.decoded.reason.startswith(reason) if reason else not result.decoded.reason, path
     assert (server.asked["/late"], server.asked["/403"], server.asked["/never"]) == (3, 1, 3)
 
 
@@ -302,9 +237,8 @@ def test_an_answer_that_does_not_end_is_given_up() -> None:
 def test_retry_after_is_obeyed_by_everyone_who_asks_that_host() -> None:
     with serving({"/busy": first(1, status(429, Retry_After="1"), body(JPEG)), "/ok": body(JPEG)}) as server:
         started = time.monotonic()
-        actual = fetch(
-            [[server.address + "/busy"], *[[server.address + "/ok"]] * 3], FAST.model_copy(update={"per_host": 1})
-        )
+        urls = [[server.address + "/busy"], *[[server.address + "/ok"]] * 3]
+        actual = fetch(urls, FAST.model_copy(update={"per_host": 1}))
     assert [r.decoded.status for r in actual] == ["ok"] * 4
     assert time.monotonic() - started >= 1
 
@@ -333,71 +267,34 @@ def test_amazons_no_image_files_are_not_even_requested() -> None:
     assert fetch([[url]])[0].decoded.status == "placeholder"
 
 
-def test_results_do_not_depend_on_concurrency() -> None:
-    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) if i % 3 else status(404) for i in range(40)}
-    with serving(answers) as server:
-        urls = [[f"{server.address}/{i}"] for i in range(40)]
-        wide, narrow = (fetch(urls, FAST.model_copy(update={"per_host": n})) for n in (16, 1))
-    assert wide == narrow
-
-
 # --- where it must not go
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1/x", "http://localhost/x", "http://0.0.0.0/x", "http://[::1]/x", "http://[::ffff:127.0.0.1]/",
-        "http://2130706433/x", "http://0x7f.1/x", "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/x",
-        "http://[fe80::1]/", "http://[64:ff9b::a00:1]/",
-    ],
-)  # fmt: skip
-def test_private_addresses_are_blocked(url: str) -> None:
-    actual = fetch([[url]], Images(timeout=1, retries=0))[0].decoded
-    assert actual.status == "blocked"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://e/x",
-        "gopher://e/",
-        "javascript:alert(1)",
-        "/x.jpg",
-        "http:///x",
-        "http://[",
-        "",
-        "data:image/png;base64,AA==",
-    ],
+BLOCKED = (
+    *("http://127.0.0.1/x", "http://localhost/x", "http://0.0.0.0/x", "http://[::1]/x", "http://[::ffff:127.0.0.1]/"),
+    *("http://2130706433/x", "http://0x7f.1/x", "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/x"),
+    *("http://[fe80::1]/", "http://[64:ff9b::a00:1]/", "ftp://e/x", "gopher://e/", "javascript:alert(1)", "/x.jpg"),
+    *("http:///x", "http://[", "", "data:image/png;base64,AA=="),
 )
-def test_other_schemes_are_blocked(url: str) -> None:
-    assert fetch([[url]])[0].decoded.status == "blocked"
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "http://127.1:{port}/secret",  # another name of 127.0.0.1, which only is allowed as such
-        "http://localhost:{port}/secret",
-        "http://169.254.169.254/latest",
-        "http://[::1]:{port}/secret",
-    ],
+def test_private_addresses_and_other_schemes_are_blocked() -> None:
+    results = fetch([[url] for url in BLOCKED], Images(timeout=1, retries=0))
+    assert [r.url for r in results if r.decoded.status != "blocked"] == []
+
+
+REDIRECTS = (  # the first two are other names of 127.0.0.1, which only is allowed as such
+    *("http://127.1:{port}/secret", "http://localhost:{port}/secret", "http://169.254.169.254/latest"),
+    "http://[::1]:{port}/secret",
 )
-def test_a_redirect_into_a_private_network_is_blocked(target: str) -> None:
+
+
+def test_a_redirect_into_a_private_network_is_blocked() -> None:
     with serving({"/secret": body(JPEG)}) as server:
-        server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
-        actual = get(server, "/out")
+        for target in REDIRECTS:
+            server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
+            assert get(server, "/out").status == "blocked", target
         assert server.asked["/secret"] == 0
-    assert actual.status == "blocked"
-
-
-def test_addresses() -> None:
-    assert [a for a in ("8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8") if not is_public(a)] == []
-    private = (
-        "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.1.1 100.64.0.1 224.0.0.1 0.0.0.0 ::1 fc00::1 fe80::1%eth0"
-    )
-    assert [a for a in private.split() if is_public(a)] == []
-    assert not is_public("2002:7f00:1::")  # 6to4 of 127.0.0.1
 
 
 def test_a_host_that_refuses_is_given_up_with_one_reason_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,14 +321,8 @@ def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
 
 
 def items(urls: list[list[str]]) -> pa.Table:
-    ids = pa.array(range(len(urls)), pa.int32())
-    return pa.table(
-        {
-            "item_id": ids,
-            "asin": [f"A{i}" for i in range(len(urls))],
-            "image_urls": pa.array(urls, pa.list_(pa.string())),
-        }
-    )
+    columns = {"item_id": pa.array(range(len(urls)), pa.int32()), "asin": [f"A{i}" for i in range(len(urls))]}
+    return pa.table(columns | {"image_urls": pa.array(urls, pa.list_(pa.string()))})
 
 
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,30 +343,13 @@ def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.Monk
     assert whole["item_id"].to_pylist() == list(range(10))
 
 
-def test_only_failures_are_fetched_again(tmp_path: Path) -> None:
-    answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404)}
-    with serving(answers) as server, Fetcher(FAST, NONE) as web:
-        rows = items([[server.address + path] for path in ("/a", "/b", "/c")] + [[]])
-        before = fetcher.table(rows, web.fetch(rows["image_urls"].to_pylist()))
-        ended: list[int] = []
-        after = pa.concat_tables(fetcher.shard(web, rows, tmp_path, ended.append, [before], fetcher.succeeded))
-    assert sum(ended) == 4
-    assert before["status"].to_pylist() == ["ok", "http_error", "http_error", "missing"]
-    assert after["status"].to_pylist() == ["ok", "ok", "http_error", "missing"]
-    assert after["item_id"].to_pylist() == [0, 1, 2, 3]
-    assert server.asked == {"/a": 1, "/b": 2, "/c": 2}
-
-
 # --- placeholders, duplicates, mirrors
 
 
 def test_a_listed_image_is_a_placeholder_by_its_bytes_or_its_phash() -> None:
     rng = np.random.default_rng(1)
     large = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200))
-    out, again = io.BytesIO(), io.BytesIO()
-    large.save(out, "JPEG")
-    large.resize((90, 90)).save(again, "JPEG", quality=60)
-    whole, copy = out.getvalue(), again.getvalue()
+    whole, copy = saved(large), saved(large.resize((90, 90)), quality=60)
     with serving({"/whole": body(whole), "/copy": body(copy), "/other": body(JPEG)}) as server:
 
         def endings(*placeholders: str) -> list[str]:
@@ -548,15 +422,19 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Pa
     assert record["notes"] == {"duplicates": 2, "near_duplicates": 0, "shared": shared}
 
 
+def part(number: int, params: Params, root: Path) -> list[str]:
+    """Run one of two parts; return the shards that are there."""
+    going = Run("images", "shop", params, root)
+    going.part = number, 2
+    perform(going, stage.IMAGES, lambda _: None)
+    return [path.name for path in files.shards(root / "images/shop", "images")]
+
+
 def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) -> None:
     with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
         params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
-        for part, expected in ((2, [1, 3]), (1, [0, 1, 2, 3])):
-            going = Run("images", "shop", params, tmp_path)
-            going.part = part, 2
-            perform(going, stage.IMAGES, lambda _: None)
-            shards = [files.shard(tmp_path / "images/shop", "images", number) for number in expected]
-            assert files.shards(tmp_path / "images/shop", "images") == shards
+        for number, expected in ((2, (1, 3)), (1, (0, 1, 2, 3))):
+            assert part(number, params, tmp_path) == [f"images-0000{i}.parquet" for i in expected]
         assert not (tmp_path / "images/shop/run.json").exists()
         with running("images", "shop", params, tmp_path) as whole:
             stage.main(whole)
@@ -568,40 +446,7 @@ def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None
     with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
         params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
 
-        def one(_: int) -> None:
-            going = Run("images", "shop", params, tmp_path)
-            going.part = 1, 2
-            perform(going, stage.IMAGES, lambda _: None)
-
         with ThreadPoolExecutor() as pool:
-            list(pool.map(one, range(4)))
-        shards = files.shards(tmp_path / "images/shop", "images")
-        assert [path.name for path in shards] == ["images-00000.parquet", "images-00002.parquet"]
+            made = list(pool.map(lambda _: part(1, params, tmp_path), range(4)))
+        assert made[-1] == ["images-00000.parquet", "images-00002.parquet"]
         assert server.asked == {f"/{i}": 1 for i in (0, 1, 4, 5)}
-
-
-def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(20)}
-    with serving(answers) as server:
-        files.write_json(tmp_path / "p.yaml", shop(tmp_path, server, shard_rows=6))
-        command = ["images", "shop", "--params", str(tmp_path / "p.yaml"), "--root", str(tmp_path)]
-        root = Path(__file__).parents[2]
-
-        def shards() -> dict[str, str]:
-            return {p.name: files.sha256(p) for p in files.shards(tmp_path / "images/shop", "images")}
-
-        assert alignrec(*command, cwd=root).exit_code == 0
-        whole = shards()
-        shutil.rmtree(tmp_path / "images")
-        server.asked.clear()
-        good, server.answers["/15"] = server.answers["/15"], hang  # of the third shard
-        process = processes.alignrec(*command)
-        while not server.asked["/15"]:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        assert shards() == dict(list(whole.items())[:2])
-        server.answers["/15"] = good
-        assert alignrec(*command, cwd=root).exit_code == 0
-        assert shards() == whole
-        assert {server.asked[f"/{i}"] for i in range(12)} == {1}

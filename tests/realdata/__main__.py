@@ -1,7 +1,6 @@
-"""`make realdata [names]`: the real data sets through the pipeline, their figures, and where features matter.
+"""`make realdata [names]`: the real datasets through the pipeline, and their figures.
 
-Finished work is kept; delete outputs/realdata to start over. outputs/realdata/comparison.json has
-the figures and sentences that are printed at the end.
+Finished work is kept; delete outputs/realdata to start over.
 """
 
 import subprocess
@@ -19,7 +18,6 @@ from pipeline.facts import published
 from pipeline.report import terminal
 from stages.order import STAGES
 
-from . import verdicts
 from .cases import NAMES, Case, cases
 
 ROOT = Path("outputs/realdata")
@@ -28,7 +26,7 @@ CONTENT = ["download", "interactions", "items", "images", "encode", "graph", "be
 STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED) | {
     name: CONTENT for name in NAMES if "_content" in name
 }
-"""data set -> its stages; the others run all"""
+"""dataset -> its stages; the others run all"""
 
 PUBLISHED = {figure.model: figure.cells["recall@20"] for figure in published.figures() if figure.dataset == "baby"}
 FIGURES = {
@@ -42,11 +40,10 @@ FIGURES = {
 
 
 def main(names: list[str]) -> None:
-    """Run what is missing, then print every data set's results, known figures, and where features matter."""
     if unknown := [name for name in names if name not in NAMES]:
-        sys.exit(f"no real data set '{unknown[0]}'{nearest(unknown[0], NAMES)}")
+        sys.exit(f"no real dataset '{unknown[0]}'{nearest(unknown[0], NAMES)}")
     if not Path("../shared/data").is_dir():
-        sys.exit("../shared/data is not there: the real data sets live beside the project, not in it")
+        sys.exit("../shared/data is not there: the real datasets lie next to the project")
     known = cases(ROOT)
     chosen = {name: known[name] for name in names or known}
     for case in chosen.values():
@@ -55,17 +52,9 @@ def main(names: list[str]) -> None:
     for name, case in chosen.items():
         console.print(*terminal.tables(io.read_table(case.layout.results, schemas.RESULTS), name))
     console.print(comparison(chosen))
-    rows = [row for name, case in chosen.items() for row in verdicts.of(name, case.layout, case.control)]
-    said = verdicts.sentences(rows)
-    io.write_json(ROOT / "comparison.json", {"verdicts": rows, "sentences": said})
-    if rows:
-        console.print(verdicts.table(rows))
-        console.print(*said, sep="\n", soft_wrap=True)
-        print(f"the same as JSON: {ROOT / 'comparison.json'}")
 
 
 def run(case: Case) -> None:
-    """Run the stages of a data set that have something to do, and check its release."""
     alignrec = [sys.executable, "-m", "stages.cli"]
     for stage in STAGES_OF.get(case.name, STAGES):
         case.adopt(stage)
@@ -76,8 +65,7 @@ def run(case: Case) -> None:
 
 
 def comparison(chosen: dict[str, Case]) -> Table:
-    """Return test Recall@20 beside the figures to meet."""
-    printed = Table(title="test Recall@20 beside known figures", title_justify="left")
+    printed = Table(title="test Recall@20 and known figures", title_justify="left")
     for heading in ("dataset", "model", "features", "seeds", "ours", "figure", "difference", "the figure is"):
         printed.add_column(heading)
     for (name, model, features), (figure, origin) in FIGURES.items():

@@ -1,4 +1,4 @@
-"""The real data sets: their parameters, where their outputs lie, and what one takes over from another."""
+"""The real datasets: parameters, paths of outputs, and what one reuses of another."""
 
 from __future__ import annotations
 
@@ -39,12 +39,8 @@ class Case:
 
     name: str
     params: Path
-    """its parameter file, complete"""
     layout: Layout
-    base: Layout | None
-    """of the data set whose outputs it takes over where their inputs are the same"""
-    control: str | None
-    """the feature set that others are tested against"""
+    base: Layout | None  # of the dataset whose outputs it reuses where inputs are the same
 
     def adopt(self, stage: str) -> None:
         """Begin a stage with the outputs of `base`, if they are newer than its own."""
@@ -57,10 +53,9 @@ class Case:
 
 
 def cases(root: Path) -> dict[str, Case]:
-    """Return all, by name; the parameter file of a variant is written under `root`, its sections in place of others.
+    """Return all, by name; the parameter file of a variant is written under `root`.
 
-    A case that is not called as its data set has a root of its own: seeds come from the data set's name, so equal
-    inputs give equal outputs.
+    Seeds come from the dataset's name, so that equal inputs give equal outputs: a variant has a root of its own.
     """
     made = {}
     for name in NAMES:
@@ -73,8 +68,7 @@ def cases(root: Path) -> dict[str, Case]:
             io.write_bytes(path, yaml.safe_dump(sections, sort_keys=False).encode())
         dataset = sections["datasets"][0]
         layout = Layout(root if name == dataset else root / name, dataset)
-        control = sections.get("benchmark", {}).get("control")
-        made[name] = Case(name, path, layout, made[base].layout if base else None, control)
+        made[name] = Case(name, path, layout, made[base].layout if base else None)
     return made
 
 

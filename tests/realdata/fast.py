@@ -1,10 +1,9 @@
-"""How long each recipe takes to the published one's best valid Recall@20 on Baby.
+"""Time of each recipe to the published one's best valid Recall@20 on Baby, with 768 random features per item.
 
     PYTHONPATH=. python tests/realdata/fast.py [seed]
 
-All train on this machine, one after the other, on the published split and 768 random features an item: Baby's own are
-not at hand. Both recipes run to their own early stop, minutes. How the published code does an epoch is re-enacted for
-one (`benchmarks/_plain_alignrec.py`), as its numbers are ours to 1e-6.
+Both recipes run to their own early stop. An epoch of the published code is timed by `benchmarks/_plain_alignrec.py`,
+whose numbers are ours to 1e-6.
 """
 
 from __future__ import annotations
@@ -32,9 +31,8 @@ WIDTH = 768
 
 
 def main(seed: int) -> None:
-    """AlignRecParams with both recipes, print what each took."""
     if not DATA.exists():
-        sys.exit(f"{DATA} is not there: the real data sets live beside the project, not in it")
+        sys.exit(f"{DATA} is not there: the real datasets lie next to the project")
     split = published_split()
     features = control.random(split.n_items, WIDTH, 0)
     edges = neighbours.neighbours(features, 10)
@@ -57,7 +55,6 @@ def main(seed: int) -> None:
 
 
 def published_split() -> Split:
-    """Read MMRec's split: x_label 0 train, 1 valid, 2 test."""
     table = pc.read_csv(DATA, parse_options=pc.ParseOptions(delimiter="\t"))
     users, items, label = (table[name].to_numpy() for name in ("userID", "itemID", "x_label"))
     order = np.lexsort((items, users))
@@ -67,7 +64,6 @@ def published_split() -> Split:
 
 
 def epochs_to(aim: float, found: list[tuple[float, float]]) -> int | None:
-    """Return after how many epochs valid Recall@20 was `aim` or more."""
     return next((epoch for epoch, (_, recall) in enumerate(found, start=1) if recall >= aim), None)
 
 
@@ -83,7 +79,6 @@ def plain_epoch(split: Split, features: np.ndarray, edges: Any) -> float:
 def curve(
     split: Split, features: np.ndarray, edges: Any, params: AlignRecParams, seed: int
 ) -> list[tuple[float, float]]:
-    """Return seconds since the start and valid Recall@20 at the end of each epoch."""
     started, found = time.perf_counter(), []
 
     def note(line: dict[str, Any]) -> None:

@@ -14,9 +14,7 @@ from pipeline.models.lightgcn import LightGCN
 from pipeline.train.loop import fit
 
 DATA = Path("../shared/data")
-pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason="../shared/data is not there: real data lives beside the project"
-)
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
 
 
 def published_split(path: Path) -> split.Split:

@@ -22,11 +22,11 @@ from pipeline.train import inputs
 from stages.params import load
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "baby_2014"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/baby_2014 is not beside the project")
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/baby_2014 is not next to the project")
 
 LACKING = (5, 77)
 """items that the metadata lacks"""
-WORDS = (
+WORDS = [
     "soft",
     "blue",
     "bottle",
@@ -40,7 +40,7 @@ WORDS = (
     "organic",
     "cotton",
     "monitor",
-)
+]
 STAGES = ("download", "interactions", "items")
 REST = ("images", "pretrain", "encode", "graph", "train", "probe", "benchmark", "report", "publish")
 
@@ -57,21 +57,15 @@ def project(folder: Path) -> list[str]:
     for i, asin in enumerate(asins):
         title, category = " ".join(rng.choice(WORDS, 6)), str(rng.choice(WORDS))
         if i not in LACKING:
-            lines.append(
-                repr({"asin": asin, "title": title, "categories": [["Baby", category]], "imUrl": f"{asin}.jpg"})
-            )
+            record = {"asin": asin, "title": title, "categories": [["Baby", category]], "imUrl": f"{asin}.jpg"}
+            lines.append(repr(record))
             pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
             Image.fromarray(pixels).resize((32, 32)).save(folder / "images" / f"{asin}.jpg")
     (folder / "meta_Baby.json.gz").write_bytes(gzip.compress("\n".join([*lines, ""]).encode(), 1))
-    split = {"interactions": str(DATA / "baby.inter.gz"), "items": "i_id_mapping.csv"}
-    sources = {
-        "baby": {
-            "kind": "amazon2014",
-            "metadata": "meta_Baby.json.gz",
-            "split": split | {"users": str(DATA / "u_id_mapping.csv")},
-        },
-        "plain": {"kind": "mmrec", "interactions": split["interactions"]},
-    }
+    inter, users = str(DATA / "baby.inter.gz"), str(DATA / "u_id_mapping.csv")
+    split = {"interactions": inter, "items": "i_id_mapping.csv", "users": users}
+    baby = {"kind": "amazon2014", "metadata": "meta_Baby.json.gz", "split": split}
+    sources = {"baby": baby, "plain": {"kind": "mmrec", "interactions": inter}}
     params = {
         "datasets": ["baby"], "sources": sources, "images": {"folder": "images"},
         "encode": {"encoders": ["tfidf"], "controls": ["random"]},
@@ -98,13 +92,8 @@ def test_users_items_parts_and_fingerprint_are_the_published(tmp_path: Path, mon
     rows = {name: io.read_table(layout.interactions, schemas.INTERACTIONS) for name, layout in layouts.items()}
     assert rows["baby"].equals(rows["plain"])
     notes = io.read_json(layouts["baby"].run_record("interactions"))["notes"]
-    assert [notes[key] for key in ("users", "items", "train", "valid", "test")] == [
-        19_445,
-        7_050,
-        118_551,
-        20_559,
-        21_682,
-    ]
+    sizes = [notes[key] for key in ("users", "items", "train", "valid", "test")]
+    assert sizes == [19_445, 7_050, 118_551, 20_559, 21_682]
     params = load(Path("params.yaml"))
     labels = [protocol_of(params, name, inputs.read(layout, None).split).label for name, layout in layouts.items()]
     assert labels[0] == labels[1]

@@ -18,7 +18,7 @@ from stages.params import load
 HERE = Path(__file__).parent
 DATA = HERE.parent.parent.parent / "shared" / "data" / "gift_cards_2018"
 HOST = "images-na.ssl-images-amazon.com"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/gift_cards_2018 is not beside the project")
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/gift_cards_2018 is not next to the project")
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +71,15 @@ def test_download(root: Path) -> None:
 
 
 def test_interactions(root: Path) -> None:
-    assert record(root, "interactions") == {
-        "rows_in": 2972,
-        "rows_out": 2949,
-        "drops": {"below_k_core": 20, "duplicate": 3},
-    }
+    drops = {"below_k_core": 20, "duplicate": 3}
+    assert record(root, "interactions") == {"rows_in": 2972, "rows_out": 2949, "drops": drops}
     folder = root / "interactions" / "gift_cards"
     table = io.read_table(folder / "interactions.parquet", schemas.INTERACTIONS)
     splits = table["split"].to_numpy()
     assert [int((splits == s).sum()) for s in range(3)] == [2027, 458, 464]
     assert io.read_table(folder / "users.parquet", schemas.USERS).num_rows == 454
-    assert io.read_table(folder / "item_ids.parquet", schemas.ITEM_IDS).slice(0, 1).to_pylist() == [
-        {"item_id": 0, "asin": "B004LLIKVU"}
-    ]
+    first = io.read_table(folder / "item_ids.parquet", schemas.ITEM_IDS)[:1].to_pylist()
+    assert first == [{"item_id": 0, "asin": "B004LLIKVU"}]
 
 
 def test_items(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -67,7 +66,7 @@ def target(bucket: str) -> str:
 
 @pytest.fixture
 def denied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
-    """Return a block in which the server knows nobody of our name; moto looks at names only when it is told to."""
+    """Return a block in which the server does not know our key; moto checks keys only on demand."""
 
     @contextmanager
     def block() -> Iterator[None]:
@@ -78,20 +77,6 @@ def denied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractCon
             looks("inf")
 
     return block
-
-
-@pytest.fixture
-def ignorant(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the server ignore conditions."""
-    if SERVER is not None:
-        pytest.skip("a server that ignores conditions: moto's alone can")
-    app = importlib.import_module("moto.server").DomainDispatcherApplication
-    whole = app.__call__
-
-    def call(self: Any, environ: dict[str, Any], start: Any) -> Any:
-        return whole(self, {k: v for k, v in environ.items() if not k.startswith("HTTP_IF_")}, start)
-
-    monkeypatch.setattr(app, "__call__", call)
 
 
 def looks(after: int | str) -> None:

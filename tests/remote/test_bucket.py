@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from webserver import Folder, listening
 
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
-from pipeline.remote import fetch as fetching
 from pipeline.remote.bucket import Bucket
 from pipeline.remote.stores import BLOCK, store
 
@@ -108,7 +106,7 @@ def test_a_profile_without_keys_says_how_to_make_variables_of_it(
 
 def test_half_a_key_is_said(environment: Callable[..., None]) -> None:
     environment(ACCESS_KEY_ID="key")
-    with pytest.raises(UserError, match=r"^s3://bucket/below: Missing SecretAccessKey; are AWS_PROFILE"):
+    with pytest.raises(UserError, match="Missing SecretAccessKey"):
         store(ADDRESS)
 
 
@@ -135,40 +133,12 @@ def test_without_encryption_only_where_the_endpoint_says_so(server: Folder, envi
     assert read() == DATA
 
 
-@pytest.mark.parametrize("prefix", ["~me/x y", "grüß/a#b?", "a%20b", "a+b"])
-def test_keys_are_as_they_are_written(s3: Any, bucket: str, prefix: str) -> None:
-    Bucket(f"s3://{bucket}/{prefix}").put("dir/ä [1]", b"data", "ff")
-    assert s3.get_object(Bucket=bucket, Key=f"{prefix}/dir/ä [1]")["Body"].read() == b"data"
-
-
-@pytest.mark.parametrize("address", ["s3://bucket//a", "s3://bucket/a/../b", "s3://bucket/a\n", "s3://B", "s3://"])
-def test_an_address_that_names_no_prefix_is_refused(address: str) -> None:
-    with pytest.raises(UserError, match="write s3://bucket/prefix"):
-        store(address)
-
-
 # --- failures
 
 
 @pytest.mark.parametrize("start", [0, 1, BLOCK - 1, BLOCK, len(DATA) - 1, len(DATA), len(DATA) + 1])
 def test_reading_begins_anywhere(server: Folder, start: int) -> None:
     assert read(start) == DATA[start:]
-
-
-def test_a_body_that_is_cut_off_is_continued(server: Folder) -> None:
-    server.cut_after = 1 << 20
-    assert read() == DATA
-    assert server.asked["/bucket/below/file"] == -(-len(DATA) // server.cut_after)
-
-
-def test_a_server_in_trouble_is_asked_again_and_then_said(
-    server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetching, "TRIES", 1)
-    server.status = 503
-    with pytest.raises(UserError, match=r"^s3://bucket/below: .* \(503 Service Unavailable\); run again later$"):
-        fetching.fetch(ADDRESS, tmp_path / "here")
-    assert server.asked["/bucket/below/manifest.json"] == 11
 
 
 def test_a_silent_server_is_given_up(server: Folder) -> None:
@@ -182,12 +152,3 @@ def test_another_region_is_said(server: Folder) -> None:
     server.status = 301
     with pytest.raises(UserError, match=r"the bucket is in another region; set AWS_REGION$"):
         read()
-
-
-def test_a_large_object_has_its_hash_too(s3: Any, bucket: str) -> None:
-    objects = Bucket(f"s3://{bucket}")
-    data = bytes(11 << 20)
-    objects.put("large", data, "ff")
-    assert objects.head("large") == (len(data), "ff")
-    assert s3.head_object(Bucket=bucket, Key="large")["ETag"].endswith('-3"'), "it was sent in three parts"
-    assert objects.get("large") == data

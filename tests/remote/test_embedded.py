@@ -1,7 +1,6 @@
 """The release that the package carries: small, whole, offline, and that of the recorded run."""
 
 import json
-import shutil
 import socket
 import subprocess
 import zipfile
@@ -103,14 +102,6 @@ def test_fetch_makes_a_folder_of_it(offline: None, tmp_path: Path) -> None:
     assert not list((tmp_path / "release").rglob("*.jpg"))
 
 
-def test_what_is_called_sample_here_comes_first(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(whole, "sample")
-    assert alignrec.load("sample").info.dataset == "shop"
-    fetch("sample", tmp_path / "copy")
-    assert manifest.load(tmp_path / "copy").dataset == "shop"
-
-
 def test_it_is_small_and_of_the_recorded_run(tool: ModuleType) -> None:
     assert ARCHIVE.stat().st_size <= tool.MOST
     (out,) = yaml.safe_load(committed("dvc.lock"))["stages"][tool.STAGE]["outs"]
@@ -132,18 +123,6 @@ def test_its_figures_are_those_that_git_keeps_of_the_run(tmp_path: Path) -> None
     )
     assert round(mean, 4) == kept["recall@20"]
     assert round(probes["zero_shot"]["beit3"]["hit@20"], 4) == kept["zero_shot"]
-
-
-def test_it_is_made_of_the_whole_release_of_that_run(tmp_path: Path, tool: ModuleType) -> None:
-    """Where the recorded run is in outputs/; a run on another processor has other bytes."""
-    release, small = ROOT / tool.RELEASE, fetch(str(ARCHIVE), tmp_path / "release")
-    if not release.is_dir() or io.sha256(release / "manifest.json") != manifest.load(small).part_of:
-        pytest.skip("outputs/ has no release of the recorded run")
-    tool.reduce(release, tmp_path / "again")
-    for file in manifest.load(small).files:
-        a, b = (folder / file.path for folder in (small, tmp_path / "again"))
-        same = pq.read_table(a).equals(pq.read_table(b)) if file.table else a.read_bytes() == b.read_bytes()
-        assert same, file.path
 
 
 def test_the_wheel_carries_it() -> None:

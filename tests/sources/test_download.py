@@ -2,18 +2,18 @@
 
 import gzip
 import random
-import time
+import re
 from pathlib import Path
 
 import pytest
 from commands import alignrec
-from webserver import Answer, Handler, Server, body, cut, first, hang, serving, status
+from webserver import Server, body, cut, first, hang, ranged, serving, status
 
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http import retries
 from pipeline.http.fetch import Progress, fetch
-from pipeline.http.retries import pause, retry_after
+from pipeline.http.retries import pause
 from pipeline.sources.download import download, expectations, listing, local_hashes, names
 from stages.download import UNAWARE
 
@@ -28,28 +28,6 @@ def get(address: str, target: Path, retries: int = 2, timeout: float = 2.0, expe
 
 def quiet(name: str) -> Progress:
     return lambda done, total: None
-
-
-def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer:
-    """Serve `data` with ranges and an ETag, hanging up after `cut_at` bytes of each answer."""
-
-    def answer(request: Handler, before: int) -> None:
-        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
-        if request.headers.get("If-Range", etag) != etag:
-            start = 0
-        request.send_response(206 if start else 200)
-        request.send_header("ETag", etag)
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        request.send_header("Content-Length", str(len(data) - start))
-        request.end_headers()
-        request.wfile.write(data[start : start + cut_at] if cut_at else data[start:])
-        if cut_at and start + cut_at < len(data):
-            request.wfile.flush()
-            request.connection.shutdown(2)
-            request.close_connection = True
-
-    return answer
 
 
 def ranges(server: Server) -> list[str | None]:
@@ -107,17 +85,11 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Pat
         get(f"{server.address}/a", tmp_path / "e", retries=0)
 
 
-@pytest.mark.parametrize(
-    ("data", "fault"),
-    [
-        (HTML, r"the answer is a web page \(HTML\), not a file"),
-        (b"\n <HTML>", r"the answer is a web page \(HTML\), not a file"),
-        (DATA[:1000], "the gzip file is cut off"),
-        (b"plain", r"not gzip, though its name ends in \.gz"),
-        (DATA[:1000] + b"x" * 50 + DATA[1050:], "the gzip file is damaged"),
-        (b"", r"not gzip"),
-    ],
-)
+FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (DATA[:1000], "cut off"), (b"plain", "not gzip")]
+FAULTS += [(DATA[:1000] + b"x" * 50 + DATA[1050:], "damaged"), (b"", "not gzip")]
+
+
+@pytest.mark.parametrize(("data", "fault"), FAULTS)
 @pytest.mark.parametrize("kind", ["http", "path", "file"])
 def test_what_is_not_the_file_is_one_line_with_address_and_cause(
     tmp_path: Path, data: bytes, fault: str, kind: str
@@ -125,7 +97,7 @@ def test_what_is_not_the_file_is_one_line_with_address_and_cause(
     (tmp_path / "in.gz").write_bytes(data)
     with serving({"/in.gz": body(data)}) as server:
         folder = {"http": server.address, "path": str(tmp_path), "file": f"file://{tmp_path}"}[kind]
-        with pytest.raises(UserError, match=rf"^{folder}/in\.gz: {fault}") as e:
+        with pytest.raises(UserError, match=rf"^{folder}/in\.gz: .*{fault}") as e:
             get(f"{folder}/in.gz", tmp_path / "out.gz")
     assert "\n" not in str(e.value)
     assert {p.name for p in tmp_path.iterdir()} == {"in.gz"}
@@ -135,13 +107,10 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
     (tmp_path / "a b").write_bytes(b"x")
     assert get(f"file://{tmp_path}/a%20b", tmp_path / "c").read_bytes() == b"x"
     assert get(str(tmp_path / "a b"), tmp_path / "d").read_bytes() == b"x"
-    with pytest.raises(UserError, match="cannot fetch 'ftp' addresses"):
-        get("ftp://e/x", tmp_path / "e")
-    with pytest.raises(UserError, match="no such file"):
-        get(str(tmp_path / "none"), tmp_path / "e")
-    with pytest.raises(UserError, match="is a folder"):
-        get(str(tmp_path), tmp_path / "e")
-    with pytest.raises(UserError, match="no such file; it is named under `sources`"):
+    for address in ("ftp://e/x", str(tmp_path / "none"), str(tmp_path)):
+        with pytest.raises(UserError, match=re.escape(address)):
+            get(address, tmp_path / "e")
+    with pytest.raises(UserError, match="none: no such file"):
         local_hashes({"reviews": [str(tmp_path / "none"), "https://e/x"]}, tmp_path, [])
 
 
@@ -169,7 +138,7 @@ def test_addresses_never_become_odd_file_names(address: str) -> None:
 
 
 def test_two_files_of_one_name_are_refused() -> None:
-    with pytest.raises(UserError, match=r"two files of this dataset are called x\.gz"):
+    with pytest.raises(UserError, match=r"x\.gz"):
         names({"reviews": ["http://a/x.gz"], "metadata": ["http://b/x.gz"]})
 
 
@@ -191,15 +160,6 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         ]
 
 
-def test_mirrors_are_tried_in_order(tmp_path: Path) -> None:
-    with serving({"/b/x.gz": body(DATA)}) as server:
-        mirrors = [f"{server.address}/a/x.gz", f"{server.address}/b/x.gz", f"{server.address}/c/x.gz"]
-        assert download("shop", {"reviews": mirrors}, tmp_path, {}, 2, 0, quiet)[0] == {"reviews": "x.gz"}
-        assert server.asked == {"/a/x.gz": 1, "/b/x.gz": 1}
-        with pytest.raises(UserError, match=r"/a/y: HTTP 404 .*/c/y: HTTP 404"):
-            download("shop", {"reviews": [f"{server.address}/a/y", f"{server.address}/c/y"]}, tmp_path, {}, 2, 0, quiet)
-
-
 def test_without_a_network_it_ends_soon_and_names_the_keys_that_take_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,21 +172,9 @@ def test_without_a_network_it_ends_soon_and_names_the_keys_that_take_paths(
         download("baby", addresses, tmp_path / "raw", {}, 2, 9, quiet)
     assert str(e.value) == (
         f"{away}/r.gz: name not resolved: no-such-host.invalid. "
-        "Files of yours do as well: give paths as sources.baby.reviews, sources.baby.features.cnn"
+        "Local files work too: give paths as sources.baby.reviews, sources.baby.features.cnn"
     )
     assert len(slept) == retries.LOOKUPS - 1
-
-
-def test_another_file_than_before_is_refused(tmp_path: Path) -> None:
-    with serving({"/x.gz": body(DATA)}) as server:
-        address = f"{server.address}/x.gz"
-        addresses = {"reviews": [address]}
-        seen = listing(tmp_path, download("shop", addresses, tmp_path, {}, 2, 0, quiet)[0], addresses, {})
-        (tmp_path / "x.gz").unlink()
-        server.answers["/x.gz"] = body(gzip.compress(b"other"))
-        with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"):
-            download("shop", addresses, tmp_path, expectations(addresses, {}, seen), 2, 0, quiet)
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:
@@ -240,9 +188,6 @@ def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download
 def test_pauses_grow_obey_the_server_and_end() -> None:
     assert [0.25 * 2**n <= pause(n) <= 0.75 * 2**n for n in range(6)] == [True] * 6
     assert (pause(0, 7.0), pause(0, 1e9), pause(50)) == (7.0, 60.0, 60.0)
-    assert (retry_after("3"), retry_after(None), retry_after("soon")) == (3.0, None, None)
-    soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert 25 < (retry_after(soon) or 0) <= 30
 
 
 def test_a_dvc_yaml_that_does_not_see_local_files_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from webserver import Handler, body, serving, status
+from webserver import body, ranged, serving, status
 
 from pipeline import io
 from pipeline.errors import UserError
@@ -24,22 +24,6 @@ HTML = b"<!DOCTYPE html><html>gone</html>"
 ROWS = b"user_id,parent_asin,rating,timestamp\nU1,A1,5.0,1588687728923\nU2,A1,4.0,1588687728000\n"
 
 
-def broken(data: bytes, at: int, etag: str) -> Any:
-    """Serve the beginning of some bytes, whatever is asked, and hang up."""
-
-    def answer(request: Handler, before: int) -> None:
-        request.send_response(200)
-        request.send_header("ETag", etag)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        request.wfile.write(data[:at])
-        request.wfile.flush()
-        request.connection.shutdown(2)
-        request.close_connection = True
-
-    return answer
-
-
 def run(root: Path, reviews: list[str], retries: int = 0, **source: Any) -> list[dict[str, Any]]:
     """Run the stage on a source whose reviews have these addresses; return sources.json."""
     declared = {"kind": "amazon2023", "reviews": reviews, **source}
@@ -54,7 +38,7 @@ def stored(root: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in Layout(root, "d").raw.iterdir() if p.name.endswith((".gz", ".part"))}
 
 
-@pytest.mark.parametrize("first", [status(404), status(503), body(HTML), broken(PACKED, 1000, '"a"')])
+@pytest.mark.parametrize("first", [status(404), status(503), body(HTML), ranged(PACKED, cut_at=1000)])
 def test_the_next_address_is_tried_and_named(tmp_path: Path, first: Any) -> None:
     with serving({"/a/x.csv.gz": first, "/b/x.csv.gz": body(PACKED)}) as server:
         urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
@@ -64,46 +48,22 @@ def test_the_next_address_is_tried_and_named(tmp_path: Path, first: Any) -> None
 
 
 def test_bytes_of_two_mirrors_are_never_joined(tmp_path: Path) -> None:
-    """Both call their bytes alike, the first breaks off each time; the second has other bytes and takes ranges."""
-
-    def ranges(request: Handler, before: int) -> None:
-        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
-        request.send_response(206 if start else 200)
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(OTHER) - 1}/{len(OTHER)}")
-        request.send_header("ETag", '"same"')
-        request.send_header("Content-Length", str(len(OTHER) - start))
-        request.end_headers()
-        request.wfile.write(OTHER[start:])
-
-    with serving({"/a/x.csv.gz": broken(PACKED, 1000, '"same"'), "/b/x.csv.gz": ranges}) as server:
+    """Both have the same ETag, the first breaks off each time; the second has other bytes and takes ranges."""
+    answers = {"/a/x.csv.gz": ranged(PACKED, '"same"', cut_at=1000), "/b/x.csv.gz": ranged(OTHER, '"same"')}
+    with serving(answers) as server:
         run(tmp_path, [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"], retries=1)
     assert stored(tmp_path) == {"x.csv.gz": OTHER}
 
 
 def test_an_interrupted_download_goes_on_at_its_own_address(tmp_path: Path) -> None:
-    with serving({"/a/x.csv.gz": broken(PACKED, 1000, '"a"'), "/b/x.csv.gz": status(404)}) as server:
+    with serving({"/a/x.csv.gz": ranged(PACKED, cut_at=1000), "/b/x.csv.gz": status(404)}) as server:
         urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
         with pytest.raises(UserError, match=r"x\.csv\.gz.*x\.csv\.gz.*404"):
             run(tmp_path, urls)
-        server.answers["/a/x.csv.gz"] = continuing(PACKED, '"a"')
+        server.answers["/a/x.csv.gz"] = ranged(PACKED)
         run(tmp_path, urls)
         assert server.headers[-1].get("Range") == "bytes=1000-"
     assert stored(tmp_path) == {"x.csv.gz": PACKED}
-
-
-def continuing(data: bytes, etag: str) -> Any:
-    def answer(request: Handler, before: int) -> None:
-        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
-        request.send_response(206 if start else 200)
-        request.send_header("ETag", etag)
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        request.send_header("Content-Length", str(len(data) - start))
-        request.end_headers()
-        request.wfile.write(data[start:])
-
-    return answer
 
 
 def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -112,7 +72,7 @@ def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_lin
         run(tmp_path, urls)
         (Layout(tmp_path, "d").raw / "x.csv.gz").unlink()
         server.answers["/a/x.csv.gz"] = status(404)
-        with pytest.raises(UserError, match=r"b/x\.csv\.gz: its sha256 is \w+, expected \w+: the file is another") as e:
+        with pytest.raises(UserError, match=r"b/x\.csv\.gz: its sha256 is \w+") as e:
             run(tmp_path, urls)
         assert "\n" not in str(e.value)
         assert not (Layout(tmp_path, "d").raw / "x.csv.gz").exists()
@@ -121,21 +81,20 @@ def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_lin
 
 
 def test_a_mirror_that_is_not_packed_is_packed_and_read(tmp_path: Path) -> None:
-    """As the copy on the Hub is: plain CSV."""
+    raw = Layout(tmp_path, "d").raw
     with serving({"/b/x.csv": body(ROWS)}) as server:
         urls = [f"{server.address}/a/x.csv.gz", f"{server.address}/b/x.csv"]
         (row,) = run(tmp_path, urls)
-        assert (row["url"], row["name"]) == (urls[1], "x.csv.gz")
-        packed = (Layout(tmp_path, "d").raw / "x.csv.gz").read_bytes()
+        packed = (raw / "x.csv.gz").read_bytes()
         assert gzip.decompress(packed) == ROWS
-        assert row["sha256"] == io.sha256(Layout(tmp_path, "d").raw / "x.csv.gz")
-        assert sorted(p.name for p in Layout(tmp_path, "d").raw.iterdir() if "x.csv" in p.name) == ["x.csv.gz"]
-        (Layout(tmp_path, "d").raw / "x.csv.gz").unlink()
+        assert (row["url"], row["name"], row["sha256"]) == (urls[1], "x.csv.gz", io.sha256(raw / "x.csv.gz"))
+        assert [p.name for p in raw.iterdir() if "x.csv" in p.name] == ["x.csv.gz"]
+        (raw / "x.csv.gz").unlink()
         run(tmp_path, urls)
-        assert (Layout(tmp_path, "d").raw / "x.csv.gz").read_bytes() == packed, "packed alike each time"
-        (Layout(tmp_path, "d").raw / "x.csv.gz").unlink()
+        assert (raw / "x.csv.gz").read_bytes() == packed, "packed alike each time"
+        (raw / "x.csv.gz").unlink()
         server.answers["/b/x.csv"] = body(ROWS + b"U3,A1,4.0,1588687728000\n")
-        with pytest.raises(UserError, match=r"b/x\.csv: packed, its sha256 is \w+, expected \w+: another file"):
+        with pytest.raises(UserError, match=r"b/x\.csv: .* sha256 is \w+, expected \w+"):
             run(tmp_path, urls)
 
 
@@ -156,7 +115,7 @@ def test_the_subset_is_a_key_of_the_source() -> None:
     assert "5core" in reviews()[0]
     assert reviews(subset="5-core") == reviews()
     assert "0core" in reviews(subset="all")[0]
-    with pytest.raises(ValueError, match="is of the reviews that `category` fills in"):
+    with pytest.raises(ValueError, match="subset: applies"):
         reviews(subset="all", reviews="mine.csv")
     with pytest.raises(ValueError, match="5-core"):
         reviews(subset="3-core")

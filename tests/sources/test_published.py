@@ -13,8 +13,10 @@ from commands import alignrec
 import schemas
 from pipeline import io
 from pipeline.benchmark.settings import protocol_of
+from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.mapping import numbered
 from pipeline.sources.registry import declared
 from pipeline.train import inputs
 from stages.params import load
@@ -62,14 +64,10 @@ def project(kind: str, without: tuple[str, ...] = (), **split: str) -> Layout:
     lines = "".join(f"{line(asin)}\n" for asin in sorted(ASINS) if asin not in without) + f"{line('B999999999')}\n"
     Path(name).write_bytes(gzip.compress(lines.encode()))
     given = {"interactions": "toy.inter", "items": "i_id_mapping.csv", "users": "u_id_mapping.csv"} | split
-    sources = {
-        "toy": {"kind": kind, "metadata": name, "split": given},
-        "plain": {"kind": "mmrec", "interactions": "toy.inter"},
-    }
-    benchmark = {"ks": [5, 10]}
-    Path("params.yaml").write_text(
-        yaml.safe_dump({"datasets": ["toy", "plain"], "sources": sources, "benchmark": benchmark})
-    )
+    plain = {"kind": "mmrec", "interactions": "toy.inter"}
+    sources = {"toy": {"kind": kind, "metadata": name, "split": given}, "plain": plain}
+    params = {"datasets": ["toy", "plain"], "sources": sources, "benchmark": {"ks": [5, 10]}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
     return Layout(Path("outputs"), "toy")
 
 
@@ -128,41 +126,35 @@ def mapping(*lines: str) -> str:
 
 WHOLE = [f"{asin}\t{i}" for i, asin in enumerate(ASINS)]
 BAD = {
-    "an ASIN twice": (mapping(*WHOLE[:-1], f"{ASINS[2]}\t29"), f"lines 4 and 31: asin '{ASINS[2]}' occurs twice"),
-    "a number twice": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t3"), "lines 5 and 31: itemID '3' occurs twice"),
-    "another split": (mapping(*WHOLE, "B777777777\t30"), "names 31 itemIDs, and the interactions number 30"),
-    "too few": (mapping(*WHOLE[:-1]), "names 29 itemIDs, and the interactions number 30"),
+    "an ASIN twice": (mapping(*WHOLE[:-1], f"{ASINS[2]}\t29"), f"lines 4 and 31: asin '{ASINS[2]}'"),
+    "a number twice": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t3"), "lines 5 and 31: itemID '3'"),
+    "another split": (mapping(*WHOLE, "B777777777\t30"), "names 31 itemIDs, the interactions have 30"),
+    "too few": (mapping(*WHOLE[:-1]), "names 29 itemIDs, the interactions have 30"),
     "a gap": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t40"), "itemID holds other values than 0 .. 29"),
     "no number": (mapping(*WHOLE[:-1], f"{ASINS[29]}\tx"), "itemID holds other values than 0 .. 29"),
     "no ASIN": (mapping(*WHOLE[:-1], "\t29"), "line 31: no asin"),
-    "other columns": ("a,b,c\n1,2,3\n", "expected the columns asin and itemID; it has a, b, c"),
+    "other columns": ("a,b,c\n1,2,3\n", "columns asin and itemID; it has a, b, c"),
     "nothing": ("", "mapping"),
 }
 
 
 @pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
-def test_a_mapping_that_does_not_fit_is_one_line(folder: Path, text: str, said: str) -> None:
-    project("amazon2014")
-    Path("i_id_mapping.csv").write_text(text)
-    run("download")
-    done = alignrec("interactions", "toy", cwd=Path())
-    assert done.exit_code == 1
-    assert done.output.count("\n") == 1
-    assert said in done.output
+def test_a_mapping_that_does_not_fit_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "i.csv").write_text(text)
+    with pytest.raises(UserError, match=said) as e:
+        numbered(tmp_path / "i.csv", "itemID", ("asin", "parent_asin"), ITEMS)
+    assert "\n" not in str(e.value)
 
 
 def test_interactions_of_another_split_and_of_other_users_are_one_line(folder: Path) -> None:
     project("amazon2014")
-    Path("toy.inter").write_text(f"{INTER}0\t44\t5.0\t0\t0\n")
-    run("download")
-    done = alignrec("interactions", "toy", cwd=Path())
-    assert (
-        "i_id_mapping.csv: names 30 itemIDs, and the interactions number 45; give the two files of one" in done.output
-    )
-    Path("toy.inter").write_text(f"{INTER}99\t4\t5.0\t0\t0\n")
-    run("download")
-    done = alignrec("interactions", "toy", cwd=Path())
-    assert "u_id_mapping.csv: names 12 userIDs, and the interactions number 100" in done.output
+    for row, said in (("0\t44", "i_id_mapping.csv: names 30 itemIDs, the interactions have 45"),
+                      ("99\t4", "u_id_mapping.csv: names 12 userIDs, the interactions have 100")):  # fmt: skip
+        Path("toy.inter").write_text(f"{INTER}{row}\t5.0\t0\t0\n")
+        run("download")
+        done = alignrec("interactions", "toy", cwd=Path())
+        assert (done.exit_code, done.output.count("\n")) == (1, 1)
+        assert said in done.output
 
 
 def test_no_item_with_metadata_is_one_line(folder: Path) -> None:
@@ -179,9 +171,9 @@ SPLIT = {"interactions": "a.inter", "items": "i.csv"}
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"reviews": "r.json", "metadata": "m.json", "split": SPLIT}, "leave one of the two out"),
+        ({"reviews": "r.json", "metadata": "m.json", "split": SPLIT}, "reviews: cannot be combined with `split`"),
         ({"metadata": "m.json"}, "reviews: is required"),
-        ({"split": SPLIT}, "metadata: is required beside `split`"),
+        ({"split": SPLIT}, "metadata: is required"),
         ({"metadata": "m.json", "split": SPLIT | {"item": "x"}}, "unknown key .*did you mean 'items'"),
         ({"metadata": "m.json", "split": {"interactions": "a.inter"}}, "split.items' is required"),
     ],

@@ -1,4 +1,4 @@
-"""Feature files as others write them: identifiers and vectors -> a file, by name of format."""
+"""Third-party feature files: identifiers and vectors -> a file, by name of format."""
 
 import gzip
 import json
@@ -14,83 +14,68 @@ Write = Callable[[Path, Sequence[str], np.ndarray], Path]
 """folder, identifiers, float32 [N, F] -> what was written there"""
 
 
-def lines(path: Path, ids: Sequence[str], vectors: np.ndarray) -> str:
-    rows = zip(ids, vectors.tolist(), strict=True)
-    return "".join(json.dumps({"title": "x", "parent_asin": name, "embedding": row}) + "\n" for name, row in rows)
+def named(name: str, data: Callable[[dict[str, list[float]]], object]) -> Write:
+    """Return what writes a file: bytes, or what becomes JSON, of identifier -> vector."""
+
+    def write(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
+        made = data(dict(zip(ids, vectors.tolist(), strict=True)))
+        (folder / name).write_bytes(made if isinstance(made, bytes) else json.dumps(made, indent=1).encode())
+        return folder / name
+
+    return write
 
 
-def jsonl(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.jsonl"
-    path.write_text(lines(path, ids, vectors))
-    return path
+def lines(rows: dict[str, list[float]]) -> bytes:
+    records = ({"title": "x", "parent_asin": name, "embedding": vector} for name, vector in rows.items())
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
 
 
-def jsonl_gz(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.jsonl.gz"
-    path.write_bytes(gzip.compress(lines(path, ids, vectors).encode()))
-    return path
+def foldered(name: str, save: Callable[[Path, str, np.ndarray], None]) -> Write:
+    """Return what writes a folder with a file per item."""
+
+    def write(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
+        (folder / name).mkdir()
+        for item, vector in zip(ids, vectors, strict=True):
+            save(folder / name, item, vector)
+        return folder / name
+
+    return write
 
 
-def json_map(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.json"
-    path.write_text(json.dumps(dict(zip(ids, vectors.tolist(), strict=True)), indent=1))
-    return path
-
-
-def json_array(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.json"
-    path.write_text(json.dumps([{"id": n, "vector": v} for n, v in zip(ids, vectors.tolist(), strict=True)]))
-    return path
-
-
-def m3l(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "minilm"
-    path.mkdir()
-    for name, vector in zip(ids, vectors.tolist(), strict=True):
-        (path / f"{name}.json").write_text(json.dumps({name: vector}))
-    return path
-
-
-def ducho(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "avg_pool"
-    path.mkdir()
-    for name, vector in zip(ids, vectors, strict=True):
-        np.save(path / f"{name}.npy", vector[None])  # [1, F]
-    return path
+jsonl = named("theirs.jsonl", lines)
+json_map = named("theirs.json", lambda rows: rows)
+m3l = foldered("minilm", lambda to, i, v: (to / f"{i}.json").write_text(json.dumps({i: v.tolist()})) and None)
+ducho = foldered("avg_pool", lambda to, i, v: np.save(to / f"{i}.npy", v[None]))  # [1, F]
 
 
 def npz(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.npz"
-    np.savez(path, **dict(zip(ids, vectors, strict=True)))
-    return path
+    np.savez(folder / "theirs.npz", **dict(zip(ids, vectors, strict=True)))
+    return folder / "theirs.npz"
 
 
 def parquet(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.parquet"
-    pq.write_table(pa.table({"asin": ids, "v": vectors.tolist()}), path, row_group_size=7)
-    return path
+    pq.write_table(pa.table({"asin": ids, "v": vectors.tolist()}), folder / "theirs.parquet", row_group_size=7)
+    return folder / "theirs.parquet"
 
 
 def parquets(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
     path = folder / "shards"
     path.mkdir()
     for part, rows in enumerate(np.array_split(np.arange(len(ids)), 3)):
-        table = pa.table({"asin": [ids[i] for i in rows], "v": vectors[rows].tolist()})
-        pq.write_table(table, path / f"{part}.parquet")
+        parquet(path, [ids[i] for i in rows], vectors[rows]).rename(path / f"{part}.parquet")
     return path
 
 
 def pt(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    path = folder / "theirs.pt"
-    torch.save({name: torch.from_numpy(vector) for name, vector in zip(ids, vectors, strict=True)}, path)
-    return path
+    torch.save(dict(zip(ids, torch.from_numpy(vectors).unbind(), strict=True)), folder / "theirs.pt")
+    return folder / "theirs.pt"
 
 
 IDENTIFIED: dict[str, Write] = {
     "JSON lines": jsonl,
-    "JSON lines, gzipped": jsonl_gz,
+    "JSON lines, gzipped": named("theirs.jsonl.gz", lambda rows: gzip.compress(lines(rows))),
     "JSON, id to vector": json_map,
-    "JSON, an array of objects": json_array,
+    "JSON, an array of objects": named("theirs.json", lambda rows: [{"id": i, "v": v} for i, v in rows.items()]),
     "M3L's folder": m3l,
     "Ducho's folder": ducho,
     "npz": npz,
@@ -123,7 +108,6 @@ ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {"npy": npy, "raw float
 
 def mapping(folder: Path, ids: Sequence[str]) -> Path:
     """Write MMRec's mapping file, its lines not in order of rows."""
-    path = folder / "i_id_mapping.csv"
     rows = [f"{name}\t{row}\n" for row, name in enumerate(ids)]
-    path.write_text("asin\titemID\n" + "".join(sorted(rows)))
-    return path
+    (folder / "i_id_mapping.csv").write_text("asin\titemID\n" + "".join(sorted(rows)))
+    return folder / "i_id_mapping.csv"

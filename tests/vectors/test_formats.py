@@ -49,22 +49,13 @@ def test_rows_are_matched_by_identifier_and_what_does_not_match_is_counted(tmp_p
     assert f"3 items have no row, such as '{ASINS[lacking[0]]}', and get zeros" in said
 
 
-@pytest.mark.parametrize("name", formats.IDENTIFIED)
-def test_a_misspelt_identifier_names_the_item_that_it_may_be(tmp_path: Path, name: str) -> None:
+def test_identifiers_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ids = [*ASINS[::-1]]
     ids[4] = f"{ids[4][:-1]}O"
-    matched = match(formats.IDENTIFIED[name](tmp_path, ids, VECTORS[::-1].copy()), ASINS)
+    matched = match(formats.parquet(tmp_path, ids, VECTORS[::-1].copy()), ASINS)
     assert matched.example == f"'{ids[4]}' (near '{ASINS[-5]}')"
-
-
-@pytest.mark.parametrize("name", formats.IDENTIFIED)
-def test_identifiers_of_other_items_alone_are_one_line(tmp_path: Path, name: str) -> None:
-    path = formats.IDENTIFIED[name](tmp_path, [f"X{i}" for i in range(9)], VECTORS[:9])
-    with pytest.raises(UserError) as caught:
-        match(path, ASINS)
-    assert "none of its 9 rows is of one of the 40 items" in str(caught.value)
-    assert "'X0' there, and 'B000000000' here" in str(caught.value)
-    assert str(caught.value).isprintable()
+    with pytest.raises(UserError, match=r"none of its 9 rows .* 40 items.*'X0' there, and 'B000000000' here"):
+        match(formats.parquet(tmp_path, [f"X{i}" for i in range(9)], VECTORS[:9]), ASINS)
 
 
 @pytest.mark.parametrize("name", formats.IDENTIFIED)
@@ -117,21 +108,18 @@ TEXTS = {
     "two vectors": ('{"id": "B000000000", "v": [1], "w": [2]}\n', "row 0: 2 lists of numbers (v, w)"),
     "no identifier": ('{"id": "B000000000", "v": [1, 2]}\n{"name": "x", "v": [1, 2]}\n', "row 1: no identifier"),
     "an identifier twice": (LINE * 2, "id 'B000000000' occurs twice"),
-    "no JSON": (f"{LINE}oops\n", "line 2: is no JSON"),
-    "text": ("a,b\n1,2\n", "line 1: is no JSON"),
+    "no JSON": (f"{LINE}oops\n", "line 2: not JSON"),
+    "text": ("a,b\n1,2\n", "line 1: not JSON"),
     "nothing": ("", "holds no vectors"),
     "an empty object": ("{}", "holds no vectors"),
     "an empty array": ("[ ]", "holds no vectors"),
-    "a mapping cut off": ('{"B000000000": [1, 2],\n "B000000001": [3,', "is cut off"),
+    "a mapping cut off": ('{"B000000000": [1, 2],\n "B000000001": [3,', "cut off"),
     "an array cut off": ('[{"id": "B000000000", "v": [1, 2]}', "cut off"),
-    "a mapping of two widths": (
-        '{"B000000000": [1, 2], "B000000001": [3]}',
-        "row 1: 1 numbers, the rows before have 2",
-    ),
+    "a mapping of two widths": ('{"B000000000": [1, 2], "B000000001": [3]}', "row 1: 1 numbers"),
     "a mapping to text": ('{"B000000000": "x"}', "row 0: holds"),
-    "nested without end": ("[" * 100_000, "nested too deeply"),
-    "a huge number": ('{"B000000000": [' + "9" * 5000 + "]}", "is no JSON, or is cut off"),
-    "other words": ('{"B000000000": [1, 2]; "B000000001": [3, 4]}', "is no JSON: ';' in place of ,"),
+    "nested without end": ("[" * 100_000, "not JSON"),
+    "a huge number": ('{"B000000000": [' + "9" * 5000 + "]}", "not JSON, or cut off"),
+    "other words": ('{"B000000000": [1, 2]; "B000000001": [3, 4]}', "not JSON, or cut off"),
 }
 
 
@@ -181,7 +169,7 @@ def test_folders_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
         match(folder, ASINS).rows(0, ITEMS)
     (folder / f"{ASINS[1]}.npy").unlink()
     (folder / f"{ASINS[1]}.npy").mkdir()
-    with pytest.raises(UserError, match="is no plain file"):
+    with pytest.raises(UserError, match="not a plain file"):
         match(folder, ASINS).rows(0, ITEMS)
     with pytest.raises(UserError, match="no folder, and its name has no ending of a known format"):
         match(formats.raw(tmp_path, VECTORS), ASINS)
@@ -199,20 +187,23 @@ def test_several_tensors_of_items_are_refused_and_code_is_never_run(tmp_path: Pa
         match(tmp_path / "x.pt", ASINS)
 
 
-def test_parquet_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    pq.write_table(pa.table({"asin": ASINS[:3], "v": [[1.0, 2.0], [1.0], [3.0, 4.0]]}), path)
-    with pytest.raises(UserError, match="row 1: column 'v' holds 1 numbers, the rows before have 2"):
-        match(path, ASINS).rows(0, ITEMS)
-    pq.write_table(pa.table({"asin": ASINS[:3], "v": [[1.0, 2.0], None, [3.0, 4.0]]}), path)
-    with pytest.raises(UserError, match="row 1: column 'v' holds no vector"):
-        match(path, ASINS).rows(0, ITEMS)
-    pq.write_table(pa.table({"asin": ASINS[:1], "v": [[1.0, None]]}), path)
-    with pytest.raises(UserError, match="holds a null inside a vector"):
-        match(path, ASINS)
-    pq.write_table(pa.table({"asin": pa.array([], pa.string()), "v": pa.array([], pa.list_(pa.float32()))}), path)
-    with pytest.raises(UserError, match="holds no vectors"):
-        match(path, ASINS)
+EMPTY = {"asin": pa.array([], pa.string()), "v": pa.array([], pa.list_(pa.float32()))}
+TABLES = {
+    "two widths": ({"asin": ASINS[:3], "v": [[1.0, 2.0], [1.0], [3.0, 4.0]]}, "row 1: column 'v' holds 1 numbers"),
+    "a null": ({"asin": ASINS[:3], "v": [[1.0, 2.0], None, [3.0, 4.0]]}, "row 1: column 'v' holds no vector"),
+    "a null in a vector": ({"asin": ASINS[:1], "v": [[1.0, None]]}, "a null inside a vector"),
+    "no rows": (EMPTY, "holds no vectors"),
+}
+
+
+@pytest.mark.parametrize(("columns", "said"), TABLES.values(), ids=TABLES)
+def test_parquet_that_does_not_fit_is_one_line(tmp_path: Path, columns: dict[str, object], said: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=said):
+        match(tmp_path / "x.parquet", ASINS).rows(0, ITEMS)
+
+
+def test_a_folder_of_two_tables_is_refused(tmp_path: Path) -> None:
     folder = formats.parquets(tmp_path, ASINS, VECTORS)
     pq.write_table(pa.table({"asin": ["x"], "w": [[1.0]]}), folder / "9.parquet")
     with pytest.raises(UserError, match=r"9\.parquet: has other columns than 0\.parquet"):

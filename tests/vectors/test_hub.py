@@ -1,4 +1,4 @@
-"""A dataset of the Hub as features: identifiers and vectors alone are fetched, from all its Parquet; or one line."""
+"""A dataset of the Hub as features: only identifiers and vectors are fetched, from all its Parquet."""
 
 import io as bytes_io
 from collections.abc import Iterator
