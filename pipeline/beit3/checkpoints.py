@@ -27,8 +27,7 @@ from pipeline.http import archives
 from pipeline.http.fetch import is_web_page, local
 from pipeline.ops.tensors import is_plain
 
-Fetch = Callable[[str, Path], None]
-"""fetches an address to a path, whole or not at all"""
+Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
 
 MOST_NAMES = 5  # in a message
 MOST_SHARED = 4  # tensors a piece of memory; tied weights are two or three
@@ -40,10 +39,8 @@ WHOLE = "the .zip or .pth that was downloaded is the checkpoint itself, so give 
 class Loaded(NamedTuple):
     """What loading did beyond copying equal names."""
 
-    ignored: dict[str, str]
-    """tensor of the file -> why it is not used"""
-    fresh: list[str]
-    """parameters that the file lacks and that keep their initial values"""
+    ignored: dict[str, str]  # tensor of the file -> why it is not used
+    fresh: list[str]  # parameters that the file lacks and that keep their initial values
 
 
 def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:

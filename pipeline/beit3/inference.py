@@ -27,24 +27,18 @@ from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
 from pipeline.ops.device import device_of
 
-CPU_RUN = 2
-"""items whose attention a CPU computes at once: their scores stay in its cache"""
-CPU_ROWS = 256
-"""rows that a CPU takes through several maps at once in int8, for the same reason"""
-TINY = 1e-30
-"""the least scale, for rows of one value"""
+CPU_RUN = 2  # items whose attention a CPU computes at once: their scores stay in its cache
+CPU_ROWS = 256  # rows that a CPU takes through several maps at once in int8, for the same reason
+TINY = 1e-30  # the least scale, for rows of one value
 
-Map = Callable[[Tensor], Tensor]
-"""[n, in] -> [n, out]"""
+Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 
 
 class Rows(NamedTuple):
     """Which rows of the two matrices belong to which item."""
 
-    vision: int
-    """v"""
-    lengths: Sequence[int]
-    """text rows of each of B items"""
+    vision: int  # v
+    lengths: Sequence[int]  # text rows of each of B items
 
     def runs(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield neighbours of equal length, at most `most`: the first, the last + 1."""

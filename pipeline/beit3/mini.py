@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.network import BEiT3, Multiway, Streams
 
-EPSILON = 1e-12
-"""of every LayerNorm, as BERT's"""
+EPSILON = 1e-12  # of every LayerNorm, as BERT's
 
 
 class Attention(nn.Module):
@@ -171,8 +170,7 @@ class Mini(nn.Module):
         return vision
 
 
-Network = BEiT3 | Mini
-"""what can be pre-trained"""
+Network = BEiT3 | Mini  # what can be pre-trained
 
 
 def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
@@ -230,8 +228,7 @@ LAYER = {
     "up": "intermediate.dense",
     "down": "output.dense",
     "norm": "output.LayerNorm",
-}
-"""pair of experts in a layer -> MiniLM's module"""
+}  # pair of experts in a layer -> MiniLM's module
 
 
 def _copy(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:

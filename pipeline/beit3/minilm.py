@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 class MiniLM:
     """Its parameters and its tokenizer."""
 
-    tensors: dict[str, Tensor]
-    """by the names of transformers' BertModel"""
+    tensors: dict[str, Tensor]  # by the names of transformers' BertModel
     tokenizer: PreTrainedTokenizerBase
 
     @property

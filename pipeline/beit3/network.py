@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.beit3.config import FIRST_POSITION, Config
 
-HEADS = ("mim_head.", "mlm_head.")
-"""how the parameters' names begin that masked modelling alone needs"""
+HEADS = ("mim_head.", "mlm_head.")  # how the parameters' names begin that masked modelling alone needs
 
 
 class Streams(NamedTuple):

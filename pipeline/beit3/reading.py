@@ -11,8 +11,7 @@ from torch import Tensor
 from pipeline.ops.joining import IMAGE, POWER, WIDTH
 from pipeline.ops.whitening import Whitening, applied, fit_pca
 
-RIDGE = 0.05
-"""added to every variance, as a share of the mean variance"""
+RIDGE = 0.05  # added to every variance, as a share of the mean variance
 
 
 def centred(x: Tensor, mean: Tensor) -> Tensor:

@@ -17,10 +17,8 @@ from pipeline.errors import UserError
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
 TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
-BEFORE_PATCHES = FIRST_POSITION + 1
-"""rows of the vision positions before those of the patches: two unused, CLS"""
-SPARE_PIECES = 8
-"""rows of the published text table beyond the pieces of beit3.spm, unused"""
+BEFORE_PATCHES = FIRST_POSITION + 1  # rows of the vision positions before those of the patches: two unused, CLS
+SPARE_PIECES = 8  # rows of the published text table beyond the pieces of beit3.spm, unused
 
 CONTRAST = "serves image-text contrast; the feature is CLS before any projection"
 TASK = "serves a task that the file was fine-tuned on"

@@ -24,14 +24,10 @@ from pipeline.ops.whitening import Whitening
 if TYPE_CHECKING:
     from pipeline.beit3.network import BEiT3
 
-LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22
-"""bytes"""
-MOST_NAMES = 3
-"""of tensors in a message"""
-EXPERTS = "AB"
-"""of vision and of text"""
-ATTENTION = ("query", "key", "value", "out")
-"""projections of `mini`"""
+LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
+MOST_NAMES = 3  # of tensors in a message
+EXPERTS = "AB"  # of vision and of text
+ATTENTION = ("query", "key", "value", "out")  # projections of `mini`
 Shape = TypeVar("Shape", Config, MiniConfig)
 
 

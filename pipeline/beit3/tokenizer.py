@@ -14,8 +14,7 @@ import sentencepiece
 from pipeline.errors import UserError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
-ENDLESS = 10**9
-"""tokens; no text has more"""
+ENDLESS = 10**9  # tokens; no text has more
 LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped
 MOST_SENTENCES = 200_000  # lines that training reads; bounds memory and time
 MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>

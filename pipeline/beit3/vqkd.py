@@ -21,15 +21,12 @@ HEAD_WIDTH = 64  # of the released models
 class Config:
     """Shape of a tokenizer; the defaults are the released ones."""
 
-    image: int = 224
-    """image side, pixels"""
-    patch: int = 16
-    """patch side, pixels"""
+    image: int = 224  # image side, pixels
+    patch: int = 16  # patch side, pixels
     width: int = 768
     layers: int = 12
     heads: int = 12
-    codes: int = 8192
-    """entries of the codebook"""
+    codes: int = 8192  # entries of the codebook
     code_width: int = 32
 
     @property

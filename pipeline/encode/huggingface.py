@@ -19,8 +19,7 @@ from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
-FULL = {"siglip", "siglip2"}
-"""types whose text tower reads the last token of a full row"""
+FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a full row
 
 
 class HuggingFaceParams(Pretrained):

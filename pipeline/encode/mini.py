@@ -36,16 +36,11 @@ from pipeline.ops.whitening import Whitening
 class Prepared(NamedTuple):
     """A batch of B items, decoded."""
 
-    image: Tensor | None
-    """float32 [B, W], zeros where the image is new; None without images"""
-    new: np.ndarray
-    """int64, rows of the images that pre-training has not encoded"""
-    parts: list[Any]
-    """what each encoder of images prepares of these"""
-    tokens: Tensor | None
-    """int64 [B, T]"""
-    padding: Tensor | None
-    """bool [B, T]"""
+    image: Tensor | None  # float32 [B, W], zeros where the image is new; None without images
+    new: np.ndarray  # int64, rows of the images that pre-training has not encoded
+    parts: list[Any]  # what each encoder of images prepares of these
+    tokens: Tensor | None  # int64 [B, T]
+    padding: Tensor | None  # bool [B, T]
 
 
 NO_IMAGES = np.zeros(0, np.int64)
@@ -87,12 +82,7 @@ class MiniItems:
     """The network with its tokenizer and the frozen encoders of images."""
 
     def __init__(
-        self,
-        network: Mini,
-        pieces: WordPieces,
-        max_tokens: int | None,
-        known: Known,
-        reading: Whitening | None = None,
+        self, network: Mini, pieces: WordPieces, max_tokens: int | None, known: Known, reading: Whitening | None = None
     ) -> None:
         """Take a network on its device; without a map, the feature is the summary as it is."""
         self._known = known

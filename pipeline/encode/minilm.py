@@ -28,8 +28,7 @@ class MiniLMParams(Section):
 class Prepared(NamedTuple):
     """A batch of B texts."""
 
-    inputs: list[dict[str, Tensor]]
-    """ids and attention mask of their parts, int64 [<= B, T] each"""
+    inputs: list[dict[str, Tensor]]  # ids and attention mask of their parts, int64 [<= B, T] each
     parts: Chunks
 
 

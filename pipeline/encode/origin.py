@@ -20,13 +20,11 @@ from pipeline.config.base import Section
 from pipeline.errors import UserError
 
 Modality = Literal["image", "text"]
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""owner/name on the Hub"""
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 """endings of files that can run code when they are read"""
 WEIGHTS = "*.safetensors"
-LOCAL = "sha256:"
-"""how the revision of a folder begins"""
+LOCAL = "sha256:"  # how the revision of a folder begins
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
 """what is fetched beside weights: shapes, tokenizers, templates"""
 NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
@@ -60,18 +58,12 @@ class Pretrained(Section):
 class Origin:
     """A network's files, found and checked."""
 
-    folder: Path
-    """where they are"""
-    model: str
-    """what it is called: owner/name, or the folder's own name without its path"""
-    revision: str
-    """commit on the Hub, else `LOCAL` and the sha256 of all files of the folder"""
-    library: str
-    """name and release of the package that loads it"""
-    reads: tuple[str, ...]
-    """modalities that it is shown"""
-    prompt: str = ""
-    """what stands before every text"""
+    folder: Path  # where they are
+    model: str  # what it is called: owner/name, or the folder's own name without its path
+    revision: str  # commit on the Hub, else `LOCAL` and the sha256 of all files of the folder
+    library: str  # name and release of the package that loads it
+    reads: tuple[str, ...]  # modalities that it is shown
+    prompt: str = ""  # what stands before every text
     fingerprint: Mapping[str, Any] | None = None
     """of the released set whose space it is, where it is a release's encoder"""
 

@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pipeline.config.base import Name, Positive, Section
 
-MODALITIES = ("image", "text")
-"""what encoders read of an item"""
+MODALITIES = ("image", "text")  # what encoders read of an item
 
 
 def variant(name: str, modality: str) -> str:

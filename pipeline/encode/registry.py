@@ -9,12 +9,9 @@ from pipeline.registry import Registry
 if TYPE_CHECKING:
     from pipeline.encode.base import Spec
 
-CLIP = "clip"
-"""the kind that `encode` trains"""
-OURS = "beit3"
-"""how the kinds begin that read what `pretrain` makes"""
-OFFICIAL = "beit3-official"
-"""the kind that reads the weights of `pretrain.init` before training"""
+CLIP = "clip"  # the kind that `encode` trains
+OURS = "beit3"  # how the kinds begin that read what `pretrain` makes
+OFFICIAL = "beit3-official"  # the kind that reads the weights of `pretrain.init` before training
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
@@ -37,5 +34,4 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "timm": "pipeline.encode.timm:TIMM",
         "released": "pipeline.release.kind:RELEASED",
     },
-)
-"""kind -> encoder"""
+)  # kind -> encoder

@@ -31,18 +31,13 @@ from pipeline.layout import Layout
 from pipeline.ops.svd import right_vectors
 from pipeline.seeds import seed_for
 
-WORD = re.compile(r"\w\w+")
-"""two letters or digits at least, in any script"""
-MIN_DF = 2
-"""texts that a term must stand in"""
+WORD = re.compile(r"\w\w+")  # two letters or digits at least, in any script
+MIN_DF = 2  # texts that a term must stand in
 WORDS, COMPONENTS = "words.json", "tfidf.safetensors"
 """files of a release: the terms in order; their IDF weights, and the components"""
-MOST_TERMS = 50_000
-"""those in most texts; bounds memory"""
-LARGEST = 1 << 26
-"""bytes of the words of a release"""
-MOST = 20_000
-"""texts that the SVD is fitted to, which bounds memory and time"""
+MOST_TERMS = 50_000  # those in most texts; bounds memory
+LARGEST = 1 << 26  # bytes of the words of a release
+MOST = 20_000  # texts that the SVD is fitted to, which bounds memory and time
 
 
 class TfidfParams(Section):

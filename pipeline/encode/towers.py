@@ -21,25 +21,20 @@ from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
 
 Join = Literal["mean", "concat"]
-SIDE = 512
-"""side of the largest images that these networks read; larger JPEGs are decoded at a part of their size"""
+SIDE = 512  # side of the largest images that these networks read; larger JPEGs are decoded at a part of their size
 LONGEST = 16
 """longer over shorter side of an image: beyond it, only the middle is shown. Scaled by its shorter side, an image of
 1 x 10,000 pixels would take gigabytes, and some processors refuse it"""
-SHORTEST = 8
-"""pixels of the shorter side, smaller images are enlarged: processors take 1 or 3 pixels for channels"""
-ENDLESS = 1_000_000
-"""tokens; a tokenizer that allows more has not been told its network's limit"""
+SHORTEST = 8  # pixels of the shorter side, smaller images are enlarged: processors take 1 or 3 pixels for channels
+ENDLESS = 1_000_000  # tokens; a tokenizer that allows more has not been told its network's limit
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
 class Prepared(NamedTuple):
     """A batch of B items."""
 
-    image: Any
-    """what the image tower reads of all, None without images"""
-    text: Any
-    """what the text tower reads of all, None without texts"""
+    image: Any  # what the image tower reads of all, None without images
+    text: Any  # what the text tower reads of all, None without texts
     parts: Chunks | None = None
     """the parts of the texts, where `text` is a list of what the tower reads of some of them at a time"""
 

@@ -28,8 +28,7 @@ from pipeline.ops import joining
 if TYPE_CHECKING:
     from pipeline.features import mapped, search
 
-NONE = np.zeros(0, np.int64)
-"""no items"""
+NONE = np.zeros(0, np.int64)  # no items
 
 
 class ChosenParams(Section):

@@ -12,12 +12,9 @@ import pyarrow as pa
 from pipeline.features.node import Items, Maker, Node, changed, table
 from pipeline.seeds import seed_for
 
-WIDTH = 64
-"""of the controls where there is no other feature set"""
-TOGETHER = 8
-"""shards among whose rows `shuffled` permutes, which bounds memory"""
-Seed = int | Sequence[int]
-"""s and [s, 0] draw the same"""
+WIDTH = 64  # of the controls where there is no other feature set
+TOGETHER = 8  # shards among whose rows `shuffled` permutes, which bounds memory
+Seed = int | Sequence[int]  # s and [s, 0] draw the same
 
 
 class Control(Node):

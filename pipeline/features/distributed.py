@@ -28,10 +28,8 @@ from pipeline.features.earlier import Earlier
 from pipeline.features.encoded import Encoded, Look
 from pipeline.features.node import Items, Maker, Node
 
-Shard = tuple[int, int]
-"""its first and last + 1 item"""
-Job = tuple[int, int, int]
-"""which network, and a shard"""
+Shard = tuple[int, int]  # its first and last + 1 item
+Job = tuple[int, int, int]  # which network, and a shard
 
 
 class Cluster:
@@ -86,8 +84,7 @@ class Parcel(NamedTuple):
     """Networks, with the files that they are loaded from."""
 
     looks: list[Look]
-    files: dict[str, np.ndarray]
-    """path in the folder where it is opened -> uint8 [n]"""
+    files: dict[str, np.ndarray]  # path in the folder where it is opened -> uint8 [n]
 
     @classmethod
     def of(cls, looks: Sequence[Look], catalogue: bool = False) -> "Parcel":

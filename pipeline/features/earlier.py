@@ -18,27 +18,20 @@ import pyarrow.compute as pc
 from pipeline import io
 from pipeline.features.node import shard
 
-FOLDER = ".earlier"
-"""of the files that are laid aside"""
-SIZE = 16
-"""bytes of a sha256 that are kept; two of n contents share them with a chance of n^2 / 2^129"""
+FOLDER = ".earlier"  # of the files that are laid aside
+SIZE = 16  # bytes of a sha256 that are kept; two of n contents share them with a chance of n^2 / 2^129
 ROW = np.dtype([("key", f"S{SIZE}"), ("read", "<i4"), ("there", "<i4")])
 """hash of text and image, and tokens of the text, see `Reading`; -1 where they are not known"""
-KEPT = ("has_image", "has_text", "vector", "read", "there")
-"""columns of rows that are taken over"""
+KEPT = ("has_image", "has_text", "vector", "read", "there")  # columns of rows that are taken over
 
 
 class Mark(NamedTuple):
     """What a file of a feature set was made of."""
 
-    inputs: str
-    """JSON, see `Node.own_inputs`"""
-    sha256: str
-    """of the file"""
-    taken_over: int
-    """rows that an earlier file had"""
-    rows: str
-    """ROW [n] in base 64; empty where rows are not known by text and image"""
+    inputs: str  # JSON, see `Node.own_inputs`
+    sha256: str  # of the file
+    taken_over: int  # rows that an earlier file had
+    rows: str  # ROW [n] in base 64; empty where rows are not known by text and image
 
 
 def mark_of(file: Path) -> Path:

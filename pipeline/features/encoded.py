@@ -48,8 +48,7 @@ class Look(NamedTuple):
     """A network, and what it is shown of items."""
 
     network: Encoded
-    reads: tuple[str, ...]
-    """modalities"""
+    reads: tuple[str, ...]  # modalities
     known: earlier.Earlier | None = None
     """the rows that need not be made again; None: rows have no hash of their content"""
 
@@ -92,12 +91,9 @@ class Encoded(Node):
     """The vectors of an encoder."""
 
     own: Section
-    entry: Spec[Any]
-    """its kind"""
-    module: str
-    """that holds the kind"""
-    context: Context
-    """what the encoder is made from"""
+    entry: Spec[Any]  # its kind
+    module: str  # that holds the kind
+    context: Context  # what the encoder is made from
 
     def load(self) -> Encoder:
         """Load the network."""

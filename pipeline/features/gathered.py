@@ -19,8 +19,7 @@ from pipeline.features import sameness
 from pipeline.features.node import Items, Maker, Node, shard, table
 from pipeline.ops.joining import Block
 
-Map = Callable[[Sequence[np.ndarray]], np.ndarray]
-"""the parts' vectors, float32 [n, F] each -> float32 [n, W]"""
+Map = Callable[[Sequence[np.ndarray]], np.ndarray]  # the parts' vectors, float32 [n, F] each -> float32 [n, W]
 
 
 class Gathered(Node):

@@ -18,16 +18,14 @@ from pipeline.vectors import given
 from pipeline.vectors.given import File
 from pipeline.vectors.registry import READERS
 
-OF_IMAGES = "records"
-"""format of features that are known to be made from images alone"""
+OF_IMAGES = "records"  # format of features that are known to be made from images alone
 
 
 class Import(NamedTuple):
     """A feature set that comes with a source."""
 
     file: File
-    before: str = ""
-    """feature set that is concatenated before it; both parts have length 1"""
+    before: str = ""  # feature set that is concatenated before it; both parts have length 1
 
 
 def imports(sources: Path, encoders: Sequence[str]) -> dict[str, Import]:

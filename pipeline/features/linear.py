@@ -22,8 +22,7 @@ from pipeline.ops.joining import IMAGE, POWER, WIDTH, Fit, fit
 if TYPE_CHECKING:  # which loads torch
     from pipeline.encode.base import Progress
 
-POWERS, IMAGES = (POWER, 0.3), (IMAGE, 0.3, 1.0)
-"""that valid chooses from"""
+POWERS, IMAGES = (POWER, 0.3), (IMAGE, 0.3, 1.0)  # that valid chooses from
 
 
 class Way(NamedTuple):

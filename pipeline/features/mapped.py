@@ -29,8 +29,7 @@ from pipeline.ops.svd import right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
 
-EMPTY = np.zeros((0, 0))
-"""factors of no train interactions"""
+EMPTY = np.zeros((0, 0))  # factors of no train interactions
 
 
 class MappedParams(Section):
@@ -82,10 +81,8 @@ class Mapped(Fitted):
 class Targets(NamedTuple):
     """What maps are fitted to."""
 
-    factors: np.ndarray
-    """float64 [I, W]"""
-    known: np.ndarray
-    """bool [I], items with train interactions"""
+    factors: np.ndarray  # float64 [I, W]
+    known: np.ndarray  # bool [I], items with train interactions
 
 
 def targets(node: Node, width: int, cold: np.ndarray) -> Targets:

@@ -28,26 +28,19 @@ if TYPE_CHECKING:  # which load torch
     from pipeline.encode.throughput import Throughput
     from pipeline.items.texts import Texts
 
-Maker = Callable[[int, int], pa.Table]
-"""the first and the last + 1 item, a shard -> their rows, schema features(F)"""
-Blank = Callable[[np.ndarray], np.ndarray]
-"""float32 [n, F] -> the same without a modality"""
-ROUNDING = ("precision", "library")
-"""keys of facts that change vectors by rounding alone"""
+Maker = Callable[[int, int], pa.Table]  # the first and the last + 1 item, a shard -> their rows, schema features(F)
+Blank = Callable[[np.ndarray], np.ndarray]  # float32 [n, F] -> the same without a modality
+ROUNDING = ("precision", "library")  # keys of facts that change vectors by rounding alone
 
 
 @dataclass(frozen=True)
 class Items:
     """What rows are made for."""
 
-    ids: pa.Table
-    """item_id and asin of all items"""
-    texts: Texts | pa.ChunkedArray
-    """strings, of all items"""
-    throughput: Throughput
-    """counts operations and seconds"""
-    done: Callable[[int], object] = int
-    """called with numbers of items that are made"""
+    ids: pa.Table  # item_id and asin of all items
+    texts: Texts | pa.ChunkedArray  # strings, of all items
+    throughput: Throughput  # counts operations and seconds
+    done: Callable[[int], object] = int  # called with numbers of items that are made
     elsewhere: Callable[[Any], Maker] | None = None
     """Look of encoded.py -> the maker of rows that a network on another machine encodes; None: it runs here"""
 
@@ -62,19 +55,15 @@ class Node(ABC):
     """its settings, an instance of `Params`; None where section `encoders` does not define it"""
     layout: Layout
     params: Encode
-    of: tuple[Node, ...] = ()
-    """the nodes that it is made of, in order"""
-    listed: bool = True
-    """whether `encode` writes it; else those that are made of it make its rows for themselves"""
-    sources: tuple[Path, ...] = ()
-    """files of a kind in another package"""
+    of: tuple[Node, ...] = ()  # the nodes that it is made of, in order
+    listed: bool = True  # whether `encode` writes it; else those that are made of it make its rows for themselves
+    sources: tuple[Path, ...] = ()  # files of a kind in another package
 
     Params: ClassVar[type[Section]]
     """the closed class of its settings, `encoders.<name>`; what it is made of stands under `of`, a name or a list"""
     relearns: ClassVar[bool] = False
     """whether it learns from train interactions, and can be made without those of some items"""
-    stored: ClassVar[bool] = False
-    """whether what it is made of must be a feature set that `encode` writes"""
+    stored: ClassVar[bool] = False  # whether what it is made of must be a feature set that `encode` writes
 
     @abstractmethod
     def maker(self, items: Items) -> Maker:

@@ -15,17 +15,14 @@ from pipeline import io
 if TYPE_CHECKING:  # which loads torch
     from pipeline.encode.chunks import Reading
 
-KEY = "text"
-"""of the record of a file"""
+KEY = "text"  # of the record of a file
 
 
 class Shares(NamedTuple):
     """Of the items that have a text."""
 
-    read: float
-    """mean share of a text's tokens that was read"""
-    cut: float
-    """share of the items whose texts were not read to the end"""
+    read: float  # mean share of a text's tokens that was read
+    cut: float  # share of the items whose texts were not read to the end
 
     def facts(self) -> dict[str, float]:
         """Return them for run.json."""

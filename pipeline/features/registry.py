@@ -24,12 +24,10 @@ from pipeline.sources.feature_files import FEATURE
 if TYPE_CHECKING:
     from pipeline.features.node import Node
 
-PLANTED = "planted"
-"""the kind that is what a generator planted"""
+PLANTED = "planted"  # the kind that is what a generator planted
 CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
 """feature sets that only the generator of a catalogue can have"""
-Encoders = Mapping[str, Mapping[str, Any]]
-"""section `encoders`: name -> `kind` and the keys of that kind"""
+Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
 FEATURES: Registry[type[Node]] = Registry(
     "features",
     {
@@ -42,12 +40,9 @@ FEATURES: Registry[type[Node]] = Registry(
         "wrong": "pipeline.features.wrong:Wrong",
         PLANTED: "pipeline.features.planted:Planted",
     },
-)
-"""kind -> node that is made of others"""
-TEXT = "minilm"
-"""the text encoder that imported image features are concatenated with"""
-NOT_TRAINED = ("-untrained", "-official")
-"""how kinds end that read a network before it is trained here"""
+)  # kind -> node that is made of others
+TEXT = "minilm"  # the text encoder that imported image features are concatenated with
+NOT_TRAINED = ("-untrained", "-official")  # how kinds end that read a network before it is trained here
 LINEAR, CHOSEN = "linear", "chosen"
 """kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
 
@@ -242,12 +237,9 @@ def imported(params: Parameters, dataset: str) -> list[str]:
 class Ingredients(NamedTuple):
     """What the rows of encoders depend on besides the items, for the key of work that resumes."""
 
-    files: list[Path]
-    """of third-party models that are folders here, and the source files of other packages' kinds"""
-    facts: list[Any]
-    """settings, and the packages that load them with their releases, JSON"""
-    modules: list[str]
-    """whose code the rows depend on"""
+    files: list[Path]  # of third-party models that are folders here, and the source files of other packages' kinds
+    facts: list[Any]  # settings, and the packages that load them with their releases, JSON
+    modules: list[str]  # whose code the rows depend on
 
 
 def ingredients(encoders: Encoders, names: Sequence[str]) -> Ingredients:

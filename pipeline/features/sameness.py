@@ -13,22 +13,17 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.run import Run
 
-MOST = 0.5
-"""share of zero vectors above which it is said"""
-BLOCK = 4096
-"""rows held at a time"""
-EQUAL = 1e-5
-"""of the largest number: batches of other sizes change the last bits"""
+MOST = 0.5  # share of zero vectors above which it is said
+BLOCK = 4096  # rows held at a time
+EQUAL = 1e-5  # of the largest number: batches of other sizes change the last bits
 
 
 class Seen(NamedTuple):
     """What the vectors of the items with content are."""
 
     items: int
-    zero: int
-    """of them, items with a vector of zeros"""
-    equal: bool
-    """all vectors are one"""
+    zero: int  # of them, items with a vector of zeros
+    equal: bool  # all vectors are one
 
 
 def check(run: Run, name: str, file: Path | None = None, derived: bool = False) -> None:

@@ -37,25 +37,18 @@ from pipeline.ops.whitening import Whitening
 from schemas import TRAIN, VALID
 
 Mapping = Literal["none", "alone", "beside"]
-HALF = np.float32(0.5)
-"""length of the mapped vector beside 1 of the content's"""
-RIDGE = 1.0
-"""of the map, as the default of `mapped`"""
+HALF = np.float32(0.5)  # length of the mapped vector beside 1 of the content's
+RIDGE = 1.0  # of the map, as the default of `mapped`
 
 
 class Candidate(NamedTuple):
     """One way to make the set."""
 
-    of: tuple[str, ...]
-    """feature sets"""
-    power: float
-    """see LinearParams"""
-    image: float
-    """see LinearParams"""
-    map: Mapping
-    """to factors of train interactions: none, or alone or beside the content"""
-    reduced: bool = True
-    """see LinearParams; always so of kind `chosen`"""
+    of: tuple[str, ...]  # feature sets
+    power: float  # see LinearParams
+    image: float  # see LinearParams
+    map: Mapping  # to factors of train interactions: none, or alone or beside the content
+    reduced: bool = True  # see LinearParams; always so of kind `chosen`
 
 
 @dataclass(frozen=True)
@@ -63,10 +56,8 @@ class Recipe:
     """A candidate that is fitted to a catalogue."""
 
     content: Fit
-    ridge: Whitening | None
-    """from content to factors"""
-    last: Whitening | None
-    """of both side by side"""
+    ridge: Whitening | None  # from content to factors
+    last: Whitening | None  # of both side by side
 
     @property
     def width(self) -> int:
@@ -100,13 +91,10 @@ def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
 IMAGES = (joining.IMAGE, 0.3, 1.0, 0.1)
-MAPS: tuple[Mapping, ...] = ("none", "beside", "alone")
-"""with `mapped`"""
-DRAWS = 5
-"""of cold items, so that each is cold once"""
+MAPS: tuple[Mapping, ...] = ("none", "beside", "alone")  # with `mapped`
+DRAWS = 5  # of cold items, so that each is cold once
 K = 20
-SECOND = 1e9
-"""operations"""
+SECOND = 1e9  # operations
 
 
 def candidates(

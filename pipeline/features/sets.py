@@ -25,11 +25,9 @@ class FeatureSets:
 
     layout: Layout
     params: Encode
-    encoders: Encoders
-    """section `encoders`: what a name stands for"""
+    encoders: Encoders  # section `encoders`: what a name stands for
 
-    imports: Mapping[str, Import] = field(default_factory=dict)
-    """the sets that come with the source"""
+    imports: Mapping[str, Import] = field(default_factory=dict)  # the sets that come with the source
 
     @classmethod
     def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> Self:

@@ -32,13 +32,11 @@ from pipeline.ops.device import visible
 from pipeline.run import Run
 from pipeline.versions import versions
 
-Rows = tuple[int, int]
-"""the first and the last + 1 item of a shard"""
+Rows = tuple[int, int]  # the first and the last + 1 item of a shard
 Done = Callable[[int], object]
 NOT_OF_A_SET = ("encoders", "controls", "reuse")
 """keys of `encode` that say which sets there are, and from where rows are taken, which each file tells for itself"""
-PRECISIONS = ("float32", "bfloat16", "int8")
-"""those that a machine may choose"""
+PRECISIONS = ("float32", "bfloat16", "int8")  # those that a machine may choose
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:

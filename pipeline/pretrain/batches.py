@@ -25,14 +25,12 @@ class Task:
     """All that a training depends on."""
 
     corpus: Corpus
-    codes: np.ndarray
-    """int [n, P], visual tokens of `corpus.pixels`"""
+    codes: np.ndarray  # int [n, P], visual tokens of `corpus.pixels`
     mask_id: int
     params: Pretrain
     seed: int
     device: torch.device
-    target: np.ndarray | None = None
-    """float32 [I, W], see `distillation.target`; None: no encoder teaches"""
+    target: np.ndarray | None = None  # float32 [I, W], see `distillation.target`; None: no encoder teaches
 
     def move(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(x).to(self.device)
@@ -88,8 +86,4 @@ def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, n
     image[has_image] = corpus.pixels[corpus.row[items][has_image]]
     padding |= ~has_text[:, None]
     read = pixels.normalised(image) if image.dtype == np.uint8 else torch.from_numpy(image)
-    return (
-        NetworkInputs(read.to(task.device), move(ids), move(padding), move(~has_image)),
-        ids,
-        has_text,
-    )
+    return (NetworkInputs(read.to(task.device), move(ids), move(padding), move(~has_image)), ids, has_text)

@@ -16,11 +16,9 @@ from numpy.random import Generator
 from pipeline.beit3.tokenizer import UNK
 from pipeline.encode.chunks import Reading
 
-TEXT_ONLY = 0.15
-"""share of the text ids that are masked where the image is absent or hidden (BEiT3)"""
+TEXT_ONLY = 0.15  # share of the text ids that are masked where the image is absent or hidden (BEiT3)
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
-TOKENS = 128
-"""of an item, with padding, on average over those that are on the device at a time"""
+TOKENS = 128  # of an item, with padding, on average over those that are on the device at a time
 BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 of 196)
 
 
@@ -28,10 +26,8 @@ BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 
 class Ids(Sequence[np.ndarray]):
     """Ids of I texts, one after the other."""
 
-    flat: np.ndarray
-    """int32, of all, a memory map"""
-    ends: np.ndarray
-    """int64 [I], where each ends"""
+    flat: np.ndarray  # int32, of all, a memory map
+    ends: np.ndarray  # int64 [I], where each ends
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -44,14 +40,11 @@ class Ids(Sequence[np.ndarray]):
 class Corpus:
     """All items of a dataset."""
 
-    texts: Sequence[np.ndarray]
-    """I arrays of ids, int [<= T]; only <s> </s> where there is no text"""
-    row: np.ndarray
-    """int64 [I], the item's row in `pixels`; -1 where there is no image"""
+    texts: Sequence[np.ndarray]  # I arrays of ids, int [<= T]; only <s> </s> where there is no text
+    row: np.ndarray  # int64 [I], the item's row in `pixels`; -1 where there is no image
     pixels: np.ndarray
     """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen encoders of images"""
-    there: np.ndarray | None = None
-    """int64 [I], ids of each text before it was cut; None: none was"""
+    there: np.ndarray | None = None  # int64 [I], ids of each text before it was cut; None: none was
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -83,28 +76,20 @@ class Corpus:
 class Masks:
     """The masks of a batch."""
 
-    patches: np.ndarray
-    """bool [B, P], masked and to be predicted; none of an absent image"""
-    tokens: np.ndarray
-    """bool [B, T], masked and to be predicted"""
-    no_image: np.ndarray
-    """bool [B], no image, or hidden in this step"""
-    no_text: np.ndarray
-    """bool [B], no text, or hidden in this step"""
+    patches: np.ndarray  # bool [B, P], masked and to be predicted; none of an absent image
+    tokens: np.ndarray  # bool [B, T], masked and to be predicted
+    no_image: np.ndarray  # bool [B], no image, or hidden in this step
+    no_text: np.ndarray  # bool [B], no text, or hidden in this step
 
 
 @dataclass(frozen=True)
 class Rates:
     """How much is masked or hidden."""
 
-    patches: float
-    """share of the patches, block-wise"""
-    paired: float
-    """share of the text ids of a pair"""
-    unpaired: float
-    """share of the text ids whose image is absent or hidden"""
-    hidden: float
-    """share of pairs whose image is hidden, and of pairs whose text is"""
+    patches: float  # share of the patches, block-wise
+    paired: float  # share of the text ids of a pair
+    unpaired: float  # share of the text ids whose image is absent or hidden
+    hidden: float  # share of pairs whose image is hidden, and of pairs whose text is
 
 
 def batches(order: np.ndarray, size: int) -> list[np.ndarray]:

@@ -19,11 +19,9 @@ from pipeline.ops import joining
 from pipeline.ops.joining import POWER, WIDTH, Block
 from pipeline.ops.rows import unit_rows
 
-BLOCK = 4096
-"""items held at a time"""
+BLOCK = 4096  # items held at a time
 
-Rows = Callable[[int, int], pa.Table]
-"""first item, last + 1 -> their rows, schema features(F)"""
+Rows = Callable[[int, int], pa.Table]  # first item, last + 1 -> their rows, schema features(F)
 
 
 def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:

@@ -18,11 +18,9 @@ from pipeline.pretrain.corpus import TEXT_ONLY, Rates, parts
 from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict, summary
 from pipeline.seeds import seed_for
 
-MOST = 50_000
-"""items that the reading of CLS is fitted to, at most"""
+MOST = 50_000  # items that the reading of CLS is fitted to, at most
 NO_MASKING = Rates(0, 0, 0, 0)
-FIRST = 2000
-"""items that the teachers' head of `mini` starts from, at most"""
+FIRST = 2000  # items that the teachers' head of `mini` starts from, at most
 
 
 @torch.no_grad()

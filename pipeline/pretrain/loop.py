@@ -25,13 +25,10 @@ from pipeline.pretrain.held_out import autocast, cosine, measure, read_first
 from pipeline.pretrain.losses import TERMS, PretrainingModel
 from pipeline.seeds import seed_for
 
-CLIP = 3.0
-"""norm of the gradient, at most"""
-MEASUREMENTS = 20
-"""of held-out items in a training that is not stopped"""
+CLIP = 3.0  # norm of the gradient, at most
+MEASUREMENTS = 20  # of held-out items in a training that is not stopped
 Weights = dict[str, Tensor]
-TEACHER = "teacher"
-"""key of the map that reads the teachers' vector from CLS, among weights"""
+TEACHER = "teacher"  # key of the map that reads the teachers' vector from CLS, among weights
 
 
 class Trained(NamedTuple):
@@ -40,8 +37,7 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]
     """an object a measurement: step; means over the steps since the last one of loss and of `<term>_loss` of each term
     that is on; lr; what `measure` and `cosine` return of the held-out items"""
-    teacher: np.ndarray | None
-    """see `reading`; None where no encoder teaches, or nothing was trained"""
+    teacher: np.ndarray | None  # see `reading`; None where no encoder teaches, or nothing was trained
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,7 @@ class Training:
     """State that a step changes."""
 
     model: PretrainingModel
-    distributed: nn.Module
-    """the model, or its DistributedDataParallel wrapper"""
+    distributed: nn.Module  # the model, or its DistributedDataParallel wrapper
     optimizer: torch.optim.AdamW
 
 
@@ -58,15 +53,12 @@ class Training:
 class Now:
     """How far a training is."""
 
-    step: int = 0
-    """steps taken"""
+    step: int = 0  # steps taken
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))
     """of the loss and its terms since the last measurement"""
-    best: float = -math.inf
-    """highest held-out cosine so far"""
-    worse: int = 0
-    """measurements since then"""
+    best: float = -math.inf  # highest held-out cosine so far
+    worse: int = 0  # measurements since then
 
 
 def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:

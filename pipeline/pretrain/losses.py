@@ -34,26 +34,19 @@ TERMS = ("mim", "mlm", "distill")
 class NetworkInputs(NamedTuple):
     """What the network reads of B items, on the device."""
 
-    image: Tensor
-    """float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]"""
-    ids: Tensor
-    """int64 [B, T]"""
-    padding: Tensor
-    """bool [B, T]; all of a row whose text is absent or hidden"""
-    no_image: Tensor
-    """bool [B], absent or hidden"""
+    image: Tensor  # float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]
+    ids: Tensor  # int64 [B, T]
+    padding: Tensor  # bool [B, T]; all of a row whose text is absent or hidden
+    no_image: Tensor  # bool [B], absent or hidden
 
 
 class Step(NamedTuple):
     """One batch on the device, or a part of one."""
 
     inputs: NetworkInputs
-    codes: Tensor
-    """int64 [B, P], visual tokens"""
-    patch_mask: Tensor
-    """bool [B, P], masked patches"""
-    piece_mask: Tensor
-    """bool [B, T], masked pieces"""
+    codes: Tensor  # int64 [B, P], visual tokens
+    patch_mask: Tensor  # bool [B, P], masked patches
+    piece_mask: Tensor  # bool [B, T], masked pieces
     teacher: Tensor | None = None
     """float [B, W], of length 1, of the whole item, though a modality be hidden; zeros where nothing is known"""
 
@@ -67,10 +60,8 @@ class Step(NamedTuple):
 class Scores(NamedTuple):
     """Output of the masked pass: logits at masked positions."""
 
-    patches: Tensor
-    """[masked patches, C]"""
-    pieces: Tensor
-    """[masked pieces, V]"""
+    patches: Tensor  # [masked patches, C]
+    pieces: Tensor  # [masked pieces, V]
 
 
 class RunningWhitening(nn.Module):
@@ -79,14 +70,10 @@ class RunningWhitening(nn.Module):
     The map stays the same throughout a step, so that the parts of a step add up. Then `update` renews it.
     """
 
-    mean: Tensor
-    """float32 [D]"""
-    map: Tensor
-    """float32 [D, D]"""
-    covariance: Tensor
-    """float64 [D, D]"""
-    steps: Tensor
-    """float64 [], those that the averages are of"""
+    mean: Tensor  # float32 [D]
+    map: Tensor  # float32 [D, D]
+    covariance: Tensor  # float64 [D, D]
+    steps: Tensor  # float64 [], those that the averages are of
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,10 +111,8 @@ class RunningWhitening(nn.Module):
 class Centring(nn.Module):
     """Subtracts a mean that stays as it began from the summaries of `mini`; see `RunningWhitening`."""
 
-    mean: Tensor
-    """float32 [D]"""
-    map: Tensor
-    """float32 [D, D], the identity"""
+    mean: Tensor  # float32 [D]
+    map: Tensor  # float32 [D, D], the identity
 
     def __init__(self, width: int) -> None:
         super().__init__()

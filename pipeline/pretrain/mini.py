@@ -25,30 +25,22 @@ from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.pretrain.visual_tokens import ITERATIONS
 
-TOKENS = ("cnn", "descriptors")
-"""encoders of images whose vectors are the image tokens"""
+TOKENS = ("cnn", "descriptors")  # encoders of images whose vectors are the image tokens
 REDUCED, POWER = 128, 0.5
 """directions of an image token that its projection starts from, and the power of the deviation they are divided by"""
-LENGTH = 1.4
-"""of a projected token at the start, root mean square: as that of MiniLM's embeddings"""
-FEW = 8
-"""images for each visual token, at least"""
-SAMPLE = 20_000
-"""images that principal directions and visual tokens are learned from, at most"""
-BLOCK = 4096
-"""images at a time, which bounds memory"""
+LENGTH = 1.4  # of a projected token at the start, root mean square: as that of MiniLM's embeddings
+FEW = 8  # images for each visual token, at least
+SAMPLE = 20_000  # images that principal directions and visual tokens are learned from, at most
+BLOCK = 4096  # images at a time, which bounds memory
 
 
 @dataclass(frozen=True)
 class Images:
     """The vectors of all images."""
 
-    vectors: np.ndarray
-    """float32 [I, W], a memory map, zeros where there is no image"""
-    row: np.ndarray
-    """int64 [I], each item's own number; -1 where there is no image"""
-    widths: tuple[int, ...]
-    """W_p of each token; none where no item has an image"""
+    vectors: np.ndarray  # float32 [I, W], a memory map, zeros where there is no image
+    row: np.ndarray  # int64 [I], each item's own number; -1 where there is no image
+    widths: tuple[int, ...]  # W_p of each token; none where no item has an image
 
     @property
     def items(self) -> np.ndarray:

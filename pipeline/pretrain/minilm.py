@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WIDTH = 384
-WORD = "▁"
-"""begins a SentencePiece piece that begins a word"""
+WORD = "▁"  # begins a SentencePiece piece that begins a word
 CONTINUED = "##"
 """begins a WordPiece token that continues a word"""
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}

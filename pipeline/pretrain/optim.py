@@ -38,11 +38,7 @@ def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
         groups.setdefault((scale, decayed), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {
-                "params": members,
-                "weight_decay": params.weight_decay if decayed else 0.0,
-                "scale": scale,
-            }
+            {"params": members, "weight_decay": params.weight_decay if decayed else 0.0, "scale": scale}
             for (scale, decayed), members in groups.items()
         ],
         lr=params.lr,

@@ -14,8 +14,7 @@ MINI: dict[str, Any] = {
     "batch_size": 64,
     "lr": 1e-4,
     "weight_decay": 0.01,
-}
-"""defaults of size mini: a network that starts from weights needs fewer steps at a lower rate"""
+}  # defaults of size mini: a network that starts from weights needs fewer steps at a lower rate
 
 
 class Pretrain(Section):

@@ -35,10 +35,8 @@ NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 class Tokenised(NamedTuple):
     """All texts as ids."""
 
-    ids: Sequence[np.ndarray]
-    """I arrays, int [<= params.max_tokens], see `Corpus.texts`"""
-    there: np.ndarray
-    """int64 [I], ids of each before it was cut"""
+    ids: Sequence[np.ndarray]  # I arrays, int [<= params.max_tokens], see `Corpus.texts`
+    there: np.ndarray  # int64 [I], ids of each before it was cut
     vocabulary: int
     mask_id: int
 

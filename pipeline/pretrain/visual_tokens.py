@@ -9,10 +9,8 @@ import faiss
 import numpy as np
 
 ITERATIONS = 20
-SAMPLE = 128
-"""vectors that k-means is given for each code; more changes little and costs time"""
-MEMORY = 2**30
-"""bytes of the vectors that k-means draws from, at most: thousands of codes would need many gigabytes"""
+SAMPLE = 128  # vectors that k-means is given for each code; more changes little and costs time
+MEMORY = 2**30  # bytes of the vectors that k-means draws from, at most: thousands of codes would need many gigabytes
 BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
 
 Vectors = Callable[[np.ndarray], np.ndarray]

@@ -95,12 +95,12 @@ def test_cutting_and_padding_equal_the_reference(tokenizer: Tokenizer, reference
 
 
 def test_special_ids_equal_the_reference(tokenizer: Tokenizer, reference: XLMRobertaTokenizer) -> None:
-    assert (
-        reference.bos_token_id,
-        reference.pad_token_id,
-        reference.eos_token_id,
-        reference.unk_token_id,
-    ) == (BOS, PAD, EOS, UNK)
+    assert (reference.bos_token_id, reference.pad_token_id, reference.eos_token_id, reference.unk_token_id) == (
+        BOS,
+        PAD,
+        EOS,
+        UNK,
+    )
     assert tokenizer.mask == reference.mask_token_id
     assert tokenizer.vocab == len(reference)
 

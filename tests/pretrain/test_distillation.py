@@ -266,10 +266,7 @@ def _ids(root: Path) -> None:
     io.write_table(ids, Layout(root, "toy").item_ids, schemas.ITEM_IDS)
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [(["minilmm"], "minilm"), (["beit3-image-masked"], "is what is trained")],
-)
+@pytest.mark.parametrize(("names", "said"), [(["minilmm"], "minilm"), (["beit3-image-masked"], "is what is trained")])
 def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names: list[str], said: str) -> None:
     path = shop(tmp_path)
     given = yaml.safe_load(path.read_text())
