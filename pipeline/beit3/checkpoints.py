@@ -65,7 +65,6 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
 
 
 def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return the safetensors file of a published checkpoint, kept in `folder`; a `.pth` is converted once."""
     path = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
     if path is None and target.exists() and _is_of(target, address, sha256):
@@ -82,7 +81,6 @@ def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Pat
 
 
 def convert(source: Path, target: Path) -> None:
-    """Rewrite a checkpoint as safetensors, atomically; every tensor stays, heads too."""
     tensors = {name: tensor.contiguous() for name, tensor in read_checkpoint(source).items()}
     header = {"format": "pt", "source": source.name, "source_sha256": io.sha256(source)}
     with io.atomic(target) as temporary:
@@ -170,7 +168,6 @@ def fill(
 
 
 def resized(table: Tensor, grid: int) -> Tensor:
-    """Interpolate positions of square patches, [g * g, D] -> [grid * grid, D], as BEiT3's fine-tuning does."""
     old = round(len(table) ** 0.5)
     if old == grid:
         return table
@@ -192,7 +189,6 @@ def lengthened(table: Tensor, rows: int) -> Tensor:
 
 
 def _zipped(path: Path) -> bool:
-    """Return whether a file is a zip archive; a damaged one counts as one."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
@@ -245,7 +241,6 @@ def _check_sum(path: Path, sha256: str | None) -> None:
 
 
 def _is_of(target: Path, address: str, sha256: str | None) -> bool:
-    """Return whether `target` was converted from the file that `address` names, of that sha256 unless None."""
     with safe_open(target, "pt") as file:
         header = file.metadata() or {}
     return header.get("source") == _name(address) and (not sha256 or header.get("source_sha256") == sha256.lower())

@@ -37,7 +37,6 @@ class Config:
 
     @property
     def grid(self) -> int:
-        """Patches along one side."""
         return self.image // self.patch
 
     @property
@@ -46,7 +45,6 @@ class Config:
 
     @property
     def weights(self) -> int:
-        """Numbers of the network without heads, about: two experts per layer, and the table of words."""
         return (
             self.layers * 2 * self.width * (4 * self.width + 2 * self.ffn) + (self.vocab + self.positions) * self.width
         )

@@ -41,7 +41,6 @@ class Rows(NamedTuple):
     lengths: Sequence[int]  # text rows of each of B items
 
     def runs(self, most: int) -> Iterator[tuple[int, int]]:
-        """Yield neighbours of equal length, at most `most`: the first, the last + 1."""
         for _, same in groupby(range(len(self.lengths)), key=self.lengths.__getitem__):
             items = list(same)
             yield from ((i, min(i + most, items[-1] + 1)) for i in items[::most])
@@ -96,7 +95,6 @@ class Inference:
 
 
 def flops(c: Config, image: bool, tokens: int) -> float:
-    """Return the additions and multiplications that one item takes, the last layer for CLS alone."""
     n = 1 + c.patches * image + tokens
     pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # a position through D x D, and through D x FFN
     whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
@@ -117,19 +115,16 @@ def precisions(c: Config, device: torch.device) -> list[str]:
 
 
 def has_tiles() -> bool:
-    """Return whether the CPU multiplies tiles of bfloat16 (AMX)."""
     return torch.cpu._is_amx_tile_supported()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether bfloat16 products are fast there: on GPUs since Ampere, on CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (has_tiles() or torch.cpu._is_avx512_bf16_supported())
 
 
 def multiplies_bytes(device: torch.device) -> bool:
-    """Return whether int8 products are exact and fast there: processors without VNNI saturate sums of two."""
     return device.type == "cpu" and torch.cpu._is_vnni_supported()
 
 
@@ -235,7 +230,6 @@ def _unfolded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
 
 
 def _folded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
-    """Return what does after a LayerNorm without weights what `layer` does after `norm`."""
     return _as_linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
 
 
@@ -246,7 +240,6 @@ def _as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None, None, int], Tensor]:
-    """Return what `embed` does without masks, as a product in `dtype`: its convolution's windows do not overlap."""
     side = embed.proj.kernel_size[0]
     linear = _linear([_as_linear(embed.proj.weight.flatten(1), cast(Tensor, embed.proj.bias))], dtype)
 

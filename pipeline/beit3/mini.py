@@ -58,7 +58,6 @@ class Layer(nn.Module):
         self.norm = Multiway(lambda: nn.LayerNorm(c.width, EPSILON))
 
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
-        """Vision [B, P, D] and text [B, T, D] -> the same."""
         x = self.attention_norm(x.plus(self.attention(x, visible)))
         hidden = self.up(x).map(F.gelu, F.gelu)  # [B, N, FFN]
         out: Streams = self.norm(x.plus(self.down(hidden)))
@@ -98,7 +97,6 @@ class TextEmbed(nn.Module):
         self.norm = nn.LayerNorm(c.width, EPSILON)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, T] -> [B, T, D]."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         out: Tensor = self.norm(self.words(tokens) + self.positions(places))
         return out
@@ -147,7 +145,6 @@ class Mini(nn.Module):
 
     @property
     def summary_width(self) -> int:
-        """Numbers of `summary`."""
         return 2 * self.config.width
 
     def summary(
@@ -157,7 +154,6 @@ class Mini(nn.Module):
         return self.pooled(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
 
     def pooled(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
-        """Return the means of the outputs of `forward`, as `summary`."""
         present = next(s for s in x if s is not None)
         nothing = present.new_zeros(len(present), self.config.width)
         vision = x.vision if self.config.image_widths else None
@@ -166,7 +162,6 @@ class Mini(nn.Module):
         return torch.cat([text, nothing if vision is None else mean(vision, hidden)], 1)
 
     def image_outputs(self, vision: Tensor) -> Tensor:
-        """Return the outputs at image tokens: all of them."""
         return vision
 
 

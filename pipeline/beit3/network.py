@@ -37,7 +37,6 @@ class Streams(NamedTuple):
         return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
 
     def first(self) -> Streams:
-        """Return position 0 alone: CLS, or the text's first token where there is no vision stream."""
         if self.vision is not None:
             return Streams(self.vision[:, :1], None)  # [B, 1, D]
         return Streams(None, None if self.text is None else self.text[:, :1])
@@ -64,7 +63,6 @@ class Multiway(nn.Module):
         self.B = make()
 
     def forward(self, x: Streams) -> Streams:
-        """Send each stream through its expert."""
         return x.map(self.A, self.B)
 
 
@@ -102,7 +100,6 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(c.ffn, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
         return self.fc2(self.ffn_layernorm(F.gelu(self.fc1(x))))
 
 
@@ -117,7 +114,6 @@ class Layer(nn.Module):
         self.ffn = Multiway(lambda: FeedForward(c))
 
     def forward(self, x: Streams, visible: Tensor | None, first_only: bool = False) -> Streams:
-        """Return the streams, or position 0 alone with `first_only`."""
         y = self.self_attn_layer_norm(x)
         queries = y
         if first_only:
@@ -243,7 +239,6 @@ class BEiT3(nn.Module):
 
     @property
     def summary_width(self) -> int:
-        """Numbers of `summary`."""
         return self.config.width
 
     def summary(
@@ -272,7 +267,6 @@ def _zeroed(x: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Truncated normal of sd 0.02 for every table and matrix, as BEiT; LayerNorms start as identity."""
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:

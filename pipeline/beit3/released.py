@@ -127,7 +127,6 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
 
 
 def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str, Tensor]:
-    """Return the tensors with as many positions as wanted, where the file has enough to make them of."""
     patches, text = tensors[PATCH_POSITIONS], tensors[TEXT_POSITIONS]
     try:
         grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])

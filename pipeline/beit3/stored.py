@@ -39,14 +39,12 @@ def config(files: EncoderFiles) -> Config:
 
 
 def mini_config(files: EncoderFiles) -> MiniConfig:
-    """Do as `config` for a network of size mini."""
     read = _read(files.config, MiniConfig)
     _hold(expected_of_mini(read), files)
     return read
 
 
 def is_mini(files: EncoderFiles) -> bool:
-    """Return whether the files are of a network of size mini."""
     return files.word_pieces.is_file()
 
 
@@ -64,7 +62,6 @@ def _read(path: Path, shape: type[Shape]) -> Shape:
 
 
 def check(files: EncoderFiles) -> set[int]:
-    """Check network, tokenizer and map, and return the widths of the vectors: as the network gives them, and mapped."""
     if is_mini(files):
         mini = mini_config(files)
         width = 2 * mini.width
@@ -136,7 +133,6 @@ def network(files: EncoderFiles) -> BEiT3:
 
 
 def expected(c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield name and shape of each tensor of a network, as `BEiT3.state_dict` has them; a layer after the other."""
     top, n = "beit3.vision_embed", FIRST_POSITION + 1 + c.patches
     yield from {
         "beit3.text_embed.weight": (c.vocab, c.width),
@@ -171,7 +167,6 @@ def _layer(top: str, c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def expected_of_mini(c: MiniConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Do as `expected` for `Mini.state_dict`."""
     for number, width in enumerate(c.image_widths):
         yield from _affine(f"image.projections.{number}", c.width, width)
     yield from {

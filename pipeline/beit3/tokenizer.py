@@ -38,7 +38,6 @@ class Tokenizer:
 
     @property
     def pieces(self) -> list[str]:
-        """Return the surface of each id, special ones such as <mask> too; `▁` stands for the space before a word."""
         return ["<s>", "<pad>", "</s>", "<unk>", *self._names[3:], "<mask>"]
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
@@ -85,18 +84,15 @@ def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
 
 
 def with_ends(ids: np.ndarray) -> np.ndarray:
-    """Return ids between <s> and </s>."""
     return np.concatenate([[BOS], ids, [EOS]])
 
 
 def _numbered(pieces: list[int]) -> np.ndarray:
-    """Return ids of the file's own numbers."""
     ids = np.asarray(pieces, np.int64)
     return np.where(ids == 0, UNK, ids + 1)
 
 
 def _parts(text: str) -> list[str]:
-    """Cut a text into runs of whole words that SentencePiece does not skip for their length."""
     text = text.replace("\0", " ")
     if len(text) * 4 < LONGEST_SENTENCE:
         return [text] if text.strip() else []

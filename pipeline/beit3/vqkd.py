@@ -46,7 +46,6 @@ class Attention(nn.Module):
         self.proj = nn.Linear(c.width, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # [3D]
         q, k, v = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(
@@ -63,7 +62,6 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * c.width, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -78,7 +76,6 @@ class Block(nn.Module):
         self.mlp = FeedForward(c)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -91,7 +88,6 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, P, D]."""
         return self.proj(image).flatten(2).transpose(1, 2)
 
 
@@ -146,7 +142,6 @@ class VQKD(nn.Module):
 
     @property
     def codes(self) -> int:
-        """Size of the codebook, C."""
         return self.config.codes
 
     def forward(self, image: Tensor) -> Tensor:

@@ -48,7 +48,6 @@ class WordPieces:
 
 
 def order(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
-    """Return MiniLM's pieces, those of the texts before others, and how many ids they end at; texts come in parts."""
     names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
     seen = np.zeros(len(names), bool)
     for part in texts:

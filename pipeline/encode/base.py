@@ -60,12 +60,10 @@ class Context:
 
     @property
     def fitted(self) -> Path:
-        """The weights of a kind with `fit`."""
         return (self.kept or self.layout.features(self.name)) / f"{self.name}.safetensors"
 
     @property
     def files(self) -> EncoderFiles:
-        """Paths of network, tokenizer and whitening."""
         return EncoderFiles(self.pretrained) if self.pretrained else self.layout.encoder
 
 
@@ -94,8 +92,6 @@ class Spec(Generic[Params]):
 
 
 def foreign(kind: Callable[[Origin, Any], Encoder]) -> Callable[[Context, Any], Encoder]:
-    """Return what makes an encoder of a kind that loads somebody's network, whose entry has `origin`."""
-
     def make(context: Context, params: Any) -> Encoder:
         assert context.origin is not None
         return kind(context.origin, params)

@@ -114,7 +114,6 @@ def _computed(
 
 
 def _tried(encoder: Encoder, prepared: Any) -> Tensor | None:
-    """Return the vectors of a batch; None where memory ran out, which is free again."""
     try:
         return encoder.encode(prepared)
     except (RuntimeError, MemoryError) as e:
@@ -135,7 +134,6 @@ def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.
 
 
 def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:
-    """Prepare items that all have the same modalities."""
     some_images = [image for i in rows if (image := images[i]) is not None]
     some_texts = [text for i in rows if (text := texts[i]).strip()]
     return encoder.prepare(some_images or None, some_texts or None)
@@ -149,8 +147,6 @@ def _fetch(pending: deque[tuple[np.ndarray, Tensor]], out: np.ndarray) -> None:
 def _prefetched(
     work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, throughput: Throughput
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield each part of the plan with its result, in order; at most `workers` + 1 are held, to bound memory."""
-
     def timed(part: np.ndarray) -> tuple[Any, float]:
         started = time.perf_counter()
         return work(part), time.perf_counter() - started
@@ -166,7 +162,6 @@ def _prefetched(
 
 
 def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield rows that have the same modalities and about the same length, int64; rows that have neither are in none."""
     kind = 2 * has_image.astype(np.int64) + has_text
     order = np.lexsort((np.arange(len(kind)), lengths, kind))
     for k in (1, 2, 3):
@@ -175,13 +170,11 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
 
 
 def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
-    """Return the JPEGs of items start .. stop-1, None where an item has none; reads only the shards that have them."""
     images: list[bytes | None] = image_column(paths, start, stop).to_pylist()
     return images
 
 
 def image_column(paths: Sequence[Path], start: int, stop: int) -> pa.ChunkedArray:
-    """Do as `read_images`, without a copy of each image."""
     parts = (
         io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows)
         for path, first, rows in holding(paths, start, stop)

@@ -57,7 +57,6 @@ class Prepared(NamedTuple):
     lengths: list[int]  # tokens of each item, 0 without a text
 
     def parts(self) -> Iterator[Prepared]:
-        """Yield it in parts of at most TOKENS an item on average, an item at least: long texts take memory."""
         ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
         start = 0
         while start < len(self.lengths):
@@ -104,16 +103,13 @@ class BEiT3Items:
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text."""
         return np.array([len(ids) for ids in self._ids(texts)], np.int64)
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
         there = [len(ids) for ids in self._tokens(texts, ENDLESS)]
         return Reading(np.minimum(there, self._max_tokens).astype(np.int64), np.array(there, np.int64))
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise."""
         pixels = tokens = None
         lengths = [0] * len(images or ())
         if images is not None:
@@ -177,7 +173,6 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
 
 
 def _first_items(context: Context, with_texts: bool) -> list[Batch]:
-    """Return images and texts of some first items: of those that have both, of images alone, of texts alone."""
     layout = context.layout
     texts = Texts(layout.items).slice(0, AMONG).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
@@ -191,13 +186,11 @@ def _first_items(context: Context, with_texts: bool) -> list[Batch]:
 
 
 def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> float:
-    """Return the least cosine between the two of any item; 1 if there is none."""
     pairs = ((rough.encode(rough.prepare(*batch)), exact.encode(exact.prepare(*batch))) for batch in batches)
     return min((float(torch.cosine_similarity(*pair).min()) for pair in pairs), default=1.0)
 
 
 def make(context: Context, params: BEiT3Params) -> Encoder:
-    """Load what `pretrain` wrote."""
     own = context.files
     if not whitens(context, params):
         return _loaded(context, params, None)
@@ -207,17 +200,14 @@ def make(context: Context, params: BEiT3Params) -> Encoder:
 
 
 def make_raw(context: Context, params: BEiT3Params) -> Encoder:
-    """Load what `pretrain` wrote, but for the map that reads CLS: the feature is CLS as it is."""
     return _loaded(context, params, None)
 
 
 def whitens(context: Context, params: BEiT3Params) -> bool:
-    """Return whether a map reads CLS; none does in a release that was made without."""
     return params.whiten and context.files.whitening.is_file()
 
 
 def runnable(context: Context, precision: str) -> str:
-    """Return a precision; float32, which is finer, for one undecided, or of a release and lacking on this device."""
     lacking = context.pretrained is not None and precision == "int8" and not multiplies_bytes(pick())
     return "float32" if lacking or precision == "auto" else precision
 
@@ -256,7 +246,6 @@ def make_untrained(context: Context, params: BEiT3Params) -> Encoder:
 
 
 def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None) -> Encoder:
-    """Return the untrained network; given vectors, how it is read is fitted to them, as without teachers."""
     files = context.files
     if stored.is_mini(files):
         return mini.load_untrained(context, params.max_tokens, None if vectors is None else halves(vectors))
@@ -271,7 +260,6 @@ UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=Fal
 
 
 def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
-    """Load the weights of `pretrain.init` before any training here: CLS itself, as `beit3-raw`, whose control it is."""
     files = context.files
     if not files.official.is_file():
         raise UserError(

@@ -32,7 +32,6 @@ class Reading(NamedTuple):
     there: np.ndarray  # int64 [B], tokens that there are
 
     def facts(self) -> dict[str, float]:
-        """Return `items`; `read`, their shares of tokens read, added up; `cut`, how many are not read to the end."""
         share = self.read / np.maximum(self.there, 1)
         return {"items": len(share), "read": float(share.sum()), "cut": int((self.read < self.there).sum())}
 
@@ -41,9 +40,7 @@ class Reading(NamedTuple):
 class Reader(Protocol):
     """An encoder that knows how much of a text it reads."""
 
-    def reading(self, texts: Sequence[str]) -> Reading:
-        """Return the tokens of each text, those that are read and those that there are."""
-        ...
+    def reading(self, texts: Sequence[str]) -> Reading: ...
 
 
 class Chunks(NamedTuple):
@@ -55,11 +52,9 @@ class Chunks(NamedTuple):
     there: np.ndarray  # int64 [B], of each whole text
 
     def reading(self) -> Reading:
-        """Return how much of each text is in its parts."""
         return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
 
     def inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
-        """Return what `make` makes of the parts, shortest first, B at a time; of uncut texts in their own order."""
         order, size = self._order, len(self.there)
         return [make([self.texts[i] for i in order[start : start + size]]) for start in range(0, len(order), size)]
 
@@ -105,7 +100,6 @@ def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
-    """Return the words of a text with the blanks around them, and their tokens, none of more than `room`."""
     words = [
         word[start : start + LONGEST_WORD] for word in WORD.findall(text) for start in range(0, len(word), LONGEST_WORD)
     ]
@@ -121,7 +115,6 @@ def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
 
 
 def _packed(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
-    """Return words in parts of at most `room` tokens, and the tokens of each part; a character of more stays whole."""
     parts: list[list[str]] = [[]]
     tokens = [0]
     for word, n in zip(words, lengths, strict=True):  # where a part ends depends on those before

@@ -101,12 +101,10 @@ class Words:
         self._vocabulary = np.zeros(0, np.int64) if vocabulary is None else vocabulary.numpy()
 
     def tokens(self, text: str) -> list[int]:
-        """Return start, the text's tokens, and end; control tokens that stand in the text are left out."""
         start, end = self._tokenizer.all_special_ids
         return [start, *self._inner(text[: LETTERS * self._max_tokens])[: self._max_tokens - 2], end]
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text, uncut."""
         return [len(self._inner(text)) for text in texts]
 
     def _inner(self, text: str) -> list[int]:
@@ -136,7 +134,6 @@ class Clip:
     """The trained network with its tokenizer: [image, text], each of length 1; that of an absent modality is zero."""
 
     def __init__(self, network: Any, words: Words, most: int = MOST, reading: Whitening | None = None) -> None:
-        """Take at most `most` parts of a text; `reading` is applied to the halves side by side."""
         self._reading = None if reading is None else [torch.from_numpy(x).to(device_of(network)) for x in reading]
         self._network, self._words, self._most = network.eval(), words, most
         self._longest: int = network.context_length
@@ -145,14 +142,12 @@ class Clip:
 
     @property
     def halves(self) -> dict[str, int]:
-        """Numbers of image and text, where they stand side by side."""
         return {} if self._reading else {"image": self._half, "text": self._half}
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         return np.ones(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise."""
         side = self._network.visual.image_size[0]
         pixels = None if images is None else pinned(torch.from_numpy(squares(images, side)))
         if texts is None:
@@ -169,7 +164,6 @@ class Clip:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, 2 W], or what is read of it."""
         pixels, ids, parts = prepared
         device = device_of(self._network)
         image = None if pixels is None else self._network.encode_image(normalised(sent(pixels, device)))
@@ -180,7 +174,6 @@ class Clip:
 
 
 def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> Any:
-    """Return open_clip's network with weights of torch's present seed; `taught`: width of the target, 0: none."""
     from open_clip import CLIP as Network
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
@@ -230,7 +223,6 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
 
 
 def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> None:
-    """Write the weights that `fit` begins with."""
     fit(context, params.model_copy(update={"steps": 0}), progress)
 
 
@@ -268,7 +260,6 @@ def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> np.nda
 def _reading(
     context: Context, params: ClipParams, clip: Any, words: Words, pairs: np.ndarray, texts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return mean and map by which the target is read from the halves, `width` numbers at most: as of BEiT3's CLS."""
     vectors = _encoded(context, Clip(clip, words, params.chunks), texts, CLIP.reads)[pairs]
     head = clip.teacher.weight.T.detach().cpu().numpy()  # [2 W, of the target]
     directions = fit_pca(lambda: [vectors @ head], params.width, power=0).map
@@ -285,7 +276,6 @@ def _encoded(context: Context, encoder: Any, texts: Sequence[str], reads: Sequen
 
 
 def _pairs(context: Context, params: ClipParams, texts: Sequence[str], row: np.ndarray) -> np.ndarray:
-    """Return the items with image and text that are trained on, int64."""
     has_image, has_text = row >= 0, np.array([bool(text.strip()) for text in texts], bool)
     pretrain = seed_for("pretrain", context.layout.dataset, 0)
     shown, _ = split(np.flatnonzero(has_image | has_text), params.held_out, seed_for(pretrain, "held out"))

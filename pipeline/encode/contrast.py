@@ -104,7 +104,6 @@ def _step(
 
 
 def _adamw(network: Any, budget: Budget) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices, not biases, norms, positions and the class token."""
     kept = network.no_weight_decay()
     parameters = list(network.named_parameters())
     decayed = [p for name, p in parameters if p.ndim >= 2 and name not in kept]

@@ -30,17 +30,14 @@ class Descriptors:
     flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return zeros: texts are not read."""
         return np.zeros(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
-        """Return pixels, uint8 [B, S, S, 3]; texts are ignored."""
         if images is None:
             raise ValueError("descriptors are of images")
         return squares(images, SIDE)
 
     def encode(self, prepared: np.ndarray) -> Tensor:
-        """Return float32 [B, F]."""
         return torch.from_numpy(describe(prepared))
 
 
@@ -80,7 +77,6 @@ def _cells(x: np.ndarray, cells: int) -> np.ndarray:
 
 
 def make(context: Context, params: NoSettings) -> Descriptors:
-    """Return them; nothing is loaded."""
     return Descriptors()
 
 

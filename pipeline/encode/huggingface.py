@@ -46,7 +46,6 @@ class HuggingFace(Towers):
     """A network with its processors."""
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
-        """Load it."""
         from transformers.utils import logging  # seconds, which settings need not wait for
 
         logging.disable_progress_bar()
@@ -69,14 +68,12 @@ class HuggingFace(Towers):
         super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
-        """Return pixels as the network's processor makes them."""
         return _pinned(self._process(images=images, return_tensors="pt"))  # type: ignore[misc]
 
     def count(self, texts: list[str]) -> list[int]:
         return lengths(self._tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int:
-        """Return the tokens of a text that are read at a time, beside its prompt and what the tokenizer adds."""
         around = len(self._tokenizer(self._params.prompt)["input_ids"])  # type: ignore[misc]
         return max(1, self._length - around)
 
@@ -85,7 +82,6 @@ class HuggingFace(Towers):
         return self._limit if self._full else min(self._params.max_tokens, self._limit)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
-        """Return ids, and what of them is no padding, int64 [B, T]."""
         length = self._length
         given = [self._params.prompt + self._plain(text) for text in texts]
         padding = "max_length" if self._full else True
@@ -100,7 +96,6 @@ class HuggingFace(Towers):
         return _pinned(rows)
 
     def image_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return float32 [B, W]."""
         inputs = self._sent(inputs)
         if self._dual:
             return _vectors(self._network.get_image_features(**inputs))
@@ -114,7 +109,6 @@ class HuggingFace(Towers):
         return hidden.mean(1) if how == "mean" else hidden[:, -1] if how == "last" else hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return float32 [B, W]."""
         inputs = self._sent(inputs)
         if self._dual:
             return _vectors(self._network.get_text_features(**inputs))
@@ -123,7 +117,6 @@ class HuggingFace(Towers):
         return pooled(hidden, inputs["attention_mask"], own)
 
     def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return inputs where the network is, floats in its precision."""
         there = {name: sent(x, self._device) for name, x in inputs.items()}
         return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
 
@@ -150,7 +143,6 @@ HUGGINGFACE = Spec(foreign(HuggingFace), HuggingFaceParams, origin=find, library
 
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
-    """Return the modalities that a network reads, by its configuration."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
 
     own = origin.read_json(where, source.folder / "config.json")
@@ -172,7 +164,6 @@ def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, 
 
 
 def _towers(network: type) -> tuple[str, ...]:
-    """Return the modalities of a class of transformers: of both towers, or of the only one."""
     if hasattr(network, "get_image_features"):
         return ("image", "text") if hasattr(network, "get_text_features") else ()
     main = getattr(network, "main_input_name", None)
@@ -180,7 +171,6 @@ def _towers(network: type) -> tuple[str, ...]:
 
 
 def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
-    """Return the network, and which of its parameters the files lack; only a pooler that is not used may."""
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)
@@ -206,7 +196,6 @@ def _tokenizer(source: Origin, options: dict[str, Any]) -> Any:
 
 
 def _pooling_of(config: type) -> str:
-    """Return how the tokens of a text network are pooled by default: decoders have read all only at the last."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     decoder = config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING

@@ -55,7 +55,6 @@ class Known:
     """The vectors of the catalogue's images, by the images' hashes."""
 
     def __init__(self, files: EncoderFiles) -> None:
-        """Read what `pretrain` left; nothing is known in a release."""
         there = files.images.is_file() and files.image_hashes.is_file()
         hashes = np.load(files.image_hashes, allow_pickle=False) if there else np.zeros(0, "S16")
         self._order = np.argsort(hashes, kind="stable")
@@ -63,7 +62,6 @@ class Known:
         self._vectors = np.load(files.images, mmap_mode="r", allow_pickle=False) if there else np.zeros((0, 0))
 
     def rows(self, images: Sequence[bytes]) -> np.ndarray:
-        """Return the row of each image, int64 [n]; -1 where it is new."""
         if not len(self._hashes):
             return np.full(len(images), -1)
         wanted = hashed(images)
@@ -71,7 +69,6 @@ class Known:
         return np.where(self._hashes[at] == wanted, self._order[at], -1)
 
     def vectors(self, rows: np.ndarray, width: int) -> np.ndarray:
-        """Return float32 [n, W], zeros for rows below 0."""
         out, there = np.zeros((len(rows), width), np.float32), rows >= 0
         if there.any():
             out[there] = self._vectors[rows[there]]
@@ -84,7 +81,6 @@ class MiniItems:
     def __init__(
         self, network: Mini, pieces: WordPieces, max_tokens: int | None, known: Known, reading: Whitening | None = None
     ) -> None:
-        """Take a network on its device; without a map, the feature is the summary as it is."""
         self._known = known
         self._device, self._network, self._pieces = device_of(network), network.eval(), pieces
         self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
@@ -95,16 +91,13 @@ class MiniItems:
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text that are read."""
         return self.reading(texts).read
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
         there = np.array([len(ids) for ids in self._pieces.encode(texts, ENDLESS)], np.int64)
         return Reading(np.minimum(there, self._max_tokens), there)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise; a network that was trained without images ignores them."""
         image, new, parts = None, NO_IMAGES, list[Any]()
         if images is not None and self._images:
             rows = self._known.rows(images)
@@ -138,14 +131,12 @@ class MiniItems:
 
 
 def flops(c: MiniConfig, items: int, image: bool, tokens: int) -> float:
-    """Return the operations of some items, padding included, without those of the frozen encoders of images."""
     n = len(c.image_widths) * image + tokens
     layer = 2 * n * (4 * c.width**2 + 2 * c.width * c.ffn) + 4 * n**2 * c.width
     return float(items * c.layers * layer)
 
 
 def pieces(files: EncoderFiles) -> WordPieces:
-    """Read the tokenizer."""
     return WordPieces(minilm.load().tokenizer, io.read_json(files.word_pieces)["pieces"])
 
 
@@ -155,14 +146,12 @@ def reading(files: EncoderFiles) -> Whitening:
 
 
 def load(files: EncoderFiles, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
-    """Load what `pretrain` wrote."""
     network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
     return MiniItems(network.to(pick()), pieces(files), max_tokens, Known(files), reading)
 
 
 def load_untrained(context: Context, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
-    """Return the network as it was before its first step."""
     network, own = Mini(stored.mini_config(context.files)), pieces(context.files)
     load_minilm(network, minilm.load().tensors, own.theirs.tolist())
     network.image.load_state_dict(load_file(context.files.start), strict=True)

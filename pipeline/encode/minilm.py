@@ -55,7 +55,6 @@ class MiniLM:
         return self._cut(texts).reading()
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Tokenise; images are ignored."""
         if texts is None:
             raise ValueError("MiniLM reads texts")
         parts = self._cut(texts)
@@ -63,7 +62,6 @@ class MiniLM:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, 384]."""
         return prepared.parts.averaged([self._vectors(inputs) for inputs in prepared.inputs])
 
     def _cut(self, texts: Sequence[str]) -> Chunks:
@@ -88,7 +86,6 @@ class MiniLM:
 
 
 def make(context: Context, params: MiniLMParams) -> MiniLM:
-    """Load it."""
     return MiniLM(params)
 
 

@@ -23,32 +23,27 @@ class Concatenated:
 
     @property
     def halves(self) -> dict[str, int]:
-        """Numbers of text and image, which stand side by side."""
         return {"text": self.text.width, "image": self.image.width}
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text."""
         return self.text.lengths(texts)
 
     def reading(self, texts: Sequence[str]) -> Reading:
         return self.text.reading(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
-        """Return what each encoder prepares, None for an absent modality."""
         return (
             None if texts is None else self.text.prepare(None, texts),
             None if images is None else self.image.prepare(images, None),
         )
 
     def encode(self, prepared: tuple[Any, Any]) -> Tensor:
-        """Return float32 [B, text width + image width]."""
         both = zip((self.text, self.image), prepared, strict=True)
         halves = [None if inputs is None else encoder.encode(inputs) for encoder, inputs in both]
         return joined(halves, [self.text.width, self.image.width], "concat")
 
 
 def make(context: Context, params: MiniLMParams) -> Concatenated:
-    """Load both."""
     return Concatenated(MiniLM(params), cnn.load())
 
 

@@ -38,7 +38,6 @@ class OpenClip(Towers):
     """A network with its preprocessing."""
 
     def __init__(self, source: Origin, params: OpenClipParams) -> None:
-        """Load it."""
         import open_clip  # seconds, which settings need not wait for
 
         name = f"local-dir:{source.folder}"
@@ -54,7 +53,6 @@ class OpenClip(Towers):
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text."""
         given = [self._plain(text) for text in texts]
         if self._inner is None:
             return [len(self._tokenizer.encode(text)) for text in given]
@@ -69,11 +67,9 @@ class OpenClip(Towers):
         return pinned(self._tokenizer([self._plain(text) for text in texts]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        """Return float32 [B, W]."""
         return self._vectors(self._network.encode_image, inputs)
 
     def text_vectors(self, inputs: Tensor) -> Tensor:
-        """Return float32 [B, W]."""
         return self._vectors(self._network.encode_text, inputs)
 
     def _vectors(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -95,7 +91,6 @@ OPEN_CLIP = Spec(foreign(OpenClip), OpenClipParams, origin=find, library=LIBRARY
 
 
 def _published(where: str, params: OpenClipParams) -> OpenClipParams:
-    """Return the settings with the repository that an architecture's tag stands for."""
     model, weights = params.model, params.weights
     if params.folder is not None or "/" in model:
         if weights is not None:

@@ -45,12 +45,10 @@ class Pretrained(Section):
 
     @property
     def folder(self) -> Path | None:
-        """The folder that `model` names; None: it is on the Hub."""
         path = Path(self.model).expanduser()
         return path if path.is_dir() else None
 
     def files(self) -> list[Path]:
-        """Return the files of the folder that `model` names, sorted; none where it is on the Hub."""
         return [] if self.folder is None else _files(self.folder)
 
 
@@ -90,7 +88,6 @@ def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (
 
 
 def release(library: str) -> str:
-    """Return a distribution's name and version; its name alone if it is not installed."""
     try:
         return f"{library} {version(library)}"
     except PackageNotFoundError:
@@ -107,7 +104,6 @@ def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[st
 
 @contextmanager
 def plainly(where: str) -> Iterator[None]:
-    """Turn whatever a library raises over somebody's files or weights into one line."""
     try:
         yield
     except UserError:
@@ -130,7 +126,6 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
 
 
 def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
-    """Return the folder of a snapshot of the Hub; it is called as the commit is."""
     from huggingface_hub import errors, snapshot_download
 
     model, revision = params.model, params.revision
@@ -154,7 +149,6 @@ def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
 
 
 def _check(where: str, model: str, folder: Path) -> None:
-    """Refuse a folder whose weights are pickle, absent or not whole."""
     from safetensors import SafetensorError, safe_open
 
     weights = sorted(folder.rglob(WEIGHTS))
@@ -180,13 +174,11 @@ def _check(where: str, model: str, folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return a folder's files, sorted; no hidden ones, which tools leave behind."""
     visible = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     return sorted(p for p in visible if p.is_file())
 
 
 def _digest(folder: Path) -> str:
-    """Return one sha256 over relative paths and contents of a folder's files."""
     files, total = _files(folder), hashlib.sha256()
     for path, content in zip(files, io.sha256s(files), strict=True):
         total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())

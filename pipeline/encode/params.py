@@ -8,7 +8,6 @@ MODALITIES = ("image", "text")  # what encoders read of an item
 
 
 def variant(name: str, modality: str) -> str:
-    """Return what the feature set is called in which every item has a modality masked."""
     return f"{name}-{modality}-masked"
 
 

@@ -67,7 +67,6 @@ class SentenceTransformers(Towers):
         super().__init__(source.reads, join, params.dim, self._room(), params.chunks)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise; items with both are one input where the network fuses them."""
         if not (self._fused and images is not None and texts is not None):
             return super().prepare(images, texts)
         pairs = zip(towers.opened(images), texts, strict=True)
@@ -77,13 +76,11 @@ class SentenceTransformers(Towers):
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, F]."""
         if self._fused:
             return self._cut(self._vectors(prepared.text if prepared.image is None else prepared.image))
         return super().encode(prepared)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
-        """Return what the model's processor makes of images."""
         items = [{"image": image} for image in images]
         if not self._chats:
             return self._inputs(items)
@@ -91,22 +88,18 @@ class SentenceTransformers(Towers):
             return self._inputs(items)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
-        """Return what the model's processor makes of texts."""
         return self._inputs([{"text": self._bounded(text)} for text in texts])
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        """Return float32 [B, W]."""
         return self._vectors(inputs)
 
     def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        """Return float32 [B, W]."""
         return self._vectors(inputs)
 
     def count(self, texts: list[str]) -> list[int]:
         return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int | None:
-        """Return the tokens of a text that are read at a time beside its prompt; None where they cannot be counted."""
         tokenizer, most = self._model.tokenizer, self._model.max_seq_length
         if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
             return None
@@ -122,7 +115,6 @@ class SentenceTransformers(Towers):
         return vectors.float()
 
     def _bounded(self, text: str) -> str:
-        """Return a text without control tokens; of a chat, cut here, since the whole of it may not be."""
         text, most = self._plain(text), self._params.max_tokens
         if not self._chats or len(text) <= most:  # a token has at least one character
             return text
@@ -168,7 +160,6 @@ def _loaded(source: Origin, params: SentenceTransformersParams) -> Any:
 
 
 def _reads(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
-    """Return the modalities that a model's own files name; where they name none, texts."""
     module = origin.read_json(where, source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
     if not named and "vision_config" in origin.read_json(where, source.folder / "config.json"):
@@ -179,7 +170,6 @@ def _reads(where: str, params: SentenceTransformersParams, source: Origin) -> tu
 
 
 def _own_prompt(where: str, source: Origin) -> str:
-    """Return what the model itself puts before a text; empty: nothing."""
     config = origin.read_json(where, source.folder / "config_sentence_transformers.json")
     prompts = config.get("prompts")
     return str(prompts.get(config.get("default_prompt_name")) or "") if isinstance(prompts, dict) else ""

@@ -51,7 +51,6 @@ class Terms:
     """The terms of a catalogue, and how much each tells."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Count in how many texts each word stands."""
         counts = Counter[str]()
         self.texts = 0
         """how many there are"""
@@ -76,7 +75,6 @@ class Terms:
         return self._idf
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the words in order."""
         return iter(self._number)
 
     def __len__(self) -> int:
@@ -104,16 +102,13 @@ class Tfidf:
         self.width, self.flops = components.shape[1], 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return 1 for each text: batches need no padding."""
         return np.ones(len(texts), np.int64)
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return that all words are read."""
         there = np.array([len(words(text)) for text in texts], np.int64)
         return Reading(there, there)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
-        """Return the weights of the terms, float64 [B, T]."""
         return self.terms.weights(texts or [])
 
     def encode(self, prepared: sparse.csr_array) -> Tensor:
@@ -135,14 +130,12 @@ def make(context: Context, params: TfidfParams) -> Tfidf:
 
 
 def save(encoder: Any, folder: Path) -> None:
-    """Write terms and components."""
     io.write_json(folder / WORDS, list(encoder.terms))
     components = np.ascontiguousarray(encoder.components, np.float32)
     io.write_bytes(folder / COMPONENTS, dump({"idf": encoder.terms.idf, "components": components}))
 
 
 def _read(folder: Path) -> Tfidf:
-    """Read what `save` wrote, not trusted; UserError if it is damaged."""
     try:
         words, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"], arrays["components"].astype(np.float64)

@@ -23,24 +23,20 @@ class Throughput:
         self._lock = Lock()  # several devices count here
 
     def add(self, what: str, seconds: float) -> None:
-        """Count seconds."""
         with self._lock:
             self.seconds[what] += seconds
 
     def calculated(self, flops: float) -> None:
-        """Count operations."""
         with self._lock:
             self.flops += flops
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """Count the seconds of a block."""
         started = time.perf_counter()
         yield
         self.add(what, time.perf_counter() - started)
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Return items a second so far, and the share of the device's GEMM rate that is reached."""
         wall = time.perf_counter() - self._started
         facts: dict[str, Any] = {"items": self.items, "items_per_s": round(self.items / wall, 2)}
         facts |= {f"{what}_s": round(seconds, 3) for what, seconds in self.seconds.items()}

@@ -24,7 +24,6 @@ class Timm(Towers):
     """A network without its classifier."""
 
     def __init__(self, source: Origin, params: TimmParams) -> None:
-        """Load it."""
         import timm  # a second, which settings need not wait for
 
         self._device, self._dtype = pick(), getattr(torch, params.precision)
@@ -39,13 +38,11 @@ class Timm(Towers):
         return pinned(torch.stack([self._look(image) for image in images]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        """Return float32 [B, F]."""
         vectors: Tensor = self._network(sent(inputs, self._device).to(self._dtype))
         return vectors.float()
 
 
 def find(where: str, params: TimmParams) -> Origin:
-    """Return where a network's files are; see `origin.find`. A name without owner is timm's own on the Hub."""
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
     source = origin.find(where, params, LIBRARY, ["model.safetensors"])

@@ -69,27 +69,21 @@ class Towers:
 
     @property
     def halves(self) -> dict[str, int]:
-        """Numbers of image and text, where they stand side by side."""
         return self._widths if self.join == "concat" and len(self.reads) > 1 else {}
 
     def image_inputs(self, images: list[Image.Image]) -> Any:
-        """Return what the image tower reads of B images, on the CPU; called from several threads at a time."""
         raise NotImplementedError
 
     def text_inputs(self, texts: list[str]) -> Any:
-        """Return what the text tower reads of B texts, on the CPU; called from one thread at a time."""
         raise NotImplementedError
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text, uncut; called from one thread at a time, and only where there is `room`."""
         raise NotImplementedError
 
     def image_vectors(self, inputs: Any) -> Tensor:
-        """Return float32 [B, F]."""
         raise NotImplementedError
 
     def text_vectors(self, inputs: Any) -> Tensor:
-        """Return float32 [B, F]."""
         raise NotImplementedError
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
@@ -97,7 +91,6 @@ class Towers:
         return np.array([len(text) for text in texts], np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise."""
         image = None if images is None else self.image_inputs(opened(images))
         if texts is None:
             return Prepared(image, None)
@@ -107,14 +100,12 @@ class Towers:
             return Prepared(image, parts.inputs(self.text_inputs), parts)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
-        """Return how much of each text is read; None where that cannot be said."""
         with self._lock:
             parts = self._parts(texts)
         return None if parts is None else parts.reading()
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, F]."""
         image = None if prepared.image is None else self._cut(self.image_vectors(prepared.image))
         text = None if prepared.text is None else self._cut(self._read(prepared))
         if len(self.reads) == 1:
@@ -133,7 +124,6 @@ class Towers:
         return vectors if self.dim is None else vectors[:, : self.dim]
 
     def _width(self) -> int:
-        """Return F, after `dim` and `join`."""
         narrowest = min(self._widths.values())
         if self.dim is not None and self.dim > narrowest:
             raise UserError(f"dim {self.dim} is more than the {narrowest} numbers of its vectors; give at most that")
@@ -159,7 +149,6 @@ def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) ->
 
 
 def opened(images: Iterable[bytes]) -> list[Image.Image]:
-    """Return images as any processor can take them: RGB, neither huge, nor thin as a line, nor a few pixels."""
     return [_bounded(decoded(image, SIDE)) for image in images]
 
 
@@ -174,7 +163,6 @@ def _bounded(image: Image.Image) -> Image.Image:
 
 
 def limit(tokenizer: Any, config: Any) -> int:
-    """Return the number of tokens that a network of transformers can read, at most `ENDLESS`."""
     text = getattr(config, "text_config", config)
     positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
     if "roberta" in str(text.model_type) or text.model_type == "mpnet":
@@ -183,14 +171,12 @@ def limit(tokenizer: Any, config: Any) -> int:
 
 
 def plain(tokenizer: Any) -> Callable[[str], str]:
-    """Return what breaks control tokens in a text, such as `<|image_pad|>`: to a network, it is then words alone."""
     special = {str(token) for token in tokenizer.all_special_tokens}
     special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
     return broken({name for name in special if len(name) > 1})
 
 
 def broken(controls: set[str]) -> Callable[[str], str]:
-    """Return what puts a blank behind the first character of every one of some words in a text."""
     if not controls:
         return str
     longest_first = sorted(controls, key=lambda word: (-len(word), word))

@@ -37,18 +37,15 @@ class Task:
 
     @property
     def rates(self) -> Rates:
-        """How much is masked in training."""
         p = self.params
         return Rates(p.image_mask, p.text_mask, TEXT_ONLY, p.hide)
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Train items, int64, sorted."""
         return self._split[0]
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        """Items for measurement alone, int64, sorted."""
         return self._split[1]
 
     @property

@@ -48,11 +48,9 @@ class Corpus:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Ids of each text, int64 [I]."""
         return np.array([len(ids) for ids in self.texts], np.int64)
 
     def reading(self) -> Reading:
-        """Return how much of the texts that there are is read."""
         there = self.lengths if self.there is None else self.there
         return Reading(self.lengths[self.has_text], there[self.has_text])
 
@@ -68,7 +66,6 @@ class Corpus:
 
     @property
     def usable(self) -> np.ndarray:
-        """Items with text or image, int64."""
         return np.flatnonzero(self.has_text | self.has_image)
 
 
@@ -171,7 +168,6 @@ def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarra
 
 
 def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
-    """Mask one more block of at most `left` new patches, if the one drawn is that small."""
     grid = len(mask)
     area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
     aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))

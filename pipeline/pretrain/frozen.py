@@ -50,7 +50,6 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
 
 
 def images(run: Run, texts: Texts) -> mini.Images:
-    """Return the vectors of all images that `mini` reads; their encoders run unless that is on disk."""
     ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
     params = run.params[Encode].model_copy(update={"encoders": []})
     sets = FeatureSets(run.layout, params, run.params.encoders)
@@ -63,7 +62,6 @@ def images(run: Run, texts: Texts) -> mini.Images:
 
 
 def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: str) -> list[np.ndarray]:
-    """Return the vectors of frozen encoders, which stay on disk for the next pre-training of the same items."""
     layout = run.layout
     for node in nodes:
         own = registry.ingredients(run.params.encoders, registry.whole(run.params.encoders, [node.name]))
@@ -77,7 +75,6 @@ def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: 
 
 
 def _modalities(layout: Layout, texts: Texts) -> set[str]:
-    """Return which modalities any item of the dataset has."""
     statuses = (
         io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")
     )
@@ -87,7 +84,6 @@ def _modalities(layout: Layout, texts: Texts) -> set[str]:
 
 
 def resume(run: Run) -> None:
-    """Delete what was begun with other items, images, parameters, teachers or code."""
     own, encoders, names, layout = run.params[Pretrain], run.params.encoders, taught_by(run.params), run.layout
     named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published = [path for path in named if path is not None and path.is_file()]
@@ -103,11 +99,9 @@ def resume(run: Run) -> None:
 
 
 def is_read(params: Parameters) -> bool:
-    """Return whether a feature set that the parameters name is made by what pre-training leaves."""
     return registry.reads_pretrained(params.encoders, params[Encode].encoders)
 
 
 def taught_by(params: Parameters) -> list[str]:
-    """Return the encoders that pre-training learns from, parts of others included."""
     own = params[Pretrain]
     return registry.whole(params.encoders, own.distill_from if own.distill else ())

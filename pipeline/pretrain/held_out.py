@@ -47,7 +47,6 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
 
 @torch.no_grad()
 def cosine(model: PretrainingModel, task: Task) -> float | None:
-    """Return the mean cosine of held-out items' CLS, read as in training, to their teachers' vector; None if none."""
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)
@@ -123,13 +122,11 @@ def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
 
 
 def autocast(task: Task) -> torch.autocast:
-    """Return the context of every forward pass in training: bfloat16 where `precision` says so."""
     low = task.params.precision == "bfloat16" or (task.params.precision == "auto" and task.device.type == "cuda")
     return torch.autocast(task.device.type, torch.bfloat16, enabled=low)
 
 
 def _parts(task: Task, items: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut items into batches as large as those that are on the device at once in training: their places, int64."""
     size = max(1, task.params.batch_size // task.params.accumulate)
     for start in range(0, len(items), size):
         places = np.arange(start, min(start + size, len(items)))

@@ -98,7 +98,6 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
 
 
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
-    """Add a line to the history; return the weights that stand, none where those of the last step do."""
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = cosine(training.model, task)
     means = _named(task, np.array(now.sums) / since)
@@ -113,13 +112,11 @@ def _measured(training: Training, task: Task, now: Now, rate: float, best: Weigh
 
 
 def _weights(training: Training) -> Weights:
-    """Return what would be written now, copied: the network, and how the teachers are read from its CLS."""
     weights = {name: x.clone() for name, x in training.model.network.state_dict().items()}
     return weights | ({} if (taught := training.model.taught()) is None else {TEACHER: taught})
 
 
 def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
-    """Return how far a training is, and the best weights so far, from the checkpoint if there is one."""
     if (saved := checkpoint.load()) is None:
         return Now(), {}
     training.model.load_state_dict(part_of(saved[0], "weights"))
@@ -140,7 +137,6 @@ def _begin(network: Network, task: Task) -> Training:
 
 
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
-    """Return the batches of an epoch."""
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
     plan = corpus.batches(rng.permutation(task.train), task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
@@ -181,7 +177,6 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
 
 
 def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
-    """Return this process's items of a step in parts; all processes have as many."""
     world, lengths = parallel.world(), task.corpus.lengths
     parts = [
         part

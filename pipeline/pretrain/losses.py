@@ -84,17 +84,14 @@ class RunningWhitening(nn.Module):
         self._seen: list[Tensor] = []
 
     def forward(self, cls: Tensor) -> Tensor:
-        """[B, D] -> float32 [B, D]."""
         self._seen.append(cls.detach().float())
         return self.read(cls)
 
     def read(self, cls: Tensor) -> Tensor:
-        """Do as `forward`, and leave the averages alone."""
         return (cls.float() - self.mean) @ self.map
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the CLS vectors of the step, of all its parts and processes, into the averages."""
         cls = torch.cat(self._seen).double()  # [n, D]
         self._seen.clear()
         count, total = parallel.all_reduce(cls.new_tensor(len(cls))), parallel.all_reduce(cls.sum(0))
@@ -120,15 +117,12 @@ class Centring(nn.Module):
         self.register_buffer("map", torch.eye(width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D] -> float32 [B, D]."""
         return self.read(x)
 
     def read(self, x: Tensor) -> Tensor:
-        """Do as `forward`."""
         return centred(x.float(), self.mean)
 
-    def update(self) -> None:
-        """Do nothing."""
+    def update(self) -> None: ...
 
 
 class PretrainingModel(nn.Module):
@@ -137,7 +131,6 @@ class PretrainingModel(nn.Module):
     whitening: RunningWhitening | Centring
 
     def __init__(self, network: Network, mask_id: int, taught: int = 0) -> None:
-        """Add the head, of width `taught`, 0 for none, to a network, which is trained in place."""
         super().__init__()
         width = network.summary_width
         self.network, self.mask_id = network, mask_id
@@ -163,14 +156,12 @@ class PretrainingModel(nn.Module):
         return torch.stack([mim, mlm, distill])
 
     def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
-        """Return the item feature: of `mini` that of the masked pass, in half the time; else of a pass of its own."""
         if isinstance(self.network, Mini):
             return self.network.pooled(streams, inputs.padding, inputs.no_image)
         return summary(self.network, inputs)
 
 
 def predict(network: Network, step: Step, mask_id: int) -> Scores:
-    """Run the joint pass over a masked batch."""
     return predicted(network, masked(network, step, mask_id), step)
 
 
@@ -185,7 +176,6 @@ def masked(network: Network, step: Step, mask_id: int) -> Streams:
 
 
 def predicted(network: Network, streams: Streams, step: Step) -> Scores:
-    """Return the logits at masked positions."""
     assert streams.vision is not None
     assert streams.text is not None
     patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
@@ -204,7 +194,6 @@ def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """Return the symmetric map that whitens vectors of this covariance, [D, D]; see `whitening.fit`."""
     variance, directions = torch.linalg.eigh(covariance)
     variance = variance.clamp(min=0) + FLOOR * variance.mean()
     scale = 1 / variance.sqrt() if float(variance.mean()) > 0 else torch.ones_like(variance)

@@ -44,7 +44,6 @@ class Images:
 
     @property
     def items(self) -> np.ndarray:
-        """Those that have an image, int64."""
         return np.flatnonzero(self.row >= 0)
 
     def tokens(self, items: np.ndarray) -> list[np.ndarray]:
@@ -52,7 +51,6 @@ class Images:
         return np.split(self.vectors[items], np.cumsum(self.widths)[:-1], axis=1)
 
     def sample(self, seed: int) -> np.ndarray:
-        """Return SAMPLE of those that have an image at most, int64."""
         return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
@@ -72,7 +70,6 @@ def stacked(parts: Sequence[np.ndarray], layout: Layout) -> Images:
 
 
 def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
-    """Return the tokenizer, from its file if that is there, and how many ids are special or stand in the catalogue."""
     tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
     if not path.is_file():
         parts = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
@@ -83,7 +80,6 @@ def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
 
 
 def reduced(images: Images, seed: int) -> list[Whitening]:
-    """Return centring and relaxed principal directions of each image token."""
     seen = images.tokens(images.sample(seed)) if images.widths else []
     return [whitening.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
 
@@ -106,7 +102,6 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
 
 
 def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
-    """Return the network before its first step; the caller seeds torch. MLM's head starts as the words themselves."""
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
     load_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
     with torch.no_grad():
@@ -123,7 +118,6 @@ def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[White
 
 
 def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
-    """Start a projection as principal directions turned to as many of D at random, which keeps their cosines."""
     turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
     length = float(np.sqrt(np.square(whitening.applied(own, x)).sum(axis=1).mean()))
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
@@ -132,7 +126,6 @@ def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
 
 
 def keep(made: Mini, layout: Layout) -> None:
-    """Write how the image's embedding starts, which only this catalogue decides: for the control without training."""
     io.write_bytes(layout.encoder.start, save({name: x.contiguous() for name, x in made.image.state_dict().items()}))
 
 

@@ -28,7 +28,6 @@ EMBEDDINGS = (
 
 
 def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices, not biases, norms, positions and special tokens of `network.`."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
@@ -49,18 +48,15 @@ def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
 
 
 def depth(name: str, layers: int) -> int:
-    """Return 0 for embeddings, 1 .. `layers` for the layers, one more for what comes after them."""
     if name.startswith(EMBEDDINGS):
         return 0
     return 1 + int(match[1]) if (match := LAYER.match(name)) else layers + 1
 
 
 def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
-    """Give every group its share of `rate`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
 def learning_rate(step: int, steps: int, params: Pretrain) -> float:
-    """Return the rate of step 0 .. steps-1: linear up over the warm-up, then half a cosine down to zero."""
     return warmup_cosine(step, steps, params.warmup, params.lr)

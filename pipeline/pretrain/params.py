@@ -93,17 +93,14 @@ class Pretrain(Section):
 
     @property
     def objective(self) -> str:
-        """The loss in words: MIM + MLM, and what is added to them with its weight."""
         return "MIM + MLM" + (f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else "")
 
     @property
     def summary(self) -> str:
-        """What the network says of an item, in words."""
         return "the means of the text's and the image's outputs" if self.size == "mini" else "CLS"
 
     @property
     def reading(self) -> str:
-        """How that becomes the released feature, in words."""
         if self.distill and self.steps:
             return "read by the linear map to its teachers"
         return "relaxed and joined" if self.size == "mini" else "whitened"
@@ -111,7 +108,6 @@ class Pretrain(Section):
     @model_validator(mode="before")
     @classmethod
     def _by_size(cls, given: Any) -> Any:
-        """Other sizes have other defaults; mini has words and a tokenizer of its own."""
         if not isinstance(given, dict) or given.get("size", cls.model_fields["size"].default) != "mini":
             return given
         if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):

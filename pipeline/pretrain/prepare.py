@@ -42,7 +42,6 @@ class Tokenised(NamedTuple):
 
 
 def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Tokenised:
-    """Tokenise all texts with the tokenizer that the parameters name, or one trained on the dataset's own text."""
     if not layout.encoder.tokenizer.is_file():
         if params.tokenizer is not None:
             model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
@@ -57,7 +56,6 @@ def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Token
 
 
 def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int) -> Tokenised:
-    """Return the ids of all texts, in the scratch folder."""
     there, lengths = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
 
     def parts() -> Iterator[np.ndarray]:
@@ -73,7 +71,6 @@ def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, 
 
 
 def positions(ids: Sequence[np.ndarray]) -> int:
-    """Return the rows of a table of text positions that the longest of some texts needs, or LEAST_TOKENS."""
     return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, ids), default=0))
 
 
@@ -147,7 +144,6 @@ def _mini(
     device: torch.device,
     target: np.ndarray | None,
 ) -> tuple[Network, Task, list[str]]:
-    """Do as `network_and_task` for `mini`."""
     pieces, known = mini.word_pieces(layout, lines)
     maps = mini.reduced(images, seed_for(seed, "images"))
     tokens, codes = mini.visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))

@@ -32,13 +32,10 @@ class Cache:
         return checkpoints.obtain(address, self.folder, sha256, self.fetch)
 
     def tensors(self, address: str, sha256: str | None) -> Path:
-        """Return the safetensors file of a checkpoint at a path or URL, checked and converted."""
         return checkpoints.prepare(address, self.folder, sha256, self.fetch)
 
 
 def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cache:
-    """Return the cache that all datasets share; `progress` makes a bar for each file that is fetched."""
-
     def fetch_file(address: str, target: Path) -> None:
         with progress() as bar:
             fetch(address, target, None, params.timeout, params.retries, meter(bar))
@@ -57,7 +54,6 @@ def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
 def network(
     params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int, positions: int
 ) -> tuple[BEiT3, list[str]]:
-    """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new."""
     assert params.init is not None
     wanted = replace(SIZES[params.size], positions=positions)
     shape = released.shape(tensors, params.init)

@@ -63,7 +63,6 @@ def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.
 
 
 def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
-    """Return `codes`, how many there are; `used`, how many occur; `perplexity`, exp of the tokens' entropy."""
     blocks = (tokens[first : first + BLOCK].ravel() for first in range(0, max(1, len(tokens)), BLOCK))
     counts = np.sum([np.bincount(block, minlength=codes) for block in blocks], axis=0)
     share = counts[counts > 0] / max(1, tokens.size)
