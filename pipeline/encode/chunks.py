@@ -1,4 +1,4 @@
-"""Texts longer than a network reads at once: cut between words into chunks, whose vectors are averaged.
+"""Long texts, cut between words into chunks whose vectors are averaged.
 
 Letters: B texts, n chunks, W width.
 """
@@ -16,20 +16,20 @@ from pipeline.ops.device import sent
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
-Most = Annotated[int, Field(ge=1)]  # chunks of a text at most
-LONGEST = 256  # tokens of the longest text that MiniLM was trained for, <s> and </s> included
+Most = Annotated[int, Field(ge=1)]  # chunks per text
+LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 MOST = 32
 WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64
-"""letters a token, at most: a text of more is not tokenised whole, as one endless word takes some tokenizers hours"""
+"""letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
 LONGEST_WORD = 256  # letters; a longer word is cut there
 
 
 class Reading(NamedTuple):
-    """How much of B texts is read."""
+    """Tokens of B texts."""
 
-    read: np.ndarray  # int64 [B], tokens that are read
-    there: np.ndarray  # int64 [B], tokens that there are
+    read: np.ndarray  # int64 [B], tokens that are encoded
+    there: np.ndarray  # int64 [B], all tokens
 
     def facts(self) -> dict[str, float]:
         share = self.read / np.maximum(self.there, 1)
@@ -38,13 +38,13 @@ class Reading(NamedTuple):
 
 @runtime_checkable
 class Reader(Protocol):
-    """An encoder that knows how much of a text it reads."""
+    """An encoder that counts tokens."""
 
     def reading(self, texts: Sequence[str]) -> Reading: ...
 
 
 class Chunks(NamedTuple):
-    """Texts in parts that a network reads."""
+    """Texts in parts that fit a network."""
 
     texts: list[str]  # n parts, those of a text in order
     owner: np.ndarray  # int64 [n], the text that a part is of, ascending

@@ -1,8 +1,8 @@
 """CLIP trained here, on the dataset's own pairs of image and text: the contrastive baseline of pre-training.
 
 Network, tokenizer and loss are open_clip's. Its 49,408 tokens are reduced to those that the catalogue's texts have.
-With `distill` it is taught as BEiT3 is by `pretrain`: what frozen encoders know together is regressed from image and
-text side by side, and the feature is what the map to that reads.
+With `distill` it learns from BEiT3's teachers, as in `pretrain`: the joint vector of frozen encoders is regressed from
+image and text, concatenated, and the feature is the output of that map.
 
 B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 """
@@ -41,46 +41,46 @@ from pipeline.seeds import seed_for
 
 HEAD = 32  # width of an attention head, as the small BEiT3's
 LETTERS = 64
-"""letters a token of a text that is read: what comes after them is cut anyway, and one endless word takes hours"""
+"""letters per token that are tokenised: the rest is cut anyway, and one endless word takes hours"""
 EVERY = 100  # steps between checkpoints
 VOCABULARY, MEAN, MAP = "vocabulary", "reading.mean", "reading.map"
-"""names of the tokens, and of what reads the teachers, among the weights"""
+"""names of the tokens, and of the map to the teachers, among the weights"""
 TEACHERS: dict[str, Spec[Any]] = {"minilm": MINILM, "cnn": CNN_LITE, "tfidf": TFIDF}
 
 
 class ClipParams(Section):
-    """What kind `clip` reads: the shape of the small BEiT3, by default."""
+    """Settings of kind `clip`; by default the shape of the small BEiT3."""
 
     patch: Positive = 8
     """side of a patch, in pixels"""
     image: Positive = 48
-    """side that images are brought to, in pixels, a whole number of patches"""
+    """side of resized images, in pixels, a whole number of patches"""
     width: Annotated[int, Field(gt=0, multiple_of=HEAD)] = 128
-    """of both towers and of each half of the feature"""
+    """width of both towers and of each half of the feature"""
     layers: Positive = 3
-    """of each tower"""
+    """layers of each tower"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    """read at a time"""
+    """tokens that are read at a time"""
     chunks: Most = MOST
-    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
+    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
     steps: Count = 3000
-    """of the optimiser, as `pretrain` by default"""
+    """steps of the optimiser, the default of `pretrain`"""
     batch_size: Annotated[int, Field(ge=2)] = 16
-    """pairs a step: each text has all other images of the batch as negatives"""
+    """pairs per step: all other images of the batch are negatives of a text"""
     held_out: Share = 0.02
-    """share of items whose pairs are not trained on: those that `pretrain` with seed 0 holds out"""
+    """share of items that are not trained on: those that `pretrain` with seed 0 holds out"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""
     weight_decay: Weight = 0.05
     warmup: Share = 0.1
     """share of steps with rising learning rate, cosine after it"""
     clip: Rate = 3.0
-    """gradient norm"""
+    """largest norm of the gradient"""
     distill: Weight = 0.0
-    """weight of regressing what frozen encoders know, as `pretrain.distill`; the feature is then what the map to that
-    reads, `width` numbers at most"""
+    """weight of regressing the teachers' vector, as `pretrain.distill`; the feature is then the map's output, `width`
+    numbers at most"""
     distill_from: Annotated[list[Literal["minilm", "cnn", "tfidf"]], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
-    """these, as `pretrain.distill_from`"""
+    """teachers, as `pretrain.distill_from`"""
 
     @field_validator("image")
     @classmethod
@@ -91,11 +91,10 @@ class ClipParams(Section):
 
 
 class Words:
-    """open_clip's tokenizer with a vocabulary reduced to what occurs."""
+    """open_clip's tokenizer, reduced to a vocabulary, int64 [V], ascending."""
 
     def __init__(self, max_tokens: int, vocabulary: Tensor | None = None) -> None:
-        """Take the tokens that have a place, int64 [V], ascending; None: none has yet."""
-        from open_clip import SimpleTokenizer  # seconds, which settings need not wait for
+        from open_clip import SimpleTokenizer  # takes seconds
 
         self._tokenizer, self._max_tokens = SimpleTokenizer(), max_tokens
         self._vocabulary = np.zeros(0, np.int64) if vocabulary is None else vocabulary.numpy()
@@ -112,7 +111,7 @@ class Words:
         return [token for token in self._tokenizer.encode(text) if token < start]
 
     def ids(self, texts: Sequence[str], longest: int) -> np.ndarray:
-        """Return each text's places in the vocabulary, from 1: int64 [B, longest]; padding and unknown tokens are 0."""
+        """Return places in the vocabulary, from 1: int64 [B, longest]; padding and unknown tokens are 0."""
         ids = np.zeros((len(texts), longest), np.int64)
         for row, text in enumerate(texts):
             tokens = np.array(self.tokens(text))
@@ -131,7 +130,7 @@ class Prepared(NamedTuple):
 
 
 class Clip:
-    """The trained network with its tokenizer: [image, text], each of length 1; that of an absent modality is zero."""
+    """The trained network with its tokenizer: [image, text], each of length 1, or zero if absent."""
 
     def __init__(self, network: Any, words: Words, most: int = MOST, reading: Whitening | None = None) -> None:
         self._reading = None if reading is None else [torch.from_numpy(x).to(device_of(network)) for x in reading]
@@ -187,13 +186,13 @@ def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> A
         heads=params.width // HEAD,
         layers=params.layers,
     )
-    made: Any = Network(params.width, vision, text)
-    made.teacher = nn.Linear(2 * params.width, taught) if taught else None
-    return made
+    clip: Any = Network(params.width, vision, text)
+    clip.teacher = nn.Linear(2 * params.width, taught) if taught else None
+    return clip
 
 
 def fit(context: Context, params: ClipParams, progress: Progress) -> None:
-    """Train on the dataset's pairs, from the last checkpoint on, and write the weights; UserError for less than two."""
+    """Train on the dataset's pairs, from the last checkpoint, and write the weights; UserError for less than two."""
     seed = seed_for(CLIP_SEED, context.layout.dataset, context.params.seed)
     texts = io.read_table(context.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     folder = context.fitted.parent
@@ -205,15 +204,14 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     longest, vocabulary = max(map(len, tokens)), np.unique(np.concatenate(tokens))
     words = Words(params.max_tokens, torch.from_numpy(vocabulary))
     checkpoint = Checkpoint(folder / f".{context.name}-checkpoint.safetensors", EVERY)
-    target = _known(context, params, texts)[pairs] if params.distill else None
+    target = _target(context, params, texts)[pairs] if params.distill else None
     data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels, target)
     budget = Budget(**params.model_dump(include=set(Budget.__annotations__)))
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taught = 0 if target is None else target.shape[1]
         clip = network(params, len(vocabulary), longest, taught).to(pick(mps=False))
-        bar = progress(total=params.steps, unit="step", what=context.name)
-        with bar:
+        with progress(total=params.steps, unit="step", what=context.name) as bar:
             train(clip, data, budget, seed, checkpoint, bar.update)
         reading = _reading(context, params, clip, words, pairs, texts) if taught else {}
     weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()} | reading
@@ -227,9 +225,9 @@ def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> N
 
 
 def make(context: Context, params: ClipParams) -> Clip:
-    """Load what `fit` wrote; UserError if it is not there."""
+    """Load the output of `fit`; UserError if it is missing."""
     if not context.fitted.is_file():
-        raise UserError(f"'encoders.{context.name}': {context.fitted} is not there; run `alignrec encode` again")
+        raise UserError(f"'encoders.{context.name}': {context.fitted} is missing; run `alignrec encode` again")
     weights = load_file(context.fitted)
     vocabulary = weights.pop(VOCABULARY)
     reading = Whitening(*(weights.pop(name).numpy() for name in (MEAN, MAP))) if MAP in weights else None
@@ -244,8 +242,8 @@ CLIP = Spec(make, ClipParams, fit=fit, portable=False, library="open_clip_torch"
 UNTRAINED = replace(CLIP, fit=fit_untrained, variant_of="clip")
 
 
-def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> np.ndarray:
-    """Return what the teachers know of the items, as `pretrain` takes it: float32 [I, W], of length 1."""
+def _target(context: Context, params: ClipParams, texts: Sequence[str]) -> np.ndarray:
+    """Return the joint vector of the teachers, as in `pretrain`: float32 [I, W], of length 1."""
     features: list[np.ndarray] = []
     blocks: list[Block] = []
     for part, name in enumerate(params.distill_from):

@@ -25,18 +25,18 @@ SHARPEST = math.log(100)  # of the logit scale, as CLIP
 
 
 class Pairs(NamedTuple):
-    """What is trained on."""
+    """Training data."""
 
     row: np.ndarray  # int64 [n], each pair's row in `pixels`
     ids: np.ndarray  # int64 [n, T], padded with 0
     pixels: np.ndarray  # uint8 [images, S, S, 3], a memory map
     target: np.ndarray | None = None
-    """what frozen encoders know of the pairs, float32 [n, W], of length 1; None: none teaches"""
+    """joint vector of frozen encoders, float32 [n, W], of length 1; None: no teachers"""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How it is trained."""
+    """Training settings."""
 
     steps: int
     batch_size: int
@@ -52,8 +52,7 @@ def train(
 ) -> None:
     """Train open_clip's CLIP in place, from the checkpoint if there is one; UserError if the loss is not finite.
 
-    `done` is told the steps taken before, then each step. The caller deletes the checkpoint when the result is
-    safe.
+    `done` gets the number of steps of the checkpoint, then each step. The caller deletes the checkpoint.
     """
     from open_clip import ClipLoss
 

@@ -1,4 +1,4 @@
-"""Networks that transformers loads: CLIP and its like with two towers, and those that read images or texts alone."""
+"""Models of transformers: CLIP and others with two towers, and models of only images or only texts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,34 +19,34 @@ from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
-FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a full row
+FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
 
 
 class HuggingFaceParams(Pretrained):
-    """What kind `huggingface` reads."""
+    """Settings of kind `huggingface`."""
 
     join: Join = "mean"
-    """how the vectors of image and text, each of length 1, become one: their mean, or side by side"""
+    """combination of the vectors of image and text, each of length 1"""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    """of a network with one tower: over its tokens. auto: of images the network's own, else cls; of texts the mean, of
-    decoders last"""
+    """pooling over the tokens of a network with one tower. auto: for images the network's own, or cls; for texts
+    mean, for decoders last"""
     prompt: str = ""
-    """stands before every text"""
+    """prefix of every text"""
     max_tokens: Annotated[int, Field(ge=3)] = 512
-    """read at a time, at most the network's own limit"""
+    """tokens that are read at a time, at most the network's own limit"""
     chunks: Most = MOST
-    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
+    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
     dim: Positive | None = None
-    """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
+    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
     trust_remote_code: bool = False
-    """whether Python code that comes with the model may run here; it can do whatever you can"""
+    """whether Python code that comes with the model may run, with all your permissions"""
 
 
 class HuggingFace(Towers):
     """A network with its processors."""
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
-        from transformers.utils import logging  # seconds, which settings need not wait for
+        from transformers.utils import logging  # takes seconds
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
@@ -82,14 +82,11 @@ class HuggingFace(Towers):
         return self._limit if self._full else min(self._params.max_tokens, self._limit)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
-        length = self._length
-        given = [self._params.prompt + self._plain(text) for text in texts]
-        padding = "max_length" if self._full else True
         rows: Mapping[str, Any] = self._tokenizer(  # type: ignore[misc]
-            given,
-            padding=padding,
+            [self._params.prompt + self._plain(text) for text in texts],
+            padding="max_length" if self._full else True,
             truncation=True,
-            max_length=length,
+            max_length=self._length,
             return_tensors="pt",
             return_attention_mask=None if self._dual else True,
         )

@@ -1,4 +1,4 @@
-"""Content encoders: images and texts in, one vector an item out. A kind is a file with a Spec, and an entry here."""
+"""Registry of content encoders: a kind is a file with a Spec, and an entry here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "clip-untrained": "pipeline.encode.clip:UNTRAINED",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "descriptors": "pipeline.encode.descriptors:DESCRIPTORS",
-        "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
+        "minilm-cnn": "pipeline.encode.minilm:MINILM_CNN",
         "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
         "sentence-transformers": "pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "pipeline.encode.open_clip:OPEN_CLIP",

@@ -1,4 +1,4 @@
-"""What the making of a feature set took: items, operations, seconds."""
+"""Throughput of an encoder: items, operations, seconds."""
 
 import time
 from collections import defaultdict
@@ -9,16 +9,13 @@ from typing import Any
 
 
 class Throughput:
-    """Items, operations and seconds of one feature set's making."""
+    """Counters of one feature set."""
 
     def __init__(self) -> None:
-        self.items = 0
-        """that were encoded"""
-        self.taken_over = self.halved = 0
-        """items whose vectors were there before; that were encoded in half a batch"""
+        self.items = self.taken_over = self.halved = 0  # encoded, reused, and encoded in half a batch
         self.flops = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
-        """read; decode: of all threads together; wait: for them; compute: in the network; write"""
+        # read; decode: sum over threads; wait: for them; compute: in the network; write
         self._started = time.perf_counter()
         self._lock = Lock()  # several devices count here
 
@@ -45,5 +42,5 @@ class Throughput:
         from pipeline.ops.device import gemm_rate  # loads torch
 
         rate = gemm_rate(precision)
-        share = float(f"{self.flops / wall / rate:.3g}")  # digits that say something: it may be far below a thousandth
+        share = float(f"{self.flops / wall / rate:.3g}")  # significant digits: it may be far below a thousandth
         return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": share}

@@ -1,4 +1,4 @@
-"""Image networks that timm loads, such as DINOv2 and DINOv3, ConvNeXt or EVA: their pooled features."""
+"""Pooled features of timm's image networks, such as DINOv2, DINOv3, ConvNeXt and EVA."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,14 +17,14 @@ LIBRARY = "timm"
 
 
 class TimmParams(Pretrained):
-    """What kind `timm` reads."""
+    """Settings of kind `timm`."""
 
 
 class Timm(Towers):
     """A network without its classifier."""
 
     def __init__(self, source: Origin, params: TimmParams) -> None:
-        import timm  # a second, which settings need not wait for
+        import timm  # takes a second
 
         self._device, self._dtype = pick(), getattr(torch, params.precision)
         network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)

@@ -1,6 +1,6 @@
-"""Networks of other people with a tower for images, a tower for texts, or both, each giving a vector of its own.
+"""Third-party models with a tower for images, for texts, or both.
 
-What every kind of them shares: images and texts made harmless, one vector an item from one or two.
+Shared by their kinds: sanitised images and texts, and one vector per item from one or two.
 """
 
 import re
@@ -21,26 +21,26 @@ from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
 
 Join = Literal["mean", "concat"]
-SIDE = 512  # side of the largest images that these networks read; larger JPEGs are decoded at a part of their size
+SIDE = 512  # of the largest images that networks read; larger JPEGs are decoded at a fraction of their size
 LONGEST = 16
-"""longer over shorter side of an image: beyond it, only the middle is shown. Scaled by its shorter side, an image of
-1 x 10,000 pixels would take gigabytes, and some processors refuse it"""
-SHORTEST = 8  # pixels of the shorter side, smaller images are enlarged: processors take 1 or 3 pixels for channels
-ENDLESS = 1_000_000  # tokens; a tokenizer that allows more has not been told its network's limit
+"""longer over shorter side of an image, beyond which only the middle is used: scaled by its shorter side, an image of
+1 x 10,000 pixels would take gigabytes"""
+SHORTEST = 8  # least pixels of the shorter side: processors mistake 1 or 3 pixels for channels
+ENDLESS = 1_000_000  # tokens; a tokenizer that allows more does not know its network's limit
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
 class Prepared(NamedTuple):
     """A batch of B items."""
 
-    image: Any  # what the image tower reads of all, None without images
-    text: Any  # what the text tower reads of all, None without texts
+    image: Any  # inputs of the image tower, None without images
+    text: Any  # inputs of the text tower, None without texts
     parts: Chunks | None = None
-    """the parts of the texts, where `text` is a list of what the tower reads of some of them at a time"""
+    """chunks of the texts; `text` is then a list of inputs"""
 
 
 class Towers:
-    """An encoder made of towers; a kind says how each reads and what it gives, of the towers that it has."""
+    """An encoder with one or two towers, which a kind implements."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Towers:
         room: int | None = None,
         most: int = chunks.MOST,
     ) -> None:
-        """Encode an image and a word, to see that it can and how wide it is; `dim` numbers are kept of each vector.
+        """Encode an image and a word, to check the network and find its width; `dim` numbers are kept of each vector.
 
-        A text tower reads `room` tokens at a time, None: that cannot be said, and `most` chunks of a text.
-        UserError if `dim` is more than there are, or `mean` is asked of towers of unequal width.
+        A text tower reads `room` tokens at a time (None: unknown) and `most` chunks of a text. UserError for a `dim`
+        that is too large, or `mean` of towers of unequal width.
         """
         self.reads, self.join, self.dim = tuple(reads), join, dim
         self.room, self.most = room, most
@@ -72,18 +72,23 @@ class Towers:
         return self._widths if self.join == "concat" and len(self.reads) > 1 else {}
 
     def image_inputs(self, images: list[Image.Image]) -> Any:
+        """Return inputs of the image tower for B images, on the CPU; called from several threads at a time."""
         raise NotImplementedError
 
     def text_inputs(self, texts: list[str]) -> Any:
+        """Return inputs of the text tower for B texts, on the CPU; called from one thread at a time."""
         raise NotImplementedError
 
     def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text, uncut; called from one thread at a time, and only if there is `room`."""
         raise NotImplementedError
 
     def image_vectors(self, inputs: Any) -> Tensor:
+        """Return float32 [B, F]."""
         raise NotImplementedError
 
     def text_vectors(self, inputs: Any) -> Tensor:
+        """Return float32 [B, F]."""
         raise NotImplementedError
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
