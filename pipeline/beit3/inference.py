@@ -1,15 +1,14 @@
-"""Fast inference of BEiT3's item feature: the network of network.py, with its weights laid out for encoding.
+"""Fast inference of BEiT3's item feature, equal to `BEiT3.cls` up to rounding.
 
-It computes what `BEiT3.cls` does, up to rounding, for less:
 - all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
 - weights are cast and packed once, and keys and values are one product;
-- the last layer is computed for CLS alone;
-- in bfloat16, where products are fast, what is around them shrinks: LayerNorms' weights are folded into the products
-  that follow, GELU is part of the one before it, and patches are embedded by a product.
+- the last layer is computed only for CLS;
+- in bfloat16, where products are fast, other work is fused: LayerNorms' weights into the products that follow, GELU
+  into the one before it, and patches are embedded by a product.
 Products and attention run in the chosen precision; the residual stream stays in float32. In int8, products multiply
 whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
 
-Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
+Letters: B items, v vision rows an item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +34,7 @@ Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 
 
 class Rows(NamedTuple):
-    """Which rows of the two matrices belong to which item."""
+    """Rows of the two matrices by item."""
 
     vision: int  # v
     lengths: Sequence[int]  # text rows of each of B items
@@ -103,10 +102,10 @@ def flops(c: Config, image: bool, tokens: int) -> float:
 
 
 def precisions(c: Config, device: torch.device) -> list[str]:
-    """Return the precisions worth trying for a network there, the fastest first; float32 is the last.
+    """Return the precisions to try, fastest first; float32 is the last.
 
     The processor decides, not a clock: the same machine must make the same bytes. Networks narrower than base gain
-    nothing. Tiles (AMX) multiply bfloat16 so fast that int8 spends more on rounding rows than it saves.
+    nothing. With tiles (AMX), bfloat16 is so fast that int8 spends more on rounding rows than it saves.
     """
     if c.width < SIZES["base"].width or not multiplies_bfloat16(device):
         return ["float32"]
@@ -159,7 +158,7 @@ class _Layer:
             self._ffn.append(chain(up([fold(ffn.fc1, second)]), norm(ffn.ffn_layernorm, self._dtype), down))
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
-        """Vision [B v, D] and text [W, D] -> the same, or CLS alone [B, D]."""
+        """Vision [B v, D] and text [W, D] -> the same, or only CLS [B, D]."""
         y = x.map(*self._before_attention)
         query_rows, queries = rows, y
         if first_only:

@@ -1,4 +1,4 @@
-"""BEiT3: the whole network in one file.
+"""BEiT3, the network.
 
 Source: "Image as a Foreign Language" (arXiv 2208.10442); backbone Magneto with sub-LayerNorm (arXiv 2210.06423).
 Parameter names are those of the released checkpoints, so that their files load by name.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.beit3.config import FIRST_POSITION, Config
 
-HEADS = ("mim_head.", "mlm_head.")  # how the parameters' names begin that masked modelling alone needs
+HEADS = ("mim_head.", "mlm_head.")  # prefixes of parameters for masked modelling
 
 
 class Streams(NamedTuple):
@@ -123,7 +123,7 @@ class Layer(nn.Module):
 
 
 class VisionEmbed(nn.Module):
-    """Image -> patches -> vectors, a mask token over masked patches, CLS before them."""
+    """Image -> patches -> vectors after CLS; a mask token replaces masked patches."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class VisionEmbed(nn.Module):
         self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
 
     def forward(self, image: Tensor | None, patch_mask: Tensor | None, batch: int) -> Tensor:
-        """[B, 3, S, S], patch_mask bool [B, P] -> [B, 1+P, D]; CLS alone [B, 1, D] without an image."""
+        """[B, 3, S, S], patch_mask bool [B, P] -> [B, 1+P, D]; only CLS [B, 1, D] without an image."""
         cls = self.cls_token.expand(batch, -1, -1)  # [B, 1, D]
         if image is None:
             return cls

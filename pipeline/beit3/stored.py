@@ -1,7 +1,7 @@
-"""The files of a trained BEiT3, untrusted in a release: each is checked against the others before anything is built.
+"""The files of a trained BEiT3, untrusted in a release: they are checked against each other before loading.
 
-Each number of config.json but `heads` is the size of a tensor that is in the file of weights, so memory grows with its
-bytes. All but `network` works without torch.
+Each number of config.json except `heads` is the size of a tensor in the weights, so memory grows with the bytes of the
+file. Only `network` needs torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Shape = TypeVar("Shape", Config, MiniConfig)
 
 
 def config(files: EncoderFiles) -> Config:
-    """Read config.json and hold it to the header of the weights; UserError if they are damaged or do not agree."""
+    """Read config.json and compare it with the header of the weights; UserError if they are damaged or differ."""
     read = _read(files.config, Config)
     _hold(expected(read), files)
     return read
@@ -196,7 +196,7 @@ def _hold(expected: Iterator[tuple[str, tuple[int, ...]]], files: EncoderFiles) 
     """Raise UserError unless the weights' header has the tensors that are expected, name and shape, and no other."""
     there = arrays.shapes(files.weights)
     faults, named = list[str](), set[str]()
-    for name, shape in expected:  # ends at the first that lacks: layers may be a large number
+    for name, shape in expected:  # ends after a few faults: layers may be a large number
         named.add(name)
         if name not in there:
             faults.append(f"{name} is not there")

@@ -24,7 +24,7 @@ class Tokenizer:
     """Text -> ids of one SentencePiece model."""
 
     def __init__(self, model: bytes) -> None:
-        """Load a serialised model; UserError if it is none, or if its first three pieces are not <unk>, <s>, </s>."""
+        """Load a serialised model; UserError unless its first three pieces are <unk>, <s>, </s>."""
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model)
@@ -47,9 +47,9 @@ class Tokenizer:
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
-    """Train a unigram model on `texts` and return it serialised; None if there are no words to learn from.
+    """Train a unigram model on `texts` and return it serialised; None without words.
 
-    One thread and lines in order give the same bytes each time. A small text gives fewer pieces than `vocab`.
+    One thread and lines in order give the same bytes each time; small texts give fewer pieces than `vocab`.
     """
     lines = list(islice((part for text in texts for part in _parts(text)), MOST_SENTENCES))
     if not lines:

@@ -36,9 +36,9 @@ class BEiT3Params(Section):
     """Settings of kind `beit3`."""
 
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """precision of products; features are float32. CLS must keep a cosine of 0.999 to float32 on the first items, before
-    whitening. auto: the fastest that does: float32 for small; for base and large bfloat16 on a GPU or a CPU with AMX,
-    int8 on other CPUs with AVX512-BF16 and VNNI"""
+    """precision of products; features are float32. CLS must keep a cosine of 0.999 to float32 on the first items,
+    before whitening. auto: the fastest that does: float32 for small; for base and large bfloat16 on a GPU or a CPU with
+    AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
     whiten: bool = True

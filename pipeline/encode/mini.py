@@ -19,9 +19,9 @@ from pipeline import io
 from pipeline.beit3 import minilm, stored
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
+from pipeline.beit3.minilm import WordPieces
 from pipeline.beit3.reading import centred
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
-from pipeline.beit3.wordpieces import WordPieces
 from pipeline.encode.base import Context
 from pipeline.encode.chunks import Reading
 from pipeline.encode.cnn import CNN

@@ -1,9 +1,18 @@
-"""The frozen encoders that teach pre-training, loaded by name, and what a pre-training that resumes depends on."""
+"""The frozen encoders that teach pre-training, and the inputs of a pre-training that resumes.
 
-from collections.abc import Sequence
+Their joint vector is that of feature set `linear`, so CLS learns one vector whatever the encoders, in which directions
+and modalities are already weighted.
+
+Letters: I items, F width of an encoder's vectors, W of the target.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib.format import open_memmap
 
 import schemas
 from pipeline import io
@@ -14,23 +23,27 @@ from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.features import gathered, registry, sameness
+from pipeline.features.encoded import reporting
 from pipeline.features.node import Items, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.ops.joining import IMAGE
+from pipeline.ops import joining
+from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block
+from pipeline.ops.rows import unit_rows
 from pipeline.pretrain import mini
-from pipeline.pretrain.distillation import encoded, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 
+BLOCK = 4096  # items in memory at a time
+Rows = Callable[[int, int], pa.Table]  # first item, last + 1 -> their rows, schema features(F)
+
 
 def teach(run: Run, texts: Texts) -> np.ndarray | None:
-    """Return what the encoders of `pretrain.distill_from` know of the items, float32 [I, W]; None if none is left.
+    """Return the joint vector of the teachers, float32 [I, W], from disk if it is there; None without teachers.
 
-    They run unless that is on disk. Where the key is not given, those are left out that read nothing which the
-    dataset has.
+    By default teachers are skipped that read no modality of the dataset.
     """
     layout, own = run.layout, run.params[Pretrain]
     params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
@@ -42,11 +55,11 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
         return None
     features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
     items = Items(ids, texts, Throughput())
-    told = gathered.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
-    if not told:
-        run.warn("pretrain.distill_from: no teacher tells the items apart, so nothing is distilled")
+    blocks = gathered.blocks(nodes, items, IMAGE, [sameness.distinguishes(vectors) for vectors in features])
+    if not blocks:
+        run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
         return None
-    return target(features, told, layout.teacher_target)
+    return target(features, blocks, layout.teacher_target)
 
 
 def images(run: Run, texts: Texts) -> mini.Images:
@@ -66,12 +79,12 @@ def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: 
     for node in nodes:
         own = registry.ingredients(run.params.encoders, registry.whole(run.params.encoders, [node.name]))
         files = [layout.items, *(io.shards(layout.images, "images") if "image" in node.reads else []), *own.files]
-        modules = ["pipeline.pretrain.distillation", *own.modules]
+        modules = [__name__, *own.modules]
         folder = layout.teacher_features(node.name).parent
         run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=modules)
     with run.progress(total=len(texts) * len(nodes), unit="item", what="frozen encoders") as bar, plainly(key):
         items = Items(ids, texts, Throughput(), bar.update)
-        return [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
+        return [encoded(reporting(node, items), len(ids), layout.teacher_features(node.name)) for node in nodes]
 
 
 def _modalities(layout: Layout, texts: Texts) -> set[str]:
@@ -105,3 +118,43 @@ def is_read(params: Parameters) -> bool:
 def taught_by(params: Parameters) -> list[str]:
     own = params[Pretrain]
     return registry.whole(params.encoders, own.distill_from if own.distill else ())
+
+
+def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
+    """Return an encoder's vectors of all items, a memory map of float32 [I, F], from its file if that exists."""
+    if not path.is_file():
+        with io.atomic(path) as temporary:
+            features: np.memmap[Any, Any] | None = None
+            for start in range(0, n_items, BLOCK):
+                vectors = io.matrix(rows(start, min(start + BLOCK, n_items))["vector"])
+                if features is None:
+                    features = open_memmap(temporary, "w+", np.float32, (n_items, vectors.shape[1]))
+                features[start : start + len(vectors)] = vectors
+            assert features is not None
+            features.flush()
+    return _mapped(path)
+
+
+def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) -> np.ndarray:
+    """Return the target of all items, a memory map of float32 [I, W], from its file if that exists.
+
+    Rows have length 1, or are zero for items without content.
+    """
+    n_items = len(features[0])
+
+    def parts() -> Iterator[list[np.ndarray]]:
+        return ([x[start : start + BLOCK] for x in features] for start in range(0, n_items, BLOCK))
+
+    if not path.is_file():
+        fit = joining.fit(parts, blocks, WIDTH, POWER)
+        with io.atomic(path) as temporary:
+            vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.width))
+            for start, some in zip(range(0, n_items, BLOCK), parts(), strict=True):
+                vectors[start : start + BLOCK] = unit_rows(fit(some))[0]
+            vectors.flush()
+    return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return vectors

@@ -1,4 +1,4 @@
-"""What pre-training of `mini` starts from: MiniLM's weights and word pieces, and vectors of frozen encoders of images.
+"""Inputs of `mini`: MiniLM's weights and word pieces, and image vectors of frozen encoders.
 
 Letters: I items, P image tokens, W_p numbers of one, W of all, D width.
 """
@@ -17,7 +17,7 @@ from pipeline import io
 from pipeline.beit3 import minilm
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
-from pipeline.beit3.wordpieces import WordPieces, order
+from pipeline.beit3.minilm import WordPieces, order
 from pipeline.encode.chunks import LONGEST
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
@@ -25,12 +25,12 @@ from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.pretrain.visual_tokens import ITERATIONS
 
-TOKENS = ("cnn", "descriptors")  # encoders of images whose vectors are the image tokens
+TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens
 REDUCED, POWER = 128, 0.5
-"""directions of an image token that its projection starts from, and the power of the deviation they are divided by"""
-LENGTH = 1.4  # of a projected token at the start, root mean square: as that of MiniLM's embeddings
-FEW = 8  # images for each visual token, at least
-SAMPLE = 20_000  # images that principal directions and visual tokens are learned from, at most
+"""directions in the initial projection of an image token, and power of the deviation that they are divided by"""
+LENGTH = 1.4  # initial root mean square of a projected token, as of MiniLM's embeddings
+FEW = 8  # least number of images per visual token
+SAMPLE = 20_000  # images that directions and visual tokens are learned from, at most
 BLOCK = 4096  # images at a time, which bounds memory
 
 
@@ -38,9 +38,9 @@ BLOCK = 4096  # images at a time, which bounds memory
 class Images:
     """The vectors of all images."""
 
-    vectors: np.ndarray  # float32 [I, W], a memory map, zeros where there is no image
-    row: np.ndarray  # int64 [I], each item's own number; -1 where there is no image
-    widths: tuple[int, ...]  # W_p of each token; none where no item has an image
+    vectors: np.ndarray  # float32 [I, W], a memory map, zero without image
+    row: np.ndarray  # int64 [I], each item's own number; -1 without image
+    widths: tuple[int, ...]  # W_p of each token; empty without images
 
     @property
     def items(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Images:
 
 
 def stacked(parts: Sequence[np.ndarray], layout: Layout) -> Images:
-    """Return the vectors of several encoders side by side, from their file if that is there: float32 [I, W_p] each."""
+    """Concatenate the vectors of several encoders, float32 [I, W_p] each, or read them from their file."""
     n, widths = len(parts[0]), tuple(x.shape[1] for x in parts)
     path = layout.encoder.images
     if not path.is_file():
@@ -85,7 +85,7 @@ def reduced(images: Images, seed: int) -> list[Whitening]:
 
 
 def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
-    """Return the nearest centroid of each image token, int32 [I, P], and how many there are; each token has its own."""
+    """Return the nearest centroid of each image token, int32 [I, P], and their number; each token has its own."""
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
     faiss.omp_set_num_threads(1)  # sums in one order on every machine

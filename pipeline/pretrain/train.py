@@ -1,4 +1,4 @@
-"""From a dataset's items and images to a pre-trained encoder on disk; a killed training goes on."""
+"""From a dataset's items and images to a pre-trained encoder on disk; a killed training resumes."""
 
 import shutil
 from dataclasses import asdict

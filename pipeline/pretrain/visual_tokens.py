@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 
 ITERATIONS = 20
-SAMPLE = 128  # vectors that k-means is given for each code; more changes little and costs time
-MEMORY = 2**30  # bytes of the vectors that k-means draws from, at most: thousands of codes would need many gigabytes
+SAMPLE = 128  # vectors per code in k-means; more changes little
+MEMORY = 2**30  # most bytes of the vectors that k-means draws from
 BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
 
 Vectors = Callable[[np.ndarray], np.ndarray]
@@ -28,8 +28,7 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
 def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     """Learn the codebook by k-means: float32 [C, W], fewer where fewer vectors differ.
 
-    Equal vectors count once: else most codes of drawings on white would be shades of white. At most SAMPLE * codes
-    of the images' vectors are used.
+    Equal vectors count once, or most codes of drawings on white would be shades of white.
     """
     rng = np.random.default_rng(seed)
     _, per_image, width = vectors(np.arange(1)).shape
