@@ -65,8 +65,7 @@ def encode(
     texts = [text.encode(errors="replace").decode() for text in texts]  # half a character would stop any tokenizer
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
-    lengths = np.zeros(len(texts), np.int64)
-    reading = None
+    lengths, reading = np.zeros(len(texts), np.int64), None
     if has_text.any():
         lengths[has_text] = encoder.lengths(given := [text for text in texts if text.strip()])
         reading = encoder.reading(given) if isinstance(encoder, Reader) else None

@@ -64,7 +64,7 @@ def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts
     with run.alone():
         if getattr(given.own, "precision", None) == "auto":
             _refuse_another_choice(run, node, facts)
-        run.resume(node.folder, node.shared(), facts, name, modules=_modules(node))
+        run.resume(node.folder, node.shared(), facts, name, modules=modules(node))
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = _fingerprint(node)
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
@@ -112,10 +112,10 @@ def cluster(run: Run, params: Encode) -> Cluster | None:
     return Cluster(partial(run.warn, recorded=False)) if params.engine == "ray" else None
 
 
-def _modules(node: Node) -> list[str]:
+def modules(node: Node) -> list[str]:
     """Return the modules that its rows depend on, each once."""
     own = [node.module] if isinstance(node, Encoded) else []
-    parts = (module for part in node.of for module in _modules(part))
+    parts = (module for part in node.of for module in modules(part))
     reader = [READERS.module(node.file.format)] if isinstance(node, Imported) else []
     return list(dict.fromkeys([*own, type(node).__module__, *parts, *reader]))
 
@@ -131,7 +131,7 @@ def _fingerprint(node: Node) -> dict[str, Any]:
 def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
     """Raise UserError if the set was begun on a machine that chose another precision: it would all be deleted."""
     for then in {*PRECISIONS} - {facts["precision"]}:
-        if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), _modules(node))):
+        if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), modules(node))):
             network = networks(node)[0]
             raise UserError(
                 f"{node.folder}: begun in {then}, and this machine would choose {facts['precision']}; give "

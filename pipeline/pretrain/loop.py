@@ -183,7 +183,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     if not np.isfinite(values).all():
         raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
     nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
-    _set_rate(training.optimizer, rate)
+    set_rate(training.optimizer, rate)
     training.optimizer.step()
     if training.model.teacher is not None:
         training.model.whitening.update()
@@ -232,6 +232,6 @@ def depth(name: str, layers: int) -> int:
     return 1 + int(match[1]) if (match := LAYER.match(name)) else layers + 1
 
 
-def _set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]

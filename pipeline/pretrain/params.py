@@ -27,8 +27,8 @@ class Pretrain(Section):
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     size: Literal["mini", "small", "base", "large"] = "mini"
-    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 pixels a side; base
-    and large are the published shapes, with 224"""
+    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 pixels a side;
+    base and large are the published shapes, with 224"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
     init_sha256: Sha256 | None = None
@@ -67,8 +67,8 @@ class Pretrain(Section):
     steps: Count = 3000
     """steps of the optimiser at most; 0 leaves the network as initialised"""
     patience: Count = 0
-    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends with the
-    weights of the highest, for an encoder of new items; 0: all steps, with the last weights, best for the catalogue"""
+    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends with
+    the weights of the highest, for an encoder of new items; 0: all steps, which suits the catalogue's items best"""
     batch_size: Positive = 16
     """items per step of the optimiser, over all processes"""
     accumulate: Positive = 1

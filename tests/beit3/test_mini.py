@@ -12,10 +12,9 @@ from torch import Tensor
 
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
-from pipeline.beit3.minilm import MiniLM, load
+from pipeline.beit3.minilm import MiniLM, WordPieces, load, order
 from pipeline.beit3.reading import centred, half_means, halves, ridge
 from pipeline.beit3.tokenizer import pad
-from pipeline.beit3.minilm import WordPieces, order
 from pipeline.errors import UserError
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +56,6 @@ def test_all_four_passes_equal_the_reference(network: BEiT3, oracle: dict[str, n
         np.testing.assert_allclose(output.detach().numpy(), oracle[name], rtol=0, atol=1e-9, err_msg=name)
 
 
-def test_without_its_float32_rounding_the_reference_is_still_close(
-    network: BEiT3, oracle: dict[str, np.ndarray]
-) -> None:
-    for name, output in four_passes(network, oracle).items():
-        np.testing.assert_allclose(output.detach().numpy(), oracle[name], rtol=0, atol=1e-5, err_msg=name)
-
-
 @pytest.mark.usefixtures("reference_rounding")
 def test_gradients_of_squared_cls_equal_the_reference(network: BEiT3, oracle: dict[str, np.ndarray]) -> None:
     image, tokens, padding, _ = inputs(oracle)
@@ -115,19 +107,3 @@ def test_sizes_have_the_published_parameter_counts() -> None:
             assert sum(p.numel() for p in BEiT3(shape).parameters()) // 10**6 == with_heads
             bare = sum(p.numel() for p in BEiT3(SIZES[name]).parameters())
             assert (bare + 2 * shape.width**2) // 10**6 == itc
-
-
-def test_sizes_grow_from_one_to_the_next() -> None:
-    with torch.device("meta"):
-        counts = [sum(p.numel() for p in BEiT3(replace(c, vocab=2000)).parameters()) for c in SIZES.values()]
-    assert list(SIZES) == ["small", "base", "large"]
-    assert all(5 * less < more for less, more in pairwise(counts[:2])), counts
-
-
-def test_initialisation_is_seeded() -> None:
-    torch.manual_seed(7)
-    first = BEiT3(TINY).state_dict()
-    torch.manual_seed(7)
-    second = BEiT3(TINY).state_dict()
-    assert all(torch.equal(v, second[k]) for k, v in first.items())
-    assert 0.015 < float(first["beit3.encoder.layers.0.self_attn.q_proj.A.weight"].std()) < 0.025

@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import featured
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
+from featured import vectors
 from safetensors.torch import load
 
 import schemas
 from pipeline import io
-from pipeline.beit3.config import SIZES
 from pipeline.encode import clip
 from pipeline.encode.clip import ClipParams, Words
 from pipeline.encode.contrast import Budget, Pairs, train
@@ -25,7 +26,6 @@ from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.held_out import split
 from pipeline.ops.rows import unit_rows
-from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
 from pipeline.seeds import seed_for
 from stages.encode import main
@@ -38,8 +38,7 @@ PAIRS = [0, 1, 2, 3, 5]
 
 
 def params(*names: str, **encoders: dict[str, Any]) -> Params:
-    encode = {"encoders": list(names), "controls": [], "shard_rows": 4}
-    return toy.params(encode=encode, encoders={"clip": TINY} | encoders)
+    return featured.params(*names, **{"clip": TINY} | encoders)
 
 
 def stage(layout: Layout, given: Params) -> dict[str, dict[str, bytes]]:
@@ -51,10 +50,6 @@ def stage(layout: Layout, given: Params) -> dict[str, dict[str, bytes]]:
         name: [p for p in sorted(f.iterdir()) if p.is_file() and p.name != ".sha256"] for name, f in folders.items()
     }
     return {name: {p.name: p.read_bytes() for p in files} for name, files in kept.items()}
-
-
-def vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def without(layout: Layout, column: str, items: list[int]) -> None:
@@ -92,12 +87,6 @@ def test_features_name_the_weights_that_made_them(tmp_path: Path) -> None:
         assert json.loads(record)["weights"] == [{"name": weights.name, "sha256": io.sha256(weights)}]
         assert sorted(files[name]) == sorted([".key", weights.name, "features-00000.parquet", "features-00001.parquet"])
     assert np.abs(vectors(layout, "clip") - vectors(layout, "clip-untrained")).max() > 1e-3
-
-
-def test_no_steps_are_the_untrained_network(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    stage(layout, params("clip", "clip-untrained", clip=TINY | {"steps": 0}))
-    np.testing.assert_array_equal(vectors(layout, "clip"), vectors(layout, "clip-untrained"))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -229,12 +218,6 @@ def test_faults_are_one_line(tmp_path: Path, section: str, message: str) -> None
         load_params(path)
 
 
-def test_the_defaults_are_the_budget_of_pre_training_and_the_small_shape() -> None:
-    own, theirs, small = ClipParams(), Pretrain(size="small"), SIZES["small"]
-    assert (own.steps, own.batch_size, own.held_out) == (theirs.steps, theirs.batch_size, theirs.held_out)
-    assert (own.image, own.patch, own.width, own.layers) == (small.image, small.patch, small.width, small.layers)
-
-
 TAUGHT = {**TINY, "distill": 10.0, "distill_from": ["minilm", "tfidf"], "steps": 60, "lr": 5e-3, "batch_size": 5}
 
 
@@ -273,13 +256,3 @@ def test_teachers_are_learned_from_image_and_text_side_by_side(tmp_path: Path) -
     train(network, pairs, budget, 0, Checkpoint(tmp_path / "checkpoint", 1000), int)
     read()
     assert seen[0] < 0.5 < 0.95 < seen[1]
-
-
-def test_a_text_alone_is_read_by_the_same_map(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    without(layout, "image", [2])
-    stage(layout, params("clip", clip=TAUGHT))
-    x = vectors(layout, "clip")
-    assert np.isfinite(x).all()
-    assert x[2].any()
-    assert not x[4].any()

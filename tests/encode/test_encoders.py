@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import featured
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
-from PIL import Image
+from coloured import Item, catalogue
+from featured import vectors
+from networks import jpeg
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 
-import schemas
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.encode import batching
-from pipeline.encode import throughput as throughput_of
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.facts import content
 from pipeline.features import control
 from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
-from pipeline.images.pixels import normalised, square
+from pipeline.images.pixels import square
 from pipeline.layout import Layout
-from pipeline.ops import device, whitening
-from pipeline.ops.whitening import Whitening
-from pipeline.run import Run, running
+from pipeline.ops import whitening
+from pipeline.run import Run
 from pipeline.stage import perform
 from pipeline.vectors.given import File
-from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
 BOTH_OR_ONE = [i for i in range(len(TEXTS)) if i != 3]
-
-
-def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).save(out, "JPEG")
-    return out.getvalue()
 
 
 IMAGES = [None if c is None else jpeg(c) for c in COLOURS]
@@ -107,44 +95,12 @@ def test_an_item_with_nothing_is_zero_and_flagged(beit3: BEiT3Items) -> None:
     assert (np.abs(actual.vectors[BOTH_OR_ONE]).max(axis=1) > 0).all()
 
 
-def test_hiding_a_modality_changes_the_vector_and_equals_lacking_it(beit3: BEiT3Items) -> None:
-    whole = run(beit3, TEXTS, IMAGES, 4)
-    nothing: list[bytes | None] = [None] * len(TEXTS)
-    text_only, image_only = run(beit3, TEXTS, nothing, 4), run(beit3, [""] * len(TEXTS), IMAGES, 4)
-    pairs = [0, 4, 5, 7]
-    assert (np.abs(whole - text_only)[pairs].max(axis=1) > 1e-3).all()
-    assert (np.abs(whole - image_only)[pairs].max(axis=1) > 1e-3).all()
-    np.testing.assert_allclose(text_only[[2, 6]], whole[[2, 6]], atol=2e-6)
-    np.testing.assert_allclose(image_only[1], whole[1], atol=2e-6)
-    assert not text_only[1].any()
-
-
 def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     """More batches than threads, and threads than batches: the same bytes."""
     texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
     images = [IMAGES[i % 8] for i in range(40)]
     actual = [batching.encode(beit3, texts, images, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
     assert len(set(actual)) == 1
-
-
-def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
-    throughput, before = Throughput(), beit3.flops
-    batching.encode(beit3, TEXTS, IMAGES, 2, throughput=throughput)
-    throughput.items = len(TEXTS)
-    assert throughput.flops == beit3.flops - before > 0
-    facts = throughput.facts("float32")
-    assert facts["items"] == len(TEXTS)
-    assert {"decode_s", "wait_s", "compute_s", "items_per_s", "gemm_gflop_per_s", "share_of_gemm_rate"} <= facts.keys()
-    assert facts["share_of_gemm_rate"] > 0
-
-
-def test_a_small_share_of_a_high_rate_is_not_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "gemm_rate", lambda precision: 4e12)
-    monkeypatch.setattr(throughput_of, "time", SimpleNamespace(perf_counter=iter([0.0, 2.0]).__next__))
-    throughput = Throughput()
-    throughput.calculated(1e8)
-    facts = throughput.facts("float32")
-    assert (facts["gemm_gflop_per_s"], facts["share_of_gemm_rate"]) == (4000, 1.25e-05)
 
 
 def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:
@@ -173,12 +129,6 @@ def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items, con
     assert np.isfinite(actual.vectors).all()
     assert actual.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
     assert (np.abs(actual.vectors).max(axis=1) > 0).tolist() == actual.has_text.tolist()
-
-
-def test_progress_counts_every_item_once(beit3: BEiT3Items) -> None:
-    seen: list[int] = []
-    batching.encode(beit3, TEXTS, IMAGES, 3, seen.append)
-    assert sum(seen) == len(TEXTS)
 
 
 def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
@@ -212,20 +162,12 @@ def status(key: str) -> int:
     return int(line.split()[1])
 
 
-def test_pixels_are_scaled_as_published() -> None:
-    """0.5 / 0.5 normalisation: black is -1, white 1."""
-    black, white = square(jpeg("black"), 8), square(jpeg("white"), 8)
-    scaled = normalised(np.stack([black, white]))
-    assert scaled.shape == (2, 3, 8, 8)
-    assert (float(scaled[0].max()), float(scaled[1].min())) == (-1.0, 1.0)
-
-
 # --- encoders of other people
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(Layout(tmp_path, "toy"), Encode())
+    return Context(Layout(tmp_path, "shop"), Encode())
 
 
 def make(name: str, context: Context) -> Encoder:
@@ -287,59 +229,31 @@ def test_shuffled_gives_nobody_their_own() -> None:
 
 def test_repeated_names_are_refused() -> None:
     with pytest.raises(UserError, match="two feature sets are called 'random'"):
-        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
+        _ = FeatureSets(Layout(Path(), "shop"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
 
 
 # --- the stage
 
 
-def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Params:
-    """Write what the stages before encode leave, in image shards of three rows."""
-    layout, n = Layout(root, "toy"), len(TEXTS)
-    ids, asin = pa.array(np.arange(n), pa.int32()), pa.array([f"A{i}" for i in range(n)])
-    empty, lists = pa.array([""] * n), pa.array([[]] * n, pa.list_(pa.string()))
-    rows = []
-    for name, array in imported.items():
-        layout.raw.mkdir(parents=True, exist_ok=True)
-        np.save(layout.raw / f"{name}.npy", array)
-        rows.append({"role": f"feature:{name}", "name": f"{name}.npy"})
-    files.write_json(layout.sources, rows)
-    files.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-    status = pa.array(["ok" if t else "empty" for t in TEXTS])
-    words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
-    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
-    files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
-    status = pa.array(["ok" if p else "missing" for p in IMAGES])
-    size = pa.array([40 if p else 0 for p in IMAGES], pa.int32())
-    hashes = pa.array([1 if p else None for p in IMAGES], pa.uint64())
-    columns = [ids, asin, status, empty, empty, pa.array(IMAGES, pa.binary()), size, size, empty, hashes]
-    table = pa.table(columns, names=schemas.IMAGES.names)
-    for number, start in enumerate(range(0, n, 3)):
-        files.write_table(table.slice(start, 3), files.shard(layout.images, "images", number), schemas.IMAGES)
-    source = {"kind": "mmrec", "interactions": "x.inter"}
-    return Params.model_validate(
-        {"datasets": ["toy"], "sources": {"toy": source}, "encode": {"shard_rows": 3, "batch_size": 2, **given}}
-    )
-
-
 def pretrained(root: Path, network: BEiT3, model: bytes) -> None:
-    layout = Layout(root, "toy")
+    layout = Layout(root, "shop")
     files.write_bytes(layout.encoder.tokenizer, model)
     files.write_json(layout.encoder.config, vars(network.config))
     save_file(network.state_dict(), layout.encoder.weights)
 
 
-def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
-    """Run the stage; return feature set -> shard -> sha256."""
-    with running("encode", "toy", params, root) as run:
-        main(run)
-    layout = Layout(root, "toy")
-    return {
-        name: {
-            p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files.shards(layout.features(name), "features")
-        }
-        for name in layout.feature_sets()
-    }
+def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Params:
+    """Write the inputs of the stage, five images per file."""
+    layout = catalogue(root, [Item(f"A{i}", *both) for i, both in enumerate(zip(TEXTS, COLOURS, strict=True))])
+    layout.raw.mkdir(parents=True, exist_ok=True)
+    for name, array in imported.items():
+        np.save(layout.raw / f"{name}.npy", array)
+    files.write_json(layout.sources, [{"role": f"feature:{name}", "name": f"{name}.npy"} for name in imported])
+    return toy.params(encode={"shard_rows": 3, "batch_size": 2, **given})
+
+
+def stage(root: Path, params: Params) -> dict[str, bytes]:
+    return featured.stage(Layout(root, "shop"), params)
 
 
 BEIT3 = ["beit3", "beit3-image-masked", "beit3-text-masked"]
@@ -352,7 +266,7 @@ def test_what_is_read_of_texts_is_said_and_recorded(
     params = params.model_copy(update={"encoders": {"minilm-short": {"kind": "minilm", "chunks": 1}}})
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     record = files.read_json(layout.run_record("encode"))
     assert record["notes"]["minilm-short"]["text_cut"] == pytest.approx(1 / 6, abs=1e-4)
     read = record["notes"]["minilm-short"]["text_read"]
@@ -379,7 +293,7 @@ def test_every_feature_set_is_whole_and_in_item_order(
     pretrained(tmp_path, network, model)
     made = stage(tmp_path, params)
     assert set(made) == {*BEIT3, "ready", "random", "shuffled", "constant"}
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     tables = {name: files.read_features(layout.features(name)) for name in made}
     assert {len(t) for t in tables.values()} == {len(TEXTS)}
     np.testing.assert_allclose(files.matrix(tables["beit3"]["vector"]), run(beit3, TEXTS, IMAGES, 2), atol=2e-6)
@@ -401,9 +315,9 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
     params = dataset(tmp_path, {}, encoders=["beit3", "beit3-untrained"], controls=[])
     pretrained(tmp_path, network, model)
     plain = stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
-    raw = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
-    trained = files.matrix(files.read_features(layout.features("beit3"))["vector"])
+    layout = Layout(tmp_path, "shop")
+    raw = vectors(layout, "beit3-untrained")
+    trained = vectors(layout, "beit3")
     assert raw.shape == trained.shape
     assert np.abs(raw - trained).max() > 0.1
     shutil.rmtree(layout.features("beit3-untrained"))
@@ -411,7 +325,7 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
 
     files.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit(trained)._asdict()))
     stage(tmp_path, params)
-    whitened = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
+    whitened = vectors(layout, "beit3-untrained")
     has_any = raw.any(axis=1)
     assert np.abs(whitened[has_any].mean(axis=0)).max() < 1e-3  # whitening of its own, not the trained network's
     assert not whitened[~has_any].any()
@@ -421,14 +335,14 @@ def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path,
     names = ["beit3", "beit3-raw", "beit3-text-masked", "beit3-untrained"]
     params = dataset(tmp_path, {}, encoders=names, controls=[])
     pretrained(tmp_path, network, model)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     cls = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128), TEXTS, IMAGES, 2)
     fitted = whitening.fit(cls[cls.any(axis=1)])
     files.write_bytes(layout.encoder.whitening, save_arrays(fitted._asdict()))
 
     def vectors() -> dict[str, np.ndarray]:
         stage(tmp_path, params)
-        return {name: files.matrix(files.read_features(layout.features(name))["vector"]) for name in names}
+        return {name: vectors(layout, name) for name in names}
 
     white = vectors()
     np.testing.assert_allclose(white["beit3-raw"], cls, atol=2e-6)
@@ -442,21 +356,11 @@ def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path,
         assert np.abs(plain[variant] - white[variant]).max() > 0.1
 
 
-def test_a_map_may_read_fewer_numbers_than_cls_has(network: BEiT3, model: bytes) -> None:
-    plain, three = (
-        BEiT3Items(network, tokenizer.Tokenizer(model), 128),
-        np.eye(network.config.width, 3, dtype=np.float32),
-    )
-    mapped = Whitening(np.zeros(network.config.width, np.float32), three)
-    read = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128, whitening=mapped), TEXTS, IMAGES, 2)
-    np.testing.assert_allclose(read, run(plain, TEXTS, IMAGES, 2)[:, :3], atol=1e-6)
-
-
 def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, network: BEiT3, model: bytes) -> None:
     params = dataset(tmp_path, {}, encoders=BEIT3[:2])
     pretrained(tmp_path, network, model)
     whole = stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     kept = files.shard(layout.features("beit3"), "features", 0)
     written = kept.stat().st_mtime_ns
     files.shard(layout.features("beit3"), "features", 1).unlink()
@@ -473,11 +377,11 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     params = dataset(tmp_path, {}, encoders=[*BEIT3[:2], "tfidf"])
     pretrained(tmp_path, network, model)
     whole = stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     shutil.rmtree(layout.folder("encode"))
     toy.ended(layout)
     for part, expected in ((2, {1}), (1, {0, 1, 2})):  # three files of three rows
-        going = Run("encode", "toy", params, tmp_path)
+        going = Run("encode", "shop", params, tmp_path)
         going.part = part, 2
         perform(going, STAGES["encode"], lambda _: None)
         made = {name: files.shards(layout.features(name), "features") for name in layout.feature_sets()}
@@ -495,12 +399,12 @@ def test_a_machine_that_would_choose_another_precision_deletes_nothing(
 ) -> None:
     pretrained(tmp_path, network, model)
     monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.5)
-    layout, params = Layout(tmp_path, "toy"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
+    layout, params = Layout(tmp_path, "shop"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
     toy.ended(layout)
 
     def go(part: tuple[int, int] | None, *choices: str, **own: str) -> None:
         monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: [*choices])
-        going = Run("encode", "toy", params.model_copy(update={"encoders": {"beit3": own}}), tmp_path)
+        going = Run("encode", "shop", params.model_copy(update={"encoders": {"beit3": own}}), tmp_path)
         going.part = part
         perform(going, STAGES["encode"], lambda _: None)
 
@@ -531,7 +435,7 @@ def test_auto_takes_the_fastest_precision_that_keeps_the_features(
     """All variants take the same; metadata and record name it; a resumed run decides the same again."""
     monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: ["bfloat16", "float32"])
     monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", least)
-    names, layout = [*BEIT3, "beit3-untrained"], Layout(tmp_path, "toy")
+    names, layout = [*BEIT3, "beit3-untrained"], Layout(tmp_path, "shop")
     params = dataset(tmp_path, {}, encoders=names, controls=[])
     pretrained(tmp_path, network, model)
     whole = stage(tmp_path, params)
@@ -557,13 +461,6 @@ def test_a_given_precision_that_changes_the_features_is_refused(
     stage(tmp_path, given.model_copy(update={"encoders": {"beit3": {"precision": "float32"}}}))
 
 
-def test_small_is_encoded_in_float32_on_every_machine(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
-    pretrained(tmp_path, network, model)
-    stage(tmp_path, params)
-    assert precisions_of(Layout(tmp_path, "toy"), ["beit3"]) == {"float32"}
-
-
 def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one(
     context: Context, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -579,27 +476,11 @@ def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one
         ENCODERS["beit3"].make(context, params)
 
 
-def test_settings_of_one_encoder_re_encode_no_other(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    asked = {"encoders": ["beit3", "beit3-text-masked", "minilm"], "controls": []}
-    pretrained(tmp_path, network, model)
-    layout, whole = Layout(tmp_path, "toy"), stage(tmp_path, dataset(tmp_path, {}, **asked))
-    written = {name: files.shard(layout.features(name), "features", 0).stat().st_mtime_ns for name in whole}
-    asked_again = dataset(tmp_path, {}, **asked)
-    shorter = asked_again.model_copy(update={"encoders": {"minilm": {"max_tokens": 3}}})
-    changed = stage(tmp_path, shorter)
-    assert {name for name in whole if changed[name] != whole[name]} == {"minilm"}
-    now = {name: files.shard(layout.features(name), "features", 0).stat().st_mtime_ns for name in whole}
-    assert {name for name in whole if now[name] != written[name]} == {"minilm"}
-    masked_too = stage(tmp_path, asked_again.model_copy(update={"encoders": {"beit3": {"max_tokens": 3}}}))
-    assert masked_too["minilm"] == whole["minilm"]
-    assert all(masked_too[name] != whole[name] for name in ("beit3", "beit3-text-masked"))
-
-
 def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:
     params = dataset(tmp_path, {}, encoders=["beit3", "minilm"], controls=["constant"])
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     notes, cost = (files.read_json(path("encode")) for path in (layout.run_record, layout.cost))
     spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
     assert notes["notes"].keys() == {"beit3", "minilm", "warnings"}, "of texts that are cut"
@@ -621,5 +502,5 @@ def test_a_ready_file_of_other_length_is_refused(tmp_path: Path) -> None:
 
 
 def width(root: Path, name: str) -> int:
-    shard = files.shard(Layout(root, "toy").features(name), "features", 0)
+    shard = files.shard(Layout(root, "shop").features(name), "features", 0)
     return int(pq.read_schema(shard).field("vector").type.list_size)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import networks
 import numpy as np
@@ -15,12 +11,10 @@ import pytest
 import toy
 from coloured import ITEMS, Item, catalogue, item
 from elsewhere import spread_without
-from processes import command, started
 
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.params import Encode
-from pipeline.features import encoded, write
 from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
 from pipeline.run import Run, running
@@ -130,15 +124,6 @@ def test_what_is_new_alone_is_encoded(
     assert sum(record.get("taken_over", 0) for record in records) == taken
 
 
-def test_rows_are_taken_over_again(shop: Layout, model: Path) -> None:
-    given = params(model, reuse=True)
-    stage(catalogue(shop.root, [item(90), *ITEMS]), given)
-    first = vectors(shop)
-    stage(catalogue(shop.root, [item(91), item(90), *ITEMS]), given)
-    assert noted(shop) == (N + 1, 1)
-    np.testing.assert_array_equal(vectors(shop)[1:], first)
-
-
 def test_where_nothing_is_taken_over_the_key_changes_no_byte(shop: Layout, model: Path, tmp_path: Path) -> None:
     other = catalogue(tmp_path / "other", ITEMS)
     assert stage(other, params(model, reuse=True)) == files(shop)
@@ -246,33 +231,6 @@ def test_after_a_kill_items_may_change_again_or_the_key_go(
     np.testing.assert_allclose(vectors(shop), vectors(fresh), atol=1e-5)
 
 
-def ended_at_the_second_mark(*arguments: str) -> None:
-    whole, times = write.earlier.write_mark, list[None]()
-
-    def last(*args: Any) -> None:
-        times.append(whole(*args))
-        if len(times) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    write.earlier.write_mark = last
-    command(*arguments)
-
-
-def test_killed_midway_it_takes_over_the_rest(shop: Layout, model: Path, tmp_path: Path) -> None:
-    given = params(model, reuse=True)
-    whole = shutil.copytree(shop.root, tmp_path / "whole")
-    items = CHANGES["two-at-the-front"][0]
-    expected = stage(catalogue(whole, items), given)
-    ready(shop.root, items)
-    (tmp_path / "p.yaml").write_text(given.model_dump_json(exclude_unset=True))
-    given_at = ("--params", str(tmp_path / "p.yaml"), "--root", str(shop.root))
-    assert started(ended_at_the_second_mark, "encode", "shop", *given_at).wait() == -signal.SIGKILL
-    assert len(files(shop)) == 2
-    assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
-    assert stage(shop, given) == expected
-    assert noted(shop) == (N + 2 - 2 * ROWS, 0)
-
-
 def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path: Path) -> None:
     given = params(model, reuse=True)
     whole = shutil.copytree(shop.root, tmp_path / "whole")
@@ -298,17 +256,3 @@ def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(
     there = given.model_copy(update={"encode": given[Encode].model_copy(update={"engine": "ray"})})
     assert stage(catalogue(shop.root, items), there) == expected
     assert noted(shop) == (N, 2)
-
-
-def test_workers_on_several_devices_share_what_was_there(
-    shop: Layout, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    given, made = params(model, reuse=True), list[object]()
-    earlier: Callable[..., object] = encoded.earlier.Earlier
-    monkeypatch.setattr(encoded.earlier, "Earlier", lambda folder: made.append(folder) or earlier(folder))
-    monkeypatch.setattr("pipeline.features.write.visible", lambda: [torch.device("cpu"), torch.device("cpu")])
-    stage(catalogue(shop.root, CHANGES["two-at-the-front"][0]), given)
-    assert noted(shop) == (N, 2)
-    assert len(made) == 1

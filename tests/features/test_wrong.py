@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
+from featured import stage, vectors
 from pyarrow import compute as pc
 
 import schemas
@@ -17,8 +18,6 @@ from pipeline.errors import UserError
 from pipeline.features.sets import FeatureSets
 from pipeline.features.wrong import Wrong, noise
 from pipeline.layout import Layout
-from pipeline.run import running
-from stages.encode import main
 from stages.params import Params
 
 
@@ -26,15 +25,6 @@ def params(*names: str, of: str = "mean", **encoders: Any) -> Params:
     own = {f"{of}-wrong-{what}": {"kind": "wrong", "of": of, "what": what} for what in ("image", "text", "noise")}
     encode = {"encoders": [of, *names], "controls": [], "shard_rows": 4}
     return toy.params(encode=encode, encoders=own | encoders)
-
-
-def stage(layout: Layout, given: Params) -> None:
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-
-
-def vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def source(layout: Layout, given: Params, name: str) -> np.ndarray:

@@ -56,19 +56,6 @@ def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_ze
     np.testing.assert_allclose(found, unit_rows(expected)[0], atol=1e-5)
 
 
-def test_what_is_on_disk_is_not_made_again(tmp_path: Path) -> None:
-    vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
-    blocks = [Block(0, np.ones(4, bool), 1.0)]
-
-    def none(start: int, stop: int) -> pa.Table:
-        raise AssertionError("encoded again")
-
-    first = distillation.encoded(_rows(vectors), 20, tmp_path / "t.npy")
-    target = np.array(distillation.target([first], blocks, tmp_path / "target.npy"))
-    np.testing.assert_array_equal(distillation.encoded(none, 20, tmp_path / "t.npy"), first)
-    np.testing.assert_array_equal(distillation.target([first * 0], blocks, tmp_path / "target.npy"), target)
-
-
 def test_an_item_has_its_whole_target_though_its_image_or_its_text_be_hidden() -> None:
     toy = _taught(48, distill=1.0)
     toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"hide": 0.5})})
