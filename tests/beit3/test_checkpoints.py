@@ -106,24 +106,76 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "harm-was-done").exists()
 
 
-def unpack(file: Path) -> Path:
-    folder = file.parent / "unpacked"
+@pytest.mark.parametrize(
+    ("tensors", "options"),
+    [
+        ({"model": {"a": torch.ones(2)}}, {}),
+        ({"module": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1)}, {}),
+        ({"a": torch.ones(2), "epoch": 3}, {"_use_new_zipfile_serialization": False}),
+    ],
+)
+def test_tensors_are_found_where_published_files_keep_them(
+    tmp_path: Path, tensors: dict[str, object], options: dict[str, bool]
+) -> None:
+    torch.save(tensors, tmp_path / "a.zip", **options)
+    assert checkpoints.read_checkpoint(tmp_path / "a.zip").keys() == {"a"}
+
+
+def wrong(case: str, file: Path) -> Path:
+    """Write what people give in place of a checkpoint."""
+    folder, path = file.parent / "unpacked", file.parent / "a.pth"
     zipfile.ZipFile(file).extractall(folder)
-    return folder
+    if case in ("missing", "unpacked"):
+        return {"missing": path, "unpacked": folder}[case]
+    if case == "its pickle":
+        return folder / "archive" / "data.pkl"
+    if case == "packed again":
+        with zipfile.ZipFile(path, "w") as packed:
+            for one in (folder / "archive").rglob("*"):
+                packed.write(one, one.relative_to(folder / "archive"))
+    elif case == "packed twice":
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.write(file, "weights/beit3.pth")
+    elif case == "without names":
+        torch.save([torch.ones(1)], path)
+    elif case == "an old one, truncated":
+        torch.save({"model": parameters()}, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(path.read_bytes()[:-1000])
+    else:
+        path.write_bytes({"a web page": b"<!DOCTYPE html><title>x</title>", "text": b"version 1\n", "empty": b""}[case])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("case", "fact"),
+    [
+        ("missing", "no such file"), ("unpacked", "a folder"), ("its pickle", "data.pkl"), ("packed again", "data.pkl"),
+        ("packed twice", "weights/beit3.pth"), ("without names", "named tensors"), ("an old one, truncated", "readable"),
+        ("a web page", "HTML"), ("text", "PyTorch"), ("empty", "PyTorch"),
+    ],
+)  # fmt: skip
+def test_what_is_no_checkpoint_is_refused_in_one_line_that_names_it(file: Path, case: str, fact: str) -> None:
+    path = wrong(case, file)
+    with pytest.raises(UserError) as caught:
+        checkpoints.read_checkpoint(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert fact in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
 def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) -> None:
     data = file.read_bytes()[: int(file.stat().st_size * share)]
     file.write_bytes(data)
-    with pytest.raises(UserError, match=rf"beit3_tiny\.pth: cut off after {len(data):,} bytes"):
+    with pytest.raises(UserError, match=rf"beit3_tiny\.pth: truncated after {len(data):,} bytes"):
         checkpoints.read_checkpoint(file)
 
 
 def test_a_broken_safetensors_file_is_reported(file: Path, tmp_path: Path) -> None:
     converted = checkpoints.prepare(str(file), tmp_path, None, nothing)
     converted.write_bytes(converted.read_bytes()[:-10])
-    with pytest.raises(UserError, match=r"beit3_tiny\.safetensors: not a whole safetensors file"):
+    with pytest.raises(UserError, match=r"beit3_tiny\.safetensors: not a complete safetensors file"):
         checkpoints.read(converted)
 
 

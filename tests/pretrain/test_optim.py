@@ -3,6 +3,7 @@
 import pytest
 from pretraining import MASK, UNTAUGHT, network
 
+from pipeline.pretrain import loop
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.pretrain.params import Pretrain
 
