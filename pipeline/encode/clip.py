@@ -9,22 +9,20 @@ B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationInfo, field_validator
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import schemas
 from pipeline import io
-from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Progress, Spec
-from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut
+from pipeline.encode.chunks import MOST, Chunks, Reading, cut
 from pipeline.encode.cnn import CNN_LITE
-from pipeline.encode.contrast import Budget, Pairs, train
+from pipeline.encode.contrast import HEAD, ClipParams, Pairs, train
 from pipeline.encode.minilm import MINILM
 from pipeline.encode.tfidf import TFIDF
 from pipeline.encode.towers import joined
@@ -39,55 +37,12 @@ from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening, fit_pca
 from pipeline.seeds import seed_for
 
-HEAD = 32  # width of an attention head, as the small BEiT3's
 LETTERS = 64
 """letters per token that are tokenised: the rest is cut anyway, and one endless word takes hours"""
 EVERY = 100  # steps between checkpoints
 VOCABULARY, MEAN, MAP = "vocabulary", "reading.mean", "reading.map"
 """names of the tokens, and of the map to the teachers, among the weights"""
 TEACHERS: dict[str, Spec[Any]] = {"minilm": MINILM, "cnn": CNN_LITE, "tfidf": TFIDF}
-
-
-class ClipParams(Section):
-    """Settings of kind `clip`; by default the shape of the small BEiT3."""
-
-    patch: Positive = 8
-    """side of a patch, in pixels"""
-    image: Positive = 48
-    """side of resized images, in pixels, a whole number of patches"""
-    width: Annotated[int, Field(gt=0, multiple_of=HEAD)] = 128
-    """width of both towers and of each half of the feature"""
-    layers: Positive = 3
-    """layers of each tower"""
-    max_tokens: Annotated[int, Field(ge=3)] = 128
-    """tokens that are read at a time"""
-    chunks: Most = MOST
-    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
-    steps: Count = 3000
-    """steps of the optimiser, the default of `pretrain`"""
-    batch_size: Annotated[int, Field(ge=2)] = 16
-    """pairs per step: all other images of the batch are negatives of a text"""
-    held_out: Share = 0.02
-    """share of items that are not trained on: those that `pretrain` with seed 0 holds out"""
-    lr: Rate = 1e-3
-    """peak learning rate of AdamW"""
-    weight_decay: Weight = 0.05
-    warmup: Share = 0.1
-    """share of steps with rising learning rate, cosine after it"""
-    clip: Rate = 3.0
-    """largest norm of the gradient"""
-    distill: Weight = 0.0
-    """weight of regressing the teachers' vector, as `pretrain.distill`; the feature is then the map's output, `width`
-    numbers at most"""
-    distill_from: Annotated[list[Literal["minilm", "cnn", "tfidf"]], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
-    """teachers, as `pretrain.distill_from`"""
-
-    @field_validator("image")
-    @classmethod
-    def _whole(cls, image: int, info: ValidationInfo) -> int:
-        if image % info.data.get("patch", 1):
-            raise ValueError(f"not a whole number of patches of {info.data['patch']} pixels")
-        return image
 
 
 class Words:
@@ -206,13 +161,12 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     checkpoint = Checkpoint(folder / f".{context.name}-checkpoint.safetensors", EVERY)
     target = _target(context, params, texts)[pairs] if params.distill else None
     data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels, target)
-    budget = Budget(**params.model_dump(include=set(Budget.__annotations__)))
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taught = 0 if target is None else target.shape[1]
         clip = network(params, len(vocabulary), longest, taught).to(pick(mps=False))
         with progress(total=params.steps, unit="step", what=context.name) as bar:
-            train(clip, data, budget, seed, checkpoint, bar.update)
+            train(clip, data, params, seed, checkpoint, bar.update)
         reading = _reading(context, params, clip, words, pairs, texts) if taught else {}
     weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()} | reading
     io.write_bytes(context.fitted, save(weights | {VOCABULARY: torch.from_numpy(vocabulary)}))

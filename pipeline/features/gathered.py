@@ -33,7 +33,6 @@ class Gathered(Separable):
     def fitted(self, items: Items) -> Map:
         """Return the map from the parts' vectors."""
 
-    @abstractmethod
     def prepare(self, progress: Progress) -> None:
         """Choose on valid what the settings leave open, unless that is done."""
 

@@ -55,14 +55,14 @@ class Mapped(Fitted):
     def learned(self) -> bool:
         return True
 
-    def fitted(self) -> Whitening:
-        return self._fitted(np.zeros(0, np.int64))
+    def fit(self) -> Whitening:
+        return self._fit(np.zeros(0, np.int64))
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        fitted = self._fitted(cold)
+        fitted = self._fit(cold)
         return np.concatenate([whitening.applied(fitted, x) for x in self.vectors()])
 
-    def _fitted(self, cold: np.ndarray) -> Whitening:
+    def _fit(self, cold: np.ndarray) -> Whitening:
         goal = targets(self, self.own.factors, cold)
         if not (goal.known & np.concatenate([x.any(axis=1) for x in self.vectors()])).any():
             raise UserError(

@@ -2,16 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline import io
 from pipeline.config.base import Name, Positive, Section, Share
 from pipeline.errors import UserError
-from pipeline.features.masked import Separable, without
-from pipeline.features.node import Items, Maker, changed, node_width, shard
+from pipeline.features.gathered import Gathered, Map
+from pipeline.features.node import Items, Maker, node_width
 from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 
@@ -27,34 +24,19 @@ class WhitenedParams(Section):
     """power of the standard deviation that each direction is divided by: 1 whitens, .5 relaxes, 0 is plain PCA"""
 
 
-class Fitted(Separable):
+class Fitted(Gathered):
     """An affine map of another set's vectors, fitted to all of them; rows of zeros stay zero."""
 
-    stored = True
-
     @abstractmethod
-    def fitted(self) -> Whitening: ...
+    def fit(self) -> Whitening: ...
 
-    def rows(self, items: Items) -> Maker:
-        return self._mapped(self.of[0].read(items))
-
-    def hidden(self, modality: str, items: Items) -> Maker:
-        return self._mapped(without(self.of[0], modality, items))
+    def fitted(self, items: Items) -> Map:
+        own = self.fit()
+        return lambda parts: whitening.applied(own, parts[0])
 
     def vectors(self) -> Iterator[np.ndarray]:
         """Yield the other set's vectors, float32 [n, F], a shard at a time."""
-        return (io.matrix(shard(path)["vector"]) for path in self.of[0].shards)
-
-    @cached_property
-    def _map(self) -> Whitening:
-        return self.fitted()
-
-    def _mapped(self, maker: Maker) -> Maker:
-        def make(start: int, stop: int) -> pa.Table:
-            rows = maker(start, stop)
-            return changed(rows, "vector", io.vectors(whitening.applied(self._map, io.matrix(rows["vector"]))))
-
-        return make
+        return (x for (x,) in self.parts())
 
 
 class Whitened(Fitted):
@@ -63,7 +45,7 @@ class Whitened(Fitted):
     Params = WhitenedParams
     own: WhitenedParams
 
-    def fitted(self) -> Whitening:
+    def fit(self) -> Whitening:
         return whitening.fit_pca(self.vectors, self.own.width, self.own.power)
 
     def rows(self, items: Items) -> Maker:

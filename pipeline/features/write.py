@@ -102,7 +102,7 @@ def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput)
         run.note(**{node.name: note})
     path = node.file.path if isinstance(node, Imported) else None
     sameness.check(run, node.name, path, derived=bool(node.of) and path is None)
-    for part in node.of if isinstance(node, Gathered) else ():
+    for part in node.of if isinstance(node, Gathered) and len(node.of) > 1 else ():
         if not distinguishes(part):
             run.warn(f"{node.name}: made without {part.name}, whose vectors are all the same")
 

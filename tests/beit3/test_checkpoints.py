@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io as memory
 import zipfile
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def wrong(case: str, file: Path) -> Path:
             packed.write(file, "weights/beit3.pth")
     elif case == "without names":
         torch.save([torch.ones(1)], path)
-    elif case == "an old one, truncated":
+    elif case == "truncated":
         torch.save({"model": parameters()}, path, _use_new_zipfile_serialization=False)
         path.write_bytes(path.read_bytes()[:-1000])
     else:
@@ -149,8 +150,8 @@ def wrong(case: str, file: Path) -> Path:
 @pytest.mark.parametrize(
     ("case", "fact"),
     [
-        ("missing", "no such file"), ("unpacked", "a folder"), ("its pickle", "data.pkl"), ("packed again", "data.pkl"),
-        ("packed twice", "weights/beit3.pth"), ("without names", "named tensors"), ("an old one, truncated", "readable"),
+        ("missing", "no such file"), ("unpacked", "a folder"), ("its pickle", "data.pkl"), ("packed again", "a zip"),
+        ("packed twice", "a zip"), ("without names", "named tensors"), ("truncated", "readable"),
         ("a web page", "HTML"), ("text", "PyTorch"), ("empty", "PyTorch"),
     ],
 )  # fmt: skip
@@ -206,13 +207,6 @@ def test_weights_by_url_are_fetched_once_and_only_the_conversion_stays(server: s
         checkpoints.prepare(address, tmp_path / "made", "0" * 64, nothing)
 
 
-def test_a_damaged_download_is_not_kept(server: str, file: Path, tmp_path: Path) -> None:
-    file.rename(tmp_path / "served" / "beit3_tiny.pth")
-    with pytest.raises(UserError, match=f"expected {'0' * 64}"):
-        checkpoints.prepare(f"{server}/beit3_tiny.pth", tmp_path / "made", "0" * 64, plain)
-    assert list((tmp_path / "made").iterdir()) == []
-
-
 # --- BEiT3
 
 
@@ -260,13 +254,6 @@ def test_heads_that_the_network_lacks_are_ignored_with_the_reason() -> None:
         "mlm_head.weight": "the network has no MLM head",
         "mlm_head.bias": "the network has no MLM head",
     }
-
-
-def test_base_given_for_large_is_reported_by_name() -> None:
-    with torch.device("meta"):
-        given, network = BEiT3(SIZES["base"]).state_dict(), BEiT3(SIZES["large"])
-    with pytest.raises(UserError, match=r"a\.pth: weights of base .*network is large"):
-        released.load_beit3(network, given, "a.pth")
 
 
 def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:

@@ -16,7 +16,6 @@ from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
-from pipeline.ops.dense import by_onednn
 
 TINY = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
 BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
@@ -79,18 +78,6 @@ def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -
     assert actual.dtype == torch.float32
     assert float(torch.cosine_similarity(actual, expected).min()) >= 0.999
     assert not torch.equal(actual, expected)
-
-
-def test_bfloat16_spends_no_operator_on_gelu_nor_a_convolution() -> None:
-    """Where products are fast, these took a tenth of the time."""
-    if not by_onednn(torch.device("cpu"), torch.bfloat16):
-        pytest.skip("oneDNN does not multiply bfloat16 here")
-    images, texts = items(TINY, [5, 9])
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        Inference(network(TINY), "bfloat16").cls(images, torch.cat(texts), [5, 9])
-    names = {event.key for event in profile.key_averages()}
-    assert "mkldnn::_linear_pointwise" in names
-    assert not names & {"aten::gelu", "aten::conv2d"}
 
 
 @INT8.marks[0]

@@ -37,7 +37,6 @@ from pipeline.features import control
 from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
-from pipeline.images.pixels import square
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import Run
@@ -103,11 +102,6 @@ def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     assert len(set(actual)) == 1
 
 
-def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:
-    with pytest.raises(OSError, match="cannot identify"):
-        run(beit3, [""] * 3, [IMAGES[0], b"no picture", IMAGES[1]], 1)
-
-
 ODD = {
     "nothing": "",
     "blank": " \t\n\u3000",
@@ -140,26 +134,6 @@ def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
         assert len(rows) <= 16
         assert len({(image[i], text[i]) for i in rows}) == 1
         assert (np.diff(length[rows]) >= 0).all()
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 900), (10_000, 2), (2500, 2500)])
-def test_pictures_of_any_size(beit3: BEiT3Items, size: tuple[int, int]) -> None:
-    assert np.isfinite(run(beit3, [""], [jpeg("red", size)], 1)).all()
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_huge_picture_takes_little_memory() -> None:
-    huge = jpeg("red", (10_000, 10_000))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    before = status("VmRSS")
-    assert square(huge, 224).mean(axis=(0, 1)) == pytest.approx([254, 0, 0], abs=1)
-    assert status("VmHWM") - before < 64 * 1024  # KiB; all pixels are 293 MiB
-
-
-def status(key: str) -> int:
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
-    return int(line.split()[1])
 
 
 # --- encoders of other people

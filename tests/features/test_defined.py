@@ -124,31 +124,6 @@ def test_a_changed_text_makes_its_own_shards_again_and_they_are_those_of_a_new_r
     assert again == hit | {key for key in after if key[0] == "shuffled"}
 
 
-@pytest.mark.parametrize("at", ["shard", "mark"])
-def test_killed_while_a_shard_is_made_again_it_is_neither_the_old_nor_the_new(
-    root: Path, shown: Params, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    before = run(root, shown)
-    write(root, *REWORDED)
-
-    def killed(function: Any) -> Any:
-        def write(where: Any, *given: Any) -> None:
-            path = next(x for x in (where, *given) if isinstance(x, Path))
-            if "features-00001" in str(path) and "two" in path.parts:
-                raise KeyboardInterrupt
-            function(where, *given)
-
-        return write
-
-    with monkeypatch.context() as context:
-        name = {"shard": "write_table", "mark": "write_bytes"}[at]
-        context.setattr(io, name, killed(getattr(io, name)))
-        with pytest.raises(KeyboardInterrupt):
-            run(root, shown)
-    write(root, *TEXTS)
-    assert run(root, shown) == before
-
-
 def test_shards_of_items_that_are_gone_go_too(root: Path, tmp_path: Path, shown: Params) -> None:
     fresh = tmp_path / "fresh"
     shutil.copytree(root, fresh)
@@ -176,14 +151,6 @@ def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, mod
     after = run(root, params(models, "text", "bad", "image", bad=right))
     assert after.keys() == {*before, "bad"}
     assert {name: times(root)[name] for name in stamps} == stamps  # nothing was made again
-
-
-def test_an_encoder_that_comes_to_fail_keeps_its_features_and_others_theirs(root: Path, models: Path) -> None:
-    before = run(root, params(models, "two", "text"))
-    gone = {"kind": "huggingface", "model": str(models / "gone"), "join": "concat"}
-    with pytest.raises(UserError, match=r"2 of 3 feature sets failed: two: .*; shuffled: 'two'"):
-        run(root, params(models, "two", "text", two=gone))
-    assert made(root) == before
 
 
 def test_an_encoder_that_fails_half_way_goes_on_from_there(
@@ -219,12 +186,6 @@ def test_a_fault_of_ours_is_raised_after_the_others_ran(
     assert made(root).keys() == {"image"}
 
 
-def test_what_is_joined_of_a_failed_encoder_fails_too(root: Path, models: Path) -> None:
-    with pytest.raises(UserError, match=r"3 of 4 feature sets failed: text: .*; both: 'text'"):
-        run(root, params(models, "both", "text", "image", text={"kind": "huggingface", "model": "./nowhere"}))
-    assert made(root).keys() == {"image"}
-
-
 # --- concat
 
 
@@ -253,14 +214,6 @@ def test_parts_that_are_made_anyway_are_encoded_once(root: Path, models: Path, m
     monkeypatch.setattr(huggingface.HuggingFace, "__init__", counted)
     run(root, params(models, "both", "text", "image"))
     assert sorted(loads) == ["bert", "dinov2"]
-
-
-def test_a_changed_part_makes_the_whole_again(root: Path, models: Path) -> None:
-    before = run(root, params(models, "both", "image"))
-    other = {"kind": "huggingface", "model": str(models / "bert"), "max_tokens": 3}
-    after = run(root, params(models, "both", "image", text=other))
-    assert after["both"] != before["both"]
-    assert after["image"] == before["image"]
 
 
 # --- what is kept and what is about
@@ -374,18 +327,6 @@ def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
     assert run(root, there(given)) == here
     networks = 1 + 1 + 1 + 1 + 1 + 1  # text, image of both, two, two without images, tfidf, hub of pair
     assert len(jobs) == networks * -(-len(TEXTS) // 3), "what is made of whole sets is made here"
-
-
-def test_what_a_network_elsewhere_refuses_is_one_line(
-    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*given: Any) -> Any:
-        raise RuntimeError("of its own")
-
-    spread_without(monkeypatch, root)
-    monkeypatch.setattr(huggingface.HuggingFace, "text_inputs", broken)
-    with pytest.raises(UserError, match=r"'encoders\.text'"):
-        run(root, there(params(models, "text")))
 
 
 def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving: Any) -> None:

@@ -215,22 +215,6 @@ def test_interrupted_at_any_file_the_next_run_gives_the_same_bytes(shop: Layout,
     assert at >= 16, "four files are laid aside and four written, each with a mark"
 
 
-@pytest.mark.parametrize("reuse", [False, True])
-def test_after_a_kill_items_may_change_again_or_the_key_go(
-    shop: Layout, model: Path, reuse: bool, tmp_path: Path
-) -> None:
-    assert killed(catalogue(shop.root, [item(90), *ITEMS]), params(model, reuse=True), 14)
-    assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
-    assert len(files(shop)) == 2
-    items = [item(91), item(90), *ITEMS[3:]]
-    made = stage(catalogue(shop.root, items), params(model, reuse))
-    fresh = catalogue(tmp_path / "fresh", items)
-    bytes_of_fresh = stage(fresh, params(model, reuse=False))
-    assert (made == bytes_of_fresh) is not reuse
-    assert noted(shop) == ((N - 3 + 1, 1) if reuse else (0, N - 3 + 2))
-    np.testing.assert_allclose(vectors(shop), vectors(fresh), atol=1e-5)
-
-
 def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path: Path) -> None:
     given = params(model, reuse=True)
     whole = shutil.copytree(shop.root, tmp_path / "whole")

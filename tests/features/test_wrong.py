@@ -57,7 +57,7 @@ def test_where_modalities_do_not_stand_apart_the_encoder_reads_them_together(tmp
     stage(layout, given)
     x, other = vectors(layout, "minilm-cnn"), source(layout, given, names[0])
     node = FeatureSets.of(layout, given.encode, given.encoders)["white"]
-    mapped = node.fitted()  # type: ignore[attr-defined]
+    mapped = node.fit()  # type: ignore[attr-defined]
     wrong = {
         "white-wrong-image": np.hstack([x[:, :384], x[other, 384:]]),
         "white-wrong-text": np.hstack([x[other, :384], x[:, 384:]]),

@@ -26,7 +26,7 @@ from pipeline.ops.whitening import fit as whitened
 from pipeline.pretrain import distillation, held_out, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
-from pipeline.pretrain.held_out import cosine, features, reading
+from pipeline.pretrain.held_out import features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
 from stages.params import load
@@ -54,15 +54,6 @@ def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_ze
     assert not found[7].any()
     expected = joining.fit(lambda: [features], blocks, 128, 0.5)(features)
     np.testing.assert_allclose(found, unit_rows(expected)[0], atol=1e-5)
-
-
-def test_an_item_has_its_whole_target_though_its_image_or_its_text_be_hidden() -> None:
-    toy = _taught(48, distill=1.0)
-    toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"hide": 0.5})})
-    step = batch(toy, np.arange(48), toy.rates, 1)
-    assert bool(step.inputs.no_image.any())
-    assert step.teacher is not None
-    np.testing.assert_array_equal(step.teacher.numpy(), toy.target)
 
 
 def _taught(n: int, **params: Any) -> Any:
@@ -102,21 +93,6 @@ def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_wei
     weights = [torch.cat([x.flatten() for x in net.state_dict().values()]) for net in (ended, whole, last)]
     assert torch.equal(weights[0], weights[1]) == (best < len(histories[0]))
     assert not torch.equal(weights[1], weights[2]), "without patience the last weights stand"
-
-
-def test_held_out_cosine_is_that_of_single_items() -> None:
-    toy = _noise(steps=1)
-    torch.manual_seed(1)
-    model = PretrainingModel(network(), MASK, 4)
-    model.whitening(torch.randn(50, 16) * 2 + 1)
-    model.whitening.update()
-    cosines = []
-    for item in toy.held_out:
-        cls = torch.from_numpy(features(model.network, toy, np.array([item])))
-        read = model.teacher((cls - model.whitening.mean) @ model.whitening.map)[0].detach().numpy()
-        cosines.append(read @ toy.target[item] / np.linalg.norm(read))
-    assert cosine(model, toy) == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert cosine(model, task(48)) is None
 
 
 def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: Path) -> None:

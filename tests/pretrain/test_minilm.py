@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ from torch import Tensor
 
 from pipeline import io
 from pipeline.beit3 import minilm as minilm_of
-from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.config import Config
 from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
-from pipeline.layout import Layout
 from pipeline.pretrain import minilm
 from pipeline.pretrain.frozen import resume
 from pipeline.run import Run
@@ -96,16 +94,6 @@ def test_the_projection_keeps_as_much_as_any_of_that_width_can(model: MiniLM) ->
     assert torch.equal(kept, minilm.fit_width(vectors.clone(), 20))
 
 
-def test_spare_rows_and_a_vocabulary_without_words_stay(model: MiniLM) -> None:
-    beit3 = BEiT3(replace(SIZES["small"], vocab=9))
-    before = table(beit3).clone()
-    assert minilm.start_words(beit3, ["😀", "▁"], model).startswith("beit3.text_embed.weight: 0 of 2 pieces")
-    assert torch.equal(table(beit3), before)
-    minilm.start_words(beit3, ["▁red", "▁blue"], model)
-    assert torch.equal(table(beit3)[2:], before[2:])
-    assert not torch.equal(table(beit3)[:2], before[:2])
-
-
 def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop(tmp_path / "random")
     shop(tmp_path / "words", words="minilm")
@@ -132,9 +120,3 @@ def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:
     assert same == other
     assert same["encoder.safetensors"] != random["encoder.safetensors"]
     assert same["tokenizer.spm"] == random["tokenizer.spm"]
-
-
-def test_a_dataset_without_text_has_no_words_to_start(tmp_path: Path) -> None:
-    shop(tmp_path, texts=False, words="minilm", steps=0)
-    assert "init" not in run(tmp_path)
-    assert Layout(tmp_path, "toy").encoder.weights.is_file()
