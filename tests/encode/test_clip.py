@@ -64,18 +64,6 @@ def without(layout: Layout, column: str, items: list[int]) -> None:
     io.write_table(table, path, schema)
 
 
-def test_features_are_two_halves_of_length_one_and_zero_where_there_is_nothing(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    without(layout, "text", [1])
-    without(layout, "image", [2])
-    stage(layout, params("clip"))
-    x = vectors(layout, "clip")
-    assert x.shape == (6, 64)
-    image, text = np.linalg.norm(x[:, :32], axis=1), np.linalg.norm(x[:, 32:], axis=1)
-    np.testing.assert_allclose(image, [1, 1, 0, 1, 0, 1], atol=1e-5)
-    np.testing.assert_allclose(text, [1, 0, 1, 1, 0, 1], atol=1e-5)
-
-
 def test_features_name_the_weights_that_made_them(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     files = stage(layout, params("clip", "clip-untrained"))

@@ -44,10 +44,10 @@ from pipeline.stage import perform
 from pipeline.vectors.given import File
 from stages.order import STAGES
 from stages.params import Params
+from tests.encode.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
-BOTH_OR_ONE = [i for i in range(len(TEXTS)) if i != 3]
 
 
 IMAGES = [None if c is None else jpeg(c) for c in COLOURS]
@@ -86,14 +86,6 @@ def test_a_batch_equals_single_items_in_order(beit3: BEiT3Items) -> None:
         np.testing.assert_allclose(run(beit3, TEXTS, IMAGES, size), alone, atol=2e-6)
 
 
-def test_an_item_with_nothing_is_zero_and_flagged(beit3: BEiT3Items) -> None:
-    actual = batching.encode(beit3, TEXTS, IMAGES, 4, lambda n: None)
-    assert actual.has_text.tolist() == [bool(t) for t in TEXTS]
-    assert actual.has_image.tolist() == [p is not None for p in IMAGES]
-    assert not actual.vectors[3].any()
-    assert (np.abs(actual.vectors[BOTH_OR_ONE]).max(axis=1) > 0).all()
-
-
 def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     """More batches than threads, and threads than batches: the same bytes."""
     texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
@@ -102,26 +94,12 @@ def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     assert len(set(actual)) == 1
 
 
-ODD = {
-    "nothing": "",
-    "blank": " \t\n\u3000",
-    "10,000 words": "tree " * 10_000,
-    "one word": "a" * 100_000,
-    "NUL": "red\0apple",
-    "half a character": "red \ud83d apple",
-    "right to left": "תפוח אדום \u202e apple",
-    "emoji": "👩‍👩‍👧‍👦🏽\ufe0f" * 50,
-    "marks": "a" + "\u0301" * 3000,
-    "private and beyond": "\ue000\U0010ffff\ufffe",
-}
-
-
 @pytest.mark.parametrize("name", ["beit3", "minilm"])
 def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items, context: Context) -> None:
-    encoder = beit3 if name == "beit3" else make(name, context)
-    actual = batching.encode(encoder, list(ODD.values()), [None] * len(ODD), 4)
+    texts = [*ODD.values(), "", " \t\n\u3000", "a" + "\u0301" * 3000]
+    actual = batching.encode(beit3 if name == "beit3" else make(name, context), texts, [None] * len(texts), 4)
     assert np.isfinite(actual.vectors).all()
-    assert actual.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
+    assert actual.has_text.tolist() == [bool(text.strip()) for text in texts]
     assert (np.abs(actual.vectors).max(axis=1) > 0).tolist() == actual.has_text.tolist()
 
 
@@ -148,13 +126,6 @@ def make(name: str, context: Context) -> Encoder:
     return ENCODERS[name].make(context, settings({}, name))
 
 
-def test_minilm_finds_meaning(context: Context) -> None:
-    encoder = make("minilm", context)
-    a, b, c = run(encoder, ["a small cat", "a little kitten", "stock market crash"], [None] * 3, 3)
-    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.7
-    assert a @ c / np.linalg.norm(a) / np.linalg.norm(c) < 0.3
-
-
 def test_minilm_and_cnn_stand_side_by_side(context: Context) -> None:
     encoder = make("minilm-cnn", context)
     assert encoder.width == 384 + 1280
@@ -179,15 +150,6 @@ def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(stage: int) -> 
     mean, deviation = vectors.chunk(2, 1)
     torch.testing.assert_close(mean, maps.flatten(2).mean(2))
     torch.testing.assert_close(deviation, maps.flatten(2).std(2))
-
-
-def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
-    from pipeline.encode.cnn import CNN
-
-    path = tmp_path / "other.pth"
-    torch.save({"_conv_stem.weight": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="names or shapes differ"):
-        CNN(str(path))
 
 
 # --- controls and imports

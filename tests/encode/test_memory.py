@@ -133,8 +133,3 @@ def test_the_stage_says_it_once_and_run_json_keeps_it(
     )
     assert stage(1)["warnings"] == [said], "of two files"
     assert capsys.readouterr().err.count("memory ran out") == 1
-
-
-def test_the_stage_ends_with_one_line_where_half_a_batch_has_no_room(stage: Callable[[int], dict[str, Any]]) -> None:
-    with pytest.raises(UserError, match="tfidf: memory ran out with one item per forward pass; "):
-        stage(0)

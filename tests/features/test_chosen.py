@@ -14,8 +14,6 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features import search
-from pipeline.features.gathered import blocks
-from pipeline.features.node import Items
 from pipeline.features.search import Candidate
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
@@ -149,20 +147,6 @@ def test_a_map_learns_again_without_cold_items(tmp_path: Path, monkeypatch: pyte
     kept = ~np.isin(table["item_id"].to_numpy(), cold) | (table["split"].to_numpy() != schemas.TRAIN)
     io.write_table(table.filter(kept), layout.interactions, schemas.INTERACTIONS)
     np.testing.assert_array_equal(node.relearned(cold[:0]), without)  # no interaction of theirs goes in
-
-
-def test_images_have_a_weight_of_their_own(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    given = toy.params(encode={"encoders": ["minilm-cnn", "tfidf"], "controls": []})
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-    sets = FeatureSets.of(layout, given.encode, given.encoders)
-    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    found = blocks([sets["tfidf"], sets["minilm-cnn"]], Items(ids, pa.chunked_array([toy.TITLES]), None), 0.3)  # type: ignore[arg-type]
-    assert [(block.part, block.weight, int(block.columns.sum())) for block in found][1:] == [
-        (1, 1.0, 384),
-        (1, 0.3, 1280),
-    ]
 
 
 def same_words(layout: Layout) -> None:

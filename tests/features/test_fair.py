@@ -157,14 +157,3 @@ def test_what_is_not_made_cannot_be_whitened(tmp_path: Path, of: str, message: s
 
 
 # --- processing
-
-
-def test_processing_centres_and_whitens_and_leaves_zero_rows_out() -> None:
-    rng = np.random.default_rng(0)
-    x = (rng.normal(size=(20_000, 4)) * [9, 5, 2, 0.1] @ rng.normal(size=(4, 6)) + 3).astype(np.float32)
-    zeros = np.zeros((2, 6), np.float32)
-    actual = whitening.processed(np.concatenate([zeros, x]), 3)
-    np.testing.assert_array_equal(actual[:2], 0)
-    np.testing.assert_array_equal(actual[2:], whitening.processed(x, 3))
-    np.testing.assert_allclose(np.cov(actual[2:].T), np.eye(3), atol=0.02)
-    assert whitening.processed(x, 128).shape == (20_000, 4)  # its rank

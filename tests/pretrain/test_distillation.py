@@ -24,8 +24,6 @@ from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import fit as whitened
 from pipeline.pretrain import distillation, held_out, losses
-from pipeline.pretrain.batches import batch
-from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.held_out import features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
@@ -158,19 +156,6 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
     assert teacher is None
     cls = features(net, toy, toy.train)
     np.testing.assert_array_equal(reading(net, toy, teacher)(cls), whitened(cls)(cls))
-
-
-def test_parts_add_up_where_cls_is_read_whitened() -> None:
-    toy = _taught(12, distill=1.0)
-    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.3), 3)
-    halves = [batch(toy, part, Rates(0.5, 0.5, 0.5, 0.3), 3) for part in np.array_split(np.arange(12), 2)]
-    torch.manual_seed(1)
-    model = PretrainingModel(network(), MASK, 4)
-    with torch.no_grad():
-        model(step, step.counts())
-        model.whitening.update()
-        whole, parts = model(step, step.counts()), sum(model(half, step.counts()) for half in halves)
-    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
 
 
 def test_running_whitening_whitens() -> None:
