@@ -23,14 +23,14 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import distillation, held_out, losses
+from pipeline.pretrain import frozen, held_out, losses
 from pipeline.pretrain.held_out import features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
 from stages.params import load
 
 
-def _rows(vectors: np.ndarray) -> distillation.Rows:
+def _rows(vectors: np.ndarray) -> frozen.Rows:
     ids = pa.table(
         {"item_id": pa.array(range(len(vectors)), pa.int32()), "asin": [f"A{i}" for i in range(len(vectors))]}
     )
@@ -44,10 +44,10 @@ def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_ze
     of_text = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
     of_image = rng.standard_normal((500, 4)).astype(np.float32)
     of_text[7] = of_image[7] = 0
-    features = [distillation.encoded(_rows(x), 500, tmp_path / f"{i}.npy") for i, x in enumerate((of_text, of_image))]
+    features = [frozen.encoded(_rows(x), 500, tmp_path / f"{i}.npy") for i, x in enumerate((of_text, of_image))]
     np.testing.assert_array_equal(features[0], of_text)
     blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, np.ones(4, bool), 0.3)]
-    found = np.asarray(distillation.target(features, blocks, tmp_path / "target.npy"))
+    found = np.asarray(frozen.target(features, blocks, tmp_path / "target.npy"))
     assert found.shape == (500, 9), "the direction without variance is left out"
     assert not found[7].any()
     expected = joining.fit(lambda: [features], blocks, 128, 0.5)(features)

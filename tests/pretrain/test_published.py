@@ -46,7 +46,7 @@ def cache(tmp_path: Path) -> published.Cache:
 
 
 def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.network(params, published.start(params, cache, PIECES), codes, PIECES, positions=4)
+    return published.start_network(params, published.start(params, cache, PIECES), codes, PIECES, positions=4)
 
 
 def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
@@ -98,7 +98,7 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache:
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, _ = published.network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
+    beit3, _ = published.start_network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
     before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
     assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"
