@@ -161,7 +161,7 @@ def fill(
     return Loaded(reasons, absent)
 
 
-def resized(table: Tensor, grid: int) -> Tensor:
+def resize(table: Tensor, grid: int) -> Tensor:
     old = round(len(table) ** 0.5)
     if old == grid:
         return table
@@ -170,7 +170,7 @@ def resized(table: Tensor, grid: int) -> Tensor:
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
-def lengthened(table: Tensor, rows: int) -> Tensor:
+def lengthen(table: Tensor, rows: int) -> Tensor:
     """Interpolate text positions, except the unused first rows, for longer texts: [n, D] -> [rows, D].
 
     For shorter texts the first rows are taken. Source: position interpolation (arXiv 2306.15595).

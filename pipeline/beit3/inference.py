@@ -253,7 +253,7 @@ def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None,
 
 
 def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False) -> Map:
-    """Return the product of layers side by side, and its GELU if asked for: [n, in] -> [n, sum of out]."""
+    """Return the product of concatenated layers, and its GELU with `gelu`: [n, in] -> [n, sum of out]."""
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
     if not by_onednn(weight.device, dtype):

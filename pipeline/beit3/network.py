@@ -158,7 +158,7 @@ class Encoder(nn.Module):
         Args:
             x: vision [B, 1+P, D], text [B, T, D].
             hidden: bool [B, 1+P] and [B, T], True at positions that attention skips; None: none of a stream.
-            first_only: compute position 0 alone in the last layer; the same numbers for less work.
+            first_only: compute only position 0 in the last layer: the same numbers for less work.
         """
         x = self._with_positions(x)
         visible = None
@@ -219,7 +219,7 @@ class BEiT3(nn.Module):
             no_image: bool [B], True where the image is absent: CLS stays, its patches are hidden.
             cls: without an image, whether CLS still leads the text; the released code has no such pass, but it
                 keeps the feature of an item without an image in the same space as the others.
-            first_only: return position 0 alone, [B, 1, D]: the same numbers, computed without the others.
+            first_only: return only position 0, [B, 1, D]: the same numbers, computed without the others.
 
         Returns:
             vision [B, 1+P, D] and text [B, T, D] after the final LayerNorm.

@@ -14,7 +14,7 @@ from pipeline.ops.whitening import Whitening, applied, fit_pca
 RIDGE = 0.05  # added to every variance, as a share of the mean variance
 
 
-def centred(x: Tensor, mean: Tensor) -> Tensor:
+def centre(x: Tensor, mean: Tensor) -> Tensor:
     """Subtract a mean from summaries, float32 [B, 2 D]; an absent half stays zero."""
     halves = [(half - m) * half.any(1, keepdim=True) for half, m in zip(x.chunk(2, 1), mean.chunk(2), strict=True)]
     return torch.cat(halves, 1)
@@ -28,7 +28,7 @@ def halves(x: np.ndarray) -> Whitening:
         length = np.sqrt(np.square(applied(fitted, half)).sum() / max(1, half.any(axis=1).sum()))
         maps.append(fitted.map * np.float32(weight / length if length else 0))
     both = block_diag(*maps).astype(np.float32)
-    read = centred(torch.from_numpy(x), torch.from_numpy(mean)).numpy() @ both
+    read = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy() @ both
     return Whitening(mean, both @ fit_pca(lambda: [read], WIDTH, power=0).map)
 
 
@@ -41,7 +41,7 @@ def half_means(x: np.ndarray) -> np.ndarray:
 def ridge(x: np.ndarray, target: np.ndarray) -> Whitening:
     """Fit ridge regression from summaries to teachers' vectors, float32 [n, 2 D] and [n, W], without rows of zeros."""
     mean, known = half_means(x), target.any(axis=1)
-    own = centred(torch.from_numpy(x), torch.from_numpy(mean)).numpy()[known].astype(np.float64)
+    own = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy()[known].astype(np.float64)
     gram = own.T @ own
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     weight = solve(gram, own.T @ target[known], assume_a="pos").astype(np.float32)  # [2 D, W]

@@ -105,7 +105,7 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
     try:
         published = vqkd.shape(tensors, heads)
         table = tensors["encoder.pos_embed"][0]  # [1+P, D]
-        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resized(table[1:], grid)])[None]
+        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resize(table[1:], grid)])[None]
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
@@ -118,12 +118,12 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
 def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str, Tensor]:
     patches, text = tensors[PATCH_POSITIONS], tensors[TEXT_POSITIONS]
     try:
-        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])
+        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resize(patches[BEFORE_PATCHES:], wanted.grid)])
     except (RuntimeError, ValueError):
         raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
     if text.ndim != 2:
         raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
-    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthened(text, wanted.positions)}
+    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthen(text, wanted.positions)}
 
 
 def _same_size(wanted: Config, published: Config, where: str) -> None:

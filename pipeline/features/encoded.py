@@ -77,7 +77,7 @@ class Look(NamedTuple):
             rows = append_reading(table(content, made.vectors, made.has_image, made.has_text), made.reading)
             return rows.append_column("halved", pa.array(made.halved))
 
-        return encode if self.known is None else partial(earlier.completed, encode)
+        return encode if self.known is None else partial(earlier.complete, encode)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -192,7 +192,7 @@ class Encoded(Separable):
         return which | {"modalities": list(source.reads), "prompt": source.prompt}
 
 
-def reporting(node: Node, items: Items) -> Maker:
+def with_progress(node: Node, items: Items) -> Maker:
     """Return the row factory of a set that reports progress: networks do by batch, other kinds by shard."""
     if isinstance(node, Encoded):
         return node.rows(items)
@@ -213,8 +213,8 @@ def networks(node: Node, own: bool = False) -> list[Encoded]:
     return [one for part in node.of if not (own and part.listed) for one in networks(part, own)]
 
 
-def settled(node: Node, decide: Callable[[Encoded], Section]) -> Node:
+def settle(node: Node, decide: Callable[[Encoded], Section]) -> Node:
     """Return a node whose settings no longer depend on the machine, by `decide` for each network that needs it."""
     if isinstance(node, Encoded):
         return node if node.entry.settled is None else replace(node, own=decide(node))
-    return replace(node, of=tuple(settled(part, decide) for part in node.of))
+    return replace(node, of=tuple(settle(part, decide) for part in node.of))

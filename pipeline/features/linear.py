@@ -57,7 +57,7 @@ class Linear(Gathered):
         if self.of and self._by_valid and not self._tried.is_file():
             of = tuple(part.name for part in self.of)
             ways = [search.Candidate(of, way.power, way.image, "none", way.reduced) for way in self._ways]
-            io.write_json(self._tried, search.judged(self, self.own.width, ways))
+            io.write_json(self._tried, search.score(self, self.own.width, ways))
 
     def inputs(self) -> list[Path]:
         return [*super().inputs(), *([self.layout.interactions] if self._by_valid else [])]

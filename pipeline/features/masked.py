@@ -38,7 +38,7 @@ def without(node: Node, modality: str, items: Items) -> Maker:
     if isinstance(node, Separable) and not node.listed:
         return node.hidden(modality, items)
     if zeroed := blank(node, modality, items):
-        return blanked(node.read(items), zeroed, modality)
+        return blank_rows(node.read(items), zeroed, modality)
     if isinstance(node, Separable):
         return node.hidden(modality, items)
     raise UserError(f"'encoders.{node.name}': no {modality} can be removed from a set of kind {node.kind}")
@@ -53,7 +53,7 @@ def blank(node: Node, modality: str, items: Items) -> Blank | None:
     return node.apart(modality, items) if isinstance(node, Separable) else None
 
 
-def blanked(maker: Maker, zeroed: Blank, modality: str) -> Maker:
+def blank_rows(maker: Maker, zeroed: Blank, modality: str) -> Maker:
     def make(start: int, stop: int) -> pa.Table:
         rows = maker(start, stop)
         rows = changed(rows, f"has_{modality}", pa.array(np.zeros(len(rows), bool)))

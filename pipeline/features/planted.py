@@ -18,7 +18,7 @@ from pipeline import io
 from pipeline.encode.base import NoSettings
 from pipeline.encode.params import MODALITIES
 from pipeline.errors import UserError
-from pipeline.features.masked import Blank, Separable, blanked
+from pipeline.features.masked import Blank, Separable, blank_rows
 from pipeline.features.node import Items, Maker, table
 from pipeline.sources.base import PLANTED
 from pipeline.sources.shoppers import COARSE, MOTIVES
@@ -49,7 +49,7 @@ class Planted(Separable):
         return make
 
     def hidden(self, modality: str, items: Items) -> Maker:
-        return blanked(self.read(items), self.apart(modality, items), modality)
+        return blank_rows(self.read(items), self.apart(modality, items), modality)
 
     def apart(self, modality: str, items: Items) -> Blank:
         known = {name: half.shape[1] for name, half in self._halves.items()}

@@ -98,8 +98,8 @@ SECOND = 1e9  # operations
 def candidates(
     hand: Sequence[str], trained: Sequence[str], images: bool, maps: Sequence[Mapping] = ("none",)
 ) -> list[Candidate]:
-    every, alone = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
-    of = list(dict.fromkeys(some for some in (*every, *alone) if some))
+    every, single = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
+    of = list(dict.fromkeys(some for some in (*every, *single) if some))
     choices = (of, POWERS, IMAGES if images else IMAGES[:1], maps)
     steps = sorted(product(*map(enumerate, choices)), key=lambda step: sum(number for number, _ in step))
     return [Candidate(*(value for _, value in step)) for step in steps]  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ def search(node: Gathered, width: int, seconds: int, mapped: bool, progress: Pro
     return _table(within, done)
 
 
-def judged(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]:
+def score(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]:
     try:
         trial = Trial(node, width, MAPS[:1])
     except UserError:

@@ -20,7 +20,7 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
 from pipeline.features.distributed import Cluster
-from pipeline.features.encoded import Encoded, networks, reporting, settled
+from pipeline.features.encoded import Encoded, networks, settle, with_progress
 from pipeline.features.gathered import Gathered, distinguishes
 from pipeline.features.imported import Imported
 from pipeline.features.node import Items, Node, width
@@ -58,7 +58,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
 
 def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note its timing and the provenance of its network."""
-    node, throughput = settled(given, on.decided if on else Encoded.decided), Throughput()
+    node, throughput = settle(given, on.decided if on else Encoded.decided), Throughput()
     name, params = node.name, node.params
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
@@ -93,7 +93,7 @@ def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput)
     reused = throughput.taken_over
     if measured := timing | ({"taken_over": reused, "encoded": throughput.items} if reused else {}):
         run.measure(**{node.name: measured})
-    note = precision | _named(node, width(node.shards[0]))
+    note = precision | _provenance(node, width(node.shards[0]))
     if shares := reading.shares(node.shards):
         if shares.cut:
             run.warn(shares.line(node.name))
@@ -139,7 +139,7 @@ def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
             )
 
 
-def _named(node: Node, width: int) -> dict[str, Any]:
+def _provenance(node: Node, width: int) -> dict[str, Any]:
     """Return the provenance of a set: third-party models, and weights that were trained for it here."""
     about, fitted = node.about(), [one.context.fitted for one in networks(node, own=True) if one.entry.fit is not None]
     named = {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
@@ -174,7 +174,9 @@ def _write_shards(run: Run, node: Node, items: Items, on: Cluster | None, record
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         reused, schema = _count(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
-            kept = record | _named(node, numbers) | reading.record(rows) | ({"taken_over": reused} if reused else {})
+            kept = (
+                record | _provenance(node, numbers) | reading.record(rows) | ({"taken_over": reused} if reused else {})
+            )
             io.write_table(rows.select(schema.names), path, schema, kept)
             earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)
@@ -188,7 +190,7 @@ def _encode(node: Node, items: Items, on: Cluster | None, todo: Collection[Rows]
     place = engine.Devices(devices) if len(devices) > 1 else None
 
     def worker() -> Callable[[Rows], pa.Table]:
-        make = reporting(node, items)
+        make = with_progress(node, items)
         return lambda shard: make(*shard)
 
     return engine.map(worker, todo, place, ordered=False, ahead=1)

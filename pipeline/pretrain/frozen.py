@@ -18,12 +18,12 @@ import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.batching import read_images
-from pipeline.encode.mini import hashed
+from pipeline.encode.mini import hash_images
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.features import gathered, registry, sameness
-from pipeline.features.encoded import reporting
+from pipeline.features.encoded import with_progress
 from pipeline.features.node import Items, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.http.fetch import local
@@ -66,10 +66,10 @@ def images(run: Run, texts: Texts) -> mini.Images:
     ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
     params = run.params[Encode].model_copy(update={"encoders": []})
     sets = FeatureSets(run.layout, params, run.params.encoders)
-    found = mini.stacked(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
+    found = mini.stack(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
     if not run.layout.encoder.image_hashes.is_file():
         shards, n = io.shards(run.layout.images, "images"), len(texts)
-        hashes = [hashed(read_images(shards, at, min(at + io.PART, n))) for at in range(0, n, io.PART)]
+        hashes = [hash_images(read_images(shards, at, min(at + io.PART, n))) for at in range(0, n, io.PART)]
         io.write_npy(run.layout.encoder.image_hashes, np.concatenate(hashes))
     return found
 
@@ -84,7 +84,7 @@ def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: 
         run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=modules)
     with run.progress(total=len(texts) * len(nodes), unit="item", what="frozen encoders") as bar, plainly(key):
         items = Items(ids, texts, Throughput(), bar.update)
-        return [encoded(reporting(node, items), len(ids), layout.teacher_features(node.name)) for node in nodes]
+        return [encoded(with_progress(node, items), len(ids), layout.teacher_features(node.name)) for node in nodes]
 
 
 def _modalities(layout: Layout, texts: Texts) -> set[str]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.beit3.mini import Mini, Network
-from pipeline.beit3.reading import centred, halves, ridge
+from pipeline.beit3.reading import centre, halves, ridge
 from pipeline.ops.whitening import Whitening, fit, fit_pca
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import TEXT_ONLY, Rates, parts
@@ -88,7 +88,7 @@ def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
         return halves(x)
     else:
         white = ridge(x, np.asarray(task.target[sample]))
-        x, teacher = centred(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
+        x, teacher = centre(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
     if teacher is None:
         return white
     return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)

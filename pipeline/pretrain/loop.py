@@ -83,7 +83,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     batches too small for processes and parts.
     """
     training = _begin(network, task)
-    now, best = _resumed(training, checkpoint)
+    now, best = _resume(training, checkpoint)
     if not now.step and isinstance(network, Mini):
         read_first(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
@@ -114,7 +114,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = cosine(training.model, task)
-    means = _named(task, np.array(now.sums) / since)
+    means = _means(task, np.array(now.sums) / since)
     figures = measure(training.model.network, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
@@ -130,7 +130,7 @@ def _weights(training: Training) -> Weights:
     return weights | ({} if (taught := training.model.taught()) is None else {TEACHER: taught})
 
 
-def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
+def _resume(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
     if (saved := checkpoint.load()) is None:
         return Now(), {}
     training.model.load_state_dict(part_of(saved[0], "weights"))
@@ -166,7 +166,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
-    parts = [batch(task, part, task.rates, seed) for part in _own(task, items)]
+    parts = [batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
     terms = torch.zeros_like(weight)
@@ -190,7 +190,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     return values
 
 
-def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
+def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
     world, lengths = parallel.world(), task.corpus.lengths
     parts = [
         part
@@ -200,7 +200,7 @@ def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
     return [np.array_split(part, world)[parallel.rank()] for part in parts]
 
 
-def _named(task: Task, means: np.ndarray) -> dict[str, float]:
+def _means(task: Task, means: np.ndarray) -> dict[str, float]:
     on = [True, True, True, task.params.distill > 0]
     names = ["loss", *(f"{term}_loss" for term in TERMS)]
     return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}

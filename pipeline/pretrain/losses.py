@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline import parallel
 from pipeline.beit3.mini import Mini, Network
 from pipeline.beit3.network import Streams
-from pipeline.beit3.reading import centred
+from pipeline.beit3.reading import centre
 from pipeline.ops.whitening import FLOOR
 
 RECENT = 0.01
@@ -119,7 +119,7 @@ class Centring(nn.Module):
         return self.read(x)
 
     def read(self, x: Tensor) -> Tensor:
-        return centred(x.float(), self.mean)
+        return centre(x.float(), self.mean)
 
     def update(self) -> None: ...
 

@@ -54,7 +54,7 @@ class Images:
         return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
-def stacked(parts: Sequence[np.ndarray], layout: Layout) -> Images:
+def stack(parts: Sequence[np.ndarray], layout: Layout) -> Images:
     """Concatenate the vectors of several encoders, float32 [I, W_p] each, or read them from their file."""
     n, widths = len(parts[0]), tuple(x.shape[1] for x in parts)
     path = layout.encoder.images

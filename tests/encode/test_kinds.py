@@ -135,7 +135,7 @@ def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
     stripes.paste("blue", (1900, 0, 2100, 10))
     out = io.BytesIO()
     stripes.save(out, "PNG")
-    (image,) = towers.opened([out.getvalue()])
+    (image,) = towers.open_images([out.getvalue()])
     assert image.size == (160, 10)
     assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
     assert decoded(networks.jpeg("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
