@@ -34,7 +34,7 @@ class Pretrain(Section):
     init_sha256: Sha256 | None = None
     """sha256 of the file that `init` names"""
     words: Literal["random", "minilm"] = "minilm"
-    """initial piece embeddings: noise, or MiniLM's word embeddings; with `init`, its own"""
+    """what piece embeddings start from: noise, or MiniLM's word embeddings; with `init`, its own"""
     tokenizer: str | None = None
     """path or URL of a SentencePiece model, for official weights beit3.spm; none trains one"""
     tokenizer_sha256: Sha256 | None = None
