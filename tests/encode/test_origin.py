@@ -114,7 +114,7 @@ def test_code_of_a_tokenizer_does_not_run_either(tmp_path: Path) -> None:
 
 def test_what_the_hub_lacks_is_said(hub: Hub, bert: Path) -> None:
     hub.publish("someone/bert", bert)
-    assert "'encoders.mine.model': someone/bart: neither a folder nor a model on the Hub" in refused({"model": "someone/bart"})
+    assert "someone/bart: neither a folder nor a model on the Hub" in refused({"model": "someone/bart"})
     assert "'encoders.mine.revision': someone/bert has no revision 'v9'" in refused(
         {"model": "someone/bert", "revision": "v9"}
     )
