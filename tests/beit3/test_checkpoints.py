@@ -246,16 +246,6 @@ def test_contrastive_files_lack_heads_and_have_others() -> None:
     assert torch.equal(network.beit3.text_embed.weight, given["beit3.text_embed.weight"])
 
 
-def test_heads_that_the_network_lacks_are_ignored_with_the_reason() -> None:
-    _, loaded = load(replace(TINY, codes=0, mlm=False), parameters())
-    assert loaded.ignored == {
-        "mim_head.weight": "predicts 20 visual tokens, the network none",
-        "mim_head.bias": "predicts 20 visual tokens, the network none",
-        "mlm_head.weight": "the network has no MLM head",
-        "mlm_head.bias": "the network has no MLM head",
-    }
-
-
 def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:
     given = parameters()
     del given["beit3.encoder.layer_norm.B.bias"]

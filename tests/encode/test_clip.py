@@ -24,9 +24,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.held_out import split
-from pipeline.run import running
 from pipeline.seeds import seed_for
-from stages.encode import main
 from stages.params import Params
 from stages.params import load as load_params
 
@@ -41,13 +39,11 @@ def params(*names: str, **encoders: dict[str, Any]) -> Params:
 
 def stage(layout: Layout, given: Params) -> dict[str, dict[str, bytes]]:
     """Run the stage; return feature set -> file -> bytes, hidden files too, but for the journal."""
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-    folders = {name: layout.features(name) for name in layout.feature_sets()}
-    kept = {
-        name: [p for p in sorted(f.iterdir()) if p.is_file() and p.name != ".sha256"] for name, f in folders.items()
+    featured.stage(layout, given)
+    return {
+        name: {p.name: p.read_bytes() for p in layout.features(name).iterdir() if p.is_file() and p.name != ".sha256"}
+        for name in layout.feature_sets()
     }
-    return {name: {p.name: p.read_bytes() for p in files} for name, files in kept.items()}
 
 
 def without(layout: Layout, column: str, items: list[int]) -> None:
@@ -94,12 +90,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     torch.set_num_threads(threads)
     with pytest.raises(KeyboardInterrupt):
         stage(layout, params("clip"))
-    assert {p.name for p in layout.features("clip").iterdir()} == {
-        ".key",
-        ".sha256",
-        ".clip-pixels.npy",
-        ".clip-checkpoint.safetensors",
-    }
+    assert (layout.features("clip") / ".clip-checkpoint.safetensors").is_file()
     actual = stage(layout, params("clip"))
     torch.set_num_threads(before)
     assert steps == [*range(1, 12)]

@@ -17,7 +17,6 @@ from PIL import Image
 
 from pipeline.encode import batching, towers
 from pipeline.encode.base import Encoder
-from pipeline.encode.huggingface import pooled
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError, installing
 from pipeline.features.sets import FeatureSets
@@ -185,14 +184,6 @@ def test_the_tower_is_transformers_own(folder: Folder) -> None:
 
 
 # --- one tower
-
-
-def test_tokens_are_pooled_by_mean_first_or_last_without_padding() -> None:
-    hidden = torch.arange(12.0).reshape(2, 3, 2)
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    assert pooled(hidden, mask, "mean").tolist() == [[1, 2], [8, 9]]
-    assert pooled(hidden, mask, "cls").tolist() == [[0, 1], [6, 7]]
-    assert pooled(hidden, mask, "last").tolist() == [[2, 3], [10, 11]]
 
 
 @pytest.mark.parametrize(("name", "usual"), [("bert", "mean"), ("qwen", "last"), ("dinov2", "cls")])

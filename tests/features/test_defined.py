@@ -269,16 +269,6 @@ def test_the_path_of_a_folder_changes_no_byte(root: Path, models: Path, tmp_path
     assert run(root, params(copy, "text", "two", "both")) == first
 
 
-def test_a_kind_can_have_several_names(root: Path, models: Path) -> None:
-    short = {"kind": "minilm", "max_tokens": 3}
-    encoded = run(root, params(models, "minilm", "short", short=short))
-    assert encoded["short"] != encoded["minilm"]
-    record = json.loads(
-        pq.read_schema(Layout(root, "shop").features("short") / "features-00000.parquet").metadata[b"alignrec"]
-    )
-    assert record["params"]["kind"] == "minilm"
-
-
 # --- elsewhere
 
 

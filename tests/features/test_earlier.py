@@ -8,7 +8,6 @@ from pathlib import Path
 import networks
 import numpy as np
 import pytest
-import toy
 from coloured import ITEMS, Item, catalogue, item
 from elsewhere import spread_without
 
@@ -17,10 +16,8 @@ from pipeline.encode import batching
 from pipeline.encode.params import Encode
 from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
-from pipeline.run import Run, running
-from pipeline.stage import perform
+from pipeline.run import running
 from stages.encode import main
-from stages.order import STAGES
 from stages.params import Params
 
 ROWS, N = 4, len(ITEMS)
@@ -50,13 +47,6 @@ def stage(layout: Layout, given: Params) -> list[bytes]:
         main(run)
     assert not (layout.features("net") / FOLDER).exists()
     return files(layout)
-
-
-def ready(root: Path, items: list[Item]) -> None:
-    """Write what `encode` reads, as if the stages before it had ended."""
-    layout = catalogue(root, items)
-    toy.ended(layout)
-    layout.run_record("encode").unlink()
 
 
 def files(layout: Layout) -> list[bytes]:
@@ -213,20 +203,6 @@ def test_interrupted_at_any_file_the_next_run_gives_the_same_bytes(shop: Layout,
             break
         at += 1
     assert at >= 16, "four files are laid aside and four written, each with a mark"
-
-
-def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path: Path) -> None:
-    given = params(model, reuse=True)
-    whole = shutil.copytree(shop.root, tmp_path / "whole")
-    items = CHANGES["two-at-the-front"][0]
-    expected = stage(catalogue(whole, items), given)
-    ready(shop.root, items)
-    for part in (2, 1):
-        run = Run("encode", "shop", given, shop.root)
-        run.part = part, 2
-        perform(run, STAGES["encode"], lambda _: None)
-    assert files(shop) == expected
-    assert stage(shop, given) == expected
 
 
 def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(

@@ -20,7 +20,6 @@ from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
 from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
-from stages.params import load
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 
@@ -134,26 +133,6 @@ def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
     stage(layout, given)
     np.testing.assert_array_equal(vectors(layout, "white"), whitening.processed(ready, 128))
     assert vectors(layout, "side").shape[1] == 3 + vectors(layout, "tfidf").shape[1]
-
-
-@pytest.mark.parametrize(
-    ("of", "message"),
-    [
-        ("tfidf, power: 1.5", r"'encoders\.white\.power': input should be less than or equal to 1, found 1\.5"),
-        ("tfidf, power: -0.1", r"'encoders\.white\.power': input should be greater than or equal to 0, found -0\.1"),
-        ("minilm", r"'encoders\.white\.of': 'minilm' is not under encode\.encoders; list it there too"),
-        ("tfdif", r"'encoders\.white\.of': no 'tfdif'; did you mean 'tfidf'\?"),
-        ("white", r"'encoders\.white\.of': it is a part of itself, by white -> white"),
-    ],
-)
-def test_what_is_not_made_cannot_be_whitened(tmp_path: Path, of: str, message: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(
-        "datasets: [shop]\nsources: {shop: {kind: sample}}\nencode: {encoders: [white, tfidf]}\n"
-        f"encoders: {{white: {{kind: whitened, of: {of}}}}}\nbenchmark: {{features: [tfidf]}}\n"
-    )
-    with pytest.raises(UserError, match=message):
-        load(path)
 
 
 # --- processing

@@ -112,15 +112,6 @@ def test_without_valid_nothing_is_chosen(tmp_path: Path) -> None:
     assert made.shape[1] == 8
 
 
-def test_side_by_side_no_direction_is_lost() -> None:
-    blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, ~COLUMNS, 0.3)]
-    made = joining.fit(lambda: [(TEXT, BOTH)], blocks, 4, 0.5, reduced=False)
-    parts = [relaxed(x, 4, 0.5) for x in (TEXT, BOTH[:, 5:])]
-    joined = np.hstack([unit_rows(x)[0] * weight for x, weight in zip(parts, (1, 0.3), strict=True)])
-    assert made.width == joined.shape[1] == 7
-    np.testing.assert_allclose(made((TEXT, BOTH)) @ made((TEXT, BOTH)).T, joined @ joined.T, atol=1e-4)
-
-
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no encoder to build on"):
         stage(toy.outputs(tmp_path), params("linear"))

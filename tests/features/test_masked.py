@@ -114,15 +114,6 @@ def test_a_masked_whitened_set_is_whitened_as_the_whole_one(tmp_path: Path) -> N
     assert mask.maskable(layout) == ["minilm-cnn", "white"]
 
 
-def test_a_name_of_ones_own_and_the_set_made_again(tmp_path: Path) -> None:
-    layout, given = toy.outputs(tmp_path), {"blind": {"kind": "masked", "of": "clip", "modality": "image"}}
-    stage(layout, params("blind", "clip", "clip-image-masked", **given))
-    first = vectors(layout, "blind")
-    np.testing.assert_array_equal(first, vectors(layout, "clip-image-masked"))
-    stage(layout, params("blind", "clip", **given | {"clip": CLIP | {"steps": 9}}))
-    assert np.abs(vectors(layout, "blind") - first).max() > 1e-6, "made again, as what it is made of was"
-
-
 @pytest.mark.parametrize("of", ["tfidf", "cnn", "clip-image-masked", "ready-white"])
 def test_what_reads_one_modality_cannot_be_masked(tmp_path: Path, of: str) -> None:
     layout = toy.outputs(tmp_path)

@@ -55,13 +55,6 @@ def stage(root: Path, encoder: str = "tfidf", *controls: str) -> tuple[Layout, d
     return layout, io.read_json(layout.run_record("encode"))["notes"]
 
 
-def test_neither_the_constant_control_nor_items_without_content_are_remarked(tmp_path: Path) -> None:
-    layout, notes = stage(tmp_path, "minilm", "constant")
-    assert "warnings" not in notes
-    vectors = io.matrix(io.read_features(layout.features("minilm"))["vector"])
-    assert (~vectors.any(axis=1)).sum() == 1  # of the item without a text
-
-
 @pytest.mark.parametrize("case", WARNINGS)
 def test_what_tells_few_items_apart_is_a_warning_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str

@@ -84,16 +84,6 @@ def test_words_of_like_meaning_begin_alike_at_any_width(model: MiniLM, width: in
     assert cosine(monday, tuesday) > max(cosine(monday, green), cosine(tuesday, circle))
 
 
-def test_the_projection_keeps_as_much_as_any_of_that_width_can(model: MiniLM) -> None:
-    """The variance that PCA keeps is that of the largest singular values."""
-    vectors = model.words[1000:1200]
-    kept = published.fit_width(vectors, 20)
-    values = torch.linalg.svdvals(vectors.double() - vectors.double().mean(0))
-    torch.testing.assert_close(float(kept.square().sum()), float(values[:20].square().sum()), rtol=1e-5, atol=0)
-    assert kept.shape == (200, 20)
-    assert torch.equal(kept, published.fit_width(vectors.clone(), 20))
-
-
 def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop(tmp_path / "random")
     shop(tmp_path / "words", words="minilm")
