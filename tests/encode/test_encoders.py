@@ -276,16 +276,16 @@ def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path,
     fitted = whitening.fit(cls[cls.any(axis=1)])
     files.write_bytes(layout.encoder.whitening, save_arrays(fitted._asdict()))
 
-    def vectors() -> dict[str, np.ndarray]:
+    def encoded() -> dict[str, np.ndarray]:
         stage(tmp_path, params)
         return {name: vectors(layout, name) for name in names}
 
-    white = vectors()
+    white = encoded()
     np.testing.assert_allclose(white["beit3-raw"], cls, atol=2e-6)
     np.testing.assert_allclose(white["beit3"][0], fitted(cls)[0], atol=1e-3)
     assert np.abs(white["beit3"] - cls).max() > 0.1
     params = params.model_copy(update={"encoders": {"beit3": {"whiten": False}}})
-    plain = vectors()
+    plain = encoded()
     np.testing.assert_array_equal(plain["beit3"], white["beit3-raw"])
     np.testing.assert_array_equal(plain["beit3-raw"], white["beit3-raw"])
     for variant in names[2:]:
