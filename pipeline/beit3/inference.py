@@ -118,12 +118,14 @@ def has_tiles() -> bool:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
+    """bfloat16 products are fast on GPUs since Ampere, and on CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (has_tiles() or torch.cpu._is_avx512_bf16_supported())
 
 
 def multiplies_bytes(device: torch.device) -> bool:
+    """int8 products are exact and fast with VNNI; other processors saturate sums of two."""
     return device.type == "cpu" and torch.cpu._is_vnni_supported()
 
 
@@ -229,6 +231,7 @@ def _unfolded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
 
 
 def _folded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
+    """Fold the weights of the LayerNorm before `layer` into it."""
     return _as_linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
 
 
@@ -239,6 +242,7 @@ def _as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None, None, int], Tensor]:
+    """Embed patches by a product in `dtype`: the windows of the convolution do not overlap."""
     side = embed.proj.kernel_size[0]
     linear = _linear([_as_linear(embed.proj.weight.flatten(1), cast(Tensor, embed.proj.bias))], dtype)
 

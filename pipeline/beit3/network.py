@@ -267,6 +267,7 @@ def _zeroed(x: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
+    """Truncated normal of sd 0.02 for tables and matrices, as in BEiT; LayerNorms start as identity."""
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:

@@ -168,6 +168,7 @@ def _towers(network: type) -> tuple[str, ...]:
 
 
 def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
+    """Return the network, and the parameters that the files lack: only an unused pooler may be missing."""
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)

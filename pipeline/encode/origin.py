@@ -175,6 +175,7 @@ def _check(where: str, model: str, folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
+    """Return the files of a folder, sorted, without hidden ones."""
     visible = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     return sorted(p for p in visible if p.is_file())
 

@@ -92,6 +92,7 @@ class SentenceTransformers(Towers):
         return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int | None:
+        """Return the tokens per pass besides the prompt; None if they cannot be counted."""
         tokenizer, most = self._model.tokenizer, self._model.max_seq_length
         if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
             return None
@@ -109,6 +110,7 @@ class SentenceTransformers(Towers):
     text_vectors = image_vectors
 
     def _bounded(self, text: str) -> str:
+        """Remove control tokens, and cut the text of a chat: a whole chat must not be cut."""
         text, most = self._plain(text), self._params.max_tokens
         if not self._chats or len(text) <= most:  # a token has at least one character
             return text

@@ -128,6 +128,7 @@ def save(encoder: Any, folder: Path) -> None:
 
 
 def _read(folder: Path) -> Tfidf:
+    """Read the output of `save`, which is untrusted; UserError if it is damaged."""
     try:
         words, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"], arrays["components"].astype(np.float64)

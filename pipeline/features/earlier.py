@@ -153,6 +153,7 @@ def _known(path: Path) -> np.ndarray:
 
 
 def _table(mark: Path) -> pa.Table | None:
+    """Return the rows of an outdated file; None if its bytes changed."""
     file = mark.with_suffix(".parquet")
     if not file.is_file() or io.sha256(file) != file.stem:
         return None

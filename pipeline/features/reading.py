@@ -55,5 +55,6 @@ def record(rows: pa.Table) -> dict[str, dict[str, float]]:
 
 
 def shares(files: Iterable[Path]) -> Shares | None:
+    """Return the shares of a feature set; None without texts, or if they are unknown."""
     records = map(io.record, files)
     return summed(record[KEY] for record in records if KEY in record)

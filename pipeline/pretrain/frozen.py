@@ -79,9 +79,8 @@ def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: 
     for node in nodes:
         own = registry.ingredients(run.params.encoders, registry.whole(run.params.encoders, [node.name]))
         files = [layout.items, *(io.shards(layout.images, "images") if "image" in node.reads else []), *own.files]
-        modules = [__name__, *own.modules]
         folder = layout.teacher_features(node.name).parent
-        run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=modules)
+        run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=own.modules)
     with run.progress(total=len(texts) * len(nodes), unit="item", what="frozen encoders") as bar, plainly(key):
         items = Items(ids, texts, Throughput(), bar.update)
         return [encoded(with_progress(node, items), len(ids), layout.teacher_features(node.name)) for node in nodes]

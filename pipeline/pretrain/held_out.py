@@ -45,6 +45,7 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
 
 @torch.no_grad()
 def cosine(model: PretrainingModel, task: Task) -> float | None:
+    """Return the mean cosine of held-out CLS, read as in training, to the teachers; None without teachers."""
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)

@@ -118,6 +118,7 @@ def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[White
 
 
 def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
+    """Initialise a projection with principal directions, rotated at random into D dimensions."""
     turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
     length = float(np.sqrt(np.square(whitening.applied(own, x)).sum(axis=1).mean()))
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
@@ -126,6 +127,7 @@ def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
 
 
 def keep(made: Mini, layout: Layout) -> None:
+    """Write the initial image embedding, for the control without training."""
     io.write_bytes(layout.encoder.start, save({name: x.contiguous() for name, x in made.image.state_dict().items()}))
 
 
