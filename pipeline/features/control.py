@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.features.node import Items, Maker, Node, changed, node_width, table
+from pipeline.features.node import Items, Maker, Node, changed, table
 from pipeline.seeds import seed_for
 
 WIDTH = 64  # without another feature set
@@ -25,7 +25,7 @@ class Control(Node):
         original = self.of[0] if self.of else None
         if self.name == "shuffled" and original is not None:
             return self._shuffled(original, items, seed)
-        size = WIDTH if original is None else node_width(original, items)
+        size = WIDTH if original is None else original.width(items)
 
         def make(start: int, stop: int) -> pa.Table:
             shape = stop - start, size

@@ -140,6 +140,9 @@ class Encoded(Separable):
         """Modalities that the encoder gets."""
         return self.context.origin.reads if self.context.origin else self.entry.reads
 
+    def width(self, items: Items) -> int:
+        return super().width(items) if self.listed else self.load().width
+
     def images(self, reads: tuple[str, ...]) -> list[Path]:
         return io.shards(self.layout.images, "images") if "image" in reads else []
 

@@ -18,7 +18,7 @@ from pipeline.encode.base import Progress
 from pipeline.errors import UserError
 from pipeline.features import sameness
 from pipeline.features.masked import Separable, blank, without
-from pipeline.features.node import Items, Maker, Node, node_width, shard, table
+from pipeline.features.node import Items, Maker, Node, shard, table
 from pipeline.ops.joining import Block
 
 Map = Callable[[Sequence[np.ndarray]], np.ndarray]  # the parts' vectors, float32 [n, F] each -> float32 [n, W]
@@ -91,7 +91,7 @@ def refuse_nothing(found: Sequence[Block], node: Node) -> None:
 
 
 def _blocks(part: int, node: Node, items: Items, image: float) -> list[Block]:
-    whole = np.ones(node_width(node, items), bool)
+    whole = np.ones(node.width(items), bool)
     if node.reads == ("image",):
         return [Block(part, whole, image)] if image else []
     zeroed = blank(node, "image", items) if "image" in node.reads else None

@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline import io
 from pipeline.config.base import Name, Section
 from pipeline.features.masked import Blank, Separable, blank, without
-from pipeline.features.node import Items, Maker, node_width, table
+from pipeline.features.node import Items, Maker, table
 from pipeline.ops.rows import unit_rows
 
 
@@ -48,7 +48,7 @@ class Joined(Separable):
         blanks = [one for node in self.of if (one := blank(node, modality, items))]
         if len(blanks) < len(self.of):
             return None
-        ends = np.cumsum([node_width(node, items) for node in self.of])[:-1]
+        ends = np.cumsum([node.width(items) for node in self.of])[:-1]
         rescaled = [len(node.reads) > 1 for node in self.of]
 
         def each(vectors: np.ndarray) -> np.ndarray:

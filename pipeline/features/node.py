@@ -107,6 +107,12 @@ class Node(ABC):
         """
         raise NotImplementedError(self.kind)
 
+    def width(self, items: Items) -> int:
+        """Return F; of a set that is not written from the row of one item."""
+        if self.listed:
+            return width(self.shards[0])
+        return int(self.rows(replace(items, done=int, elsewhere=None))(0, 1)["vector"].type.list_size)
+
     @property
     def folder(self) -> Path:
         """Where `encode` writes it."""
@@ -137,13 +143,6 @@ def shard(path: Path) -> pa.Table:
 
 def width(path: Path) -> int:
     return int(pq.read_schema(path).field("vector").type.list_size)
-
-
-def node_width(node: Node, items: Items) -> int:
-    """Return F; of a set that is not written from the row of one item."""
-    if node.listed:
-        return width(node.shards[0])
-    return int(node.rows(replace(items, done=int, elsewhere=None))(0, 1)["vector"].type.list_size)
 
 
 def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:

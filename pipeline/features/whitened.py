@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.config.base import Name, Positive, Section, Share
 from pipeline.errors import UserError
 from pipeline.features.gathered import Gathered, Map
-from pipeline.features.node import Items, Maker, node_width
+from pipeline.features.node import Items, Maker
 from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 
@@ -51,6 +51,6 @@ class Whitened(Fitted):
     def rows(self, items: Items) -> Maker:
         """UserError if the given `width` is larger than the other set's."""
         (node,), width = self.of, self.own.width
-        if "width" in self.own.model_fields_set and width > (most := node_width(node, items)):
+        if "width" in self.own.model_fields_set and width > (most := node.width(items)):
             raise UserError(f"'encoders.{self.name}.width': {width} is more than the {most} of {node.name}; give less")
         return super().rows(items)
