@@ -57,8 +57,7 @@ def encode(
         done: called after each batch with its number of items.
         workers: threads that prepare batches.
 
-    Raises:
-        UserError: a vector is not finite, or memory ran out in half a batch too.
+    Raises UserError for a vector that is not finite, and if memory runs out in half a batch too.
     """
     keep_large_buffers()
     throughput = throughput or Throughput()
