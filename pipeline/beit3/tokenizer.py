@@ -43,7 +43,8 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
-        return [cut(with_ends(_numbered(ids)), max_tokens) for ids in encoded]
+        numbered = (np.where((own := np.asarray(ids, np.int64)) == 0, UNK, own + 1) for ids in encoded)
+        return [cut(with_ends(ids), max_tokens) for ids in numbered]
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
@@ -85,11 +86,6 @@ def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
 
 def with_ends(ids: np.ndarray) -> np.ndarray:
     return np.concatenate([[BOS], ids, [EOS]])
-
-
-def _numbered(pieces: list[int]) -> np.ndarray:
-    ids = np.asarray(pieces, np.int64)
-    return np.where(ids == 0, UNK, ids + 1)
 
 
 def _parts(text: str) -> list[str]:

@@ -63,8 +63,9 @@ class HuggingFace(Towers):
         if "text" in source.reads:
             self._tokenizer = _tokenizer(source, options)
             self._plain = plain(self._tokenizer)
-            self._limit = limit(self._tokenizer, self._network.config)
-            room = self._room()
+            most = limit(self._tokenizer, self._network.config)
+            self._length = most if self._full else min(params.max_tokens, most)
+            room = max(1, self._length - len(self._tokenizer(params.prompt)["input_ids"]))
         super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
@@ -72,14 +73,6 @@ class HuggingFace(Towers):
 
     def count(self, texts: list[str]) -> list[int]:
         return lengths(self._tokenizer, [self._plain(text) for text in texts])
-
-    def _room(self) -> int:
-        around = len(self._tokenizer(self._params.prompt)["input_ids"])  # type: ignore[misc]
-        return max(1, self._length - around)
-
-    @property
-    def _length(self) -> int:
-        return self._limit if self._full else min(self._params.max_tokens, self._limit)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
         rows: Mapping[str, Any] = self._tokenizer(  # type: ignore[misc]

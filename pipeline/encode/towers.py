@@ -112,18 +112,17 @@ class Towers:
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         image = None if prepared.image is None else self._cut(self.image_vectors(prepared.image))
-        text = None if prepared.text is None else self._cut(self._read(prepared))
+        text = None
+        if prepared.parts is not None:
+            text = self._cut(prepared.parts.averaged([self.text_vectors(inputs) for inputs in prepared.text]))
+        elif prepared.text is not None:
+            text = self._cut(self.text_vectors(prepared.text))
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
         return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
 
     def _parts(self, texts: Sequence[str]) -> Chunks | None:
         return None if self.room is None else chunks.cut(texts, self.count, self.room, self.most)
-
-    def _read(self, prepared: Prepared) -> Tensor:
-        if prepared.parts is None:
-            return self.text_vectors(prepared.text)
-        return prepared.parts.averaged([self.text_vectors(inputs) for inputs in prepared.text])
 
     def _cut(self, vectors: Tensor) -> Tensor:
         return vectors if self.dim is None else vectors[:, : self.dim]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -42,7 +41,9 @@ def look(paths: Iterable[Path]) -> Seen:
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
     for path in paths:
-        vectors = _with_content(pq.read_table(path, columns=["has_image", "has_text", "vector"]))
+        rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
+        nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))
+        vectors = io.matrix(rows.filter(pc.invert(nothing).fill_null(True))["vector"])
         if not len(vectors):
             continue
         first = vectors[0] if first is None else first
@@ -63,8 +64,3 @@ def distinguishes(vectors: np.ndarray) -> bool:
             if np.abs(known - first).max() > EQUAL * np.abs(first).max():
                 return True
     return False
-
-
-def _with_content(table: pa.Table) -> np.ndarray:
-    nothing = pc.and_kleene(pc.invert(table["has_image"]), pc.invert(table["has_text"]))
-    return io.matrix(table.filter(pc.invert(nothing).fill_null(True))["vector"])

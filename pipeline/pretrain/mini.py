@@ -3,7 +3,7 @@
 Letters: I items, P image tokens, W_p numbers of one, W of all, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -94,7 +94,8 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
         count = max(1, min(most, len(sample) // FEW))
         kmeans = faiss.Kmeans(sample.shape[1], count, niter=ITERATIONS, seed=seed % 2**31, min_points_per_centroid=1)
         kmeans.train(sample)
-        for some in _blocks(images.items):
+        for start in range(0, len(images.items), BLOCK):
+            some = images.items[start : start + BLOCK]
             nearest = kmeans.index.search(whitening.applied(own, images.tokens(some)[p]), 1)[1]
             out[some, p] = total + nearest[:, 0]
         total += count
@@ -129,7 +130,3 @@ def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
 def keep(made: Mini, layout: Layout) -> None:
     """Write the initial image embedding, for the control without training."""
     io.write_bytes(layout.encoder.start, save({name: x.contiguous() for name, x in made.image.state_dict().items()}))
-
-
-def _blocks(items: np.ndarray) -> Iterator[np.ndarray]:
-    return (items[start : start + BLOCK] for start in range(0, len(items), BLOCK))
