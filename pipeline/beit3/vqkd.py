@@ -40,7 +40,7 @@ class Block(beit.Block):
     """Attention and feed-forward, each normalised before and added back; keys have no bias."""
 
     def __init__(self, c: Config) -> None:
-        super().__init__(c.width, c.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=EPSILON))
+        super().__init__(c.width, c.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=EPSILON))  # type: ignore[arg-type]
 
 
 class PatchEmbed(nn.Module):
