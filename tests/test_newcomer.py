@@ -94,8 +94,8 @@ class Louder(Node):
     Params = LouderParams
     stored = True
 
-    def maker(self, items):
-        make = self.of[0].made(items)
+    def rows(self, items):
+        make = self.of[0].read(items)
 
         def louder(start, stop):
             rows = make(start, stop)

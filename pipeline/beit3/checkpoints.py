@@ -27,30 +27,26 @@ from pipeline.http import archives
 from pipeline.http.fetch import is_web_page, local
 from pipeline.ops.tensors import is_plain
 
-Fetch = Callable[[str, Path], None]
-"""fetches an address to a path, whole or not at all"""
+Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
 
 MOST_NAMES = 5  # in a message
-MOST_SHARED = 4  # tensors a piece of memory; tied weights are two or three
+MOST_SHARED = 4  # tensors per piece of memory; tied weights are two or three
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's hub names files: the first digits of their sha256
-WHOLE = "the .zip or .pth that was downloaded is the checkpoint itself, so give that file, not unpacked"
+WHOLE = "the downloaded .zip or .pth is the checkpoint itself: give that file, not unpacked"
 
 
 class Loaded(NamedTuple):
-    """What loading did beyond copying equal names."""
+    """Names that only one side has."""
 
-    ignored: dict[str, str]
-    """tensor of the file -> why it is not used"""
-    fresh: list[str]
-    """parameters that the file lacks and that keep their initial values"""
+    ignored: dict[str, str]  # tensor of the file -> why it is not used
+    fresh: list[str]  # parameters that the file lacks and that keep their initial values
 
 
 def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return a checked file of this machine for a path or URL; `folder` keeps downloads.
+    """Return a local file for a path or URL; `folder` keeps downloads.
 
-    It must have the sha256 that is given, and the digits of it in a name such as `vqkd-d93179da.pth`; else
-    UserError.
+    UserError unless it has the given sha256, and the digits in a name such as `vqkd-d93179da.pth`.
     """
     path = local(address)
     if path is None:
@@ -68,7 +64,6 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
 
 
 def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return the safetensors file of a published checkpoint, kept in `folder`; a `.pth` is converted once."""
     path = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
     if path is None and target.exists() and _is_of(target, address, sha256):
@@ -85,7 +80,6 @@ def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Pat
 
 
 def convert(source: Path, target: Path) -> None:
-    """Rewrite a checkpoint as safetensors, atomically; every tensor stays, heads too."""
     tensors = {name: tensor.contiguous() for name, tensor in read_checkpoint(source).items()}
     header = {"format": "pt", "source": source.name, "source_sha256": io.sha256(source)}
     with io.atomic(target) as temporary:
@@ -93,18 +87,18 @@ def convert(source: Path, target: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; UserError if it is none."""
+    """Read a safetensors file; UserError for anything else."""
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except SafetensorError as e:
-        raise UserError(f"{path}: not a whole safetensors file ({e})") from None
+        raise UserError(f"{path}: not a complete safetensors file ({e})") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the parameters in a `.pth` file; nothing in it is run. UserError if it is anything but such a file."""
+    """Read the parameters of a `.pth` file without running code; UserError for anything else."""
     _refuse(path)
     zipped = _zipped(path)
     try:
@@ -145,35 +139,29 @@ def fill(
     ignorable: Mapping[str, str],
     optional: tuple[str, ...],
 ) -> Loaded:
-    """Copy tensors into a network by name, or none: UserError for a name that one side alone has, or another shape.
+    """Copy tensors into a network by name; UserError, before any is copied, for names that differ or other shapes.
 
-    `ignorable` has beginnings of names that the network may lack, and why; `optional` those that the file may lack.
+    `ignorable` maps prefixes of names that the network may lack to the reason; `optional` are those the file may lack.
     """
     own = network.state_dict()
-    reasons = {
-        n: next((w for start, w in ignorable.items() if n.startswith(start)), None) for n in tensors.keys() - own
-    }
-    absent = sorted(own.keys() - tensors.keys())
+    extra, absent = sorted(tensors.keys() - own), sorted(own.keys() - tensors.keys())
+    reasons = {n: next((w for start, w in ignorable.items() if n.startswith(start)), "") for n in extra}
+    shapes = {n: (_shape(tensors[n]), _shape(own[n])) for n in own if n in tensors}
     faults = {
-        "the network does not know": sorted(n for n, why in reasons.items() if why is None),
+        "the network does not know": [n for n, why in reasons.items() if not why],
         "the file lacks": [n for n in absent if not n.startswith(optional)],
-        "the file has in another shape": [
-            f"{n} ({_shape(tensors[n])}, expected {_shape(own[n])})"
-            for n in own
-            if n in tensors and tensors[n].shape != own[n].shape
-        ],
-    }  # fmt: skip
+        "the file has in another shape": [f"{n} ({a}, expected {b})" for n, (a, b) in shapes.items() if a != b],
+    }
     messages = [f"{what} {_some(names)}" for what, names in faults.items() if names]
     if messages:
         raise UserError(f"{where}: not the weights of this network: {'; '.join(messages)}")
     with torch.no_grad():
         for name in own.keys() & tensors.keys():
             own[name].copy_(tensors[name])
-    return Loaded({n: str(reasons[n]) for n in sorted(reasons)}, absent)
+    return Loaded(reasons, absent)
 
 
-def resized(table: Tensor, grid: int) -> Tensor:
-    """Interpolate positions of square patches, [g * g, D] -> [grid * grid, D], as BEiT3's fine-tuning does."""
+def resize(table: Tensor, grid: int) -> Tensor:
     old = round(len(table) ** 0.5)
     if old == grid:
         return table
@@ -182,10 +170,10 @@ def resized(table: Tensor, grid: int) -> Tensor:
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
-def lengthened(table: Tensor, rows: int) -> Tensor:
-    """Return text positions, [n, D], for longer texts: interpolated but for the unused first rows, [rows, D].
+def lengthen(table: Tensor, rows: int) -> Tensor:
+    """Interpolate text positions, except the unused first rows, for longer texts: [n, D] -> [rows, D].
 
-    A shorter table has the first rows alone. Source: position interpolation (arXiv 2306.15595).
+    For shorter texts the first rows are taken. Source: position interpolation (arXiv 2306.15595).
     """
     if rows <= len(table):
         return table[:rows]
@@ -195,7 +183,6 @@ def lengthened(table: Tensor, rows: int) -> Tensor:
 
 
 def _zipped(path: Path) -> bool:
-    """Return whether a file is a zip archive; a damaged one counts as one."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
@@ -205,8 +192,7 @@ def _zipped(path: Path) -> bool:
 def _refuse(path: Path) -> None:
     """Raise UserError for common mistakes: a folder, a web page, an unpacked or repacked checkpoint."""
     if path.is_dir():
-        unpacked = any(path.glob("data.pkl")) or any(path.glob("*/data.pkl"))
-        raise UserError(f"{path}: an unpacked checkpoint; {WHOLE}" if unpacked else f"{path}: a folder; give a file")
+        raise UserError(f"{path}: a folder; {WHOLE}")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name == "data.pkl":
@@ -217,21 +203,15 @@ def _refuse(path: Path) -> None:
         raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
     if not _zipped(path):
         if head.startswith(b"PK\x03\x04"):
-            raise UserError(f"{path}: cut off after {path.stat().st_size:,} bytes; fetch it again")
+            raise UserError(f"{path}: truncated after {path.stat().st_size:,} bytes; fetch it again")
         return
     try:
         with zipfile.ZipFile(path) as file:
             inside = file.namelist()
     except archives.FAULTS as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
-    if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
-        return
-    if "data.pkl" in inside:
-        raise UserError(f"{path}: a checkpoint that was unpacked and packed again; {WHOLE}")
-    packed = [name for name in inside if name.endswith((".pth", ".pt", ".bin", ".safetensors"))]
-    if packed:
-        raise UserError(f"{path}: a zip around {packed[0]}; unpack it once and give that")
-    raise UserError(f"{path}: a zip, but no checkpoint; it holds {_some(inside)}")
+    if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
+        raise UserError(f"{path}: a zip of {_some(inside)}, not a checkpoint; {WHOLE}")
 
 
 def _check_sum(path: Path, sha256: str | None) -> None:
@@ -248,7 +228,6 @@ def _check_sum(path: Path, sha256: str | None) -> None:
 
 
 def _is_of(target: Path, address: str, sha256: str | None) -> bool:
-    """Return whether `target` was converted from the file that `address` names, of that sha256 unless None."""
     with safe_open(target, "pt") as file:
         header = file.metadata() or {}
     return header.get("source") == _name(address) and (not sha256 or header.get("source_sha256") == sha256.lower())

@@ -5,10 +5,8 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-FIRST_POSITION = 2
-"""Position embeddings start here, in both streams, as in the released weights (a fairseq habit)."""
-MOST = 1 << 24
-"""of any number: arithmetic on several stays exact; tensors decide what is true, see files.py"""
+FIRST_POSITION = 2  # Position embeddings start here, in both streams, as in the released weights (a fairseq habit).
+MOST = 1 << 24  # of any number: arithmetic on several stays exact; tensors decide what is true, see files.py
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
 
@@ -17,24 +15,17 @@ Size = Annotated[int, Field(ge=1, le=MOST)]
 class Config:
     """Shape of a BEiT3; the defaults are the released base model. ValueError for a shape that no network has."""
 
-    image: Size = 224
-    """image side, pixels; a whole number of patches"""
-    patch: Size = 16
-    """patch side, pixels"""
-    vocab: Size = 64010
-    """text pieces, special tokens included"""
+    image: Size = 224  # image side, pixels; a whole number of patches
+    patch: Size = 16  # patch side, pixels
+    vocab: Size = 64010  # text pieces, special tokens included
     width: Size = 768
     layers: Size = 12
-    heads: Size = 12
-    """of attention; they divide the width"""
-    ffn: Size = 3072
-    """hidden width of the feed-forward experts"""
+    heads: Size = 12  # of attention; they divide the width
+    ffn: Size = 3072  # hidden width of the feed-forward experts
     positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = 1024
     """rows of the text position table; the longest text is two shorter"""
-    codes: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """discrete visual tokens the MIM head predicts; 0: no MIM head"""
-    mlm: bool = False
-    """whether there is an MLM head"""
+    codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens the MIM head predicts; 0: no MIM head
+    mlm: bool = False  # whether there is an MLM head
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -46,7 +37,6 @@ class Config:
 
     @property
     def grid(self) -> int:
-        """Patches along one side."""
         return self.image // self.patch
 
     @property
@@ -55,7 +45,6 @@ class Config:
 
     @property
     def weights(self) -> int:
-        """Numbers of the network without heads, about: two experts per layer, and the table of words."""
         return (
             self.layers * 2 * self.width * (4 * self.width + 2 * self.ffn) + (self.vocab + self.positions) * self.width
         )
@@ -65,19 +54,14 @@ class Config:
 class MiniConfig:
     """Shape of a BEiT3 `mini` (mini.py); the defaults are MiniLM's. ValueError for a shape that no network has."""
 
-    image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()
-    """numbers of each image token"""
-    vocab: Size = 30522
-    """word pieces, special tokens included"""
+    image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()  # numbers of each image token
+    vocab: Size = 30522  # word pieces, special tokens included
     width: Size = 384
     layers: Size = 6
-    heads: Size = 12
-    """of attention; they divide the width"""
+    heads: Size = 12  # of attention; they divide the width
     ffn: Size = 1536
-    positions: Size = 512
-    """tokens of the longest text"""
-    codes: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """discrete visual tokens that the MIM head predicts; 0: no MIM head"""
+    positions: Size = 512  # tokens of the longest text
+    codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
     pieces: Annotated[int, Field(ge=0, le=MOST)] = 0
     """word pieces that the MLM head predicts, those of the catalogue; 0: no MLM head"""
 

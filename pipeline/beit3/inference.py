@@ -1,15 +1,14 @@
-"""Fast inference of BEiT3's item feature: the network of network.py, with its weights laid out for encoding.
+"""Fast inference of BEiT3's item feature, equal to `BEiT3.cls` up to rounding.
 
-It computes what `BEiT3.cls` does, up to rounding, for less:
 - all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
 - weights are cast and packed once, and keys and values are one product;
-- the last layer is computed for CLS alone;
-- in bfloat16, where products are fast, what is around them shrinks: LayerNorms' weights are folded into the products
-  that follow, GELU is part of the one before it, and patches are embedded by a product.
+- the last layer is computed only for CLS;
+- in bfloat16, where products are fast, other work is fused: LayerNorms' weights into the products that follow, GELU
+  into the one before it, and patches are embedded by a product.
 Products and attention run in the chosen precision; the residual stream stays in float32. In int8, products multiply
 whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
 
-Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
+Letters: B items, v vision rows an item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,27 +26,20 @@ from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
 from pipeline.ops.device import device_of
 
-CPU_RUN = 2
-"""items whose attention a CPU computes at once: their scores stay in its cache"""
-CPU_ROWS = 256
-"""rows that a CPU takes through several maps at once in int8, for the same reason"""
-TINY = 1e-30
-"""the least scale, for rows of one value"""
+CPU_RUN = 2  # items whose attention a CPU computes at once: their scores stay in its cache
+CPU_ROWS = 256  # rows that a CPU takes through several maps at once in int8, for the same reason
+TINY = 1e-30  # the least scale, for rows of one value
 
-Map = Callable[[Tensor], Tensor]
-"""[n, in] -> [n, out]"""
+Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 
 
 class Rows(NamedTuple):
-    """Which rows of the two matrices belong to which item."""
+    """Rows of the two matrices by item."""
 
-    vision: int
-    """v"""
-    lengths: Sequence[int]
-    """text rows of each of B items"""
+    vision: int  # v
+    lengths: Sequence[int]  # text rows of each of B items
 
     def runs(self, most: int) -> Iterator[tuple[int, int]]:
-        """Yield neighbours of equal length, at most `most`: the first, the last + 1."""
         for _, same in groupby(range(len(self.lengths)), key=self.lengths.__getitem__):
             items = list(same)
             yield from ((i, min(i + most, items[-1] + 1)) for i in items[::most])
@@ -102,7 +94,6 @@ class Inference:
 
 
 def flops(c: Config, image: bool, tokens: int) -> float:
-    """Return the additions and multiplications that one item takes, the last layer for CLS alone."""
     n = 1 + c.patches * image + tokens
     pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # a position through D x D, and through D x FFN
     whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
@@ -111,10 +102,10 @@ def flops(c: Config, image: bool, tokens: int) -> float:
 
 
 def precisions(c: Config, device: torch.device) -> list[str]:
-    """Return the precisions worth trying for a network there, the fastest first; float32 is the last.
+    """Return the precisions to try, fastest first; float32 is the last.
 
     The processor decides, not a clock: the same machine must make the same bytes. Networks narrower than base gain
-    nothing. Tiles (AMX) multiply bfloat16 so fast that int8 spends more on rounding rows than it saves.
+    nothing. With tiles (AMX), bfloat16 is so fast that int8 spends more on rounding rows than it saves.
     """
     if c.width < SIZES["base"].width or not multiplies_bfloat16(device):
         return ["float32"]
@@ -123,19 +114,18 @@ def precisions(c: Config, device: torch.device) -> list[str]:
 
 
 def has_tiles() -> bool:
-    """Return whether the CPU multiplies tiles of bfloat16 (AMX)."""
     return torch.cpu._is_amx_tile_supported()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether bfloat16 products are fast there: on GPUs since Ampere, on CPUs with AMX or AVX512-BF16."""
+    """bfloat16 products are fast on GPUs since Ampere, and on CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (has_tiles() or torch.cpu._is_avx512_bf16_supported())
 
 
 def multiplies_bytes(device: torch.device) -> bool:
-    """Return whether int8 products are exact and fast there: processors without VNNI saturate sums of two."""
+    """int8 products are exact and fast with VNNI; other processors saturate sums of two."""
     return device.type == "cpu" and torch.cpu._is_vnni_supported()
 
 
@@ -170,7 +160,7 @@ class _Layer:
             self._ffn.append(chain(up([fold(ffn.fc1, second)]), norm(ffn.ffn_layernorm, self._dtype), down))
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
-        """Vision [B v, D] and text [W, D] -> the same, or CLS alone [B, D]."""
+        """Vision [B v, D] and text [W, D] -> the same, or only CLS [B, D]."""
         y = x.map(*self._before_attention)
         query_rows, queries = rows, y
         if first_only:
@@ -241,7 +231,7 @@ def _unfolded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
 
 
 def _folded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
-    """Return what does after a LayerNorm without weights what `layer` does after `norm`."""
+    """Fold the weights of the LayerNorm before `layer` into it."""
     return _as_linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
 
 
@@ -252,7 +242,7 @@ def _as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None, None, int], Tensor]:
-    """Return what `embed` does without masks, as a product in `dtype`: its convolution's windows do not overlap."""
+    """Embed patches by a product in `dtype`: the windows of the convolution do not overlap."""
     side = embed.proj.kernel_size[0]
     linear = _linear([_as_linear(embed.proj.weight.flatten(1), cast(Tensor, embed.proj.bias))], dtype)
 
@@ -267,7 +257,7 @@ def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None,
 
 
 def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False) -> Map:
-    """Return the product of layers side by side, and its GELU if asked for: [n, in] -> [n, sum of out]."""
+    """Return the product of concatenated layers, and its GELU with `gelu`: [n, in] -> [n, sum of out]."""
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
     if not by_onednn(weight.device, dtype):

@@ -1,4 +1,4 @@
-"""BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0, in one file.
+"""BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0.
 
 Each layer has two experts and one attention, as in network.py. The text experts are the six layers of all-MiniLM-L6-v2,
 the image experts start as copies of them. BERT normalises after each addition, and has no LayerNorm inside attention or
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.network import BEiT3, Multiway, Streams
 
-EPSILON = 1e-12
-"""of every LayerNorm, as BERT's"""
+EPSILON = 1e-12  # of every LayerNorm, as BERT's
 
 
 class Attention(nn.Module):
@@ -59,7 +58,6 @@ class Layer(nn.Module):
         self.norm = Multiway(lambda: nn.LayerNorm(c.width, EPSILON))
 
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
-        """Vision [B, P, D] and text [B, T, D] -> the same."""
         x = self.attention_norm(x.plus(self.attention(x, visible)))
         hidden = self.up(x).map(F.gelu, F.gelu)  # [B, N, FFN]
         out: Streams = self.norm(x.plus(self.down(hidden)))
@@ -67,7 +65,7 @@ class Layer(nn.Module):
 
 
 class ImageEmbed(nn.Module):
-    """Vectors of image tokens -> the width of the network, a mask token over masked ones."""
+    """Projections of image tokens; a mask token replaces masked ones."""
 
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()
@@ -78,7 +76,7 @@ class ImageEmbed(nn.Module):
         self.norm = nn.LayerNorm(c.width, EPSILON)
 
     def forward(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]; where the network has no image tokens, [B, 0, D] of any W."""
+        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]; [B, 0, D] of a network without image tokens."""
         if not self.widths:
             return image.new_zeros(len(image), 0, self.norm.weight.shape[0])
         parts = zip(self.projections, image.split(self.widths, 1), strict=True)
@@ -99,7 +97,6 @@ class TextEmbed(nn.Module):
         self.norm = nn.LayerNorm(c.width, EPSILON)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[B, T] -> [B, T, D]."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         out: Tensor = self.norm(self.words(tokens) + self.positions(places))
         return out
@@ -148,17 +145,15 @@ class Mini(nn.Module):
 
     @property
     def summary_width(self) -> int:
-        """Numbers of `summary`."""
         return 2 * self.config.width
 
     def summary(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
     ) -> Tensor:
-        """Return the item feature: means of the text's and the image's outputs, [B, 2 D]; zeros for an absent one."""
+        """Return the item feature: means of the text's and the image's outputs, [B, 2 D]; zero if absent."""
         return self.pooled(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
 
     def pooled(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
-        """Return the means of the outputs of `forward`, as `summary`."""
         present = next(s for s in x if s is not None)
         nothing = present.new_zeros(len(present), self.config.width)
         vision = x.vision if self.config.image_widths else None
@@ -167,16 +162,14 @@ class Mini(nn.Module):
         return torch.cat([text, nothing if vision is None else mean(vision, hidden)], 1)
 
     def image_outputs(self, vision: Tensor) -> Tensor:
-        """Return the outputs at image tokens: all of them."""
         return vision
 
 
 Network = BEiT3 | Mini
-"""what can be pre-trained"""
 
 
 def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
-    """Return which keys attention sees, bool [B, 1, 1, N]; None: all. A row without any sees all, to stay finite."""
+    """Return the visible keys, bool [B, 1, 1, N]; None: all. A row without any sees all, to stay finite."""
     if no_image is None and padding is None:
         return None
     hidden = []
@@ -190,7 +183,7 @@ def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Ten
 
 
 def mean(x: Tensor, hidden: Tensor | None) -> Tensor:
-    """Return the mean of the positions that are not hidden: [B, n, D], bool [B, n] -> [B, D]; zeros where all are."""
+    """Return the mean of positions that are not hidden: [B, n, D], bool [B, n] -> [B, D]; zero if all are."""
     if hidden is None:
         return x.mean(1)
     kept = (~hidden).unsqueeze(2).to(x.dtype)  # [B, n, 1]
@@ -198,7 +191,7 @@ def mean(x: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def load_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
-    """Start a network from MiniLM: its text experts, and image experts that are copies of them.
+    """Initialise text and image experts as copies of MiniLM's layers.
 
     Args:
         tensors: parameters by the names of transformers' BertModel.
@@ -230,8 +223,7 @@ LAYER = {
     "up": "intermediate.dense",
     "down": "output.dense",
     "norm": "output.LayerNorm",
-}
-"""pair of experts in a layer -> MiniLM's module"""
+}  # pair of experts in a layer -> MiniLM's module
 
 
 def _copy(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:

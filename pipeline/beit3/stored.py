@@ -1,7 +1,7 @@
-"""The files of a trained BEiT3, untrusted in a release: each is checked against the others before anything is built.
+"""The files of a trained BEiT3, untrusted in a release: they are checked against each other before loading.
 
-Each number of config.json but `heads` is the size of a tensor that is in the file of weights, so memory grows with its
-bytes. All but `network` works without torch.
+Each number of config.json except `heads` is the size of a tensor in the weights, so memory grows with the bytes of the
+file. Only `network` needs torch.
 """
 
 from __future__ import annotations
@@ -24,33 +24,27 @@ from pipeline.ops.whitening import Whitening
 if TYPE_CHECKING:
     from pipeline.beit3.network import BEiT3
 
-LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22
-"""bytes"""
-MOST_NAMES = 3
-"""of tensors in a message"""
-EXPERTS = "AB"
-"""of vision and of text"""
-ATTENTION = ("query", "key", "value", "out")
-"""projections of `mini`"""
+LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
+MOST_NAMES = 3  # of tensors in a message
+EXPERTS = "AB"  # of vision and of text
+ATTENTION = ("query", "key", "value", "out")  # projections of `mini`
 Shape = TypeVar("Shape", Config, MiniConfig)
 
 
 def config(files: EncoderFiles) -> Config:
-    """Read config.json and hold it to the header of the weights; UserError if they are damaged or do not agree."""
+    """Read config.json and compare it with the header of the weights; UserError if they are damaged or differ."""
     read = _read(files.config, Config)
     _hold(expected(read), files)
     return read
 
 
 def mini_config(files: EncoderFiles) -> MiniConfig:
-    """Do as `config` for a network of size mini."""
     read = _read(files.config, MiniConfig)
     _hold(expected_of_mini(read), files)
     return read
 
 
 def is_mini(files: EncoderFiles) -> bool:
-    """Return whether the files are of a network of size mini."""
     return files.word_pieces.is_file()
 
 
@@ -68,7 +62,6 @@ def _read(path: Path, shape: type[Shape]) -> Shape:
 
 
 def check(files: EncoderFiles) -> set[int]:
-    """Check network, tokenizer and map, and return the widths of the vectors: as the network gives them, and mapped."""
     if is_mini(files):
         mini = mini_config(files)
         width = 2 * mini.width
@@ -140,7 +133,6 @@ def network(files: EncoderFiles) -> BEiT3:
 
 
 def expected(c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield name and shape of each tensor of a network, as `BEiT3.state_dict` has them; a layer after the other."""
     top, n = "beit3.vision_embed", FIRST_POSITION + 1 + c.patches
     yield from {
         "beit3.text_embed.weight": (c.vocab, c.width),
@@ -175,7 +167,6 @@ def _layer(top: str, c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def expected_of_mini(c: MiniConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Do as `expected` for `Mini.state_dict`."""
     for number, width in enumerate(c.image_widths):
         yield from _affine(f"image.projections.{number}", c.width, width)
     yield from {
@@ -205,7 +196,7 @@ def _hold(expected: Iterator[tuple[str, tuple[int, ...]]], files: EncoderFiles) 
     """Raise UserError unless the weights' header has the tensors that are expected, name and shape, and no other."""
     there = arrays.shapes(files.weights)
     faults, named = list[str](), set[str]()
-    for name, shape in expected:  # ends at the first that lacks: layers may be a large number
+    for name, shape in expected:  # ends after a few faults: layers may be a large number
         named.add(name)
         if name not in there:
             faults.append(f"{name} is not there")

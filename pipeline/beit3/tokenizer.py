@@ -14,8 +14,7 @@ import sentencepiece
 from pipeline.errors import UserError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
-ENDLESS = 10**9
-"""tokens; no text has more"""
+ENDLESS = 10**9  # tokens; no text has more
 LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped
 MOST_SENTENCES = 200_000  # lines that training reads; bounds memory and time
 MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>
@@ -25,7 +24,7 @@ class Tokenizer:
     """Text -> ids of one SentencePiece model."""
 
     def __init__(self, model: bytes) -> None:
-        """Load a serialised model; UserError if it is none, or if its first three pieces are not <unk>, <s>, </s>."""
+        """Load a serialised model; UserError unless its first three pieces are <unk>, <s>, </s>."""
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model)
@@ -39,19 +38,19 @@ class Tokenizer:
 
     @property
     def pieces(self) -> list[str]:
-        """Return the surface of each id, special ones such as <mask> too; `▁` stands for the space before a word."""
         return ["<s>", "<pad>", "</s>", "<unk>", *self._names[3:], "<mask>"]
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
-        return [cut(with_ends(_numbered(ids)), max_tokens) for ids in encoded]
+        numbered = (np.where((own := np.asarray(ids, np.int64)) == 0, UNK, own + 1) for ids in encoded)
+        return [cut(with_ends(ids), max_tokens) for ids in numbered]
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
-    """Train a unigram model on `texts` and return it serialised; None if there are no words to learn from.
+    """Train a unigram model on `texts` and return it serialised; None without words.
 
-    One thread and lines in order give the same bytes each time. A small text gives fewer pieces than `vocab`.
+    One thread and lines in order give the same bytes each time; small texts give fewer pieces than `vocab`.
     """
     lines = list(islice((part for text in texts for part in _parts(text)), MOST_SENTENCES))
     if not lines:
@@ -86,18 +85,10 @@ def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
 
 
 def with_ends(ids: np.ndarray) -> np.ndarray:
-    """Return ids between <s> and </s>."""
     return np.concatenate([[BOS], ids, [EOS]])
 
 
-def _numbered(pieces: list[int]) -> np.ndarray:
-    """Return ids of the file's own numbers."""
-    ids = np.asarray(pieces, np.int64)
-    return np.where(ids == 0, UNK, ids + 1)
-
-
 def _parts(text: str) -> list[str]:
-    """Cut a text into runs of whole words that SentencePiece does not skip for their length."""
     text = text.replace("\0", " ")
     if len(text) * 4 < LONGEST_SENTENCE:
         return [text] if text.strip() else []

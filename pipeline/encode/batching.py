@@ -1,17 +1,15 @@
 """Items -> feature tables: batches by modality and text length, results in item order.
 
-Images are decoded and texts tokenised in threads, ahead of the network (neither holds Python's lock for long).
+Images are decoded and texts tokenised in threads, ahead of the network.
 
-The order of rows never depends on batches. Their values do, in the last bits: a matrix product over more rows may add
-up in another order, so batch_size and shard_rows change features by about 1e-6 of their length in float32, and 1e-3 in
-bfloat16. With both fixed, an interrupted, resumed or repeated run on the same machine gives the same bytes, with any
-number of workers, unless memory ran out, which is said, or rows were taken over, which `encode.reuse` asks for.
+The order of rows never depends on batches, but last bits do: a matrix product over more rows may sum in another order,
+so batch_size and shard_rows change features by about 1e-6 of their length in float32, and 1e-3 in bfloat16. With both
+fixed, an interrupted, resumed or repeated run on the same machine gives the same bytes with any number of workers,
+unless memory ran out, which is reported, or `encode.reuse` reused rows.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,16 +32,11 @@ HALVED = "memory ran out, so items were encoded in half a batch, which changes t
 class Encoded(NamedTuple):
     """Features of some items."""
 
-    vectors: np.ndarray
-    """float32 [n, F]; zeros where there was neither image nor text"""
-    has_image: np.ndarray
-    """bool [n], an image went in"""
-    has_text: np.ndarray
-    """bool [n], a text went in"""
-    halved: np.ndarray
-    """bool [n], encoded in half a batch, as memory ran out"""
-    reading: Reading | None = None
-    """how much was read of the texts that went in; None where the encoder does not know"""
+    vectors: np.ndarray  # float32 [n, F]; zeros without image and text
+    has_image: np.ndarray  # bool [n], an image was used
+    has_text: np.ndarray  # bool [n], a text was used
+    halved: np.ndarray  # bool [n], encoded in half a batch, as memory ran out
+    reading: Reading | None = None  # of the texts that were used; None if the encoder does not count tokens
 
 
 def encode(
@@ -58,36 +51,37 @@ def encode(
     """Encode items from the modalities that they have.
 
     Args:
-        texts: of each item; empty where it has none.
-        images: JPEG of each item; None where it has none.
-        batch_size: items a forward pass.
+        texts: of each item; empty if it has none.
+        images: JPEG of each item; None if it has none.
+        batch_size: items per forward pass.
         done: called after each batch with its number of items.
         workers: threads that prepare batches.
-        throughput: counts operations and seconds.
 
-    Raises:
-        UserError: the encoder gave a value that is not finite, or memory ran out in half a batch too.
+    Raises UserError for a vector that is not finite, and if memory runs out in half a batch too.
     """
     keep_large_buffers()
     throughput = throughput or Throughput()
     texts = [text.encode(errors="replace").decode() for text in texts]  # half a character would stop any tokenizer
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
-    lengths = np.zeros(len(texts), np.int64)
-    reading = None
+    lengths, reading = np.zeros(len(texts), np.int64), None
     if has_text.any():
         lengths[has_text] = encoder.lengths(given := [text for text in texts if text.strip()])
         reading = encoder.reading(given) if isinstance(encoder, Reader) else None
-    plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
+
+    def prepare(rows: np.ndarray) -> Any:
+        some_images = [image for i in rows if (image := images[i]) is not None]
+        return encoder.prepare(some_images or None, [text for i in rows if (text := texts[i]).strip()] or None)
+
     before = encoder.flops
-    prepared = _prefetched(prepare, plan, workers, throughput)
-    out, halved = _computed(encoder, len(texts), prepared, prepare, throughput, done)
+    prepared = _prefetched(prepare, batches(has_image, has_text, lengths, batch_size), workers, throughput)
+    out, halved = _compute(encoder, len(texts), prepared, prepare, throughput, done)
     throughput.calculated(encoder.flops - before)
     done(int((~has_image & ~has_text).sum()))
     return Encoded(out, has_image, has_text, halved, reading)
 
 
-def _computed(
+def _compute(
     encoder: Encoder,
     items: int,
     batches: Iterable[tuple[np.ndarray, Any]],
@@ -95,31 +89,34 @@ def _computed(
     throughput: Throughput,
     done: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors of batches of prepared items, float32 [n, F], zeros where there is none; and which [n] were
-    encoded in half a batch.
-    """
-    out, pending = np.zeros((items, encoder.width), np.float32), deque[tuple[np.ndarray, Tensor]]()
-    halved = np.zeros(items, bool)
+    """Return vectors, float32 [n, F], and which rows were encoded in half a batch, bool [n]."""
+    out, halved = np.zeros((items, encoder.width), np.float32), np.zeros(items, bool)
+    pending: list[tuple[np.ndarray, Tensor]] = []
+
+    def copy() -> None:
+        rows, vectors = pending.pop(0)
+        out[rows] = vectors.cpu().numpy()
+
     for rows, prepared in batches:
         with throughput.on("compute"):
-            if (vectors := _tried(encoder, prepared)) is None:
+            if (vectors := _try(encoder, prepared)) is None:
                 halved[rows] = True
                 vectors = _in_halves(encoder, prepare, rows)
             pending.append((rows, vectors))
-            if len(pending) > 1:  # fetched when the next has been started, so that a GPU does not wait
-                _fetch(pending, out)
+            if len(pending) > 1:  # copied when the next batch has been started, so that a GPU does not wait
+                copy()
         done(len(rows))
     with throughput.on("compute"):
         while pending:
-            _fetch(pending, out)
+            copy()
     if not np.isfinite(out).all():
         row = int((~np.isfinite(out).all(axis=1)).argmax())
         raise UserError(f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder")
     return out, halved
 
 
-def _tried(encoder: Encoder, prepared: Any) -> Tensor | None:
-    """Return the vectors of a batch; None where memory ran out, which is free again."""
+def _try(encoder: Encoder, prepared: Any) -> Tensor | None:
+    """Return the vectors of a batch; None if memory ran out."""
     try:
         return encoder.encode(prepared)
     except (RuntimeError, MemoryError) as e:
@@ -129,33 +126,18 @@ def _tried(encoder: Encoder, prepared: Any) -> Tensor | None:
 
 
 def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.ndarray) -> Tensor:
-    """Return the vectors of a batch, half of it at a time; UserError where there is not memory for that."""
     halves = np.array_split(rows, 2) if len(rows) > 1 else []
-    found = [vectors for half in halves if (vectors := _tried(encoder, prepare(half))) is not None]
+    found = [vectors for half in halves if (vectors := _try(encoder, prepare(half))) is not None]
     if len(found) == 2:
         return torch.cat(found)
     if len(rows) > 2:
         raise UserError(f"memory ran out in half a batch of {len(rows):,} too; lower batch_size, or give more memory")
-    raise UserError("memory ran out with one item a forward pass; take a smaller network, or give more memory")
-
-
-def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:
-    """Prepare items that all have the same modalities."""
-    some_images = [image for i in rows if (image := images[i]) is not None]
-    some_texts = [text for i in rows if (text := texts[i]).strip()]
-    return encoder.prepare(some_images or None, some_texts or None)
-
-
-def _fetch(pending: deque[tuple[np.ndarray, Tensor]], out: np.ndarray) -> None:
-    rows, vectors = pending.popleft()
-    out[rows] = vectors.cpu().numpy()
+    raise UserError("memory ran out with one item per forward pass; take a smaller network, or give more memory")
 
 
 def _prefetched(
     work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, throughput: Throughput
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield each part of the plan with its result, in order; at most `workers` + 1 are held, to bound memory."""
-
     def timed(part: np.ndarray) -> tuple[Any, float]:
         started = time.perf_counter()
         return work(part), time.perf_counter() - started
@@ -171,7 +153,7 @@ def _prefetched(
 
 
 def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield rows that have the same modalities and about the same length, int64; rows that have neither are in none."""
+    """Yield rows with the same modalities and similar lengths, int64; rows without image and text are skipped."""
     kind = 2 * has_image.astype(np.int64) + has_text
     order = np.lexsort((np.arange(len(kind)), lengths, kind))
     for k in (1, 2, 3):
@@ -180,13 +162,12 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
 
 
 def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
-    """Return the JPEGs of items start .. stop-1, None where an item has none; reads only the shards that have them."""
+    """Return the JPEGs of items start .. stop-1, None if an item has none; reads only the shards that contain them."""
     images: list[bytes | None] = image_column(paths, start, stop).to_pylist()
     return images
 
 
 def image_column(paths: Sequence[Path], start: int, stop: int) -> pa.ChunkedArray:
-    """Do as `read_images`, without a copy of each image."""
     parts = (
         io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows)
         for path, first, rows in holding(paths, start, stop)
@@ -195,9 +176,9 @@ def image_column(paths: Sequence[Path], start: int, stop: int) -> pa.ChunkedArra
 
 
 def holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:
-    """Yield the shards that have items start .. stop-1, and of each the first row of theirs and how many there are.
+    """Yield the shards of items start .. stop-1, with the first row and the number of rows in each.
 
-    All but the last have as many rows as the first, which alone is looked into.
+    All shards but the last have as many rows as the first, the only one that is opened.
     """
     size = io.rows(paths[:1])
     for number in range(start // size, -(-stop // size)) if size else ():

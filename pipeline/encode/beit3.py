@@ -1,4 +1,4 @@
-"""Items through BEiT3: the feature is CLS of one pass over image, text or both."""
+"""Encoder of BEiT3: the feature is CLS of one pass over image, text or both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.reading import halves
-from pipeline.beit3.tokenizer import ENDLESS, Tokenizer
+from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.config.base import Section
 from pipeline.encode import batching, mini
 from pipeline.encode.base import FIRST, Context, Encoder, Spec
-from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.items.texts import Texts
@@ -34,34 +33,34 @@ from pipeline.seeds import seed_for
 
 
 class BEiT3Params(Section):
-    """What BEiT3 reads as an encoder."""
+    """Settings of kind `beit3`."""
 
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """of its products; features are float32 in any. CLS must keep a cosine of 0.999 to float32 on the first items;
-    whitening may amplify the difference. auto: the fastest that does, by what the device multiplies: float32 for small;
-    for base and large bfloat16 on a GPU or a CPU with AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
+    """precision of products; features are float32. CLS must keep a cosine of 0.999 to float32 on the first items,
+    before whitening. auto: the fastest that does: float32 for small; for base and large bfloat16 on a GPU or a CPU with
+    AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
     whiten: bool = True
-    """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: CLS as it is"""
+    """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: raw CLS"""
 
 
-Batch = tuple[list[bytes] | None, list[str] | None]
-"""images and texts of the same items"""
+Batch = tuple[list[bytes] | None, list[str] | None]  # images and texts of the same items
+TOKENS = 128  # per item, on average over those that are in the network at a time
+MIN_COSINE = 0.999  # to float32 that CLS keeps in any precision, before whitening
+AMONG, CHECKED = 64, 8
+"""first items among which, and how many of them with an image, a text and both, on which it is checked"""
 
 
 class Prepared(NamedTuple):
     """A batch of B items, decoded."""
 
-    pixels: Tensor | None
-    """uint8 [B, S, S, 3]"""
-    tokens: Tensor | None
-    """int64 [W], one text after the other"""
-    lengths: list[int]
-    """tokens of each item, 0 without a text"""
+    pixels: Tensor | None  # uint8 [B, S, S, 3]
+    tokens: Tensor | None  # int64 [W], one text after the other
+    lengths: list[int]  # tokens of each item, 0 without a text
 
     def parts(self) -> Iterator[Prepared]:
-        """Yield it in parts of at most TOKENS an item on average, an item at least: long texts take memory."""
+        """Yield parts of at least one item and at most TOKENS per item on average: long texts take memory."""
         ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
         start = 0
         while start < len(self.lengths):
@@ -73,16 +72,8 @@ class Prepared(NamedTuple):
             start = stop
 
 
-TOKENS = 128
-"""of an item, on average over those that are in the network at a time"""
-MIN_COSINE = 0.999
-"""to float32 that CLS keeps in any precision, before whitening"""
-AMONG, CHECKED = 64, 8
-"""first items among which, and how many of them with an image, a text and both, on which it is checked"""
-
-
-class BEiT3Items:
-    """BEiT3 with its tokenizer."""
+class BEiT3Items(mini.Truncating):
+    """BEiT3 with its tokenizer, None for a network without texts; UserError if it has more ids than the network."""
 
     def __init__(
         self,
@@ -92,65 +83,35 @@ class BEiT3Items:
         precision: str = "float32",
         whitening: Whitening | None = None,
     ) -> None:
-        """Lay the network out for encoding on its device; without a tokenizer no texts can be read.
-
-        UserError for a tokenizer of more ids than the network knows.
-        """
+        positions, vocab = network.config.positions - FIRST_POSITION, network.config.vocab
+        super().__init__(tokenizer, min(max_tokens or positions, positions))
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
         self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
-        self.tokenizer = tokenizer
-        if tokenizer is not None and tokenizer.vocab > network.config.vocab:
-            raise UserError(
-                f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {network.config.vocab:,}"
-            )
-        positions = network.config.positions - FIRST_POSITION
-        self._max_tokens = min(max_tokens or positions, positions)
+        if tokenizer is not None and tokenizer.vocab > vocab:
+            raise UserError(f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {vocab:,}")
         self.width = network.config.width if whitening is None else whitening.map.shape[1]
-        self.flops = 0.0
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text."""
-        return np.array([len(ids) for ids in self._ids(texts)], np.int64)
-
-    def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
-        there = [len(ids) for ids in self._tokens(texts, ENDLESS)]
-        return Reading(np.minimum(there, self._max_tokens).astype(np.int64), np.array(there, np.int64))
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise."""
         pixels = tokens = None
         lengths = [0] * len(images or ())
         if images is not None:
             pixels = pinned(torch.from_numpy(squares(images, self._network.config.image)))
         if texts is not None:
-            ids = self._ids(texts)
+            ids = self.ids(texts)
             tokens, lengths = pinned(torch.from_numpy(np.concatenate(ids))), [len(x) for x in ids]
         return Prepared(pixels, tokens, lengths)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, read by the map where there is one, float32 [B, D]."""
         cls = torch.cat([self._cls(part) for part in prepared.parts()])  # [B, D]
-        if self._whitening is None:
-            return cls
-        mean, map_ = self._whitening
-        return (cls - mean) @ map_
+        return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
 
     def _cls(self, part: Prepared) -> Tensor:
         pixels, tokens, lengths = part
         image = None if pixels is None else normalised(sent(pixels, self._device))
         self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
         return self._network.cls(image, None if tokens is None else sent(tokens, self._device), lengths)
-
-    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return self._tokens(texts, self._max_tokens)
-
-    def _tokens(self, texts: Sequence[str], most: int) -> list[np.ndarray]:
-        if self.tokenizer is None:
-            raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
-        return self.tokenizer.encode(texts, most)
 
 
 def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
@@ -161,9 +122,7 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
     """
     if stored.is_mini(context.files):
         if params.precision not in ("auto", "float32"):
-            raise UserError(
-                f"beit3: mini encodes in float32, not {params.precision}; leave encoders.beit3.precision out"
-            )
+            raise UserError(f"beit3: mini encodes in float32, not {params.precision}; omit encoders.beit3.precision")
         return params.model_copy(update={"precision": "float32"})
     choices = precisions(stored.config(context.files), pick()) if params.precision == "auto" else [params.precision]
     if choices == ["float32"]:
@@ -183,7 +142,7 @@ def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
 
 
 def _first_items(context: Context, with_texts: bool) -> list[Batch]:
-    """Return images and texts of some first items: of those that have both, of images alone, of texts alone."""
+    """Return some first items: with image and text, only their images, only their texts."""
     layout = context.layout
     texts = Texts(layout.items).slice(0, AMONG).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
@@ -197,72 +156,60 @@ def _first_items(context: Context, with_texts: bool) -> list[Batch]:
 
 
 def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> float:
-    """Return the least cosine between the two of any item; 1 if there is none."""
+    """Return the least cosine between the two over all items; 1 without items."""
     pairs = ((rough.encode(rough.prepare(*batch)), exact.encode(exact.prepare(*batch))) for batch in batches)
     return min((float(torch.cosine_similarity(*pair).min()) for pair in pairs), default=1.0)
 
 
-def make(context: Context, params: BEiT3Params) -> Encoder:
-    """Load what `pretrain` wrote."""
-    own = context.files
-    if not whitens(context, params):
-        return _loaded(context, params, None)
-    return _loaded(
-        context, params, mini.reading(own) if stored.is_mini(own) else stored.whitening(own, stored.config(own).width)
-    )
-
-
-def make_raw(context: Context, params: BEiT3Params) -> Encoder:
-    """Load what `pretrain` wrote, but for the map that reads CLS: the feature is CLS as it is."""
-    return _loaded(context, params, None)
-
-
 def whitens(context: Context, params: BEiT3Params) -> bool:
-    """Return whether a map reads CLS; none does in a release that was made without."""
+    """Return whether a map reads CLS; a release may lack it."""
     return params.whiten and context.files.whitening.is_file()
 
 
 def runnable(context: Context, precision: str) -> str:
-    """Return a precision; float32, which is finer, for one undecided, or of a release and lacking on this device."""
+    """Return a precision; float32 if undecided, or if a release has one that this device lacks."""
     lacking = context.pretrained is not None and precision == "int8" and not multiplies_bytes(pick())
     return "float32" if lacking or precision == "auto" else precision
 
 
 def tokenizer(own: EncoderFiles) -> Tokenizer | None:
-    """Return what `pretrain` trained on the items' texts; None where no item had any. UserError if it is invalid."""
+    """Return the tokenizer of `pretrain`, None if no item had text; UserError if it is invalid."""
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
-def _loaded(context: Context, params: BEiT3Params, whitening: Whitening | None) -> Encoder:
-    if stored.is_mini(context.files):
-        return mini.load(context.files, params.max_tokens, whitening)
+def make(context: Context, params: BEiT3Params) -> Encoder:
+    own = context.files
+    if not whitens(context, params):
+        return make_raw(context, params)
+    read = mini.reading(own) if stored.is_mini(own) else stored.whitening(own, stored.config(own).width)
+    return make_raw(context, params, read)
+
+
+def make_raw(context: Context, params: BEiT3Params, whitening: Whitening | None = None) -> Encoder:
+    """Load the output of `pretrain`; the feature is raw CLS without a map."""
     files, precision = context.files, runnable(context, params.precision)
+    if stored.is_mini(files):
+        return mini.load(files, params.max_tokens, whitening)
     return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, precision, whitening)
-
-
-BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
-RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
-IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
-TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
 
 
 def make_untrained(context: Context, params: BEiT3Params) -> Encoder:
     """Draw the weights, with the trained one's shape and tokenizer: the control for pre-training; `mini` as it began.
 
-    CLS is whitened, as fitted to the FIRST items, where the trained one's is read by a map: no teacher has a map of it.
+    CLS is whitened, fitted to the FIRST items, as there is no map to teachers.
     """
     layout, shared = context.layout, context.params
-    unread = _untrained(context, params, None)
+    raw = _untrained(context, params, None)
     if not whitens(context, params):
-        return unread
+        return raw
     texts = Texts(layout.items).slice(0, FIRST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
-    encoded = batching.encode(unread, texts, images, shared.batch_size, workers=shared.workers)
+    encoded = batching.encode(raw, texts, images, shared.batch_size, workers=shared.workers)
     return _untrained(context, params, encoded.vectors[encoded.has_image | encoded.has_text])
 
 
 def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None) -> Encoder:
-    """Return the untrained network; given vectors, how it is read is fitted to them, as without teachers."""
+    """Return the untrained network; given vectors, with a map that is fitted to them, as without teachers."""
     files = context.files
     if stored.is_mini(files):
         return mini.load_untrained(context, params.max_tokens, None if vectors is None else halves(vectors))
@@ -273,11 +220,8 @@ def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None
     return BEiT3Items(network, tokenizer(files), params.max_tokens, runnable(context, params.precision), fitted)
 
 
-UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)
-
-
 def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
-    """Load the weights of `pretrain.init` before any training here: CLS itself, as `beit3-raw`, whose control it is."""
+    """Load the weights of `pretrain.init` before any training here: the control for `beit3-raw`."""
     files = context.files
     if not files.official.is_file():
         raise UserError(
@@ -289,4 +233,9 @@ def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
     return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, precision)
 
 
+BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
+RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
+IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
+TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
+UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)
 OFFICIAL = replace(BEIT3, make=make_official, variant_of="beit3", portable=False)

@@ -1,4 +1,4 @@
-"""Texts longer than a network reads at once: cut between words into chunks, whose vectors are averaged.
+"""Long texts, cut between words into chunks whose vectors are averaged.
 
 Letters: B texts, n chunks, W width.
 """
@@ -16,59 +16,45 @@ from pipeline.ops.device import sent
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
-Most = Annotated[int, Field(ge=1)]
-"""chunks of a text at most"""
-LONGEST = 256
-"""tokens of the longest text that MiniLM was trained for, <s> and </s> included"""
+Most = Annotated[int, Field(ge=1)]  # chunks per text
+LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 MOST = 32
 WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64
-"""letters a token, at most: a text of more is not tokenised whole, as one endless word takes some tokenizers hours"""
-LONGEST_WORD = 256
-"""letters; a longer word is cut there"""
+"""letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
+LONGEST_WORD = 256  # letters; a longer word is cut there
 
 
 class Reading(NamedTuple):
-    """How much of B texts is read."""
+    """Tokens of B texts."""
 
-    read: np.ndarray
-    """int64 [B], tokens that are read"""
-    there: np.ndarray
-    """int64 [B], tokens that there are"""
+    read: np.ndarray  # int64 [B], tokens that are encoded
+    there: np.ndarray  # int64 [B], all tokens
 
     def facts(self) -> dict[str, float]:
-        """Return `items`; `read`, their shares of tokens read, added up; `cut`, how many are not read to the end."""
         share = self.read / np.maximum(self.there, 1)
         return {"items": len(share), "read": float(share.sum()), "cut": int((self.read < self.there).sum())}
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """An encoder that knows how much of a text it reads."""
+    """An encoder that counts tokens."""
 
-    def reading(self, texts: Sequence[str]) -> Reading:
-        """Return the tokens of each text, those that are read and those that there are."""
-        ...
+    def reading(self, texts: Sequence[str]) -> Reading: ...
 
 
 class Chunks(NamedTuple):
-    """Texts in parts that a network reads."""
+    """Texts in parts that fit a network."""
 
-    texts: list[str]
-    """n parts, those of a text in order"""
-    owner: np.ndarray
-    """int64 [n], the text that a part is of, ascending"""
-    tokens: np.ndarray
-    """int64 [n], of each part"""
-    there: np.ndarray
-    """int64 [B], of each whole text"""
+    texts: list[str]  # n parts, those of a text in order
+    owner: np.ndarray  # int64 [n], the text that a part is of, ascending
+    tokens: np.ndarray  # int64 [n], of each part
+    there: np.ndarray  # int64 [B], of each whole text
 
     def reading(self) -> Reading:
-        """Return how much of each text is in its parts."""
         return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
 
     def inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
-        """Return what `make` makes of the parts, shortest first, B at a time; of uncut texts in their own order."""
         order, size = self._order, len(self.there)
         return [make([self.texts[i] for i in order[start : start + size]]) for start in range(0, len(order), size)]
 
@@ -114,7 +100,6 @@ def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
-    """Return the words of a text with the blanks around them, and their tokens, none of more than `room`."""
     words = [
         word[start : start + LONGEST_WORD] for word in WORD.findall(text) for start in range(0, len(word), LONGEST_WORD)
     ]
@@ -130,7 +115,6 @@ def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
 
 
 def _packed(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
-    """Return words in parts of at most `room` tokens, and the tokens of each part; a character of more stays whole."""
     parts: list[list[str]] = [[]]
     tokens = [0]
     for word, n in zip(words, lengths, strict=True):  # where a part ends depends on those before

@@ -1,30 +1,28 @@
 """CLIP trained here, on the dataset's own pairs of image and text: the contrastive baseline of pre-training.
 
 Network, tokenizer and loss are open_clip's. Its 49,408 tokens are reduced to those that the catalogue's texts have.
-With `distill` it is taught as BEiT3 is by `pretrain`: what frozen encoders know together is regressed from image and
-text side by side, and the feature is what the map to that reads.
+With `distill` it learns from BEiT3's teachers, as in `pretrain`: the joint vector of frozen encoders is regressed from
+image and text, concatenated, and the feature is the output of that map.
 
 B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationInfo, field_validator
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import schemas
 from pipeline import io
-from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Progress, Spec
-from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut
+from pipeline.encode.chunks import MOST, Chunks, Reading, cut
 from pipeline.encode.cnn import CNN_LITE
-from pipeline.encode.contrast import Budget, Pairs, train
+from pipeline.encode.contrast import HEAD, ClipParams, Pairs, train
 from pipeline.encode.minilm import MINILM
 from pipeline.encode.tfidf import TFIDF
 from pipeline.encode.towers import joined
@@ -39,76 +37,28 @@ from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening, fit_pca
 from pipeline.seeds import seed_for
 
-HEAD = 32
-"""width of an attention head, as the small BEiT3's"""
 LETTERS = 64
-"""letters a token of a text that is read: what comes after them is cut anyway, and one endless word takes hours"""
-EVERY = 100
-"""steps between checkpoints"""
+"""letters per token that are tokenised: the rest is cut anyway, and one endless word takes hours"""
+EVERY = 100  # steps between checkpoints
 VOCABULARY, MEAN, MAP = "vocabulary", "reading.mean", "reading.map"
-"""names of the tokens, and of what reads the teachers, among the weights"""
+"""names of the tokens, and of the map to the teachers, among the weights"""
 TEACHERS: dict[str, Spec[Any]] = {"minilm": MINILM, "cnn": CNN_LITE, "tfidf": TFIDF}
 
 
-class ClipParams(Section):
-    """What kind `clip` reads: the shape of the small BEiT3, by default."""
-
-    patch: Positive = 8
-    """side of a patch, in pixels"""
-    image: Positive = 48
-    """side that images are brought to, in pixels, a whole number of patches"""
-    width: Annotated[int, Field(gt=0, multiple_of=HEAD)] = 128
-    """of both towers and of each half of the feature"""
-    layers: Positive = 3
-    """of each tower"""
-    max_tokens: Annotated[int, Field(ge=3)] = 128
-    """read at a time"""
-    chunks: Most = MOST
-    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
-    steps: Count = 3000
-    """of the optimiser, as `pretrain` by default"""
-    batch_size: Annotated[int, Field(ge=2)] = 16
-    """pairs a step: each text has all other images of the batch as negatives"""
-    held_out: Share = 0.02
-    """share of items whose pairs are not trained on: those that `pretrain` with seed 0 holds out"""
-    lr: Rate = 1e-3
-    """peak learning rate of AdamW"""
-    weight_decay: Weight = 0.05
-    warmup: Share = 0.1
-    """share of steps with rising learning rate, cosine after it"""
-    clip: Rate = 3.0
-    """gradient norm"""
-    distill: Weight = 0.0
-    """weight of regressing what frozen encoders know, as `pretrain.distill`; the feature is then what the map to that
-    reads, `width` numbers at most"""
-    distill_from: Annotated[list[Literal["minilm", "cnn", "tfidf"]], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
-    """these, as `pretrain.distill_from`"""
-
-    @field_validator("image")
-    @classmethod
-    def _whole(cls, image: int, info: ValidationInfo) -> int:
-        if image % info.data.get("patch", 1):
-            raise ValueError(f"not a whole number of patches of {info.data['patch']} pixels")
-        return image
-
-
 class Words:
-    """open_clip's tokenizer with a vocabulary reduced to what occurs."""
+    """open_clip's tokenizer, reduced to a vocabulary, int64 [V], ascending."""
 
     def __init__(self, max_tokens: int, vocabulary: Tensor | None = None) -> None:
-        """Take the tokens that have a place, int64 [V], ascending; None: none has yet."""
-        from open_clip import SimpleTokenizer  # seconds, which settings need not wait for
+        from open_clip import SimpleTokenizer  # takes seconds
 
         self._tokenizer, self._max_tokens = SimpleTokenizer(), max_tokens
         self._vocabulary = np.zeros(0, np.int64) if vocabulary is None else vocabulary.numpy()
 
     def tokens(self, text: str) -> list[int]:
-        """Return start, the text's tokens, and end; control tokens that stand in the text are left out."""
         start, end = self._tokenizer.all_special_ids
         return [start, *self._inner(text[: LETTERS * self._max_tokens])[: self._max_tokens - 2], end]
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text, uncut."""
         return [len(self._inner(text)) for text in texts]
 
     def _inner(self, text: str) -> list[int]:
@@ -116,7 +66,7 @@ class Words:
         return [token for token in self._tokenizer.encode(text) if token < start]
 
     def ids(self, texts: Sequence[str], longest: int) -> np.ndarray:
-        """Return each text's places in the vocabulary, from 1: int64 [B, longest]; padding and unknown tokens are 0."""
+        """Return places in the vocabulary, from 1: int64 [B, longest]; padding and unknown tokens are 0."""
         ids = np.zeros((len(texts), longest), np.int64)
         for row, text in enumerate(texts):
             tokens = np.array(self.tokens(text))
@@ -129,19 +79,15 @@ class Words:
 class Prepared(NamedTuple):
     """A batch of B items."""
 
-    pixels: Tensor | None
-    """uint8 [B, S, S, 3]"""
-    ids: list[Tensor]
-    """of parts of the texts, int64 [<= B, T] each; empty without texts"""
-    parts: Chunks | None
-    """the parts of the texts, None without texts"""
+    pixels: Tensor | None  # uint8 [B, S, S, 3]
+    ids: list[Tensor]  # of parts of the texts, int64 [<= B, T] each; empty without texts
+    parts: Chunks | None  # the parts of the texts, None without texts
 
 
 class Clip:
-    """The trained network with its tokenizer: [image, text], each of length 1; that of an absent modality is zero."""
+    """The trained network with its tokenizer: [image, text], each of length 1, or zero if absent."""
 
     def __init__(self, network: Any, words: Words, most: int = MOST, reading: Whitening | None = None) -> None:
-        """Take at most `most` parts of a text; `reading` is applied to the halves side by side."""
         self._reading = None if reading is None else [torch.from_numpy(x).to(device_of(network)) for x in reading]
         self._network, self._words, self._most = network.eval(), words, most
         self._longest: int = network.context_length
@@ -150,14 +96,12 @@ class Clip:
 
     @property
     def halves(self) -> dict[str, int]:
-        """Numbers of image and text, where they stand side by side."""
         return {} if self._reading else {"image": self._half, "text": self._half}
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         return np.ones(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise."""
         side = self._network.visual.image_size[0]
         pixels = None if images is None else pinned(torch.from_numpy(squares(images, side)))
         if texts is None:
@@ -174,7 +118,6 @@ class Clip:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, 2 W], or what is read of it."""
         pixels, ids, parts = prepared
         device = device_of(self._network)
         image = None if pixels is None else self._network.encode_image(normalised(sent(pixels, device)))
@@ -185,7 +128,6 @@ class Clip:
 
 
 def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> Any:
-    """Return open_clip's network with weights of torch's present seed; `taught`: width of the target, 0: none."""
     from open_clip import CLIP as Network
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
@@ -199,13 +141,13 @@ def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> A
         heads=params.width // HEAD,
         layers=params.layers,
     )
-    made: Any = Network(params.width, vision, text)
-    made.teacher = nn.Linear(2 * params.width, taught) if taught else None
-    return made
+    clip: Any = Network(params.width, vision, text)
+    clip.teacher = nn.Linear(2 * params.width, taught) if taught else None
+    return clip
 
 
 def fit(context: Context, params: ClipParams, progress: Progress) -> None:
-    """Train on the dataset's pairs, from the last checkpoint on, and write the weights; UserError for less than two."""
+    """Train on the dataset's pairs, from the last checkpoint, and write the weights; UserError for less than two."""
     seed = seed_for(CLIP_SEED, context.layout.dataset, context.params.seed)
     texts = io.read_table(context.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     folder = context.fitted.parent
@@ -217,16 +159,14 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     longest, vocabulary = max(map(len, tokens)), np.unique(np.concatenate(tokens))
     words = Words(params.max_tokens, torch.from_numpy(vocabulary))
     checkpoint = Checkpoint(folder / f".{context.name}-checkpoint.safetensors", EVERY)
-    target = _known(context, params, texts)[pairs] if params.distill else None
+    target = _target(context, params, texts)[pairs] if params.distill else None
     data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels, target)
-    budget = Budget(**params.model_dump(include=set(Budget.__annotations__)))
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         taught = 0 if target is None else target.shape[1]
         clip = network(params, len(vocabulary), longest, taught).to(pick(mps=False))
-        bar = progress(total=params.steps, unit="step", what=context.name)
-        with bar:
-            train(clip, data, budget, seed, checkpoint, bar.update)
+        with progress(total=params.steps, unit="step", what=context.name) as bar:
+            train(clip, data, params, seed, checkpoint, bar.update)
         reading = _reading(context, params, clip, words, pairs, texts) if taught else {}
     weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()} | reading
     io.write_bytes(context.fitted, save(weights | {VOCABULARY: torch.from_numpy(vocabulary)}))
@@ -235,14 +175,13 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
 
 
 def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> None:
-    """Write the weights that `fit` begins with."""
     fit(context, params.model_copy(update={"steps": 0}), progress)
 
 
 def make(context: Context, params: ClipParams) -> Clip:
-    """Load what `fit` wrote; UserError if it is not there."""
+    """Load the output of `fit`; UserError if it is missing."""
     if not context.fitted.is_file():
-        raise UserError(f"'encoders.{context.name}': {context.fitted} is not there; run `alignrec encode` again")
+        raise UserError(f"'encoders.{context.name}': {context.fitted} is missing; run `alignrec encode` again")
     weights = load_file(context.fitted)
     vocabulary = weights.pop(VOCABULARY)
     reading = Whitening(*(weights.pop(name).numpy() for name in (MEAN, MAP))) if MAP in weights else None
@@ -252,14 +191,13 @@ def make(context: Context, params: ClipParams) -> Clip:
     return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary), params.chunks, reading)
 
 
-CLIP_SEED = "clip"
-"""first name of the seed: the untrained network is the one that the trained one began as"""
+CLIP_SEED = "clip"  # first name of the seed: the untrained network is the one that the trained one began as
 CLIP = Spec(make, ClipParams, fit=fit, portable=False, library="open_clip_torch")
 UNTRAINED = replace(CLIP, fit=fit_untrained, variant_of="clip")
 
 
-def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> np.ndarray:
-    """Return what the teachers know of the items, as `pretrain` takes it: float32 [I, W], of length 1."""
+def _target(context: Context, params: ClipParams, texts: Sequence[str]) -> np.ndarray:
+    """Return the joint vector of the teachers, as in `pretrain`: float32 [I, W], of length 1."""
     features: list[np.ndarray] = []
     blocks: list[Block] = []
     for part, name in enumerate(params.distill_from):
@@ -274,7 +212,6 @@ def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> np.nda
 def _reading(
     context: Context, params: ClipParams, clip: Any, words: Words, pairs: np.ndarray, texts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return mean and map by which the target is read from the halves, `width` numbers at most: as of BEiT3's CLS."""
     vectors = _encoded(context, Clip(clip, words, params.chunks), texts, CLIP.reads)[pairs]
     head = clip.teacher.weight.T.detach().cpu().numpy()  # [2 W, of the target]
     directions = fit_pca(lambda: [vectors @ head], params.width, power=0).map
@@ -291,7 +228,6 @@ def _encoded(context: Context, encoder: Any, texts: Sequence[str], reads: Sequen
 
 
 def _pairs(context: Context, params: ClipParams, texts: Sequence[str], row: np.ndarray) -> np.ndarray:
-    """Return the items with image and text that are trained on, int64."""
     has_image, has_text = row >= 0, np.array([bool(text.strip()) for text in texts], bool)
     pretrain = seed_for("pretrain", context.layout.dataset, 0)
     shown, _ = split(np.flatnonzero(has_image | has_text), params.held_out, seed_for(pretrain, "held out"))

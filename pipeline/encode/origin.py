@@ -1,13 +1,13 @@
-"""Where somebody's network comes from: a folder here, or a repository of the Hugging Face Hub at one commit.
+"""Source of a third-party model: a local folder, or a repository of the Hugging Face Hub at one commit.
 
-Nothing is loaded from either before it has been looked at: weights are safetensors and whole, never pickle.
+Before anything is loaded, its files are checked: weights are complete safetensors, never pickle.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,58 +20,48 @@ from pipeline.config.base import Section
 from pipeline.errors import UserError
 
 Modality = Literal["image", "text"]
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""owner/name on the Hub"""
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
-"""endings of files that can run code when they are read"""
+
 WEIGHTS = "*.safetensors"
-LOCAL = "sha256:"
-"""how the revision of a folder begins"""
+LOCAL = "sha256:"  # prefix of the revision of a folder
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
-"""what is fetched beside weights: shapes, tokenizers, templates"""
+"""files that are fetched besides weights: shapes, tokenizers, templates"""
 NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
 """the same network in other forms"""
 
 
 class Pretrained(Section):
-    """What every kind reads that loads somebody's network."""
+    """Settings of all kinds that load a third-party model."""
 
     model: Annotated[str, Field(min_length=1)]
     """folder, or owner/name on the Hugging Face Hub"""
     revision: Annotated[str, Field(min_length=1)] | None = None
-    """commit, tag or branch on the Hub; what a branch stands for may change, a commit may not"""
+    """commit, tag or branch on the Hub; only a commit fixes the weights"""
     modalities: Annotated[list[Modality], Field(min_length=1, max_length=2)] | None = None
-    """what it is shown of an item; by default all that it reads"""
+    """modalities that it gets; by default all that it reads"""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """of its products; features are float32 in either"""
+    """precision of products; features are float32 in either"""
 
     @property
     def folder(self) -> Path | None:
-        """The folder that `model` names; None: it is on the Hub."""
         path = Path(self.model).expanduser()
         return path if path.is_dir() else None
 
     def files(self) -> list[Path]:
-        """Return the files of the folder that `model` names, sorted; none where it is on the Hub."""
         return [] if self.folder is None else _files(self.folder)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A network's files, found and checked."""
+    """The files of a third-party model, found and checked."""
 
     folder: Path
-    """where they are"""
-    model: str
-    """what it is called: owner/name, or the folder's own name without its path"""
-    revision: str
-    """commit on the Hub, else `LOCAL` and the sha256 of all files of the folder"""
-    library: str
-    """name and release of the package that loads it"""
-    reads: tuple[str, ...]
-    """modalities that it is shown"""
-    prompt: str = ""
-    """what stands before every text"""
+    model: str  # owner/name, or the folder's name without its path
+    revision: str  # commit on the Hub; of a folder `LOCAL` and the sha256 of all files
+    library: str  # name and release of the package that loads it
+    reads: tuple[str, ...]  # modalities that it gets
+    prompt: str = ""  # before every text
     fingerprint: Mapping[str, Any] | None = None
     """of the released set whose space it is, where it is a release's encoder"""
 
@@ -80,10 +70,10 @@ class Origin:
 
 
 def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
-    """Return where a model's files are, fetched first if it is on the Hub; its `reads` holds both modalities.
+    """Return a model's files, fetched first if it is on the Hub; `reads` has both modalities.
 
-    `where` is the path of the settings, `wanted` what is fetched beside `ALWAYS`. UserError if there is no such
-    model or revision, it cannot be reached, is not whole, or has no safe weights.
+    `where` is the path of the settings, `wanted` is fetched besides `ALWAYS`. UserError for a model or revision that
+    does not exist, cannot be reached, is incomplete or has no safe weights.
     """
     folder = params.folder
     if folder is None:
@@ -98,7 +88,6 @@ def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (
 
 
 def release(library: str) -> str:
-    """Return a distribution's name and version; its name alone if it is not installed."""
     try:
         return f"{library} {version(library)}"
     except PackageNotFoundError:
@@ -106,7 +95,7 @@ def release(library: str) -> str:
 
 
 def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
-    """Return which of the modalities that a network reads it is shown; UserError if it is to be shown another."""
+    """Return the modalities that a network gets; UserError if settings name one that it does not read."""
     for modality in params.modalities or ():
         if modality not in reads:
             raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
@@ -115,7 +104,6 @@ def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[st
 
 @contextmanager
 def plainly(where: str) -> Iterator[None]:
-    """Turn whatever a library raises over somebody's files or weights into one line."""
     try:
         yield
     except UserError:
@@ -125,20 +113,18 @@ def plainly(where: str) -> Iterator[None]:
 
 
 def read_json(where: str, path: Path) -> dict[str, Any]:
-    """Return what a model's JSON file holds, {} where there is none; UserError if it is no JSON object."""
+    """Return the JSON object in a model's file, {} without a file; UserError for anything else."""
     if not path.is_file():
         return {}
-    try:
+    content = None
+    with suppress(ValueError):
         content = json.loads(path.read_bytes())
-    except ValueError:
-        content = None
     if not isinstance(content, dict):
         raise UserError(f"'{where}.model': {path.name} is no JSON object; get the model again")
     return content
 
 
 def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
-    """Return the folder of a snapshot of the Hub; it is called as the commit is."""
     from huggingface_hub import errors, snapshot_download
 
     model, revision = params.model, params.revision
@@ -151,18 +137,17 @@ def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
     except errors.GatedRepoError:
         reason = "accept its terms on its page, then set HF_TOKEN"
     except errors.RepositoryNotFoundError:
-        reason = "no such folder here, and the Hub has none of this name that you may read; check it, and HF_TOKEN"
+        reason = "neither a folder nor a model on the Hub that you may read; check the name and HF_TOKEN"
     except errors.RevisionNotFoundError:
         raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
     except errors.LocalEntryNotFoundError:
-        reason = "no folder here, not whole in the cache, and the Hub cannot be reached; check its name or the network"
+        reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
     except Exception as e:  # whatever its client, the network or the disk raise
         reason = f"fetching it ended with {type(e).__name__}; run again to continue"
     raise UserError(f"'{where}.model': {model}: {reason}") from None
 
 
 def _check(where: str, model: str, folder: Path) -> None:
-    """Refuse a folder whose weights are pickle, absent or not whole."""
     from safetensors import SafetensorError, safe_open
 
     weights = sorted(folder.rglob(WEIGHTS))
@@ -172,7 +157,9 @@ def _check(where: str, model: str, folder: Path) -> None:
         name = pickles[0].relative_to(folder)
         raise UserError(f"'{where}.model': {model}: {name} is pickle, which can run code; save it as safetensors")
     if not weights:
-        raise UserError(f"'{where}.model': {model}: no weights in safetensors, and no others are read; is it whole?")
+        raise UserError(
+            f"'{where}.model': {model}: no weights in safetensors, the only format that is read; get it again"
+        )
     for index in sorted(folder.rglob(f"{WEIGHTS}.index.json")):
         parts = read_json(where, index).get("weight_map", {})
         for part in sorted(set(map(str, parts.values()))):
@@ -188,13 +175,12 @@ def _check(where: str, model: str, folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return a folder's files, sorted; no hidden ones, which tools leave behind."""
+    """Return the files of a folder, sorted, without hidden ones."""
     visible = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     return sorted(p for p in visible if p.is_file())
 
 
 def _digest(folder: Path) -> str:
-    """Return one sha256 over relative paths and contents of a folder's files."""
     files, total = _files(folder), hashlib.sha256()
     for path, content in zip(files, io.sha256s(files), strict=True):
         total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())

@@ -5,11 +5,9 @@ from typing import ClassVar, Literal
 from pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
-"""what encoders read of an item"""
 
 
 def variant(name: str, modality: str) -> str:
-    """Return what the feature set is called in which every item has a modality masked."""
     return f"{name}-{modality}-masked"
 
 
@@ -22,18 +20,18 @@ class Encode(Section):
         *("beit3", "beit3-image-masked", "beit3-text-masked"),
         *("minilm-cnn", "descriptors", "tfidf", "linear"),
     ]
-    """which content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
+    """content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"
-    """where networks run: in this process, or on the nodes of a Ray cluster (extra `ray`)"""
+    """run networks in this process, or on the nodes of a Ray cluster (extra `ray`)"""
     batch_size: Positive = 64
-    """items a forward pass; changes speed, and results by rounding alone"""
+    """items per forward pass; changes results only by rounding"""
     workers: Positive = 2
-    """threads that decode images and tokenise texts beside the network; changes speed alone"""
+    """threads that decode images and tokenise texts; changes only speed"""
     shard_rows: Positive = 16384
-    """items a Parquet file; as many as `images.shard_rows`, so that a part reads whole files of images"""
+    """items per Parquet file; as many as `images.shard_rows`, so that a part reads whole files of images"""
     reuse: bool = False
-    """where items change, take over the vectors of all others instead of making their files anew: equal to rounding,
-    not bit for bit; of encoders that are not fitted to the items"""
+    """if items change, reuse the vectors of all others instead of rewriting shards: equal to rounding, not bit for bit;
+    for encoders that are not fitted to the items"""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Content encoders: images and texts in, one vector an item out. A kind is a file with a Spec, and an entry here."""
+"""Registry of content encoders: a kind is a file with a Spec, and an entry here."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from pipeline.registry import Registry
 if TYPE_CHECKING:
     from pipeline.encode.base import Spec
 
-CLIP = "clip"
-"""the kind that `encode` trains"""
-OURS = "beit3"
-"""how the kinds begin that read what `pretrain` makes"""
-OFFICIAL = "beit3-official"
-"""the kind that reads the weights of `pretrain.init` before training"""
+CLIP = "clip"  # the kind that `encode` trains
+OURS = "beit3"  # how the kinds begin that read what `pretrain` makes
+OFFICIAL = "beit3-official"  # the kind that reads the weights of `pretrain.init` before training
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
@@ -30,12 +27,11 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "clip-untrained": "pipeline.encode.clip:UNTRAINED",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "descriptors": "pipeline.encode.descriptors:DESCRIPTORS",
-        "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
+        "minilm-cnn": "pipeline.encode.minilm:MINILM_CNN",
         "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
         "sentence-transformers": "pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "pipeline.encode.open_clip:OPEN_CLIP",
         "timm": "pipeline.encode.timm:TIMM",
         "released": "pipeline.release.kind:RELEASED",
     },
-)
-"""kind -> encoder"""
+)  # kind -> encoder

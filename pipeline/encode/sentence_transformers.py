@@ -1,4 +1,4 @@
-"""Networks that sentence-transformers loads: embedders of texts, of images, and of both in one pass."""
+"""Models of sentence-transformers: embedders of texts, of images, and of both in one pass."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,26 +23,25 @@ BOTH = ("image", "text")
 
 
 class SentenceTransformersParams(Pretrained):
-    """What kind `sentence-transformers` reads."""
+    """Settings of kind `sentence-transformers`."""
 
     join: Literal["auto", "fused", "mean", "concat"] = "auto"
-    """how an item with image and text becomes one vector: in one pass (fused), or from a vector of each, scaled to
-    length 1, by their mean or side by side. auto: fused where the network can, else mean"""
+    """combination of image and text: in one pass (fused), or mean or concatenation of their vectors, each of length 1.
+    auto: fused if the network can, otherwise mean"""
     prompt: str | None = None
-    """instruction before every text; by default the one that the model names as its own"""
+    """instruction before every text; by default the model's own"""
     max_tokens: Annotated[int, Field(ge=3)] = 512
-    """read at a time, at most the network's own limit; what a chat, or a pass over text and image, has no room for is
-    cut"""
+    """tokens that are read at a time, at most the network's own limit; chats and passes over text and image are cut"""
     chunks: Most = MOST
-    """of a longer text elsewhere, cut between words; their vectors are averaged by tokens"""
+    """chunks of a longer text otherwise, cut between words; their vectors are averaged by tokens"""
     dim: Positive | None = None
-    """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
+    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
     trust_remote_code: bool = False
-    """whether Python code that comes with the model may run here; it can do whatever you can"""
+    """whether Python code that comes with the model may run, with all your permissions"""
 
 
 class SentenceTransformers(Towers):
-    """A model of sentence-transformers; it takes items as dicts, since it would follow a bare text that is a URL."""
+    """A model of sentence-transformers; items are dicts, because it would follow a bare text that is a URL."""
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
         """Load it; UserError if the model does not read what it is to be shown, or cannot do `join` or `dim`."""
@@ -58,32 +57,28 @@ class SentenceTransformers(Towers):
         self._chats = "message" in self._model.modalities
         self._prompt = source.prompt or None
         self._plain = str if (tokenizer := self._model.tokenizer) is None else plain(tokenizer)
-        if (
-            not self._chats and tokenizer is not None and self._model.config is not None
-        ):  # chats hold places of images, not to be cut off
+        # chats contain places of images, which must not be cut off
+        if not self._chats and tokenizer is not None and self._model.config is not None:
             most = min(params.max_tokens, limit(tokenizer, self._model.config))
             self._model.max_seq_length = min(most, self._model.max_seq_length or most)
         join: towers.Join = "concat" if params.join == "concat" else "mean"
         super().__init__(source.reads, join, params.dim, self._room(), params.chunks)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise; items with both are one input where the network fuses them."""
         if not (self._fused and images is not None and texts is not None):
             return super().prepare(images, texts)
-        pairs = zip(towers.opened(images), texts, strict=True)
+        pairs = zip(towers.open_images(images), texts, strict=True)
         items = [{"image": image, "text": self._bounded(text)} for image, text in pairs]
         with self._lock:
             return Prepared(self._inputs(items), None)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, F]."""
         if self._fused:
-            return self._cut(self._vectors(prepared.text if prepared.image is None else prepared.image))
+            return self._cut(self.image_vectors(prepared.text if prepared.image is None else prepared.image))
         return super().encode(prepared)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
-        """Return what the model's processor makes of images."""
         items = [{"image": image} for image in images]
         if not self._chats:
             return self._inputs(items)
@@ -91,22 +86,13 @@ class SentenceTransformers(Towers):
             return self._inputs(items)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
-        """Return what the model's processor makes of texts."""
         return self._inputs([{"text": self._bounded(text)} for text in texts])
-
-    def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        """Return float32 [B, W]."""
-        return self._vectors(inputs)
-
-    def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        """Return float32 [B, W]."""
-        return self._vectors(inputs)
 
     def count(self, texts: list[str]) -> list[int]:
         return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int | None:
-        """Return the tokens of a text that are read at a time beside its prompt; None where they cannot be counted."""
+        """Return the tokens per pass besides the prompt; None if they cannot be counted."""
         tokenizer, most = self._model.tokenizer, self._model.max_seq_length
         if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
             return None
@@ -116,13 +102,15 @@ class SentenceTransformers(Towers):
         inputs = self._model.preprocess(items, prompt=self._prompt)
         return {name: pinned(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
-    def _vectors(self, inputs: dict[str, Any]) -> Tensor:
+    def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
         there = {name: sent(x, self._device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
         vectors: Tensor = self._model(there)["sentence_embedding"]
         return vectors.float()
 
+    text_vectors = image_vectors
+
     def _bounded(self, text: str) -> str:
-        """Return a text without control tokens; of a chat, cut here, since the whole of it may not be."""
+        """Remove control tokens, and cut the text of a chat: a whole chat must not be cut."""
         text, most = self._plain(text), self._params.max_tokens
         if not self._chats or len(text) <= most:  # a token has at least one character
             return text
@@ -168,7 +156,6 @@ def _loaded(source: Origin, params: SentenceTransformersParams) -> Any:
 
 
 def _reads(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
-    """Return the modalities that a model's own files name; where they name none, texts."""
     module = origin.read_json(where, source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
     if not named and "vision_config" in origin.read_json(where, source.folder / "config.json"):
@@ -179,7 +166,6 @@ def _reads(where: str, params: SentenceTransformersParams, source: Origin) -> tu
 
 
 def _own_prompt(where: str, source: Origin) -> str:
-    """Return what the model itself puts before a text; empty: nothing."""
     config = origin.read_json(where, source.folder / "config_sentence_transformers.json")
     prompts = config.get("prompts")
     return str(prompts.get(config.get("default_prompt_name")) or "") if isinstance(prompts, dict) else ""

@@ -1,7 +1,7 @@
-"""TF-IDF of the items' texts, reduced by truncated SVD: the control for what words alone tell, without a network.
+"""TF-IDF of the items' texts, reduced by truncated SVD: the control for words without a network.
 
-Sublinear term frequency, smooth inverse document frequency, rows of length 1 (latent semantic analysis). SciPy has what
-it takes; scikit-learn has it ready, but is 30 MB that nothing else here needs.
+Sublinear term frequency, smooth inverse document frequency, rows of length 1 (latent semantic analysis). Built
+on SciPy: scikit-learn has it ready, but adds 30 MB.
 
 n texts, T terms, F components.
 """
@@ -31,57 +31,44 @@ from pipeline.layout import Layout
 from pipeline.ops.svd import right_vectors
 from pipeline.seeds import seed_for
 
-WORD = re.compile(r"\w\w+")
-"""two letters or digits at least, in any script"""
-MIN_DF = 2
-"""texts that a term must stand in"""
+WORD = re.compile(r"\w\w+")  # two letters or digits at least, in any script
+MIN_DF = 2  # least number of texts with a term
 WORDS, COMPONENTS = "words.json", "tfidf.safetensors"
-"""files of a release: the terms in order; their IDF weights, and the components"""
-MOST_TERMS = 50_000
-"""those in most texts; bounds memory"""
-LARGEST = 1 << 26
-"""bytes of the words of a release"""
-MOST = 20_000
-"""texts that the SVD is fitted to, which bounds memory and time"""
+"""files of a release: the terms in order; their IDF weights and the components"""
+MOST_TERMS = 50_000  # most frequent terms that are kept; bounds memory
+LARGEST = 1 << 26  # bytes of the words of a release
+MOST = 20_000  # texts that the SVD is fitted to; bounds memory and time
 
 
 class TfidfParams(Section):
-    """What kind `tfidf` reads."""
+    """Settings of kind `tfidf`."""
 
     width: Positive = 512
-    """components at most; fewer where there are fewer terms or texts"""
+    """components at most, and no more than terms or texts"""
 
 
 class Terms:
-    """The terms of a catalogue, and how much each tells."""
+    """The terms of a catalogue and their IDF weights, float64 [T]."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Count in how many texts each word stands."""
         counts = Counter[str]()
         self.texts = 0
-        """how many there are"""
         for text in texts:  # words have no array form
             counts.update(set(words(text)))
             self.texts += 1
         often = sorted((-df, word) for word, df in counts.items() if df >= MIN_DF)[:MOST_TERMS]
         self._number = {word: i for i, (_, word) in enumerate(often)}
         df = np.array([-minus for minus, _ in often], np.float64)
-        self._idf = np.log((1 + self.texts) / (1 + df)) + 1  # [T]
+        self.idf = np.log((1 + self.texts) / (1 + df)) + 1  # [T]
 
     @classmethod
     def kept(cls, words: Sequence[str], idf: np.ndarray) -> Self:
         """Return the terms of another catalogue, given its words in order and their IDF weights, float64 [T]."""
         terms = cls([])
-        terms._number, terms._idf = {word: i for i, word in enumerate(words)}, idf
+        terms._number, terms.idf = {word: i for i, word in enumerate(words)}, idf
         return terms
 
-    @property
-    def idf(self) -> np.ndarray:
-        """IDF weights, float64 [T]."""
-        return self._idf
-
     def __iter__(self) -> Iterator[str]:
-        """Yield the words in order."""
         return iter(self._number)
 
     def __len__(self) -> int:
@@ -95,39 +82,34 @@ class Terms:
             rows += [row] * len(counts)
             columns += sorted(counts)
             frequency += [counts[number] for number in sorted(counts)]
-        values = (1 + np.log(np.array(frequency, np.float64))) * self._idf[np.array(columns, np.int64)]
+        values = (1 + np.log(np.array(frequency, np.float64))) * self.idf[np.array(columns, np.int64)]
         length = np.sqrt(np.bincount(np.array(rows, np.int64), values**2, len(texts)))
         return sparse.csr_array((values / length[rows], (rows, columns)), shape=(len(texts), len(self)))
 
 
 class Tfidf:
-    """Terms and the components that they are reduced to."""
+    """Terms and their components, float64 [T, F]."""
 
     def __init__(self, terms: Terms, components: np.ndarray) -> None:
-        """Take the components, float64 [T, F]."""
         self.terms, self.components = terms, components
         self.width, self.flops = components.shape[1], 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return 1 for each text: batches need no padding."""
         return np.ones(len(texts), np.int64)
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        """Return that all words are read."""
         there = np.array([len(words(text)) for text in texts], np.int64)
         return Reading(there, there)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
-        """Return the weights of the terms, float64 [B, T]."""
         return self.terms.weights(texts or [])
 
     def encode(self, prepared: sparse.csr_array) -> Tensor:
-        """Return the components, float32 [B, F]; a row of its own does not depend on the others of the batch."""
         return torch.from_numpy((prepared @ self.components).astype(np.float32))
 
 
 def make(context: Context, params: TfidfParams) -> Tfidf:
-    """Fit terms to all texts, components to all or to MOST of them; UserError if no word stands in two texts."""
+    """Fit terms to all texts, components to MOST of them; UserError if no word is in two texts."""
     layout = context.layout
     if context.pretrained is not None:
         return _read(context.pretrained)
@@ -135,31 +117,25 @@ def make(context: Context, params: TfidfParams) -> Tfidf:
     sample = np.isin(np.arange(terms.texts), np.random.default_rng(seed).permutation(terms.texts)[:MOST])
     weights = terms.weights(list(compress(_texts(layout), sample)))
     if not len(terms):
-        raise UserError(f"'encoders.{context.name}': no word stands in two texts of {layout.dataset}; leave it out")
+        raise UserError(f"'encoders.{context.name}': no word is in two texts of {layout.dataset}; leave it out")
     return Tfidf(terms, right_vectors(weights, params.width, seed))
 
 
 def save(encoder: Any, folder: Path) -> None:
-    """Write terms and components."""
     io.write_json(folder / WORDS, list(encoder.terms))
     components = np.ascontiguousarray(encoder.components, np.float32)
     io.write_bytes(folder / COMPONENTS, dump({"idf": encoder.terms.idf, "components": components}))
 
 
 def _read(folder: Path) -> Tfidf:
-    """Read what `save` wrote, not trusted; UserError if it is damaged."""
+    """Read the output of `save`, which is untrusted; UserError if it is damaged."""
     try:
         words, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"], arrays["components"].astype(np.float64)
         sound = isinstance(words, list) and all(isinstance(word, str) for word in words)
         finite = np.isfinite(idf).all() and np.isfinite(components).all()
-        if (
-            not sound
-            or not finite
-            or idf.shape != (len(words),)
-            or components.ndim != 2
-            or len(components) != len(words)
-        ):
+        shapes = sound and idf.shape == (len(words),) and components.shape[:-1] == idf.shape
+        if not (finite and shapes):
             raise ValueError(f"{idf.shape} weights and {components.shape} components of the words")
     except (SafetensorError, OSError, KeyError, ValueError) as e:
         raise UserError(f"{folder}: no terms and components: {one_line(e, 100)}; fetch the release again") from None

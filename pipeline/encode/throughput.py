@@ -1,4 +1,4 @@
-"""What the making of a feature set took: items, operations, seconds."""
+"""Throughput of an encoder: items, operations, seconds."""
 
 import time
 from collections import defaultdict
@@ -9,38 +9,31 @@ from typing import Any
 
 
 class Throughput:
-    """Items, operations and seconds of one feature set's making."""
+    """Counters of one feature set."""
 
     def __init__(self) -> None:
-        self.items = 0
-        """that were encoded"""
-        self.taken_over = self.halved = 0
-        """items whose vectors were there before; that were encoded in half a batch"""
+        self.items = self.taken_over = self.halved = 0  # encoded, reused, and encoded in half a batch
         self.flops = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
-        """read; decode: of all threads together; wait: for them; compute: in the network; write"""
+        # read; decode: sum over threads; wait: for them; compute: in the network; write
         self._started = time.perf_counter()
         self._lock = Lock()  # several devices count here
 
     def add(self, what: str, seconds: float) -> None:
-        """Count seconds."""
         with self._lock:
             self.seconds[what] += seconds
 
     def calculated(self, flops: float) -> None:
-        """Count operations."""
         with self._lock:
             self.flops += flops
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """Count the seconds of a block."""
         started = time.perf_counter()
         yield
         self.add(what, time.perf_counter() - started)
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Return items a second so far, and the share of the device's GEMM rate that is reached."""
         wall = time.perf_counter() - self._started
         facts: dict[str, Any] = {"items": self.items, "items_per_s": round(self.items / wall, 2)}
         facts |= {f"{what}_s": round(seconds, 3) for what, seconds in self.seconds.items()}
@@ -49,5 +42,5 @@ class Throughput:
         from pipeline.ops.device import gemm_rate  # loads torch
 
         rate = gemm_rate(precision)
-        share = float(f"{self.flops / wall / rate:.3g}")  # digits that say something: it may be far below a thousandth
+        share = float(f"{self.flops / wall / rate:.3g}")  # significant digits: it may be far below a thousandth
         return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": share}

@@ -1,4 +1,4 @@
-"""Image networks that timm loads, such as DINOv2 and DINOv3, ConvNeXt or EVA: their pooled features."""
+"""Pooled features of timm's image networks, such as DINOv2, DINOv3, ConvNeXt and EVA."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,15 +17,14 @@ LIBRARY = "timm"
 
 
 class TimmParams(Pretrained):
-    """What kind `timm` reads."""
+    """Settings of kind `timm`."""
 
 
 class Timm(Towers):
     """A network without its classifier."""
 
     def __init__(self, source: Origin, params: TimmParams) -> None:
-        """Load it."""
-        import timm  # a second, which settings need not wait for
+        import timm  # takes a second
 
         self._device, self._dtype = pick(), getattr(torch, params.precision)
         network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
@@ -39,13 +38,11 @@ class Timm(Towers):
         return pinned(torch.stack([self._look(image) for image in images]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        """Return float32 [B, F]."""
         vectors: Tensor = self._network(sent(inputs, self._device).to(self._dtype))
         return vectors.float()
 
 
 def find(where: str, params: TimmParams) -> Origin:
-    """Return where a network's files are; see `origin.find`. A name without owner is timm's own on the Hub."""
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
     source = origin.find(where, params, LIBRARY, ["model.safetensors"])

@@ -1,6 +1,6 @@
-"""Networks of other people with a tower for images, a tower for texts, or both, each giving a vector of its own.
+"""Third-party models with a tower for images, for texts, or both.
 
-What every kind of them shares: images and texts made harmless, one vector an item from one or two.
+Shared by their kinds: sanitised images and texts, and one vector per item from one or two.
 """
 
 import re
@@ -21,31 +21,26 @@ from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
 
 Join = Literal["mean", "concat"]
-SIDE = 512
-"""side of the largest images that these networks read; larger JPEGs are decoded at a part of their size"""
+SIDE = 512  # of the largest images that networks read; larger JPEGs are decoded at a fraction of their size
 LONGEST = 16
-"""longer over shorter side of an image: beyond it, only the middle is shown. Scaled by its shorter side, an image of
-1 x 10,000 pixels would take gigabytes, and some processors refuse it"""
-SHORTEST = 8
-"""pixels of the shorter side, smaller images are enlarged: processors take 1 or 3 pixels for channels"""
-ENDLESS = 1_000_000
-"""tokens; a tokenizer that allows more has not been told its network's limit"""
+"""longer over shorter side of an image, beyond which only the middle is used: scaled by its shorter side, an image of
+1 x 10,000 pixels would take gigabytes"""
+SHORTEST = 8  # least pixels of the shorter side: processors mistake 1 or 3 pixels for channels
+ENDLESS = 1_000_000  # tokens; a tokenizer that allows more does not know its network's limit
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
 class Prepared(NamedTuple):
     """A batch of B items."""
 
-    image: Any
-    """what the image tower reads of all, None without images"""
-    text: Any
-    """what the text tower reads of all, None without texts"""
+    image: Any  # inputs of the image tower, None without images
+    text: Any  # inputs of the text tower, None without texts
     parts: Chunks | None = None
-    """the parts of the texts, where `text` is a list of what the tower reads of some of them at a time"""
+    """chunks of the texts; `text` is then a list of inputs"""
 
 
 class Towers:
-    """An encoder made of towers; a kind says how each reads and what it gives, of the towers that it has."""
+    """An encoder with one or two towers, which a kind implements."""
 
     def __init__(
         self,
@@ -55,10 +50,10 @@ class Towers:
         room: int | None = None,
         most: int = chunks.MOST,
     ) -> None:
-        """Encode an image and a word, to see that it can and how wide it is; `dim` numbers are kept of each vector.
+        """Encode an image and a word, to check the network and find its width; `dim` numbers are kept of each vector.
 
-        A text tower reads `room` tokens at a time, None: that cannot be said, and `most` chunks of a text.
-        UserError if `dim` is more than there are, or `mean` is asked of towers of unequal width.
+        A text tower reads `room` tokens at a time (None: unknown) and `most` chunks of a text. UserError for a `dim`
+        that is too large, or `mean` of towers of unequal width.
         """
         self.reads, self.join, self.dim = tuple(reads), join, dim
         self.room, self.most = room, most
@@ -74,19 +69,18 @@ class Towers:
 
     @property
     def halves(self) -> dict[str, int]:
-        """Numbers of image and text, where they stand side by side."""
         return self._widths if self.join == "concat" and len(self.reads) > 1 else {}
 
     def image_inputs(self, images: list[Image.Image]) -> Any:
-        """Return what the image tower reads of B images, on the CPU; called from several threads at a time."""
+        """Return inputs of the image tower for B images, on the CPU; called from several threads at a time."""
         raise NotImplementedError
 
     def text_inputs(self, texts: list[str]) -> Any:
-        """Return what the text tower reads of B texts, on the CPU; called from one thread at a time."""
+        """Return inputs of the text tower for B texts, on the CPU; called from one thread at a time."""
         raise NotImplementedError
 
     def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text, uncut; called from one thread at a time, and only where there is `room`."""
+        """Return the tokens of each text, uncut; called from one thread at a time, and only if there is `room`."""
         raise NotImplementedError
 
     def image_vectors(self, inputs: Any) -> Tensor:
@@ -98,12 +92,11 @@ class Towers:
         raise NotImplementedError
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of characters of each text, int64 [B]: near enough to put like beside like."""
+        """Return the number of characters of each text, int64 [B], close enough to batch similar texts."""
         return np.array([len(text) for text in texts], np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise."""
-        image = None if images is None else self.image_inputs(opened(images))
+        image = None if images is None else self.image_inputs(open_images(images))
         if texts is None:
             return Prepared(image, None)
         with self._lock:
@@ -112,16 +105,18 @@ class Towers:
             return Prepared(image, parts.inputs(self.text_inputs), parts)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
-        """Return how much of each text is read; None where that cannot be said."""
         with self._lock:
             parts = self._parts(texts)
         return None if parts is None else parts.reading()
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, F]."""
         image = None if prepared.image is None else self._cut(self.image_vectors(prepared.image))
-        text = None if prepared.text is None else self._cut(self._read(prepared))
+        text = None
+        if prepared.parts is not None:
+            text = self._cut(prepared.parts.averaged([self.text_vectors(inputs) for inputs in prepared.text]))
+        elif prepared.text is not None:
+            text = self._cut(self.text_vectors(prepared.text))
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
         return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
@@ -129,16 +124,10 @@ class Towers:
     def _parts(self, texts: Sequence[str]) -> Chunks | None:
         return None if self.room is None else chunks.cut(texts, self.count, self.room, self.most)
 
-    def _read(self, prepared: Prepared) -> Tensor:
-        if prepared.parts is None:
-            return self.text_vectors(prepared.text)
-        return prepared.parts.averaged([self.text_vectors(inputs) for inputs in prepared.text])
-
     def _cut(self, vectors: Tensor) -> Tensor:
         return vectors if self.dim is None else vectors[:, : self.dim]
 
     def _width(self) -> int:
-        """Return F, after `dim` and `join`."""
         narrowest = min(self._widths.values())
         if self.dim is not None and self.dim > narrowest:
             raise UserError(f"dim {self.dim} is more than the {narrowest} numbers of its vectors; give at most that")
@@ -152,7 +141,7 @@ class Towers:
 def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
     """Return one vector an item of those of its modalities, [B, W] each of length 1 or None: float32 [B, F].
 
-    `how` is the mean of what there is, or all side by side, zero where there is none.
+    `how`: the mean of the present ones, or all concatenated, zero if absent.
     """
     units = [None if half is None else F.normalize(half.float()) for half in halves]
     present = [unit for unit in units if unit is not None]
@@ -163,8 +152,7 @@ def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) ->
     return torch.cat(parts, dim=1)
 
 
-def opened(images: Iterable[bytes]) -> list[Image.Image]:
-    """Return images as any processor can take them: RGB, neither huge, nor thin as a line, nor a few pixels."""
+def open_images(images: Iterable[bytes]) -> list[Image.Image]:
     return [_bounded(decoded(image, SIDE)) for image in images]
 
 
@@ -179,7 +167,6 @@ def _bounded(image: Image.Image) -> Image.Image:
 
 
 def limit(tokenizer: Any, config: Any) -> int:
-    """Return the number of tokens that a network of transformers can read, at most `ENDLESS`."""
     text = getattr(config, "text_config", config)
     positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
     if "roberta" in str(text.model_type) or text.model_type == "mpnet":
@@ -188,14 +175,12 @@ def limit(tokenizer: Any, config: Any) -> int:
 
 
 def plain(tokenizer: Any) -> Callable[[str], str]:
-    """Return what breaks control tokens in a text, such as `<|image_pad|>`: to a network, it is then words alone."""
     special = {str(token) for token in tokenizer.all_special_tokens}
     special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
     return broken({name for name in special if len(name) > 1})
 
 
 def broken(controls: set[str]) -> Callable[[str], str]:
-    """Return what puts a blank behind the first character of every one of some words in a text."""
     if not controls:
         return str
     longest_first = sorted(controls, key=lambda word: (-len(word), word))

@@ -1,16 +1,14 @@
-"""The feature set that valid chooses among what linear algebra can make of all others.
+"""The best linear combination of all other feature sets, chosen on valid.
 
-A candidate takes some sets and brings them to one width, as `linear` does. With `mapped` it may map that to the factors
-of train interactions, alone or beside the content. search.py tries candidates and says which is the best.
+A candidate reduces some sets to one width, as `linear` does. With `mapped` it may map that to the factors of train
+interactions, and keep or drop the content. search.py tries candidates.
 
 Letters: I items, n of them, F and W widths.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,31 +17,24 @@ from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Progress
 from pipeline.encode.throughput import Throughput
-from pipeline.features import gathered
+from pipeline.features import gathered, mapped, search
 from pipeline.features.gathered import Gathered
-from pipeline.features.node import Items
+from pipeline.features.node import Items, provenance
 from pipeline.items.texts import Texts
 from pipeline.ops import joining
 
-if TYPE_CHECKING:
-    from pipeline.features import mapped, search
-
-NONE = np.zeros(0, np.int64)
-"""no items"""
-
 
 class ChosenParams(Section):
-    """What kind `chosen` reads."""
+    """Settings of kind `chosen`."""
 
     of: list[Name] = []
-    """feature sets that `encode.encoders` names, or imported ones; none: every encoder, those trained here too"""
+    """feature sets that `encode.encoders` names, or imported ones; none: every encoder, also those trained here"""
     width: Positive = 128
     """directions kept at most, and factors of train interactions"""
     mapped: bool = False
-    """also try candidates mapped to train interactions, as kind `mapped` is; such a set leaks where another split is
-    used"""
+    """also try candidates mapped to train interactions, as kind `mapped`; such a set leaks if another split is used"""
     seconds: Positive = 30
-    """budget, of a thousand million operations each, so that every machine tries the same candidates"""
+    """budget, 1e9 operations each, so that every machine tries the same candidates"""
 
 
 class Chosen(Gathered):
@@ -54,38 +45,25 @@ class Chosen(Gathered):
     relearns = True
 
     def prepare(self, progress: Progress) -> None:
-        """Try candidates, and write which is the best, unless that is done; a killed search goes on."""
-        from pipeline.features import search  # loads SciPy
-
         if self.of and not self.layout.tried(self.name).is_file():
-            io.write_table(
-                search.search(self, self.own.width, self.own.seconds, self.own.mapped, progress),
-                self.layout.tried(self.name),
-                schemas.TRIED,
-            )
+            tried = search.search(self, self.own.width, self.own.seconds, self.own.mapped, progress)
+            io.write_table(tried, self.layout.tried(self.name), schemas.TRIED)
 
     def inputs(self) -> list[Path]:
-        """Return the other sets' files, and the interactions."""
         return [*super().inputs(), self.layout.interactions]
 
     def fitted(self, items: Items) -> search.Recipe:
-        """Return the map of the winner."""
-        from pipeline.features import search  # loads SciPy
-
         winner = self.winner
         of = [node for node in self.of if node.name in winner.of]
         places = [i for i, node in enumerate(self.of) if node.name in winner.of]
         blocks = [block._replace(part=places[block.part]) for block in gathered.blocks(of, items, winner.image)]
         content = joining.fit(self.parts, blocks, self.own.width, winner.power)
-        return search.fit_recipe(self.parts, content, winner.map, self.own.width, self._targets(NONE))
+        return search.fit_recipe(self.parts, content, winner.map, self.own.width, self._targets(np.zeros(0, np.int64)))
 
     def about(self) -> dict[str, Any]:
-        """Return the provenance of the winner's parts, and its map to interactions if it has one."""
         if not self.layout.tried(self.name).is_file():
             return super().about()
-        parts = [
-            {"name": node.name, "kind": node.kind} | node.about() for node in self.of if node.name in self.winner.of
-        ]
+        parts = [provenance(node) for node in self.of if node.name in self.winner.of]
         return {"kind": self.kind, "parts": parts} | ({} if self.winner.map == "none" else {"map": self.winner.map})
 
     @property
@@ -93,28 +71,19 @@ class Chosen(Gathered):
         return self.winner.map != "none" or any(node.learned for node in self.of if node.name in self.winner.of)
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors, the map fitted without the interactions of some items: float32 [I, W]."""
-        from pipeline.features import search  # loads SciPy
-
         again = search.fit_recipe(self.parts, self._whole.content, self.winner.map, self.own.width, self._targets(cold))
         return np.concatenate(list(map(again, self.parts())))
 
     @cached_property
     def winner(self) -> search.Candidate:
-        """The candidate that was chosen."""
-        from pipeline.features import search  # loads SciPy
-
         rows = io.read_table(self.layout.tried(self.name), schemas.TRIED).to_pylist()
         (won,) = [row for row in rows if row["chosen"]]
         return search.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
 
     @cached_property
     def _whole(self) -> search.Recipe:
-        """The winner fitted to all, as nothing but the map depends on interactions."""
         texts = Texts(self.layout.items)
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
 
     def _targets(self, cold: np.ndarray) -> mapped.Targets | None:
-        from pipeline.features import mapped  # loads SciPy
-
         return mapped.targets(self, self.own.width, cold) if self.winner.map != "none" else None

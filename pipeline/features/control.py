@@ -12,19 +12,15 @@ import pyarrow as pa
 from pipeline.features.node import Items, Maker, Node, changed, table
 from pipeline.seeds import seed_for
 
-WIDTH = 64
-"""of the controls where there is no other feature set"""
-TOGETHER = 8
-"""shards among whose rows `shuffled` permutes, which bounds memory"""
-Seed = int | Sequence[int]
-"""s and [s, 0] draw the same"""
+WIDTH = 64  # without another feature set
+TOGETHER = 8  # shards per permutation of `shuffled`, which bounds memory
+Seed = int | Sequence[int]  # s and [s, 0] draw the same
 
 
 class Control(Node):
-    """A control of the node that it is made of, if there is one: as wide, and `shuffled` permutes its rows."""
+    """A control as wide as the first other set, if there is one; `shuffled` permutes its rows."""
 
-    def maker(self, items: Items) -> Maker:
-        """Return what draws the rows of a shard, by seed and its number."""
+    def rows(self, items: Items) -> Maker:
         seed = seed_for("encode", self.layout.dataset, self.name, self.params.seed)
         original = self.of[0] if self.of else None
         if self.name == "shuffled" and original is not None:
@@ -40,12 +36,10 @@ class Control(Node):
         return make
 
     def inputs(self) -> list[Path]:
-        """Return the items, and the files of what it is made of."""
         return [self.layout.item_ids, *super().inputs()]
 
     def _shuffled(self, original: Node, items: Items, seed: int) -> Maker:
-        """Return what gives each item the row of another, of one of TOGETHER shards that are drawn for each other."""
-        read, rows, n = original.made(items), self.params.shard_rows, len(items.ids)
+        read, rows, n = original.read(items), self.params.shard_rows, len(items.ids)
         shards = np.random.default_rng(seed).permutation(-(-n // rows))
         groups = [np.sort(group) for group in np.array_split(shards, -(-len(shards) // TOGETHER))]
         group_of = {shard: number for number, group in enumerate(groups) for shard in group.tolist()}
@@ -68,7 +62,7 @@ def random(items: int, width: int, seed: Seed) -> np.ndarray:
 
 
 def shuffled(items: int, seed: Seed) -> np.ndarray:
-    """Return the item whose vector each item takes, int64 [I]: one random cycle, so that none keeps its own."""
+    """Return the item whose vector each item gets, int64 [I]: one random cycle, so no item keeps its own."""
     order = np.random.default_rng(seed).permutation(items)
     source = np.empty(items, np.int64)
     source[order] = np.roll(order, 1)
@@ -76,5 +70,4 @@ def shuffled(items: int, seed: Seed) -> np.ndarray:
 
 
 def constant(items: int, width: int) -> np.ndarray:
-    """Return ones, float32 [I, F]."""
     return np.ones((items, width), np.float32)

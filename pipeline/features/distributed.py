@@ -1,11 +1,11 @@
 """Feature sets with their networks on a Ray cluster.
 
-What a network is shown of a shard is read here and sent to a worker, which has been sent the files that the network is
-loaded from. Its rows come back, and whatever a set makes of them is made here. So nodes see no file of this machine.
+Inputs of a shard are read here and sent to a worker, which also gets the files of the network. Its rows come back, and
+derived sets are computed here, so nodes need no files of this machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,16 @@ import schemas
 from pipeline import io
 from pipeline.config.base import Section
 from pipeline.encode import batching
-from pipeline.encode.base import FIRST, Encoder
+from pipeline.encode.base import FIRST
 from pipeline.encode.origin import plainly
 from pipeline.encode.throughput import Throughput
 from pipeline.engine import cluster
 from pipeline.features.earlier import Earlier
-from pipeline.features.encoded import Encoded, Look
+from pipeline.features.encoded import Encoded, Encoding, Look
 from pipeline.features.node import Items, Maker, Node
 
-Shard = tuple[int, int]
-"""its first and last + 1 item"""
-Job = tuple[int, int, int]
-"""which network, and a shard"""
+Shard = tuple[int, int]  # first and last + 1 item
+Job = tuple[int, int, int]  # number of the network, and a shard
 
 
 class Cluster:
@@ -52,46 +50,42 @@ class Cluster:
         make = node.rows(replace(items, done=int, elsewhere=far))
         jobs = [(number, *shard) for shard in shards for number in range(len(far.looks))]
         read, work = partial(_read, far.looks, items.ids, items.texts), partial(_worker, Parcel.of(far.looks))
-        with closing(cluster.spread(read, work, jobs, self._processors, packages(far.looks))) as made:
+        with closing(cluster.spread(read, work, jobs, self._processors, packages(far.looks))) as results:
             for shard in shards:
-                far.made = {number: next(made)[1] for number in range(len(far.looks))}
+                far.rows = [next(results)[1] for _ in far.looks]
                 yield shard, make(*shard)
 
     def decided(self, network: Encoded) -> Section:
-        """Return a network's settings, as its kind decides them for a worker's machine: once for all its variants."""
         owner = network.entry.variant_of or network.name
         if owner not in self._decided:
             looks = [Look(network, ())]
             work = partial(_decider, Parcel.of(looks, catalogue=True))
-            ((_, answer),) = cluster.spread(_nothing, work, [0], self._processors, packages(looks))
+            ((_, answer),) = cluster.spread(lambda job: pa.table({}), work, [0], self._processors, packages(looks))
             self._decided[owner] = network.entry.params.model_validate_json(answer["own"][0].as_py())
         return self._decided[owner]
 
 
 class _Far:
-    """The networks of a set, and the rows that workers made of a shard."""
+    """The networks of a set, and their rows of the current shard."""
 
     def __init__(self) -> None:
         self.looks: list[Look] = []
-        self.made: dict[int, pa.Table] = {}
+        self.rows: list[pa.Table] = []
 
     def __call__(self, look: Look) -> Maker:
-        """Return what gives the rows of the shard that is at hand."""
         number = len(self.looks)
         self.looks.append(look)
-        return lambda start, stop: self.made[number]
+        return lambda start, stop: self.rows[number]
 
 
 class Parcel(NamedTuple):
-    """Networks, with the files that they are loaded from."""
+    """Networks with their files."""
 
     looks: list[Look]
-    files: dict[str, np.ndarray]
-    """path in the folder where it is opened -> uint8 [n]"""
+    files: dict[str, np.ndarray]  # path in the folder where it is opened -> uint8 [n]
 
     @classmethod
     def of(cls, looks: Sequence[Look], catalogue: bool = False) -> "Parcel":
-        """Pack; `catalogue`: with the items too, which some kinds are fitted to anyway."""
         files: dict[str, np.ndarray] = {}
         for number, network in enumerate(look.network for look in looks):
             context, root = network.context, network.layout.root
@@ -107,23 +101,19 @@ class Parcel(NamedTuple):
 
     @contextmanager
     def opened(self) -> Iterator[list[Look]]:
-        """Yield the networks, to be loaded from a folder of this machine."""
         with TemporaryDirectory(prefix="alignrec-") as name:
             for path, content in self.files.items():
-                target = Path(name, path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                content.tofile(target)
+                Path(name, path).parent.mkdir(parents=True, exist_ok=True)
+                content.tofile(Path(name, path))
             yield [look._replace(network=_moved(n, look.network, Path(name))) for n, look in enumerate(self.looks)]
 
 
 def packages(looks: Sequence[Look]) -> list[str]:
-    """Return the packages that load networks or bring their weights."""
     entries = [look.network.entry for look in looks]
     return sorted({name for entry in entries for name in (entry.library, *entry.packages)} - {""})
 
 
 def _catalogue(network: Encoded) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yield the table of items, and a shard with the first images."""
     layout = network.layout
     yield layout.items, _content(layout.items)
     if "image" in network.reads or network.entry.settled:
@@ -143,13 +133,11 @@ def _content(path: Path) -> np.ndarray:
 
 
 def _home(number: int, network: Encoded) -> str:
-    """Return where a third-party network lies in a parcel; libraries may look at the name of its folder."""
     assert network.context.origin
     return f"{number}/{network.context.origin.folder.name}"
 
 
 def _moved(number: int, network: Encoded, folder: Path) -> Encoded:
-    """Return a network that is loaded from the files of a parcel."""
     context, layout = network.context, replace(network.layout, root=folder / "root")
     kept = context.kept and layout.root / context.kept.relative_to(network.layout.root)
     origin = context.origin and replace(context.origin, folder=folder / _home(number, network))
@@ -157,44 +145,29 @@ def _moved(number: int, network: Encoded, folder: Path) -> Encoded:
 
 
 def _read(looks: Sequence[Look], ids: pa.Table, texts: Any, job: Job) -> pa.Table:
-    """Read what a network is shown of a shard."""
     number, start, stop = job
     return looks[number].reader(ids, texts)(start, stop)
 
 
 def _worker(parcel: Parcel) -> cluster.Work[Job]:
-    """Load the networks; return what makes the rows of a job."""
-    with parcel.opened() as looks:
-        encodings = [look.encoding(partial(_same, _loaded(look.network)), Throughput()) for look in looks]
+    def encoding(look: Look) -> Encoding:
+        with _plain_errors(look.network):
+            encoder = look.network.load()
+        return look.encoding(lambda: encoder, Throughput())
 
     def work(job: Job, content: pa.Table) -> pa.Table:
-        with _said(parcel.looks[job[0]].network):
+        with _plain_errors(parcel.looks[job[0]].network):
             return encodings[job[0]](content)
 
+    with parcel.opened() as looks:
+        encodings = [encoding(look) for look in looks]
     return work
 
 
-def _loaded(network: Encoded) -> Encoder:
-    with _said(network):
-        return network.load()
-
-
-def _same(encoder: Encoder) -> Encoder:
-    return encoder
-
-
 @contextmanager
-def _said(network: Encoded) -> Iterator[None]:
-    """Turn what a library raises over a third-party network into one line, as is done where the set is written."""
-    if network.context.origin is None:
+def _plain_errors(network: Encoded) -> Iterator[None]:
+    with plainly(f"encoders.{network.name}") if network.context.origin else nullcontext():
         yield
-        return
-    with plainly(f"encoders.{network.name}"):
-        yield
-
-
-def _nothing(job: int) -> pa.Table:
-    return pa.table({})
 
 
 def _decider(parcel: Parcel) -> cluster.Work[int]:

@@ -1,4 +1,4 @@
-"""Feature sets that a network makes of images and texts."""
+"""Feature sets that a network encodes from images and texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -17,50 +16,44 @@ import pyarrow as pa
 from pipeline import io
 from pipeline.config.base import Section
 from pipeline.encode import batching
-from pipeline.encode.base import Context, Encoder, Progress, Spec
+from pipeline.encode.base import Context, Encoder, Spec
 from pipeline.encode.origin import release
 from pipeline.features import earlier
 from pipeline.features.earlier import texts_and_images
-from pipeline.features.node import Blank, Items, Maker, Node, table
-from pipeline.features.reading import kept as reading_kept
+from pipeline.features.masked import Blank, Separable
+from pipeline.features.node import Items, Maker, Node, table
+from pipeline.features.reading import append_reading
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.encode.throughput import Throughput
     from pipeline.items.texts import Texts
 
-Encoding = Callable[[pa.Table], pa.Table]
-"""item_id and asin of some items, and of `text` and `image` what is read -> their rows"""
-LOADING = Lock()
-"""one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
+Encoding = Callable[[pa.Table], pa.Table]  # item_id, asin, and `text` and `image` if they are read -> rows
+LOADING = Lock()  # libraries do not load networks in parallel, and one that draws weights sets torch's seed
 
 
 @runtime_checkable
 class Halves(Protocol):
-    """An encoder whose vectors may have numbers of the image alone beside numbers of the text alone."""
+    """An encoder whose vectors may have separate columns for image and text."""
 
     @property
     def halves(self) -> dict[str, int]:
-        """Modality -> how many, in the order of the columns; empty where they do not stand apart."""
+        """Modality -> number of columns, in their order; empty if they are not separate."""
         ...
 
 
 class Look(NamedTuple):
-    """A network, and what it is shown of items."""
+    """A network and its inputs."""
 
     network: Encoded
-    reads: tuple[str, ...]
-    """modalities"""
-    known: earlier.Earlier | None = None
-    """the rows that need not be made again; None: rows have no hash of their content"""
+    reads: tuple[str, ...]  # modalities
+    known: earlier.Earlier | None = None  # rows to reuse; None: rows get no hash of their content
 
     def reader(self, ids: pa.Table, texts: Texts | pa.ChunkedArray) -> Maker:
-        """Return what reads, of the items of a shard, what `encoding` takes.
-
-        Args:
-            ids: item_id and asin of all items.
-            texts: of all items.
-        """
-        shards = io.shards(self.network.layout.images, "images") if "image" in self.reads else []
+        """Return a function that reads the inputs of a shard; `ids` and `texts` are of all items."""
+        shards = self.network.images(self.reads)
 
         def read(start: int, stop: int) -> pa.Table:
             content = ids.slice(start, stop - start).select(["item_id", "asin"])
@@ -75,32 +68,28 @@ class Look(NamedTuple):
     def encoding(
         self, load: Callable[[], Encoder], throughput: Throughput, done: Callable[[int], object] = int
     ) -> Encoding:
-        """Return what makes rows of what was read; the network is loaded on the first call."""
+        """Return a function that encodes inputs and reports progress; it loads the network on the first call."""
         own, load = self.network.params, cache(load)
 
         def encode(content: pa.Table) -> pa.Table:
             texts, images = texts_and_images(content)
             made = batching.encode(load(), texts, images, own.batch_size, done, own.workers, throughput)
-            rows = reading_kept(table(content, made.vectors, made.has_image, made.has_text), made.reading)
+            rows = append_reading(table(content, made.vectors, made.has_image, made.has_text), made.reading)
             return rows.append_column("halved", pa.array(made.halved))
 
-        return encode if self.known is None else partial(earlier.completed, encode)
+        return encode if self.known is None else partial(earlier.complete, encode)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Encoded(Node):
+class Encoded(Separable):
     """The vectors of an encoder."""
 
     own: Section
     entry: Spec[Any]
-    """its kind"""
-    module: str
-    """that holds the kind"""
+    module: str  # of the kind
     context: Context
-    """what the encoder is made from"""
 
     def load(self) -> Encoder:
-        """Load the network."""
         encoder: Encoder = self.entry.make(self.context, self.own)
         return encoder
 
@@ -109,8 +98,8 @@ class Encoded(Node):
             return self.load()
 
     def rows(self, items: Items) -> Maker:
-        """Return what encodes items, and tells of each batch; `encode.reuse`: but for rows that were there before."""
-        encode = self._shown(items, Look(self, self.reads, self._earlier))
+        """Return the row factory, with a hash of each item's content; with `encode.reuse`, known rows are reused."""
+        encode = self._encode(items, Look(self, self.reads, self._earlier))
 
         def make(start: int, stop: int) -> pa.Table:
             rows = encode(start, stop)
@@ -119,14 +108,10 @@ class Encoded(Node):
 
         return make
 
-    def maker(self, items: Items) -> Maker:
-        """Return what encodes items; the network is loaded on the first call."""
-        return self._shown(items, Look(self, self.reads))
-
     def hidden(self, modality: str, items: Items) -> Maker:
-        return self._shown(items, Look(self, tuple(one for one in self.reads if one != modality)))
+        return self._encode(items, Look(self, tuple(one for one in self.reads if one != modality)))
 
-    def _shown(self, items: Items, look: Look) -> Maker:
+    def _encode(self, items: Items, look: Look) -> Maker:
         if items.elsewhere is not None:
             return items.elsewhere(look)
         read, encode = look.reader(items.ids, items.texts), look.encoding(self._loaded, items.throughput, items.done)
@@ -139,88 +124,62 @@ class Encoded(Node):
         return make
 
     @cached_property
-    def _earlier(self) -> earlier.Earlier:
-        """The rows that may be taken over, one for the workers of all devices."""
+    def _earlier(self) -> earlier.Earlier:  # shared by the workers of all devices
         return earlier.Earlier(self.folder if self.params.reuse else None)
 
     def apart(self, modality: str, items: Items) -> Blank | None:
-        """Return what makes the columns of the modality zero."""
         encoder = self.load()
         halves = encoder.halves if isinstance(encoder, Halves) else {}
         if modality not in halves:
             return None
-        ends = dict(zip(halves, np.cumsum(list(halves.values())).tolist(), strict=True))
-        columns = slice(ends[modality] - halves[modality], ends[modality])
-
-        def zeroed(vectors: np.ndarray) -> np.ndarray:
-            out = vectors.copy()
-            out[:, columns] = 0
-            return out
-
-        return zeroed
+        kept = np.repeat([name != modality for name in halves], list(halves.values()))
+        return lambda vectors: np.where(kept, vectors, np.float32(0))
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The modalities that the encoder is shown."""
+        """Modalities that the encoder gets."""
         return self.context.origin.reads if self.context.origin else self.entry.reads
 
     def width(self, items: Items) -> int:
-        """Return F, without encoding an item."""
         return super().width(items) if self.listed else self.load().width
 
+    def images(self, reads: tuple[str, ...]) -> list[Path]:
+        return io.shards(self.layout.images, "images") if "image" in reads else []
+
     def inputs(self) -> list[Path]:
-        """Return items and images, and what `pretrain` wrote."""
-        images = io.shards(self.layout.images, "images") if "image" in self.reads else []
-        network = self.context.files.present() if self.entry.pretrained else []
-        return [self.layout.items, *self.sources, *images, *network]
+        return [self.layout.items, *self.sources, *self.images(self.reads), *self._weights()]
 
     def shared(self) -> list[Path]:
-        """Return the network's files; of a kind that is fitted to the items, or for them, all files."""
+        """Return the network's files; all inputs of a kind that is fitted to the items."""
         if self.entry.fit is not None or not self.entry.portable:
             return self.inputs()
-        return [*self.sources, *(self.context.files.present() if self.entry.pretrained else [])]
+        return [*self.sources, *self._weights()]
+
+    def _weights(self) -> list[Path]:
+        return self.context.files.present() if self.entry.pretrained else []
 
     def own_inputs(self, items: Items, start: int, stop: int) -> Any:
-        """Return a hash of the items' texts, and of the files that have their images."""
         content = [items.ids["asin"], *([items.texts] if "text" in self.reads else [])]
-        shards = io.shards(self.layout.images, "images") if "image" in self.reads else []
         rows = orjson.dumps([column.slice(start, stop - start).to_pylist() for column in content])
-        images = [io.sha256(path) for path, *_ in batching.holding(shards, start, stop)]
+        images = [io.sha256(path) for path, *_ in batching.holding(self.images(self.reads), start, stop)]
         return [hashlib.sha256(rows).hexdigest(), *images]
 
     def facts(self) -> dict[str, Any]:
-        """Return kind, settings, and whose network it is."""
         return super().facts() | self._network
 
     def space(self) -> dict[str, Any]:
-        """Return that of the released set whose encoder it is, or its own with the packages that bring its weights."""
+        """Return the space of the released set whose encoder it is, or its own, with packages that bring weights."""
         released = self.context.origin.fingerprint if self.context.origin else None
         own = dict(released) if released else super().space()
         return own | {name: release(name) for name in self.entry.packages}
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what decides the space, with how the images are stored that it reads."""
-        shards = sorted(self.layout.images.glob("images-*.parquet")) if "image" in self.reads else []
-        images = io.record(shards[0]).get("params", {}) if shards else {}
-        return super().fingerprint() | {f"image_{key}": images[key] for key in ("size", "quality") if key in images}
-
     def about(self) -> dict[str, Any]:
-        """Return whose network it is; nothing of ours."""
         return {"kind": self.kind} | self._network if self.context.origin else {}
 
-    def code(self) -> list[str]:
-        """Return the kind's module, and this one."""
-        return [self.module, *super().code()]
-
-    def fit(self, progress: Progress) -> None:
+    def fit(self, progress: Callable[..., Any]) -> None:
         """Train a kind with `fit`, unless that is done."""
         if self.entry.fit is not None and not self.context.fitted.is_file():
             self.entry.fit(self.context, self.own, progress)
-
-    def weights(self) -> list[dict[str, str]]:
-        """Return name and sha256 of the file that a kind with `fit` wrote, for metadata."""
-        path = self.context.fitted
-        return [] if self.entry.fit is None else [{"name": path.name, "sha256": io.sha256(path)}]
 
     def decided(self) -> Section:
         """Return its settings with what its kind decides for this machine."""
@@ -230,22 +189,35 @@ class Encoded(Node):
 
     @property
     def _network(self) -> dict[str, Any]:
-        """What identifies somebody's network, and how it is used."""
         if (source := self.context.origin) is None:
             return {}
         which = {"model": source.model, "revision": source.revision, "library": source.library}
         return which | {"modalities": list(source.reads), "prompt": source.prompt}
 
 
+def with_progress(node: Node, items: Items) -> Maker:
+    """Return the row factory of a set that reports progress: networks do by batch, other kinds by shard."""
+    if isinstance(node, Encoded):
+        return node.rows(items)
+    make = node.rows(replace(items, done=int))
+
+    def counted(start: int, stop: int) -> pa.Table:
+        rows = make(start, stop)
+        items.done(stop - start)
+        return rows
+
+    return counted
+
+
 def networks(node: Node, own: bool = False) -> list[Encoded]:
-    """Return the encoders that a node is made of by any number of steps; `own`: not those of nodes that are written."""
+    """Return the encoders that a node derives from; `own`: except those of parts that are written."""
     if isinstance(node, Encoded):
         return [node]
     return [one for part in node.of if not (own and part.listed) for one in networks(part, own)]
 
 
-def settled(node: Node, decide: Callable[[Encoded], Section]) -> Node:
-    """Return a node whose settings leave nothing to the machine; `decide` is asked where an encoder's kind decides."""
+def settle(node: Node, decide: Callable[[Encoded], Section]) -> Node:
+    """Return a node whose settings no longer depend on the machine, by `decide` for each network that needs it."""
     if isinstance(node, Encoded):
         return node if node.entry.settled is None else replace(node, own=decide(node))
-    return replace(node, of=tuple(settled(part, decide) for part in node.of))
+    return replace(node, of=tuple(settle(part, decide) for part in node.of))

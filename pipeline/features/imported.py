@@ -16,41 +16,34 @@ from pipeline.features.registry import TEXT
 from pipeline.ops.rows import unit_rows
 from pipeline.vectors import given
 from pipeline.vectors.given import File
-from pipeline.vectors.registry import READERS
 
-OF_IMAGES = "records"
-"""format of features that are known to be made from images alone"""
+OF_IMAGES = "records"  # format of features that are made only from images
 
 
 class Import(NamedTuple):
     """A feature set that comes with a source."""
 
     file: File
-    before: str = ""
-    """feature set that is concatenated before it; both parts have length 1"""
+    before: str = ""  # feature set that is concatenated before it; both parts have length 1
 
 
 def imports(sources: Path, encoders: Sequence[str]) -> dict[str, Import]:
-    """Return feature set -> what it is read from, of those that `sources.json` lists.
-
-    Features that are known to be of images are also concatenated with MiniLM, if that is encoded.
-    """
-    found = {name: Import(file) for name, file in given.files(sources).items()}
-    images = {name: one.file for name, one in found.items() if one.file.format == OF_IMAGES}
-    beside = images if TEXT in encoders else {}
-    return found | {f"{TEXT}-{name}": Import(file, TEXT) for name, file in beside.items()}
+    """Return the feature sets that `sources.json` lists; those of images also concatenated with MiniLM, if encoded."""
+    files = given.files(sources)
+    of_images = {name: file for name, file in files.items() if file.format == OF_IMAGES and TEXT in encoders}
+    found = {name: Import(file) for name, file in files.items()}
+    return found | {f"{TEXT}-{name}": Import(file, TEXT) for name, file in of_images.items()}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Imported(Node):
-    """The rows of a file, beside those of the node that it is made of, if there is one."""
+    """The rows of a file, concatenated with those of the part, if there is one."""
 
     file: File
 
-    def maker(self, items: Items) -> Maker:
-        """Return what reads the rows of a shard; which modalities they are made from is unknown but of image files."""
+    def rows(self, items: Items) -> Maker:
         matched = self.file.matched(items.ids["asin"].to_pylist())
-        before = [node.made(items) for node in self.of]
+        before = [node.read(items) for node in self.of]
 
         def make(start: int, stop: int) -> pa.Table:
             ids, vectors = items.ids.slice(start, stop - start), matched.rows(start, stop)
@@ -66,15 +59,10 @@ class Imported(Node):
         return make
 
     def inputs(self) -> list[Path]:
-        """Return the file, and what says which item each row is."""
         order = [self.file.order] if self.file.order else []
         return [self.file.path, self.layout.item_ids, *order, *super().inputs()]
 
-    def code(self) -> list[str]:
-        return [*super().code(), READERS.module(self.file.format)]
-
     def lacking(self) -> int:
-        """Return how many items the file has no vector of, once it is written."""
         flags = [pq.read_table(path, columns=["has_image", "has_text"]) for path in self.shards]
         nothing = [pc.and_(pc.invert(shard["has_image"]), pc.invert(shard["has_text"])) for shard in flags]
         return sum(pc.sum(shard).as_py() or 0 for shard in nothing)

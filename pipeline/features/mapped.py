@@ -1,4 +1,4 @@
-"""Another feature set mapped to what train interactions say: content as near to collaborative factors as is linear.
+"""Another feature set, mapped linearly to collaborative factors of train interactions.
 
 R is the train matrix, its rows and columns scaled by the inverse root of their counts. The factors are its leading
 right singular vectors, and ridge regression gives the map from vectors to factors. Items without train interactions
@@ -29,17 +29,14 @@ from pipeline.ops.svd import right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
 
-EMPTY = np.zeros((0, 0))
-"""factors of no train interactions"""
-
 
 class MappedParams(Section):
-    """What kind `mapped` reads."""
+    """Settings of kind `mapped`."""
 
     of: Name
     """a feature set that `encode.encoders` names, or an imported one"""
     factors: Positive = 128
-    """singular vectors at most, fewer where train interactions have a lower rank; the width of the set"""
+    """singular vectors at most, fewer if train interactions have a lower rank; the width of the set"""
     ridge: Rate = 1.0
     """added to every variance, as a share of the mean variance"""
 
@@ -52,24 +49,20 @@ class Mapped(Fitted):
     relearns = True
 
     def inputs(self) -> list[Path]:
-        """Return the other set's files, and the interactions."""
         return [*super().inputs(), self.layout.interactions]
 
     @property
     def learned(self) -> bool:
-        """Yes."""
         return True
 
-    def fitted(self) -> Whitening:
-        """Return the map of centred vectors; UserError if no item has both a vector and train interactions."""
-        return self._fitted(np.zeros(0, np.int64))
+    def fit(self) -> Whitening:
+        return self._fit(np.zeros(0, np.int64))
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors by a map that is fitted without the interactions of some items: float32 [I, W]."""
-        fitted = self._fitted(cold)
+        fitted = self._fit(cold)
         return np.concatenate([whitening.applied(fitted, x) for x in self.vectors()])
 
-    def _fitted(self, cold: np.ndarray) -> Whitening:
+    def _fit(self, cold: np.ndarray) -> Whitening:
         goal = targets(self, self.own.factors, cold)
         if not (goal.known & np.concatenate([x.any(axis=1) for x in self.vectors()])).any():
             raise UserError(
@@ -80,29 +73,25 @@ class Mapped(Fitted):
 
 
 class Targets(NamedTuple):
-    """What maps are fitted to."""
+    """Targets of the regression."""
 
-    factors: np.ndarray
-    """float64 [I, W]"""
-    known: np.ndarray
-    """bool [I], items with train interactions"""
+    factors: np.ndarray  # float64 [I, W]
+    known: np.ndarray  # bool [I], items with train interactions
 
 
 def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
-    """Return what a set is mapped to, `width` factors at most, without the interactions of items `cold`, int [C]."""
+    """Return at most `width` factors, without the interactions of items `cold`, int [C]."""
     n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
     user, item = train_pairs(node.layout, cold)
     seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
     known = np.bincount(item, minlength=n_items) > 0
-    return Targets(factors(user_item_matrix(user, item, n_items), width, seed) if known.any() else EMPTY, known)
+    return Targets(
+        factors(user_item_matrix(user, item, n_items), width, seed) if known.any() else np.zeros((0, 0)), known
+    )
 
 
 def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, strength: float) -> Whitening:
-    """Return the map to the targets, fitted to the items that have both them and a vector.
-
-    Args:
-        vectors: returns those of all items, float32 [n, F] at a time; called twice.
-    """
+    """Fit the map to items with targets and a vector; `vectors` returns all, float32 [n, F] at a time, twice."""
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         start = 0
@@ -116,7 +105,7 @@ def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, stren
 
 
 def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item of each train interaction, int32 [n] each, but for those of items `cold`, int [C]."""
+    """Return user and item of train interactions, int32 [n] each, except of items `cold`, int [C]."""
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
     rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
     user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
@@ -127,8 +116,7 @@ def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
     """Return R's leading right singular vectors times the root of T: float64 [I, W], zero for other items.
 
-    R, not empty, is [U, I], 1 where a user has an item in train; the seed of ARPACK's start decides last bits
-    alone.
+    `matrix`, not empty, is [U, I], 1 where a user has an item in train; the seed starts ARPACK and affects last bits.
     """
     scaled = matrix.astype(np.float64)
     users, items = scaled.sum(axis=1), scaled.sum(axis=0)
@@ -140,13 +128,13 @@ def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
 
 
 def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
-    """Return the map from centred x to centred y with the least squared error and squared weights.
+    """Return the ridge regression from centred x to centred y.
 
-    Memory grows with F (F + W), not with rows. One thread, as the order of sums decides the last bits.
+    Memory grows with F (F + W), not with rows. One thread: the order of sums decides the last bits.
 
     Args:
         pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
-        strength: of the penalty, as a share of the mean variance of x.
+        strength: penalty, as a share of the mean variance of x.
     """
     with threadpool_limits(1):
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
@@ -154,11 +142,11 @@ def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength
         mean = np.asarray(sum(total for _, total in sums)) / n
         products = np.zeros((len(mean), len(mean)))
         crossed: np.ndarray | float = 0.0
-        for x, y in pairs():  # in a second pass, as the mean may be large beside the variance
+        for x, y in pairs():  # a second pass: the mean may be large compared with the variance
             centred = x - mean
             products += centred.T @ centred / n
             crossed = crossed + centred.T @ y / n
         variance = np.trace(products) / len(mean)
-        penalty = strength * variance if variance > 0 else 1.0  # vectors that do not vary tell nothing
+        penalty = strength * variance if variance > 0 else 1.0  # vectors that do not vary
         solved = linalg.solve(products + penalty * np.eye(len(mean)), crossed, assume_a="pos")
     return Whitening(mean.astype(np.float32), solved.astype(np.float32))

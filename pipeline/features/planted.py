@@ -1,4 +1,4 @@
-"""The ceiling of a generated catalogue: what its shoppers see of each item, as the generator has it; a control.
+"""Upper bound on a generated catalogue: what its shoppers see of each item, from the generator; a control.
 
 A shopper picks an item of a theme (subcategory) or of a look (colour and shape), sometimes of the theme's category or
 the look's colour. A vector has an indicator of each. The product of two vectors is the chance that a shopper who picked
@@ -18,31 +18,26 @@ from pipeline import io
 from pipeline.encode.base import NoSettings
 from pipeline.encode.params import MODALITIES
 from pipeline.errors import UserError
-from pipeline.features.node import Blank, Items, Maker, Node, table
+from pipeline.features.masked import Blank, Separable, blank_rows
+from pipeline.features.node import Items, Maker, table
 from pipeline.sources.base import PLANTED
 from pipeline.sources.shoppers import COARSE, MOTIVES
 
 
-class Planted(Node):
-    """Indicators of what a text says beside those of what an image shows, both known exactly."""
+class Planted(Separable):
+    """Indicators of what a text says, then of what an image shows, both known exactly."""
 
     Params = NoSettings
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Image and text, though neither is looked at: each half is what one of them can tell."""
         return MODALITIES
 
     def inputs(self) -> list[Path]:
-        """Return the items, and the generator's table."""
         return [self.layout.item_ids, self._path]
 
-    def width(self, items: Items) -> int:
-        """Return F."""
-        return sum(x.shape[1] for x in self._halves.values())
-
-    def maker(self, items: Items) -> Maker:
-        """Return what gives each item its row; UserError if the source is not generated."""
+    def rows(self, items: Items) -> Maker:
+        """UserError if the source is not generated."""
         row = {asin: i for i, asin in enumerate(self._table["asin"].to_pylist())}
         place = np.array([row[asin] for asin in items.ids["asin"].to_pylist()], np.int64)
 
@@ -53,8 +48,10 @@ class Planted(Node):
 
         return make
 
+    def hidden(self, modality: str, items: Items) -> Maker:
+        return blank_rows(self.read(items), self.apart(modality, items), modality)
+
     def apart(self, modality: str, items: Items) -> Blank:
-        """Return what makes the half of a modality zero."""
         known = {name: half.shape[1] for name, half in self._halves.items()}
         kept = np.repeat([name != modality for name in known], list(known.values()))
         return lambda vectors: vectors * kept.astype(np.float32)
@@ -63,10 +60,7 @@ class Planted(Node):
     def _path(self) -> Path:
         path = self.layout.raw / PLANTED
         if not path.is_file():
-            raise UserError(
-                f"'encoders.{self.name}': {self.layout.dataset} is not generated, so nothing is known to be planted; "
-                "leave it out"
-            )
+            raise UserError(f"'encoders.{self.name}': {self.layout.dataset} is not generated; leave it out")
         return path
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How much of its texts an encoder read: kept with its rows, told by its stage, its release and its card."""
+"""Fraction of each text that was encoded: stored with the rows, reported by stage, release and card."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ import pyarrow as pa
 
 from pipeline import io
 
-if TYPE_CHECKING:  # which loads torch
+if TYPE_CHECKING:  # loads torch
     from pipeline.encode.chunks import Reading
 
-KEY = "text"
-"""of the record of a file"""
+KEY = "text"  # in the metadata of a file
 
 
 class Shares(NamedTuple):
-    """Of the items that have a text."""
+    """Shares over the items with a text."""
 
-    read: float
-    """mean share of a text's tokens that was read"""
-    cut: float
-    """share of the items whose texts were not read to the end"""
+    read: float  # mean share of a text's tokens that was encoded
+    cut: float  # share of truncated texts
 
     def facts(self) -> dict[str, float]:
-        """Return them for run.json."""
         return {"text_read": round(self.read, 4), "text_cut": round(self.cut, 4)}
 
     def line(self, name: str) -> str:
@@ -36,15 +32,13 @@ class Shares(NamedTuple):
 
 
 def summed(counts: Iterable[dict[str, float]]) -> Shares | None:
-    """Return the shares of several counts, see `Reading.facts`; None where no text was read."""
     sums = Counter[str]()
     for count in counts:
         sums.update(count)
     return Shares(sums["read"] / sums["items"], sums["cut"] / sums["items"]) if sums["items"] else None
 
 
-def kept(rows: pa.Table, reading: Reading | None) -> pa.Table:
-    """Return rows with the columns of a reading of their texts; null where there is no text."""
+def append_reading(rows: pa.Table, reading: Reading | None) -> pa.Table:
     texts = rows["has_text"].to_numpy()
     for name, numbers in reading._asdict().items() if reading else ():
         of_all = np.zeros(len(rows), np.int64)
@@ -54,7 +48,6 @@ def kept(rows: pa.Table, reading: Reading | None) -> pa.Table:
 
 
 def record(rows: pa.Table) -> dict[str, dict[str, float]]:
-    """Return counts of what `kept` kept, see `Reading.facts`, for the record of a file."""
     from pipeline.encode.chunks import Reading  # loads torch
 
     known = rows.filter(rows["read"].is_valid()) if "read" in rows.column_names else rows[:0]
@@ -62,6 +55,6 @@ def record(rows: pa.Table) -> dict[str, dict[str, float]]:
 
 
 def shares(files: Iterable[Path]) -> Shares | None:
-    """Return what the records of a feature set's files say; None where no text was read, or nothing is known."""
+    """Return the shares of a feature set; None without texts, or if they are unknown."""
     records = map(io.record, files)
     return summed(record[KEY] for record in records if KEY in record)

@@ -1,8 +1,8 @@
-"""What names of feature sets stand for. A kind of node is a file with a Node, and an entry here.
+"""Registry of feature sets: a kind of node is a file with a Node, and an entry here.
 
-A name of `encode.encoders` stands for what section `encoders` of the parameters says: a kind and its settings. A kind
-is an encoder (pipeline/encode/registry.py) or one of FEATURES, which are made of other feature sets. A name that is a
-kind itself needs no entry there, or one without `kind`.
+A name in `encode.encoders` refers to section `encoders` of the parameters: a kind and its settings. A kind is an
+encoder (pipeline/encode/registry.py) or one of FEATURES, which derive from other feature sets. A name that is a kind
+itself needs no entry there, or one without `kind`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from pipeline.features.node import Node
 
 PLANTED = "planted"
-"""the kind that is what a generator planted"""
-CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
-"""feature sets that only the generator of a catalogue can have"""
-Encoders = Mapping[str, Mapping[str, Any]]
-"""section `encoders`: name -> `kind` and the keys of that kind"""
-FEATURES: Registry[type[Node]] = Registry(
+CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))  # only for generated catalogues
+Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
+FEATURES: Registry[type[Node]] = Registry(  # kinds that derive from other sets
     "features",
     {
         "concat": "pipeline.features.joined:Joined",
@@ -43,13 +40,9 @@ FEATURES: Registry[type[Node]] = Registry(
         PLANTED: "pipeline.features.planted:Planted",
     },
 )
-"""kind -> node that is made of others"""
-TEXT = "minilm"
-"""the text encoder that imported image features are concatenated with"""
-NOT_TRAINED = ("-untrained", "-official")
-"""how kinds end that read a network before it is trained here"""
-LINEAR, CHOSEN = "linear", "chosen"
-"""kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
+TEXT = "minilm"  # text encoder that imported image features are concatenated with
+NOT_TRAINED = ("-untrained", "-official")  # suffixes of kinds that read a network before it is trained here
+LINEAR, CHOSEN = "linear", "chosen"  # kinds that use all available encoders by default; the second also trained ones
 
 
 def kinds() -> list[str]:
@@ -62,7 +55,7 @@ def home(kind: str) -> Registry[Any]:
 
 
 def definition(encoders: Encoders, name: str) -> Mapping[str, Any]:
-    """Return what section `encoders` says of a name; `<set>-image-masked` and `<set>-text-masked` need no entry."""
+    """Return the entry of a name; `<set>-image-masked` and `<set>-text-masked` need none."""
     if name in encoders or name in kinds():
         return encoders.get(name, {})
     masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
@@ -70,7 +63,7 @@ def definition(encoders: Encoders, name: str) -> Mapping[str, Any]:
 
 
 def defined(encoders: Encoders, name: str) -> bool:
-    """Return whether a name stands for a kind; else it may be that of an imported set."""
+    """Return whether a name has a kind; otherwise it may be that of an imported set."""
     return kind(encoders, name) in kinds()
 
 
@@ -79,21 +72,18 @@ def kind(encoders: Encoders, name: str) -> str:
 
 
 def settings(encoders: Encoders, name: str) -> Section:
-    """Return the settings that a name stands for; UserError for a key or value that its kind refuses."""
+    """Return the settings of a name; UserError for a key or value that its kind refuses."""
     which = kind(encoders, name)
     entry = ENCODERS.get(which)
-    params, whose = (entry.params, entry.variant_of or name) if entry else (FEATURES[which].Params, name)
-    if whose != name and encoders.get(name, {}).keys() - {"kind"}:
-        raise UserError(f"'encoders.{name}': it takes the settings of {whose}; give them there")
-    given = {key: value for key, value in definition(encoders, whose).items() if key != "kind"}
-    return checked(params, given, f"encoders.{whose}")
+    params, owner = (entry.params, entry.variant_of or name) if entry else (FEATURES[which].Params, name)
+    if owner != name and encoders.get(name, {}).keys() - {"kind"}:
+        raise UserError(f"'encoders.{name}': it takes the settings of {owner}; give them there")
+    given = {key: value for key, value in definition(encoders, owner).items() if key != "kind"}
+    return checked(params, given, f"encoders.{owner}")
 
 
 def parts(encoders: Encoders, name: str) -> list[str]:
-    """Return the feature sets that another is made of, in order; none for an encoder.
-
-    An `of` of the wrong type is refused with its value when the kind is loaded.
-    """
+    """Return the parts of a feature set, in order; none for an encoder. Loading the kind checks the type of `of`."""
     if kind(encoders, name) not in FEATURES:
         return []
     of = definition(encoders, name).get("of", [])
@@ -101,12 +91,12 @@ def parts(encoders: Encoders, name: str) -> list[str]:
 
 
 def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
-    """Do as `ordered`; imported sets are left out."""
+    """Return names with all their parts, as `ordered`, without imported sets."""
     return ordered(names, lambda name: [part for part in parts(encoders, name) if defined(encoders, part)])
 
 
 def ordered(names: Iterable[str], parts: Callable[[str], list[str]]) -> list[str]:
-    """Return names with all that they are made of, each once, parts first."""
+    """Return names with all their parts, each once, parts first."""
     out: list[str] = []
     for name in names:
         out += [one for one in (*ordered(parts(name), parts), name) if one not in out]
@@ -118,31 +108,22 @@ def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
 
 
 def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
-    """Return the section with the parts of the sets that gather what is at hand, where they do not name them.
-
-    Args:
-        made: the feature sets of a dataset, no controls among them.
-    """
+    """Return the section with default parts of `linear` and `chosen`; `made` are a dataset's sets without controls."""
     hand = at_hand(encoders, made)
-    of = {LINEAR: hand, CHOSEN: [*hand, *(name for name in made if is_trained_here(encoders, name))]}
+    of = {LINEAR: hand, CHOSEN: [*hand, *(name for name in made if kind(encoders, name) in (OURS, CLIP))]}
     left_open = {name: of.get(kind(encoders, name), []) for name in made if not parts(encoders, name)}
     return {**encoders, **{name: {**encoders.get(name, {}), "of": found} for name, found in left_open.items() if found}}
 
 
 def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
-    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice."""
+    """Return the sets of pre-trained encoders, words or the source, without concatenations of two others."""
     given = [name for name in made if kind(encoders, name) in ENCODERS or not defined(encoders, name)]
     own = [name for name in given if kind(encoders, name).split("-")[0] not in (OURS, CLIP)]
     return [name for name in own if "-" not in name or not set(name.split("-")) <= set(own)]
 
 
-def is_trained_here(encoders: Encoders, name: str) -> bool:
-    """Return whether a set is that of an encoder trained on the catalogue, whole and as it is meant to be used."""
-    return kind(encoders, name) in (OURS, CLIP)
-
-
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set only measures others: raw, not trained here, of wrong content, or what was planted."""
+    """Return whether a set only measures others: raw, not trained here, wrong content, or planted."""
     wrong = any(kind(encoders, one) == "wrong" for one in whole(encoders, [name]))
     return wrong or is_ceiling(encoders, name) or kind(encoders, name).endswith(("-raw", *NOT_TRAINED))
 
@@ -153,13 +134,13 @@ def is_ceiling(encoders: Encoders, name: str) -> bool:
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:
-    """Return whether a set is no content of its own: such a control, or another with a modality masked."""
+    """Return whether a set is a control, or another with a modality masked."""
     masked = any(kind(encoders, name).endswith(variant("", modality)) for modality in MODALITIES)
     return masked or kind(encoders, name) == "masked" or is_control(encoders, name)
 
 
 def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
-    """Refuse unknown kinds and names, circles, and what is made of a set that is not written; or UserError."""
+    """Raise UserError for unknown kinds and names, circles, and parts that are not written."""
     for name, given in encoders.items():
         if "kind" not in given and name not in kinds():
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, kinds())}")
@@ -167,16 +148,20 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
         if name in kinds() and kind(encoders, name) != name:
             raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
     names = _names(encoders)
-    _check_masked(names, listed)
-    if twice := next((name for i, name in enumerate(listed) if name in listed[:i]), None):
-        raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
+    masked = {variant(name, modality): name for name in names for modality in MODALITIES}
+    known(listed, [*names, *masked], "encode.encoders")
+    for i, name in enumerate(listed):
+        if name not in names and masked[name] not in listed:
+            raise UserError(f"'encode.encoders': '{name}' is made of '{masked[name]}'; list it there too")
+        if name in listed[:i]:
+            raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
     for name in encoders:
         _check_parts(encoders, name, [])
         _check_made(encoders, name, names, [*listed, *imported])
 
 
 def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str = "pretrain") -> None:
-    """Refuse teachers of pre-training that there are not, or that it makes itself; UserError names the key."""
+    """Raise UserError for teachers of pre-training that do not exist, or that pre-training itself makes."""
     names = _names(encoders)
     known(distill_from, names, f"{where}.distill_from")
     for name in whole(encoders, distill_from):
@@ -188,17 +173,8 @@ def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str =
             raise UserError(f"'{where}.distill_from': '{name}' is made after pre-training; name what it is of")
 
 
-def _check_masked(names: Sequence[str], listed: Sequence[str]) -> None:
-    """Refuse unknown names of `encode.encoders`, and masked sets of what is not listed there."""
-    masked = {variant(name, modality): name for name in names for modality in MODALITIES}
-    known(listed, [*names, *masked], "encode.encoders")
-    for name in listed:
-        if name not in names and masked[name] not in listed:
-            raise UserError(f"'encode.encoders': '{name}' is made of '{masked[name]}'; list it there too")
-
-
 def _check_parts(encoders: Encoders, name: str, outer: list[str]) -> None:
-    """Refuse what is made of itself; `outer` are those around it."""
+    """Refuse circles; `outer` are the sets that `name` is a part of."""
     if name in outer:
         raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
     for part in parts(encoders, name):
@@ -208,7 +184,7 @@ def _check_parts(encoders: Encoders, name: str, outer: list[str]) -> None:
 
 
 def _check_made(encoders: Encoders, name: str, names: list[str], made: list[str]) -> None:
-    """Refuse parts that there are not, or that `encode` does not write where its kind reads what has been written."""
+    """Refuse unknown parts, and for kinds that read stored parts those that `encode` does not write."""
     of, where, stored = parts(encoders, name), f"encoders.{name}.of", _stored(encoders, name)
     for part in of if stored else []:
         if part in names and part not in made:
@@ -217,12 +193,10 @@ def _check_made(encoders: Encoders, name: str, names: list[str], made: list[str]
 
 
 def _names(encoders: Encoders) -> list[str]:
-    """Return the names that the section gives, and those of kinds."""
     return [*encoders, *(name for name in kinds() if name not in encoders)]
 
 
 def _stored(encoders: Encoders, name: str) -> bool:
-    """Return whether a name is made of sets that must have been written."""
     which = kind(encoders, name)
     return which in FEATURES and FEATURES[which].stored
 
@@ -232,30 +206,25 @@ def feature_sets(params: Parameters, dataset: str) -> list[str]:
 
 
 def imported(params: Parameters, dataset: str) -> list[str]:
-    """Return the feature sets that come with a dataset's source, and those of them with MiniLM before."""
+    """Return the feature sets of a dataset's source, and their concatenations with MiniLM."""
     source = params.source(dataset)
     files = source.files() if isinstance(source, Downloaded) else {}
-    alone = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
-    return [*alone, *(f"{TEXT}-{name}" for name in alone if TEXT in params[Encode].encoders)]
+    names = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+    return [*names, *(f"{TEXT}-{name}" for name in names if TEXT in params[Encode].encoders)]
 
 
 class Ingredients(NamedTuple):
-    """What the rows of encoders depend on besides the items, for the key of work that resumes."""
+    """Inputs of encoders' rows besides the items, for the key of work that resumes."""
 
-    files: list[Path]
-    """of third-party models that are folders here, and the source files of other packages' kinds"""
-    facts: list[Any]
-    """settings, and the packages that load them with their releases, JSON"""
-    modules: list[str]
-    """whose code the rows depend on"""
+    files: list[Path]  # of third-party models in folders here, and source files of other packages' kinds
+    facts: list[Any]  # settings, and packages with their releases, JSON
+    modules: list[str]  # whose code the rows depend on
 
 
 def ingredients(encoders: Encoders, names: Sequence[str]) -> Ingredients:
-    """Return the dependencies of some encoders' rows."""
     kinds = list(dict.fromkeys(kind(encoders, name) for name in names))
-    networks_of = {name: ENCODERS[kind(encoders, name)] for name in networks(encoders, names)}
-    foreign = (settings(encoders, name) for name, spec in networks_of.items() if spec.origin)
-    files = [path for own in foreign for path in cast(Pretrained, own).files()]
+    foreign = [name for name in networks(encoders, names) if ENCODERS[kind(encoders, name)].origin]
+    files = [path for name in foreign for path in cast(Pretrained, settings(encoders, name)).files()]
     given = {n: [kind(encoders, n), settings(encoders, n).model_dump(mode="json")] for n in names}
     files += [path for one in kinds for path in home(one).source_files(one)]
     return Ingredients(files, [given, libraries(encoders, names)], [home(one).module(one) for one in kinds])
@@ -268,18 +237,13 @@ def libraries(encoders: Encoders, names: Iterable[str]) -> list[str]:
 
 
 def learns(encoders: Encoders, name: str) -> bool:
-    """Return whether train interactions go into a set, or into one that it is made of."""
-    parts = (kind(encoders, one) for one in whole(encoders, [name]) if one)
-    return any(which in FEATURES and FEATURES[which].relearns for which in parts)
+    """Return whether a set or a part of it is fitted to train interactions."""
+    which = (kind(encoders, one) for one in whole(encoders, [name]) if one)
+    return any(one in FEATURES and FEATURES[one].relearns for one in which)
 
 
 def reads_pretrained(encoders: Encoders, names: Iterable[str]) -> bool:
-    """Return whether one of some feature sets, or of their parts, reads what `pretrain` makes."""
-    return any(_is_pretrained(kind(encoders, name)) for name in whole(encoders, names))
-
-
-def _is_pretrained(kind: str) -> bool:
-    """Return whether a kind reads what `pretrain` makes; one of another package says so itself."""
-    if kind in ENCODERS.built_in or kind not in ENCODERS:
-        return kind.startswith(OURS)
-    return ENCODERS[kind].pretrained
+    """Return whether a feature set or a part of it reads the output of `pretrain`; a plugin's kind declares it."""
+    which = [kind(encoders, name) for name in whole(encoders, names)]
+    plugins = [one for one in which if one in ENCODERS and one not in ENCODERS.built_in]
+    return any(ENCODERS[one].pretrained if one in plugins else one.startswith(OURS) for one in which)

@@ -1,11 +1,10 @@
-"""Feature sets that tell no items apart: zeros, or one vector for all."""
+"""Detection of feature sets with the same vector, or zeros, for all items."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -13,46 +12,38 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.run import Run
 
-MOST = 0.5
-"""share of zero vectors above which it is said"""
-BLOCK = 4096
-"""rows held at a time"""
-EQUAL = 1e-5
-"""of the largest number: batches of other sizes change the last bits"""
+MOST = 0.5  # share of zero vectors above which a warning is due
+BLOCK = 4096  # rows held at a time
+EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
 
 
 class Seen(NamedTuple):
-    """What the vectors of the items with content are."""
+    """Vectors of the items with content."""
 
     items: int
-    zero: int
-    """of them, items with a vector of zeros"""
-    equal: bool
-    """all vectors are one"""
+    zero: int  # vectors of zeros
+    equal: bool  # all vectors are the same
 
 
 def check(run: Run, name: str, file: Path | None = None, derived: bool = False) -> None:
-    """Warn of a feature set that hardly tells items apart; UserError if all vectors of items with content are zero.
-
-    `file` is what it was imported from. Of a `derived` set the others are remarked; whitening leaves zeros of one
-    vector for all.
-    """
+    """Warn of equal or zero vectors; UserError if all are zero, unless `derived`: one vector, whitened, is zero."""
     items, zero, equal = look(io.shards(run.layout.features(name), "features"))
     if items and zero == items and not derived:
         where = f"{file}: " if file else ""
         raise UserError(f"{where}all {items:,} items with content have a vector of zeros; correct it, or leave it out")
     if items > 1 and equal and zero < items:
-        run.warn(f"{name}: all {items:,} items with content have the same vector, which tells none apart")
+        run.warn(f"{name}: all {items:,} items with content have the same vector")
     elif zero > MOST * items:
         run.warn(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
 
 
 def look(paths: Iterable[Path]) -> Seen:
-    """Look at the files of a feature set in turn; what an imported item is made from is not known, and counts."""
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
     for path in paths:
-        vectors = _with_content(pq.read_table(path, columns=["has_image", "has_text", "vector"]))
+        rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
+        nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))
+        vectors = io.matrix(rows.filter(pc.invert(nothing).fill_null(True))["vector"])
         if not len(vectors):
             continue
         first = vectors[0] if first is None else first
@@ -62,8 +53,8 @@ def look(paths: Iterable[Path]) -> Seen:
     return Seen(items, zero, equal)
 
 
-def tell(vectors: np.ndarray) -> bool:
-    """Return whether vectors [I, F] tell items apart: two of those that are not zero differ."""
+def distinguishes(vectors: np.ndarray) -> bool:
+    """Return whether two nonzero rows of vectors [I, F] differ."""
     first: np.ndarray | None = None
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
@@ -73,9 +64,3 @@ def tell(vectors: np.ndarray) -> bool:
             if np.abs(known - first).max() > EQUAL * np.abs(first).max():
                 return True
     return False
-
-
-def _with_content(table: pa.Table) -> np.ndarray:
-    """Return the vectors of items with content, float32 [n, F]."""
-    nothing = pc.and_kleene(pc.invert(table["has_image"]), pc.invert(table["has_text"]))
-    return io.matrix(table.filter(pc.invert(nothing).fill_null(True))["vector"])

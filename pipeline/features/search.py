@@ -1,19 +1,19 @@
-"""Candidates of a feature set of kind `chosen`, tried on valid alone.
+"""Search for the candidate of kind `chosen` that scores highest on valid; test is not read.
 
-They are tried in one order, those nearest to `linear` first, until the budget of operations is spent. Two figures
-decide: Recall of content neighbours among all items, and among cold items alone, over draws that hide the cold items'
-interactions from profiles and from maps. The geometric mean of the two is the score. Test is not looked at.
+Candidates closest to `linear` come first, until the budget of operations is spent. The score is the geometric mean of
+two Recalls of content neighbours: among all items, and among cold items, over draws that hide the cold items'
+interactions from profiles and maps.
 
 Letters: I items, G users, F and W widths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,40 +37,30 @@ from pipeline.ops.whitening import Whitening
 from schemas import TRAIN, VALID
 
 Mapping = Literal["none", "alone", "beside"]
-HALF = np.float32(0.5)
-"""length of the mapped vector beside 1 of the content's"""
-RIDGE = 1.0
-"""of the map, as the default of `mapped`"""
+HALF = np.float32(0.5)  # length of the mapped vector; the content has 1
+RIDGE = 1.0  # penalty of the map, the default of `mapped`
 
 
 class Candidate(NamedTuple):
-    """One way to make the set."""
+    """Settings of a combination."""
 
-    of: tuple[str, ...]
-    """feature sets"""
-    power: float
-    """see LinearParams"""
-    image: float
-    """see LinearParams"""
-    map: Mapping
-    """to factors of train interactions: none, or alone or beside the content"""
-    reduced: bool = True
-    """see LinearParams; always so of kind `chosen`"""
+    of: tuple[str, ...]  # feature sets
+    power: float  # see LinearParams
+    image: float  # see LinearParams
+    map: Mapping  # to train interactions: none, in place of the content, or concatenated with it
+    reduced: bool = True  # see LinearParams
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A candidate that is fitted to a catalogue."""
+    """A candidate, fitted to a catalogue."""
 
     content: Fit
-    ridge: Whitening | None
-    """from content to factors"""
-    last: Whitening | None
-    """of both side by side"""
+    ridge: Whitening | None  # from content to factors
+    last: Whitening | None  # of both, concatenated
 
     @property
     def width(self) -> int:
-        """W."""
         own = self.last or self.ridge
         return int(own.map.shape[1]) if own else self.content.width
 
@@ -84,7 +74,6 @@ class Recipe:
 
 
 def fit_recipe(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets | None) -> Recipe:
-    """Return a candidate fitted to all items, `width` directions at most; `targets` are None for one without a map."""
     if targets is None:
         return Recipe(content, None, None)
     ridge = fit_map(lambda: map(content, parts()), targets, RIDGE)
@@ -100,38 +89,24 @@ def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
 IMAGES = (joining.IMAGE, 0.3, 1.0, 0.1)
-MAPS: tuple[Mapping, ...] = ("none", "beside", "alone")
-"""with `mapped`"""
-DRAWS = 5
-"""of cold items, so that each is cold once"""
+MAPS: tuple[Mapping, ...] = ("none", "beside", "alone")  # with `mapped`
+DRAWS = 5  # draws of cold items: each is cold once
 K = 20
-SECOND = 1e9
-"""operations"""
+SECOND = 1e9  # operations
 
 
 def candidates(
     hand: Sequence[str], trained: Sequence[str], images: bool, maps: Sequence[Mapping] = ("none",)
 ) -> list[Candidate]:
-    """Return all candidates of encoders at hand and trained here, those with the fewest steps from `linear` first."""
-    every, alone = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
-    of = list(dict.fromkeys(some for some in (*every, *alone) if some))
-    steps = list(
-        product(enumerate(of), enumerate(POWERS), enumerate(IMAGES if images else IMAGES[:1]), enumerate(maps))
-    )
-    steps.sort(key=lambda step: sum(number for number, _ in step))
+    every, single = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
+    of = list(dict.fromkeys(some for some in (*every, *single) if some))
+    choices = (of, POWERS, IMAGES if images else IMAGES[:1], maps)
+    steps = sorted(product(*map(enumerate, choices)), key=lambda step: sum(number for number, _ in step))
     return [Candidate(*(value for _, value in step)) for step in steps]  # type: ignore[arg-type]
 
 
 def search(node: Gathered, width: int, seconds: int, mapped: bool, progress: Progress) -> pa.Table:
-    """Return the candidates that were tried, schema TRIED; a killed search goes on. UserError if valid is empty.
-
-    Args:
-        node: the set.
-        width: directions kept at most.
-        seconds: budget, see ChosenParams.
-        mapped: whether to try maps to train interactions as well.
-        progress: makes a progress bar.
-    """
+    """Return the tried candidates, schema TRIED; a killed search resumes. UserError if valid is empty."""
     trial = Trial(node, width, MAPS if mapped else MAPS[:1])
     kept = node.folder / ".tried.json"
     done: list[list[float]] = io.read_json(kept) if kept.is_file() else []
@@ -145,8 +120,7 @@ def search(node: Gathered, width: int, seconds: int, mapped: bool, progress: Pro
     return _table(within, done)
 
 
-def judged(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]:
-    """Return the score of each of some ways to make a set; none where valid has no interactions."""
+def score(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]:
     try:
         trial = Trial(node, width, MAPS[:1])
     except UserError:
@@ -155,16 +129,14 @@ def judged(node: Gathered, width: int, ways: Sequence[Candidate]) -> list[float]
 
 
 class Trial:
-    """Everything that candidates share."""
+    """Data that candidates share."""
 
     def __init__(self, node: Gathered, width: int, maps: Sequence[Mapping]) -> None:
-        """Read interactions, and reduce each block of each set once."""
         self.maps = maps
         layout = node.layout
         self.node, self.width = node, width
         self.ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-        texts = Texts(layout.items)
-        self.items = Items(self.ids, texts, Throughput())
+        self.items = Items(self.ids, Texts(layout.items), Throughput())
         rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
         user, item, split = (rows[c].to_numpy() for c in ("user_id", "item_id", "split"))
         has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
@@ -174,17 +146,16 @@ class Trial:
         self.cold = profiles.cold_draws(has, finds, len(self.ids), DRAWS)
         self.blocks = gathered.blocks(node.of, self.items, 1.0)
         gathered.refuse_nothing(self.blocks, node)
-        texts_alone = gathered.blocks(node.of, self.items, 0.0)
-        self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
+        others = {(part, columns.tobytes()) for part, columns, _ in gathered.blocks(node.of, self.items, 0.0)}
+        self.is_image = [(part, columns.tobytes()) not in others for part, columns, _ in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
         hidden = [np.zeros(0, np.int64), *(draw.candidates for draw in self.cold)]
         self.targets = cache(lambda draw: targets(node, width, hidden[draw]))
 
     def affordable(self, seconds: float) -> list[Candidate]:
-        """Return the candidates that a budget is enough for, one at least."""
-        told = {block.part for block in self.blocks}
-        kinds = {name: name.kind in (OURS, CLIP) for i, name in enumerate(self.node.of) if i in told}
-        hand, trained = ([node.name for node, here in kinds.items() if here is which] for which in (False, True))
+        parts = [self.node.of[i] for i in sorted({block.part for block in self.blocks})]
+        trained = [node.name for node in parts if node.kind in (OURS, CLIP)]
+        hand = [node.name for node in parts if node.kind not in (OURS, CLIP)]
         out: list[Candidate] = []
         spent = 0.0
         for candidate in candidates(hand, trained, any(self.is_image), self.maps):
@@ -195,22 +166,20 @@ class Trial:
         return out
 
     def operations(self, candidate: Candidate) -> float:
-        """Return about how many multiplications and additions a candidate takes."""
         n, w, draws = len(self.ids), self.width, len(self.cold)
-        beside = sum(x.shape[1] for x in self._parts(candidate)[0])
+        f = sum(x.shape[1] for x in self._parts(candidate)[0])
         fits = 1 if candidate.map == "none" else 1 + draws
         asked = self.warm.has.shape[0] * n * w * 2 * (1 + (draws > 0))
-        return float(2 * n * beside * (beside + w) + fits * 8 * n * w * w + asked)
+        return float(2 * n * f * (f + w) + fits * 8 * n * w * w + asked)
 
     def figures(self, candidate: Candidate) -> tuple[float, float]:
-        """Return Recall on valid among all items, and among cold items alone; the first again where none are drawn."""
         warm = float(np.nanmean(self.warm.recalls(self.vectors(candidate, 0), K)))
         if not self.cold:
             return warm, warm
         draws = {tuple(draw.candidates.tolist()): i for i, draw in enumerate(self.cold, start=1)}
-        known = self.vectors(candidate, 0) if candidate.map == "none" else None
-        made = known if known is not None else lambda cold: self.vectors(candidate, draws[tuple(cold.tolist())])
-        return warm, float(np.nanmean(profiles.cold_recalls(self.cold, made, K), axis=1).mean())
+        vectors = lambda cold: self.vectors(candidate, draws[tuple(cold.tolist())])  # noqa: E731
+        given = self.vectors(candidate, 0) if candidate.map == "none" else vectors
+        return warm, float(np.nanmean(profiles.cold_recalls(self.cold, given, K), axis=1).mean())
 
     def vectors(self, candidate: Candidate, draw: int) -> np.ndarray:
         """Return a candidate's vectors, float32 [I, W]; its map without the cold items of a draw, from 1; 0: of all."""
@@ -235,15 +204,11 @@ class Trial:
         return parts, blocks
 
 
-def _same(one: Block, other: Block) -> bool:
-    return one.part == other.part and bool((one.columns == other.columns).all())
-
-
 def _table(tried: Sequence[Candidate], figures: Sequence[Sequence[float]]) -> pa.Table:
     scores = [float(np.sqrt(warm * cold)) for warm, cold in figures]
     best = int(np.argmax(scores))
-    rows: Iterator[dict[str, Any]] = (
+    rows = [
         {"number": i, **one._asdict(), "warm": warm, "cold": cold, "score": round(score, 6), "chosen": i == best}
         for i, (one, (warm, cold), score) in enumerate(zip(tried, figures, scores, strict=True))
-    )
-    return pa.Table.from_pylist([row | {"of": list(row["of"])} for row in rows], schemas.TRIED)
+    ]
+    return pa.Table.from_pylist(rows, schemas.TRIED)

@@ -1,4 +1,4 @@
-"""The feature sets of one dataset: what they are called, what they are made of, and each as a node."""
+"""The feature sets of one dataset, each as a node."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Context
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
@@ -21,19 +21,16 @@ from pipeline.layout import Layout
 
 @dataclass(frozen=True)
 class FeatureSets:
-    """Name -> node, of all that the parameters name and of all that these are made of."""
+    """Name -> node, of all sets that the parameters name and their parts."""
 
     layout: Layout
     params: Encode
-    encoders: Encoders
-    """section `encoders`: what a name stands for"""
+    encoders: Encoders  # section `encoders`
 
-    imports: Mapping[str, Import] = field(default_factory=dict)
-    """the sets that come with the source"""
+    imports: Mapping[str, Import] = field(default_factory=dict)  # sets that come with the source
 
     @classmethod
     def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> Self:
-        """Return the sets of a dataset, those that come with its source included; see `imported.imports`."""
         return cls(layout, params, encoders, imported.imports(layout.sources, params.encoders))
 
     @cached_property
@@ -45,7 +42,6 @@ class FeatureSets:
         return names
 
     def parts(self, name: str) -> list[str]:
-        """Return what a set is made of, in order; a control of the first set that is none, if there is one."""
         if name in self.params.encoders:
             return parts(self.encoders, name)
         if name in self.imports:
@@ -56,23 +52,20 @@ class FeatureSets:
 
     @property
     def order(self) -> list[str]:
-        """All sets that are written, each after those that it is made of."""
         return [name for name in ordered(self.names, self.parts) if name in self.names]
 
     def __getitem__(self, name: str) -> Node:
-        """Return a set, its network fetched and looked at; UserError if it cannot be read or refuses its settings."""
+        """Return a set, with its network fetched and checked; or UserError."""
         return self._node(name, self.layout.features(name))
 
     def encoded(self, name: str, kept: Path | None = None) -> Encoded:
-        """Return a set that a network makes; `kept` is where it keeps what is trained for it, its folder by default."""
         given = self._given(name)
-        entry: Spec[Any] = ENCODERS[given["kind"]]
+        entry = ENCODERS[given["kind"]]
         origin = entry.origin(f"encoders.{name}", given["own"]) if entry.origin else None
         context = Context(self.layout, self.params, name, origin, kept=kept or self.layout.features(name))
         return Encoded(**given, entry=entry, module=ENCODERS.module(given["kind"]), context=context)
 
     def _node(self, name: str, kept: Path) -> Node:
-        """Return a set; of its name, one that is written comes before a kind that is not."""
         if name not in self.params.encoders and name in (*self.imports, *self.params.controls):
             of = tuple(map(self.__getitem__, self.parts(name)))
             given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
@@ -85,16 +78,14 @@ class FeatureSets:
         return FEATURES[given["kind"]](**given, of=tuple(self._part(name, part, kept) for part in self.parts(name)))
 
     def _given(self, name: str) -> dict[str, Any]:
-        """Return what all nodes have that section `encoders` defines."""
         which, own = kind(self.encoders, name), settings(self.encoders, name)
         given = {"name": name, "kind": which, "own": own, "listed": name in self.params.encoders}
         sources = tuple(home(which).source_files(which))
         return given | {"layout": self.layout, "params": self.params, "sources": sources}
 
     def _part(self, name: str, part: str, kept: Path) -> Node:
-        """Return what a set is made of, or UserError; what is not written keeps its weights beside the set."""
+        """Return a part; one that is not written keeps its weights in the folder of the set."""
         if not defined(self.encoders, part) and part not in self.imports:
-            raise UserError(
-                f"'encoders.{name}.of': {self.layout.dataset} has no feature set '{part}'; import it or name another"
-            )
+            which = f"{self.layout.dataset} has no feature set '{part}'"
+            raise UserError(f"'encoders.{name}.of': {which}; import it or name another")
         return self._node(part, self.layout.features(part) if part in self.params.encoders else kept)

@@ -1,4 +1,4 @@
-"""Feature sets on disk: rows in shards, each written once; an interrupted set goes on."""
+"""Feature sets on disk: rows in shards, each written once; an interrupted set resumes."""
 
 import json
 from collections.abc import Callable, Collection, Iterator
@@ -20,88 +20,91 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
 from pipeline.features.distributed import Cluster
-from pipeline.features.encoded import Encoded, networks, settled
-from pipeline.features.gathered import Gathered, tells
+from pipeline.features.encoded import Encoded, networks, settle, with_progress
+from pipeline.features.gathered import Gathered, distinguishes
 from pipeline.features.imported import Imported
-from pipeline.features.node import Items, Maker, Node, width
+from pipeline.features.node import Items, Node, width
 from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
 from pipeline.ops.device import visible
 from pipeline.run import Run
+from pipeline.vectors.registry import READERS
 from pipeline.versions import versions
 
-Rows = tuple[int, int]
-"""the first and the last + 1 item of a shard"""
+Rows = tuple[int, int]  # the first and the last + 1 item of a shard
 Done = Callable[[int], object]
-NOT_OF_A_SET = ("encoders", "controls", "reuse")
-"""keys of `encode` that say which sets there are, and from where rows are taken, which each file tells for itself"""
-PRECISIONS = ("float32", "bfloat16", "int8")
-"""those that a machine may choose"""
+NOT_OF_A_SET = ("encoders", "controls", "reuse")  # keys of `encode` that the rows of a set do not depend on
+PRECISIONS = ("float32", "bfloat16", "int8")  # those that a machine may choose
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
-    """Write all feature sets after what they are made of (of a part, those of none); return those that failed."""
+    """Write all feature sets, parts first (in part of a run, only sets without parts); return those that failed."""
     failed: dict[str, Exception] = {}
     on = cluster(run, sets.params)
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:
             if run.part and sets.parts(name):
-                continue  # it is made of whole sets, soon
+                continue  # it needs whole sets
             try:
                 if lost := [part for part in ordered([name], sets.parts) if part in failed]:
-                    raise UserError(f"'{lost[0]}', which it is made of, failed")
+                    raise UserError(f"its part '{lost[0]}' failed")
                 write(run, sets[name], on, ids, texts, bar.update)
-            except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
+            except Exception as e:  # other sets do not depend on it; the stage raises it
                 failed[name] = e
     return failed
 
 
 def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
-    """Write a feature set, and note where its time went and where its network is from."""
-    node, throughput = settled(given, on.decided if on else Encoded.decided), Throughput()
+    """Write a feature set, and note its timing and the provenance of its network."""
+    node, throughput = settle(given, on.decided if on else Encoded.decided), Throughput()
     name, params = node.name, node.params
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
         if getattr(given.own, "precision", None) == "auto":
             _refuse_another_choice(run, node, facts)
-        run.resume(node.folder, node.shared(), facts, name, modules=node.code())
+        run.resume(node.folder, node.shared(), facts, name, modules=modules(node))
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
-    record[fingerprint.KEY] = node.fingerprint()
+    record[fingerprint.KEY] = _fingerprint(node)
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
-        items = Items(ids, texts, throughput, _in_turn(done))
+        items = Items(ids, texts, throughput, _synchronised(done))
         with run.alone():
             for one in networks(node, own=True):
                 one.fit(run.progress)
-            node.prepare(run.progress)
+            if isinstance(node, Gathered):
+                node.prepare(run.progress)
             if params.reuse:
                 _lay_aside(node, items)
-        _shards(run, node, items, on, record, done if on else int)
-    if taken := throughput.taken_over:
-        print(f"{run.label}: {name}: {taken:,} rows taken over, {throughput.items:,} encoded", flush=True)
+        _write_shards(run, node, items, on, record, done if on else int)
+    if reused := throughput.taken_over:
+        print(f"{run.label}: {name}: {reused:,} rows taken over, {throughput.items:,} encoded", flush=True)
     if not run.part:
-        rmtree(node.folder / earlier.FOLDER, ignore_errors=True)
-        _note(run, node, facts, throughput)
-        path = node.file.path if isinstance(node, Imported) else None
-        sameness.check(run, name, path, derived=bool(node.of) and path is None)
-        for part in node.of if isinstance(node, Gathered) else ():
-            if not tells(part):
-                run.warn(f"{name}: made without {part.name}, which tells no items apart")
+        _finish(run, node, facts, throughput)
 
 
-def _note(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -> None:
-    """Note what run.json tells of a whole set."""
+def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -> None:
+    """Delete earlier rows, note what run.json records of a whole set, and warn of equal vectors."""
+    rmtree(node.folder / earlier.FOLDER, ignore_errors=True)
     if isinstance(node, Imported):
         run.count(f"{node.name}: item without a vector", node.lacking())
     precision = {key: value for key, value in facts.items() if key == "precision"}
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
-    taken = throughput.taken_over
-    rows = {"taken_over": taken, "encoded": throughput.items} if taken else {}
-    if measured := timing | rows:
+    reused = throughput.taken_over
+    if measured := timing | ({"taken_over": reused, "encoded": throughput.items} if reused else {}):
         run.measure(**{node.name: measured})
-    if note := precision | _named(node, width(node.shards[0])) | _text(run, node):
+    note = precision | _provenance(node, width(node.shards[0]))
+    if shares := reading.shares(node.shards):
+        if shares.cut:
+            run.warn(shares.line(node.name))
+        note |= shares.facts()
+    if note:
         run.note(**{node.name: note})
+    path = node.file.path if isinstance(node, Imported) else None
+    sameness.check(run, node.name, path, derived=bool(node.of) and path is None)
+    for part in node.of if isinstance(node, Gathered) and len(node.of) > 1 else ():
+        if not distinguishes(part):
+            run.warn(f"{node.name}: made without {part.name}, whose vectors are all the same")
 
 
 def cluster(run: Run, params: Encode) -> Cluster | None:
@@ -109,10 +112,26 @@ def cluster(run: Run, params: Encode) -> Cluster | None:
     return Cluster(partial(run.warn, recorded=False)) if params.engine == "ray" else None
 
 
+def modules(node: Node) -> list[str]:
+    """Return the modules that its rows depend on, each once."""
+    own = [node.module] if isinstance(node, Encoded) else []
+    parts = (module for part in node.of for module in modules(part))
+    reader = [READERS.module(node.file.format)] if isinstance(node, Imported) else []
+    return list(dict.fromkeys([*own, type(node).__module__, *parts, *reader]))
+
+
+def _fingerprint(node: Node) -> dict[str, Any]:
+    """Return all that decides the space, see pipeline/io/fingerprint.py; its parts have been written."""
+    space = node.space() | ({"weights": io.digest(files)} if (files := node.shared()) else {})
+    shards = node.images(node.reads) if isinstance(node, Encoded) else []
+    images = io.record(shards[0]).get("params", {}) if shards else {}
+    return space | {f"image_{key}": images[key] for key in ("size", "quality") if key in images}
+
+
 def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
-    """Raise UserError where the set was begun on a machine that chose another precision: all of it would be deleted."""
+    """Raise UserError if the set was begun on a machine that chose another precision: it would all be deleted."""
     for then in {*PRECISIONS} - {facts["precision"]}:
-        if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), node.code())):
+        if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), modules(node))):
             network = networks(node)[0]
             raise UserError(
                 f"{node.folder}: begun in {then}, and this machine would choose {facts['precision']}; give "
@@ -120,24 +139,16 @@ def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
             )
 
 
-def _named(node: Node, width: int) -> dict[str, Any]:
-    """Return what a record tells of a set: whose networks made it if not ours, and what was trained for it here."""
-    about, trained = node.about(), [file for one in networks(node, own=True) for file in one.weights()]
+def _provenance(node: Node, width: int) -> dict[str, Any]:
+    """Return the provenance of a set: third-party models, and weights that were trained for it here."""
+    about, fitted = node.about(), [one.context.fitted for one in networks(node, own=True) if one.entry.fit is not None]
     named = {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
-    return named | ({"weights": trained} if trained else {})
+    weights = [{"name": path.name, "sha256": io.sha256(path)} for path in fitted]
+    return named | ({"weights": weights} if weights else {})
 
 
-def _text(run: Run, node: Node) -> dict[str, float]:
-    """Return how much of the texts was read, and say so where some are cut."""
-    if (shares := reading.shares(node.shards)) is None:
-        return {}
-    if shares.cut:
-        run.warn(shares.line(node.name))
-    return shares.facts()
-
-
-def _in_turn(done: Done) -> Done:
-    """Return a function that threads of several devices may call; bars are not made for that."""
+def _synchronised(done: Done) -> Done:
+    """Return a function that threads of several devices may call, unlike a progress bar."""
     lock = Lock()
 
     def locked(items: int) -> None:
@@ -147,8 +158,8 @@ def _in_turn(done: Done) -> Done:
     return locked
 
 
-def _shards(run: Run, node: Node, items: Items, on: Cluster | None, record: dict[str, Any], done: Done) -> None:
-    """Write the shards that are not there as they would be now; metadata do not depend on what other sets are made."""
+def _write_shards(run: Run, node: Node, items: Items, on: Cluster | None, record: dict[str, Any], done: Done) -> None:
+    """Write the shards that are missing or outdated; metadata do not depend on which other sets are made."""
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
         if _first(path, size) >= n:
@@ -159,42 +170,45 @@ def _shards(run: Run, node: Node, items: Items, on: Cluster | None, record: dict
         if not (path.exists() and mark and mark.inputs == inputs and (node.params.reuse or not mark.taken_over)):
             earlier.mark_of(path).unlink(missing_ok=True)
             todo[start, stop] = inputs
-    for (start, stop), rows in _made(node, items, on, todo):
+    for (start, stop), rows in _encode(node, items, on, todo):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
-        taken, schema = _counted(run, node, items.throughput, rows), schemas.features(numbers)
+        reused, schema = _count(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
-            kept = record | _named(node, numbers) | reading.record(rows) | ({"taken_over": taken} if taken else {})
+            kept = (
+                record | _provenance(node, numbers) | reading.record(rows) | ({"taken_over": reused} if reused else {})
+            )
             io.write_table(rows.select(schema.names), path, schema, kept)
             earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)
 
 
-def _made(node: Node, items: Items, on: Cluster | None, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
-    """Yield shards with their rows, as they are made."""
+def _encode(node: Node, items: Items, on: Cluster | None, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
+    """Yield shards with their rows, in the order in which they are ready."""
     if on:
         return on.rows(node, items, [*todo])
     devices = visible()
     place = engine.Devices(devices) if len(devices) > 1 else None
-    return engine.map(lambda: _of_shard(node.rows(items)), todo, place, ordered=False, ahead=1)
+
+    def worker() -> Callable[[Rows], pa.Table]:
+        make = with_progress(node, items)
+        return lambda shard: make(*shard)
+
+    return engine.map(worker, todo, place, ordered=False, ahead=1)
 
 
-def _of_shard(make: Maker) -> Callable[[Rows], pa.Table]:
-    return lambda shard: make(*shard)
-
-
-def _counted(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> int:
-    """Count how rows were made, and say it when the first were encoded in half a batch; return those taken over."""
-    taken, halved = earlier.count(rows, "taken_over"), earlier.count(rows, "halved")
+def _count(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> int:
+    """Count encoded and reused rows, warn of the first halved batch, and return the number of reused rows."""
+    reused, halved = earlier.count(rows, "taken_over"), earlier.count(rows, "halved")
     if halved and not throughput.halved:
         run.warn(f"{node.name}: {HALVED}; set `encode.batch_size` to {max(1, node.params.batch_size // 2)}")
     throughput.halved += halved
-    throughput.taken_over += taken
-    throughput.items += len(rows) - taken
-    return taken
+    throughput.taken_over += reused
+    throughput.items += len(rows) - reused
+    return reused
 
 
 def _lay_aside(node: Node, items: Items) -> None:
-    """Lay aside the files that other items are to take the place of."""
+    """Move files that new ones will replace to the earlier ones."""
     size = node.params.shard_rows
     for path in sorted(node.folder.glob("features-*.parquet")):
         start, mark = _first(path, size), earlier.read_mark(path)
@@ -205,10 +219,8 @@ def _lay_aside(node: Node, items: Items) -> None:
 
 
 def _inputs(node: Node, items: Items, start: int) -> str:
-    """Return what the file that begins with an item depends on, see `Node.own_inputs`."""
     return json.dumps(node.own_inputs(items, start, min(start + node.params.shard_rows, len(items.ids))))
 
 
 def _first(path: Path, size: int) -> int:
-    """Return the first item of a file."""
     return int(path.stem.partition("-")[2]) * size

@@ -1,4 +1,4 @@
-"""Another feature set made of wrong content: images or texts of another item, or noise. Letters: I items, F width."""
+"""Another feature set with images or texts of other items, or noise. Letters: I items, F width."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,13 @@ from pipeline.config.base import Name, Section
 from pipeline.encode.params import MODALITIES
 from pipeline.errors import UserError
 from pipeline.features.control import shuffled
+from pipeline.features.masked import blank
 from pipeline.features.node import Items, Maker, Node, changed
 from pipeline.seeds import seed_for
 
 
 class WrongParams(Section):
-    """What kind `wrong` reads."""
+    """Settings of kind `wrong`."""
 
     of: Name
     """a feature set that `encode.encoders` names"""
@@ -27,14 +28,14 @@ class WrongParams(Section):
 
 
 class Wrong(Node):
-    """A feature set of which something is not the item's own."""
+    """A feature set with content that is not the item's own."""
 
     Params = WrongParams
     own: WrongParams
     stored = True
 
-    def maker(self, items: Items) -> Maker:
-        """Return what cuts a shard out of rows that are made at once; UserError if the set lacks the modality."""
+    def rows(self, items: Items) -> Maker:
+        """All rows are made at the first call; UserError if the set lacks the modality."""
         (node,) = self.of
         if self.own.what != "noise" and set(node.reads) != {*MODALITIES}:
             raise UserError(f"'encoders.{self.name}': {node.name} does not read image and text; leave it out")
@@ -48,11 +49,10 @@ class Wrong(Node):
         return make
 
     def inputs(self) -> list[Path]:
-        """Return the other set's files, and those that it is encoded from again."""
         return list(dict.fromkeys([*super().inputs(), *self.of[0].inputs()]))
 
     def source(self, n_items: int) -> np.ndarray:
-        """Return whose image or text each item has, int64 [I]."""
+        """Return the item whose image or text each item has, int64 [I]."""
         return shuffled(n_items, self._seed)
 
     @property
@@ -64,29 +64,30 @@ class Wrong(Node):
         vectors = io.matrix(rows["vector"])
         if self.own.what == "noise":
             return changed(rows, "vector", io.vectors(noise(vectors, self._seed)))
-        if (mixed := self._apart(vectors, items)) is not None:
+        if (mixed := self._mixed(vectors, items)) is not None:
             return changed(rows, "vector", io.vectors(mixed))
         return self._encoded(rows, items)
 
-    def _apart(self, vectors: np.ndarray, items: Items) -> np.ndarray | None:
-        """Return numbers of one modality beside the other's of another item; None where they do not stand apart."""
-        blanks = [self.of[0].blank(modality, items) for modality in MODALITIES]
-        if None in blanks:
+    def _mixed(self, vectors: np.ndarray, items: Items) -> np.ndarray | None:
+        """Return vectors with the columns of one modality from another item; None if columns are not separate."""
+        blanks = [one for modality in MODALITIES if (one := blank(self.of[0], modality, items))]
+        if len(blanks) < len(MODALITIES):
             return None
-        text, image = (blank(vectors) for blank in blanks if blank)  # what is left without the other
+        text, image = (one(vectors) for one in blanks)  # what is left without the other
         if not np.array_equal(text + image, vectors):
             return None
         other = self.source(len(vectors))
         return np.asarray(text[other] + image if self.own.what == "text" else text + image[other], np.float32)
 
     def _encoded(self, rows: pa.Table, items: Items) -> pa.Table:
-        """Encode each image with the text of another item; a wrong image is that of the item whose text is this one."""
+        """Encode each image with the text of another item; a wrong image belongs to the item that has this text."""
         own, other = rows["item_id"], self.source(len(rows))
         if self.own.what == "image":
             other = np.argsort(other)  # the item that has this one's image, whose text is given to it
         texts, size = items.texts.slice(0, len(rows)).take(other), self.params.shard_rows
-        make = fresh(self.of[0]).maker(replace(items, texts=texts))
+        make = fresh(self.of[0]).rows(replace(items, texts=texts))
         made = pa.concat_tables(make(at, min(at + size, len(rows))) for at in range(0, len(rows), size))
+        made = made.select(rows.column_names)
         if self.own.what == "text":
             return made
         made = made.take(self.source(len(rows)))
@@ -94,7 +95,7 @@ class Wrong(Node):
 
 
 def fresh(node: Node) -> Node:
-    """Return a node whose parts are not read where `encode` wrote them, but for those that read no text."""
+    """Return a node whose parts are encoded again, except those that read no text."""
     parts = tuple(fresh(part) if "text" in part.reads else part for part in node.of)
     return replace(node, listed=False, of=parts)
 

@@ -22,35 +22,30 @@ from pipeline.seeds import seed_for
 
 @dataclass(frozen=True)
 class Task:
-    """All that a training depends on."""
+    """Inputs of a training."""
 
     corpus: Corpus
-    codes: np.ndarray
-    """int [n, P], visual tokens of `corpus.pixels`"""
+    codes: np.ndarray  # int [n, P], visual tokens of `corpus.pixels`
     mask_id: int
     params: Pretrain
     seed: int
     device: torch.device
-    target: np.ndarray | None = None
-    """float32 [I, W], see `distillation.target`; None: no encoder teaches"""
+    target: np.ndarray | None = None  # float32 [I, W], see `frozen.target`; None: no teachers
 
     def move(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(x).to(self.device)
 
     @property
     def rates(self) -> Rates:
-        """How much is masked in training."""
         p = self.params
         return Rates(p.image_mask, p.text_mask, TEXT_ONLY, p.hide)
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Train items, int64, sorted."""
         return self._split[0]
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        """Items for measurement alone, int64, sorted."""
         return self._split[1]
 
     @property
@@ -59,7 +54,7 @@ class Task:
 
 
 def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
-    """Draw the masks of items int64 [B], each from the seed and its number alone, and bring all to the device."""
+    """Draw the masks of items int64 [B], each from the seed and its number, and move all to the device."""
     inputs, ids, has_text = _inputs(task, items)
     corpus, patches = task.corpus, task.codes.shape[1]
     rngs = data.generators(items, seed)
@@ -78,7 +73,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
 
 
 def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
-    """Return items with nothing hidden; also their ids, int64 [B, T], and which have a text, bool [B]."""
+    """Return the inputs with nothing hidden, the ids, int64 [B, T], and which items have a text, bool [B]."""
     corpus, move = task.corpus, task.move
     texts = [corpus.texts[i] for i in items]
     ids, padding = pad(texts)
@@ -88,8 +83,4 @@ def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, n
     image[has_image] = corpus.pixels[corpus.row[items][has_image]]
     padding |= ~has_text[:, None]
     read = pixels.normalised(image) if image.dtype == np.uint8 else torch.from_numpy(image)
-    return (
-        NetworkInputs(read.to(task.device), move(ids), move(padding), move(~has_image)),
-        ids,
-        has_text,
-    )
+    return (NetworkInputs(read.to(task.device), move(ids), move(padding), move(~has_image)), ids, has_text)

@@ -1,7 +1,7 @@
-"""The data of pre-training: items as pixels and text ids, the batches of an epoch, and the masks of a batch.
+"""The data of pre-training: items as pixels and text ids, batches, and masks.
 
 Letters: I items, B batch, S image side, g patches a side, P = g g patches, T text ids.
-Every draw comes from a seed that names its epoch and item, so a resumed run draws what an undisturbed one does.
+Each draw has a seed of its epoch and item, so a resumed run draws the same.
 """
 
 import math
@@ -16,22 +16,18 @@ from numpy.random import Generator
 from pipeline.beit3.tokenizer import UNK
 from pipeline.encode.chunks import Reading
 
-TEXT_ONLY = 0.15
-"""share of the text ids that are masked where the image is absent or hidden (BEiT3)"""
+TEXT_ONLY = 0.15  # share of the text ids that are masked where the image is absent or hidden (BEiT3)
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
-TOKENS = 128
-"""of an item, with padding, on average over those that are on the device at a time"""
+TOKENS = 128  # of an item, with padding, on average over those that are on the device at a time
 BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 of 196)
 
 
 @dataclass(frozen=True)
 class Ids(Sequence[np.ndarray]):
-    """Ids of I texts, one after the other."""
+    """Ids of I texts, concatenated."""
 
-    flat: np.ndarray
-    """int32, of all, a memory map"""
-    ends: np.ndarray
-    """int64 [I], where each ends"""
+    flat: np.ndarray  # int32, a memory map
+    ends: np.ndarray  # int64 [I], where each ends
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -44,22 +40,17 @@ class Ids(Sequence[np.ndarray]):
 class Corpus:
     """All items of a dataset."""
 
-    texts: Sequence[np.ndarray]
-    """I arrays of ids, int [<= T]; only <s> </s> where there is no text"""
-    row: np.ndarray
-    """int64 [I], the item's row in `pixels`; -1 where there is no image"""
+    texts: Sequence[np.ndarray]  # I arrays of ids, int [<= T]; only <s> </s> without text
+    row: np.ndarray  # int64 [I], row in `pixels`; -1 without image
     pixels: np.ndarray
-    """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen encoders of images"""
-    there: np.ndarray | None = None
-    """int64 [I], ids of each text before it was cut; None: none was"""
+    """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], image vectors of frozen encoders"""
+    there: np.ndarray | None = None  # int64 [I], ids of each text before it was cut; None: none was
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Ids of each text, int64 [I]."""
         return np.array([len(ids) for ids in self.texts], np.int64)
 
     def reading(self) -> Reading:
-        """Return how much of the texts that there are is read."""
         there = self.lengths if self.there is None else self.there
         return Reading(self.lengths[self.has_text], there[self.has_text])
 
@@ -75,7 +66,6 @@ class Corpus:
 
     @property
     def usable(self) -> np.ndarray:
-        """Items with text or image, int64."""
         return np.flatnonzero(self.has_text | self.has_image)
 
 
@@ -83,43 +73,34 @@ class Corpus:
 class Masks:
     """The masks of a batch."""
 
-    patches: np.ndarray
-    """bool [B, P], masked and to be predicted; none of an absent image"""
-    tokens: np.ndarray
-    """bool [B, T], masked and to be predicted"""
-    no_image: np.ndarray
-    """bool [B], no image, or hidden in this step"""
-    no_text: np.ndarray
-    """bool [B], no text, or hidden in this step"""
+    patches: np.ndarray  # bool [B, P], masked and to be predicted; none of an absent image
+    tokens: np.ndarray  # bool [B, T], masked and to be predicted
+    no_image: np.ndarray  # bool [B], no image, or hidden in this step
+    no_text: np.ndarray  # bool [B], no text, or hidden in this step
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How much is masked or hidden."""
+    """Shares that are masked or hidden."""
 
-    patches: float
-    """share of the patches, block-wise"""
-    paired: float
-    """share of the text ids of a pair"""
-    unpaired: float
-    """share of the text ids whose image is absent or hidden"""
-    hidden: float
-    """share of pairs whose image is hidden, and of pairs whose text is"""
+    patches: float  # share of the patches, block-wise
+    paired: float  # share of the text ids of a pair
+    unpaired: float  # share of the text ids whose image is absent or hidden
+    hidden: float  # share of pairs whose image is hidden, and of pairs whose text is
 
 
 def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut items into batches of at most `size`, as equal as possible: int64 each.
 
-    Batches of texts of equal length would save padding. But texts of one length are alike, and features got worse.
+    Batches of texts of equal length would save padding, but similar texts made features worse.
     """
     return np.array_split(order, max(1, math.ceil(len(order) / size)))
 
 
 def parts(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
-    """Cut items int64 [B], of int64 [B] tokens, into parts that take no more memory than as many texts of TOKENS.
+    """Cut items int64 [B], of int64 [B] tokens, into parts that need no more memory than texts of TOKENS ids.
 
-    A batch of short texts is one part. Others are sorted by length, so that padding costs little. A part has at
-    least `least` items, even where they are longer.
+    A batch of short texts is one part. Others are sorted by length, to save padding. A part has at least `least` items.
     """
     room = TOKENS * len(items)
     if len(items) * lengths.max(initial=0) <= room:
@@ -136,17 +117,14 @@ def parts(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.nda
 
 
 def generators(items: np.ndarray, *seed: int) -> list[Generator]:
-    """Return a random generator for each item; it depends on the item and `seed` alone.
-
-    So the masks do not depend on how a batch is cut into parts, nor on what was drawn before.
-    """
+    """Return a generator per item, so that masks depend neither on the parts of a batch nor on earlier draws."""
     return [np.random.default_rng((*seed, int(item))) for item in items]
 
 
 def draw_masks(
     ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, patches: int, rates: Rates, rngs: Sequence[Generator]
 ) -> Masks:
-    """Draw the masks of a batch of ids int64 [B, T], of P patches, and of images and texts that are there, bool [B]."""
+    """Draw the masks of a batch of ids int64 [B, T] and P patches; `has_image` and `has_text` are bool [B]."""
     pair = has_image & has_text
     draw = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (pair & (draw < rates.hidden))
@@ -157,7 +135,7 @@ def draw_masks(
 
 
 def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P]: in blocks of their square, or tokens in no order."""
+    """Mask a share of the patches of B images, bool [B, P]: in blocks if they are a square, otherwise singly."""
     if not patches:
         return np.zeros((len(rngs), 0), bool)
     if (grid := math.isqrt(patches)) ** 2 == patches:
@@ -169,8 +147,7 @@ def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.nd
 def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
     """Mask the same share of the patches of B images in rectangular blocks: bool [B, P].
 
-    BEiT's rule: blocks of random size and aspect ratio until the number is reached. Patches that no block fits are
-    drawn singly.
+    BEiT's rule: blocks of random size and aspect ratio until the number is reached; the last patches are drawn singly.
     """
     wanted = round(share * grid * grid)
     masks = np.zeros((len(rngs), grid, grid), bool)
@@ -186,7 +163,6 @@ def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarra
 
 
 def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
-    """Mask one more block of at most `left` new patches, if the one drawn is that small."""
     grid = len(mask)
     area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
     aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))

@@ -1,36 +1,49 @@
-"""The frozen encoders that teach pre-training, loaded by name, and what a pre-training that resumes depends on."""
+"""The frozen encoders that teach pre-training, and the inputs of a pre-training that resumes.
 
-from collections.abc import Sequence
+Their joint vector is that of feature set `linear`, so CLS learns one vector whatever the encoders, in which directions
+and modalities are already weighted.
+
+Letters: I items, F width of an encoder's vectors, W of the target.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib.format import open_memmap
 
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.batching import read_images
-from pipeline.encode.mini import hashed
+from pipeline.encode.mini import hash_images
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.features import gathered, registry, sameness
+from pipeline.features.encoded import with_progress
 from pipeline.features.node import Items, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.ops.joining import IMAGE
+from pipeline.ops import joining
+from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block
+from pipeline.ops.rows import unit_rows
 from pipeline.pretrain import mini
-from pipeline.pretrain.distillation import encoded, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 
+BLOCK = 4096  # items in memory at a time
+Rows = Callable[[int, int], pa.Table]  # first item, last + 1 -> their rows, schema features(F)
+
 
 def teach(run: Run, texts: Texts) -> np.ndarray | None:
-    """Return what the encoders of `pretrain.distill_from` know of the items, float32 [I, W]; None if none is left.
+    """Return the joint vector of the teachers, float32 [I, W], from disk if it is there; None without teachers.
 
-    They run unless that is on disk. Where the key is not given, those are left out that read nothing which the
-    dataset has.
+    By default teachers are skipped that read no modality of the dataset.
     """
     layout, own = run.layout, run.params[Pretrain]
     params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
@@ -42,42 +55,38 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
         return None
     features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
     items = Items(ids, texts, Throughput())
-    told = gathered.blocks(nodes, items, IMAGE, [sameness.tell(vectors) for vectors in features])
-    if not told:
-        run.warn("pretrain.distill_from: no teacher tells the items apart, so nothing is distilled")
+    blocks = gathered.blocks(nodes, items, IMAGE, [sameness.distinguishes(vectors) for vectors in features])
+    if not blocks:
+        run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
         return None
-    return target(features, told, layout.teacher_target)
+    return target(features, blocks, layout.teacher_target)
 
 
 def images(run: Run, texts: Texts) -> mini.Images:
-    """Return the vectors of all images that `mini` reads; their encoders run unless that is on disk."""
     ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
     params = run.params[Encode].model_copy(update={"encoders": []})
     sets = FeatureSets(run.layout, params, run.params.encoders)
-    found = mini.stacked(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
+    found = mini.stack(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
     if not run.layout.encoder.image_hashes.is_file():
         shards, n = io.shards(run.layout.images, "images"), len(texts)
-        hashes = [hashed(read_images(shards, at, min(at + io.PART, n))) for at in range(0, n, io.PART)]
+        hashes = [hash_images(read_images(shards, at, min(at + io.PART, n))) for at in range(0, n, io.PART)]
         io.write_npy(run.layout.encoder.image_hashes, np.concatenate(hashes))
     return found
 
 
 def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: str) -> list[np.ndarray]:
-    """Return the vectors of frozen encoders, which stay on disk for the next pre-training of the same items."""
     layout = run.layout
     for node in nodes:
         own = registry.ingredients(run.params.encoders, registry.whole(run.params.encoders, [node.name]))
         files = [layout.items, *(io.shards(layout.images, "images") if "image" in node.reads else []), *own.files]
-        modules = ["pipeline.pretrain.distillation", *own.modules]
         folder = layout.teacher_features(node.name).parent
-        run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=modules)
+        run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=own.modules)
     with run.progress(total=len(texts) * len(nodes), unit="item", what="frozen encoders") as bar, plainly(key):
         items = Items(ids, texts, Throughput(), bar.update)
-        return [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
+        return [encoded(with_progress(node, items), len(ids), layout.teacher_features(node.name)) for node in nodes]
 
 
 def _modalities(layout: Layout, texts: Texts) -> set[str]:
-    """Return which modalities any item of the dataset has."""
     statuses = (
         io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")
     )
@@ -87,7 +96,6 @@ def _modalities(layout: Layout, texts: Texts) -> set[str]:
 
 
 def resume(run: Run) -> None:
-    """Delete what was begun with other items, images, parameters, teachers or code."""
     own, encoders, names, layout = run.params[Pretrain], run.params.encoders, taught_by(run.params), run.layout
     named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published = [path for path in named if path is not None and path.is_file()]
@@ -103,11 +111,49 @@ def resume(run: Run) -> None:
 
 
 def is_read(params: Parameters) -> bool:
-    """Return whether a feature set that the parameters name is made by what pre-training leaves."""
     return registry.reads_pretrained(params.encoders, params[Encode].encoders)
 
 
 def taught_by(params: Parameters) -> list[str]:
-    """Return the encoders that pre-training learns from, parts of others included."""
     own = params[Pretrain]
     return registry.whole(params.encoders, own.distill_from if own.distill else ())
+
+
+def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
+    """Return an encoder's vectors of all items, a memory map of float32 [I, F], from its file if that exists."""
+    if not path.is_file():
+        with io.atomic(path) as temporary:
+            features: np.memmap[Any, Any] | None = None
+            for start in range(0, n_items, BLOCK):
+                vectors = io.matrix(rows(start, min(start + BLOCK, n_items))["vector"])
+                if features is None:
+                    features = open_memmap(temporary, "w+", np.float32, (n_items, vectors.shape[1]))
+                features[start : start + len(vectors)] = vectors
+            assert features is not None
+            features.flush()
+    return _mapped(path)
+
+
+def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) -> np.ndarray:
+    """Return the target of all items, a memory map of float32 [I, W], from its file if that exists.
+
+    Rows have length 1, or are zero for items without content.
+    """
+    n_items = len(features[0])
+
+    def parts() -> Iterator[list[np.ndarray]]:
+        return ([x[start : start + BLOCK] for x in features] for start in range(0, n_items, BLOCK))
+
+    if not path.is_file():
+        fit = joining.fit(parts, blocks, WIDTH, POWER)
+        with io.atomic(path) as temporary:
+            vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.width))
+            for start, some in zip(range(0, n_items, BLOCK), parts(), strict=True):
+                vectors[start : start + BLOCK] = unit_rows(fit(some))[0]
+            vectors.flush()
+    return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return vectors

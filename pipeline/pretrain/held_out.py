@@ -1,4 +1,4 @@
-"""Measurements of a network in and after pre-training: accuracy on held-out items, and how CLS is read.
+"""Measurements on held-out items, and the map that reads CLS.
 
 Letters: B batch, D width.
 """
@@ -11,28 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.beit3.mini import Mini, Network
-from pipeline.beit3.reading import centred, halves, ridge
+from pipeline.beit3.reading import centre, halves, ridge
 from pipeline.ops.whitening import Whitening, fit, fit_pca
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import TEXT_ONLY, Rates, parts
 from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict, summary
 from pipeline.seeds import seed_for
 
-MOST = 50_000
-"""items that the reading of CLS is fitted to, at most"""
+MOST = 50_000  # items that the map of CLS is fitted to, at most
 NO_MASKING = Rates(0, 0, 0, 0)
-FIRST = 2000
-"""items that the teachers' head of `mini` starts from, at most"""
+FIRST = 2000  # items that the teachers' head of `mini` starts from, at most
 
 
 @torch.no_grad()
 def measure(network: Network, task: Task) -> dict[str, float | None]:
-    """Return loss and accuracy on masked tokens of held-out items; the masks are the same at every call.
+    """Return loss and accuracy on masked tokens of held-out items, with the same masks at every call.
 
-    Returns:
-        for `mim` and `mlm` each, None where there is nothing to predict: `_held_out_loss`, mean cross-entropy;
-        `_accuracy`; `_chance`, the accuracy of always predicting the commonest token; `_rare_accuracy`, the accuracy
-        on all other tokens, where that baseline is never right.
+    For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
+    accuracy of always predicting the most frequent token; `_rare_accuracy`, the accuracy on all other tokens.
     """
     params = task.params
     rates = Rates(params.image_mask, params.text_mask, TEXT_ONLY, 0.0)
@@ -49,7 +45,7 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
 
 @torch.no_grad()
 def cosine(model: PretrainingModel, task: Task) -> float | None:
-    """Return the mean cosine of held-out items' CLS, read as in training, to their teachers' vector; None if none."""
+    """Return the mean cosine of held-out CLS, read as in training, to the teachers; None without teachers."""
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)
@@ -62,7 +58,7 @@ def cosine(model: PretrainingModel, task: Task) -> float | None:
 
 
 def _outcome(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return whether each is right, bool [n], the targets [n], and the summed loss; keeping logits costs memory."""
+    """Return whether each is right, bool [n], the targets [n], and the summed loss."""
     return logits.argmax(1) == target, target, cross_entropy(logits, target)
 
 
@@ -80,10 +76,10 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
 
 
 def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whitening:
-    """Fit how the summary is read to the train items, or to MOST of them.
+    """Fit the map of the summary to at most MOST train items.
 
-    That is what the teachers' map, float32 [D, W], reads, centred and brought to `width` numbers at most by PCA; of
-    `mini` the map is fitted again. Without teachers CLS is whitened, and the halves of `mini` are joined.
+    With teachers it is their map, float32 [D, W], centred and reduced by PCA to `width`; of `mini` it is fitted again.
+    Without, CLS is whitened, and the halves of `mini` are joined.
     """
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
     x = features(network, task, sample := np.sort(sample))
@@ -93,7 +89,7 @@ def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
         return halves(x)
     else:
         white = ridge(x, np.asarray(task.target[sample]))
-        x, teacher = centred(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
+        x, teacher = centre(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
     if teacher is None:
         return white
     return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)
@@ -101,10 +97,7 @@ def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
 
 @torch.no_grad()
 def read_first(model: PretrainingModel, task: Task) -> None:
-    """Start the teachers' head of `mini` by ridge regression on what the network knows untrained.
-
-    From noise it would need more steps than the network, which starts from weights.
-    """
+    """Initialise the teachers' head of `mini` by ridge regression on the untrained network: noise needs more steps."""
     if model.teacher is None or task.target is None:
         return
     items = np.sort(np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST])
@@ -125,13 +118,11 @@ def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
 
 
 def autocast(task: Task) -> torch.autocast:
-    """Return the context of every forward pass in training: bfloat16 where `precision` says so."""
     low = task.params.precision == "bfloat16" or (task.params.precision == "auto" and task.device.type == "cuda")
     return torch.autocast(task.device.type, torch.bfloat16, enabled=low)
 
 
 def _parts(task: Task, items: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut items into batches as large as those that are on the device at once in training: their places, int64."""
     size = max(1, task.params.batch_size // task.params.accumulate)
     for start in range(0, len(items), size):
         places = np.arange(start, min(start + size, len(items)))

@@ -1,9 +1,11 @@
 """The pre-training loop: steps over one or more processes, exact checkpoints at any step.
 
-Letters: I items, B batch.
+AdamW has layer-wise learning rates as in BEiT (arXiv 2106.08254): lower near the input, where official weights have
+already learned, and higher for pieces of our own vocabulary.
 """
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,65 +21,69 @@ from pipeline.beit3.mini import Mini, Network
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
-from pipeline.pretrain import corpus, optim
+from pipeline.ops.schedule import warmup_cosine
+from pipeline.pretrain import corpus
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.held_out import autocast, cosine, measure, read_first
 from pipeline.pretrain.losses import TERMS, PretrainingModel
+from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 
-CLIP = 3.0
-"""norm of the gradient, at most"""
-MEASUREMENTS = 20
-"""of held-out items in a training that is not stopped"""
+CLIP = 3.0  # largest norm of the gradient
+MEASUREMENTS = 20  # of held-out items per training
+BETAS = (0.9, 0.98)  # of AdamW, as BEiT
+EPSILON = 1e-6
+UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
+PIECES = 10.0
+"""learning rate of piece embeddings relative to the rest, unless weights are given: most pieces occur in few steps"""
+TEXT = "network.beit3.text_embed"
+NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")
+"""parameters of `mini` that start from random numbers, and learn as fast as pieces; all others start from MiniLM"""
+LAYER = re.compile(r"network\.(?:beit3\.encoder\.)?layers\.(\d+)\.")
+EMBEDDINGS = (
+    TEXT, "network.beit3.vision_embed", "network.beit3.encoder.embed_positions", "network.image.", "network.text."
+)  # fmt: skip
 Weights = dict[str, Tensor]
-TEACHER = "teacher"
-"""key of the map that reads the teachers' vector from CLS, among weights"""
+TEACHER = "teacher"  # key of the map from CLS to the teachers' vector, among weights
 
 
 class Trained(NamedTuple):
-    """What a training came to, beside the network."""
+    """Results of a training besides the network."""
 
     history: list[dict[str, Any]]
-    """an object a measurement: step; means over the steps since the last one of loss and of `<term>_loss` of each term
-    that is on; lr; what `measure` and `cosine` return of the held-out items"""
-    teacher: np.ndarray | None
-    """see `reading`; None where no encoder teaches, or nothing was trained"""
+    """per measurement: step; means since the last one of loss and `<term>_loss`; lr; `measure` and `cosine`"""
+    teacher: np.ndarray | None  # see `reading`; None without teachers or steps
 
 
 @dataclass(frozen=True)
 class Training:
-    """State that a step changes."""
+    """State of the network and the optimiser."""
 
     model: PretrainingModel
-    distributed: nn.Module
-    """the model, or its DistributedDataParallel wrapper"""
+    distributed: nn.Module  # the model, or its DistributedDataParallel wrapper
     optimizer: torch.optim.AdamW
 
 
 @dataclass
 class Now:
-    """How far a training is."""
+    """Progress of a training."""
 
-    step: int = 0
-    """steps taken"""
+    step: int = 0  # steps taken
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))
-    """of the loss and its terms since the last measurement"""
-    best: float = -math.inf
-    """highest held-out cosine so far"""
-    worse: int = 0
-    """measurements since then"""
+    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since a measurement
+    best: float = -math.inf  # highest held-out cosine so far
+    worse: int = 0  # measurements since then
 
 
 def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
-    """Train in place, from the checkpoint if there is one; `done` is told steps taken before, then each step.
+    """Train in place, from the checkpoint if there is one; `done` gets the checkpoint's steps, then each step.
 
-    With `patience`, where frozen encoders teach, training ends when so many measurements found no higher cosine to
-    their vectors on held-out items, and the weights of the highest stand. The caller deletes the checkpoint when
-    the result is safe. UserError for a loss that is not finite, or batches too small for processes and parts.
+    With `patience` and teachers, training ends after that many measurements without a higher cosine on held-out items,
+    with the weights of the highest. The caller deletes the checkpoint. UserError for a loss that is not finite, or
+    batches too small for processes and parts.
     """
     training = _begin(network, task)
-    now, best = _resumed(training, checkpoint)
+    now, best = _resume(training, checkpoint)
     if not now.step and isinstance(network, Mini):
         read_first(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
@@ -89,7 +95,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         epoch, place = divmod(now.step, per_epoch)
         if not plan or place == 0:
             plan = _plan(task, epoch)
-        rate = optim.learning_rate(now.step, steps, task.params)
+        rate = warmup_cosine(now.step, steps, task.params.warmup, task.params.lr)
         values = _step(training, task, plan[place], epoch, rate)
         now.sums = (np.array(now.sums) + values).tolist()
         now.step += 1
@@ -106,10 +112,9 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
 
 
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
-    """Add a line to the history; return the weights that stand, none where those of the last step do."""
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = cosine(training.model, task)
-    means = _named(task, np.array(now.sums) / since)
+    means = _means(task, np.array(now.sums) / since)
     figures = measure(training.model.network, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
@@ -121,13 +126,11 @@ def _measured(training: Training, task: Task, now: Now, rate: float, best: Weigh
 
 
 def _weights(training: Training) -> Weights:
-    """Return what would be written now, copied: the network, and how the teachers are read from its CLS."""
     weights = {name: x.clone() for name, x in training.model.network.state_dict().items()}
     return weights | ({} if (taught := training.model.taught()) is None else {TEACHER: taught})
 
 
-def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
-    """Return how far a training is, and the best weights so far, from the checkpoint if there is one."""
+def _resume(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
     if (saved := checkpoint.load()) is None:
         return Now(), {}
     training.model.load_state_dict(part_of(saved[0], "weights"))
@@ -144,11 +147,10 @@ def _begin(network: Network, task: Task) -> Training:
     if params.compile:
         (network.beit3.encoder if isinstance(network, BEiT3) else network).compile(dynamic=True)
     distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
-    return Training(model, distributed, optim.adamw(model, network.config.layers, params))
+    return Training(model, distributed, adamw(model, network.config.layers, params))
 
 
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
-    """Return the batches of an epoch."""
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
     plan = corpus.batches(rng.permutation(task.train), task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
@@ -164,7 +166,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
-    parts = [batch(task, part, task.rates, seed) for part in _own(task, items)]
+    parts = [batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
     terms = torch.zeros_like(weight)
@@ -181,15 +183,14 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     if not np.isfinite(values).all():
         raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
     nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
-    optim.set_rate(training.optimizer, rate)
+    set_rate(training.optimizer, rate)
     training.optimizer.step()
     if training.model.teacher is not None:
         training.model.whitening.update()
     return values
 
 
-def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
-    """Return this process's items of a step in parts; all processes have as many."""
+def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
     world, lengths = parallel.world(), task.corpus.lengths
     parts = [
         part
@@ -199,7 +200,38 @@ def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
     return [np.array_split(part, world)[parallel.rank()] for part in parts]
 
 
-def _named(task: Task, means: np.ndarray) -> dict[str, float]:
+def _means(task: Task, means: np.ndarray) -> dict[str, float]:
     on = [True, True, True, task.params.distill > 0]
     names = ["loss", *(f"{term}_loss" for term in TERMS)]
     return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
+
+
+def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
+        scale = params.layer_decay ** (layers + 1 - depth(name, layers))
+        if name.startswith(NEW if params.size == "mini" else TEXT) and not params.init:
+            scale *= PIECES
+        groups.setdefault((scale, decayed), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "weight_decay": params.weight_decay if decayed else 0.0, "scale": scale}
+            for (scale, decayed), members in groups.items()
+        ],
+        lr=params.lr,
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )
+
+
+def depth(name: str, layers: int) -> int:
+    if name.startswith(EMBEDDINGS):
+        return 0
+    return 1 + int(match[1]) if (match := LAYER.match(name)) else layers + 1
+
+
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]

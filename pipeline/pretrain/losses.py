@@ -2,14 +2,13 @@
 
     L = L_MIM + L_MLM + distill * L_distill
 
-L_MIM and L_MLM are cross-entropies over masked positions only. They leave CLS, the item's feature, untrained: on a
-small dataset its features were worse than those of an untrained network. L_distill trains it: 1 - cosine of a linear
-map of CLS and what frozen encoders know of the whole item (pipeline/pretrain/distillation.py), though its image or its
-text be hidden. It reads CLS of one more pass with nothing masked, as it is when features are made, and whitened: CLS
-varies along a few directions, and what lies along the others would reach a linear map late, or never.
+L_MIM and L_MLM are cross-entropies over masked positions. They leave CLS, the item's feature, untrained: on a small
+dataset it was worse than that of an untrained network. L_distill is 1 - cosine of a linear map of CLS and the joint
+vector of frozen encoders (frozen.py), also if image or text are hidden. It reads CLS of a second pass without masks, as
+in encoding, and whitened: CLS varies along few directions, and a linear map would learn the others late, or never.
 
-A step may be cut into parts that are computed one after another, or by several processes. Each term is a sum over a
-part, divided by the number of its targets in the whole step: the parts add up to what one process would compute.
+A step may be cut into parts, computed one after another or by several processes. Each term is a sum over a part,
+divided by the number of targets in the whole step, so the parts add up to the whole.
 
 Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
 """
@@ -23,39 +22,32 @@ from torch import Tensor, nn
 from pipeline import parallel
 from pipeline.beit3.mini import Mini, Network
 from pipeline.beit3.network import Streams
-from pipeline.beit3.reading import centred
+from pipeline.beit3.reading import centre
 from pipeline.ops.whitening import FLOOR
 
 RECENT = 0.01
-"""share of the latest step in the running mean and covariance of CLS, once a hundred steps have been taken"""
+"""share of the latest step in the running mean and covariance of CLS, after the first hundred steps"""
 TERMS = ("mim", "mlm", "distill")
 
 
 class NetworkInputs(NamedTuple):
-    """What the network reads of B items, on the device."""
+    """Inputs of B items, on the device."""
 
-    image: Tensor
-    """float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]"""
-    ids: Tensor
-    """int64 [B, T]"""
-    padding: Tensor
-    """bool [B, T]; all of a row whose text is absent or hidden"""
-    no_image: Tensor
-    """bool [B], absent or hidden"""
+    image: Tensor  # float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]
+    ids: Tensor  # int64 [B, T]
+    padding: Tensor  # bool [B, T]; all of a row whose text is absent or hidden
+    no_image: Tensor  # bool [B], absent or hidden
 
 
 class Step(NamedTuple):
-    """One batch on the device, or a part of one."""
+    """A batch, or a part of one, on the device."""
 
     inputs: NetworkInputs
-    codes: Tensor
-    """int64 [B, P], visual tokens"""
-    patch_mask: Tensor
-    """bool [B, P], masked patches"""
-    piece_mask: Tensor
-    """bool [B, T], masked pieces"""
+    codes: Tensor  # int64 [B, P], visual tokens
+    patch_mask: Tensor  # bool [B, P], masked patches
+    piece_mask: Tensor  # bool [B, T], masked pieces
     teacher: Tensor | None = None
-    """float [B, W], of length 1, of the whole item, though a modality be hidden; zeros where nothing is known"""
+    """float [B, W], of length 1, of the whole item even if a modality is hidden; zero if unknown"""
 
     def counts(self) -> Tensor:
         """Return the number of targets of each of TERMS, int64 [3]: masked patches, masked pieces, taught items."""
@@ -67,26 +59,20 @@ class Step(NamedTuple):
 class Scores(NamedTuple):
     """Output of the masked pass: logits at masked positions."""
 
-    patches: Tensor
-    """[masked patches, C]"""
-    pieces: Tensor
-    """[masked pieces, V]"""
+    patches: Tensor  # [masked patches, C]
+    pieces: Tensor  # [masked pieces, V]
 
 
 class RunningWhitening(nn.Module):
-    """Whitens CLS with the mean and covariance of past steps, a moving average; no gradient flows through them.
+    """Whitens CLS with moving averages of mean and covariance, without gradients.
 
-    The map stays the same throughout a step, so that the parts of a step add up. Then `update` renews it.
+    The map is constant within a step, so that the parts of a step add up; then `update` renews it.
     """
 
-    mean: Tensor
-    """float32 [D]"""
-    map: Tensor
-    """float32 [D, D]"""
-    covariance: Tensor
-    """float64 [D, D]"""
-    steps: Tensor
-    """float64 [], those that the averages are of"""
+    mean: Tensor  # float32 [D]
+    map: Tensor  # float32 [D, D]
+    covariance: Tensor  # float64 [D, D]
+    steps: Tensor  # float64 []
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -97,17 +83,14 @@ class RunningWhitening(nn.Module):
         self._seen: list[Tensor] = []
 
     def forward(self, cls: Tensor) -> Tensor:
-        """[B, D] -> float32 [B, D]."""
         self._seen.append(cls.detach().float())
         return self.read(cls)
 
     def read(self, cls: Tensor) -> Tensor:
-        """Do as `forward`, and leave the averages alone."""
         return (cls.float() - self.mean) @ self.map
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the CLS vectors of the step, of all its parts and processes, into the averages."""
         cls = torch.cat(self._seen).double()  # [n, D]
         self._seen.clear()
         count, total = parallel.all_reduce(cls.new_tensor(len(cls))), parallel.all_reduce(cls.sum(0))
@@ -122,12 +105,10 @@ class RunningWhitening(nn.Module):
 
 
 class Centring(nn.Module):
-    """Subtracts a mean that stays as it began from the summaries of `mini`; see `RunningWhitening`."""
+    """Subtracts a constant mean from the summaries of `mini`; see `RunningWhitening`."""
 
-    mean: Tensor
-    """float32 [D]"""
-    map: Tensor
-    """float32 [D, D], the identity"""
+    mean: Tensor  # float32 [D]
+    map: Tensor  # float32 [D, D], the identity
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -135,24 +116,20 @@ class Centring(nn.Module):
         self.register_buffer("map", torch.eye(width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D] -> float32 [B, D]."""
         return self.read(x)
 
     def read(self, x: Tensor) -> Tensor:
-        """Do as `forward`."""
-        return centred(x.float(), self.mean)
+        return centre(x.float(), self.mean)
 
-    def update(self) -> None:
-        """Do nothing."""
+    def update(self) -> None: ...
 
 
 class PretrainingModel(nn.Module):
-    """The network, and the head that reads its teachers' vector from its summary of an item."""
+    """The network, and the head from its summary to the teachers' vector."""
 
     whitening: RunningWhitening | Centring
 
     def __init__(self, network: Network, mask_id: int, taught: int = 0) -> None:
-        """Add the head, of width `taught`, 0 for none, to a network, which is trained in place."""
         super().__init__()
         width = network.summary_width
         self.network, self.mask_id = network, mask_id
@@ -161,7 +138,7 @@ class PretrainingModel(nn.Module):
 
     @torch.no_grad()
     def taught(self) -> Tensor | None:
-        """Return the linear map, bias aside, that reads the teachers' vector from CLS, float32 [D, W]; None without."""
+        """Return the linear map, without bias, from CLS to the teachers' vector, float32 [D, W]; None without one."""
         return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
@@ -178,14 +155,12 @@ class PretrainingModel(nn.Module):
         return torch.stack([mim, mlm, distill])
 
     def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
-        """Return the item feature: of `mini` that of the masked pass, in half the time; else of a pass of its own."""
         if isinstance(self.network, Mini):
             return self.network.pooled(streams, inputs.padding, inputs.no_image)
         return summary(self.network, inputs)
 
 
 def predict(network: Network, step: Step, mask_id: int) -> Scores:
-    """Run the joint pass over a masked batch."""
     return predicted(network, masked(network, step, mask_id), step)
 
 
@@ -200,7 +175,6 @@ def masked(network: Network, step: Step, mask_id: int) -> Streams:
 
 
 def predicted(network: Network, streams: Streams, step: Step) -> Scores:
-    """Return the logits at masked positions."""
     assert streams.vision is not None
     assert streams.text is not None
     patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
@@ -208,18 +182,17 @@ def predicted(network: Network, streams: Streams, step: Step) -> Scores:
 
 
 def summary(network: Network, inputs: NetworkInputs) -> Tensor:
-    """Return the item feature of the pass over image and text, nothing masked but what is hidden: [B, D]."""
+    """Return the item feature without masks, [B, D]."""
     return network.summary(inputs.image, inputs.ids, inputs.padding, inputs.no_image)
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
-    """Return the summed 1 - cosine of what is read from CLS and a teacher's vectors, both [B, W]; rows of zeros: 0."""
+    """Return the sum of 1 - cosine of two [B, W], without rows of zeros in `target`."""
     distance = 1 - F.cosine_similarity(read.float(), target, dim=1)
     return (distance * _taught(target)).sum()
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """Return the symmetric map that whitens vectors of this covariance, [D, D]; see `whitening.fit`."""
     variance, directions = torch.linalg.eigh(covariance)
     variance = variance.clamp(min=0) + FLOOR * variance.mean()
     scale = 1 / variance.sqrt() if float(variance.mean()) > 0 else torch.ones_like(variance)
@@ -227,7 +200,7 @@ def inverse_root(covariance: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the sum of -log softmax(logits)[target], in float32; 0 where there is no target."""
+    """Return the sum of -log softmax(logits)[target], in float32; 0 without targets."""
     return F.cross_entropy(logits.float(), target, reduction="sum")
 
 

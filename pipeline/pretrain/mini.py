@@ -1,9 +1,9 @@
-"""What pre-training of `mini` starts from: MiniLM's weights and word pieces, and vectors of frozen encoders of images.
+"""Inputs of `mini`: MiniLM's weights and word pieces, and image vectors of frozen encoders.
 
 Letters: I items, P image tokens, W_p numbers of one, W of all, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -17,7 +17,7 @@ from pipeline import io
 from pipeline.beit3 import minilm
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
-from pipeline.beit3.wordpieces import WordPieces, order
+from pipeline.beit3.minilm import WordPieces, order
 from pipeline.encode.chunks import LONGEST
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
@@ -25,34 +25,25 @@ from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.pretrain.visual_tokens import ITERATIONS
 
-TOKENS = ("cnn", "descriptors")
-"""encoders of images whose vectors are the image tokens"""
+TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens
 REDUCED, POWER = 128, 0.5
-"""directions of an image token that its projection starts from, and the power of the deviation they are divided by"""
-LENGTH = 1.4
-"""of a projected token at the start, root mean square: as that of MiniLM's embeddings"""
-FEW = 8
-"""images for each visual token, at least"""
-SAMPLE = 20_000
-"""images that principal directions and visual tokens are learned from, at most"""
-BLOCK = 4096
-"""images at a time, which bounds memory"""
+"""directions in the initial projection of an image token, and power of the deviation that they are divided by"""
+LENGTH = 1.4  # initial root mean square of a projected token, as of MiniLM's embeddings
+FEW = 8  # least number of images per visual token
+SAMPLE = 20_000  # images that directions and visual tokens are learned from, at most
+BLOCK = 4096  # images at a time, which bounds memory
 
 
 @dataclass(frozen=True)
 class Images:
     """The vectors of all images."""
 
-    vectors: np.ndarray
-    """float32 [I, W], a memory map, zeros where there is no image"""
-    row: np.ndarray
-    """int64 [I], each item's own number; -1 where there is no image"""
-    widths: tuple[int, ...]
-    """W_p of each token; none where no item has an image"""
+    vectors: np.ndarray  # float32 [I, W], a memory map, zero without image
+    row: np.ndarray  # int64 [I], each item's own number; -1 without image
+    widths: tuple[int, ...]  # W_p of each token; empty without images
 
     @property
     def items(self) -> np.ndarray:
-        """Those that have an image, int64."""
         return np.flatnonzero(self.row >= 0)
 
     def tokens(self, items: np.ndarray) -> list[np.ndarray]:
@@ -60,12 +51,11 @@ class Images:
         return np.split(self.vectors[items], np.cumsum(self.widths)[:-1], axis=1)
 
     def sample(self, seed: int) -> np.ndarray:
-        """Return SAMPLE of those that have an image at most, int64."""
         return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
-def stacked(parts: Sequence[np.ndarray], layout: Layout) -> Images:
-    """Return the vectors of several encoders side by side, from their file if that is there: float32 [I, W_p] each."""
+def stack(parts: Sequence[np.ndarray], layout: Layout) -> Images:
+    """Concatenate the vectors of several encoders, float32 [I, W_p] each, or read them from their file."""
     n, widths = len(parts[0]), tuple(x.shape[1] for x in parts)
     path = layout.encoder.images
     if not path.is_file():
@@ -80,7 +70,6 @@ def stacked(parts: Sequence[np.ndarray], layout: Layout) -> Images:
 
 
 def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
-    """Return the tokenizer, from its file if that is there, and how many ids are special or stand in the catalogue."""
     tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
     if not path.is_file():
         parts = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
@@ -91,13 +80,12 @@ def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
 
 
 def reduced(images: Images, seed: int) -> list[Whitening]:
-    """Return centring and relaxed principal directions of each image token."""
     seen = images.tokens(images.sample(seed)) if images.widths else []
     return [whitening.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
 
 
 def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
-    """Return the nearest centroid of each image token, int32 [I, P], and how many there are; each token has its own."""
+    """Return the nearest centroid of each image token, int32 [I, P], and their number; each token has its own."""
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
     faiss.omp_set_num_threads(1)  # sums in one order on every machine
@@ -106,7 +94,8 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
         count = max(1, min(most, len(sample) // FEW))
         kmeans = faiss.Kmeans(sample.shape[1], count, niter=ITERATIONS, seed=seed % 2**31, min_points_per_centroid=1)
         kmeans.train(sample)
-        for some in _blocks(images.items):
+        for start in range(0, len(images.items), BLOCK):
+            some = images.items[start : start + BLOCK]
             nearest = kmeans.index.search(whitening.applied(own, images.tokens(some)[p]), 1)[1]
             out[some, p] = total + nearest[:, 0]
         total += count
@@ -114,7 +103,6 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
 
 
 def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
-    """Return the network before its first step; the caller seeds torch. MLM's head starts as the words themselves."""
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
     load_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
     with torch.no_grad():
@@ -131,7 +119,7 @@ def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[White
 
 
 def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
-    """Start a projection as principal directions turned to as many of D at random, which keeps their cosines."""
+    """Initialise a projection with principal directions, rotated at random into D dimensions."""
     turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
     length = float(np.sqrt(np.square(whitening.applied(own, x)).sum(axis=1).mean()))
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
@@ -140,9 +128,5 @@ def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
 
 
 def keep(made: Mini, layout: Layout) -> None:
-    """Write how the image's embedding starts, which only this catalogue decides: for the control without training."""
+    """Write the initial image embedding, for the control without training."""
     io.write_bytes(layout.encoder.start, save({name: x.contiguous() for name, x in made.image.state_dict().items()}))
-
-
-def _blocks(items: np.ndarray) -> Iterator[np.ndarray]:
-    return (items[start : start + BLOCK] for start in range(0, len(items), BLOCK))

@@ -14,8 +14,7 @@ MINI: dict[str, Any] = {
     "batch_size": 64,
     "lr": 1e-4,
     "weight_decay": 0.01,
-}
-"""defaults of size mini: a network that starts from weights needs fewer steps at a lower rate"""
+}  # defaults of size mini: a network that starts from weights needs fewer steps at a lower rate
 
 
 class Pretrain(Section):
@@ -28,26 +27,26 @@ class Pretrain(Section):
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     size: Literal["mini", "small", "base", "large"] = "mini"
-    """network: mini starts from MiniLM and EfficientNet; small from nothing, and reads images of 48 pixels a side; base
-    and large are the published shapes, which read 224"""
+    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 pixels a side;
+    base and large are the published shapes, with 224"""
     init: str | None = None
-    """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
+    """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
     init_sha256: Sha256 | None = None
-    """of the file that `init` names"""
+    """sha256 of the file that `init` names"""
     words: Literal["random", "minilm"] = "minilm"
     """what piece embeddings start from: noise, or MiniLM's word embeddings; with `init`, its own"""
     tokenizer: str | None = None
-    """path or URL of a SentencePiece model, for official weights theirs (beit3.spm); none trains one"""
+    """path or URL of a SentencePiece model, for official weights beit3.spm; none trains one"""
     tokenizer_sha256: Sha256 | None = None
-    """of the file that `tokenizer` names"""
+    """sha256 of the file that `tokenizer` names"""
     vqkd: str | None = None
     """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth), whose codes MIM then
     predicts; by default it predicts centroids of k-means over the dataset's patches"""
     vqkd_sha256: Sha256 | None = None
-    """of the file that `vqkd` names"""
+    """sha256 of the file that `vqkd` names"""
     max_tokens: Annotated[int, Field(ge=3)] = 1022
-    """of a text that are read, the rest is cut; published weights have 1,022 positions, interpolated for more; a
-    network from nothing has as many as the longest text"""
+    """tokens per text, the rest is cut; published weights have 1,022 positions, interpolated for more; a network from
+    scratch has as many as the longest text"""
     vocab: Positive = 8000
     """SentencePiece pieces at most, trained on the dataset's text"""
     codes: Positive = 128
@@ -59,52 +58,48 @@ class Pretrain(Section):
     hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """share of pairs whose image is hidden, and as many whose text is hidden"""
     distill: Weight = 10.0
-    """weight of regressing what frozen encoders know of an item from CLS, though its image or text be hidden"""
+    """weight of regressing the teachers' joint vector from CLS, also if image or text are hidden"""
     distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "descriptors", "tfidf"]
-    """these encoders, brought to one vector as `linear` does: names of section `encoders`, or kinds; none that is
-    pre-trained here; where the key is not given, those of them that read something which the data has"""
+    """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds, not pre-trained here; by
+    default those that read a modality of the data"""
     held_out: Share = 0.02
-    """share of items, 2,000 at most, that training does not see, to measure accuracy; they are encoded as new items"""
+    """share of items, 2,000 at most, that training does not see, to measure accuracy"""
     steps: Count = 3000
-    """of the optimiser, at most; 0 leaves the network as it was initialised"""
+    """steps of the optimiser at most; 0 leaves the network as initialised"""
     patience: Count = 0
-    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends, and
-    the weights of the highest are written: for an encoder of new items; 0: all steps are taken, and the last weights
-    are written, as the items of the catalogue are best known then"""
+    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends with
+    the weights of the highest, for an encoder of new items; 0: all steps, which suits the catalogue's items best"""
     batch_size: Positive = 16
-    """items a step of the optimiser, over all processes"""
+    """items per step of the optimiser, over all processes"""
     accumulate: Positive = 1
-    """parts in which a process computes its items of a step, for less memory; the step is the same"""
+    """parts of a step that are computed one after another, for less memory; the step is the same"""
     lr: Rate = 5e-4
-    """peak learning rate of AdamW; ten times that for the embeddings of pieces, unless `init` is given"""
+    """peak learning rate of AdamW; ten times as high for piece embeddings, unless `init` is given"""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """each layer's learning rate as a share of that of the layer above; 1: the same, below it to go on from `init`"""
+    """each layer's learning rate, relative to the layer above; below 1 to continue from `init`"""
     weight_decay: Weight = 0.05
     warmup: Share = 0.1
     """share of steps with rising learning rate, cosine after it"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
+    """precision of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
     compile: bool = False
-    """whether torch.compile fuses the encoder, for a minute or more at the start; on a CPU it needs a C++ compiler"""
+    """use torch.compile, which takes a minute or more at the start; on a CPU it needs a C++ compiler"""
     checkpoint_every: Positive = 100
-    """steps between checkpoints that a killed run resumes from; one holds three copies of the weights"""
+    """steps between checkpoints; one has three copies of the weights"""
     threads: Positive = 2
-    """of the CPU, each process; another number is another order of sums, so other last bits"""
+    """CPU threads per process; another number sums in another order, which changes last bits"""
     seed: int = 0
 
     @property
     def objective(self) -> str:
-        """The loss in words: MIM + MLM, and what is added to them with its weight."""
         return "MIM + MLM" + (f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else "")
 
     @property
     def summary(self) -> str:
-        """What the network says of an item, in words."""
         return "the means of the text's and the image's outputs" if self.size == "mini" else "CLS"
 
     @property
     def reading(self) -> str:
-        """How that becomes the released feature, in words."""
         if self.distill and self.steps:
             return "read by the linear map to its teachers"
         return "relaxed and joined" if self.size == "mini" else "whitened"
@@ -112,7 +107,6 @@ class Pretrain(Section):
     @model_validator(mode="before")
     @classmethod
     def _by_size(cls, given: Any) -> Any:
-        """Other sizes have other defaults; mini has words and a tokenizer of its own."""
         if not isinstance(given, dict) or given.get("size", cls.model_fields["size"].default) != "mini":
             return given
         if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):

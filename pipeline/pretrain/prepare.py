@@ -13,14 +13,13 @@ from safetensors.numpy import load_file, save
 from pipeline import io
 from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from pipeline.beit3.mini import Network
-from pipeline.beit3.minilm import load
+from pipeline.beit3.minilm import WordPieces, load
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, MOST_SENTENCES, Tokenizer, cut, train
-from pipeline.beit3.wordpieces import WordPieces
 from pipeline.images.pixels import decode_all
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.pretrain import mini, minilm, published, visual_tokens
+from pipeline.pretrain import mini, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus, Ids
 from pipeline.pretrain.params import Pretrain
@@ -33,18 +32,15 @@ NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
 class Tokenised(NamedTuple):
-    """All texts as ids."""
+    """Ids of all texts."""
 
-    ids: Sequence[np.ndarray]
-    """I arrays, int [<= params.max_tokens], see `Corpus.texts`"""
-    there: np.ndarray
-    """int64 [I], ids of each before it was cut"""
+    ids: Sequence[np.ndarray]  # I arrays, int [<= params.max_tokens], see `Corpus.texts`
+    there: np.ndarray  # int64 [I], ids of each before it was cut
     vocabulary: int
     mask_id: int
 
 
 def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Tokenised:
-    """Tokenise all texts with the tokenizer that the parameters name, or one trained on the dataset's own text."""
     if not layout.encoder.tokenizer.is_file():
         if params.tokenizer is not None:
             model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
@@ -59,7 +55,6 @@ def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Token
 
 
 def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int) -> Tokenised:
-    """Return the ids of all texts, in the scratch folder."""
     there, lengths = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
 
     def parts() -> Iterator[np.ndarray]:
@@ -75,7 +70,6 @@ def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, 
 
 
 def positions(ids: Sequence[np.ndarray]) -> int:
-    """Return the rows of a table of text positions that the longest of some texts needs, or LEAST_TOKENS."""
     return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, ids), default=0))
 
 
@@ -111,11 +105,7 @@ def network_and_task(
     target: np.ndarray | None = None,
     images: mini.Images | None = None,
 ) -> tuple[Network, Task, list[str]]:
-    """Return the network to train, on the device, its task, and lines on the weights that it starts from.
-
-    Args:
-        images: what `mini` reads of images; None for other sizes.
-    """
+    """Return the network, on the device, its task, and notes on its initial weights; `images` are for `mini` only."""
     torch.set_num_threads(params.threads)  # sums in one order
     if images is not None:
         return _mini(layout, lines, params, images, seed, device, target)
@@ -123,7 +113,7 @@ def network_and_task(
     tokenised = texts(layout, lines, params, cache)
     ids, pieces = tokenised.ids, tokenised.vocabulary
     rows = positions(ids)
-    tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
+    tensors = published.start(params, cache, pieces) if params.init else None  # fails early
     row, pixels = decode(layout, shape)
     if params.vqkd and len(pixels):
         tokens, n = published.visual_tokens(params, cache, pixels, shape, device)
@@ -131,11 +121,11 @@ def network_and_task(
         tokens, n = codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
     if tensors is not None:
-        network, notes = published.network(params, tensors, n, pieces, rows)
+        network, notes = published.start_network(params, tensors, n, pieces, rows)
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
     if params.words == "minilm" and layout.encoder.tokenizer.is_file():  # else there are no texts
-        notes.append(minilm.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
+        notes.append(published.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
     corpus = Corpus(ids, row, pixels, tokenised.there)
     return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target), notes
 
@@ -149,7 +139,6 @@ def _mini(
     device: torch.device,
     target: np.ndarray | None,
 ) -> tuple[Network, Task, list[str]]:
-    """Do as `network_and_task` for `mini`."""
     pieces, known = mini.word_pieces(layout, lines)
     maps = mini.reduced(images, seed_for(seed, "images"))
     tokens, codes = mini.visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))

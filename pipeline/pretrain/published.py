@@ -1,16 +1,28 @@
-"""Published files that pre-training may start from: weights, text tokenizer, visual tokenizer."""
+"""Initial weights of pre-training: published files, or MiniLM's word embeddings.
 
-from collections.abc import Callable
+A piece of our vocabulary starts as the mean of the WordPiece embeddings of its surface, as in Fast Vocabulary Transfer
+(arXiv 2402.09977).
+
+Letters: V pieces, D width of our network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
 from pipeline.http.fetch import fetch, meter
 from pipeline.images import pixels
@@ -18,12 +30,21 @@ from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
 from pipeline.sources.params import Download
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 BATCH = 64  # images a forward pass of the visual tokenizer
+WIDTH = 384
+WORD = "▁"  # begins a SentencePiece piece that begins a word
+CONTINUED = "##"
+"""begins a WordPiece token that continues a word"""
+SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
+"""our special pieces and MiniLM's"""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The folder of published files on this machine, and the function that downloads one."""
+    """Folder of published files, and the function that downloads one."""
 
     folder: Path
     fetch: checkpoints.Fetch
@@ -32,13 +53,10 @@ class Cache:
         return checkpoints.obtain(address, self.folder, sha256, self.fetch)
 
     def tensors(self, address: str, sha256: str | None) -> Path:
-        """Return the safetensors file of a checkpoint at a path or URL, checked and converted."""
         return checkpoints.prepare(address, self.folder, sha256, self.fetch)
 
 
 def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cache:
-    """Return the cache that all datasets share; `progress` makes a bar for each file that is fetched."""
-
     def fetch_file(address: str, target: Path) -> None:
         with progress() as bar:
             fetch(address, target, None, params.timeout, params.retries, meter(bar))
@@ -47,17 +65,16 @@ def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cac
 
 
 def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
-    """Return the tensors that `init` names; UserError if no BEiT3 weights, or of another size or tokenizer."""
+    """Return the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
     tensors = checkpoints.read(cache.tensors(params.init, params.init_sha256))
     released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
 
-def network(
+def start_network(
     params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int, positions: int
 ) -> tuple[BEiT3, list[str]]:
-    """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new."""
     assert params.init is not None
     wanted = replace(SIZES[params.size], positions=positions)
     shape = released.shape(tensors, params.init)
@@ -78,3 +95,50 @@ def visual_tokens(
         batch = pixels.normalised(np.array(images[first : first + BATCH])).to(device)
         out[first : first + BATCH] = tokenizer.tokens(batch).cpu().numpy()
     return out, tokenizer.codes
+
+
+def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
+    """Replace the piece embeddings that MiniLM has words for, and return a note on how many.
+
+    PCA projects them to D dimensions; beyond 384 they are padded with zeros. One factor gives them the initialisation's
+    root mean square norm.
+    """
+    table = network.beit3.text_embed.weight
+    ids = word_ids(pieces, minilm.tokenizer)
+    known = torch.tensor([len(own) > 0 for own in ids])
+    if known.any():
+        starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
+        means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.words, starts, mode="mean")  # [V, 384]
+        vectors = fit_width(means[known], network.config.width)
+        scale = table.square().sum(1).mean().sqrt() / vectors.square().sum(1).mean().sqrt()
+        with torch.no_grad():
+            table[: len(pieces)][known] = vectors * scale
+    return f"beit3.text_embed.weight: {int(known.sum()):,} of {len(pieces):,} pieces start as MiniLM's words"
+
+
+def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return MiniLM's ids of each piece's surface, or of the same continuation of a word; empty if there are none."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    unknown = tokenizer.unk_token_id
+    surfaces = [piece.replace(WORD, " ").strip() for piece in pieces]
+    ids = [
+        [token for token in own if token != unknown]
+        for own in tokenizer(surfaces, add_special_tokens=False)["input_ids"]
+    ]
+    for number, piece in enumerate(pieces):
+        continued = CONTINUED + piece.lower()
+        if piece in SPECIAL:
+            ids[number] = [vocabulary[SPECIAL[piece]]]
+        elif piece.isalnum() and continued in vocabulary:  # punctuation is a word to MiniLM, so ##, was never trained
+            ids[number] = [vocabulary[continued]]
+    return ids
+
+
+def fit_width(vectors: Tensor, width: int) -> Tensor:
+    """Return vectors [n, 384] in `width` dimensions, float32: by PCA, or padded with zeros."""
+    if width >= WIDTH:
+        return F.pad(vectors, (0, width - WIDTH))
+    centred = vectors.double() - vectors.double().mean(0)
+    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]  # [384, D], most variance first
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    return (centred @ (directions * largest.sign())).float()  # signs of eigenvectors are arbitrary

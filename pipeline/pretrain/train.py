@@ -1,4 +1,4 @@
-"""From a dataset's items and images to a pre-trained encoder on disk; a killed training goes on."""
+"""From a dataset's items and images to a pre-trained encoder on disk; a killed training resumes."""
 
 import shutil
 from dataclasses import asdict
@@ -24,7 +24,6 @@ from pipeline.sources.params import Download
 
 
 def train(run: Run) -> None:
-    """Train after `frozen.resume`, from a checkpoint if there is one; write network, tokenizers and training curve."""
     params, layout = run.params[Pretrain], run.layout
     texts = Texts(layout.items)
     cache = published.cache(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
@@ -64,7 +63,6 @@ def train(run: Run) -> None:
 
 
 def train_once(run: Run) -> None:
-    """Do as `train`, unless it has come to its end alike."""
     frozen.resume(run)
     layout = run.layout
     results = [layout.encoder.weights, layout.encoder.config, layout.encoder.whitening, layout.history("pretrain")]
@@ -76,6 +74,5 @@ def train_once(run: Run) -> None:
 
 
 def _weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
-    """Return the network as safetensors, without parameters whose names begin with one of `but`."""
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)

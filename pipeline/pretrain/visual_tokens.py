@@ -9,10 +9,8 @@ import faiss
 import numpy as np
 
 ITERATIONS = 20
-SAMPLE = 128
-"""vectors that k-means is given for each code; more changes little and costs time"""
-MEMORY = 2**30
-"""bytes of the vectors that k-means draws from, at most: thousands of codes would need many gigabytes"""
+SAMPLE = 128  # vectors per code in k-means; more changes little
+MEMORY = 2**30  # most bytes of the vectors that k-means draws from
 BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
 
 Vectors = Callable[[np.ndarray], np.ndarray]
@@ -30,8 +28,7 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
 def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     """Learn the codebook by k-means: float32 [C, W], fewer where fewer vectors differ.
 
-    Equal vectors count once: else most codes of drawings on white would be shades of white. At most SAMPLE * codes
-    of the images' vectors are used.
+    Equal vectors count once, or most codes of drawings on white would be shades of white.
     """
     rng = np.random.default_rng(seed)
     _, per_image, width = vectors(np.arange(1)).shape
@@ -65,7 +62,6 @@ def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.
 
 
 def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
-    """Return `codes`, how many there are; `used`, how many occur; `perplexity`, exp of the tokens' entropy."""
     blocks = (tokens[first : first + BLOCK].ravel() for first in range(0, max(1, len(tokens)), BLOCK))
     counts = np.sum([np.bincount(block, minlength=codes) for block in blocks], axis=0)
     share = counts[counts > 0] / max(1, tokens.size)

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from pipeline.beit3 import inference
 from pipeline.beit3.config import SIZES, Config
-from pipeline.beit3.inference import Inference, Rows, flops, multiplies_bytes, precisions
+from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
-from pipeline.ops.dense import by_onednn
-from pipeline.ops.device import gemm_rate
 
 TINY = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
 BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
@@ -82,18 +80,6 @@ def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -
     assert not torch.equal(actual, expected)
 
 
-def test_bfloat16_spends_no_operator_on_gelu_nor_a_convolution() -> None:
-    """Where products are fast, these took a tenth of the time."""
-    if not by_onednn(torch.device("cpu"), torch.bfloat16):
-        pytest.skip("oneDNN does not multiply bfloat16 here")
-    images, texts = items(TINY, [5, 9])
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        Inference(network(TINY), "bfloat16").cls(images, torch.cat(texts), [5, 9])
-    names = {event.key for event in profile.key_averages()}
-    assert "mkldnn::_linear_pointwise" in names
-    assert not names & {"aten::gelu", "aten::conv2d"}
-
-
 @INT8.marks[0]
 def test_an_int8_feature_depends_on_its_item_alone() -> None:
     """Each row has its own scale: by one of them all, the loud item would round its neighbours to nothing."""
@@ -113,15 +99,6 @@ def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "multiplies_bytes", lambda _: False)
     with pytest.raises(UserError, match="VNNI"):
         Inference(network(TINY), "int8")
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
-def test_it_repeats_bit_for_bit(precision: str) -> None:
-    images, texts = items(TINY, LENGTHS["of every kind"])
-    actual = [
-        Inference(network(TINY), precision).cls(images, torch.cat(texts), LENGTHS["of every kind"]) for _ in range(2)
-    ]
-    assert torch.equal(*actual)
 
 
 @pytest.mark.parametrize(
@@ -146,23 +123,9 @@ def test_the_processor_decides_what_is_worth_trying(
     assert precisions(SIZES["small"], cpu) == ["float32"]
 
 
-def test_what_is_no_cpu_is_not_asked_for_what_cpus_do() -> None:
-    assert precisions(SIZES["base"], torch.device("mps")) == ["float32"]
-
-
-def test_runs_are_of_one_length_and_not_too_long() -> None:
-    assert list(Rows(5, [3, 3, 3, 0, 7, 7]).runs(2)) == [(0, 2), (2, 3), (3, 4), (4, 6)]
-
-
 def test_operations_are_counted_by_hand() -> None:
     """Width 2, no hidden layer to speak of: products of 2 x 2 and 2 x 3 alone."""
     shape = Config(image=1, patch=1, width=2, layers=2, ffn=3, heads=1)
     whole_layer, attention = 3 * (4 * 8 + 2 * 12), 4 * 9 * 2
     last_layer = 3 * 2 * 8 + 2 * 8 + 2 * 12 + 4 * 3 * 2
     assert flops(shape, True, 1) == whole_layer + attention + last_layer + 2 * 3 * 2
-
-
-def test_the_gemm_rate_is_measured_once_and_quickly() -> None:
-    rate = gemm_rate("float32", 0.01)
-    assert 1e8 < rate < 1e16
-    assert gemm_rate("float32", 0.01) == rate

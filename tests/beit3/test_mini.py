@@ -12,10 +12,9 @@ from torch import Tensor
 
 from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, load_minilm
-from pipeline.beit3.minilm import MiniLM, load
-from pipeline.beit3.reading import centred, half_means, halves, ridge
+from pipeline.beit3.minilm import MiniLM, WordPieces, load, order
+from pipeline.beit3.reading import centre, half_means, halves, ridge
 from pipeline.beit3.tokenizer import pad
-from pipeline.beit3.wordpieces import WordPieces, order
 from pipeline.errors import UserError
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]
@@ -124,7 +123,7 @@ def test_how_summaries_are_read() -> None:
     x[:20, :6], x[40:60, 6:] = 0, 0
     mean = half_means(x)
     np.testing.assert_allclose(mean[:6], x[20:, :6].mean(0), rtol=1e-5)
-    own = centred(torch.from_numpy(x), torch.from_numpy(mean)).numpy()
+    own = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy()
     assert not own[:20, :6].any()
     assert not own[40:60, 6:].any()
     read = own @ halves(x).map

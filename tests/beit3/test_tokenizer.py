@@ -19,10 +19,6 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(model)
 
 
-def test_training_is_deterministic() -> None:
-    assert train(WORDS, 40) == train(WORDS, 40)
-
-
 def test_ids_are_numbered_as_xlm_roberta_numbers_them(tokenizer: Tokenizer) -> None:
     (ids,) = tokenizer.encode(["red apple"], 128)
     assert (ids[0], ids[-1]) == (BOS, EOS)
@@ -68,24 +64,3 @@ def test_patches_are_cut_row_by_row() -> None:
     cut = visual_tokens.patches(pixels, 2)
     assert cut.shape == (1, 4, 12)
     assert [set(p) for p in cut[0]] == [{-1.0}, {1.0}, {-1.0}, {-1.0}]
-
-
-def test_each_colour_gets_its_own_code() -> None:
-    rng = np.random.default_rng(0)
-    colours = np.array([[255, 255, 255], [250, 0, 0], [0, 240, 0], [0, 0, 230]], np.uint8)
-    which = rng.integers(0, 4, (30, 2, 2))
-    pixels = colours[which].repeat(3, axis=1).repeat(3, axis=2)  # patches of one colour
-    vectors = _cut(pixels, 3)
-    learned = visual_tokens.learn(vectors, 30, 4, seed=1)
-    codes = np.concatenate(list(visual_tokens.assign(vectors, 30, learned))).reshape(which.shape)
-    assert len({(a, b) for a, b in zip(which.ravel(), codes.ravel(), strict=True)}) == 4
-    assert np.array_equal(learned, visual_tokens.learn(vectors, 30, 4, seed=1))
-
-
-def test_fewer_different_patches_than_codes_give_fewer_codes() -> None:
-    learned = visual_tokens.learn(_cut(np.full((3, 4, 4, 3), 9, np.uint8), 2), 3, 16, seed=1)
-    assert len(learned) == 1
-
-
-def _cut(pixels: np.ndarray, side: int) -> visual_tokens.Vectors:
-    return lambda images: visual_tokens.patches(pixels[images], side)

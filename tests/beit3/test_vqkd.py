@@ -48,10 +48,6 @@ def test_tokens_equal_the_reference(network: VQKD, oracle: dict[str, torch.Tenso
     assert torch.equal(network.tokens(image), oracle["tokens"])
 
 
-def test_a_batch_equals_its_images_one_by_one(network: VQKD, image: torch.Tensor) -> None:
-    assert torch.equal(torch.cat([network.tokens(one[None]) for one in image]), network.tokens(image))
-
-
 def test_codes_are_compared_in_float32_under_autocast(network: VQKD, image: torch.Tensor) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         vectors, tokens = network(image), network.tokens(image)
@@ -73,14 +69,3 @@ def test_nearest_is_by_direction_and_ties_go_to_the_first_code() -> None:
         network.quantize.embedding.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]))
     actual = network.quantize.nearest(torch.tensor([[0.01, 0.0], [100.0, 99.0], [-3.0, 1.0], [0.2, 5.0]]))
     assert actual.tolist() == [0, 0, 2, 1]
-
-
-def test_the_default_shape_is_the_published_one() -> None:
-    with torch.device("meta"):
-        network = VQKD(Config())
-    published = {k: v.shape for k, v in network.state_dict().items()}
-    assert published["encoder.pos_embed"] == (1, 197, 768)
-    assert published["quantize.embedding.weight"] == (8192, 32)
-    assert published["encoder.blocks.11.attn.qkv.weight"] == (2304, 768)
-    assert shape(network.state_dict()) == Config()
-    assert network.codes == 8192

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.encode import batching
-from pipeline.encode.chunks import LONGEST, LONGEST_WORD, Reading, cut
+from pipeline.encode.chunks import LONGEST_WORD, cut
 from pipeline.encode.minilm import MiniLM, MiniLMParams
 
 
@@ -90,15 +90,3 @@ def test_minilm_reads_the_end_of_a_long_text(minilm: MiniLM) -> None:
     assert whole.reading.facts() == {"items": 4, "read": 4.0, "cut": 0}
     assert first.reading is not None
     assert first.reading.facts()["cut"] == 2
-
-
-def test_chunks_give_about_what_one_long_pass_does(minilm: MiniLM) -> None:
-    text = "a red apple on a wooden table beside a green bottle of water " * 18  # fits into 256 tokens, not into 128
-    longer = MiniLM(MiniLMParams(max_tokens=LONGEST))
-    assert longer.reading([text]).read > 128
-    a, b = (batching.encode(one, [text], [None], 1).vectors[0] for one in (minilm, longer))
-    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
-
-
-def test_readings_of_no_text_say_nothing() -> None:
-    assert Reading(np.zeros(0, np.int64), np.zeros(0, np.int64)).facts() == {"items": 0, "read": 0.0, "cut": 0}

@@ -43,14 +43,6 @@ def test_the_silhouette_is_what_differs_from_the_border_whatever_its_colour() ->
     assert filled.sum() == 6 * 20
 
 
-def test_the_histogram_counts_pixels() -> None:
-    half = np.zeros((1, SIDE, SIDE, 3), np.uint8)
-    half[:, : SIDE // 4] = 255
-    counts = describe(half)[0, COLOURS] ** 2
-    assert counts[0] == pytest.approx(0.75, abs=1e-5)
-    assert counts[-1] == pytest.approx(0.25, abs=1e-5)
-
-
 def test_a_batch_equals_single_images_and_a_plain_one_is_finite() -> None:
     encoder = Descriptors()
     images = [

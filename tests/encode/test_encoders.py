@@ -2,65 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import featured
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
-from PIL import Image
+from coloured import Item, catalogue
+from featured import vectors
+from networks import jpeg
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 
-import schemas
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.encode import batching
-from pipeline.encode import throughput as throughput_of
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.facts import content
 from pipeline.features import control
 from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
-from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
-from pipeline.ops import device, whitening
-from pipeline.ops.whitening import Whitening
-from pipeline.run import Run, running
+from pipeline.ops import whitening
+from pipeline.run import Run
 from pipeline.stage import perform
 from pipeline.vectors.given import File
-from stages.encode import main
 from stages.order import STAGES
 from stages.params import Params
+from tests.encode.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
-BOTH_OR_ONE = [i for i in range(len(TEXTS)) if i != 3]
-
-
-def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).save(out, "JPEG")
-    return out.getvalue()
 
 
 IMAGES = [None if c is None else jpeg(c) for c in COLOURS]
@@ -99,26 +86,6 @@ def test_a_batch_equals_single_items_in_order(beit3: BEiT3Items) -> None:
         np.testing.assert_allclose(run(beit3, TEXTS, IMAGES, size), alone, atol=2e-6)
 
 
-def test_an_item_with_nothing_is_zero_and_flagged(beit3: BEiT3Items) -> None:
-    actual = batching.encode(beit3, TEXTS, IMAGES, 4, lambda n: None)
-    assert actual.has_text.tolist() == [bool(t) for t in TEXTS]
-    assert actual.has_image.tolist() == [p is not None for p in IMAGES]
-    assert not actual.vectors[3].any()
-    assert (np.abs(actual.vectors[BOTH_OR_ONE]).max(axis=1) > 0).all()
-
-
-def test_hiding_a_modality_changes_the_vector_and_equals_lacking_it(beit3: BEiT3Items) -> None:
-    whole = run(beit3, TEXTS, IMAGES, 4)
-    nothing: list[bytes | None] = [None] * len(TEXTS)
-    text_only, image_only = run(beit3, TEXTS, nothing, 4), run(beit3, [""] * len(TEXTS), IMAGES, 4)
-    pairs = [0, 4, 5, 7]
-    assert (np.abs(whole - text_only)[pairs].max(axis=1) > 1e-3).all()
-    assert (np.abs(whole - image_only)[pairs].max(axis=1) > 1e-3).all()
-    np.testing.assert_allclose(text_only[[2, 6]], whole[[2, 6]], atol=2e-6)
-    np.testing.assert_allclose(image_only[1], whole[1], atol=2e-6)
-    assert not text_only[1].any()
-
-
 def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     """More batches than threads, and threads than batches: the same bytes."""
     texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
@@ -127,58 +94,13 @@ def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     assert len(set(actual)) == 1
 
 
-def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
-    throughput, before = Throughput(), beit3.flops
-    batching.encode(beit3, TEXTS, IMAGES, 2, throughput=throughput)
-    throughput.items = len(TEXTS)
-    assert throughput.flops == beit3.flops - before > 0
-    facts = throughput.facts("float32")
-    assert facts["items"] == len(TEXTS)
-    assert {"decode_s", "wait_s", "compute_s", "items_per_s", "gemm_gflop_per_s", "share_of_gemm_rate"} <= facts.keys()
-    assert facts["share_of_gemm_rate"] > 0
-
-
-def test_a_small_share_of_a_high_rate_is_not_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "gemm_rate", lambda precision: 4e12)
-    monkeypatch.setattr(throughput_of, "time", SimpleNamespace(perf_counter=iter([0.0, 2.0]).__next__))
-    throughput = Throughput()
-    throughput.calculated(1e8)
-    facts = throughput.facts("float32")
-    assert (facts["gemm_gflop_per_s"], facts["share_of_gemm_rate"]) == (4000, 1.25e-05)
-
-
-def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:
-    with pytest.raises(OSError, match="cannot identify"):
-        run(beit3, [""] * 3, [IMAGES[0], b"no picture", IMAGES[1]], 1)
-
-
-ODD = {
-    "nothing": "",
-    "blank": " \t\n\u3000",
-    "10,000 words": "tree " * 10_000,
-    "one word": "a" * 100_000,
-    "NUL": "red\0apple",
-    "half a character": "red \ud83d apple",
-    "right to left": "תפוח אדום \u202e apple",
-    "emoji": "👩‍👩‍👧‍👦🏽\ufe0f" * 50,
-    "marks": "a" + "\u0301" * 3000,
-    "private and beyond": "\ue000\U0010ffff\ufffe",
-}
-
-
 @pytest.mark.parametrize("name", ["beit3", "minilm"])
 def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items, context: Context) -> None:
-    encoder = beit3 if name == "beit3" else make(name, context)
-    actual = batching.encode(encoder, list(ODD.values()), [None] * len(ODD), 4)
+    texts = [*ODD.values(), "", " \t\n\u3000", "a" + "\u0301" * 3000]
+    actual = batching.encode(beit3 if name == "beit3" else make(name, context), texts, [None] * len(texts), 4)
     assert np.isfinite(actual.vectors).all()
-    assert actual.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
+    assert actual.has_text.tolist() == [bool(text.strip()) for text in texts]
     assert (np.abs(actual.vectors).max(axis=1) > 0).tolist() == actual.has_text.tolist()
-
-
-def test_progress_counts_every_item_once(beit3: BEiT3Items) -> None:
-    seen: list[int] = []
-    batching.encode(beit3, TEXTS, IMAGES, 3, seen.append)
-    assert sum(seen) == len(TEXTS)
 
 
 def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
@@ -192,51 +114,16 @@ def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
         assert (np.diff(length[rows]) >= 0).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 900), (10_000, 2), (2500, 2500)])
-def test_pictures_of_any_size(beit3: BEiT3Items, size: tuple[int, int]) -> None:
-    assert np.isfinite(run(beit3, [""], [jpeg("red", size)], 1)).all()
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_huge_picture_takes_little_memory() -> None:
-    huge = jpeg("red", (10_000, 10_000))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    before = status("VmRSS")
-    assert square(huge, 224).mean(axis=(0, 1)) == pytest.approx([254, 0, 0], abs=1)
-    assert status("VmHWM") - before < 64 * 1024  # KiB; all pixels are 293 MiB
-
-
-def status(key: str) -> int:
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
-    return int(line.split()[1])
-
-
-def test_pixels_are_scaled_as_published() -> None:
-    """0.5 / 0.5 normalisation: black is -1, white 1."""
-    black, white = square(jpeg("black"), 8), square(jpeg("white"), 8)
-    scaled = normalised(np.stack([black, white]))
-    assert scaled.shape == (2, 3, 8, 8)
-    assert (float(scaled[0].max()), float(scaled[1].min())) == (-1.0, 1.0)
-
-
 # --- encoders of other people
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return Context(Layout(tmp_path, "toy"), Encode())
+    return Context(Layout(tmp_path, "shop"), Encode())
 
 
 def make(name: str, context: Context) -> Encoder:
     return ENCODERS[name].make(context, settings({}, name))
-
-
-def test_minilm_finds_meaning(context: Context) -> None:
-    encoder = make("minilm", context)
-    a, b, c = run(encoder, ["a small cat", "a little kitten", "stock market crash"], [None] * 3, 3)
-    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.7
-    assert a @ c / np.linalg.norm(a) / np.linalg.norm(c) < 0.3
 
 
 def test_minilm_and_cnn_stand_side_by_side(context: Context) -> None:
@@ -265,15 +152,6 @@ def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(stage: int) -> 
     torch.testing.assert_close(deviation, maps.flatten(2).std(2))
 
 
-def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
-    from pipeline.encode.cnn import CNN
-
-    path = tmp_path / "other.pth"
-    torch.save({"_conv_stem.weight": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="names or shapes differ"):
-        CNN(str(path))
-
-
 # --- controls and imports
 
 
@@ -287,59 +165,31 @@ def test_shuffled_gives_nobody_their_own() -> None:
 
 def test_repeated_names_are_refused() -> None:
     with pytest.raises(UserError, match="two feature sets are called 'random'"):
-        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
+        _ = FeatureSets(Layout(Path(), "shop"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
 
 
 # --- the stage
 
 
-def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Params:
-    """Write what the stages before encode leave, in image shards of three rows."""
-    layout, n = Layout(root, "toy"), len(TEXTS)
-    ids, asin = pa.array(np.arange(n), pa.int32()), pa.array([f"A{i}" for i in range(n)])
-    empty, lists = pa.array([""] * n), pa.array([[]] * n, pa.list_(pa.string()))
-    rows = []
-    for name, array in imported.items():
-        layout.raw.mkdir(parents=True, exist_ok=True)
-        np.save(layout.raw / f"{name}.npy", array)
-        rows.append({"role": f"feature:{name}", "name": f"{name}.npy"})
-    files.write_json(layout.sources, rows)
-    files.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-    status = pa.array(["ok" if t else "empty" for t in TEXTS])
-    words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
-    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
-    files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
-    status = pa.array(["ok" if p else "missing" for p in IMAGES])
-    size = pa.array([40 if p else 0 for p in IMAGES], pa.int32())
-    hashes = pa.array([1 if p else None for p in IMAGES], pa.uint64())
-    columns = [ids, asin, status, empty, empty, pa.array(IMAGES, pa.binary()), size, size, empty, hashes]
-    table = pa.table(columns, names=schemas.IMAGES.names)
-    for number, start in enumerate(range(0, n, 3)):
-        files.write_table(table.slice(start, 3), files.shard(layout.images, "images", number), schemas.IMAGES)
-    source = {"kind": "mmrec", "interactions": "x.inter"}
-    return Params.model_validate(
-        {"datasets": ["toy"], "sources": {"toy": source}, "encode": {"shard_rows": 3, "batch_size": 2, **given}}
-    )
-
-
 def pretrained(root: Path, network: BEiT3, model: bytes) -> None:
-    layout = Layout(root, "toy")
+    layout = Layout(root, "shop")
     files.write_bytes(layout.encoder.tokenizer, model)
     files.write_json(layout.encoder.config, vars(network.config))
     save_file(network.state_dict(), layout.encoder.weights)
 
 
-def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
-    """Run the stage; return feature set -> shard -> sha256."""
-    with running("encode", "toy", params, root) as run:
-        main(run)
-    layout = Layout(root, "toy")
-    return {
-        name: {
-            p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files.shards(layout.features(name), "features")
-        }
-        for name in layout.feature_sets()
-    }
+def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Params:
+    """Write the inputs of the stage, five images per file."""
+    layout = catalogue(root, [Item(f"A{i}", *both) for i, both in enumerate(zip(TEXTS, COLOURS, strict=True))])
+    layout.raw.mkdir(parents=True, exist_ok=True)
+    for name, array in imported.items():
+        np.save(layout.raw / f"{name}.npy", array)
+    files.write_json(layout.sources, [{"role": f"feature:{name}", "name": f"{name}.npy"} for name in imported])
+    return toy.params(encode={"shard_rows": 3, "batch_size": 2, **given})
+
+
+def stage(root: Path, params: Params) -> dict[str, bytes]:
+    return featured.stage(Layout(root, "shop"), params)
 
 
 BEIT3 = ["beit3", "beit3-image-masked", "beit3-text-masked"]
@@ -352,7 +202,7 @@ def test_what_is_read_of_texts_is_said_and_recorded(
     params = params.model_copy(update={"encoders": {"minilm-short": {"kind": "minilm", "chunks": 1}}})
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     record = files.read_json(layout.run_record("encode"))
     assert record["notes"]["minilm-short"]["text_cut"] == pytest.approx(1 / 6, abs=1e-4)
     read = record["notes"]["minilm-short"]["text_read"]
@@ -379,7 +229,7 @@ def test_every_feature_set_is_whole_and_in_item_order(
     pretrained(tmp_path, network, model)
     made = stage(tmp_path, params)
     assert set(made) == {*BEIT3, "ready", "random", "shuffled", "constant"}
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     tables = {name: files.read_features(layout.features(name)) for name in made}
     assert {len(t) for t in tables.values()} == {len(TEXTS)}
     np.testing.assert_allclose(files.matrix(tables["beit3"]["vector"]), run(beit3, TEXTS, IMAGES, 2), atol=2e-6)
@@ -401,9 +251,9 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
     params = dataset(tmp_path, {}, encoders=["beit3", "beit3-untrained"], controls=[])
     pretrained(tmp_path, network, model)
     plain = stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
-    raw = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
-    trained = files.matrix(files.read_features(layout.features("beit3"))["vector"])
+    layout = Layout(tmp_path, "shop")
+    raw = vectors(layout, "beit3-untrained")
+    trained = vectors(layout, "beit3")
     assert raw.shape == trained.shape
     assert np.abs(raw - trained).max() > 0.1
     shutil.rmtree(layout.features("beit3-untrained"))
@@ -411,7 +261,7 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
 
     files.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit(trained)._asdict()))
     stage(tmp_path, params)
-    whitened = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
+    whitened = vectors(layout, "beit3-untrained")
     has_any = raw.any(axis=1)
     assert np.abs(whitened[has_any].mean(axis=0)).max() < 1e-3  # whitening of its own, not the trained network's
     assert not whitened[~has_any].any()
@@ -421,63 +271,36 @@ def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path,
     names = ["beit3", "beit3-raw", "beit3-text-masked", "beit3-untrained"]
     params = dataset(tmp_path, {}, encoders=names, controls=[])
     pretrained(tmp_path, network, model)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     cls = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128), TEXTS, IMAGES, 2)
     fitted = whitening.fit(cls[cls.any(axis=1)])
     files.write_bytes(layout.encoder.whitening, save_arrays(fitted._asdict()))
 
-    def vectors() -> dict[str, np.ndarray]:
+    def encoded() -> dict[str, np.ndarray]:
         stage(tmp_path, params)
-        return {name: files.matrix(files.read_features(layout.features(name))["vector"]) for name in names}
+        return {name: vectors(layout, name) for name in names}
 
-    white = vectors()
+    white = encoded()
     np.testing.assert_allclose(white["beit3-raw"], cls, atol=2e-6)
     np.testing.assert_allclose(white["beit3"][0], fitted(cls)[0], atol=1e-3)
     assert np.abs(white["beit3"] - cls).max() > 0.1
     params = params.model_copy(update={"encoders": {"beit3": {"whiten": False}}})
-    plain = vectors()
+    plain = encoded()
     np.testing.assert_array_equal(plain["beit3"], white["beit3-raw"])
     np.testing.assert_array_equal(plain["beit3-raw"], white["beit3-raw"])
     for variant in names[2:]:
         assert np.abs(plain[variant] - white[variant]).max() > 0.1
 
 
-def test_a_map_may_read_fewer_numbers_than_cls_has(network: BEiT3, model: bytes) -> None:
-    plain, three = (
-        BEiT3Items(network, tokenizer.Tokenizer(model), 128),
-        np.eye(network.config.width, 3, dtype=np.float32),
-    )
-    mapped = Whitening(np.zeros(network.config.width, np.float32), three)
-    read = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128, whitening=mapped), TEXTS, IMAGES, 2)
-    np.testing.assert_allclose(read, run(plain, TEXTS, IMAGES, 2)[:, :3], atol=1e-6)
-
-
-def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    params = dataset(tmp_path, {}, encoders=BEIT3[:2])
-    pretrained(tmp_path, network, model)
-    whole = stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
-    kept = files.shard(layout.features("beit3"), "features", 0)
-    written = kept.stat().st_mtime_ns
-    files.shard(layout.features("beit3"), "features", 1).unlink()
-    (layout.features("beit3") / ".features-00001.parquet.tmp").write_bytes(b"half")
-    assert stage(tmp_path, params) == whole
-    assert kept.stat().st_mtime_ns == written
-
-    fewer = stage(tmp_path, dataset(tmp_path, {}, encoders=["beit3"], controls=["constant"]))
-    assert fewer == {name: whole[name] for name in ("beit3", "constant")}
-    assert kept.stat().st_mtime_ns == written
-
-
 def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, network: BEiT3, model: bytes) -> None:
     params = dataset(tmp_path, {}, encoders=[*BEIT3[:2], "tfidf"])
     pretrained(tmp_path, network, model)
     whole = stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     shutil.rmtree(layout.folder("encode"))
     toy.ended(layout)
     for part, expected in ((2, {1}), (1, {0, 1, 2})):  # three files of three rows
-        going = Run("encode", "toy", params, tmp_path)
+        going = Run("encode", "shop", params, tmp_path)
         going.part = part, 2
         perform(going, STAGES["encode"], lambda _: None)
         made = {name: files.shards(layout.features(name), "features") for name in layout.feature_sets()}
@@ -495,12 +318,12 @@ def test_a_machine_that_would_choose_another_precision_deletes_nothing(
 ) -> None:
     pretrained(tmp_path, network, model)
     monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.5)
-    layout, params = Layout(tmp_path, "toy"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
+    layout, params = Layout(tmp_path, "shop"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
     toy.ended(layout)
 
     def go(part: tuple[int, int] | None, *choices: str, **own: str) -> None:
         monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: [*choices])
-        going = Run("encode", "toy", params.model_copy(update={"encoders": {"beit3": own}}), tmp_path)
+        going = Run("encode", "shop", params.model_copy(update={"encoders": {"beit3": own}}), tmp_path)
         going.part = part
         perform(going, STAGES["encode"], lambda _: None)
 
@@ -531,7 +354,7 @@ def test_auto_takes_the_fastest_precision_that_keeps_the_features(
     """All variants take the same; metadata and record name it; a resumed run decides the same again."""
     monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: ["bfloat16", "float32"])
     monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", least)
-    names, layout = [*BEIT3, "beit3-untrained"], Layout(tmp_path, "toy")
+    names, layout = [*BEIT3, "beit3-untrained"], Layout(tmp_path, "shop")
     params = dataset(tmp_path, {}, encoders=names, controls=[])
     pretrained(tmp_path, network, model)
     whole = stage(tmp_path, params)
@@ -541,27 +364,12 @@ def test_auto_takes_the_fastest_precision_that_keeps_the_features(
         files.shard(layout.features(name), "features", 1).unlink()
     assert stage(tmp_path, params) == whole
     given = params.model_copy(update={"encoders": {"beit3": {"precision": chosen}}})
+    if chosen == "float32":
+        rough = params.model_copy(update={"encoders": {"beit3": {"precision": "bfloat16"}}})
+        with pytest.raises(UserError, match=r"precision bfloat16 .* cosine 0\.99"):
+            stage(tmp_path, rough)
     monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.99)
     assert stage(tmp_path, given) == whole
-
-
-def test_a_given_precision_that_changes_the_features_is_refused(
-    tmp_path: Path, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 1.1)
-    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
-    pretrained(tmp_path, network, model)
-    given = params.model_copy(update={"encoders": {"beit3": {"precision": "bfloat16"}}})
-    with pytest.raises(UserError, match=r"precision bfloat16 .* cosine 0\.99"):
-        stage(tmp_path, given)
-    stage(tmp_path, given.model_copy(update={"encoders": {"beit3": {"precision": "float32"}}}))
-
-
-def test_small_is_encoded_in_float32_on_every_machine(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
-    pretrained(tmp_path, network, model)
-    stage(tmp_path, params)
-    assert precisions_of(Layout(tmp_path, "toy"), ["beit3"]) == {"float32"}
 
 
 def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one(
@@ -579,27 +387,11 @@ def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one
         ENCODERS["beit3"].make(context, params)
 
 
-def test_settings_of_one_encoder_re_encode_no_other(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    asked = {"encoders": ["beit3", "beit3-text-masked", "minilm"], "controls": []}
-    pretrained(tmp_path, network, model)
-    layout, whole = Layout(tmp_path, "toy"), stage(tmp_path, dataset(tmp_path, {}, **asked))
-    written = {name: files.shard(layout.features(name), "features", 0).stat().st_mtime_ns for name in whole}
-    asked_again = dataset(tmp_path, {}, **asked)
-    shorter = asked_again.model_copy(update={"encoders": {"minilm": {"max_tokens": 3}}})
-    changed = stage(tmp_path, shorter)
-    assert {name for name in whole if changed[name] != whole[name]} == {"minilm"}
-    now = {name: files.shard(layout.features(name), "features", 0).stat().st_mtime_ns for name in whole}
-    assert {name for name in whole if now[name] != written[name]} == {"minilm"}
-    masked_too = stage(tmp_path, asked_again.model_copy(update={"encoders": {"beit3": {"max_tokens": 3}}}))
-    assert masked_too["minilm"] == whole["minilm"]
-    assert all(masked_too[name] != whole[name] for name in ("beit3", "beit3-text-masked"))
-
-
 def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:
     params = dataset(tmp_path, {}, encoders=["beit3", "minilm"], controls=["constant"])
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
-    layout = Layout(tmp_path, "toy")
+    layout = Layout(tmp_path, "shop")
     notes, cost = (files.read_json(path("encode")) for path in (layout.run_record, layout.cost))
     spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
     assert notes["notes"].keys() == {"beit3", "minilm", "warnings"}, "of texts that are cut"
@@ -621,5 +413,5 @@ def test_a_ready_file_of_other_length_is_refused(tmp_path: Path) -> None:
 
 
 def width(root: Path, name: str) -> int:
-    shard = files.shard(Layout(root, "toy").features(name), "features", 0)
+    shard = files.shard(Layout(root, "shop").features(name), "features", 0)
     return int(pq.read_schema(shard).field("vector").type.list_size)

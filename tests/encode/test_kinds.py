@@ -17,7 +17,6 @@ from PIL import Image
 
 from pipeline.encode import batching, towers
 from pipeline.encode.base import Encoder
-from pipeline.encode.huggingface import pooled
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError, installing
 from pipeline.features.sets import FeatureSets
@@ -135,7 +134,7 @@ def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
     stripes.paste("blue", (1900, 0, 2100, 10))
     out = io.BytesIO()
     stripes.save(out, "PNG")
-    (image,) = towers.opened([out.getvalue()])
+    (image,) = towers.open_images([out.getvalue()])
     assert image.size == (160, 10)
     assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
     assert decoded(networks.jpeg("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
@@ -185,14 +184,6 @@ def test_the_tower_is_transformers_own(folder: Folder) -> None:
 
 
 # --- one tower
-
-
-def test_tokens_are_pooled_by_mean_first_or_last_without_padding() -> None:
-    hidden = torch.arange(12.0).reshape(2, 3, 2)
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    assert pooled(hidden, mask, "mean").tolist() == [[1, 2], [8, 9]]
-    assert pooled(hidden, mask, "cls").tolist() == [[0, 1], [6, 7]]
-    assert pooled(hidden, mask, "last").tolist() == [[2, 3], [10, 11]]
 
 
 @pytest.mark.parametrize(("name", "usual"), [("bert", "mean"), ("qwen", "last"), ("dinov2", "cls")])

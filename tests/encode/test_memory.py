@@ -77,18 +77,12 @@ def test_a_batch_without_room_is_encoded_in_halves(end: Callable[[], None]) -> N
     assert not encode(Narrow(4), 4).halved.any()
 
 
-def test_an_odd_batch_has_halves_too() -> None:
-    encoder = Narrow(2)
-    np.testing.assert_array_equal(encode(encoder, 3).vectors, encode(Narrow(99), 3).vectors)
-    assert encoder.passes[:3] == [3, 2, 1]
-
-
 @pytest.mark.parametrize(
     ("most", "size", "says"),
     [
         (1, 5, "memory ran out in half a batch of 5 too; lower batch_size, or give more memory"),
-        (0, 2, "memory ran out with one item a forward pass; take a smaller network, or give more memory"),
-        (0, 1, "memory ran out with one item a forward pass; take a smaller network, or give more memory"),
+        (0, 2, "memory ran out with one item per forward pass; take a smaller network, or give more memory"),
+        (0, 1, "memory ran out with one item per forward pass; take a smaller network, or give more memory"),
     ],
 )
 def test_without_room_for_half_a_batch_what_to_do_is_said(most: int, size: int, says: str) -> None:
@@ -139,8 +133,3 @@ def test_the_stage_says_it_once_and_run_json_keeps_it(
     )
     assert stage(1)["warnings"] == [said], "of two files"
     assert capsys.readouterr().err.count("memory ran out") == 1
-
-
-def test_the_stage_ends_with_one_line_where_half_a_batch_has_no_room(stage: Callable[[int], dict[str, Any]]) -> None:
-    with pytest.raises(UserError, match="tfidf: memory ran out with one item a forward pass; "):
-        stage(0)

@@ -114,7 +114,7 @@ def test_code_of_a_tokenizer_does_not_run_either(tmp_path: Path) -> None:
 
 def test_what_the_hub_lacks_is_said(hub: Hub, bert: Path) -> None:
     hub.publish("someone/bert", bert)
-    assert "'encoders.mine.model': someone/bart: no such folder here, and the Hub" in refused({"model": "someone/bart"})
+    assert "someone/bart: neither a folder nor a model on the Hub" in refused({"model": "someone/bart"})
     assert "'encoders.mine.revision': someone/bert has no revision 'v9'" in refused(
         {"model": "someone/bert", "revision": "v9"}
     )
@@ -127,7 +127,7 @@ def test_without_a_network_what_was_fetched_serves(hub: Hub, bert: Path, monkeyp
     assert find({"model": "someone/bert"}) == source
     assert "the Hub cannot be reached" in refused({"model": "someone/other"})
     (source.folder / "tokenizer.json").unlink()  # as if the download had ended before it
-    assert "not whole in the cache" in refused({"model": "someone/bert"})
+    assert "not complete in the cache" in refused({"model": "someone/bert"})
 
 
 # --- a folder
@@ -198,7 +198,7 @@ def test_a_model_of_another_kind_is_refused(bert: Path, tmp_path: Path) -> None:
         ({"weights": "nothing"}, "'encoders.mine.weights' no 'nothing'; open_clip has"),
         ({"model": "ViT-Z-1", "weights": "openai"}, "open_clip has no such architecture"),
         ({"model": "someone/clip", "weights": "openai"}, "someone/clip has its own weights; leave it out"),
-        ({"model": "ViTamin-S", "weights": "datacomp1b"}, "published as pickle alone"),
+        ({"model": "ViTamin-S", "weights": "datacomp1b"}, "published as pickle"),
     ],
 )
 def test_open_clip_says_what_is_missing(given: dict[str, object], says: str) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import featured
 import networks
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from coloured import Item, catalogue
 from elsewhere import spread_without
 from hub import hub as serving
 
-import schemas
 from pipeline import io
 from pipeline.encode import huggingface
 from pipeline.encode.registry import ENCODERS
@@ -24,13 +24,10 @@ from pipeline.errors import UserError
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.release import parts as released
-from pipeline.run import running
-from stages.encode import main
 from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]
-PICTURES = [None if c is None else networks.jpeg(c) for c in COLOURS]
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +39,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+def write(root: Path, *texts: str) -> Path:
+    """Write the inputs of the stage; fewer texts leave out the last items."""
+    catalogue(root, [Item(f"A{i}", *both) for i, both in enumerate(zip(texts, COLOURS, strict=False))])
+    return root
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """What the stages before encode leave."""
-    layout, n = Layout(tmp_path / "outputs", "toy"), len(TEXTS)
-    ids, asin = pa.array(np.arange(n), pa.int32()), pa.array([f"A{i}" for i in range(n)])
-    empty, lists = pa.array([""] * n), pa.array([[]] * n, pa.list_(pa.string()))
-    io.write_json(layout.sources, [])
-    io.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-    status = pa.array(["ok" if t else "empty" for t in TEXTS])
-    words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
-    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
-    io.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
-    status = pa.array(["ok" if p else "missing" for p in PICTURES])
-    size = pa.array([40 if p else 0 for p in PICTURES], pa.int32())
-    hashes = pa.array([1 if p else None for p in PICTURES], pa.uint64())
-    columns = [ids, asin, status, empty, empty, pa.array(PICTURES, pa.binary()), size, size, empty, hashes]
-    io.write_table(pa.table(columns, names=schemas.IMAGES.names), io.shard(layout.images, "images", 0), schemas.IMAGES)
-    return layout.root
+    return write(tmp_path / "outputs", *TEXTS)
 
 
 def params(models: Path, *names: str, **changed: dict[str, Any]) -> Params:
@@ -73,51 +61,33 @@ def params(models: Path, *names: str, **changed: dict[str, Any]) -> Params:
     encode = {"encoders": list(names), "controls": ["shuffled"], "shard_rows": 3, "batch_size": 2}
     source = {"kind": "mmrec", "interactions": "x.inter"}
     return Params.model_validate(
-        {"datasets": ["toy"], "sources": {"toy": source}, "encode": encode, "encoders": defined | changed}
+        {"datasets": ["shop"], "sources": {"shop": source}, "encode": encode, "encoders": defined | changed}
     )
 
 
-def run(root: Path, given: Params) -> dict[str, dict[str, bytes]]:
-    """Run the stage; return feature set -> shard -> content."""
-    with running("encode", "toy", given, root) as stage:
-        main(stage)
-    return made(root)
+def run(root: Path, given: Params) -> dict[str, bytes]:
+    return featured.stage(Layout(root, "shop"), given)
 
 
-def made(root: Path) -> dict[str, dict[str, bytes]]:
-    layout = Layout(root, "toy")
-    return {
-        n: {p.name: p.read_bytes() for p in io.shards(layout.features(n), "features")} for n in layout.feature_sets()
-    }
+def made(root: Path) -> dict[str, bytes]:
+    return featured.files(Layout(root, "shop"))
 
 
 def vectors(root: Path, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(Layout(root, "toy").features(name))["vector"])
+    return featured.vectors(Layout(root, "shop"), name)
 
 
 def times(root: Path) -> dict[str, int]:
-    layout = Layout(root, "toy")
+    layout = Layout(root, "shop")
     return {n: io.shard(layout.features(n), "features", 0).stat().st_mtime_ns for n in layout.feature_sets()}
 
 
 # --- what changes
 
 
-def reworded(root: Path, *texts: str) -> None:
-    """Change the texts; fewer leave out the last items."""
-    layout, n = Layout(root, "toy"), len(texts)
-    for path, schema in ((layout.item_ids, schemas.ITEM_IDS), (layout.items, schemas.ITEMS)):
-        table = io.read_table(path, schema).slice(0, n)
-        if "text" in schema.names:
-            table = table.set_column(schema.names.index("text"), "text", pa.array(texts))
-        io.write_table(table, path, schema)
-    path = io.shard(layout.images, "images", 0)
-    io.write_table(io.read_table(path, schemas.IMAGES).slice(0, n), path, schemas.IMAGES)
-
-
 def written(root: Path) -> dict[tuple[str, str], int]:
     """Return feature set and shard -> when it was written."""
-    layout = Layout(root, "toy")
+    layout = Layout(root, "shop")
     return {
         (name, path.name): path.stat().st_mtime_ns
         for name in layout.feature_sets()
@@ -146,7 +116,7 @@ def test_a_changed_text_makes_its_own_shards_again_and_they_are_those_of_a_new_r
     run(root, shown)
     before = written(root)
     for one in (root, fresh):
-        reworded(one, *REWORDED)
+        write(one, *REWORDED)
     assert run(root, shown) == run(fresh, shown)
     after = written(root)
     again = {key for key in after if after[key] != before[key]}
@@ -154,37 +124,12 @@ def test_a_changed_text_makes_its_own_shards_again_and_they_are_those_of_a_new_r
     assert again == hit | {key for key in after if key[0] == "shuffled"}
 
 
-@pytest.mark.parametrize("at", ["shard", "mark"])
-def test_killed_while_a_shard_is_made_again_it_is_neither_the_old_nor_the_new(
-    root: Path, shown: Params, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
-    before = run(root, shown)
-    reworded(root, *REWORDED)
-
-    def killed(function: Any) -> Any:
-        def write(where: Any, *given: Any) -> None:
-            path = next(x for x in (where, *given) if isinstance(x, Path))
-            if "features-00001" in str(path) and "two" in path.parts:
-                raise KeyboardInterrupt
-            function(where, *given)
-
-        return write
-
-    with monkeypatch.context() as context:
-        name = {"shard": "write_table", "mark": "write_bytes"}[at]
-        context.setattr(io, name, killed(getattr(io, name)))
-        with pytest.raises(KeyboardInterrupt):
-            run(root, shown)
-    reworded(root, *TEXTS)
-    assert run(root, shown) == before
-
-
 def test_shards_of_items_that_are_gone_go_too(root: Path, tmp_path: Path, shown: Params) -> None:
     fresh = tmp_path / "fresh"
     shutil.copytree(root, fresh)
     run(root, shown)
     for one in (root, fresh):
-        reworded(one, *TEXTS[:5])
+        write(one, *TEXTS[:5])
     assert run(root, shown) == run(fresh, shown)
 
 
@@ -196,24 +141,16 @@ def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, mod
     with pytest.raises(UserError) as e:
         run(root, params(models, "text", "bad", "image", bad=wrong))
     assert str(e.value) == (
-        "encode toy: 1 of 4 feature sets failed: bad: 'encoders.bad.model': no folder './nowhere'; "
+        "encode shop: 1 of 4 feature sets failed: bad: 'encoders.bad.model': no folder './nowhere'; "
         "give a folder, or owner/name on the Hugging Face Hub"
     )
     before, stamps = made(root), times(root)
     assert before.keys() == {"text", "image", "shuffled"}
-    assert not Layout(root, "toy").run_record("encode").exists()
+    assert not Layout(root, "shop").run_record("encode").exists()
     right = {"kind": "huggingface", "model": str(models / "siglip")}
     after = run(root, params(models, "text", "bad", "image", bad=right))
     assert after.keys() == {*before, "bad"}
     assert {name: times(root)[name] for name in stamps} == stamps  # nothing was made again
-
-
-def test_an_encoder_that_comes_to_fail_keeps_its_features_and_others_theirs(root: Path, models: Path) -> None:
-    before = run(root, params(models, "two", "text"))
-    gone = {"kind": "huggingface", "model": str(models / "gone"), "join": "concat"}
-    with pytest.raises(UserError, match=r"2 of 3 feature sets failed: two: .*; shuffled: 'two'"):
-        run(root, params(models, "two", "text", two=gone))
-    assert made(root) == before
 
 
 def test_an_encoder_that_fails_half_way_goes_on_from_there(
@@ -249,27 +186,21 @@ def test_a_fault_of_ours_is_raised_after_the_others_ran(
     assert made(root).keys() == {"image"}
 
 
-def test_what_is_joined_of_a_failed_encoder_fails_too(root: Path, models: Path) -> None:
-    with pytest.raises(UserError, match=r"3 of 4 feature sets failed: text: .*; both: 'text'"):
-        run(root, params(models, "both", "text", "image", text={"kind": "huggingface", "model": "./nowhere"}))
-    assert made(root).keys() == {"image"}
-
-
 # --- concat
 
 
 @pytest.mark.parametrize("listed", [("both", "image", "text"), ("both",), ("image", "both")])
 def test_parts_stand_side_by_side_each_of_length_one(root: Path, models: Path, listed: tuple[str, ...]) -> None:
     run(root, params(models, *listed))
-    assert Layout(root, "toy").feature_sets() == sorted({*listed, "shuffled"})
+    assert Layout(root, "shop").feature_sets() == sorted({*listed, "shuffled"})
     joined = vectors(root, "both")
-    table = io.read_features(Layout(root, "toy").features("both"))
+    table = io.read_features(Layout(root, "shop").features("both"))
     run(root, params(models, "text", "image"))
     parts = [vectors(root, name) for name in ("text", "image")]
     units = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in parts]
     np.testing.assert_allclose(joined, np.hstack(units), atol=1e-6)
     assert table["has_text"].to_pylist() == [bool(t) for t in TEXTS]
-    assert table["has_image"].to_pylist() == [p is not None for p in PICTURES]
+    assert table["has_image"].to_pylist() == [c is not None for c in COLOURS]
 
 
 def test_parts_that_are_made_anyway_are_encoded_once(root: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,14 +214,6 @@ def test_parts_that_are_made_anyway_are_encoded_once(root: Path, models: Path, m
     monkeypatch.setattr(huggingface.HuggingFace, "__init__", counted)
     run(root, params(models, "both", "text", "image"))
     assert sorted(loads) == ["bert", "dinov2"]
-
-
-def test_a_changed_part_makes_the_whole_again(root: Path, models: Path) -> None:
-    before = run(root, params(models, "both", "image"))
-    other = {"kind": "huggingface", "model": str(models / "bert"), "max_tokens": 3}
-    after = run(root, params(models, "both", "image", text=other))
-    assert after["both"] != before["both"]
-    assert after["image"] == before["image"]
 
 
 # --- what is kept and what is about
@@ -312,7 +235,7 @@ def test_each_depends_on_its_own_settings_and_files(root: Path, models: Path, tm
 
 def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, models: Path) -> None:
     run(root, params(models, "text", "image", "both", "minilm"))
-    layout = Layout(root, "toy")
+    layout = Layout(root, "shop")
     notes = io.read_json(layout.run_record("encode"))["notes"]
     about = notes["text"]["encoder"]
     source = FeatureSets(layout, params(models).encode, params(models).encoders).encoded("text").context.origin
@@ -346,16 +269,6 @@ def test_the_path_of_a_folder_changes_no_byte(root: Path, models: Path, tmp_path
     assert run(root, params(copy, "text", "two", "both")) == first
 
 
-def test_a_kind_can_have_several_names(root: Path, models: Path) -> None:
-    short = {"kind": "minilm", "max_tokens": 3}
-    encoded = run(root, params(models, "minilm", "short", short=short))
-    assert encoded["short"] != encoded["minilm"]
-    record = json.loads(
-        pq.read_schema(Layout(root, "toy").features("short") / "features-00000.parquet").metadata[b"alignrec"]
-    )
-    assert record["params"]["kind"] == "minilm"
-
-
 # --- elsewhere
 
 
@@ -381,7 +294,7 @@ def test_what_is_left_to_the_machine_the_one_decides_that_encodes(
     run(root, there(params(models, "text", "both")))
     assert vectors(root, "text").shape[1] == 8
     assert asked.count(0) == 2, "each network is asked once, whatever sets are made of it"
-    shard = io.shard(Layout(root, "toy").features("both"), "features", 0)
+    shard = io.shard(Layout(root, "shop").features("both"), "features", 0)
     assert io.record(shard)["params"]["parts"]["text"]["dim"] == 8
 
 
@@ -406,18 +319,6 @@ def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
     assert len(jobs) == networks * -(-len(TEXTS) // 3), "what is made of whole sets is made here"
 
 
-def test_what_a_network_elsewhere_refuses_is_one_line(
-    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*given: Any) -> Any:
-        raise RuntimeError("of its own")
-
-    spread_without(monkeypatch, root)
-    monkeypatch.setattr(huggingface.HuggingFace, "text_inputs", broken)
-    with pytest.raises(UserError, match=r"'encoders\.text'"):
-        run(root, there(params(models, "text")))
-
-
 def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving: Any) -> None:
     commit = moving.publish("someone/net", models / "bert")
     run(root, params(models, "text", text={"kind": "huggingface", "model": "someone/net"}))
@@ -426,5 +327,5 @@ def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving:
     pinned = {"kind": "huggingface", "model": "someone/net", "revision": commit}
     run(root, params(models, "text", text=pinned))
     assert times(root)["text"] == stamps["text"]
-    shards = io.shards(Layout(root, "toy").features("text"), "features")
+    shards = io.shards(Layout(root, "shop").features("text"), "features")
     assert released.networks({"text": shards})["text"].revision == commit

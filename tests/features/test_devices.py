@@ -58,10 +58,3 @@ def test_two_devices_give_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.M
     assert threading.get_ident() not in threads
     assert most == 1, "one network is loaded at a time"
     assert len(entered) == 3 * (len(SETS) + 1)
-
-
-def test_where_there_is_no_gpu_one_device_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert device.visible() == [device.pick()]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device.visible() == [torch.device("cuda:0"), torch.device("cuda:1")]

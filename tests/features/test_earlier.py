@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import networks
 import numpy as np
 import pytest
-import toy
 from coloured import ITEMS, Item, catalogue, item
 from elsewhere import spread_without
-from processes import command, started
 
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.params import Encode
-from pipeline.features import encoded, write
 from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
-from pipeline.run import Run, running
-from pipeline.stage import perform
+from pipeline.run import running
 from stages.encode import main
-from stages.order import STAGES
 from stages.params import Params
 
 ROWS, N = 4, len(ITEMS)
@@ -56,13 +47,6 @@ def stage(layout: Layout, given: Params) -> list[bytes]:
         main(run)
     assert not (layout.features("net") / FOLDER).exists()
     return files(layout)
-
-
-def ready(root: Path, items: list[Item]) -> None:
-    """Write what `encode` reads, as if the stages before it had ended."""
-    layout = catalogue(root, items)
-    toy.ended(layout)
-    layout.run_record("encode").unlink()
 
 
 def files(layout: Layout) -> list[bytes]:
@@ -128,15 +112,6 @@ def test_what_is_new_alone_is_encoded(
     assert texts == wanted
     records = [io.record(path) for path in io.shards(shop.features("net"), "features")]
     assert sum(record.get("taken_over", 0) for record in records) == taken
-
-
-def test_rows_are_taken_over_again(shop: Layout, model: Path) -> None:
-    given = params(model, reuse=True)
-    stage(catalogue(shop.root, [item(90), *ITEMS]), given)
-    first = vectors(shop)
-    stage(catalogue(shop.root, [item(91), item(90), *ITEMS]), given)
-    assert noted(shop) == (N + 1, 1)
-    np.testing.assert_array_equal(vectors(shop)[1:], first)
 
 
 def test_where_nothing_is_taken_over_the_key_changes_no_byte(shop: Layout, model: Path, tmp_path: Path) -> None:
@@ -230,63 +205,6 @@ def test_interrupted_at_any_file_the_next_run_gives_the_same_bytes(shop: Layout,
     assert at >= 16, "four files are laid aside and four written, each with a mark"
 
 
-@pytest.mark.parametrize("reuse", [False, True])
-def test_after_a_kill_items_may_change_again_or_the_key_go(
-    shop: Layout, model: Path, reuse: bool, tmp_path: Path
-) -> None:
-    assert killed(catalogue(shop.root, [item(90), *ITEMS]), params(model, reuse=True), 14)
-    assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
-    assert len(files(shop)) == 2
-    items = [item(91), item(90), *ITEMS[3:]]
-    made = stage(catalogue(shop.root, items), params(model, reuse))
-    fresh = catalogue(tmp_path / "fresh", items)
-    bytes_of_fresh = stage(fresh, params(model, reuse=False))
-    assert (made == bytes_of_fresh) is not reuse
-    assert noted(shop) == ((N - 3 + 1, 1) if reuse else (0, N - 3 + 2))
-    np.testing.assert_allclose(vectors(shop), vectors(fresh), atol=1e-5)
-
-
-def ended_at_the_second_mark(*arguments: str) -> None:
-    whole, times = write.earlier.write_mark, list[None]()
-
-    def last(*args: Any) -> None:
-        times.append(whole(*args))
-        if len(times) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    write.earlier.write_mark = last
-    command(*arguments)
-
-
-def test_killed_midway_it_takes_over_the_rest(shop: Layout, model: Path, tmp_path: Path) -> None:
-    given = params(model, reuse=True)
-    whole = shutil.copytree(shop.root, tmp_path / "whole")
-    items = CHANGES["two-at-the-front"][0]
-    expected = stage(catalogue(whole, items), given)
-    ready(shop.root, items)
-    (tmp_path / "p.yaml").write_text(given.model_dump_json(exclude_unset=True))
-    given_at = ("--params", str(tmp_path / "p.yaml"), "--root", str(shop.root))
-    assert started(ended_at_the_second_mark, "encode", "shop", *given_at).wait() == -signal.SIGKILL
-    assert len(files(shop)) == 2
-    assert len([*(shop.features("net") / FOLDER).glob("*.parquet")]) == 4
-    assert stage(shop, given) == expected
-    assert noted(shop) == (N + 2 - 2 * ROWS, 0)
-
-
-def test_parts_take_over_what_the_whole_does(shop: Layout, model: Path, tmp_path: Path) -> None:
-    given = params(model, reuse=True)
-    whole = shutil.copytree(shop.root, tmp_path / "whole")
-    items = CHANGES["two-at-the-front"][0]
-    expected = stage(catalogue(whole, items), given)
-    ready(shop.root, items)
-    for part in (2, 1):
-        run = Run("encode", "shop", given, shop.root)
-        run.part = part, 2
-        perform(run, STAGES["encode"], lambda _: None)
-    assert files(shop) == expected
-    assert stage(shop, given) == expected
-
-
 def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(
     shop: Layout, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,17 +216,3 @@ def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(
     there = given.model_copy(update={"encode": given[Encode].model_copy(update={"engine": "ray"})})
     assert stage(catalogue(shop.root, items), there) == expected
     assert noted(shop) == (N, 2)
-
-
-def test_workers_on_several_devices_share_what_was_there(
-    shop: Layout, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    given, made = params(model, reuse=True), list[object]()
-    earlier: Callable[..., object] = encoded.earlier.Earlier
-    monkeypatch.setattr(encoded.earlier, "Earlier", lambda folder: made.append(folder) or earlier(folder))
-    monkeypatch.setattr("pipeline.features.write.visible", lambda: [torch.device("cpu"), torch.device("cpu")])
-    stage(catalogue(shop.root, CHANGES["two-at-the-front"][0]), given)
-    assert noted(shop) == (N, 2)
-    assert len(made) == 1

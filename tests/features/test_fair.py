@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import toy
+from featured import params, stage, vectors
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
@@ -18,31 +18,10 @@ from pipeline.encode.base import Context
 from pipeline.encode.batching import encode
 from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
-from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
-from pipeline.run import running
-from stages.encode import main
-from stages.params import Params, load
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
-
-
-def params(*names: str, **encoders: dict[str, Any]) -> Params:
-    encode = {"encoders": list(names), "controls": [], "shard_rows": 4}
-    return toy.params(encode=encode, encoders=encoders)
-
-
-def stage(layout: Layout, given: Params) -> dict[str, bytes]:
-    """Run the stage; return each feature set's files."""
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-    sets = layout.feature_sets()
-    return {n: b"".join(p.read_bytes() for p in io.shards(layout.features(n), "features")) for n in sets}
-
-
-def vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 # --- TF-IDF
@@ -156,55 +135,4 @@ def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
     assert vectors(layout, "side").shape[1] == 3 + vectors(layout, "tfidf").shape[1]
 
 
-@pytest.mark.parametrize(
-    ("of", "message"),
-    [
-        ("tfidf, power: 1.5", r"'encoders\.white\.power': input should be less than or equal to 1, found 1\.5"),
-        ("tfidf, power: -0.1", r"'encoders\.white\.power': input should be greater than or equal to 0, found -0\.1"),
-        ("minilm", r"'encoders\.white\.of': 'minilm' is not under encode\.encoders; list it there too"),
-        ("tfdif", r"'encoders\.white\.of': no 'tfdif'; did you mean 'tfidf'\?"),
-        ("white", r"'encoders\.white\.of': it is a part of itself, by white -> white"),
-    ],
-)
-def test_what_is_not_made_cannot_be_whitened(tmp_path: Path, of: str, message: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(
-        "datasets: [shop]\nsources: {shop: {kind: sample}}\nencode: {encoders: [white, tfidf]}\n"
-        f"encoders: {{white: {{kind: whitened, of: {of}}}}}\nbenchmark: {{features: [tfidf]}}\n"
-    )
-    with pytest.raises(UserError, match=message):
-        load(path)
-
-
 # --- processing
-
-
-def test_processing_centres_and_whitens_and_leaves_zero_rows_out() -> None:
-    rng = np.random.default_rng(0)
-    x = (rng.normal(size=(20_000, 4)) * [9, 5, 2, 0.1] @ rng.normal(size=(4, 6)) + 3).astype(np.float32)
-    zeros = np.zeros((2, 6), np.float32)
-    actual = whitening.processed(np.concatenate([zeros, x]), 3)
-    np.testing.assert_array_equal(actual[:2], 0)
-    np.testing.assert_array_equal(actual[2:], whitening.processed(x, 3))
-    np.testing.assert_allclose(np.cov(actual[2:].T), np.eye(3), atol=0.02)
-    assert whitening.processed(x, 128).shape == (20_000, 4)  # its rank
-
-
-def test_processing_ignores_rotation_and_padding() -> None:
-    rng = np.random.default_rng(1)
-    x = (rng.normal(size=(300, 5)) * [8, 4, 2, 1, 0.5]).astype(np.float32)
-    turned = (np.pad(x, ((0, 0), (0, 3))) @ np.linalg.qr(rng.normal(size=(8, 8)))[0]).astype(np.float32)
-    a, b = whitening.processed(x, 4), whitening.processed(turned, 4)
-    np.testing.assert_allclose(a @ a.T, b @ b.T, atol=1e-3)
-
-
-def test_features_that_do_not_vary_become_one_column_of_zeros() -> None:
-    for x in (np.full((5, 3), 0.1, np.float32), np.zeros((4, 2), np.float32)):
-        np.testing.assert_array_equal(whitening.processed(x, 2), np.zeros((len(x), 1)))
-
-
-def test_the_bytes_of_processing_are_the_same_with_any_number_of_threads() -> None:
-    x = np.random.default_rng(0).normal(size=(3000, 200)).astype(np.float32)
-    with threadpool_limits(2):
-        two = whitening.processed(x, 64)
-    assert whitening.processed(x, 64).tobytes() == two.tobytes()

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
+from featured import stage, vectors
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features.registry import at_hand
-from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
-from pipeline.run import running
-from stages.encode import main
 from stages.params import Params, for_dataset
 from tests.features import test_chosen
 from tests.probe import test_cold_items
@@ -34,15 +32,6 @@ COLUMNS = np.arange(8) < 5
 def params(*names: str, **encoders: dict[str, Any]) -> Params:
     encode = {"encoders": list(names), "controls": [], "shard_rows": 4}
     return for_dataset(toy.params(encode=encode, encoders=encoders), "shop")
-
-
-def stage(layout: Layout, given: Params) -> None:
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-
-
-def vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def relaxed(x: np.ndarray, width: int, power: float) -> np.ndarray:
@@ -73,13 +62,6 @@ def test_what_is_at_hand_is_every_encoder_that_is_not_trained_here() -> None:
     encoders = {"words": {"kind": "minilm"}, "white": {"kind": "whitened", "of": "tfidf"}}
     assert at_hand(encoders, made) == ["tfidf", "minilm-cnn", "words", "theirs"]
     assert at_hand({}, ["minilm", "cnn", "minilm-cnn", "tfidf"]) == ["minilm", "cnn", "tfidf"]
-
-
-def test_the_defaults_have_it_and_parts_may_be_named() -> None:
-    assert for_dataset(toy.params(), "shop").encoders["linear"]["of"] == ["minilm-cnn", "descriptors", "tfidf"]
-    given = params("tfidf", "minilm-cnn", "linear", "two", linear={"of": ["tfidf"]}, two={"kind": "linear"})
-    assert given.encoders["linear"]["of"] == ["tfidf"]
-    assert given.encoders["two"]["of"] == ["tfidf", "minilm-cnn"]
 
 
 def test_it_is_written_with_its_image_left_out_or_masked(tmp_path: Path) -> None:
@@ -130,15 +112,6 @@ def test_without_valid_nothing_is_chosen(tmp_path: Path) -> None:
     assert made.shape[1] == 8
 
 
-def test_side_by_side_no_direction_is_lost() -> None:
-    blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, ~COLUMNS, 0.3)]
-    made = joining.fit(lambda: [(TEXT, BOTH)], blocks, 4, 0.5, reduced=False)
-    parts = [relaxed(x, 4, 0.5) for x in (TEXT, BOTH[:, 5:])]
-    joined = np.hstack([unit_rows(x)[0] * weight for x, weight in zip(parts, (1, 0.3), strict=True)])
-    assert made.width == joined.shape[1] == 7
-    np.testing.assert_allclose(made((TEXT, BOTH)) @ made((TEXT, BOTH)).T, joined @ joined.T, atol=1e-4)
-
-
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no encoder is at hand"):
+    with pytest.raises(UserError, match="no encoder to build on"):
         stage(toy.outputs(tmp_path), params("linear"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import toy
+from featured import params, stage, vectors
 from threadpoolctl import threadpool_limits
 
 import schemas
@@ -17,27 +17,11 @@ from pipeline.errors import UserError
 from pipeline.features import mapped
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
-from pipeline.run import running
-from stages.encode import main
-from stages.params import Params
 
 USERS, ITEMS = 60, 40
 RNG = np.random.default_rng(0)
 MATRIX = RNG.random((USERS, ITEMS)) < 0.2
 MATRIX[:, :3] = False  # items without train interactions
-
-
-def params(*names: str, **encoders: dict[str, Any]) -> Params:
-    return toy.params(encode={"encoders": list(names), "controls": [], "shard_rows": 4}, encoders=encoders)
-
-
-def stage(layout: Layout, given: Params) -> None:
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-
-
-def vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def train(layout: Layout, pairs: list[tuple[int, int]], split: int = schemas.TRAIN) -> None:
@@ -78,11 +62,6 @@ def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothi
     np.testing.assert_allclose(fitted.mean, x.mean(axis=0), rtol=1e-6)
 
 
-def test_vectors_that_do_not_vary_are_mapped_to_zero() -> None:
-    fitted = mapped.ridge(lambda: [(np.ones((4, 2), np.float32), np.ones((4, 3)))], 1.0)
-    np.testing.assert_array_equal(fitted.map, np.zeros((2, 3)))
-
-
 def test_the_bytes_are_the_same_with_any_number_of_threads() -> None:
     x, y = RNG.normal(size=(3000, 200)).astype(np.float32), RNG.normal(size=(3000, 64))
     with threadpool_limits(2):
@@ -115,14 +94,6 @@ def test_other_interactions_map_it_again_and_encode_nothing(tmp_path: Path, monk
     train(layout, [(0, 0), (0, 2), (1, 1), (1, 3)])
     stage(layout, params("minilm", "near", **given))
     assert io.shards(layout.features("near"), "features")[0].read_bytes() != before
-
-
-def test_it_can_be_masked(tmp_path: Path) -> None:
-    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm-cnn", "factors": 2}}
-    stage(layout, params("near", "minilm-cnn", "near-image-masked", **given))
-    masked = io.read_features(layout.features("near-image-masked"))
-    assert not any(masked["has_image"].to_pylist())
-    assert np.abs(io.matrix(masked["vector"]) - vectors(layout, "near")).max() > 1e-3
 
 
 def test_without_train_interactions_there_is_nothing_to_map_to(tmp_path: Path) -> None:

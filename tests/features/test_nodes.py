@@ -11,6 +11,7 @@ import toy
 
 from pipeline import code, io
 from pipeline.errors import UserError
+from pipeline.features import write
 from pipeline.features.imported import Import
 from pipeline.features.registry import FEATURES
 from pipeline.features.sets import FeatureSets
@@ -34,10 +35,6 @@ def sets(*listed: str, controls: tuple[str, ...] = ("shuffled",)) -> FeatureSets
     return FeatureSets(Layout(Path("nowhere"), "shop"), given.encode, given.encoders, imports)
 
 
-def files(found: FeatureSets, name: str) -> set[str]:
-    return {str(path.relative_to(code.ROOT)) for path in code.closure(*found[name].code())}
-
-
 def test_each_is_made_after_what_it_is_made_of() -> None:
     found = sets("side", "near", "white", "tfidf", "minilm")
     assert found.order == [
@@ -49,34 +46,23 @@ def test_each_is_made_after_what_it_is_made_of() -> None:
     assert sets().order == ["ready", "minilm-pictures", "shuffled"]
 
 
-def test_code_is_that_of_a_kind_and_of_what_a_set_is_made_of() -> None:
+def test_code_is_that_of_a_kind_and_of_its_parts() -> None:
     found = sets("side", "white", "tfidf", "blind", "minilm-cnn")
-    kinds = {
-        "pipeline/features/joined.py",
-        "pipeline/features/whitened.py",
-        "pipeline/features/masked.py",
-        "pipeline/features/mapped.py",
-    }
-    networks = {"pipeline/encode/tfidf.py", "pipeline/encode/cnn.py", "pipeline/encode/minilm.py"}
     for name, own in {
-        "tfidf": {"pipeline/encode/tfidf.py"},
-        "white": {"pipeline/features/whitened.py", "pipeline/encode/tfidf.py"},
-        "side": {
-            "pipeline/features/joined.py",
-            "pipeline/features/whitened.py",
-            "pipeline/encode/tfidf.py",
-            "pipeline/encode/cnn.py",
-        },
-        "blind": {"pipeline/features/masked.py", "pipeline/encode/minilm.py", "pipeline/encode/cnn.py"},
+        "tfidf": {"encode/tfidf"},
+        "white": {"features/whitened", "encode/tfidf"},
+        "side": {"features/joined", "features/whitened", "encode/tfidf", "encode/cnn"},
+        "blind": {"encode/minilm", "encode/cnn"},
+        "ready": set(),
     }.items():
-        assert files(found, name) & (kinds | networks) == own
-        assert not files(found, name) & {
-            "pipeline/features/registry.py",
-            "pipeline/features/sets.py",
-            "pipeline/encode/registry.py",
+        files = {path.relative_to(code.ROOT).as_posix() for path in code.closure(*write.modules(found[name]))}
+        kinds = [f"features/{kind}" for kind in ("joined", "whitened", "mapped")]
+        kinds += [f"encode/{kind}" for kind in ("tfidf", "cnn", "minilm")]
+        assert {kind for kind in kinds if f"pipeline/{kind}.py" in files} == own
+        assert name == "ready" or not files & {
+            f"pipeline/{one}.py" for one in ("features/registry", "features/sets", "encode/registry")
         }
-    assert "pipeline/encode/batching.py" in files(found, "tfidf")
-    assert "pipeline/encode/batching.py" not in files(found, "ready")
+        assert ("pipeline/encode/batching.py" in files) == (name != "ready")
 
 
 def test_a_masked_part_that_is_not_written_loses_its_other_modality_too(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def rows(layout: Layout, name: str = "planted") -> tuple[Node, np.ndarray, Items
     node = FeatureSets(layout, toy.params(encode={"encoders": [name], "controls": []}).encode, {})[name]
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     items = Items(ids, pa.chunked_array([["", "", ""]]), None)  # type: ignore[arg-type]
-    return node, io.matrix(node.maker(items)(0, 3)["vector"]), items
+    return node, io.matrix(node.rows(items)(0, 3)["vector"]), items
 
 
 def test_products_are_the_chances_of_a_shopper_who_has_picked_one_item_to_pick_the_other(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
+from featured import stage, vectors
 from pyarrow import compute as pc
 
 import schemas
@@ -17,8 +18,6 @@ from pipeline.errors import UserError
 from pipeline.features.sets import FeatureSets
 from pipeline.features.wrong import Wrong, noise
 from pipeline.layout import Layout
-from pipeline.run import running
-from stages.encode import main
 from stages.params import Params
 
 
@@ -26,15 +25,6 @@ def params(*names: str, of: str = "mean", **encoders: Any) -> Params:
     own = {f"{of}-wrong-{what}": {"kind": "wrong", "of": of, "what": what} for what in ("image", "text", "noise")}
     encode = {"encoders": [of, *names], "controls": [], "shard_rows": 4}
     return toy.params(encode=encode, encoders=own | encoders)
-
-
-def stage(layout: Layout, given: Params) -> None:
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-
-
-def vectors(layout: Layout, name: str) -> np.ndarray:
-    return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def source(layout: Layout, given: Params, name: str) -> np.ndarray:
@@ -61,16 +51,13 @@ def test_columns_of_a_modality_are_another_items_and_nothing_is_encoded_again(
 
 def test_where_modalities_do_not_stand_apart_the_encoder_reads_them_together(tmp_path: Path) -> None:
     clip = {"image": 16, "width": 32, "layers": 1, "steps": 6, "batch_size": 2, "held_out": 0.0}
-    parts: dict[str, Any] = {
-        "clip": clip,
-        "white": {"kind": "whitened", "of": "minilm-cnn", "width": 3},
-    }
+    parts: dict[str, Any] = {"clip": clip, "white": {"kind": "whitened", "of": "minilm-cnn", "width": 3}}
     layout, names = toy.outputs(tmp_path), ["white-wrong-image", "white-wrong-text"]
     given = params("minilm-cnn", *names, of="white", **parts)
     stage(layout, given)
     x, other = vectors(layout, "minilm-cnn"), source(layout, given, names[0])
     node = FeatureSets.of(layout, given.encode, given.encoders)["white"]
-    mapped = node.fitted()  # type: ignore[attr-defined]
+    mapped = node.fit()  # type: ignore[attr-defined]
     wrong = {
         "white-wrong-image": np.hstack([x[:, :384], x[other, 384:]]),
         "white-wrong-text": np.hstack([x[other, :384], x[:, 384:]]),

@@ -66,14 +66,6 @@ def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> N
     assert (other.patches != whole.patches).any()
 
 
-@pytest.mark.parametrize(("hide", "images", "texts"), [(0.0, 0.0, 0.0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)])
-def test_pairs_are_mixed_with_texts_alone_and_images_alone(hide: float, images: float, texts: float) -> None:
-    ids, both = np.tile([0, 5, 6, 7, 2], (2000, 1)), np.ones(2000, bool)
-    m = corpus.draw_masks(ids, both, both, 2, Rates(0.4, 0.5, 0.15, hide), corpus.generators(np.arange(2000), 1))
-    assert abs(m.no_image.mean() - texts) < 0.03
-    assert abs(m.no_text.mean() - images) < 0.03
-
-
 def test_short_texts_are_one_part_and_long_ones_parts_of_bounded_size() -> None:
     items = np.array([7, 3, 9, 1])
     assert [part.tolist() for part in corpus.parts(items, np.array([9, 128, 5, 60]))] == [[7, 3, 9, 1]]

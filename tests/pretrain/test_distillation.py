@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from pretraining import MASK, network, run, shop, task
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops import joining
@@ -23,16 +23,13 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import distillation, held_out, losses
-from pipeline.pretrain.batches import batch
-from pipeline.pretrain.corpus import Rates
-from pipeline.pretrain.held_out import cosine, features, reading
+from pipeline.pretrain import frozen, held_out, losses
+from pipeline.pretrain.held_out import features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
-from stages.params import load
 
 
-def _rows(vectors: np.ndarray) -> distillation.Rows:
+def _rows(vectors: np.ndarray) -> frozen.Rows:
     ids = pa.table(
         {"item_id": pa.array(range(len(vectors)), pa.int32()), "asin": [f"A{i}" for i in range(len(vectors))]}
     )
@@ -46,43 +43,21 @@ def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_ze
     of_text = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
     of_image = rng.standard_normal((500, 4)).astype(np.float32)
     of_text[7] = of_image[7] = 0
-    features = [distillation.encoded(_rows(x), 500, tmp_path / f"{i}.npy") for i, x in enumerate((of_text, of_image))]
+    features = [frozen.encoded(_rows(x), 500, tmp_path / f"{i}.npy") for i, x in enumerate((of_text, of_image))]
     np.testing.assert_array_equal(features[0], of_text)
     blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, np.ones(4, bool), 0.3)]
-    found = np.asarray(distillation.target(features, blocks, tmp_path / "target.npy"))
+    found = np.asarray(frozen.target(features, blocks, tmp_path / "target.npy"))
     assert found.shape == (500, 9), "the direction without variance is left out"
     assert not found[7].any()
     expected = joining.fit(lambda: [features], blocks, 128, 0.5)(features)
     np.testing.assert_allclose(found, unit_rows(expected)[0], atol=1e-5)
 
 
-def test_what_is_on_disk_is_not_made_again(tmp_path: Path) -> None:
-    vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
-    blocks = [Block(0, np.ones(4, bool), 1.0)]
-
-    def none(start: int, stop: int) -> pa.Table:
-        raise AssertionError("encoded again")
-
-    first = distillation.encoded(_rows(vectors), 20, tmp_path / "t.npy")
-    target = np.array(distillation.target([first], blocks, tmp_path / "target.npy"))
-    np.testing.assert_array_equal(distillation.encoded(none, 20, tmp_path / "t.npy"), first)
-    np.testing.assert_array_equal(distillation.target([first * 0], blocks, tmp_path / "target.npy"), target)
-
-
-def test_an_item_has_its_whole_target_though_its_image_or_its_text_be_hidden() -> None:
-    toy = _taught(48, distill=1.0)
-    toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"hide": 0.5})})
-    step = batch(toy, np.arange(48), toy.rates, 1)
-    assert bool(step.inputs.no_image.any())
-    assert step.teacher is not None
-    np.testing.assert_array_equal(step.teacher.numpy(), toy.target)
-
-
 def _taught(n: int, **params: Any) -> Any:
     """Return a task whose teacher knows each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
     plain = task(n, steps=60, hide=0.0, **params)
-    return plain.__class__(**{**vars(plain), "target": target})
+    return replace(plain, target=target)
 
 
 def test_the_loss_is_one_less_the_cosine_averaged_over_the_items_that_have_a_target() -> None:
@@ -96,7 +71,7 @@ def _noise(**params: Any) -> Any:
     target = np.random.default_rng(3).standard_normal((48, 4)).astype(np.float32)
     target /= np.linalg.norm(target, axis=1, keepdims=True)
     plain = task(48, distill=4.0, hide=0.0, **params)
-    return plain.__class__(**{**vars(plain), "target": target})
+    return replace(plain, target=target)
 
 
 def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
@@ -115,21 +90,6 @@ def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_wei
     weights = [torch.cat([x.flatten() for x in net.state_dict().values()]) for net in (ended, whole, last)]
     assert torch.equal(weights[0], weights[1]) == (best < len(histories[0]))
     assert not torch.equal(weights[1], weights[2]), "without patience the last weights stand"
-
-
-def test_held_out_cosine_is_that_of_single_items() -> None:
-    toy = _noise(steps=1)
-    torch.manual_seed(1)
-    model = PretrainingModel(network(), MASK, 4)
-    model.whitening(torch.randn(50, 16) * 2 + 1)
-    model.whitening.update()
-    cosines = []
-    for item in toy.held_out:
-        cls = torch.from_numpy(features(model.network, toy, np.array([item])))
-        read = model.teacher((cls - model.whitening.mean) @ model.whitening.map)[0].detach().numpy()
-        cosines.append(read @ toy.target[item] / np.linalg.norm(read))
-    assert cosine(model, toy) == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert cosine(model, task(48)) is None
 
 
 def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -190,24 +150,11 @@ def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> No
 @pytest.mark.parametrize("untaught", [False, True])
 def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_path: Path, untaught: bool) -> None:
     toy, net = task(48) if untaught else _taught(48, distill=1.0), network()
-    toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"steps": 6 * untaught})})
+    toy = replace(toy, params=toy.params.model_copy(update={"steps": 6 * untaught}))
     teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teacher
     assert teacher is None
     cls = features(net, toy, toy.train)
     np.testing.assert_array_equal(reading(net, toy, teacher)(cls), whitened(cls)(cls))
-
-
-def test_parts_add_up_where_cls_is_read_whitened() -> None:
-    toy = _taught(12, distill=1.0)
-    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.3), 3)
-    halves = [batch(toy, part, Rates(0.5, 0.5, 0.5, 0.3), 3) for part in np.array_split(np.arange(12), 2)]
-    torch.manual_seed(1)
-    model = PretrainingModel(network(), MASK, 4)
-    with torch.no_grad():
-        model(step, step.counts())
-        model.whitening.update()
-        whole, parts = model(step, step.counts()), sum(model(half, step.counts()) for half in halves)
-    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
 
 
 def test_running_whitening_whitens() -> None:
@@ -264,17 +211,3 @@ def _interrupted(after: int = 5) -> Any:
 def _ids(root: Path) -> None:
     ids = pa.table({"item_id": pa.array(range(96), pa.int32()), "asin": [f"A{i}" for i in range(96)]})
     io.write_table(ids, Layout(root, "toy").item_ids, schemas.ITEM_IDS)
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [(["minilmm"], "minilm"), (["beit3-image-masked"], "is what is trained")],
-)
-def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names: list[str], said: str) -> None:
-    path = shop(tmp_path)
-    given = yaml.safe_load(path.read_text())
-    given["pretrain"] |= {"distill_from": names}
-    path.write_text(yaml.safe_dump(given))
-    with pytest.raises(UserError, match="distill_from") as error:
-        load(path)
-    assert said in str(error.value)

@@ -43,9 +43,7 @@ def test_masked_content_does_not_reach_the_prediction() -> None:
     changed = step._replace(inputs=step.inputs._replace(image=image, ids=ids))
     with torch.no_grad():
         pairs = zip(
-            losses.predict(model.network, step, MASK),
-            losses.predict(model.network, changed, MASK),
-            strict=True,
+            losses.predict(model.network, step, MASK), losses.predict(model.network, changed, MASK), strict=True
         )
         for a, b in pairs:
             torch.testing.assert_close(a, b, rtol=0, atol=0)

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from pipeline import io
 from pipeline.beit3 import minilm, stored
 from pipeline.encode.cnn import CNN
-from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.pretrain.params import MINI, Pretrain
 from pipeline.run import running
@@ -131,22 +130,3 @@ def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool
     made = features(tmp_path, "beit3")["beit3"]
     assert np.isfinite(made).all()
     assert made.any(axis=1).sum() == (88 if texts else 86)
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "fault"),
-    [
-        ("config.json", {"layers": 7}, "does not fit config.json"),
-        ("config.json", {"image_widths": [1 << 30]}, "'image_widths"),
-        ("wordpieces.json", {"pieces": ["a", "a"]}, "pieces, and the network"),
-        ("wordpieces.json", {"pieces": "a"}, "no list of word pieces"),
-    ],
-)
-def test_damaged_files_of_it_are_refused(tmp_path: Path, file: str, content: dict[str, Any], fault: str) -> None:
-    shop(tmp_path, **SHORT | {"steps": 0})
-    history(tmp_path)
-    files = Layout(tmp_path, "toy").encoder
-    path = files.folder / file
-    io.write_json(path, io.read_json(path) | content)
-    with pytest.raises(UserError, match=fault):
-        stored.check(files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,10 @@ from torch import Tensor
 
 from pipeline import io
 from pipeline.beit3 import minilm as minilm_of
-from pipeline.beit3.config import SIZES, Config
+from pipeline.beit3.config import Config
 from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
-from pipeline.layout import Layout
-from pipeline.pretrain import minilm
+from pipeline.pretrain import published
 from pipeline.pretrain.frozen import resume
 from pipeline.run import Run
 from stages.params import load
@@ -43,7 +41,7 @@ def table(beit3: BEiT3) -> Tensor:
 
 
 def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
-    ids = minilm.word_ids(PIECES, model.tokenizer)
+    ids = published.word_ids(PIECES, model.tokenizer)
     words = {p: model.tokenizer.convert_ids_to_tokens(own) for p, own in zip(PIECES, ids, strict=True)}
     assert [words[p] for p in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [
         ["[CLS]"], ["[PAD]"], ["[SEP]"], ["[UNK]"], ["[MASK]"],
@@ -59,7 +57,7 @@ def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
 
 def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor(model: MiniLM) -> None:
     beit3, before = network(384), table(network(384))
-    line = minilm.start_words(beit3, PIECES, model)
+    line = published.start_words(beit3, PIECES, model)
     after, red = table(beit3), model.words[model.tokenizer.get_vocab()["red"]]
     factor = after[PIECES.index("▁red")] / red
     torch.testing.assert_close(factor, factor[:1].expand(384))
@@ -74,7 +72,7 @@ def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor(model: MiniLM) -> 
 @pytest.mark.parametrize("width", [8, 128, 384, 768])
 def test_words_of_like_meaning_begin_alike_at_any_width(model: MiniLM, width: int) -> None:
     beit3 = network(width)
-    minilm.start_words(beit3, PIECES, model)
+    published.start_words(beit3, PIECES, model)
     red, green, yellow, circle, monday, tuesday = (
         table(beit3)[PIECES.index(p)] for p in ("▁red", "▁green", "▁yellow", "▁circle", "▁monday", "▁tuesday")
     )
@@ -84,33 +82,6 @@ def test_words_of_like_meaning_begin_alike_at_any_width(model: MiniLM, width: in
 
     assert min(cosine(red, green), cosine(yellow, green)) > max(cosine(red, monday), cosine(circle, tuesday))
     assert cosine(monday, tuesday) > max(cosine(monday, green), cosine(tuesday, circle))
-
-
-def test_the_projection_keeps_as_much_as_any_of_that_width_can(model: MiniLM) -> None:
-    """The variance that PCA keeps is that of the largest singular values."""
-    vectors = model.words[1000:1200]
-    kept = minilm.fit_width(vectors, 20)
-    values = torch.linalg.svdvals(vectors.double() - vectors.double().mean(0))
-    torch.testing.assert_close(float(kept.square().sum()), float(values[:20].square().sum()), rtol=1e-5, atol=0)
-    assert kept.shape == (200, 20)
-    assert torch.equal(kept, minilm.fit_width(vectors.clone(), 20))
-
-
-def test_nothing_else_of_the_network_changes(model: MiniLM) -> None:
-    beit3, before = network(16), network(16).state_dict()
-    minilm.start_words(beit3, PIECES, model)
-    changed = [name for name, value in beit3.state_dict().items() if not torch.equal(value, before[name])]
-    assert changed == ["beit3.text_embed.weight"]
-
-
-def test_spare_rows_and_a_vocabulary_without_words_stay(model: MiniLM) -> None:
-    beit3 = BEiT3(replace(SIZES["small"], vocab=9))
-    before = table(beit3).clone()
-    assert minilm.start_words(beit3, ["😀", "▁"], model).startswith("beit3.text_embed.weight: 0 of 2 pieces")
-    assert torch.equal(table(beit3), before)
-    minilm.start_words(beit3, ["▁red", "▁blue"], model)
-    assert torch.equal(table(beit3)[2:], before[2:])
-    assert not torch.equal(table(beit3)[:2], before[:2])
 
 
 def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +110,3 @@ def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:
     assert same == other
     assert same["encoder.safetensors"] != random["encoder.safetensors"]
     assert same["tokenizer.spm"] == random["tokenizer.spm"]
-
-
-def test_a_dataset_without_text_has_no_words_to_start(tmp_path: Path) -> None:
-    shop(tmp_path, texts=False, words="minilm", steps=0)
-    assert "init" not in run(tmp_path)
-    assert Layout(tmp_path, "toy").encoder.weights.is_file()

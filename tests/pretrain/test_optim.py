@@ -3,7 +3,7 @@
 import pytest
 from pretraining import MASK, UNTAUGHT, network
 
-from pipeline.pretrain import optim
+from pipeline.pretrain import loop
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.pretrain.params import Pretrain
 
@@ -11,8 +11,8 @@ from pipeline.pretrain.params import Pretrain
 def _groups(layer_decay: float, init: str | None = None) -> dict[str, dict[str, float]]:
     params = Pretrain(**UNTAUGHT, lr=1.0, layer_decay=layer_decay, init=init)
     model = PretrainingModel(network(), MASK, 4)
-    optimizer = optim.adamw(model, 2, params)
-    optim.set_rate(optimizer, 0.5)
+    optimizer = loop.adamw(model, 2, params)
+    loop.set_rate(optimizer, 0.5)
     names = {id(p): name for name, p in model.named_parameters()}
     groups = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
     assert sorted(groups) == sorted(names.values())
@@ -47,11 +47,3 @@ def test_matrices_decay_and_nothing_else() -> None:
     assert "network.beit3.vision_embed.proj.weight" in decayed
     assert not any(name.endswith(("bias", "cls_token")) or "embed_positions" in name for name in decayed)
     assert all("norm" not in name and "_ln" not in name for name in decayed)
-
-
-def test_the_rate_rises_and_falls() -> None:
-    p = Pretrain(size="small", lr=1.0, warmup=0.2)
-    rates = [optim.learning_rate(s, 10, p) for s in range(10)]
-    assert rates[:3] == [0.5, 1.0, 1.0]
-    assert rates[3:] == sorted(rates[3:], reverse=True)
-    assert 0 < rates[-1] < 0.1

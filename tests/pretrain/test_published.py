@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import schemas
 from benchmarks import _official
 from pipeline import io
-from pipeline.beit3 import checkpoints, released, tokenizer, vqkd
+from pipeline.beit3 import released, tokenizer, vqkd
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.network import BEiT3
 from pipeline.encode.beit3 import BEiT3Items
@@ -46,7 +46,7 @@ def cache(tmp_path: Path) -> published.Cache:
 
 
 def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.network(params, published.start(params, cache, PIECES), codes, PIECES, positions=4)
+    return published.start_network(params, published.start(params, cache, PIECES), codes, PIECES, positions=4)
 
 
 def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
@@ -58,18 +58,6 @@ def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: publish
     for name, tensor in source.state_dict().items():
         assert torch.equal(beit3.state_dict()[name], tensor), name
     assert lines == ["mim_head.bias: new", "mim_head.weight: new", "mlm_head.bias: new", "mlm_head.weight: new"]
-
-
-def test_positions_are_interpolated_for_images_of_another_side(tmp_path: Path, cache: published.Cache) -> None:
-    torch.manual_seed(1)
-    source = BEiT3(replace(SHAPE, image=96))
-    params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, _ = network(params, cache, 7)
-    assert beit3.config == replace(SHAPE, codes=7, mlm=True)
-    before, after = (n.state_dict()[released.PATCH_POSITIONS] for n in (source, beit3))
-    assert torch.equal(after[:3], before[:3]), "CLS has no place in the grid"
-    assert torch.equal(after[3:], checkpoints.resized(before[3:], 6))
-    assert beit3(torch.zeros(1, 3, 48, 48)).joined().shape == (1, 37, 128)
 
 
 def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: published.Cache) -> None:
@@ -110,7 +98,7 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache:
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, _ = published.network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
+    beit3, _ = published.start_network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
     before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
     assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"

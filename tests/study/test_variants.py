@@ -18,7 +18,7 @@ from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables.variants import FORMS, SETS
 from pipeline.layout import Layout
-from pipeline.pretrain import distillation, frozen
+from pipeline.pretrain import frozen
 from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
@@ -166,11 +166,11 @@ def test_a_teacher_is_asked_once_for_all_variants(tmp_path: Path, monkeypatch: p
     taught = {"distill": 1.0, "distill_from": ["tfidf"]}
     given = {"variants": {"one": taught, "two": taught | {"lr": 0.002, "words": "minilm"}}, "seeds": 1, "workers": 1}
     params = load(studied.write(tmp_path, study=given))
-    made: list[Path] = []
+    made, encoded = list[Path](), frozen.encoded
 
     def counted(rows: Any, n_items: int, path: Path) -> np.ndarray:
         made.extend([] if path.is_file() else [path])
-        return distillation.encoded(rows, n_items, path)
+        return encoded(rows, n_items, path)
 
     monkeypatch.setattr(frozen, "encoded", counted)
     run = studied.run("study", params, tmp_path)
