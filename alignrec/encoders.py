@@ -110,7 +110,6 @@ class Encoder:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
 
     def _checked(self, images: list[Any] | None, texts: list[Any] | None) -> int:
-        """Return N; a row that is no image or text is refused before any is encoded."""
         given = {"image": images, "text": texts}
         if all(given[modality] is None for modality in self.reads):
             raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
@@ -129,14 +128,12 @@ class Encoder:
         return counts.pop()
 
     def _jpegs(self, images: Sequence[ImageLike], first: int, workers: int) -> list[bytes | None]:
-        """Return each image as the stage `images` stores it; None where there is none, or none that can be read."""
         with ThreadPoolExecutor(workers) as pool:
             decoded = list(pool.map(partial(decode, params=self._images), images))
         self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
         return [None if isinstance(image, tuple) else image for image in decoded]
 
     def _warn(self, images: int) -> None:
-        """Warn of images that could not be read; UserError if none could."""
         if not self.rejects:
             return
         first = self.rejects[0]
@@ -176,7 +173,6 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
 
 
 def _released(release: Release, name: str | None) -> Encoder:
-    """Return an encoder of a release; its images are normalised as the release's were."""
     names = released.names(release.folder)
     if not names:
         raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")
@@ -188,7 +184,6 @@ def _released(release: Release, name: str | None) -> Encoder:
 
 
 def _rows(given: Any, name: str) -> list[Any] | None:
-    """Return images or texts of any iterable as a list; UserError if it is a single one, or none."""
     if given is None:
         return None
     if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
@@ -215,7 +210,6 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
 
 
 def _bytes(image: ImageLike, limit: int) -> bytes | None:
-    """Return the bytes of an image file, or None."""
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, Image.Image):

@@ -109,7 +109,6 @@ def numbered(
 
 
 def _covered(table: pa.Table, names: list[str]) -> pa.Table:
-    """Return the rows of items that have a vector; UserError where there is none."""
     covered = table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
     if not len(covered):
         raise UserError(
@@ -120,7 +119,6 @@ def _covered(table: pa.Table, names: list[str]) -> pa.Table:
 
 
 def _table(interactions: Any) -> pa.Table:
-    """Return any table as Arrow's, with the columns of TYPES that it has."""
     if isinstance(interactions, np.ndarray):
         interactions = _columns(interactions)
     try:
@@ -140,7 +138,6 @@ def _table(interactions: Any) -> pa.Table:
 
 
 def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the columns of an array with named fields, or of rows user, item and perhaps timestamp."""
     if array.dtype.names:
         return {name: array[name] for name in array.dtype.names}
     if array.ndim != 2 or array.shape[1] not in (2, 3):
@@ -151,7 +148,6 @@ def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _typed(table: pa.Table) -> pa.Table:
-    """Return the columns in the types of TYPES; UserError names one that does not fit."""
     columns = {}
     for name in table.column_names:
         column = table[name]
@@ -178,7 +174,6 @@ def _typed(table: pa.Table) -> pa.Table:
 
 
 def _split(table: pa.Table, chosen: Division, user_core: int, item_core: int) -> Numbered:
-    """Filter, split and number, as the stage `interactions` does."""
     missing = {c: f"NULL::{t} AS {c}" for c, t in (("rating", "FLOAT"), ("timestamp", "BIGINT"))}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
     with (
@@ -194,7 +189,6 @@ def _split(table: pa.Table, chosen: Division, user_core: int, item_core: int) ->
 
 
 def _as_given(table: pa.Table) -> Numbered:
-    """Number rows whose split came with them; users without train rows leave."""
     whole = table.filter(pc.and_(pc.is_valid(table["user"]), pc.is_valid(table["item"])))
     trained = pc.unique(whole["user"].filter(pc.equal(whole["split"], schemas.TRAIN)))
     learned = whole.filter(pc.is_in(whole["user"], value_set=trained))
@@ -209,7 +203,6 @@ def _as_given(table: pa.Table) -> Numbered:
 
 
 def _in_catalogue(result: Numbered, names: list[str]) -> Numbered:
-    """Number the items as the catalogue does."""
     place = pc.index_in(pa.array(result.items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
     rows = pa.array(place[result.table["item_id"].to_numpy()], pa.int32())
     column = result.table.column_names.index("item_id")
@@ -217,7 +210,6 @@ def _in_catalogue(result: Numbered, names: list[str]) -> Numbered:
 
 
 def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:
-    """Return identifiers as they were given: whole numbers are numbers again."""
     whole = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     try:
         return pc.cast(pa.array(names, pa.string()), pa.int64()).to_numpy() if whole else names
@@ -230,7 +222,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _names(ids: Iterable[Any]) -> list[str]:
-    """Return the catalogue's identifiers as text; UserError if two are equal."""
     names = list(map(str, ids))
     if len(set(names)) < len(names):
         seen: set[str] = set()

@@ -76,7 +76,6 @@ class ProbeResult:
         return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: {', '.join(names)}; print shows figures>"
 
     def _headline(self, probe: str) -> str:
-        """Return the probe's figure at the headline cutoff, or the one that it is known by."""
         names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
         return (
             measure
@@ -137,7 +136,6 @@ def probe(
 def _result(
     result: Mapping[str, Any], parts: Mapping[str, Any], dropped: Mapping[str, int], cutoff: int
 ) -> ProbeResult:
-    """Return what `judge.judge` found of the probes that were asked, `parts`."""
     processed = {probe: sets for probe, sets in result["processed"].items() if probe in parts}
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
@@ -153,5 +151,4 @@ def _result(
 
 
 def _of_sets(probes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return probe -> feature set -> figures, without counts and notes."""
     return {probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in probes.items()}

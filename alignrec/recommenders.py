@@ -184,7 +184,6 @@ def _held(parts: Split, x: np.ndarray | None, graph_k: int, modalities: Sequence
 
 
 def _cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
-    """Return the cutoffs that are no larger than what is ranked; that, where none is."""
     most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
     return tuple(k for k in ks if k <= most) or (most,)
 
@@ -196,7 +195,6 @@ def _trained(
     progress: Callable[[dict[str, Any]], object] | None,
     checkpoint: Checkpoint | None,
 ) -> tuple[Trained, list[dict[str, Any]]]:
-    """Train a cell, and judge it under each variant of its protocol."""
     with _threads(threads):
         trained = cell.data.train(cell, progress, checkpoint)
         results = opened(cell, trained)
@@ -231,7 +229,6 @@ def _filter(protocol: str, user_core: int, item_core: int) -> str:
 
 
 def _checkpoint(folder: str | Path | None, cell: Cell, params: Train) -> Checkpoint | None:
-    """Return where this very training continues from: the file's name is a hash of all that shapes it."""
     if folder is None:
         return None
     return Checkpoint(Path(folder) / f"{cell.model}-{cell.training[:16]}.safetensors", params.checkpoint_every)
@@ -239,7 +236,6 @@ def _checkpoint(folder: str | Path | None, cell: Cell, params: Train) -> Checkpo
 
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
-    """Run a block with `n` threads of torch: another number adds up in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

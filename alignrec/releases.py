@@ -163,13 +163,11 @@ class Release:
         return Vectors(io.matrix(table["vector"]), table["asin"].to_pylist())
 
     def _shape(self, name: str) -> str:
-        """Return rows and width of a feature set."""
         files = [file for file in self.info.files if file.table == "features" and file.feature_set == name]
         width = pq.read_schema(self.folder / files[0].path).field("vector").type.list_size
         return f"[{sum(file.rows or 0 for file in files):,}, {width}]"
 
     def _edges(self, name: str) -> str:
-        """Return the number of edges of a feature set's graph."""
         files = [file for file in self.info.files if file.table == "edges" and file.feature_set == name]
         return f"[{self.info.counts.items:,}, {self.info.counts.items:,}], {sum(f.rows or 0 for f in files):,} edges"
 
@@ -221,7 +219,6 @@ def load(
 
 
 def _fetched(address: str, features: str | None, cache: Path) -> Path:
-    """Return the folder in the cache that holds a release; it is named by the hash of the release's manifest."""
     fingerprint = hashlib.sha256(f"{address}\n{features or ''}".encode()).hexdigest()  # an address may hold keys
     earlier = cache / "addresses" / fingerprint
     try:
@@ -248,13 +245,11 @@ def _fetched(address: str, features: str | None, cache: Path) -> Path:
 
 
 def _known(info: Manifest, features: str | None) -> None:
-    """Refuse a feature set that the release has not."""
     if features is not None and features not in (names := sorted(_sets(info, "features"))):
         raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
 
 
 def _sets(info: Manifest, table: str) -> set[str]:
-    """Return the names of the feature sets that have a kind of table."""
     return {file.feature_set or "" for file in info.files if file.table == table}
 
 

@@ -51,7 +51,6 @@ class Codes:
 
     @property
     def coded(self) -> np.ndarray:
-        """Which items have an ID, bool [I]."""
         return np.asarray(self.table["codes"].is_valid().to_numpy())
 
     def matrix(self) -> np.ndarray:
@@ -87,7 +86,6 @@ class Codes:
         return Settled(moved, shared(moved), cost)
 
     def described(self) -> str:
-        """Return a sentence on the codes, for the README."""
         made = self.facts
         last = {
             "suffix": "; a last code tells items of equal codes apart",
@@ -109,7 +107,6 @@ def tokens(codes: np.ndarray) -> list[list[str]]:
 
 
 def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes:
-    """Read what the stage left of the feature set and method that are asked for, see `_chosen`."""
     made = [
         (path.parents[1].name, path.parent.name)
         for path in sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
@@ -131,7 +128,6 @@ def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes
 
 
 def of_release(release: Path, features: list[str], method: str | None) -> Codes:
-    """Read those of a verified release that are asked for, see `_chosen`."""
     manifest = manifests.load(release)
     key = _chosen(semantic_ids.names(manifest), features, method, "its publisher may code its feature sets")
     return _read(semantic_ids.folder_of(release, manifest, *key))

@@ -44,26 +44,21 @@ class ExportContent:
     """feature set -> items whose row of zeros became a drawn one"""
 
     def matrix(self, name: str) -> np.ndarray:
-        """Return a feature set as float32 [I, F]."""
         return io.matrix(self.features[name]["vector"])
 
     @cached_property
     def settled(self) -> Settled:
-        """The codes for a format that has no place for a suffix."""
         assert self.codes is not None
         return self.codes.settled(self.matrix(self.codes.facts.features))
 
     def split(self, number: int) -> pa.Table:
-        """Return the interactions of a split without the column that names it."""
         assert self.interactions is not None
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
 
     def clock(self) -> str:
-        """Return the kind of timestamps: unix, order or none."""
         return "none" if self.interactions is None else schemas.clock(self.interactions)
 
     def known(self, column: str) -> bool:
-        """Return whether any interaction has a rating, or a timestamp."""
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
 
 
@@ -88,10 +83,6 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False, method:
 
 
 def of_release(folder: Path, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
-    """Verify and read a release: items and features, and interactions and users' identifiers where it has them.
-
-    `features`, `coded` and `method` are those of `of_dataset`.
-    """
     release = Release(folder).refuse_without("items").verified()
     codes = of_folder(folder, _chosen(features, release.feature_sets) if features else [], method) if coded else None
     features = [codes.facts.features] if codes else features

@@ -12,7 +12,6 @@ from pipeline.export.text import whole_ratings, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     timed = content.known("timestamp")
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]

@@ -24,7 +24,6 @@ LONGEST = 10
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     codes, name = content.codes, content.name
     assert codes is not None
     if codes.facts.levels == TRIPLET:
@@ -46,7 +45,6 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def notes(content: ExportContent) -> list[str]:
-    """Return what IDs without a suffix cost, how many items share theirs, or that MiniOneRec reads none; no titles."""
     assert content.codes is not None
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
     blank = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []

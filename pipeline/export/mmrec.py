@@ -21,7 +21,6 @@ INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the folder; return how to read it."""
     name = content.name
     items = content.items
     if content.interactions is not None:
@@ -49,7 +48,6 @@ def _modalities(content: ExportContent) -> dict[str, str]:
 
 
 def _alone(content: ExportContent) -> dict[str, str]:
-    """Return modality -> the first feature set that is made of it only, such as `cnn` and `minilm`."""
     found: dict[str, str] = {}
     for name, table in content.features.items():
         used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]
@@ -59,14 +57,12 @@ def _alone(content: ExportContent) -> dict[str, str]:
 
 
 def notes(content: ExportContent) -> list[str]:
-    """Return whether one set is written twice."""
     sets = {*_modalities(content).values()}
     twice = "both `image_feat.npy` and `text_feat.npy`, as no exported sets are of images only and of texts only"
     return [f"`{sets.pop()}` is {twice}."] if len(sets) == 1 else []
 
 
 def _settings(content: ExportContent) -> dict[str, Any]:
-    """Return MMRec's settings of the data set."""
     files = {"image": "vision_feature_file", "text": "text_feature_file"}
     return {
         **({} if content.interactions is None else {"inter_file_name": f"{content.name}.inter"}),

@@ -9,7 +9,6 @@ from pipeline.export.text import write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     for name, table in content.features.items():
         np.save(folder / f"{name}.npy", content.matrix(name), allow_pickle=False)
         flags = table.select(["item_id", "has_image", "has_text"])

@@ -93,7 +93,6 @@ def reordered(content: ExportContent, asins: Sequence[str], where: str) -> Expor
 
 
 def _filled(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
-    """Return features with drawn rows in place of rows of zeros; flags stay as they are."""
     if not zero.any():
         return table
     if zero.all():
@@ -147,7 +146,6 @@ def _taken(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> Ex
 
 
 def _blank(schema: pa.Schema) -> pa.Table:
-    """Return one row of an item without content: empty texts and lists, zeros, no image, no text."""
     row: dict[str, object] = {}
     for field in schema:
         if field.name == "codes":
@@ -162,7 +160,6 @@ def _blank(schema: pa.Schema) -> pa.Table:
 
 
 def _lost(before: ExportContent, after: ExportContent) -> list[str]:
-    """Return a note on the interactions that went with their items."""
     if before.interactions is None or after.interactions is None:
         return []
     lost = len(before.interactions) - len(after.interactions)

@@ -22,7 +22,6 @@ SHORTEST = 3
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     codes = content.codes
     assert codes is not None
     np.save(folder / "semantic_ids.npy", codes.numbered().astype(np.int64), allow_pickle=False)
@@ -47,7 +46,6 @@ def _meta(row: dict[str, Any]) -> bytes:
 
 
 def _write_sequences(path: Path, sequences: Sequences) -> int:
-    """Write the sequences of users with enough items; return how many users have fewer."""
     short = 0
     with path.open("w", encoding="ascii") as file:
         for user, items in sequences.whole():

@@ -74,7 +74,6 @@ def wants_codes(form: str, method: str | None) -> bool:
 
 
 def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
-    """Write all files of an export into the folder `new`, made anew; return the format's notes."""
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     if any(content.filled.values()):
@@ -121,7 +120,6 @@ def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
 
 
 def _formulas(content: ExportContent) -> int:
-    """Return how many cells of text a spreadsheet would run."""
     columns = [content.items[name] for name in ("asin", "title", "brand")]
     columns += [] if content.users is None else [content.users["user"]]
     return sum(pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns)

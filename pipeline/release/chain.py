@@ -55,7 +55,6 @@ class Chain(Part):
 
 
 def write(folder: Path, recipe: Recipe) -> None:
-    """Write the two files of a recipe."""
     fit, arrays = recipe.content, dict[str, np.ndarray]()
     maps = {f"block-{i}": one for i, one in enumerate(fit.maps)}
     further = (("last", fit.last), ("ridge", recipe.ridge), ("both", recipe.last))
@@ -140,17 +139,14 @@ class ChainEncoder:
     """The encoders of the parts, and the maps from their vectors to one."""
 
     def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], recipe: Recipe) -> None:
-        """Take encoders and the modalities that each reads, in the order of the recipe's parts."""
         self._parts, self._recipe = parts, recipe
         self.width, self.flops = recipe.width, 0.0
         self._lengths = next((encoder for encoder, reads in parts if "text" in reads), parts[0][0])
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text, as the first part that reads texts counts them."""
         return self._lengths.lengths(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise for each part by itself."""
         prepared = []
         for encoder, reads in self._parts:
             pictures = images if "image" in reads else None
@@ -160,7 +156,6 @@ class ChainEncoder:
         return Prepared(len(images or texts or ()), prepared)
 
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, W]."""
         import torch
 
         vectors = self._blank(prepared.items)

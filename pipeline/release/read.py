@@ -28,25 +28,21 @@ class Release:
     """A release folder. Nothing in it is trusted; `verified` checks all of it."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the manifest; UserError if the folder is no release."""
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
 
     def verified(self) -> Self:
-        """Check every file; UserError names what is wrong."""
         for _ in verify(self.folder):
             pass
         return self
 
     @cached_property
     def items(self) -> pa.Table:
-        """Table RELEASED_ITEMS, I rows in item order."""
         self.refuse_without("items")
         return io.read_table(self.folder / "items.parquet", schemas.RELEASED_ITEMS)
 
     @property
     def feature_sets(self) -> list[str]:
-        """Names, sorted."""
         return self._sets("features")
 
     def features(self, name: str) -> pa.Table:
@@ -79,13 +75,11 @@ class Release:
 
     @property
     def interactions(self) -> pa.Table:
-        """Table INTERACTIONS with the split; UserError where the release has none."""
         self.refuse_without("interactions")
         return io.read_table(self.folder / "interactions.parquet", schemas.INTERACTIONS)
 
     @property
     def users(self) -> pa.Table:
-        """Table USERS; UserError where the release has none."""
         self.refuse_without("interactions")
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
@@ -109,7 +103,6 @@ class Release:
         return self
 
     def beside(self, root: Path) -> Layout:
-        """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""
         return Layout(root, self.manifest.dataset)
 
     def _sets(self, table: str) -> list[str]:
@@ -153,7 +146,6 @@ def _lay_out(release: Release, layout: Layout) -> None:
 
 
 def _items(released: pa.Table) -> pa.Table:
-    """Return the table ITEMS of released items: the one public address of an image, no fields beyond."""
     texts = released["text"].to_pylist()
     derived = {
         "image_urls": pa.array([[url] if url else [] for url in released["image_url"].to_pylist()]),

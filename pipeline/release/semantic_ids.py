@@ -28,7 +28,6 @@ NONE = -1
 
 
 def names(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return feature set and method of all semantic IDs of a release, sorted."""
     tables = [PurePosixPath(f.path).parent for f in manifest.files if f.table == "semantic_ids"]
     return sorted((path.parent.name, path.name) for path in tables)
 
@@ -114,7 +113,6 @@ def faults(release: Path, manifest: Manifest) -> list[str]:
 
 
 def _faults(release: Path, manifest: Manifest, features: str, method: str) -> list[str]:
-    """Return the first fault of one feature set's semantic IDs by one method; UserError for those of one file."""
     folder = release / SEMANTIC_IDS / features / method
     facts = files.facts(folder)
     if (facts.features, facts.method) != (features, method):

@@ -62,13 +62,11 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
 
 
 def files(folder: Path) -> list[File]:
-    """Return the signature as a file to send along, if there is one."""
     path = folder / NAME
     return [manifests.describe(folder, path, None)] if path.is_file() else []
 
 
 def _public(key: Path) -> str:
-    """Return kind and key of a public key file, without its comment, which may be in any script."""
     if not key.is_file():
         raise UserError(f"{key}: no such public key")
     with key.open("rb") as f:
@@ -79,7 +77,6 @@ def _public(key: Path) -> str:
 
 
 def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run `ssh-keygen -Y <command>` on the manifest."""
     try:
         return subprocess.run(
             ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments], input=manifest, capture_output=True

@@ -67,7 +67,6 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
 
 
 def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
-    """Return the faults of what the files of a release say, whose bytes are those of the manifest."""
     faults, ids = [], dict[str, list[pa.Table]]()
     for file in tables:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
@@ -85,7 +84,6 @@ def _refuse(what: str, faults: list[str]) -> None:
 
 
 def _strays(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the faults of files that are missing, extra, or not plain."""
     listed = {f.path for f in manifest.files} | {manifests.NAME}
     present: set[str] = set()
     faults = []
@@ -107,7 +105,6 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
-    """Raise UserError for files of a release whose bytes are not those of the manifest; it names the first."""
     _refuse("damaged", _damaged(folder, files))
 
 
@@ -126,7 +123,6 @@ def _damaged(folder: Path, files: Iterable[File]) -> list[str]:
 
 
 def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    """Return the faults of one table; its ids are added to `ids`, by folder of a feature set, or file."""
     path = folder / file.path
     try:
         if manifests.shape(path) != (file.rows, file.columns):
@@ -154,7 +150,6 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
 
 
 def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[str]:
-    """Return where a table of pairs names no item or no user, or has another number of interactions than counted."""
     counts = manifest.counts
     if kind == "interactions" and len(table) != counts.interactions:
         return [f"{len(table)} rows, expected {counts.interactions}"]
@@ -168,7 +163,6 @@ def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[st
 
 
 def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
-    """Return where an item has no edge, not even to itself, or an edge is there twice."""
     items, edges = manifest.counts.items, pq.read_table(folder / file.path, columns=["item_id", "neighbour_id"])
     ends = edges["item_id"].to_numpy().astype(np.int64) * items + edges["neighbour_id"].to_numpy()
     _, first = np.unique(ends, return_index=True)
@@ -183,7 +177,6 @@ def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
 
 
 def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the feature sets that say nothing of any item."""
     shards: dict[str, list[Path]] = {}
     for file in manifest.files:
         if file.table == "features":
@@ -193,7 +186,6 @@ def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the sets of vectors whose files are not of one fingerprint: of a feature set, and of the recommender."""
     sets = defaultdict[str, list[Path]](list)
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
@@ -210,7 +202,6 @@ def _has_vectors(path: Path) -> bool:
 
 
 def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield what is wrong with probes.json, where there is one."""
     if PROBES in {f.path for f in manifest.files}:
         try:
             stored.read(folder / PROBES)
@@ -219,7 +210,6 @@ def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    """Return where ids are not 0 .. n-1, or an id has another name than in the first table that lists it."""
     first: dict[str, pa.ChunkedArray] = {}
     faults = []
     for where, tables in ids.items():
@@ -263,7 +253,6 @@ def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
-    """Return path -> feature sets whose encoder needs it: its own, and those that share its network."""
     own, shared, chains = (defaultdict[str, Any](kind) for kind in (list, set, set))
     for file in filter(_is_of_encoder, manifest.files):
         name = file.path.split("/")[1]
@@ -282,7 +271,6 @@ def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
 
 
 def _users(name: str, shared: Mapping[str, set[str]], chains: Mapping[str, set[str]]) -> set[str]:
-    """Return the sets that need the weights of a folder: those that share them, and those that are made of these."""
     sharing = set(shared[name])
     return sharing.union(*(chains[one] for one in sharing))
 
@@ -292,7 +280,6 @@ def _is_of_encoder(file: File) -> bool:
 
 
 def _maker_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the stages whose parameters or versions no table of theirs records, where the release has one."""
     records = defaultdict[str, list[tuple[Any, Any]]](list)
     for file in manifest.files:
         if file.table is not None:

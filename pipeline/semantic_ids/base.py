@@ -21,7 +21,6 @@ Progress = Callable[..., Any]
 
 
 def silent(**options: Any) -> Any:
-    """Return a bar that nobody sees."""
     return bar("", hidden=True, total=options.get("total"))
 
 
@@ -54,7 +53,6 @@ class Shape:
 
 
 def enough(vectors: Vectors, shape: Shape) -> None:
-    """Raise UserError for fewer vectors to learn on than codes."""
     if vectors.n < shape.codes:
         raise UserError(
             f"'semantic_ids.codes': {shape.codes:,} is more than the {vectors.n:,} items with content; give fewer"
@@ -67,7 +65,6 @@ def enough(vectors: Vectors, shape: Shape) -> None:
 
 
 def same_width(x: np.ndarray, width: int) -> None:
-    """Raise UserError for vectors of another width than the codebooks'."""
     if x.ndim != 2 or x.shape[1] != width:
         raise UserError(
             f"vectors are {list(x.shape)}, and the codebooks are for width {width}; give the feature set that they "

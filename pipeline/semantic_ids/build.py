@@ -30,7 +30,6 @@ LEAVE_OUT = "leave it out of 'semantic_ids.features'"
 
 
 def settings(params: SemanticIds, method: str) -> Section:
-    """Return a method's settings; UserError names a key or value that it refuses."""
     return checked(METHODS[method].Params, params.settings.get(method, {}), f"semantic_ids.settings.{method}")
 
 
@@ -79,7 +78,6 @@ class Coding(NamedTuple):
 
 
 def coded(method: Method, given: Vectors, policy: str) -> Coding:
-    """Return the codes of all vectors."""
     assigned = method.assign(given)
     codes = reassigned(method, given, assigned) if policy == "reassign" else assigned
     suffix = collisions.suffixes(codes) if policy == "suffix" else None

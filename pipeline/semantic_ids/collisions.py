@@ -56,7 +56,6 @@ def reassigned(codes: np.ndarray, distances: Iterable[tuple[np.ndarray, np.ndarr
 
 
 def _groups(codes: np.ndarray) -> np.ndarray:
-    """Return the number of each item's group of equal codes: int32 [n, any] -> int64 [n]."""
     if not codes.size:
         return np.zeros(len(codes), np.int64)
     return np.asarray(np.unique(codes, axis=0, return_inverse=True)[1]).reshape(-1)

@@ -37,7 +37,6 @@ class Control(Method):
     width: int
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return codes that follow from the seed and each vector: float32 [b, F] -> int32 [b, L]."""
         same_width(x, self.width)
         key = self.seed.to_bytes(8, "big")
         seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
@@ -45,7 +44,6 @@ class Control(Method):
         return np.concatenate([np.empty((0, self.shape.levels), np.int32), *drawn])
 
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return equal distances, float32 [b, K], as no code is nearer to the item than another."""
         return np.zeros((len(x), self.shape.codes), np.float32)
 
 
@@ -66,7 +64,6 @@ class Random(Control):
         return cls(_number(tensors, "seed", 0, 2**63 - 1), shape, _number(tensors, "width", 1, WIDEST))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return seed and width, int64 [1]."""
         return {"seed": np.array([self.seed], np.int64), "width": np.array([self.width], np.int64)}
 
     def assign(self, vectors: Vectors) -> np.ndarray:
@@ -74,7 +71,6 @@ class Random(Control):
         return _drawn(self.seed, vectors.n, self.shape)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return zeros, float32 [b, F]."""
         return np.zeros((len(codes), self.width), np.float32)
 
 
@@ -98,7 +94,6 @@ class Categories(Random):
 
 
 def _method(name: str) -> str:
-    """Refuse a method that there is not, or that is a control itself."""
     if name not in METHODS:
         raise ValueError(f"no '{name}'{nearest(name, METHODS)}")
     if METHODS[name].control:
@@ -121,14 +116,12 @@ class Shuffled(Control):
     Params = ShuffledParams
 
     def __init__(self, name: str, method: Method, seed: int, shape: Shape) -> None:
-        """Take the method, under its name, the seed of the order, and L and K."""
         self.name, self.method, self.seed, self.shape = name, method, seed, shape
         self.width = method.decode(np.zeros((1, shape.levels), np.int32)).shape[1]
         self.history = method.history
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Learn the method's codebooks; UserError as the method raises it, or for a setting that it refuses."""
         assert isinstance(params, ShuffledParams)
         kind = METHODS[params.method]
         own = checked(kind.Params, params.settings, "semantic_ids.settings.shuffled.settings")
@@ -136,7 +129,6 @@ class Shuffled(Control):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with its codebooks, whose tensors are named after it."""
         name = next((name.partition("/")[0] for name in tensors if "/" in name), "")
         if name not in METHODS or METHODS[name].control:
             raise UserError(f"tensors of no method that can be shuffled: '{one_line(name, 64)}'")
@@ -144,16 +136,13 @@ class Shuffled(Control):
         return cls(name, METHODS[name].from_tensors(own, shape), _number(tensors, "seed", 0, 2**63 - 1), shape)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the method's, as `<method>/<tensor>`, and the seed, int64 [1]."""
         own = {f"{self.name}/{key}": x for key, x in self.method.tensors().items()}
         return own | {"seed": np.array([self.seed], np.int64)}
 
     def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the codes of all vectors in another order, int32 [n, L]."""
         return self.method.assign(vectors)[np.random.default_rng(self.seed).permutation(vectors.n)]
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return what the method's codes stand for: int32 [b, L] -> float32 [b, F]."""
         return self.method.decode(codes)
 
 
@@ -163,7 +152,6 @@ def _drawn(seed: int, n: int, shape: Shape) -> np.ndarray:
 
 
 def _number(tensors: Tensors, name: str, low: int, high: int) -> int:
-    """Return a whole number of a file; UserError if it is none between the two."""
     value = int(tensor(tensors, name, 1, dtype=np.int64)[0])
     if not low <= value <= high:
         raise UserError(f"tensor '{name}' is {value}, expected {low} .. {high}")

@@ -48,12 +48,10 @@ class Facts(Section):
 
     @property
     def shape(self) -> Shape:
-        """L and K."""
         return Shape(self.levels, self.codes)
 
 
 def how_to_make(dataset: str, features: Sequence[str]) -> str:
-    """Return what to do where nothing is coded: the stage alone has nothing to do until it is given feature sets."""
     key = f"semantic_ids: {{features: [{', '.join(features)}]}}"
     return f"set `{key}` in the parameter file and run `alignrec semantic_ids {dataset}`"
 
@@ -66,7 +64,6 @@ class Coded(NamedTuple):
 
 
 def write_codebooks(folder: Path, method: Method) -> None:
-    """Write codebooks.safetensors: equal codebooks give equal bytes."""
     arrays = {name: np.ascontiguousarray(x) for name, x in sorted(method.tensors().items())}
     io.write_bytes(folder / CODEBOOKS, save(arrays))
 
@@ -86,7 +83,6 @@ def load(folder: Path) -> Coded:
 
 
 def facts(folder: Path) -> Facts:
-    """Read codes.json; UserError if it is missing or damaged."""
     path = folder / FACTS
     raw = io.read_json(path, LARGEST_FACTS)
     try:
@@ -149,7 +145,6 @@ def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
 
 
 def of_width(method: Method, facts: Facts) -> None:
-    """Raise UserError for codebooks of another width than codes.json says."""
     width = method.decode(np.full((1, facts.levels), facts.codes - 1, np.int32)).shape[1]
     if width != facts.width:
         raise UserError(f"the codebooks are for vectors of width {width}, {FACTS} says {facts.width}")

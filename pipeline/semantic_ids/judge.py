@@ -109,7 +109,6 @@ def against(
 
 
 def codes(ids: pa.Table, k: int, before: np.ndarray | None = None) -> Codes:
-    """Return the codes of a table of semantic IDs, to be judged; `before` are those before collisions were settled."""
     rows, matrix = files.matrix(ids)
     suffix, cosine = ids["suffix"].drop_null().to_numpy(), ids["cosine"].drop_null().to_numpy()
     return Codes(rows, matrix, k, suffix if len(suffix) else None, before, cosine)
@@ -143,7 +142,6 @@ def _hits(probes: Questions, vectors: np.ndarray, k: int, seed: int) -> dict[str
 
 
 def _row(asked: questions.Questions | Task | str, k: int, test: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return one probe's figures, or why it has none."""
     if test is None or not isinstance(asked, questions.Questions):
         return {"skipped": asked if isinstance(asked, str) else "no questions"}
     means = {"original": test["mean_b"], "reconstructed": test["mean_a"]}

@@ -44,6 +44,5 @@ class SemanticIds(Section):
         return self.model_copy(update={"codes": min(self.codes, max(2, items // 4))})
 
     def parts(self, method: str) -> list[str]:
-        """Return the methods whose code makes a method's codes: its own, and that of which codes are shuffled."""
         inner = self.settings.get(SHUFFLED, {}).get("method", FIRST)
         return [method, inner] if method == SHUFFLED else [method]

@@ -204,13 +204,11 @@ def purity(groups: np.ndarray, label: np.ndarray) -> tuple[list[float | None], f
 
 
 def _pairs(groups: np.ndarray) -> int:
-    """Return the ordered pairs of different items of one group."""
     counts = np.unique(groups, return_counts=True)[1]
     return int((counts * (counts - 1)).sum())
 
 
 def _shared(groups: np.ndarray) -> np.ndarray:
-    """Return which items have their group in common with another, bool [n]."""
     return np.bincount(groups, minlength=1)[groups] > 1
 
 
@@ -222,7 +220,6 @@ def _by_item(columns: np.ndarray, rows: np.ndarray, items: int) -> np.ndarray:
 
 
 def _bits(groups: np.ndarray) -> float:
-    """Return the entropy in bits of which group an item is in."""
     share = np.unique(groups, return_counts=True)[1] / max(len(groups), 1)
     return float(-(np.sort(share) * np.log2(np.sort(share))).sum())
 

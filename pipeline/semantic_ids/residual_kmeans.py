@@ -36,12 +36,10 @@ class ResidualKMeans(Method):
     Params = ResidualKMeansParams
 
     def __init__(self, centroids: np.ndarray) -> None:
-        """Take centroids, float32 [L, K, F]."""
         self.centroids = centroids
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Cluster the sample, then its residuals, level by level; UserError for fewer vectors than centroids."""
         assert isinstance(params, ResidualKMeansParams)
         enough(vectors, shape)
         rest, levels = vectors.sample.copy(), []
@@ -55,11 +53,9 @@ class ResidualKMeans(Method):
         return cls(tensor(tensors, "centroids", shape.levels, shape.codes, None))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the centroids, float32 [L, K, F]."""
         return {"centroids": self.centroids}
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the nearest centroid of each level: float32 [b, F] -> int32 [b, L]."""
         same_width(x, self.centroids.shape[2])
         rest, codes = x.copy(), np.empty((len(x), len(self.centroids)), np.int32)
         for level, centroids in enumerate(self.centroids):
@@ -68,7 +64,6 @@ class ResidualKMeans(Method):
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return the sum of an item's centroids: int32 [b, L] -> float32 [b, F]."""
         return np.asarray(sum(level[column] for level, column in zip(self.centroids, codes.T, strict=True)))
 
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:

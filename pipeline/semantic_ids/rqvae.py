@@ -72,12 +72,10 @@ class RQVAE(Method):
     def __init__(
         self, encoder: list[Layer], quantiser: ResidualKMeans, decoder: list[Layer], history: list[dict[str, Any]]
     ) -> None:
-        """Take the parts, and a line an epoch of their training."""
         self.encoder, self.quantiser, self.decoder, self.history = encoder, quantiser, decoder, history
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Train on the sample; UserError for fewer vectors than codes, or a loss that is not finite."""
         assert isinstance(params, RQVAEParams)
         enough(vectors, shape)
         with one_thread(), torch.random.fork_rng(devices=[]):
@@ -89,7 +87,6 @@ class RQVAE(Method):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with its layers and codebooks."""
         codebooks = tensor(tensors, "codebooks", shape.levels, shape.codes, None)
         encoder, decoder = _layers(tensors, "encoder"), _layers(tensors, "decoder")
         widths = (encoder[-1].weight.shape[0], codebooks.shape[2], decoder[0].weight.shape[1])
@@ -108,16 +105,13 @@ class RQVAE(Method):
         return named
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the nearest code of each level to the encoder's output: float32 [b, F] -> int32 [b, L]."""
         same_width(x, self.encoder[0].weight.shape[1])
         return self.quantiser.encode(_forward(self.encoder, x))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return the decoder's output: int32 [b, L] -> float32 [b, F]."""
         return _forward(self.decoder, self.quantiser.decode(codes))
 
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return how far each code of the last level is from what is left before the decoder: float32 [b, K]."""
         return self.quantiser.last(_forward(self.encoder, x), codes)
 
 
@@ -166,7 +160,6 @@ def closest(x: Tensor, centroids: Tensor) -> Tensor:
 def _trained(
     network: Network, sample: np.ndarray, params: RQVAEParams, seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Train, and return a line an epoch: its number, the terms of its loss, and how many codes each level used."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=params.lr)
     steps = -(-len(sample) // params.batch_size) * params.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -201,7 +194,6 @@ def _trained(
 
 
 def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Yield all vectors in a new order, float32 [b, F] at a time."""
     order = rng.permutation(len(sample))
     for at in range(0, len(order), size):
         yield torch.from_numpy(sample[order[at : at + size]])
@@ -209,7 +201,6 @@ def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterato
 
 @torch.no_grad()
 def _begin_codes(network: Network, sample: np.ndarray, seed: int) -> None:
-    """Make the codebooks the residual k-means of the encoder's output."""
     levels, codes, _ = network.codebooks.shape
     some = sample[np.sort(np.random.default_rng(seed).permutation(len(sample))[: kmeans.POINTS * codes])]
     z = _through(network.encoder, sent(torch.from_numpy(some), network.codebooks.device)).cpu().numpy()
@@ -219,7 +210,6 @@ def _begin_codes(network: Network, sample: np.ndarray, seed: int) -> None:
 
 @torch.no_grad()
 def revive_codes(network: Network, optimiser: torch.optim.Optimizer, counts: Tensor, x: Tensor, share: float) -> None:
-    """Move codes that an epoch used less than a share of equal use to what vectors of the last batch leave."""
     rest = _through(network.encoder, sent(x, counts.device))
     for level, centroids in enumerate(network.codebooks):
         dead = torch.nonzero(counts[level] <= share * counts[level].float().mean())[:, 0]
@@ -243,7 +233,6 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
-    """Return the output of linear layers with ReLU between them, float32 [b, out]."""
     with threadpool_limits(1, user_api="blas"):
         for number, layer in enumerate(layers):
             x = (x if number == 0 else np.maximum(x, 0)) @ layer.weight.T + layer.bias
