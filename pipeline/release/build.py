@@ -84,7 +84,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         made_by=made_by,
         code=code.fingerprint("stages.publish"),
     )
-    io.write_json(folder / manifest.NAME, manifest.with_digest(written.model_dump()))
+    manifest.write(folder / manifest.NAME, written)
     return written
 
 
@@ -152,7 +152,7 @@ def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -
     blank = pa.array([""] * n, pa.string())
     if images is None:
         addresses = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
-        columns = {name: blank for name in ("sha256", "input_image_sha256")}
+        columns = dict.fromkeys(("sha256", "input_image_sha256"), blank)
         nulls = {"status": pa.nulls(n, pa.string()), "phash": pa.nulls(n, pa.uint64())}
         images = pa.table(columns | nulls | {"url": pa.array(addresses, pa.string())})
     derived = {
@@ -163,7 +163,7 @@ def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -
         "image_url": pa.array([a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()),
         "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
     }
-    derived |= {name: blank for name in LEFT_OUT[publish.texts or "all"]}
+    derived |= dict.fromkeys(LEFT_OUT[publish.texts or "all"], blank)
     if publish.texts == "none":
         derived["categories"] = pa.array([[]] * n, schemas.RELEASED_ITEMS.field("categories").type)
     names = schemas.RELEASED_ITEMS.names

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from pipeline.release.manifest import TABLES, File, Input
+from pipeline.release.manifest import TABLES, File
 from pipeline.release.params import Publish
 from pipeline.release.statement import IMPACT, USES, Statement
 
@@ -68,12 +68,9 @@ def describe(statement: Statement, files: Iterable[File]) -> dict[str, Any]:
 
 
 def contents(files: Iterable[File], base: str) -> dict[str, Any]:
-    """Return `distribution` and `recordSet`.
+    """Return `distribution` and `recordSet`, with addresses below `base`, or relative ones if it is empty.
 
-    Args:
-        files: of the release, in order.
-        base: address of its folder; empty: addresses are relative to croissant.json. With absolute ones a table of
-            several files is as many record sets, as mlcroissant 1.1 concatenates files of a local folder only.
+    With absolute addresses each file of a table is a record set, as mlcroissant 1.1 concatenates only local files.
     """
     tables = dict[str, list[File]]()
     for file in files:
@@ -120,17 +117,14 @@ def is_absolute(described: Mapping[str, Any]) -> bool:
 
 def _published(publish: Publish) -> dict[str, Any]:
     kind = "sc:Organization"  # a name does not show whether it is a person's
-    said: dict[str, Any] = {}
-    if publish.url:
-        said["url"] = page(publish.url)
-    if publish.creator:
-        said["creator"] = [{"@type": kind, "name": name} for name in publish.creator]
-    if publish.date:
-        said["datePublished"] = publish.date
-    return said
+    creators = [{"@type": kind, "name": name} for name in publish.creator or ()]
+    url = publish.url and page(publish.url)
+    stated = {"url": url, "creator": creators, "datePublished": publish.date}
+    return {key: value for key, value in stated.items() if value}
 
 
 def _responsible(statement: Statement) -> dict[str, Any]:
+    terms = statement.licence.address or statement.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
     return {
         "rai:dataLimitations": statement.limitations,
@@ -139,25 +133,22 @@ def _responsible(statement: Statement) -> dict[str, Any]:
         "rai:dataUseCases": USES,
         "rai:dataSocialImpact": IMPACT,
         "rai:hasSyntheticData": bool(statement.licence.synthetic),
-        "prov:wasDerivedFrom": [_entity(one, statement) for one in statement.inputs],
+        "prov:wasDerivedFrom": [
+            {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms}
+            for raw in statement.inputs
+        ],
         "prov:wasGeneratedBy": [
             {"@type": "prov:Activity", "name": stage, "description": made} for stage in statement.stages
         ],
     }
 
 
-def _entity(raw: Input, statement: Statement) -> dict[str, Any]:
-    terms = statement.licence.address or statement.licence.text
-    return {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms}
-
-
 def record_set(file: File) -> str:
+    """Return the name of a table's record set, and of its configuration on the card."""
     kinds = {"features": "features", "features_half": "features-half", "edges": "graph", "tried": "tried"}
     if file.table == "semantic_ids":
         return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"
-    if file.table is not None and file.table in kinds:
-        return f"{kinds[file.table]}-{file.feature_set}"
-    return str(file.table)
+    return f"{kinds[file.table]}-{file.feature_set}" if file.table in kinds else str(file.table)
 
 
 def _file(file: File, base: str) -> dict[str, Any]:
