@@ -22,13 +22,7 @@ from pipeline.interactions.split import load as load_split
 from pipeline.seeds import seed_for
 from schemas import COLD_ITEMS, SPARSE
 
-TYPES = {
-    "user": pa.string(),
-    "item": pa.string(),
-    "rating": pa.float32(),
-    "timestamp": pa.int64(),
-    "split": pa.int8(),
-}
+TYPES = {"user": pa.string(), "item": pa.string(), "rating": pa.float32(), "timestamp": pa.int64(), "split": pa.int8()}
 """column -> type; user and item are required"""
 PARTS = pa.array(division.PARTS)
 GIVEN = "given"

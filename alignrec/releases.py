@@ -182,11 +182,7 @@ class Release:
 
 
 def load(
-    release: str | Path,
-    features: str | None = None,
-    *,
-    cache: str | Path | None = None,
-    key: str | Path | None = None,
+    release: str | Path, features: str | None = None, *, cache: str | Path | None = None, key: str | Path | None = None
 ) -> Release:
     """Return a release after checking every byte.
 

@@ -10,23 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.export import (
-    cornac,
-    elliot,
-    hf,
-    minionerec,
-    mmrec,
-    npy,
-    recbole,
-    rqvae_recommender,
-)
+from pipeline.export import cornac, elliot, hf, minionerec, mmrec, npy, recbole, rqvae_recommender
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_tsv
 
-CODED: dict[str, ModuleType] = {
-    "minionerec": minionerec,
-    "rqvae-recommender": rqvae_recommender,
-}
+CODED: dict[str, ModuleType] = {"minionerec": minionerec, "rqvae-recommender": rqvae_recommender}
 """formats of semantic IDs"""
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,

@@ -12,15 +12,7 @@ from pydantic import AfterValidator, Field
 from pipeline.config.base import Name, Section, checked, nearest
 from pipeline.errors import UserError, one_line
 from pipeline.ops.arrays import Tensors, tensor
-from pipeline.semantic_ids.base import (
-    Method,
-    MethodParams,
-    Progress,
-    Shape,
-    Vectors,
-    same_width,
-    silent,
-)
+from pipeline.semantic_ids.base import Method, MethodParams, Progress, Shape, Vectors, same_width, silent
 from pipeline.semantic_ids.params import FIRST
 from pipeline.semantic_ids.registry import METHODS
 

@@ -121,11 +121,7 @@ def used(column: np.ndarray, k: int) -> dict[str, float | None]:
     rank = np.arange(k - len(counts) + 1, k + 1)
     total = max(counts.sum(), 1)
     gini = ((2 * rank - k - 1) * counts).sum() / (k * total)
-    return {
-        "used": _rounded(len(counts) / k),
-        "perplexity": _rounded(2 ** _bits(column)),
-        "gini": _rounded(gini),
-    }
+    return {"used": _rounded(len(counts) / k), "perplexity": _rounded(2 ** _bits(column)), "gini": _rounded(gini)}
 
 
 def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | None:

@@ -21,16 +21,7 @@ from pipeline.errors import UserError
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import (
-    Method,
-    MethodParams,
-    Progress,
-    Shape,
-    Vectors,
-    enough,
-    same_width,
-    silent,
-)
+from pipeline.semantic_ids.base import Method, MethodParams, Progress, Shape, Vectors, enough, same_width, silent
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams
 
 MOST_LAYERS = 16

@@ -142,9 +142,7 @@ def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "args",
-    [("recommend", "--user", "U1"), ("compare", "beit3"), ("probe",)],
-    ids=lambda args: args[0],
+    "args", [("recommend", "--user", "U1"), ("compare", "beit3"), ("probe",)], ids=lambda args: args[0]
 )
 def test_without_interactions_it_says_so_in_one_line(without: Path, args: tuple[str, ...]) -> None:
     code, output = command(args[0], without, *args[1:])

@@ -127,8 +127,7 @@ def test_the_order_of_items_changes_nothing(data: st.DataObject) -> None:
     label = np.array(data.draw(st.lists(st.integers(-1, 2), min_size=10, max_size=10)))
     new = np.array(data.draw(st.permutations(range(10))))  # of each item
     one = quality.judged(
-        Codes(rows, codes, k),
-        Reference(10, [(edges[:, 0], edges[:, 1])], bought[:, 0], bought[:, 1], label),
+        Codes(rows, codes, k), Reference(10, [(edges[:, 0], edges[:, 1])], bought[:, 0], bought[:, 1], label)
     )
     order = np.argsort(new[rows])
     moved = np.empty(10, int)

@@ -108,9 +108,7 @@ def test_a_level_that_collapses_is_a_warning(tmp_path: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize(
     ("changed", "says"),
-    [
-        ({"codes": 7}, "semantic IDs of random by residual-kmeans: 'semantic_ids.codes': 7 is more than the 6 items"),
-    ],
+    [({"codes": 7}, "semantic IDs of random by residual-kmeans: 'semantic_ids.codes': 7 is more than the 6 items")],
 )
 def test_what_cannot_be_coded_names_set_and_method(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as error:

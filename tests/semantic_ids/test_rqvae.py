@@ -49,8 +49,7 @@ def gradients(made: Network, loss: torch.Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("term", "moves"),
-    [("reconstruction", {"enc", "dec"}), ("codebook", {"cod"}), ("commitment", {"enc"})],
+    ("term", "moves"), [("reconstruction", {"enc", "dec"}), ("codebook", {"cod"}), ("commitment", {"enc"})]
 )
 def test_each_loss_moves_its_part_alone(term: str, moves: set[str]) -> None:
     made = network()
