@@ -33,18 +33,20 @@ class ExportContent:
     features: Mapping[str, pa.Table]
     """feature set -> schema features(F), I rows"""
     users: pa.Table | None = None
-    """schema USERS"""
     interactions: pa.Table | None = None
-    """schema INTERACTIONS"""
     codes: Codes | None = None
-    """semantic IDs of the one feature set, for the formats that want them"""
+    """semantic IDs of the one feature set, for the formats that need them"""
     notes: Sequence[str] = ()
     """sentences for the README: which items are left out or in another order"""
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """feature set -> items whose row of zeros became a drawn one"""
+    """feature set -> items whose row of zeros was replaced by a drawn one"""
 
     def matrix(self, name: str) -> np.ndarray:
         return io.matrix(self.features[name]["vector"])
+
+    def save_vectors(self, folder: Path) -> None:
+        for name in self.features:
+            np.save(folder / f"{name}.npy", self.matrix(name), allow_pickle=False)
 
     @cached_property
     def settled(self) -> Settled:
@@ -63,9 +65,9 @@ class ExportContent:
 
 
 def of_dataset(layout: Layout, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
-    """Read the outputs of a dataset's stages: all feature sets, or those that are named.
+    """Read the outputs of a dataset's stages: all feature sets or the named ones.
 
-    With `coded`, the semantic IDs of one set, by `method` or the first, and no other set.
+    If `coded`, only one set, and its semantic IDs by `method` or the first.
     """
     codes = of_layout(layout, _chosen(features, layout.feature_sets()) if features else [], method) if coded else None
     features = [codes.facts.features] if codes else features

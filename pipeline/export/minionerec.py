@@ -38,8 +38,7 @@ def write(content: ExportContent, folder: Path) -> str:
                 file.write(HEADER)
                 for user, history, target in sequences.examples(number):
                     file.write(f"{user}\t{' '.join(map(str, history[-LONGEST:].tolist()))}\t{target}\n")
-    for features in content.features:
-        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
     return _how(content, codes)
 

@@ -30,8 +30,7 @@ def write(content: ExportContent, folder: Path) -> str:
     if content.users is not None:
         write_tsv(folder / "u_id_mapping.csv", content.users.select(["user", "user_id"]), ["user_id", "userID"])
     (folder / "items.jsonl").write_bytes(b"".join(_item(row) for row in items.to_pylist()))
-    for features in content.features:
-        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    content.save_vectors(folder)
     for modality, features in _modalities(content).items():
         np.save(folder / f"{modality}_feat.npy", content.matrix(features), allow_pickle=False)
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
@@ -39,15 +38,15 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def _modalities(content: ExportContent) -> dict[str, str]:
-    """Return modality -> feature set for it: of this modality only where there are sets of both, else the first."""
+    """Return modality -> feature set: one of this modality only, if both modalities have one; else the first."""
     chosen = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
     masked = ({"image": variant(name, "text"), "text": variant(name, "image")} for name in content.features)
-    apart = next((pair for pair in masked if content.features.keys() >= set(pair.values())), _alone(content))
+    apart = next((pair for pair in masked if content.features.keys() >= set(pair.values())), _single(content))
     chosen = apart if len(apart) == len(MODALITIES) else chosen
     return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
 
 
-def _alone(content: ExportContent) -> dict[str, str]:
+def _single(content: ExportContent) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, table in content.features.items():
         used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]
@@ -84,11 +83,7 @@ def _item(row: dict) -> bytes:
 
 def _how(content: ExportContent) -> str:
     held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in _modalities(content).items())
-    both = (
-        f"MMRec wants a file of images and one of texts: {held}. For others, copy their .npy file over it."
-        if held
-        else ""
-    )
+    both = held and f"MMRec wants a file of images and one of texts: {held}. For others, copy their .npy file over it."
     if content.interactions is None:
         return f"""In MMRec: put the .npy files into the folder of your interactions, whose `itemID` must be the
 numbers of `i_id_mapping.csv`, and take the names of the two files from `{content.name}.yaml` into its settings.
@@ -102,15 +97,13 @@ If they are numbered otherwise, export again with `--order` and the mapping file
         "features": {name: f"{name}.npy" for name in content.features},
         "timestamps": content.clock(),
     }
-    return (
-        f"""In MMRec: put this folder as `{content.name}` into its data folder, and `{content.name}.yaml` into
+    settings = yaml.safe_dump({"sources": {content.name: source}}, sort_keys=False)
+    return f"""In MMRec: put this folder as `{content.name}` into its data folder, and `{content.name}.yaml` into
 `configs/dataset`. {both}
 An unknown rating or timestamp is an empty cell.
 
 In alignrec, with paths relative to where it runs:
 
 ```yaml
+{settings}```
 """
-        + yaml.safe_dump({"sources": {content.name: source}}, sort_keys=False)
-        + "```\n"
-    )

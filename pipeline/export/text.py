@@ -23,6 +23,6 @@ def write_mappings(folder: Path, items: pa.Table, users: pa.Table | None, delimi
 
 
 def whole_ratings(table: pa.Table) -> pa.Table:
-    """Return interactions with 1 for a rating that is not known: tools for explicit feedback want a number."""
+    """Return interactions with 1 for an unknown rating: tools for explicit feedback need a number."""
     at = table.column_names.index("rating")
     return table.set_column(at, "rating", pc.fill_null(table["rating"], 1.0))

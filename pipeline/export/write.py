@@ -43,13 +43,11 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
     try:
         notes = _fill(content, form, new)
         new.rename(to)
-        return notes
     except OSError as e:
-        shutil.rmtree(new, ignore_errors=True)
         raise UserError(f"{to}: cannot be written ({_cause(e)}); nothing was left; run again") from None
-    except BaseException:
+    finally:
         shutil.rmtree(new, ignore_errors=True)
-        raise
+    return notes
 
 
 def wants_codes(form: str, method: str | None) -> bool:
@@ -77,7 +75,7 @@ def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
 
 
 def _cause(error: OSError) -> str:
-    """Return why a file cannot be written; NumPy says of a full disk only how much it wrote."""
+    """Return why a file cannot be written; NumPy's error for a full disk has only byte counts."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error)
     return "the disk is full" if full else error.strerror or str(error)
 
