@@ -33,23 +33,20 @@ class Vectors:
     """The vectors to code, from shards on disk."""
 
     blocks: Callable[[], Iterable[np.ndarray]]
-    """returns all, float32 [n, F] of length 1 at a time, in item order; may be called again"""
+    """returns all, float32 [b, F] of length 1 at a time, in item order; may be called again"""
     n: int
-    """of all"""
     sample: np.ndarray
-    """float32 [m, F]: those that codebooks are learned on"""
+    """float32 [m, F], to learn codebooks on"""
     paths: Sequence[Sequence[str]] = ()
     """category of each item from the root; empty: not known"""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of the codes."""
+    """L levels of K codes."""
 
     levels: int
-    """L"""
     codes: int
-    """K"""
 
 
 def enough(vectors: Vectors, shape: Shape) -> None:
@@ -76,11 +73,10 @@ class Method(ABC):
     """Learned codebooks. Equal inputs and seeds give equal bytes, at any number of threads."""
 
     Params: ClassVar[type[Section]]
-    """settings of its own"""
     control: ClassVar[bool] = False
-    """whether its codes are made without looking at the vectors, to compare with"""
+    """whether its codes ignore the vectors, as a baseline"""
     history: Sequence[dict[str, Any]] = ()
-    """a line an epoch of a method that trains; else empty, and of loaded codebooks too"""
+    """a line per epoch of a method that was just trained"""
 
     @classmethod
     @abstractmethod
@@ -90,7 +86,7 @@ class Method(ABC):
     @classmethod
     @abstractmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with codebooks as `tensors` gave them; UserError if one is missing or has another shape."""
+        """Return the method with untrusted codebooks of `tensors`; UserError if one is missing or has another shape."""
 
     @abstractmethod
     def tensors(self) -> dict[str, np.ndarray]:

@@ -23,9 +23,9 @@ from pipeline.semantic_ids.registry import METHODS
 ROWS = 8192
 """vectors at a time, which bounds memory"""
 EQUAL = 1e-6
-"""largest difference of numbers of unit vectors that are equal but for rounding"""
+"""tolerance for rounding, between unit vectors"""
 FEW = 0.1
-"""share of the codes that a level could use, at which it has collapsed"""
+"""least share of the possible codes that a level uses, else it has collapsed"""
 LEAVE_OUT = "leave it out of 'semantic_ids.features'"
 
 
@@ -36,8 +36,7 @@ def settings(params: SemanticIds, method: str) -> Section:
 def vectors(folder: Path, fit_rows: int, seed: int, paths: pa.ChunkedArray | None = None) -> tuple[Vectors, np.ndarray]:
     """Return the vectors of a feature set that have a direction, and which of all items have one, bool [I].
 
-    `fit_rows` bounds the sample; `paths` are the items' categories. UserError if no vector has a direction, or all have
-    the same.
+    `fit_rows` bounds the sample; `paths` are the items' categories. UserError for no direction, or a single one.
     """
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, ROWS)])
     n = int(directed.sum())
@@ -68,7 +67,7 @@ class Coding(NamedTuple):
     """The codes of n items."""
 
     assigned: np.ndarray
-    """int32 [n, L], as the method gives them"""
+    """int32 [n, L], from the method"""
     codes: np.ndarray
     """int32 [n, L], after the policy on collisions"""
     suffix: np.ndarray | None

@@ -92,11 +92,7 @@ def facts(folder: Path) -> Facts:
 
 
 def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
-    """Read codebooks.safetensors.
-
-    Raises:
-        UserError: it is missing or damaged, larger than codebooks of this shape are, or a number is not finite.
-    """
+    """Read codebooks.safetensors; UserError if missing, damaged, too large for this shape, or not finite."""
     path = folder / CODEBOOKS
     most = max(SMALL, 8 * made.levels * made.codes * made.width)
     if path.is_file() and (size := path.stat().st_size) > most:
@@ -109,13 +105,7 @@ def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
 
 
 def check_codebooks(folder: Path, made: Facts) -> None:
-    """Refuse codebooks that are damaged, or do not fit codes.json.
-
-    The latter is tried only where the method is known and what it needs is installed.
-
-    Raises:
-        UserError: see `codebooks` and `load`.
-    """
+    """Refuse damaged codebooks, and, where the method is known and installed, those that do not fit codes.json."""
     tensors = codebooks(folder, made)
     try:
         there = made.method in METHODS and METHODS[made.method] is not None

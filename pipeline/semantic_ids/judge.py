@@ -57,7 +57,7 @@ class Judge:
         return facts | quality.judged(ids, self.reference) | {"reconstruction": self._reconstruction(ids, method)}
 
     def _reconstruction(self, ids: Codes, method: Method | None) -> dict[str, Any]:
-        """Return figures of each probe with the reconstructed vectors beside the original ones, or why there are none.
+        """Return figures of each probe with reconstructed and original vectors, or why there are none.
 
         The difference is reconstructed - original, with its 95 % interval and p by paired bootstrap after Holm.
         """
@@ -91,9 +91,9 @@ def inputs(layout: Layout, features: str) -> list[Path]:
 def against(
     interactions: pa.Table, paths: list[list[str]], near: Edges, vectors: np.ndarray | None, seed: int
 ) -> Judge:
-    """Return a judge of interactions, categories from the root, and neighbours in blocks.
+    """Return a judge by interactions, categories from the root, neighbours, and original vectors, float32 [I, F].
 
-    `vectors` are the original ones, float32 [I, F]; None where there are none, or too many to probe.
+    `vectors` are None where there are none, or too many to probe.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     train = split == schemas.TRAIN

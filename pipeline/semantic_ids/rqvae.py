@@ -1,7 +1,7 @@
 """RQ-VAE: an encoder and a decoder whose narrow vector is coded by residual codebooks (TIGER, arXiv 2305.05065).
 
-Trained by torch, on a GPU where there is one. Codes are always computed by NumPy, so a released codebook gives the same
-codes on every kind of device. b vectors of a batch, F width, D width of the narrow vector, L levels, K codes a level.
+Trained by torch, on a GPU where there is one; NumPy computes codes, equal on every device.
+b vectors of a batch, F width, D width of the narrow vector, L levels, K codes a level.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ class RQVAEParams(MethodParams):
     """Settings of the RQ-VAE."""
 
     hidden: list[Positive] = Field(default_factory=lambda: [256], max_length=MOST_LAYERS - 1)
-    """widths between F and D; the decoder has them in the other order"""
+    """widths between F and D; the decoder reverses them"""
     width: Positive = 64
     """D"""
     commitment: Weight = 0.25
@@ -43,7 +43,7 @@ class RQVAEParams(MethodParams):
     lr: Rate = 0.003
     """of AdamW, falling to zero along half a cosine"""
     revive: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """a code that an epoch uses less than this share of equal use becomes what another vector has left at its level"""
+    """a code used less than this share of equal use in an epoch is replaced by another vector's residual"""
 
 
 class Layer(NamedTuple):
@@ -117,15 +117,10 @@ class Network(nn.Module):
         self.codebooks = nn.Parameter(torch.zeros(shape.levels, shape.codes, params.width))
 
     def forward(self, x: Tensor, coded: bool) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the terms of the loss, means over vectors, and the codes.
+        """Return the terms of the loss of x, float32 [b, F], means over vectors, and the codes, int64 [b, L].
 
-        Args:
-            x: float32 [b, F].
-            coded: whether the decoder reads the codes' vectors; otherwise it reads the encoder's output.
-
-        Returns:
-            reconstruction |x - decoder|^2, codebook |sg(rest) - code|^2, commitment |rest - sg(code)|^2, the last two
-            summed over levels; codes int64 [b, L], none without codes.
+        reconstruction |x - decoder|^2, codebook |sg(rest) - code|^2, commitment |rest - sg(code)|^2, the last two
+        summed over levels. Unless `coded`, the decoder reads the encoder's output, and there are no codes.
         """
         z = _through(self.encoder, x)  # [b, D]
         if not coded:
