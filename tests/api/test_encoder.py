@@ -165,7 +165,7 @@ def test_names_of_encoders(made: Path) -> None:
         "minlm": "no encoder 'minlm'; did you mean 'minilm'?",
         "beit3": "encoder 'beit3' needs weights of its own; name a release that carries it, or run `encode`",
         made: f"{made}: this release carries no encoder; take one of minilm, cnn, minilm-cnn",
-        f"{made}/nowhere": f"{made}/nowhere/manifest.json: not there; is this a release folder?",
+        f"{made}/nowhere": f"{made}/nowhere/manifest.json: no such file; is this a release folder?",
     }.items():
         with pytest.raises(alignrec.UserError) as e:
             alignrec.encoder(name)

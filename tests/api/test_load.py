@@ -63,7 +63,7 @@ def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> Non
         lambda: release.vector("i777"): "no item 'i777' in this release; did you mean 'i7'?",
         lambda: release.features["beit3"].of("z"): "no id 'z' among the vectors; there are i0, i1, i2, i3, i4, ...",
         lambda: alignrec.load(release.folder, "beit"): "no feature set 'beit' in this release; did you mean 'beit3'?",
-        lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: not there; is this a release folder?",
+        lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: no such file; is this a release folder?",
         lambda: alignrec.load("ftp://x/y"): "cannot use 'ftp' addresses; use a path, https://, s3:// or hf://datasets/",
         lambda: alignrec.load(release.folder, key=tmp_path / "key.pub"): f"{release.folder}: not signed",
     }.items():
