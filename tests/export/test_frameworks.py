@@ -89,11 +89,17 @@ def environment(name: str, tmp_path: Path) -> Path:
     return python
 
 
-def trained(python: Path, folder: Path, more: str) -> dict:
-    """Run the README's snippet and `more` in the export's folder; return what it prints last, as JSON."""
+def trained(name: str, content: ExportContent, tmp_path: Path, code: str) -> dict:
+    """Export, and run the README's snippet and `code` in the export's folder; return what it prints last, as JSON."""
+    folder = tmp_path / "export"
+    write(content, name, folder)
     block = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert block
-    return printed(python, folder, block[1] + more)
+    said = printed(environment(name, tmp_path), folder, block[1] + code)
+    assert sorted(said["order"]) == list(range(ITEMS))
+    assert said["sizes"] == [USERS * 4, USERS, USERS]
+    assert 0 <= said["recall"] <= 1
+    return said
 
 
 def printed(python: Path, folder: Path, code: str) -> dict:
@@ -124,13 +130,9 @@ print(json.dumps({"order": order, "features": features.tolist(), "sizes": sizes,
 
 
 def test_recbole_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None:
-    write(content, "recbole", tmp_path / "export")
-    said = trained(environment("recbole", tmp_path), tmp_path / "export", RECBOLE)
-    assert sorted(said["order"]) == list(range(ITEMS))
+    said = trained("recbole", content, tmp_path, RECBOLE)
     loaded = np.array(said["features"])[1:].astype(np.float32)
     assert np.array_equal(loaded, content.matrix("our-set")[said["order"]]), "each item has its own vector"
-    assert said["sizes"] == [USERS * 4, USERS, USERS]
-    assert 0 <= said["recall"] <= 1
 
 
 CORNAC = """
@@ -148,13 +150,9 @@ print(json.dumps({"order": order, "features": method.item_image.features.tolist(
 
 
 def test_cornac_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None:
-    write(content, "cornac", tmp_path / "export")
-    said = trained(environment("cornac", tmp_path), tmp_path / "export", CORNAC)
-    assert sorted(said["order"]) == list(range(ITEMS))
+    said = trained("cornac", content, tmp_path, CORNAC)
     loaded = np.array(said["features"], np.float32)
     assert np.array_equal(loaded[: len(said["order"])], content.matrix("our-set")[said["order"]])
-    assert said["sizes"] == [USERS * 4, USERS, USERS]
-    assert 0 <= said["recall"] <= 1
 
 
 ELLIOT = """

@@ -1,4 +1,4 @@
-"""k-means and residual k-means on data with an obvious answer and beside slow ways."""
+"""k-means and residual k-means on data with an obvious answer and against slow ways."""
 
 from __future__ import annotations
 
@@ -35,16 +35,13 @@ def test_centroids_are_means_of_all_vectors_not_of_some(monkeypatch: pytest.Monk
 
 def test_nearest_is_nearest_and_of_equal_ones_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans, "DISTANCES", 24)  # three rows at a time
+    monkeypatch.setattr(kmeans, "DRAWN", 4)
+    assert kmeans.clustered(X, 8, 5, 0).shape == (8, 10), "centroids beyond DRAWN begin at drawn vectors"
     centroids = X[[0, 1, 2, 0, 3, 4, 5, 6]]
     slow = [int(((row - centroids) ** 2).sum(axis=1).argmin()) for row in X[:50]]
     assert kmeans.nearest(X[:50], centroids).tolist() == slow
     assert kmeans.all_nearest(X[:50], centroids).tolist() == slow
     assert slow[0] == 0
-
-
-def test_many_centroids_begin_at_drawn_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans, "DRAWN", 4)
-    assert kmeans.clustered(X, 8, 5, 0).shape == (8, 10)
 
 
 def test_residual_codes_are_those_of_a_slow_loop() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -95,13 +95,6 @@ def test_purity_of_categories() -> None:
     assert first["category"] == round((1 + 1) / (3 + 1), 6)  # pairs 01, 02, 12 and 34: items without a label are left
     assert both["category"] == 1.0  # pairs 01 and 34
     assert first["category_chance"] == both["category_chance"] == (1 + 3) / 10
-
-
-def test_chance_is_the_mean_over_all_dealings_of_the_codes() -> None:
-    scores = [judged(CODES[list(order)])["prefixes"] for order in permutations(range(6))]
-    for length in (0, 1):
-        mean = np.mean([score[length]["neighbours"] for score in scores])
-        assert mean == pytest.approx(judged()["prefixes"][length]["neighbours_chance"], abs=1e-5)
 
 
 def test_codes_of_nothing_have_no_figures() -> None:
