@@ -24,10 +24,6 @@ def silent(**options: Any) -> Any:
     return bar("", hidden=True, total=options.get("total"))
 
 
-class MethodParams(Section):
-    """A method without settings of its own."""
-
-
 @dataclass(frozen=True)
 class Vectors:
     """The vectors to code, from shards on disk."""

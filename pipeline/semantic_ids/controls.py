@@ -1,10 +1,10 @@
-"""Codes to compare with: drawn at random, those of a method that saw the features of other items, and categories.
+"""Baselines: codes drawn at random, codes of other items by another method, and categories.
 
 n vectors, F width, L levels, K codes a level.
 """
 
 import hashlib
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -12,37 +12,19 @@ from pydantic import AfterValidator, Field
 from pipeline.config.base import Name, Section, checked, nearest
 from pipeline.errors import UserError, one_line
 from pipeline.ops.arrays import Tensors, tensor
-from pipeline.semantic_ids.base import Method, MethodParams, Progress, Shape, Vectors, same_width, silent
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, same_width, silent
 from pipeline.semantic_ids.params import FIRST
 from pipeline.semantic_ids.registry import METHODS
 
 WIDEST = 2**20
-"""numbers of a vector that decoding makes room for"""
+"""largest width of decoded vectors"""
 
 
-class Control(Method):
-    """Codes that are made without looking at the vectors."""
+class Random(Method):
+    """Codes drawn from a seed: of the items by their order, of others by their vector. They decode to zeros."""
 
+    Params: ClassVar[type[Section]] = Section
     control = True
-    seed: int
-    shape: Shape
-    width: int
-
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        same_width(x, self.width)
-        key = self.seed.to_bytes(8, "big")
-        seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
-        drawn = (_drawn(own, 1, self.shape) for own in seeds)
-        return np.concatenate([np.empty((0, self.shape.levels), np.int32), *drawn])
-
-    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        return np.zeros((len(x), self.shape.codes), np.float32)
-
-
-class Random(Control):
-    """Codes drawn from a seed: of the items by their order, of others by their vector. They stand for no vector."""
-
-    Params = MethodParams
 
     def __init__(self, seed: int, shape: Shape, width: int) -> None:
         self.seed, self.shape, self.width = seed, shape, width
@@ -60,10 +42,20 @@ class Random(Control):
 
     def assign(self, vectors: Vectors) -> np.ndarray:
         """Return codes in item order, int32 [n, L]: more items change none of them."""
-        return _drawn(self.seed, vectors.n, self.shape)
+        return _draw(self.seed, vectors.n, self.shape)
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        same_width(x, self.width)
+        key = self.seed.to_bytes(8, "big")
+        seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
+        drawn = (_draw(own, 1, self.shape) for own in seeds)
+        return np.concatenate([np.empty((0, self.shape.levels), np.int32), *drawn])
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         return np.zeros((len(codes), self.width), np.float32)
+
+    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.zeros((len(x), self.shape.codes), np.float32)
 
 
 class Categories(Random):
@@ -93,7 +85,7 @@ def _method(name: str) -> str:
     return name
 
 
-class ShuffledParams(MethodParams):
+class ShuffledParams(Section):
     """Settings of shuffled codes."""
 
     method: Annotated[Name, AfterValidator(_method)] = FIRST
@@ -102,15 +94,14 @@ class ShuffledParams(MethodParams):
     """of that method"""
 
 
-class Shuffled(Control):
-    """Codes of a method, each given to an item that it was not made from: as many of each as the method has."""
+class Shuffled(Random):
+    """Codes of a method, each at another item than it was made from: as many of each as the method has."""
 
     Params = ShuffledParams
 
     def __init__(self, name: str, method: Method, seed: int, shape: Shape) -> None:
-        self.name, self.method, self.seed, self.shape = name, method, seed, shape
-        self.width = method.decode(np.zeros((1, shape.levels), np.int32)).shape[1]
-        self.history = method.history
+        super().__init__(seed, shape, method.decode(np.zeros((1, shape.levels), np.int32)).shape[1])
+        self.name, self.method, self.history = name, method, method.history
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
@@ -138,7 +129,7 @@ class Shuffled(Control):
         return self.method.decode(codes)
 
 
-def _drawn(seed: int, n: int, shape: Shape) -> np.ndarray:
+def _draw(seed: int, n: int, shape: Shape) -> np.ndarray:
     """Return codes drawn in order, int32 [n, L]; those of fewer are the first of these."""
     return np.random.default_rng(seed).integers(shape.codes, size=(n, shape.levels), dtype=np.int32)
 

@@ -1,6 +1,7 @@
 """The three files of semantic IDs: semantic_ids.parquet, codebooks.safetensors, and codes.json, which explains both."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -77,9 +78,12 @@ def load(folder: Path) -> Coded:
     made = facts(folder)
     try:
         known([made.method], METHODS, "method")
+        kind = METHODS[made.method]
     except UserError as e:
         raise UserError(f"{folder / FACTS}: {e}") from None
-    return Coded(made, _fitting(folder / CODEBOOKS, made, codebooks(folder, made)))
+    except ModuleNotFoundError as e:
+        raise (not_installed(e) or e) from None
+    return Coded(made, _fit(kind, folder / CODEBOOKS, made, codebooks(folder, made)))
 
 
 def facts(folder: Path) -> Facts:
@@ -107,20 +111,13 @@ def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
 def check_codebooks(folder: Path, made: Facts) -> None:
     """Refuse damaged codebooks, and, where the method is known and installed, those that do not fit codes.json."""
     tensors = codebooks(folder, made)
-    try:
-        there = made.method in METHODS and METHODS[made.method] is not None
-    except ModuleNotFoundError:
-        return
-    if there:
-        _fitting(folder / CODEBOOKS, made, tensors)
+    with suppress(ModuleNotFoundError):
+        if made.method in METHODS:
+            _fit(METHODS[made.method], folder / CODEBOOKS, made, tensors)
 
 
-def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
+def _fit(kind: type[Method], path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
     """Return the method with its codebooks, which have coded and decoded a vector; UserError if they do not fit."""
-    try:
-        kind = METHODS[made.method]
-    except ModuleNotFoundError as e:
-        raise (not_installed(e) or e) from None
     try:
         method = kind.from_tensors(tensors, made.shape)
         of_width(method, made)

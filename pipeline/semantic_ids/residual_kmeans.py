@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 from pipeline.config.base import Positive, Section
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import Method, MethodParams, Progress, Shape, Vectors, enough, same_width, silent
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 
 
-class ResidualKMeansParams(MethodParams):
+class ResidualKMeansParams(Section):
     """Settings of residual k-means."""
 
     iterations: Positive = 25

@@ -21,13 +21,13 @@ from pipeline.errors import UserError
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import Method, MethodParams, Progress, Shape, Vectors, enough, same_width, silent
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams
 
 MOST_LAYERS = 16
 
 
-class RQVAEParams(MethodParams):
+class RQVAEParams(Section):
     """Settings of the RQ-VAE."""
 
     hidden: list[Positive] = Field(default_factory=lambda: [256], max_length=MOST_LAYERS - 1)
