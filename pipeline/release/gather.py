@@ -13,8 +13,7 @@ from pipeline.features import released as features
 from pipeline.graph import released as graph
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout, Piece
-from pipeline.pretrain import released as pretrain
-from pipeline.release import build, chains, language
+from pipeline.release import build, chains, language, statement
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
@@ -45,7 +44,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         features={name: io.shards(layout.features(name), "features") for name in names},
         pieces=pieces,
         encoders=chains.gather(run, names),
-        vector=pretrain.vector(outputs.records.get("pretrain"), layout, names),
+        vector=statement.vector(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],
         upstream=[p for p in (layout.interactions, layout.items, layout.results) if p.exists()],

@@ -20,10 +20,14 @@ WIDEST = 2**20
 """largest width of decoded vectors"""
 
 
+class RandomParams(Section):
+    """No settings."""
+
+
 class Random(Method):
     """Codes drawn from a seed: of the items by their order, of others by their vector. They decode to zeros."""
 
-    Params: ClassVar[type[Section]] = Section
+    Params: ClassVar[type[Section]] = RandomParams
     control = True
 
     def __init__(self, seed: int, shape: Shape, width: int) -> None:

@@ -15,8 +15,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.pretrain import released as pretrained
-from pipeline.release import encoder, manifest, verify
+from pipeline.release import encoder, manifest, statement, verify
 from pipeline.remote.fetch import fetch
 from pipeline.sources.registry import SOURCES
 
@@ -166,11 +165,11 @@ def test_the_card_says_what_our_vectors_are(
     if whitened:
         io.write_bytes(layout.encoder.whitening, b"x")
     record = {"params": {"steps": 12, "size": "small", "distill": 0.0} | given}
-    assert pretrained.vector(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
+    assert statement.vector(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
         f"`beit3` is {read}, 2 numbers. `beit3-raw` is CLS itself, read by no map, 2 "
         f"numbers. The network is a BEiT3 of 2 layers, for images of 32 pixels a side, from {trained}"
     )
-    assert pretrained.vector(record, layout, ["minilm-cnn"]) == ""
+    assert statement.vector(record, layout, ["minilm-cnn"]) == ""
 
 
 def test_the_card_says_what_mini_starts_from(built: Path, tmp_path: Path) -> None:
@@ -178,7 +177,7 @@ def test_the_card_says_what_mini_starts_from(built: Path, tmp_path: Path) -> Non
     layout = toy.outputs(tmp_path)
     releases.pretrained(layout)
     io.write_bytes(layout.encoder.whitening, b"x")
-    assert pretrained.vector({"params": {"size": "mini", "distill": 0.0}}, layout, ["beit3"]) == (
+    assert statement.vector({"params": {"size": "mini", "distill": 0.0}}, layout, ["beit3"]) == (
         "`beit3` is the means of the text's and the image's outputs, relaxed and joined, 2 numbers. The network is a "
         "BEiT3 of 2 layers, for vectors of images by EfficientNet-Lite0 and descriptors, from all-MiniLM-L6-v2, "
         "pre-trained by MIM + MLM."
