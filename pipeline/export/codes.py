@@ -107,16 +107,11 @@ def tokens(codes: np.ndarray) -> list[list[str]]:
 
 
 def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes:
-    made = [
-        (path.parents[1].name, path.parent.name)
-        for path in sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
-    ]
-    there = layout.feature_sets()
-    wanted = features or [name for name in there if name not in CONTROLS][:1]
+    paths = sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
+    made = [(path.parents[1].name, path.parent.name) for path in paths]
+    wanted = features or [name for name in layout.feature_sets() if name not in CONTROLS][:1]
     if not (made or wanted):
-        raise UserError(
-            f"{layout.dataset}: no feature set is there to code; run `alignrec encode {layout.dataset}` first"
-        )
+        raise UserError(f"{layout.dataset}: no feature set to code; run `alignrec encode {layout.dataset}` first")
     key = _chosen(made, features, method, files.how_to_make(layout.dataset, wanted))
     codes = _read(layout.semantic_ids(*key))
     if io.digest(io.shards(layout.features(key[0]), "features")) != codes.facts.features_sha256:

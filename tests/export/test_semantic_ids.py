@@ -280,7 +280,7 @@ def test_where_nothing_is_coded_the_key_to_set_is_named(tmp_path: Path) -> None:
     assert said("--features", "minilm-cnn") == none.format(" of minilm-cnn", "minilm-cnn")
     for name in toy.SETS:
         shutil.rmtree(tmp_path / "encode/shop" / name)
-    assert said() == "error: shop: no feature set is there to code; run `alignrec encode shop` first\n"
+    assert said() == "error: shop: no feature set to code; run `alignrec encode shop` first\n"
 
 
 def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:
