@@ -31,7 +31,6 @@ from pipeline.release import encoder as released
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
 BUNDLED = ("minilm", "cnn", "minilm-cnn")
-"""encoders whose weights are dependencies of alignrec"""
 DEFAULTS, STORED = Encode(), Images()
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """of PIL images that PNG can hold; others are converted to RGB"""
@@ -42,7 +41,6 @@ class Reject(NamedTuple):
 
     row: int
     status: str
-    """as in schemas.IMAGE_STATUSES"""
     reason: str
 
 

@@ -25,7 +25,6 @@ from pipeline.semantic_ids.collisions import suffixes
 from pipeline.semantic_ids.registry import METHODS
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-"""what the tokens of each level begin with"""
 
 
 class Settled(NamedTuple):
@@ -34,7 +33,6 @@ class Settled(NamedTuple):
     codes: np.ndarray
     """int32 [I, L]"""
     shared: int
-    """items that still share all codes with another"""
     cost: str
     """what that took, in a sentence; empty where nothing was changed"""
 
@@ -47,7 +45,6 @@ class Codes:
     table: pa.Table
     """schema semantic_ids(L), I rows"""
     folder: Path
-    """of the codebooks"""
 
     @property
     def coded(self) -> np.ndarray:

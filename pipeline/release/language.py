@@ -10,7 +10,6 @@ SAMPLE = 4000
 DOCUMENT = 1000
 """characters of the texts that are classified together: single titles are too short"""
 SHARE = 0.1
-"""minimal share of the documents of a language that is listed"""
 
 
 def detect(texts: Texts) -> list[str]:

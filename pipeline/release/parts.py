@@ -25,17 +25,13 @@ class Parts:
     items: Iterable[pa.Table]
     """schema RELEASED_ITEMS in batches of rows, readable once"""
     interactions: pa.Table
-    """schema INTERACTIONS"""
     users: pa.Table
-    """schema USERS"""
     features: Mapping[str, list[Path]]
-    """feature set -> its Parquet files, in order"""
     pieces: list[Piece] = field(default_factory=list)
     encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)
     vector: str = ""
     """sentences on the vectors of the encoder trained here"""
     inputs: list[Input] = field(default_factory=list)
-    """raw files"""
     weights: list[Input] = field(default_factory=list)
     upstream: list[Path] = field(default_factory=list)
     """Parquet files of earlier stages whose parameters and versions the manifest records"""

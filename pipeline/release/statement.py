@@ -55,7 +55,6 @@ class Statement:
 
     publish: Publish
     licence: Licence
-    """of the source"""
     dataset: str
     counts: Counts
     lacking: Mapping[str, str]
@@ -66,10 +65,8 @@ class Statement:
     """feature sets that train interactions went into"""
     networks: Mapping[str, Encoder]
     users: str
-    """what the release holds of single users"""
     inputs: Sequence[Input]
     stages: Sequence[str]
-    """that made its tables"""
 
     @property
     def citation(self) -> str:

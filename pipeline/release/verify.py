@@ -21,7 +21,6 @@ from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
-"""bad files named in an error"""
 
 SMALL, EXPANSION = 1 << 30, 10_000
 """bytes of memory that any table may take, and the largest ratio to its size on disk of a larger one; equal vectors

@@ -21,7 +21,6 @@ from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
 
 ROWS = 8192
-"""vectors at a time, which bounds memory"""
 EQUAL = 1e-6
 """tolerance for rounding, between unit vectors"""
 FEW = 0.1

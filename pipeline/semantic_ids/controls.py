@@ -17,7 +17,6 @@ from pipeline.semantic_ids.params import FIRST
 from pipeline.semantic_ids.registry import METHODS
 
 WIDEST = 2**20
-"""largest width of decoded vectors"""
 
 
 class RandomParams(Section):

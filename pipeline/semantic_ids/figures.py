@@ -10,7 +10,6 @@ Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
 Known = Number | None
-"""null: not known"""
 
 
 def _closed(name: str, kinds: dict[Any, str], **optional: Any) -> Any:
@@ -43,7 +42,6 @@ Quality = _closed(
         Reconstruction | Skipped: "reconstruction",
     },
 )
-"""see quality.py"""
 
 
 def bounded(figures: dict[str, Any]) -> dict[str, Any]:

@@ -30,14 +30,11 @@ class Facts(Section):
     """Content of codes.json: how the codes were made, and how good they are."""
 
     features: str
-    """feature set"""
     features_sha256: str
     """over names and contents of its Parquet files, as io.digest gives it"""
     width: Positive
-    """F of the vectors"""
     method: str
     settings: dict[str, Any]
-    """of the method"""
     levels: Levels
     codes: Codes
     collisions: Collisions
@@ -45,7 +42,6 @@ class Facts(Section):
     history: list[dict[str, Any]] = Field(default_factory=list)
     """of a method that trains: epoch, terms of the loss, and codes used by level"""
     quality: Annotated[dict[str, Any], AfterValidator(bounded)] = Field(default_factory=dict)
-    """see pipeline/semantic_ids/quality.py"""
 
     @property
     def shape(self) -> Shape:

@@ -27,7 +27,6 @@ from pipeline.semantic_ids.quality import Codes, Edges, Reference
 PROBED = ("zero_shot", "item_cf")
 """the probes that original and reconstructed vectors both answer"""
 ROWS, BLOCK = 8192, 65_536
-"""codes and edges at a time"""
 Questions = Mapping[str, questions.Questions | Task | str]
 
 
@@ -37,7 +36,6 @@ class Original:
 
     probes: Questions
     k: int
-    """cutoff of the probes"""
     hits: Mapping[str, np.ndarray]
     """probe -> hits, float64 [G]"""
 
