@@ -236,11 +236,8 @@ def test_a_manifest_that_is_wrong_says_where(release: Path, change: Callable[[di
         list(verify(release))
 
 
-@pytest.mark.parametrize("text", [None, "", "[", "[]", "null", "[" * 100_000])
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str | None) -> None:
-    if text is not None:
-        (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="manifest"):
+def test_a_folder_without_a_manifest_is_no_release(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.json: "):
         list(verify(tmp_path))
 
 

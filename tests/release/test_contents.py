@@ -120,16 +120,13 @@ def test_packages_with_weights_are_named_and_a_control_of_one_dataset_is_no_enco
     assert list(encoder.gather(layout, ["beit3-untrained"])) == []
 
 
-def test_an_encoder_that_is_damaged_hostile_or_unknown_is_refused(release: Path) -> None:
-    path = release / "encoders/beit3/encoder.json"
-    whole = json.loads(path.read_text())
-    changes = ({"weights": "../../elsewhere"}, {"batch_size": -1}, {"more": 1}, {"encoder": "beit9"})
-    for change, fault in zip(changes, ("'weights'", "'batch_size'", "'more'", "'beit9' is unknown"), strict=True):
-        path.write_text(json.dumps(whole | change))
-        with pytest.raises(UserError, match=fault):
-            encoder.facts(release, "beit3")
+def test_an_encoder_that_is_absent_or_unknown_here_is_refused(release: Path) -> None:
     with pytest.raises(UserError, match=r"'biet3' .*beit3, beit3-image-masked"):
         encoder.load(release, "biet3")
+    path = release / "encoders/beit3/encoder.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder": "beit9"}))
+    with pytest.raises(UserError, match="'beit9' is unknown"):
+        encoder.facts(release, "beit3")
 
 
 RANDOM, TRAINED = "random weights, ", "pre-trained by MIM + MLM."
