@@ -66,7 +66,7 @@ class Numbered:
         return replace(parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else "")
 
 
-def numbered(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numbered:
+def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numbered:
     """Number and split interactions.
 
     Args:
@@ -81,9 +81,9 @@ def numbered(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Nu
     """
     raw = _table(interactions)
     known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
-    table = _typed(raw)
-    names = None if ids is None else _names(ids)
-    covered = table if names is None else _covered(table, names)
+    table = _cast(raw)
+    names = None if ids is None else _unique(ids)
+    covered = table if names is None else _keep_covered(table, names)
     result = _split(covered, how) if how.protocol or "split" not in covered.column_names else _as_given(covered, how)
     if names is not None:
         result = _in_catalogue(result, names)
@@ -98,7 +98,7 @@ def numbered(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Nu
     )
 
 
-def _covered(table: pa.Table, names: list[str]) -> pa.Table:
+def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
     covered = table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
     if not len(covered):
         raise UserError(
@@ -137,7 +137,7 @@ def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(("user", "item", "timestamp"), array.T, strict=False))
 
 
-def _typed(table: pa.Table) -> pa.Table:
+def _cast(table: pa.Table) -> pa.Table:
     columns = {}
     for name in table.column_names:
         column = table[name]
@@ -214,7 +214,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
 
 
-def _names(ids: Iterable[Any]) -> list[str]:
+def _unique(ids: Iterable[Any]) -> list[str]:
     names = list(map(str, ids))
     name, times = Counter(names).most_common(1)[0] if names else ("", 0)
     if times > 1:

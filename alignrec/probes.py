@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alignrec.interactions import Numbered, Splitting, numbered
+from alignrec.interactions import Numbered, Splitting, number
 from alignrec.vectors import aligned, at_least_one
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
@@ -105,7 +105,7 @@ def probe(
     Args:
         vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
         interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
-            alignrec.interactions.numbered.
+            alignrec.interactions.number.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
         categories: path from the root of each row's item, such as `release.items["categories"].to_pylist()`.
         ks: cutoffs.
@@ -115,11 +115,11 @@ def probe(
     """
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)
-    data = numbered(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    return _judged(sets, data, categories, ks, seed)
+    data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
+    return _judge(sets, data, categories, ks, seed)
 
 
-def _judged(
+def _judge(
     sets: Mapping[str, np.ndarray],
     data: Numbered,
     categories: Sequence[Sequence[str]] | None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from alignrec.interactions import GIVEN, Numbered, Splitting, numbered
+from alignrec.interactions import GIVEN, Numbered, Splitting, number
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked, known
@@ -137,7 +137,7 @@ def fit(
 
     Args:
         model: a name in pipeline/models/, such as alignrec, lightgcn or itemknn.
-        interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.numbered.
+        interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.number.
         vectors: [I, F], for models that read content: their items are the catalogue, by default those that occur.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
         rule: what is masked at test: mmrec only train, strict train and valid.
@@ -179,7 +179,7 @@ def _fit(
     if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
-    data = numbered(interactions, names, how)
+    data = number(interactions, names, how)
     parts = data.split()
     cores = f"users >= {how.user_core}, items >= {how.item_core}, repeatedly"
     kept = "as imported" if data.protocol == GIVEN else cores
@@ -189,7 +189,7 @@ def _fit(
         raise UserError(f"modalities: {list(options.modalities)} make {total} columns, the vectors have {x.shape[1]}")
     held, seed = Held(parts, x, options.graph_k, options.modalities), seed_for("fit", model, how.seed)
     cell = Cell(held, model, params, rules, seed, _cutoffs(options.ks, parts), "test")
-    trained, judged = _trained(cell, parts, params.threads, options.progress, _checkpoint(options, cell, params))
+    trained, judged = _train(cell, parts, params.threads, options.progress, _checkpoint(options, cell, params))
     return _recommender(model, data, parts, trained.fitted, judged)
 
 
@@ -198,7 +198,7 @@ def _cutoffs(ks: tuple[int, ...], parts: Split) -> tuple[int, ...]:
     return tuple(k for k in ks if k <= most) or (most,)
 
 
-def _trained(
+def _train(
     cell: Cell,
     parts: Split,
     threads: int,

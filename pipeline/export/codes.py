@@ -55,13 +55,13 @@ class Codes:
         return files.matrix(self.table)[1]
 
     def numbered(self) -> np.ndarray:
-        """Return codes and a last one that tells items of equal codes apart, whatever the policy: int32 [I, L + 1]."""
+        """Return codes and a last one that separates items of equal codes, whatever the policy: int32 [I, L + 1]."""
         known = self.facts.collisions == "suffix"
         last = self.table["suffix"].to_numpy() if known else suffixes(self.matrix())
         return np.column_stack([self.matrix(), last])
 
     def settled(self, x: np.ndarray) -> Settled:
-        """Return codes of which as few as possible are equal, unless the policy is to keep them.
+        """Return codes as few of them equal as possible, unless the policy is to keep them.
 
         Args:
             x: float32 [I, F], what was coded.
@@ -85,7 +85,7 @@ class Codes:
     def described(self) -> str:
         made = self.facts
         last = {
-            "suffix": "; a last code tells items of equal codes apart",
+            "suffix": "; a last code separates items of equal codes",
             "keep": "; items may share an ID",
             "reassign": "; of items with equal codes the later took another last code where one was free",
         }[made.collisions]

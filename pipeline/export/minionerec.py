@@ -93,7 +93,7 @@ def _tokens(name: str, codes: Codes) -> str:
     levels = codes.facts.levels
     own = f"`{name}.index.json` has {TRIPLET} tokens an item, and as few equal ones as its codes allow.\n"
     first = own if levels == TRIPLET else ""
-    return f"""{first}`{name}.unique.index.json` has {levels + 1} tokens; the last tells items of equal codes apart."""
+    return f"""{first}`{name}.unique.index.json` has {levels + 1} tokens; the last separates items of equal codes."""
 
 
 def _minionerec(name: str) -> str:

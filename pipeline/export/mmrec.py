@@ -1,7 +1,7 @@
 """MMRec's folder: one .inter file with the split in it, .npy files, mapping files, and the settings of the data set.
 
-MMRec's code is GPL and was not read. It wants a file of image features and one of text features: with one of the two
-keys alone it ends in a TypeError. Relatives of it take whatever is called `*_feat.npy`.
+MMRec's code is GPL and was not read. It needs a file of image features and one of text features: with only one
+file it ends in a TypeError. Related libraries read all files called `*_feat.npy`.
 The pipeline's own source kind `mmrec` reads the folder back with the same ids and the same split.
 """
 

@@ -2,7 +2,7 @@
 
 Format: EdoardoBotta/RQ-VAE-Recommender, data/amazon.py (raw/<split>/sequential_data.txt with a user and its items a
 line, both from 1; datamaps.json; meta.json.gz, a Python dictionary a line) and modules/tokenizer/semids.py
-(`cached_ids`: an item a row, its codes and a last one that tells equal ones apart).
+(`cached_ids`: an item a row, its codes and a last one that separates equal ones).
 """
 
 import gzip

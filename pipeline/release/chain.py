@@ -82,8 +82,8 @@ def read(folder: Path, widths: Sequence[int]) -> Recipe:
                 raise ValueError(f"a block of columns {block.first} to {block.last} of part {block.part}")
             if len(own.mean) != block.last - block.first:
                 raise ValueError("a map of another width than its block")
-        beside = sum(one.map.shape[1] for one in maps)
-        last = _whitening(arrays, "last", beside) if "last.map" in arrays else None
+        joined = sum(one.map.shape[1] for one in maps)
+        last = _whitening(arrays, "last", joined) if "last.map" in arrays else None
         content = Fit([_block(block, widths) for block in chain.blocks], maps, last)
         ridge = _whitening(arrays, "ridge", content.width) if "ridge.map" in arrays else None
         both = content.width + (ridge.map.shape[1] if ridge else 0)

@@ -100,7 +100,7 @@ class Method(ABC):
 
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return what codes stand for: int32 [b, L] -> float32 [b, F]."""
+        """Return the vectors of codes: int32 [b, L] -> float32 [b, F]."""
 
     @abstractmethod
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:

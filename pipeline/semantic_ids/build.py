@@ -58,7 +58,7 @@ def vectors(folder: Path, fit_rows: int, seed: int, paths: pa.ChunkedArray | Non
         at, row = at + len(x), row + len(part)
         differ = differ or bool(np.abs(x - first).max() > EQUAL)
     if not differ and n > 1:
-        raise UserError(f"{folder}: the vectors of all {n:,} items are equal, so no code tells them apart; {LEAVE_OUT}")
+        raise UserError(f"{folder}: the vectors of all {n:,} items are equal, so no code separates them; {LEAVE_OUT}")
     return Vectors(blocks, n, sample, paths.filter(pa.array(directed)).to_pylist() if paths else ()), directed
 
 
@@ -88,7 +88,7 @@ def coded(method: Method, given: Vectors, policy: str) -> Coding:
 
 
 def reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray:
-    """Return codes, int32 [n, L], of which as few as possible are equal: settled by distance, in one pass."""
+    """Return codes, int32 [n, L], as few of them equal as possible: settled by distance, in one pass."""
     k = method.last(given.sample[:1], codes[:1]).shape[1]
     moves = collisions.moving(codes, k)
 

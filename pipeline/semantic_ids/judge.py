@@ -125,7 +125,7 @@ class Stored:
 
 
 def _decoded(method: Method, ids: Codes, items: int) -> np.ndarray:
-    """Return what the codes stand for, float32 [I, F] of length 1; zeros for items without codes."""
+    """Return the reconstructions, float32 [I, F] of length 1; zeros for items without codes."""
     parts = [method.decode(ids.codes[at : at + ROWS]) for at in range(0, len(ids.codes), ROWS)]
     vectors = np.zeros((items, parts[0].shape[1] if parts else 1), np.float32)
     if parts:

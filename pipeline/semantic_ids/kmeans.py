@@ -23,7 +23,7 @@ DRAWN = 4096
 """centroids at most whose start is chosen by distance; that of more is drawn, as choosing would take K^2 steps"""
 
 
-def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
+def cluster(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
     """Return the centroids of k-means by FAISS, float32 [K, F], of float32 [m, F], at least K."""
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # the order of sums decides the last bits

@@ -35,7 +35,7 @@ class ResidualKMeans(Method):
         enough(vectors, shape)
         rest, levels = vectors.sample.copy(), []
         for level in range(shape.levels):
-            levels.append(kmeans.clustered(rest, shape.codes, params.iterations, seed + level))
+            levels.append(kmeans.cluster(rest, shape.codes, params.iterations, seed + level))
             rest -= levels[-1][kmeans.all_nearest(rest, levels[-1])]
         return cls(np.stack(levels))
 

@@ -72,7 +72,7 @@ class RQVAE(Method):
         with one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(vectors.sample.shape[1], shape, params).to(pick(mps=False))
-            history = _trained(network, vectors.sample, params, seed, progress)
+            history = _train(network, vectors.sample, params, seed, progress)
         parts = {name: x.detach().cpu().numpy() for name, x in network.state_dict().items()}
         return cls(_layers(parts, "encoder"), ResidualKMeans(parts["codebooks"]), _layers(parts, "decoder"), history)
 
@@ -143,7 +143,7 @@ def closest(x: Tensor, centroids: Tensor) -> Tensor:
     return (centroids.square().sum(1) - 2 * x @ centroids.T).argmin(1)
 
 
-def _trained(
+def _train(
     network: Network, sample: np.ndarray, params: RQVAEParams, seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
     optimiser = torch.optim.AdamW(network.parameters(), lr=params.lr)

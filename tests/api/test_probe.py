@@ -11,7 +11,7 @@ import shops
 
 import alignrec
 import schemas
-from alignrec.interactions import Splitting, numbered
+from alignrec.interactions import Splitting, number
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.probe import asking
@@ -71,11 +71,11 @@ def test_any_table_will_do(probed: alignrec.ProbeResult, x: alignrec.Vectors, in
     numbers = frame.assign(user=frame.user.str[1:].astype(int), item=frame.item.str[1:].astype(int))
     times = frame.assign(timestamp=pd.to_datetime(frame.timestamp, unit="s"))
     words = frame.assign(split=frame.split.map({0: "train", 1: "valid", 2: "test"}))
-    expected = numbered(interactions, IDS, Splitting()).table
+    expected = number(interactions, IDS, Splitting()).table
     for table in (frame, pl.from_arrow(interactions), interactions.to_pydict(), times, words):
-        assert numbered(table, IDS, Splitting()).table.equals(expected)
+        assert number(table, IDS, Splitting()).table.equals(expected)
     for table in (numbers, numbers.to_records(index=False)):
-        assert numbered(table, range(shops.ITEMS), Splitting()).table.equals(expected)
+        assert number(table, range(shops.ITEMS), Splitting()).table.equals(expected)
     plain = np.asarray(x)
     assert figures(alignrec.probe(plain, frame, ids=IDS)) == figures(probed)
     rows = numbers[["user", "item", "timestamp"]].to_numpy()

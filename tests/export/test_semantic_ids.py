@@ -222,8 +222,8 @@ def test_two_exports_are_the_same_bytes_and_a_releases_the_same(
     )
     assert ours == theirs
     text = (tmp_path / "a/README.md").read_text()
-    assert "- `beit3` by residual-kmeans: 3 codes of 0 .. 2; a last code tells items of equal codes apart" in text
-    assert "Items left out as they have no semantic ID: 1; the others are numbered anew." in text
+    assert "- `beit3` by residual-kmeans: 3 codes of 0 .. 2; a last code separates items of equal codes" in text
+    assert "Items left out as they have no semantic ID: 1; the others are renumbered." in text
     assert "filled" not in text
 
 
