@@ -101,8 +101,9 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
 def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
     covered = table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
     if not len(covered):
+        first = f"; the vectors are of {names[0]}, ..." if names else ""
         raise UserError(
-            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{_first(names)}; "
+            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{first}; "
             "give `ids`, the item of each vector"
         )
     return covered
@@ -220,7 +221,3 @@ def _unique(ids: Iterable[Any]) -> list[str]:
     if times > 1:
         raise UserError(f"ids: '{name}' occurs twice; give each vector an id of its own")
     return names
-
-
-def _first(names: list[str] | None) -> str:
-    return f"; the vectors are of {names[0]}, ..." if names else ""

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result
-from pipeline.experiment.cell import Cell, Trained, opened
+from pipeline.experiment.cell import Cell, opened
 from pipeline.experiment.pairs import Held
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
@@ -30,7 +30,6 @@ from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.filters import Filter
 from pipeline.seeds import seed_for
-from pipeline.train import loop
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -189,8 +188,7 @@ def _fit(
         raise UserError(f"modalities: {list(options.modalities)} make {total} columns, the vectors have {x.shape[1]}")
     held, seed = Held(parts, x, options.graph_k, options.modalities), seed_for("fit", model, how.seed)
     cell = Cell(held, model, params, rules, seed, _cutoffs(options.ks, parts), "test")
-    trained, judged = _train(cell, parts, params.threads, options.progress, _checkpoint(options, cell, params))
-    return _recommender(model, data, parts, trained.fitted, judged)
+    return _train(cell, data, parts, params, options)
 
 
 def _cutoffs(ks: tuple[int, ...], parts: Split) -> tuple[int, ...]:
@@ -198,29 +196,23 @@ def _cutoffs(ks: tuple[int, ...], parts: Split) -> tuple[int, ...]:
     return tuple(k for k in ks if k <= most) or (most,)
 
 
-def _train(
-    cell: Cell,
-    parts: Split,
-    threads: int,
-    progress: Progress | None,
-    checkpoint: Checkpoint | None,
-) -> tuple[Trained, list[dict[str, Any]]]:
-    with _threads(threads):
-        trained = cell.data.train(cell, progress, checkpoint)
+def _train(cell: Cell, data: Numbered, parts: Split, params: Train, options: _Options) -> Recommender:
+    checkpoint = None
+    if options.checkpoint is not None:
+        name = f"{cell.model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
+        checkpoint = Checkpoint(Path(options.checkpoint) / name, params.checkpoint_every)
+    with _threads(params.threads):
+        trained = cell.data.train(cell, options.progress, checkpoint)
         results = opened(cell, trained)
     if checkpoint:
         checkpoint.clear()
-    return trained, [
+    judged = [
         {"protocol": variant.described(), "metrics": _metrics(result, parts)}
         for variant, result in zip(cell.protocol.variants, results, strict=True)
     ]
-
-
-def _recommender(
-    model: str, data: Numbered, parts: Split, fitted: loop.Fit, judged: Sequence[Mapping[str, Any]]
-) -> Recommender:
+    fitted = trained.fitted
     return Recommender(
-        model=model,
+        model=cell.model,
         users=data.users,
         items=data.items,
         user_vectors=_with_ids(fitted.user, data.users),
@@ -232,13 +224,6 @@ def _recommender(
         dropped={**data.dropped, **parts.dropped},
         seen=parts.train,
     )
-
-
-def _checkpoint(options: _Options, cell: Cell, params: Train) -> Checkpoint | None:
-    if options.checkpoint is None:
-        return None
-    name = f"{cell.model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
-    return Checkpoint(Path(options.checkpoint) / name, params.checkpoint_every)
 
 
 @contextmanager
