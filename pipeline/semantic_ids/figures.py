@@ -14,8 +14,12 @@ Known = Number | None
 
 def _closed(name: str, kinds: dict[Any, str], **optional: Any) -> Any:
     """Return a closed schema: type -> its fields, separated by spaces; and optional fields."""
-    fields = {field: (kind, ...) for kind, names in kinds.items() for field in names.split()}
-    return create_model(name, __base__=Section, **fields, **optional)
+    fields: dict[str, Any] = {field: (kind, ...) for kind, names in kinds.items() for field in names.split()}
+    return create_model(name, __base__=Section, **(fields | optional))
+
+
+def _rows(kind: Any) -> Any:
+    return Annotated[list[kind], Field(min_length=1, max_length=64)]
 
 
 SHARED = "neighbours neighbours_chance"
@@ -29,16 +33,14 @@ TESTED = "original reconstructed chance difference low high p_holm"
 Probed = _closed("Probed", {Text: "measure", Number: TESTED}, users=(Count | None, None), items=(Count | None, None))
 PROBE: tuple[Any, Any] = (Probed | Skipped, Skipped(skipped=""))
 Reconstruction = _closed("Reconstruction", {}, cosine=UNKNOWN, zero_shot=PROBE, item_cf=PROBE)
-Levels = Annotated[list[Level], Field(min_length=1, max_length=64)]
-Prefixes = Annotated[list[Prefix], Field(min_length=1, max_length=64)]
 Quality = _closed(
     "Quality",
     {
         bool: "control",
         Count: "items without_content",
         Collisions: "collisions",
-        Levels: "levels",
-        Prefixes: "prefixes",
+        _rows(Level): "levels",
+        _rows(Prefix): "prefixes",
         Reconstruction | Skipped: "reconstruction",
     },
 )
