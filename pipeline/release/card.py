@@ -45,13 +45,14 @@ TEXTS: dict[Shown | None, str] = {
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
+ENVIRONMENT = jinja2.Environment(
+    autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+)
+
 
 def render(parts: Parts, said: Statement, items: pa.Table, files: list[File]) -> str:
     """Return the text of README.md; `files` are all others but the manifest, `items` has statuses, I rows."""
-    environment = jinja2.Environment(
-        autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
-    )
-    template = environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
+    template = ENVIRONMENT.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
     outputs, features = parts.outputs, content.coverage(parts.features)
     judged = [one for one in outputs.coded if one.features in parts.features]
     processed = (outputs.probes or {}).get("processed")
@@ -59,7 +60,6 @@ def render(parts: Parts, said: Statement, items: pa.Table, files: list[File]) ->
         outputs=outputs,
         parts=parts,
         index=next((piece.source for piece in parts.pieces if piece.to == "embeddings/index.json"), None),
-        counts=said.counts,
         said=said,
         stated={
             "Use": statement.USES,

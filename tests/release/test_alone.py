@@ -102,12 +102,6 @@ def test_probe_is_the_stages(alone: Path, made: Layout, tmp_path: Path) -> None:
     assert json.loads(Path("probes.json").read_text()) == io.read_json(Layout(root, "shop").probes)
 
 
-def test_diff_makes_its_page_without_the_project(alone: Path, elsewhere: Path) -> None:
-    code, output = command("diff", alone, alone, "--page", "diff.html")
-    assert code == 0, output
-    assert "OpenMoji" in (elsewhere / "diff.html").read_text()
-
-
 def test_parameters_are_those_that_the_release_records(alone: Path, copy: Path) -> None:
     settings = of_release(Release(alone), Path("params.yaml"))
     assert isinstance(settings, Params)

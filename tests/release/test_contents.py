@@ -17,7 +17,6 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release import encoder, manifest, statement, verify
 from pipeline.remote.fetch import fetch
-from pipeline.sources.registry import SOURCES
 
 
 @pytest.fixture
@@ -48,18 +47,6 @@ def test_the_clock_of_timestamps_is_kept(tmp_path: Path) -> None:
     io.write_table(table.replace_schema_metadata(), layout.interactions, schemas.INTERACTIONS, record)
     releases.published(layout)
     assert schemas.clock(io.read_table(layout.release / "interactions.parquet", schemas.INTERACTIONS)) == "order"
-
-
-def test_only_the_samples_licence_releases_interactions_by_default() -> None:
-    assert [kind for kind in SOURCES if SOURCES[kind].licence.interactions] == ["sample"]
-
-
-def test_a_parameter_keeps_interactions_out(layout: Layout) -> None:
-    releases.published(layout, releases.params(publish={"interactions": False}))
-    assert not (layout.release / "interactions.parquet").exists()
-    assert not (layout.release / "users.parquet").exists()
-    assert "Interactions are not part of the release" in (layout.release / "README.md").read_text()
-    assert manifest.load(layout.release).counts.interactions == 16
 
 
 def test_weights_that_are_not_those_of_the_encoder_are_named(release: Path) -> None:

@@ -59,7 +59,8 @@ def test_texts_are_released_as_the_key_says_or_the_source_allows(
     assert ("Item texts are not part of the release" in card) == (not shown)
 
 
-def test_product_texts_of_others_are_not_released_by_default() -> None:
+def test_interactions_and_texts_of_others_are_not_released_by_default() -> None:
+    assert [kind for kind in SOURCES if SOURCES[kind].licence.interactions] == ["sample"]
     assert {kind for kind in SOURCES if SOURCES[kind].licence.texts != "none"} == {"sample", "tabular"}
 
 

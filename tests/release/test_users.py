@@ -16,7 +16,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export.content import of_release
 from pipeline.layout import Layout
-from pipeline.release import verify
+from pipeline.release import manifest, verify
 from pipeline.release.read import Release
 from stages.cli import app
 
@@ -47,8 +47,8 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_interactions_nothing_of_single_users_goes_out(without: Path) -> None:
-    assert not (without / VECTORS).exists()
-    assert not (without / USERS).exists()
+    assert not any((without / name).exists() for name in (VECTORS, USERS, "interactions.parquet"))
+    assert manifest.load(without).counts.interactions == 16
     assert not any(f'"{name}"'.encode() in says(without) for name in NAMES)
     card = " ".join((without / "README.md").read_text().split())
     assert "not part of the release. The release has no data of single users" in card
