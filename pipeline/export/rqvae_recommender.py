@@ -44,7 +44,6 @@ def _meta(row: dict[str, Any]) -> bytes:
 
 
 def _write_sequences(content: ExportContent, path: Path) -> str:
-    """Write the sequences of users with enough items; return sentences on users."""
     if content.interactions is None:
         return f"Bring sequences of your own as `raw/{content.name}/{path.name}`: a user and its items a line, from 1."
     lines = {user: " ".join(map(str, (items + 1).tolist())) for user, items in Sequences(content).whole()}

@@ -38,7 +38,6 @@ class Sequences:
         self._ends = np.append(self._starts[1:], len(order))
 
     def whole(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each user and all items, int32, whatever their split."""
         for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
             yield user, self._item[start:end]
 

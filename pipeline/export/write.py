@@ -51,7 +51,6 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
 
 
 def wants_codes(form: str, method: str | None) -> bool:
-    """Return whether a format is of semantic IDs; UserError for no format, or a method of codes with another."""
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
     if method is not None and form not in CODED:

@@ -113,7 +113,6 @@ class Row(NamedTuple):
 
     @property
     def differing(self) -> set[str]:
-        """Those of text, image, vector and codes that differ."""
         agree = {
             "text": self.text,
             "image": self.image,
@@ -209,7 +208,6 @@ def _recompute(
 
 
 def lines(attestation: Attestation, release: Path) -> Iterator[str]:
-    """Yield a line per row, and the verdict last."""
     agree = {True: "agrees", False: "DIFFERS"}
     for row in attestation.rows:
         parts = [f"text {agree[row.text]}", f"image {agree[row.image]}"]

@@ -121,7 +121,6 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
 
 
 def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> dict[Path, list[str]]:
-    """Write encoders/<feature set>/; return which encoders need each file."""
     above = folder / encoder.FOLDER
     used_by: dict[Path, list[str]] = {}
     for name, released in encoders.items():

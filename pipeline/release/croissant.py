@@ -110,7 +110,6 @@ def readdressed(described: Mapping[str, Any], files: Iterable[File], base: str, 
 
 
 def is_absolute(described: Mapping[str, Any]) -> bool:
-    """Return whether a croissant.json says by itself where its files are."""
     addresses = [str(one["contentUrl"]) for one in described["distribution"] if "contentUrl" in one]
     return all(address.startswith(("http://", "https://")) for address in addresses)
 
@@ -144,7 +143,6 @@ def _responsible(statement: Statement) -> dict[str, Any]:
 
 
 def record_set(file: File) -> str:
-    """Return the name of a table's record set, and of its configuration on the card."""
     kinds = {"features": "features", "features_half": "features-half", "edges": "graph", "tried": "tried"}
     if file.table == "semantic_ids":
         return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"

@@ -86,7 +86,6 @@ def _evidence(outputs: Outputs) -> Iterator[Piece]:
 
 
 def _items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
-    """Yield RELEASED_ITEMS, those of a shard of images at a time."""
     if not any(layout.images.glob("images-*.parquet")):
         yield from (build.released_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
         return

@@ -21,7 +21,6 @@ def detect(texts: Texts) -> list[str]:
 
 
 def _documents(texts: Texts) -> Iterator[str]:
-    """Yield texts of the sample, joined to DOCUMENT characters; a shorter rest only if it is all."""
     step, joined, any_whole = max(1, -(-len(texts) // SAMPLE)), "", False
     for number, text in enumerate(texts):
         if number % step:

@@ -33,7 +33,6 @@ class Release:
         self._tables = {f.path: f.table for f in self.manifest.files if f.table}
 
     def verified(self) -> Self:
-        """Check every file; UserError names what is wrong."""
         for _ in verify(self.folder):
             pass
         return self
@@ -108,7 +107,6 @@ class Release:
         return Layout(root, self.manifest.dataset)
 
     def links(self, layout: Layout) -> dict[Path, Path]:
-        """Return file or folder of the release -> its path among the outputs of a dataset."""
         folder, tables = self.folder.resolve(), set(self._tables.values())
         links = {folder / "features" / name: layout.features(name) for name in self.feature_sets}
         links |= {folder / "graph" / name: layout.edges(name).parent for name in self._sets("edges")}

@@ -47,7 +47,6 @@ def folder_of(release: Path, manifest: Manifest, features: str, method: str | No
 
 
 def load(release: Path, features: str, method: str) -> files.Coded:
-    """Load the codebooks of a verified release, to code new items; UserError for a control."""
     coded = files.load(folder_of(release, manifests.load(release), features, method))
     if METHODS[coded.facts.method].control:
         raise UserError(f"{release}: '{method}' is a control, whose codes say nothing of new items; choose another")

@@ -70,12 +70,10 @@ class Statement:
 
     @property
     def citation(self) -> str:
-        """BibTeX of the release, and of the article whose method it is."""
         return f"{self.publish.cite or _entry(self.dataset, self.publish)}\n\n{ARTICLE}"
 
     @property
     def licensed(self) -> str:
-        """The licence as an address, a name of SPDX's list, or a sentence."""
         return self.publish.licence or self.licence.address or self.licence.text
 
     @property
@@ -175,7 +173,6 @@ def head(interactions: pa.Table, n_items: int) -> float | None:
 
 
 def header(publish: Publish, licence: Licence) -> dict[str, Any]:
-    """Return the licence as keys of the Hub's metadata block."""
     if publish.licence is None:
         return dict(licence.header)
     if SPDX.fullmatch(publish.licence):

@@ -101,7 +101,6 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
-    """Raise UserError for files of a release whose bytes are not those of the manifest."""
     _refuse("damaged", [*_damaged(folder, files)])
 
 

@@ -54,7 +54,6 @@ def _groups(codes: np.ndarray) -> np.ndarray:
 
 
 def _numbers(group: np.ndarray) -> np.ndarray:
-    """Return the number of each item within its group, in item order from 0: int64 [n] -> int32 [n]."""
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     number = np.empty(len(group), np.int32)

@@ -70,7 +70,6 @@ def write_facts(folder: Path, facts: Facts) -> None:
 
 
 def load(folder: Path) -> Coded:
-    """Read codebooks and what made them; UserError if damaged, or the method is unknown or not installed."""
     made = facts(folder)
     try:
         known([made.method], METHODS, "method")

@@ -82,7 +82,6 @@ def read(layout: Layout, features: str, seed: int, probed_items: int) -> Judge:
 
 
 def inputs(layout: Layout, features: str) -> list[Path]:
-    """Return the files that `read` reads, but for the feature set's own; UserError if one is not there."""
     return io.present([layout.interactions, layout.items, layout.edges(features)])
 
 

@@ -191,7 +191,6 @@ def _shared(groups: np.ndarray) -> np.ndarray:
 
 
 def _by_item(columns: np.ndarray, rows: np.ndarray, items: int) -> np.ndarray:
-    """Return the columns of items with codes, [n, L], as int64 [I, L]; -1 for items without."""
     every = np.full((items, columns.shape[1]), -1, np.int64)
     every[rows] = columns
     return every
