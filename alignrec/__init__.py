@@ -45,7 +45,6 @@ _MODULES = {
     "load": "releases",
     "probe": "probes",
 }
-"""name -> module of this package that has it"""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Encoding images and texts of one's own: `alignrec.encoder`. Letters: N rows, F width.
+"""Encoding any images and texts: `alignrec.encoder`. Letters: N rows, F width.
 
-Images are normalised as the stage `images` does it, and encoded as the stage `encode` does it, with its defaults: the
-same items in the same order give the same bytes.
+Images are normalised as by the stage `images`, and encoded as by the stage `encode` with its defaults: equal items in
+equal order give equal bytes.
 """
 
 import io as bytes_io
@@ -31,7 +31,6 @@ from pipeline.release import encoder as released
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
 BUNDLED = ("minilm", "cnn", "minilm-cnn")
-"""encoders whose weights come in packages that alignrec depends on"""
 DEFAULTS, STORED = Encode(), Images()
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """of PIL images that PNG can hold; others are converted to RGB"""
@@ -42,7 +41,6 @@ class Reject(NamedTuple):
 
     row: int
     status: str
-    """as in schemas.IMAGE_STATUSES"""
     reason: str
 
 
@@ -50,14 +48,7 @@ class Encoder:
     """Images and texts in, vectors out."""
 
     def __init__(self, name: str, network: base.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
-        """Take a loaded network.
-
-        Args:
-            name: of the encoder.
-            network: ready to use.
-            reads: modalities that it is shown: image, text.
-            images: how an image is normalised before it is encoded.
-        """
+        """Take a loaded network, the modalities that it reads (image, text), and how images are normalised."""
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []
         """of the last call of `encode`"""
@@ -71,35 +62,31 @@ class Encoder:
         batch_size: int = DEFAULTS.batch_size,
         workers: int = DEFAULTS.workers,
     ) -> np.ndarray:
-        """Encode N items from the image, the text or both that each has.
-
-        Images that cannot be read are kept in `rejects`, with a warning that counts them.
+        """Encode N items that each have an image, a text or both; unreadable images are listed in `rejects`.
 
         Args:
-            images: a path, bytes or PIL image of each item, None where it has none; None: no item has any.
-            texts: of each item, None or empty where it has none; None: no item has any.
-            batch_size: items a forward pass; it changes the last bits.
+            images: a path, bytes or PIL image per item, None where it has none; None: no item has any.
+            texts: per item, None or empty where it has none; None: no item has any.
+            batch_size: items per forward pass; it changes the last bits.
             workers: threads that decode images and split texts.
 
         Returns:
             float32 [N, F], not normalised; zeros where an item has nothing that this encoder reads.
 
         Raises:
-            UserError: no rows, images and texts differ in number, a row is no image or no text, or no image at all
-                can be read.
+            UserError: no rows, another number of images than texts, a row of the wrong type, or no readable image.
         """
         at_least_one(batch_size=[batch_size], workers=[workers])
         pictured, written = _rows(images, "images"), _rows(texts, "texts")
         n = self._checked(pictured, written)
         vectors = np.zeros((n, self.width), np.float32)
         self.rejects = []
+        read = written if written and "text" in self.reads else [None] * n
+        shown = pictured if pictured and "image" in self.reads else [None] * n
         for start in range(0, n, DEFAULTS.shard_rows):  # bounds the images in memory
             part = slice(start, min(start + DEFAULTS.shard_rows, n))
-            nothing = [None] * (part.stop - part.start)
-            read = (written[part] if written else nothing) if "text" in self.reads else nothing
-            shown = (pictured[part] if pictured else nothing) if "image" in self.reads else nothing
-            jpegs = self._jpegs(shown, start, workers)
-            encoded = batching.encode(self._network, [t or "" for t in read], jpegs, batch_size, workers=workers)
+            given = [text or "" for text in read[part]], self._jpegs(shown[part], start, workers)
+            encoded = batching.encode(self._network, *given, batch_size, workers=workers)
             vectors[part] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
@@ -110,7 +97,6 @@ class Encoder:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
 
     def _checked(self, images: list[Any] | None, texts: list[Any] | None) -> int:
-        """Return N; a row that is no image or text is refused before any is encoded."""
         given = {"image": images, "text": texts}
         if all(given[modality] is None for modality in self.reads):
             raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
@@ -129,14 +115,12 @@ class Encoder:
         return counts.pop()
 
     def _jpegs(self, images: Sequence[ImageLike], first: int, workers: int) -> list[bytes | None]:
-        """Return each image as the stage `images` stores it; None where there is none, or none that can be read."""
         with ThreadPoolExecutor(workers) as pool:
             decoded = list(pool.map(partial(decode, params=self._images), images))
         self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
         return [None if isinstance(image, tuple) else image for image in decoded]
 
     def _warn(self, images: int) -> None:
-        """Warn of images that could not be read; UserError if none could."""
         if not self.rejects:
             return
         first = self.rejects[0]
@@ -147,16 +131,13 @@ class Encoder:
 
 
 def encoder(name: str | Path | Release, encoder: str | None = None, **settings: Any) -> Encoder:
-    """Load an encoder.
+    """Load an encoder; UserError for an unknown encoder or setting, and as `load`.
 
     Args:
-        name: minilm, cnn, minilm-cnn, or an encoder that an installed package adds; or a release that carries one, its
-            folder or its address.
+        name: minilm, cnn, minilm-cnn, or an encoder of an installed package; or a release that carries one, its folder
+            or its address.
         encoder: which encoder of a release; by default its only one.
         settings: of the encoder's own class in pipeline/encode, such as `max_tokens` of minilm.
-
-    Raises:
-        UserError: no such encoder, a setting that it does not read, or see `load`.
     """
     if isinstance(name, Release):
         return _released(name, encoder)
@@ -176,7 +157,6 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
 
 
 def _released(release: Release, name: str | None) -> Encoder:
-    """Return an encoder of a release; its images are normalised as the release's were."""
     names = released.names(release.folder)
     if not names:
         raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")
@@ -188,7 +168,6 @@ def _released(release: Release, name: str | None) -> Encoder:
 
 
 def _rows(given: Any, name: str) -> list[Any] | None:
-    """Return images or texts of any iterable as a list; UserError if it is a single one, or none."""
     if given is None:
         return None
     if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
@@ -200,12 +179,11 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
     """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
     try:
         data = _bytes(image, params.max_bytes)
-    except Exception as e:  # PIL raises whatever it likes on damaged data, and images are decoded when they are saved
+    except Exception as e:  # PIL raises any exception on damaged data, and images are decoded when they are saved
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
-        return "truncated" if "truncated" in str(
-            e
-        ) else "not_an_image", f"{type(e).__name__}: {' '.join(str(e).split())}"
+        status = "truncated" if "truncated" in str(e) else "not_an_image"
+        return status, f"{type(e).__name__}: {' '.join(str(e).split())}"
     if data is None:
         return None
     if len(data) > params.max_bytes:
@@ -215,7 +193,6 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
 
 
 def _bytes(image: ImageLike, limit: int) -> bytes | None:
-    """Return the bytes of an image file, or None."""
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, Image.Image):

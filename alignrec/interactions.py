@@ -1,11 +1,11 @@
-"""Interactions as anyone has them -> schema INTERACTIONS: numbered and split. Letters: U users, I items, N rows."""
+"""Any table of interactions -> schema INTERACTIONS: numbered and split. Letters: U users, I items, N rows."""
 
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,22 +22,32 @@ from pipeline.interactions.split import load as load_split
 from pipeline.seeds import seed_for
 from schemas import COLD_ITEMS, SPARSE
 
-TYPES = {
-    "user": pa.string(),
-    "item": pa.string(),
-    "rating": pa.float32(),
-    "timestamp": pa.int64(),
-    "split": pa.int8(),
-}
+TYPES = {"user": pa.string(), "item": pa.string(), "rating": pa.float32(), "timestamp": pa.int64(), "split": pa.int8()}
 """column -> type; user and item are required"""
 PARTS = pa.array(division.PARTS)
 GIVEN = "given"
 """name of a split that came with the interactions"""
 
 
+class Splitting(NamedTuple):
+    """How interactions are filtered and split."""
+
+    protocol: str | None = None
+    """mmrec, user-time, leave-one-out, global-time, cold-items or sparse; None: as column `split` says, else mmrec"""
+    user_core: int = 1
+    """users with fewer interactions are dropped, repeatedly with items"""
+    item_core: int = 1
+    seed: int = 0
+    """of a split in random order, and of the items that are cold"""
+    cold_share: float = Division().cold_share
+    """of the items, under cold-items: they have no train interactions"""
+    most_train: int = Division().most_train
+    """train interactions per user, under sparse"""
+
+
 @dataclass(frozen=True)
 class Numbered:
-    """Interactions with dense numbers and a split, and what became of the other rows."""
+    """Interactions with dense numbers and a split."""
 
     table: pa.Table
     """schema INTERACTIONS"""
@@ -56,16 +66,7 @@ class Numbered:
         return replace(parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else "")
 
 
-def numbered(
-    interactions: Any,
-    ids: Iterable[Any] | None,
-    protocol: str | None,
-    user_core: int,
-    item_core: int,
-    seed: int,
-    cold_share: float = Division().cold_share,
-    most_train: int = Division().most_train,
-) -> Numbered:
+def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numbered:
     """Number and split interactions.
 
     Args:
@@ -73,28 +74,17 @@ def numbered(
             array with named fields, or of N rows user, item and perhaps timestamp. Columns: see TYPES.
         ids: identifiers of the catalogue's items in their order; rows of other items are dropped. None: the catalogue
             is the items that occur, in order of first appearance.
-        protocol: see pipeline.interactions.division.PROTOCOLS; None: the column `split` if there is one, else mmrec.
-        user_core: users with fewer rows are dropped, and
-        item_core: items with fewer, repeatedly.
-        seed: of a split in random order, and of the items that are cold.
-        cold_share: of the items, in `cold-items`.
-        most_train: train rows of a user, in `sparse`.
+        how: filter and split.
 
     Raises:
         UserError: no table, a column is missing or of the wrong kind, an unknown protocol, or no row is left.
     """
     raw = _table(interactions)
-    known([protocol] if protocol else [], division.PROTOCOLS, "protocol")
-    table = _typed(raw)
-    names = None if ids is None else _names(ids)
-    covered = table if names is None else _covered(table, names)
-    if protocol is None and "split" in covered.column_names:
-        if max(user_core, item_core) > 1:
-            raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
-        result = _as_given(covered)
-    else:
-        chosen = Division(protocol or MMREC, seed_for("split", seed), cold_share, most_train)
-        result = _split(covered, chosen, user_core, item_core)
+    known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
+    table = _cast(raw)
+    names = None if ids is None else _unique(ids)
+    covered = table if names is None else _keep_covered(table, names)
+    result = _split(covered, how) if how.protocol or "split" not in covered.column_names else _as_given(covered, how)
     if names is not None:
         result = _in_catalogue(result, names)
     missing = 0 if names is None else table["item"].null_count
@@ -108,19 +98,18 @@ def numbered(
     )
 
 
-def _covered(table: pa.Table, names: list[str]) -> pa.Table:
-    """Return the rows of items that have a vector; UserError where there is none."""
+def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
     covered = table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
     if not len(covered):
+        first = f"; the vectors are of {names[0]}, ..." if names else ""
         raise UserError(
-            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{_first(names)}; "
+            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{first}; "
             "give `ids`, the item of each vector"
         )
     return covered
 
 
 def _table(interactions: Any) -> pa.Table:
-    """Return any table as Arrow's, with the columns of TYPES that it has."""
     if isinstance(interactions, np.ndarray):
         interactions = _columns(interactions)
     try:
@@ -140,7 +129,6 @@ def _table(interactions: Any) -> pa.Table:
 
 
 def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the columns of an array with named fields, or of rows user, item and perhaps timestamp."""
     if array.dtype.names:
         return {name: array[name] for name in array.dtype.names}
     if array.ndim != 2 or array.shape[1] not in (2, 3):
@@ -150,8 +138,7 @@ def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(("user", "item", "timestamp"), array.T, strict=False))
 
 
-def _typed(table: pa.Table) -> pa.Table:
-    """Return the columns in the types of TYPES; UserError names one that does not fit."""
+def _cast(table: pa.Table) -> pa.Table:
     columns = {}
     for name in table.column_names:
         column = table[name]
@@ -177,8 +164,8 @@ def _typed(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _split(table: pa.Table, chosen: Division, user_core: int, item_core: int) -> Numbered:
-    """Filter, split and number, as the stage `interactions` does."""
+def _split(table: pa.Table, how: Splitting) -> Numbered:
+    chosen = Division(how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train)
     missing = {c: f"NULL::{t} AS {c}" for c, t in (("rating", "FLOAT"), ("timestamp", "BIGINT"))}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
     with (
@@ -186,15 +173,16 @@ def _split(table: pa.Table, chosen: Division, user_core: int, item_core: int) ->
         build.database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
-        parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", user_core, item_core, chosen)
+        parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", how.user_core, how.item_core, chosen)
         users, items = (pa.concat_tables(rows) for rows in (parts.users, parts.item_ids))
         rows = pa.concat_tables(parts.interactions)
     names = users["user"].to_numpy(), items["asin"].to_numpy()
     return Numbered(rows, *names, parts.division or chosen.protocol, parts.drops)
 
 
-def _as_given(table: pa.Table) -> Numbered:
-    """Number rows whose split came with them; users without train rows leave."""
+def _as_given(table: pa.Table, how: Splitting) -> Numbered:
+    if max(how.user_core, how.item_core) > 1:
+        raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
     whole = table.filter(pc.and_(pc.is_valid(table["user"]), pc.is_valid(table["item"])))
     trained = pc.unique(whole["user"].filter(pc.equal(whole["split"], schemas.TRAIN)))
     learned = whole.filter(pc.is_in(whole["user"], value_set=trained))
@@ -209,7 +197,6 @@ def _as_given(table: pa.Table) -> Numbered:
 
 
 def _in_catalogue(result: Numbered, names: list[str]) -> Numbered:
-    """Number the items as the catalogue does."""
     place = pc.index_in(pa.array(result.items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
     rows = pa.array(place[result.table["item_id"].to_numpy()], pa.int32())
     column = result.table.column_names.index("item_id")
@@ -217,7 +204,6 @@ def _in_catalogue(result: Numbered, names: list[str]) -> Numbered:
 
 
 def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:
-    """Return identifiers as they were given: whole numbers are numbers again."""
     whole = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     try:
         return pc.cast(pa.array(names, pa.string()), pa.int64()).to_numpy() if whole else names
@@ -229,15 +215,9 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
 
 
-def _names(ids: Iterable[Any]) -> list[str]:
-    """Return the catalogue's identifiers as text; UserError if two are equal."""
+def _unique(ids: Iterable[Any]) -> list[str]:
     names = list(map(str, ids))
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise UserError(f"ids: '{twice}' occurs twice; give each vector an id of its own")
+    name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times > 1:
+        raise UserError(f"ids: '{name}' occurs twice; give each vector an id of its own")
     return names
-
-
-def _first(names: list[str] | None) -> str:
-    return f"; the vectors are of {names[0]}, ..." if names else ""

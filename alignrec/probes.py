@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alignrec.interactions import numbered
+from alignrec.interactions import Numbered, Splitting, number
 from alignrec.vectors import aligned, at_least_one
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
@@ -32,13 +32,13 @@ class ProbeResult:
     skipped: Mapping[str, str]
     """probe -> why it could not be run"""
     processed: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """the same figures of the same features, in the best of three forms on valid"""
+    """the same figures for each feature set in the best of three forms on valid"""
     forms: Mapping[str, str]
     """feature set -> that form: raw; or centred, reduced by PCA to one width, and relaxed or whitened"""
     verdicts: Sequence[Mapping[str, Any]]
-    """for every two feature sets: is one better, both raw and processed?"""
+    """for every pair of feature sets: whether one is better, both raw and processed"""
     paired: Sequence[Mapping[str, Any]]
-    """tests of the differences between every two feature sets, corrected after Holm"""
+    """tests of the differences between every pair of feature sets, Holm-corrected"""
     dropped: Mapping[str, int]
     """reason -> interactions that were not used"""
     cutoff: int
@@ -76,7 +76,6 @@ class ProbeResult:
         return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: {', '.join(names)}; print shows figures>"
 
     def _headline(self, probe: str) -> str:
-        """Return the probe's figure at the headline cutoff, or the one that it is known by."""
         names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
         return (
             measure
@@ -97,61 +96,59 @@ def probe(
     item_core: int = 1,
     seed: int = 0,
 ) -> ProbeResult:
-    """Ask of features what the stage `probe` asks, beside random, shuffled and constant ones.
+    """Judge features as the stage `probe` does, with random, shuffled and constant ones as controls.
 
-    Zero-shot needs times, and the probe of categories needs `categories`; a probe that cannot be run says why.
+    Zero-shot needs times, and the probe of categories needs `categories`; `skipped` has the reason for each probe that
+    could not be run. `protocol`, `user_core`, `item_core` and `seed` are those of alignrec.interactions.Splitting; the
+    seed is also that of controls and folds.
 
     Args:
         vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
         interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
-            alignrec.interactions.numbered.
+            alignrec.interactions.number.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
         categories: path from the root of each row's item, such as `release.items["categories"].to_pylist()`.
         ks: cutoffs.
-        protocol: how interactions are split: mmrec, user-time, leave-one-out, global-time, cold-items or sparse; by
-            default as their column `split` says, or else mmrec.
-        user_core: users with fewer interactions are dropped, and
-        item_core: items with fewer, repeatedly.
-        seed: of the split, the controls and folds.
 
     Raises:
         UserError: vectors or interactions cannot be used; the line says which, and why.
     """
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)
+    data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
+    return _judge(sets, data, categories, ks, seed)
+
+
+def _judge(
+    sets: Mapping[str, np.ndarray],
+    data: Numbered,
+    categories: Sequence[Sequence[str]] | None,
+    ks: Sequence[int],
+    seed: int,
+) -> ProbeResult:
     items = len(next(iter(sets.values())))
     if categories is not None and len(categories) != items:
         raise UserError(
             f"categories: {len(categories)} of them for {items} vectors; give a path each, which may be empty"
         )
-    data = numbered(interactions, names, protocol, user_core, item_core, seed)
     asked = Data(data.table, items, categories or [()] * items)
     parts = asking.ask(asked)
     if categories is None:
         parts["categories"] = "no categories were given"
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
     result = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
-    return _result(result, parts, data.dropped, headline(ks))
-
-
-def _result(
-    result: Mapping[str, Any], parts: Mapping[str, Any], dropped: Mapping[str, int], cutoff: int
-) -> ProbeResult:
-    """Return what `judge.judge` found of the probes that were asked, `parts`."""
-    processed = {probe: sets for probe, sets in result["processed"].items() if probe in parts}
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),
         skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
-        processed=_of_sets(processed),
+        processed=_of_sets({probe: sets for probe, sets in result["processed"].items() if probe in parts}),
         forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
-        dropped=dropped,
-        cutoff=cutoff,
+        dropped=data.dropped,
+        cutoff=headline(ks),
     )
 
 
 def _of_sets(probes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return probe -> feature set -> figures, without counts and notes."""
     return {probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in probes.items()}

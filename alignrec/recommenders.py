@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from alignrec.interactions import GIVEN, Numbered, numbered
+from alignrec.interactions import GIVEN, Numbered, Splitting, number
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked, known
@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result
-from pipeline.experiment.cell import Cell, Trained, opened
+from pipeline.experiment.cell import Cell, opened
 from pipeline.experiment.pairs import Held
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
@@ -30,13 +30,13 @@ from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.filters import Filter
 from pipeline.seeds import seed_for
-from pipeline.train import loop
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
 CUTOFFS = tuple(Benchmark().ks)
 Other = TypeVar("Other", bound="sp.csr_array | Filter")
+Progress = Callable[[dict[str, Any]], object]
 
 
 class Recommendation(NamedTuple):
@@ -62,14 +62,14 @@ class Recommender:
     item_vectors: Vectors | sp.csr_array | Filter
     """float32 [I, D]; score = dot product; or a filter, of models without item vectors"""
     metrics: Mapping[str, Mapping[str, float]]
-    """valid and, if anyone has a target there, test -> such as recall@20 -> mean over users"""
+    """valid and, if it has targets, test -> such as recall@20 -> mean over users"""
     protocol: Mapping[str, Any]
-    """what the metrics mean: name, fingerprint and all that it is made of (method.md section 6)"""
+    """name, fingerprint and settings of the protocol (method.md section 6)"""
     among_all: Mapping[str, Any] | None
-    """where metrics rank cold items alone: protocol, and metrics of the same model among all items; else None"""
+    """where metrics rank only cold items: protocol, and metrics of the same model among all items; else None"""
     best_epoch: int
     history: Sequence[Mapping[str, Any]]
-    """one object an epoch: loss, its terms, and valid metrics"""
+    """per epoch: loss, its terms, and valid metrics"""
     dropped: Mapping[str, int]
     """reason -> interactions that were not used"""
     seen: Pairs
@@ -126,93 +126,93 @@ def fit(
     modalities: Sequence[int] = (),
     seed: int = 0,
     checkpoint: str | Path | None = None,
-    progress: Callable[[dict[str, Any]], object] | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> Recommender:
-    """Fit a recommender on train, choose its epoch on valid, and open test once.
+    """Fit a recommender on train, choose its epoch on valid, and open test once. Equal arguments give equal bytes.
 
-    Equal arguments give equal bytes on the same machine.
+    UserError if an argument cannot be used, or training diverges. `protocol`, `cold_share`, `most_train`, `user_core`,
+    `item_core` and `seed` are those of alignrec.interactions.Splitting; the seed also draws weights and negatives.
 
     Args:
-        model: a name in the registry pipeline/models/, such as alignrec, lightgcn or itemknn.
-        interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
-            alignrec.interactions.numbered.
-        vectors: [I, F], which models that read content need. Their items are the catalogue; without vectors the
-            catalogue is the items that occur.
+        model: a name in pipeline/models/, such as alignrec, lightgcn or itemknn.
+        interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.number.
+        vectors: [I, F], for models that read content: their items are the catalogue, by default those that occur.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
-        protocol: how interactions are split: mmrec, user-time, leave-one-out, global-time, cold-items or sparse; by
-            default as their column `split` says, or else mmrec.
-        cold_share: of the items, that train lacks under cold-items.
-        most_train: train interactions that a user keeps under sparse.
-        rule: what is masked at test: mmrec train alone, strict train and valid.
-        user_core: users with fewer interactions are dropped, and
-        item_core: items with fewer, repeatedly.
+        rule: what is masked at test: mmrec only train, strict train and valid.
         ks: cutoffs of the metrics; those larger than the catalogue are left out.
-        graph_k: neighbours of an item in the item graph, itself included.
-        modalities: widths of the modalities that stand side by side in the vectors; none: one modality.
-        seed: of the split, initial values, order and negatives.
-        checkpoint: folder where a killed call with equal arguments continues from.
+        graph_k, modalities: neighbours per item in the item graph, itself included; widths of the vectors' modalities.
+        checkpoint: folder from which a killed call with equal arguments resumes.
         progress: called with each finished epoch's line of the history.
         settings: of the model's own class in pipeline/models/, such as lr and epochs.
-
-    Raises:
-        UserError: an argument cannot be used, or training diverges; the line says which, and why.
     """
+    splitting = Splitting(protocol, user_core, item_core, seed, cold_share, most_train)
+    options = _Options(rule, tuple(ks), graph_k, tuple(modalities), checkpoint, progress)
+    return _fit(model, interactions, vectors, ids, splitting, options, settings)
+
+
+class _Options(NamedTuple):
+    rule: Literal["mmrec", "strict"]
+    ks: tuple[int, ...]
+    graph_k: int
+    modalities: tuple[int, ...]
+    checkpoint: str | Path | None
+    progress: Progress | None
+
+
+def _fit(
+    model: str,
+    interactions: Any,
+    vectors: np.ndarray | None,
+    ids: Iterable[Any] | None,
+    how: Splitting,
+    options: _Options,
+    settings: dict[str, Any],
+) -> Recommender:
     known([model], MODELS, "model")
-    known([rule], ("mmrec", "strict"), "rule")
-    at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
-    if not 0 < cold_share < 1:
-        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
+    known([options.rule], ("mmrec", "strict"), "rule")
+    at_least_one(ks=options.ks, graph_k=[options.graph_k], most_train=[how.most_train])
+    if not 0 < how.cold_share < 1:
+        raise UserError(f"cold_share: {how.cold_share}; give a share of the items, between 0 and 1")
     params = checked(MODELS[model].Params, settings, f"fit.{model}")
     if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
-    known_as = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
-    parts = known_as.split()
-    rules = selecting(rule, known_as.protocol, _filter(known_as.protocol, user_core, item_core), parts)
+    data = number(interactions, names, how)
+    parts = data.split()
+    cores = f"users >= {how.user_core}, items >= {how.item_core}, repeatedly"
+    kept = "as imported" if data.protocol == GIVEN else cores
+    rules = selecting(options.rule, data.protocol, kept, parts)
     x = features[SINGLE] if features is not None and MODELS[model].needs else None
-    data = _held(parts, x, graph_k, modalities)
-    cell = Cell(data, model, params, rules, seed_for("fit", model, seed), _cutoffs(ks, parts), "test")
-    trained, judged = _trained(cell, parts, params.threads, progress, _checkpoint(checkpoint, cell, params))
-    return _recommender(model, known_as, parts, trained.fitted, judged)
+    if x is not None and options.modalities and (total := sum(options.modalities)) != x.shape[1]:
+        raise UserError(f"modalities: {list(options.modalities)} make {total} columns, the vectors have {x.shape[1]}")
+    held, seed = Held(parts, x, options.graph_k, options.modalities), seed_for("fit", model, how.seed)
+    cell = Cell(held, model, params, rules, seed, _cutoffs(options.ks, parts), "test")
+    return _train(cell, data, parts, params, options)
 
 
-def _held(parts: Split, x: np.ndarray | None, graph_k: int, modalities: Sequence[int]) -> Held:
-    if x is not None and modalities and sum(modalities) != x.shape[1]:
-        raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
-    return Held(parts, x, graph_k, tuple(modalities))
-
-
-def _cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
-    """Return the cutoffs that are no larger than what is ranked; that, where none is."""
+def _cutoffs(ks: tuple[int, ...], parts: Split) -> tuple[int, ...]:
     most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
     return tuple(k for k in ks if k <= most) or (most,)
 
 
-def _trained(
-    cell: Cell,
-    parts: Split,
-    threads: int,
-    progress: Callable[[dict[str, Any]], object] | None,
-    checkpoint: Checkpoint | None,
-) -> tuple[Trained, list[dict[str, Any]]]:
-    """Train a cell, and judge it under each variant of its protocol."""
-    with _threads(threads):
-        trained = cell.data.train(cell, progress, checkpoint)
+def _train(cell: Cell, data: Numbered, parts: Split, params: Train, options: _Options) -> Recommender:
+    checkpoint = None
+    if options.checkpoint is not None:
+        name = f"{cell.model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
+        checkpoint = Checkpoint(Path(options.checkpoint) / name, params.checkpoint_every)
+    with _threads(params.threads):
+        trained = cell.data.train(cell, options.progress, checkpoint)
         results = opened(cell, trained)
     if checkpoint:
         checkpoint.clear()
-    return trained, [
+    judged = [
         {"protocol": variant.described(), "metrics": _metrics(result, parts)}
         for variant, result in zip(cell.protocol.variants, results, strict=True)
     ]
-
-
-def _recommender(
-    model: str, data: Numbered, parts: Split, fitted: loop.Fit, judged: Sequence[Mapping[str, Any]]
-) -> Recommender:
+    fitted = trained.fitted
     return Recommender(
-        model=model,
+        model=cell.model,
         users=data.users,
         items=data.items,
         user_vectors=_with_ids(fitted.user, data.users),
@@ -226,20 +226,9 @@ def _recommender(
     )
 
 
-def _filter(protocol: str, user_core: int, item_core: int) -> str:
-    return "as imported" if protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
-
-
-def _checkpoint(folder: str | Path | None, cell: Cell, params: Train) -> Checkpoint | None:
-    """Return where this very training continues from: the file's name is a hash of all that shapes it."""
-    if folder is None:
-        return None
-    return Checkpoint(Path(folder) / f"{cell.model}-{cell.training[:16]}.safetensors", params.checkpoint_every)
-
-
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
-    """Run a block with `n` threads of torch: another number adds up in another order."""
+    """Set the threads of torch for a block: another number adds up in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

@@ -16,15 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-import schemas
 from alignrec.semantic_ids import SemanticIds
 from alignrec.vectors import Vectors, similar
 from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.errors import UserError, not_installed
 from pipeline.release import manifest as manifests
+from pipeline.release import read, verify
 from pipeline.release import semantic_ids as coded
-from pipeline.release import verify
 from pipeline.release.manifest import Manifest
 from pipeline.remote import base, embedded, stores
 from pipeline.remote import fetch as fetching
@@ -42,23 +41,21 @@ class Embeddings(NamedTuple):
     """The vectors of the trained recommender; score = dot product."""
 
     users: Vectors
-    """float32 [U, D], ids are the users'; their numbers where the release names no user"""
+    """float32 [U, D]; ids are the users', or their numbers where the release names no user"""
     items: Vectors
-    """float32 [I, D], ids are the items'"""
+    """float32 [I, D]; ids are the items'"""
 
 
 class Parts(Mapping[str, Part]):
-    """Name -> part of a release, read when it is first asked for."""
+    """Name -> part of a release, read on first access; `size` describes one without reading it."""
 
     def __init__(
         self, what: str, names: Iterable[str], read: Callable[[str], Part], size: Callable[[str], str]
     ) -> None:
-        """Take what the parts are, their names, how one is read, and how its size is told without that."""
         self._what, self._names, self._size = what, sorted(names), size
         self._read, self._kept = read, dict[str, Part]()
 
     def __getitem__(self, name: str) -> Part:
-        """Return the part; UserError if there is none of this name."""
         if name not in self:
             raise UserError(f"no feature set '{name}' in this release{nearest(name, self._names)}")
         if name not in self._kept:
@@ -80,7 +77,7 @@ class Parts(Mapping[str, Part]):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Release:
-    """A verified release. Its tables are read when they are first asked for."""
+    """A verified release. Its tables are read on first access."""
 
     folder: Path
     info: Manifest
@@ -89,12 +86,14 @@ class Release:
     @cached_property
     def items(self) -> pa.Table:
         """Schema RELEASED_ITEMS: asin, title, categories, text, ... of item 0 .. I-1."""
-        return io.read_table(self.folder / "items.parquet", schemas.RELEASED_ITEMS)
+        return self._tables.items
 
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
         """Feature set -> float32 [I, F]; `ids` are the items' asins."""
-        return Parts("features", _sets(self.info, "features"), self._features, self._shape)
+        return Parts(
+            "features", self._tables.feature_sets, lambda name: _vectors(self._tables.features(name)), self._shape
+        )
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
@@ -107,34 +106,17 @@ class Release:
     @cached_property
     def embeddings(self) -> Embeddings:
         """The vectors of the trained recommender; UserError if the release has none, or none of users."""
-        items = self.item_embeddings
-        path = self.folder / "embeddings/users.parquet"
-        if not path.is_file():
-            raise UserError(
-                f"{self.folder}: this release has no vectors of users (publish.users); read `item_embeddings`, "
-                "or fit a recommender with alignrec.fit"
-            )
-        named = "user" in pq.read_schema(path).names
-        schema = schemas.user_embeddings if named else schemas.numbered_user_embeddings
-        return Embeddings(_vectors(path, schema, "user" if named else "user_id"), items)
+        return Embeddings(_vectors(self._tables.embeddings("users")), self.item_embeddings)
 
     @cached_property
     def item_embeddings(self) -> Vectors:
         """The trained recommender's vectors of items, float32 [I, D]; UserError if the release has none."""
-        path = self.folder / "embeddings/items.parquet"
-        if not path.is_file():
-            raise UserError(f"{self.folder}: this release has no embeddings; fit a recommender with alignrec.fit")
-        return _vectors(path, schemas.item_embeddings, "asin")
+        return _vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
-        """Return the vector of one item, float32 [F].
+        """Return the vector of one item, float32 [F], of a feature set, by default PREFERRED or else the first.
 
-        Args:
-            asin: the item's identifier.
-            features: feature set; by default PREFERRED, or else the first.
-
-        Raises:
-            UserError: no such item or feature set.
+        UserError for an unknown item or feature set.
         """
         default = PREFERRED if PREFERRED in self.features else next(iter(self.features), PREFERRED)
         vectors = self.features[features or default]
@@ -143,14 +125,9 @@ class Release:
         return vectors.of(asin)
 
     def semantic_ids(self, features: str = PREFERRED, method: str | None = None) -> SemanticIds:
-        """Return the semantic IDs of a feature set.
+        """Return the semantic IDs of a feature set by a method such as residual-kmeans, by default the only one.
 
-        Args:
-            features: feature set.
-            method: that coded it, such as residual-kmeans; None: the only one.
-
-        Raises:
-            UserError: there are none, or several to choose from.
+        UserError if there are none, or several to choose from.
         """
         return SemanticIds(coded.folder_of(self.folder, self.info, features, method))
 
@@ -158,18 +135,16 @@ class Release:
         counts = f"{self.info.counts.items:,} items, {self.info.counts.users:,} users"
         return f"<Release {self.info.dataset} {self.info.version}: {counts}, features {', '.join(self.features)}>"
 
-    def _features(self, name: str) -> Vectors:
-        table = io.read_features(self.folder / "features" / name)
-        return Vectors(io.matrix(table["vector"]), table["asin"].to_pylist())
+    @cached_property
+    def _tables(self) -> read.Release:
+        return read.Release(self.folder)
 
     def _shape(self, name: str) -> str:
-        """Return rows and width of a feature set."""
         files = [file for file in self.info.files if file.table == "features" and file.feature_set == name]
         width = pq.read_schema(self.folder / files[0].path).field("vector").type.list_size
         return f"[{sum(file.rows or 0 for file in files):,}, {width}]"
 
     def _edges(self, name: str) -> str:
-        """Return the number of edges of a feature set's graph."""
         files = [file for file in self.info.files if file.table == "edges" and file.feature_set == name]
         return f"[{self.info.counts.items:,}, {self.info.counts.items:,}], {sum(f.rows or 0 for f in files):,} edges"
 
@@ -178,26 +153,23 @@ class Release:
             import scipy.sparse as sp
         except ModuleNotFoundError as e:
             raise (not_installed(e) or e) from None
-        edges = io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
-        item, neighbour, cosine = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine"))
+        item, neighbour, cosine = (
+            self._tables.edges(name)[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine")
+        )
         return sp.csr_array((cosine, (item, neighbour)), shape=(self.info.counts.items,) * 2)
 
 
 def load(
-    release: str | Path,
-    features: str | None = None,
-    *,
-    cache: str | Path | None = None,
-    key: str | Path | None = None,
+    release: str | Path, features: str | None = None, *, cache: str | Path | None = None, key: str | Path | None = None
 ) -> Release:
     """Return a release after checking every byte.
 
     Args:
-        release: a folder, or the address of one: https://, s3:// or hf://datasets/owner/name/path; or `sample`, the
-            small release that the package carries, unless a folder here is called so. What an address names is
-            fetched into the cache, once; an interrupted fetch continues.
-        features: of an address, fetch no other feature set than this.
-        cache: folder that keeps what was fetched; by default `alignrec` in the user's folder for caches.
+        release: a folder, or an address: https://, s3:// or hf://datasets/owner/name/path; or `sample`, the small
+            release in the package, unless a folder has that name. An address is fetched into the cache once; an
+            interrupted fetch resumes.
+        features: the only feature set to fetch from an address.
+        cache: folder for fetched releases; by default `alignrec` in the user's cache folder.
         key: public SSH key (.pub) that must have signed the release.
 
     Raises:
@@ -206,22 +178,18 @@ def load(
     address = str(release)
     if base.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    if base.scheme_of(address) == "file" and embedded.archive(address) == address:
-        folder = base.path_of(address)
+    is_local = base.scheme_of(address) == "file" and embedded.archive(address) == address
+    kept = _path(cache) or platformdirs.user_cache_path("alignrec")
+    folder = base.path_of(address) if is_local else _fetch(address, features, kept)
+    if is_local or key is not None:  # a fetch verifies everything but the signer
         for _ in verify(folder, _path(key)):
             pass
-    else:
-        folder = _fetched(address, features, _path(cache) or platformdirs.user_cache_path("alignrec"))
-        if key is not None:
-            for _ in verify(folder, _path(key)):
-                pass
     info = manifests.load(folder)
     _known(info, features)
     return Release(folder, info)
 
 
-def _fetched(address: str, features: str | None, cache: Path) -> Path:
-    """Return the folder in the cache that holds a release; it is named by the hash of the release's manifest."""
+def _fetch(address: str, features: str | None, cache: Path) -> Path:
     fingerprint = hashlib.sha256(f"{address}\n{features or ''}".encode()).hexdigest()  # an address may hold keys
     earlier = cache / "addresses" / fingerprint
     try:
@@ -248,19 +216,16 @@ def _fetched(address: str, features: str | None, cache: Path) -> Path:
 
 
 def _known(info: Manifest, features: str | None) -> None:
-    """Refuse a feature set that the release has not."""
     if features is not None and features not in (names := sorted(_sets(info, "features"))):
         raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
 
 
 def _sets(info: Manifest, table: str) -> set[str]:
-    """Return the names of the feature sets that have a kind of table."""
     return {file.feature_set or "" for file in info.files if file.table == table}
 
 
-def _vectors(path: Path, schema: Callable[[int], pa.Schema], ids: str) -> Vectors:
-    width = pq.read_schema(path).field("vector").type.list_size
-    table = io.read_table(path, schema(width))
+def _vectors(table: pa.Table) -> Vectors:
+    ids = next(name for name in ("asin", "user", "user_id") if name in table.column_names)
     return Vectors(io.matrix(table["vector"]), table[ids].to_pylist())
 
 

@@ -23,11 +23,7 @@ class SemanticIds:
     """Items of one feature set as L codes of K values, and the codebooks that made them."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Read the three files of a folder, as a release or `save` has them; codebooks when they are first needed.
-
-        Raises:
-            UserError: a file is missing or damaged.
-        """
+        """Read the three files that a release or `save` wrote, codebooks on first use; UserError if damaged."""
         self.folder = Path(folder)
         self.facts = files.facts(self.folder)
         path = self.folder / files.IDS
@@ -79,11 +75,7 @@ class SemanticIds:
         return np.asarray(self.table["suffix"].fill_null(NONE).to_numpy(), np.int32)
 
     def of(self, asin: str) -> tuple[int, ...] | None:
-        """Return the whole ID of an item, codes and suffix; None for an item without content.
-
-        Raises:
-            UserError: no such item.
-        """
+        """Return the codes and suffix of an item, None without content; UserError for an unknown item."""
         if asin not in self._rows:
             raise UserError(f"no item '{asin}' among the semantic IDs{similar(asin, self._rows)}")
         row = self._rows[asin]
@@ -92,18 +84,12 @@ class SemanticIds:
         return (*self.codes[row].tolist(), *([] if self.suffix is None else [int(self.suffix[row])]))
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the codes of vectors, each by itself; -1 for those without a direction.
+        """Return the codes of vectors of any length, float [N, F] -> int32 [N, L]; -1 for those without a direction.
 
-        A new item may get the codes of an item that is there: number it yourself, after those that have them.
-
-        Args:
-            vectors: float [N, F], of the same encoder; their length does not matter.
-
-        Returns:
-            int32 [N, L].
+        A new item may get the codes of an existing one, after which it is to be numbered by the caller.
 
         Raises:
-            UserError: vectors of another width or not finite; or what the method needs is not installed.
+            UserError: vectors of another width or not finite; or a dependency of the method is not installed.
         """
         x = checked(vectors)
         if x.shape[1] != self.facts.width:
@@ -111,16 +97,10 @@ class SemanticIds:
         return encoded(self._method, x, self.levels)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return the vectors that codes stand for, of length 1; zeros for an item without an ID.
-
-        Args:
-            codes: whole numbers [N, L], 0 .. K-1, or -1 in the whole row.
-
-        Returns:
-            float32 [N, F].
+        """Return vectors of length 1, zeros for an item without an ID: int [N, L], -1 or 0 .. K-1 -> float32 [N, F].
 
         Raises:
-            UserError: codes of another shape or range; or what the method needs is not installed.
+            UserError: codes of another shape or range; or a dependency of the method is not installed.
         """
         given = np.asarray(codes)
         if given.ndim != 2 or given.shape[1] != self.levels or given.dtype.kind not in "iu":
@@ -136,11 +116,7 @@ class SemanticIds:
         return x
 
     def save(self, folder: str | Path) -> None:
-        """Copy the three files to a folder, from which `SemanticIds(folder)` reads the same.
-
-        Raises:
-            UserError: a file of theirs is there already.
-        """
+        """Copy the three files to a folder, for `SemanticIds(folder)`; UserError if one of them exists there."""
         to = Path(folder)
         if present := [name for name in files.NAMES if (to / name).exists()]:
             raise UserError(f"{to / present[0]}: exists already; name another folder, or delete it")

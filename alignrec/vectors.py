@@ -27,11 +27,7 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
     """str [N], dtype object: identifier of each row"""
 
     def __new__(cls, array: np.ndarray, ids: Iterable[Any]) -> Vectors:
-        """Give the rows of `array` identifiers; it is not copied if it is float32.
-
-        Raises:
-            UserError: not one identifier a row.
-        """
+        """Give each row of `array` an identifier, without a copy if it is float32; UserError for another number."""
         vectors = np.ascontiguousarray(array, np.float32).view(cls)
         vectors.ids = np.fromiter(ids, object)
         if vectors.ndim != 2 or len(vectors.ids) != len(vectors):
@@ -44,28 +40,19 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
         return {name: row for row, name in enumerate(self.ids.tolist())}
 
     def of(self, name: Any) -> np.ndarray:
-        """Return the vector of one identifier, float32 [F].
-
-        Raises:
-            UserError: no row has it; the message suggests a similar one.
-        """
+        """Return the vector of one identifier, float32 [F]; UserError suggests a similar one."""
         if name not in self.rows:
             raise UserError(f"no id {name!r} among the vectors{similar(str(name), self.rows)}")
         return np.asarray(self[self.rows[name]])
 
 
 def similar(name: str, names: Iterable[Any]) -> str:
-    """Return the end of a sentence that refuses `name`: the most similar of `names`, or the first few.
+    """Return the hint of an error on `name`: the most similar of `names`, or the first few.
 
     Comparing with every one of a million names takes seconds, and mistakes are rarely at both ends.
     """
-    first: list[str] = []
-    alike: list[str] = []
-    for other in map(str, names):
-        if len(first) < SHOWN:
-            first.append(other)
-        if other.startswith(name[:2]) or other.endswith(name[-2:]):
-            alike.append(other)
+    every = [*map(str, names)]
+    first, alike = every[:SHOWN], [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])]
     hint = nearest(name, alike) if alike else ""
     return hint if "did you mean" in hint else f"; there are {', '.join(first)}, ..." if first else "; there are none"
 
@@ -73,15 +60,10 @@ def similar(name: str, names: Iterable[Any]) -> str:
 def aligned(
     vectors: np.ndarray | Mapping[str, np.ndarray], ids: Iterable[Any] | None
 ) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """Return feature sets, float32 [I, F] each, and the item of each row.
+    """Return name -> float32 [I, F] of one or several feature sets, and the item of each row.
 
-    Args:
-        vectors: of one feature set, or name -> vectors.
-        ids: the item of each row; None: the first `ids` of the sets, in whose order those with `ids` are put; where
-            there are none, 0 .. I-1.
-
-    Raises:
-        UserError: not one finite vector an item, or sets of other items.
+    Without `ids`, sets take the order of the first that has `ids`; where none has, items are 0 .. I-1. UserError unless
+    each item has one finite vector in each set.
     """
     given = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
     if not given:
@@ -119,7 +101,7 @@ def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
 
 
 def at_least_one(**given: Sequence[int]) -> None:
-    """Refuse numbers below 1, or none at all: UserError names the argument."""
+    """Raise UserError, which names the argument, for numbers below 1 or none at all."""
     for name, numbers in given.items():
         if not numbers or min(numbers) < 1:
             raise UserError(f"{name}: {', '.join(map(str, numbers)) or 'none'}; give whole numbers of at least 1")

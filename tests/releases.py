@@ -1,7 +1,15 @@
 """A release with an encoder: the tiny shop, a tiny random BEiT3 as `pretrain` would leave it, encoded and published."""
 
+import atexit
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import toy
 from safetensors.torch import save_file
@@ -11,6 +19,7 @@ from pipeline.beit3 import tokenizer
 from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
+from pipeline.release import manifest
 from pipeline.run import running
 from stages import encode, publish
 from stages.params import Params
@@ -43,14 +52,64 @@ def pretrained(layout: Layout) -> None:
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:
     """Write what every stage leaves, encoded by the tiny network, and publish it."""
-    return released(toy.outputs(root), settings)
+    if settings is not None:
+        return released(toy.outputs(root), settings)
+    shutil.copytree(_outputs(), root, dirs_exist_ok=True)
+    return Layout(root, "shop")
+
+
+@cache
+def _outputs() -> Path:
+    """Make it once per process, as it takes seconds."""
+    root = Path(mkdtemp(prefix="released-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    released(toy.outputs(root))
+    return root
 
 
 def released(layout: Layout, settings: Params | None = None) -> Layout:
     """Encode what the stages left, and publish it."""
-    root, settings = layout.root, settings or params()
     pretrained(layout)
-    for stage, main in (("encode", encode.main), ("publish", publish.main)):
-        with running(stage, "shop", settings, root) as run:
-            main(run)
+    with running("encode", "shop", settings or params(), layout.root) as run:
+        encode.main(run)
+    return published(layout, settings or params())
+
+
+def published(layout: Layout, settings: Params = toy.PARAMS) -> Layout:
+    """Publish what the stages left."""
+    with running("publish", "shop", settings, layout.root) as run:
+        publish.main(run)
     return layout
+
+
+def edit(release: Path, change: Callable[[dict], object]) -> None:
+    """Change a manifest by hand, and make its digest agree."""
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(manifest.with_digest(content)))
+
+
+def drop(release: Path, *prefixes: str) -> None:
+    """Delete the files that begin with a prefix, from the manifest too."""
+    for path in [p for p in release.rglob("*") if p.relative_to(release).as_posix().startswith(prefixes)]:
+        path.unlink() if path.is_file() else None
+    edit(release, lambda m: m.update(files=[f for f in m["files"] if not f["path"].startswith(prefixes)]))
+
+
+def relist(release: Path, name: str) -> None:
+    """Make the manifest agree with a changed file, as someone would who wants to deceive."""
+
+    def change(content: dict) -> None:
+        entry = next(f for f in content["files"] if f["path"] == name)
+        entry |= manifest.describe(release, release / name, entry["table"], entry["used_by"]).model_dump()
+
+    edit(release, change)
+
+
+def rewrite(path: Path, column: str, change: Callable[[list], list]) -> None:
+    """Change a column of a Parquet file."""
+    table = pq.read_table(path, partitioning=None)
+    at = table.column_names.index(column)
+    values = pa.array(change(table[column].to_pylist()), table.schema.field(column).type)
+    pq.write_table(table.set_column(at, table.schema.field(column), values), path)

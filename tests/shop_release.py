@@ -40,13 +40,12 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         pieces.append(Piece(f"embeddings/{what}.parquet", work / f"{what}.parquet", f"{what[:-1]}_embeddings"))
     parts = Parts(
         outputs=Outputs(layout, "sample"),
-        publish=Publish(),
+        publish=Publish(users="names"),
         items=[_items(items)],
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         users=users,
         features={name: [path] for name, path in features.items()},
         pieces=pieces,
-        named_users=True,
     )
     build.write(folder, parts, {"stage": "publish", "params": {}, "versions": {}})
 

@@ -25,7 +25,6 @@ from pipeline.semantic_ids.collisions import suffixes
 from pipeline.semantic_ids.registry import METHODS
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-"""what the tokens of each level begin with"""
 
 
 class Settled(NamedTuple):
@@ -34,7 +33,6 @@ class Settled(NamedTuple):
     codes: np.ndarray
     """int32 [I, L]"""
     shared: int
-    """items that still share all codes with another"""
     cost: str
     """what that took, in a sentence; empty where nothing was changed"""
 
@@ -47,11 +45,9 @@ class Codes:
     table: pa.Table
     """schema semantic_ids(L), I rows"""
     folder: Path
-    """of the codebooks"""
 
     @property
     def coded(self) -> np.ndarray:
-        """Which items have an ID, bool [I]."""
         return np.asarray(self.table["codes"].is_valid().to_numpy())
 
     def matrix(self) -> np.ndarray:
@@ -59,13 +55,13 @@ class Codes:
         return files.matrix(self.table)[1]
 
     def numbered(self) -> np.ndarray:
-        """Return codes and a last one that tells items of equal codes apart, whatever the policy: int32 [I, L + 1]."""
+        """Return codes and a last one that separates items of equal codes, whatever the policy: int32 [I, L + 1]."""
         known = self.facts.collisions == "suffix"
         last = self.table["suffix"].to_numpy() if known else suffixes(self.matrix())
         return np.column_stack([self.matrix(), last])
 
     def settled(self, x: np.ndarray) -> Settled:
-        """Return codes of which as few as possible are equal, unless the policy is to keep them.
+        """Return codes as few of them equal as possible, unless the policy is to keep them.
 
         Args:
             x: float32 [I, F], what was coded.
@@ -87,10 +83,9 @@ class Codes:
         return Settled(moved, shared(moved), cost)
 
     def described(self) -> str:
-        """Return a sentence on the codes, for the README."""
         made = self.facts
         last = {
-            "suffix": "; a last code tells items of equal codes apart",
+            "suffix": "; a last code separates items of equal codes",
             "keep": "; items may share an ID",
             "reassign": "; of items with equal codes the later took another last code where one was free",
         }[made.collisions]
@@ -109,17 +104,11 @@ def tokens(codes: np.ndarray) -> list[list[str]]:
 
 
 def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes:
-    """Read what the stage left of the feature set and method that are asked for, see `_chosen`."""
-    made = [
-        (path.parents[1].name, path.parent.name)
-        for path in sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
-    ]
-    there = layout.feature_sets()
-    wanted = features or [name for name in there if name not in CONTROLS][:1]
+    paths = sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
+    made = [(path.parents[1].name, path.parent.name) for path in paths]
+    wanted = features or [name for name in layout.feature_sets() if name not in CONTROLS][:1]
     if not (made or wanted):
-        raise UserError(
-            f"{layout.dataset}: no feature set is there to code; run `alignrec encode {layout.dataset}` first"
-        )
+        raise UserError(f"{layout.dataset}: no feature set to code; run `alignrec encode {layout.dataset}` first")
     key = _chosen(made, features, method, files.how_to_make(layout.dataset, wanted))
     codes = _read(layout.semantic_ids(*key))
     if io.digest(io.shards(layout.features(key[0]), "features")) != codes.facts.features_sha256:
@@ -131,7 +120,6 @@ def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes
 
 
 def of_release(release: Path, features: list[str], method: str | None) -> Codes:
-    """Read those of a verified release that are asked for, see `_chosen`."""
     manifest = manifests.load(release)
     key = _chosen(semantic_ids.names(manifest), features, method, "its publisher may code its feature sets")
     return _read(semantic_ids.folder_of(release, manifest, *key))

@@ -33,44 +33,41 @@ class ExportContent:
     features: Mapping[str, pa.Table]
     """feature set -> schema features(F), I rows"""
     users: pa.Table | None = None
-    """schema USERS"""
     interactions: pa.Table | None = None
-    """schema INTERACTIONS"""
     codes: Codes | None = None
-    """semantic IDs of the one feature set, for the formats that want them"""
+    """semantic IDs of the one feature set, for the formats that need them"""
     notes: Sequence[str] = ()
     """sentences for the README: which items are left out or in another order"""
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """feature set -> items whose row of zeros became a drawn one"""
+    """feature set -> items whose row of zeros was replaced by a drawn one"""
 
     def matrix(self, name: str) -> np.ndarray:
-        """Return a feature set as float32 [I, F]."""
         return io.matrix(self.features[name]["vector"])
+
+    def save_vectors(self, folder: Path) -> None:
+        for name in self.features:
+            np.save(folder / f"{name}.npy", self.matrix(name), allow_pickle=False)
 
     @cached_property
     def settled(self) -> Settled:
-        """The codes for a format that has no place for a suffix."""
         assert self.codes is not None
         return self.codes.settled(self.matrix(self.codes.facts.features))
 
     def split(self, number: int) -> pa.Table:
-        """Return the interactions of a split without the column that names it."""
         assert self.interactions is not None
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
 
     def clock(self) -> str:
-        """Return the kind of timestamps: unix, order or none."""
         return "none" if self.interactions is None else schemas.clock(self.interactions)
 
     def known(self, column: str) -> bool:
-        """Return whether any interaction has a rating, or a timestamp."""
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
 
 
 def of_dataset(layout: Layout, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
-    """Read the outputs of a dataset's stages: all feature sets, or those that are named.
+    """Read the outputs of a dataset's stages: all feature sets or the named ones.
 
-    With `coded`, the semantic IDs of one set, by `method` or the first, and no other set.
+    If `coded`, only one set, and its semantic IDs by `method` or the first.
     """
     codes = of_layout(layout, _chosen(features, layout.feature_sets()) if features else [], method) if coded else None
     features = [codes.facts.features] if codes else features
@@ -88,10 +85,6 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False, method:
 
 
 def of_release(folder: Path, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
-    """Verify and read a release: items and features, and interactions and users' identifiers where it has them.
-
-    `features`, `coded` and `method` are those of `of_dataset`.
-    """
     release = Release(folder).refuse_without("items").verified()
     codes = of_folder(folder, _chosen(features, release.feature_sets) if features else [], method) if coded else None
     features = [codes.facts.features] if codes else features

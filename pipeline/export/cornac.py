@@ -5,27 +5,24 @@ Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, Image
 
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.export.content import SPLITS, ExportContent
 from pipeline.export.text import whole_ratings, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     timed = content.known("timestamp")
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]
         for number, split in enumerate(SPLITS):
             write_tsv(folder / f"{split}.tsv", whole_ratings(content.split(number)).select(columns), None)
-    for features in content.features:
-        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
     return _how(content, "UIRT" if timed else "UIR")
 
 
 def _how(content: ExportContent, form: str) -> str:
     features = next(iter(content.features), "features")
+    item_image = "ImageModality(features=x, ids=[str(i) for i in range(len(x))])"
     if content.interactions is None:
         return f"""Ids are our numbers as text; `items.tsv` gives the source's identifiers.
 Bring interactions of your own.
@@ -35,7 +32,7 @@ import numpy as np
 from cornac.data import ImageModality
 
 x = np.load("{features}.npy")
-item_image = ImageModality(features=x, ids=[str(i) for i in range(len(x))])
+item_image = {item_image}
 ```
 """
     return f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers.
@@ -48,8 +45,6 @@ from cornac.eval_methods import BaseMethod
 
 x = np.load("{features}.npy")
 train, valid, test = (Reader().read(f"{{split}}.tsv", fmt="{form}", sep="\\t") for split in ("train", "valid", "test"))
-method = BaseMethod.from_splits(
-    train, test, valid, fmt="{form}", item_image=ImageModality(features=x, ids=[str(i) for i in range(len(x))])
-)
+method = BaseMethod.from_splits(train, test, valid, fmt="{form}", item_image={item_image})
 ```
 """

@@ -19,7 +19,6 @@ FILES = {"train": "train.tsv", "valid": "validation.tsv", "test": "test.tsv"}
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files and <name>.yml, the part of a configuration that reads them; return how to use it."""
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if content.known("timestamp") else [])]
         for number, split in enumerate(SPLITS):

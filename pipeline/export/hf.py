@@ -10,11 +10,9 @@ from pipeline import io
 from pipeline.export.content import SPLITS, ExportContent
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
-"""our splits as the Hub calls them"""
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write data/<table>/<split>.parquet and the card's metadata; return how to read them."""
     tables: dict[str, dict[str, pa.Table]] = {name: {"train": t} for name, t in content.features.items()}
     tables["items"] = {"train": content.items}
     if content.users is not None:

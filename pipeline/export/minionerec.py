@@ -24,7 +24,6 @@ LONGEST = 10
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     codes, name = content.codes, content.name
     assert codes is not None
     if codes.facts.levels == TRIPLET:
@@ -39,14 +38,12 @@ def write(content: ExportContent, folder: Path) -> str:
                 file.write(HEADER)
                 for user, history, target in sequences.examples(number):
                     file.write(f"{user}\t{' '.join(map(str, history[-LONGEST:].tolist()))}\t{target}\n")
-    for features in content.features:
-        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
     return _how(content, codes)
 
 
 def notes(content: ExportContent) -> list[str]:
-    """Return what IDs without a suffix cost, how many items share theirs, or that MiniOneRec reads none; no titles."""
     assert content.codes is not None
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
     blank = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
@@ -96,7 +93,7 @@ def _tokens(name: str, codes: Codes) -> str:
     levels = codes.facts.levels
     own = f"`{name}.index.json` has {TRIPLET} tokens an item, and as few equal ones as its codes allow.\n"
     first = own if levels == TRIPLET else ""
-    return f"""{first}`{name}.unique.index.json` has {levels + 1} tokens; the last tells items of equal codes apart."""
+    return f"""{first}`{name}.unique.index.json` has {levels + 1} tokens; the last separates items of equal codes."""
 
 
 def _minionerec(name: str) -> str:

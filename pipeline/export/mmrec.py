@@ -1,7 +1,7 @@
 """MMRec's folder: one .inter file with the split in it, .npy files, mapping files, and the settings of the data set.
 
-MMRec's code is GPL and was not read. It wants a file of image features and one of text features: with one of the two
-keys alone it ends in a TypeError. Relatives of it take whatever is called `*_feat.npy`.
+MMRec's code is GPL and was not read. It needs a file of image features and one of text features: with only one
+file it ends in a TypeError. Related libraries read all files called `*_feat.npy`.
 The pipeline's own source kind `mmrec` reads the folder back with the same ids and the same split.
 """
 
@@ -21,7 +21,6 @@ INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the folder; return how to read it."""
     name = content.name
     items = content.items
     if content.interactions is not None:
@@ -31,8 +30,7 @@ def write(content: ExportContent, folder: Path) -> str:
     if content.users is not None:
         write_tsv(folder / "u_id_mapping.csv", content.users.select(["user", "user_id"]), ["user_id", "userID"])
     (folder / "items.jsonl").write_bytes(b"".join(_item(row) for row in items.to_pylist()))
-    for features in content.features:
-        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    content.save_vectors(folder)
     for modality, features in _modalities(content).items():
         np.save(folder / f"{modality}_feat.npy", content.matrix(features), allow_pickle=False)
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
@@ -40,16 +38,15 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def _modalities(content: ExportContent) -> dict[str, str]:
-    """Return modality -> feature set for it: of this modality only where there are sets of both, else the first."""
+    """Return modality -> feature set: one of this modality only, if both modalities have one; else the first."""
     chosen = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
     masked = ({"image": variant(name, "text"), "text": variant(name, "image")} for name in content.features)
-    apart = next((pair for pair in masked if content.features.keys() >= set(pair.values())), _alone(content))
+    apart = next((pair for pair in masked if content.features.keys() >= set(pair.values())), _single(content))
     chosen = apart if len(apart) == len(MODALITIES) else chosen
     return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
 
 
-def _alone(content: ExportContent) -> dict[str, str]:
-    """Return modality -> the first feature set that is made of it only, such as `cnn` and `minilm`."""
+def _single(content: ExportContent) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, table in content.features.items():
         used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]
@@ -59,14 +56,12 @@ def _alone(content: ExportContent) -> dict[str, str]:
 
 
 def notes(content: ExportContent) -> list[str]:
-    """Return whether one set is written twice."""
     sets = {*_modalities(content).values()}
     twice = "both `image_feat.npy` and `text_feat.npy`, as no exported sets are of images only and of texts only"
     return [f"`{sets.pop()}` is {twice}."] if len(sets) == 1 else []
 
 
 def _settings(content: ExportContent) -> dict[str, Any]:
-    """Return MMRec's settings of the data set."""
     files = {"image": "vision_feature_file", "text": "text_feature_file"}
     return {
         **({} if content.interactions is None else {"inter_file_name": f"{content.name}.inter"}),
@@ -88,11 +83,7 @@ def _item(row: dict) -> bytes:
 
 def _how(content: ExportContent) -> str:
     held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in _modalities(content).items())
-    both = (
-        f"MMRec wants a file of images and one of texts: {held}. For others, copy their .npy file over it."
-        if held
-        else ""
-    )
+    both = held and f"MMRec wants a file of images and one of texts: {held}. For others, copy their .npy file over it."
     if content.interactions is None:
         return f"""In MMRec: put the .npy files into the folder of your interactions, whose `itemID` must be the
 numbers of `i_id_mapping.csv`, and take the names of the two files from `{content.name}.yaml` into its settings.
@@ -106,15 +97,13 @@ If they are numbered otherwise, export again with `--order` and the mapping file
         "features": {name: f"{name}.npy" for name in content.features},
         "timestamps": content.clock(),
     }
-    return (
-        f"""In MMRec: put this folder as `{content.name}` into its data folder, and `{content.name}.yaml` into
+    settings = yaml.safe_dump({"sources": {content.name: source}}, sort_keys=False)
+    return f"""In MMRec: put this folder as `{content.name}` into its data folder, and `{content.name}.yaml` into
 `configs/dataset`. {both}
 An unknown rating or timestamp is an empty cell.
 
 In alignrec, with paths relative to where it runs:
 
 ```yaml
+{settings}```
 """
-        + yaml.safe_dump({"sources": {content.name: source}}, sort_keys=False)
-        + "```\n"
-    )

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
+    content.save_vectors(folder)
     for name, table in content.features.items():
-        np.save(folder / f"{name}.npy", content.matrix(name), allow_pickle=False)
         flags = table.select(["item_id", "has_image", "has_text"])
         write_tsv(folder / f"{name}.csv", flags, ["item_id", "has_image", "has_text"], ",")
     write_mappings(folder, content.items, content.users, ",")

@@ -15,7 +15,6 @@ from pipeline.export.text import write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write <name>/<name>.* and <name>.yaml; return how to read them."""
     name = content.name
     data = folder / name
     data.mkdir()
@@ -36,13 +35,11 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def _item_fields(items: pa.Table) -> pa.Table:
-    """Return item_id, asin, title, brand and categories, the latter with spaces inside a name as underscores."""
     paths = [" ".join("_".join(c.split()) for c in path) for path in items["categories"].to_pylist()]
     return items.select(["item_id", "asin", "title", "brand"]).append_column("categories", pa.array(paths, pa.string()))
 
 
 def _vectors(path: Path, features: str, x: np.ndarray) -> None:
-    """Write a row an item; nine digits give back every float32."""
     with path.open("w", encoding="utf-8") as f:
         f.write(f"{features}_id:token\t{features}_emb:float_seq\n")
         for i, row in enumerate(x):  # a row at a time: text is five times the array

@@ -29,7 +29,7 @@ def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> Expo
     if order is None:
         return with_ids(without_zero_rows(content, zero_rows))
     asins = identifiers.order(order, content.items["asin"].to_pylist())
-    return with_ids(without_zero_rows(reordered(content, asins, order.name), zero_rows, fixed=True), fixed=True)
+    return with_ids(without_zero_rows(reorder(content, asins, order.name), zero_rows, fixed=True), fixed=True)
 
 
 def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
@@ -44,11 +44,11 @@ def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
     if not coded.any():
         raise UserError(f"no item has a semantic ID by '{content.codes.facts.features}'; choose others with --features")
     asins = content.items["asin"].filter(pa.array(coded)).to_pylist()
-    rest = _taken(content, np.flatnonzero(coded), asins)
+    rest = _take(content, np.flatnonzero(coded), asins)
     filled: dict[str, list[int]] = {name: [] for name in content.filled}  # filled were those without content
     left_out = int((~coded).sum())
-    note = f"Items left out as they have no semantic ID: {left_out:,}; the others are numbered anew."
-    return replace(rest, filled=filled, notes=[*content.notes, note, *_lost(content, rest)])
+    note = f"Items left out as they have no semantic ID: {left_out:,}; the others are renumbered."
+    return replace(rest, filled=filled, notes=[*content.notes, note, *_count_lost(content, rest)])
 
 
 def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> ExportContent:
@@ -60,7 +60,7 @@ def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> 
         raise UserError(f"no way '{how}' with zero rows; there are {', '.join(ZERO_ROWS)}")
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if how == "drawn":
-        features = {name: _filled(name, table, zero[name]) for name, table in content.features.items()}
+        features = {name: _fill(name, table, zero[name]) for name, table in content.features.items()}
         return replace(content, features=features, filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()})
     empty = np.any([np.zeros(len(content.items), bool), *zero.values()], axis=0)
     if not empty.any():
@@ -70,12 +70,12 @@ def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> 
     if empty.all():
         raise UserError("every item has a row of zeros in one of the feature sets; choose others with --features")
     asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
-    rest = _taken(content, np.flatnonzero(~empty), asins)
-    note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are numbered anew."
-    return replace(rest, notes=[*content.notes, note, *_lost(content, rest)])
+    rest = _take(content, np.flatnonzero(~empty), asins)
+    note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are renumbered."
+    return replace(rest, notes=[*content.notes, note, *_count_lost(content, rest)])
 
 
-def reordered(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
+def reorder(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
     """Return the content with the rows of a mapping file; an item that we lack has a row of zeros.
 
     Args:
@@ -84,26 +84,25 @@ def reordered(content: ExportContent, asins: Sequence[str], where: str) -> Expor
     """
     own = {asin: i for i, asin in enumerate(content.items["asin"].to_pylist())}
     rows = np.array([own.get(asin, -1) for asin in asins])
-    other = _taken(content, rows, asins)
+    other = _take(content, rows, asins)
     lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
     notes = [f"Items are numbered as in {where}, not as in the dataset."]
     notes += [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."] if lacking else []
     notes += [f"Items of the dataset left out, as it does not name them: {left_out:,}."] if left_out else []
-    return replace(other, notes=[*content.notes, *notes, *_lost(content, other)])
+    return replace(other, notes=[*content.notes, *notes, *_count_lost(content, other)])
 
 
-def _filled(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
-    """Return features with drawn rows in place of rows of zeros; flags stay as they are."""
+def _fill(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
     if not zero.any():
         return table
     if zero.all():
         raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
     x = io.matrix(table["vector"]).copy()
-    x[zero] = _drawn(x, [seed_for("export", name, asin) for asin in table["asin"].filter(pa.array(zero)).to_pylist()])
+    x[zero] = _draw(x, [seed_for("export", name, asin) for asin in table["asin"].filter(pa.array(zero)).to_pylist()])
     return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
 
 
-def _drawn(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+def _draw(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     """Return a row a seed, each number normal with mean and standard deviation of its column, float64 [seeds, F].
 
     The mean itself, or a mixture of rows, is near to many rows of a set that is not centred; a row borrowed from
@@ -122,7 +121,7 @@ def _drawn(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     return np.clip(mean + spread * noise, -limit, limit)
 
 
-def _taken(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> ExportContent:
+def _take(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> ExportContent:
     """Return the content with other items: row of each in `content`, int64 [N], -1 for one without content."""
     index = pa.array(np.where(rows < 0, len(content.items), rows))
     ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
@@ -147,7 +146,6 @@ def _taken(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> Ex
 
 
 def _blank(schema: pa.Schema) -> pa.Table:
-    """Return one row of an item without content: empty texts and lists, zeros, no image, no text."""
     row: dict[str, object] = {}
     for field in schema:
         if field.name == "codes":
@@ -161,8 +159,7 @@ def _blank(schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([row], schema.remove_metadata())
 
 
-def _lost(before: ExportContent, after: ExportContent) -> list[str]:
-    """Return a note on the interactions that went with their items."""
+def _count_lost(before: ExportContent, after: ExportContent) -> list[str]:
     if before.interactions is None or after.interactions is None:
         return []
     lost = len(before.interactions) - len(after.interactions)

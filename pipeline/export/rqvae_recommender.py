@@ -2,7 +2,7 @@
 
 Format: EdoardoBotta/RQ-VAE-Recommender, data/amazon.py (raw/<split>/sequential_data.txt with a user and its items a
 line, both from 1; datamaps.json; meta.json.gz, a Python dictionary a line) and modules/tokenizer/semids.py
-(`cached_ids`: an item a row, its codes and a last one that tells equal ones apart).
+(`cached_ids`: an item a row, its codes and a last one that separates equal ones).
 """
 
 import gzip
@@ -22,12 +22,10 @@ SHORTEST = 3
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them."""
     codes = content.codes
     assert codes is not None
     np.save(folder / "semantic_ids.npy", codes.numbered().astype(np.int64), allow_pickle=False)
-    for features in content.features:
-        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    content.save_vectors(folder)
     raw = folder / "raw" / content.name
     raw.mkdir(parents=True)
     items = content.items.select(["asin", "title", "brand", "categories"])
@@ -35,36 +33,29 @@ def write(content: ExportContent, folder: Path) -> str:
     (raw / "datamaps.json").write_bytes(orjson.dumps({"item2id": numbers}))
     with (raw / "meta.json.gz").open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         packed.writelines(_meta(row) for row in items.to_pylist())
-    short = None if content.interactions is None else _write_sequences(raw / "sequential_data.txt", Sequences(content))
     write_mappings(folder, content.items, content.users)
-    return _how(content, codes, short)
+    return _how(content, codes, _write_sequences(content, raw / "sequential_data.txt"))
 
 
 def _meta(row: dict[str, Any]) -> bytes:
-    """Return a line of metadata: its reader evaluates it, so it is one Python literal of ASCII alone."""
+    """Return a line of metadata, a Python literal in ASCII, as its reader evaluates it."""
     named = {"asin": row["asin"], "title": row["title"], "brand": row["brand"] or "Unknown", "price": ""}
     return f"{named | {'categories': [row['categories']]}!a}\n".encode("ascii")
 
 
-def _write_sequences(path: Path, sequences: Sequences) -> int:
-    """Write the sequences of users with enough items; return how many users have fewer."""
-    short = 0
-    with path.open("w", encoding="ascii") as file:
-        for user, items in sequences.whole():
-            if len(items) < SHORTEST:
-                short += 1
-            else:
-                file.write(f"{user + 1} {' '.join(map(str, (items + 1).tolist()))}\n")
-    return short
+def _write_sequences(content: ExportContent, path: Path) -> str:
+    if content.interactions is None:
+        return f"Bring sequences of your own as `raw/{content.name}/{path.name}`: a user and its items a line, from 1."
+    lines = {user: " ".join(map(str, (items + 1).tolist())) for user, items in Sequences(content).whole()}
+    kept = [f"{user + 1} {line}\n" for user, line in lines.items() if line.count(" ") + 1 >= SHORTEST]
+    path.write_text("".join(kept), encoding="ascii")
+    split = "It splits sequences by itself: a user's last item is test, the one before valid."
+    short = len(lines) - len(kept)
+    return split + (f" Users left out, as they have fewer than {SHORTEST} items: {short:,}." if short else "")
 
 
-def _how(content: ExportContent, codes: Codes, short: int | None) -> str:
+def _how(content: ExportContent, codes: Codes, users: str) -> str:
     name, made = content.name, codes.facts
-    if short is None:
-        users = f"Bring sequences of your own as `raw/{name}/sequential_data.txt`: a user and its items a line, from 1."
-    else:
-        users = "It splits sequences by itself: a user's last item is test, the one before valid."
-        users += f" Users left out, as they have fewer than {SHORTEST} items: {short:,}." if short else ""
     return f"""{users}
 
 `raw/{name}` takes the place of its download. In a `.gin` file:

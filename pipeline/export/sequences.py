@@ -27,7 +27,6 @@ class Sequences:
     """The interactions by user, each user's in the order of time; equal times keep the table's order."""
 
     def __init__(self, content: ExportContent) -> None:
-        """Sort the interactions; UserError if their order is not known."""
         table = content.interactions
         assert table is not None
         if content.clock() == "none" or table["timestamp"].null_count:
@@ -39,17 +38,14 @@ class Sequences:
         self._ends = np.append(self._starts[1:], len(order))
 
     def whole(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each user and all items, int32, whatever their split."""
         for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
             yield user, self._item[start:end]
 
     def _of(self, splits: set[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each user and the items of some splits, int32; may be empty."""
         for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
             yield user, self._item[start:end][np.isin(self._split[start:end], list(splits))]
 
     def examples(self, split: int) -> Iterator[Example]:
-        """Yield what is to be predicted in a split."""
         if split == schemas.TRAIN:
             for user, items in self._of({split}):
                 for at in range(1, len(items)):

@@ -8,7 +8,6 @@ from pyarrow import csv
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:
-    """Write a table under a header, if any; null is an empty cell, and a cell is quoted only if it must be."""
     options = csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="needed")
     with path.open("wb") as f:
         if header is not None:
@@ -17,7 +16,6 @@ def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: 
 
 
 def write_mappings(folder: Path, items: pa.Table, users: pa.Table | None, delimiter: str = "\t") -> None:
-    """Write items.tsv (item_id, asin) and, where users are known, users.tsv (user_id, user)."""
     ending = "tsv" if delimiter == "\t" else "csv"
     write_tsv(folder / f"items.{ending}", items.select(["item_id", "asin"]), ["item_id", "asin"], delimiter)
     if users is not None:
@@ -25,6 +23,6 @@ def write_mappings(folder: Path, items: pa.Table, users: pa.Table | None, delimi
 
 
 def whole_ratings(table: pa.Table) -> pa.Table:
-    """Return interactions with 1 for a rating that is not known: tools for explicit feedback want a number."""
+    """Return interactions with 1 for an unknown rating: tools for explicit feedback need a number."""
     at = table.column_names.index("rating")
     return table.set_column(at, "rating", pc.fill_null(table["rating"], 1.0))

@@ -10,23 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.export import (
-    cornac,
-    elliot,
-    hf,
-    minionerec,
-    mmrec,
-    npy,
-    recbole,
-    rqvae_recommender,
-)
+from pipeline.export import cornac, elliot, hf, minionerec, mmrec, npy, recbole, rqvae_recommender
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_tsv
 
-CODED: dict[str, ModuleType] = {
-    "minionerec": minionerec,
-    "rqvae-recommender": rqvae_recommender,
-}
+CODED: dict[str, ModuleType] = {"minionerec": minionerec, "rqvae-recommender": rqvae_recommender}
 """formats of semantic IDs"""
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,
@@ -55,17 +43,14 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
     try:
         notes = _fill(content, form, new)
         new.rename(to)
-        return notes
     except OSError as e:
-        shutil.rmtree(new, ignore_errors=True)
         raise UserError(f"{to}: cannot be written ({_cause(e)}); nothing was left; run again") from None
-    except BaseException:
+    finally:
         shutil.rmtree(new, ignore_errors=True)
-        raise
+    return notes
 
 
 def wants_codes(form: str, method: str | None) -> bool:
-    """Return whether a format is of semantic IDs; UserError for no format, or a method of codes with another."""
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
     if method is not None and form not in CODED:
@@ -74,7 +59,6 @@ def wants_codes(form: str, method: str | None) -> bool:
 
 
 def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
-    """Write all files of an export into the folder `new`, made anew; return the format's notes."""
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     if any(content.filled.values()):
@@ -90,7 +74,7 @@ def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
 
 
 def _cause(error: OSError) -> str:
-    """Return why a file cannot be written; NumPy says of a full disk only how much it wrote."""
+    """Return why a file cannot be written; NumPy's error for a full disk has only byte counts."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error)
     return "the disk is full" if full else error.strerror or str(error)
 
@@ -121,7 +105,6 @@ def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
 
 
 def _formulas(content: ExportContent) -> int:
-    """Return how many cells of text a spreadsheet would run."""
     columns = [content.items[name] for name in ("asin", "title", "brand")]
     columns += [] if content.users is None else [content.users["user"]]
     return sum(pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns)

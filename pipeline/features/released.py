@@ -6,13 +6,10 @@ from pipeline import io
 from pipeline.layout import Layout, Piece
 
 
-def vectors(layout: Layout, names: Sequence[str]) -> Iterator[Piece]:
+def pieces(layout: Layout, names: Sequence[str]) -> Iterator[Piece]:
     for name in names:
         for path in io.shards(layout.features(name), "features"):
             yield Piece(f"features/{name}/{path.name}", path, "features")
-
-
-def tried(layout: Layout, names: Sequence[str]) -> Iterator[Piece]:
     for name in names:
         if (path := layout.tried(name)).exists():
             yield Piece(f"tried/{name}.parquet", path, "tried")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.layout import Layout, Piece
 
 
-def edges(layout: Layout, names: Sequence[str]) -> Iterator[Piece]:
+def pieces(layout: Layout, names: Sequence[str]) -> Iterator[Piece]:
     for name in names:
         if (path := layout.edges(name)).exists():
             yield Piece(f"graph/{name}/{path.name}", path, "edges")

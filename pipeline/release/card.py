@@ -6,11 +6,12 @@ import jinja2
 import pyarrow as pa
 import yaml
 
+from pipeline.config.parameters import Shown
 from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.facts import codes, content, probes, recommenders, study
 from pipeline.facts.table import markdown
 from pipeline.release import croissant, statement
-from pipeline.release.manifest import USER_VECTORS, Counts, File
+from pipeline.release.manifest import File
 from pipeline.release.parts import Parts, network_rows
 from pipeline.release.statement import Statement
 
@@ -18,7 +19,7 @@ WHAT = {
     "items": "status of text and image, hashes of what was encoded, and the texts that are released",
     "interactions": "who bought what, with the split",
     "users": "identifiers of the users",
-    "features": "one vector an item",
+    "features": "one vector per item",
     "features_half": "the same in float16",
     "edges": "nearest items by cosine, itself first",
     "item_embeddings": "the trained recommender's item vectors",
@@ -35,7 +36,7 @@ WHAT = {
     "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
-TEXTS = {
+TEXTS: dict[Shown | None, str] = {
     "all": "`items.parquet` has their public addresses, where there are any, and hashes.",
     "titles": "`items.parquet` has their hashes. Of texts it has title and categories; brands, descriptions and image "
     "addresses are left out (`publish.texts`).",
@@ -44,77 +45,71 @@ TEXTS = {
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
+ENVIRONMENT = jinja2.Environment(
+    autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+)
 
-def render(parts: Parts, said: Statement, items: pa.Table, counts: Counts, files: list[File]) -> str:
+
+def render(parts: Parts, said: Statement, items: pa.Table, files: list[File]) -> str:
     """Return the text of README.md; `files` are all others but the manifest, `items` has statuses, I rows."""
-    environment = jinja2.Environment(
-        autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
-    )
-    template = environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
+    template = ENVIRONMENT.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
     outputs, features = parts.outputs, content.coverage(parts.features)
     judged = [one for one in outputs.coded if one.features in parts.features]
+    processed = (outputs.probes or {}).get("processed")
     return template.render(
         outputs=outputs,
         parts=parts,
         index=next((piece.source for piece in parts.pieces if piece.to == "embeddings/index.json"), None),
-        counts=counts,
         said=said,
-        header=_header(parts, said, features[0][0], counts, files),
-        texts=TEXTS[parts.texts],
+        stated={
+            "Use": statement.USES,
+            "Limitations": said.limitations,
+            "Biases": said.biases,
+            "Persons": said.personal,
+            "Impact": [statement.IMPACT],
+        },
+        header=_header(parts, said, features[0][0], files),
+        texts=TEXTS[parts.publish.texts or "all"],
         files=[[f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", _what(f)] for f in files],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in parts.inputs],
         with_interactions=any(f.table == "interactions" for f in files),
-        users=said.facts.users,
         first=features[0],
         coverage=[[f"`{name}`", *covered] for name, *covered in features],
-        encoders=network_rows(said.facts.networks),
+        encoders=network_rows(said.networks),
         candidates=candidates,
         masked_splits=masked_splits,
         recommenders=recommenders.results,
         probed=list(probes.read(outputs.probes).values()),
         headline=probes.headline(outputs.probes),
-        processed=probes.processing(of) if (of := (outputs.probes or {}).get("processed")) else "",
+        processed=probes.processing(processed) if processed else "",
         studied=[*codes.brief(judged), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(items),
-        incomplete=content.incomplete(items),
         markdown=markdown,
     )
 
 
 def _what(file: File) -> str:
-    """Return what a file is, for the card."""
     if file.used_by:
         return f"encoder of {', '.join(file.used_by)}"
     return WHAT.get(file.table or file.path) or WHAT.get(PurePosixPath(file.path).name, "")
 
 
-def users(tables: set[str | None]) -> str:
-    """Return what a release with such tables says of users; empty where it has their interactions and names."""
-    if "numbered_user_embeddings" not in tables and "interactions" in tables:
-        return ""
-    if not tables & {*USER_VECTORS, "users"}:
-        return "Nothing of single users is part of it: neither names nor vectors."
-    named = "Users have numbers here, no names." if "user_embeddings" not in tables else "Users are named."
-    return f"{named} A user's vector gives away many of the items that the user had."
+def _header(parts: Parts, said: Statement, first: str, files: list[File]) -> str:
+    """Return the YAML block: licence, size, and one config per table, as `datasets.load_dataset` names them.
 
-
-def _header(parts: Parts, said: Statement, first: str, counts: Counts, files: list[File]) -> str:
-    """Return the YAML block: licence, size, and one config a table, as `datasets.load_dataset` names them.
-
-    `first` is the feature set that it loads where none is named.
+    `first` is the feature set that it loads by default.
     """
     configs: dict[str, list[str]] = {}
     for file in files:
         if file.table is not None:
             configs.setdefault(croissant.record_set(file), []).append(file.path)
-    size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
     block = {
-        "pretty_name": f"alignrec features: {said.facts.dataset}",
+        "pretty_name": f"alignrec features: {said.dataset}",
         **statement.header(said.publish, said.licence),
-        **({"language": parts.language} if parts.language else {}),
+        **({"language": parts.publish.language} if parts.publish.language else {}),
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
-        "size_categories": [size],
+        "size_categories": [next((name for limit, name in SIZES if said.counts.items < limit), "1M<n<10M")],
         "configs": [
             {"config_name": name, "data_files": [{"split": "train", "path": paths}]}
             | ({"default": True} if name == f"features-{first}" else {})

@@ -1,8 +1,8 @@
 """Feature sets that linear algebra makes of others, as encoders of a release: the encoders of the parts, and the maps.
 
 maps.safetensors has mean and map of every block, of all blocks side by side where PCA brings them to one width
-(`last`), and of the map to interactions where there is one (`ridge`, `both`); chain.json says which numbers of which
-part a block has, and its weight.
+(`last`), and of the map to interactions where there is one (`ridge`, `both`); chain.json has the columns and the
+weight of each block.
 
 Letters: B items, F and W widths.
 """
@@ -34,17 +34,15 @@ MAPS, NAME = "maps.safetensors", "chain.json"
 MOST, LARGEST = 64, 1 << 16
 """blocks, and bytes of chain.json"""
 WIDEST = 1 << 20
-"""numbers of a vector"""
 DAMAGED = "fetch the release again"
 
 
 class ChainBlock(Part):
-    """Numbers of a part that belong together."""
+    """Columns first .. last - 1 of a part."""
 
     part: int = Field(ge=0, lt=MOST)
     first: int = Field(ge=0)
     last: int = Field(ge=1, le=WIDEST)
-    """the columns first .. last - 1"""
     weight: float = Field(ge=0)
 
 
@@ -55,7 +53,6 @@ class Chain(Part):
 
 
 def write(folder: Path, recipe: Recipe) -> None:
-    """Write the two files of a recipe."""
     fit, arrays = recipe.content, dict[str, np.ndarray]()
     maps = {f"block-{i}": one for i, one in enumerate(fit.maps)}
     further = (("last", fit.last), ("ridge", recipe.ridge), ("both", recipe.last))
@@ -71,22 +68,22 @@ def _described(block: Block) -> ChainBlock:
     columns = np.flatnonzero(block.columns)
     first, last = int(columns[0]), int(columns[-1]) + 1
     if len(columns) != last - first:
-        raise ValueError("the numbers of a block do not lie side by side")
+        raise ValueError("the columns of a block are not contiguous")
     return ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight))
 
 
 def read(folder: Path, widths: Sequence[int]) -> Recipe:
-    """Read a recipe for parts of some widths, not trusted; UserError if it does not fit them or is damaged."""
+    """Read an untrusted recipe for parts of some widths; UserError if it does not fit them or is damaged."""
     try:
         chain, arrays = _described_by(folder), load_file(folder / MAPS)
         maps = [_whitening(arrays, f"block-{i}") for i in range(len(chain.blocks))]
         for block, own in zip(chain.blocks, maps, strict=True):
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
-                raise ValueError(f"a block of numbers {block.first} to {block.last} of part {block.part}")
+                raise ValueError(f"a block of columns {block.first} to {block.last} of part {block.part}")
             if len(own.mean) != block.last - block.first:
                 raise ValueError("a map of another width than its block")
-        beside = sum(one.map.shape[1] for one in maps)
-        last = _whitening(arrays, "last", beside) if "last.map" in arrays else None
+        joined = sum(one.map.shape[1] for one in maps)
+        last = _whitening(arrays, "last", joined) if "last.map" in arrays else None
         content = Fit([_block(block, widths) for block in chain.blocks], maps, last)
         ridge = _whitening(arrays, "ridge", content.width) if "ridge.map" in arrays else None
         both = content.width + (ridge.map.shape[1] if ridge else 0)
@@ -96,7 +93,7 @@ def read(folder: Path, widths: Sequence[int]) -> Recipe:
 
 
 def check(folder: Path) -> int:
-    """Check a chain by itself, whatever the widths of its parts; return its own; UserError as `read`."""
+    """Check a chain by itself and return its width, whatever those of its parts; UserError as `read`."""
     try:
         blocks = _described_by(folder).blocks
     except ValidationError as e:
@@ -137,7 +134,7 @@ class Prepared(NamedTuple):
 
 
 class ChainEncoder:
-    """The encoders of the parts, and the maps from their vectors to one."""
+    """The encoders of the parts, and the maps from their vectors to one; see encode.base.Encoder."""
 
     def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], recipe: Recipe) -> None:
         """Take encoders and the modalities that each reads, in the order of the recipe's parts."""
@@ -146,29 +143,21 @@ class ChainEncoder:
         self._lengths = next((encoder for encoder, reads in parts if "text" in reads), parts[0][0])
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text, as the first part that reads texts counts them."""
         return self._lengths.lengths(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise for each part by itself."""
         prepared = []
         for encoder, reads in self._parts:
-            pictures = images if "image" in reads else None
-            words = texts if "text" in reads else None
-            nothing = pictures is None and words is None
-            prepared.append(None if nothing else encoder.prepare(pictures, words))
+            shown, written = images if "image" in reads else None, texts if "text" in reads else None
+            prepared.append(None if shown is None and written is None else encoder.prepare(shown, written))
         return Prepared(len(images or texts or ()), prepared)
 
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, W]."""
         import torch
 
-        vectors = self._blank(prepared.items)
+        vectors = [np.zeros((prepared.items, encoder.width), np.float32) for encoder, _ in self._parts]
         for number, ((encoder, _), own) in enumerate(zip(self._parts, prepared.parts, strict=True)):
             if own is not None:
                 vectors[number] = encoder.encode(own).cpu().numpy()
         self.flops = sum(encoder.flops for encoder, _ in self._parts)
         return torch.from_numpy(np.ascontiguousarray(self._recipe(vectors), np.float32))
-
-    def _blank(self, items: int) -> list[np.ndarray]:
-        return [np.zeros((items, encoder.width), np.float32) for encoder, _ in self._parts]

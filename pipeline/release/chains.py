@@ -7,6 +7,7 @@ import numpy as np
 
 import schemas
 from pipeline import io
+from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import registry
@@ -17,42 +18,41 @@ from pipeline.features.search import Recipe
 from pipeline.features.sets import FeatureSets
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
+from pipeline.ops.joining import Fit
 from pipeline.release import chain, encoder
 from pipeline.release.encoder import Facts, ReleasedEncoder
+from pipeline.run import Run
 
 CLOSE = 1e-4
-"""of the largest number: the features must be those that the maps give"""
+"""relative tolerance between the features and what the maps give"""
 
 
-def gather(sets: FeatureSets, names: Sequence[str]) -> dict[str, ReleasedEncoder]:
+def gather(run: Run, names: Sequence[str]) -> dict[str, ReleasedEncoder]:
     """Return the encoders of feature sets: those that encode, and those that are made of them with their parts.
 
     UserError if the features of such a set were made with other settings.
     """
-    chains = {name: node for name in names if isinstance(node := _node(sets, name), Linear | Chosen)}
+    sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
+    chains: dict[str, Linear | Chosen] = {}
+    for name in names:
+        if name in sets.params.encoders and registry.kind(sets.encoders, name) in (registry.LINEAR, registry.CHOSEN):
+            node = sets[name]
+            assert isinstance(node, Linear | Chosen)
+            chains[name] = node
     parts = {name: [part.name for part in _parts(node)] for name, node in chains.items()}
-    needed = dict.fromkeys([*names, *(part for some in parts.values() for part in some)])
-    released = encoder.gather(sets.layout, needed)
+    released = encoder.gather(run.layout, dict.fromkeys([*names, *(part for some in parts.values() for part in some)]))
     whole = {name: some for name, some in parts.items() if some and all(part in released for part in some)}
     kept = {*names, *(part for some in whole.values() for part in some)}
     released = {name: one for name, one in released.items() if name in kept}
     return released | {name: _released(chains[name], some, released) for name, some in whole.items()}
 
 
-def _node(sets: FeatureSets, name: str) -> Node | None:
-    made = name in sets.params.encoders and registry.kind(sets.encoders, name) in (registry.LINEAR, registry.CHOSEN)
-    return sets[name] if made else None
-
-
 def _parts(node: Linear | Chosen) -> list[Node]:
-    """Return the sets that it is made of, in order; of a chosen one those of the winner."""
     return [one for one in node.of if not isinstance(node, Chosen) or one.name in node.winner.of]
 
 
 def _released(node: Linear | Chosen, parts: Sequence[str], released: Mapping[str, ReleasedEncoder]) -> ReleasedEncoder:
-    recipe = _recipe(node)
-    _check(node, recipe)
-    first = released[parts[0]].facts
+    recipe, first = _recipe(node), released[parts[0]].facts
     own = node.own.model_dump(exclude={"of"}) | (node.way._asdict() if isinstance(node, Linear) else {})
     facts = Facts(
         encoder=node.name,
@@ -69,20 +69,16 @@ def _released(node: Linear | Chosen, parts: Sequence[str], released: Mapping[str
 
 
 def _recipe(node: Linear | Chosen) -> Recipe:
-    """Return the maps, fitted to all items again, which gives the same; of the parts that are used, in order."""
-    texts = Texts(node.layout.items)
-    items = Items(io.read_table(node.layout.item_ids, schemas.ITEM_IDS), texts, Throughput())
-    fitted = node.fitted(items)
+    """Fit the maps to all items again, which gives the same; UserError if the features are not those that they give."""
+    ids = io.read_table(node.layout.item_ids, schemas.ITEM_IDS)
+    fitted = node.fitted(Items(ids, Texts(node.layout.items), Throughput()))
     recipe = fitted if isinstance(fitted, Recipe) else Recipe(fitted, None, None)
-    at = {node.of.index(part): i for i, part in enumerate(_parts(node))}
-    blocks = [block._replace(part=at[block.part]) for block in recipe.content.blocks]
-    return Recipe(type(recipe.content)(blocks, recipe.content.maps, recipe.content.last), recipe.ridge, recipe.last)
-
-
-def _check(node: Linear | Chosen, recipe: Recipe) -> None:
-    """Refuse maps that do not give the features that are there."""
-    parts = [io.matrix(shard(part.shards[0])["vector"]) for part in _parts(node)]
-    released = io.matrix(shard(node.shards[0])["vector"])
-    made = recipe(parts)
-    if made.shape != released.shape or np.abs(made - released).max() > CLOSE * max(1.0, float(np.abs(released).max())):
+    parts, content = _parts(node), recipe.content
+    at = {node.of.index(part): i for i, part in enumerate(parts)}
+    blocks = [block._replace(part=at[block.part]) for block in content.blocks]
+    recipe = Recipe(Fit(blocks, content.maps, content.last), recipe.ridge, recipe.last)
+    there = io.matrix(shard(node.shards[0])["vector"])
+    given = recipe([io.matrix(shard(part.shards[0])["vector"]) for part in parts])
+    if given.shape != there.shape or np.abs(given - there).max() > CLOSE * max(1.0, float(np.abs(there).max())):
         raise UserError(f"{node.folder}: made with other settings; run `alignrec encode {node.layout.dataset}`")
+    return recipe

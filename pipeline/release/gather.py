@@ -1,95 +1,72 @@
 """Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.config.parameters import Shown
-from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.evaluation import evidence
-from pipeline.facts.content import width
 from pipeline.facts.outputs import Outputs
-from pipeline.features import released as sets
-from pipeline.features.sets import FeatureSets
+from pipeline.features import released as features
 from pipeline.graph import released as graph
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout, Piece
-from pipeline.pretrain.params import Pretrain
-from pipeline.release import build, chains, language
+from pipeline.release import build, chains, language, statement
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
 from pipeline.run import Run
-from pipeline.semantic_ids import released as codes
-from pipeline.train import released as trained
-
-VECTORS = {
-    "beit3": "{} itself",
-    "beit3-raw": "{} itself, read by no map",
-    "beit3-official": "{} itself of the weights that training began from",
-}
-"""feature set of the encoder that `pretrain` trains -> what it is; {} stands for what the network says of an item"""
-HASHES = ["item_id", "status", "url", "sha256", "phash"]
+from pipeline.semantic_ids import released as semantic_ids
+from pipeline.train import released as train
 
 
 def parts(run: Run, stages: Sequence[str]) -> Parts:
     """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
-    layout, params = run.layout, run.params[Publish]
-    outputs, names = Outputs(layout, run.source.kind, stages=stages), feature_sets(run)
+    layout, params, names = run.layout, _settings(run), _feature_sets(run)
+    outputs = Outputs(layout, run.source.kind, stages=stages)
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
-    upstream = [layout.interactions, layout.items, layout.results]
-    with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
-    users = released_users(params, with_interactions)
-    texts = params.texts or run.source.licence.texts
+    learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
     pieces = [
-        *sets.vectors(layout, names),
-        *graph.edges(layout, names),
-        *codes.codes(layout, names, params.semantic_ids),
-        *sets.tried(layout, names),
-        *trained.embeddings(layout, users != "none"),
-        *trained.index(layout, interactions, params.exact_up_to),
+        *features.pieces(layout, names),
+        *graph.pieces(layout, names),
+        *semantic_ids.pieces(layout, names, params.semantic_ids),
+        *train.pieces(layout, interactions, params.users != "none", params.exact_up_to),
         *_evidence(outputs),
     ]
     return Parts(
         outputs=outputs,
         publish=params,
-        items=_items(layout, texts),
-        texts=texts,
-        language=language.detect(Texts(layout.items)) if params.language is None else params.language,
+        items=_items(layout, params),
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
         pieces=pieces,
-        encoders=chains.gather(FeatureSets.of(layout, run.params[Encode], run.params.encoders), names),
-        with_interactions=with_interactions,
-        named_users=users == "names",
-        half=params.half,
-        vector=vector(outputs, names),
+        encoders=chains.gather(run, names),
+        vector=statement.vector(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
-        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
-        upstream=[p for p in upstream if p.exists()],
+        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],
+        upstream=[p for p in (layout.interactions, layout.items, layout.results) if p.exists()],
     )
 
 
-def released_users(params: Publish, with_interactions: bool) -> str:
-    """Return what the release says of users: none, numbers or names; UserError for interactions without users."""
-    users = params.users or ("names" if with_interactions else "none")
-    if with_interactions and users == "none":
+def _settings(run: Run) -> Publish:
+    """Return section `publish` with what the source's licence and the texts decide in place of null."""
+    params, licence = run.params[Publish], run.source.licence
+    interactions = licence.interactions if params.interactions is None else params.interactions
+    users = params.users or ("names" if interactions else "none")
+    if interactions and users == "none":
         raise UserError(
             "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
         )
-    return users
+    spoken = language.detect(Texts(run.layout.items)) if params.language is None else params.language
+    decided = {"interactions": interactions, "users": users, "texts": params.texts or licence.texts, "language": spoken}
+    return params.model_copy(update=decided)
 
 
-def feature_sets(run: Run) -> list[str]:
-    """Return those of `publish.features` that are encoded; UserError if none is."""
-    wanted = run.params[Publish].features
-    encoded = run.layout.feature_sets()
+def _feature_sets(run: Run) -> list[str]:
+    wanted, encoded = run.params[Publish].features, run.layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
         raise UserError(
@@ -99,46 +76,7 @@ def feature_sets(run: Run) -> list[str]:
     return names
 
 
-def vector(outputs: Outputs, names: Sequence[str]) -> str:
-    """Return what the vectors of the encoder that `pretrain` trained are, in sentences.
-
-    Args:
-        outputs: of the dataset.
-        names: feature sets that are released; without BEiT3's among them the text is empty.
-    """
-    record, layout = outputs.records.get("pretrain"), outputs.layout
-    ours = [name for name in VECTORS if name in names]
-    if record is None or not ours or not layout.encoder.config.is_file():
-        return ""
-    own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
-    shards = {name: io.shards(layout.features(name), "features") for name in ours}
-    whitened = layout.encoder.whitening.is_file() and io.record(shards[ours[0]][0]).get("params", {}).get(
-        "whiten", True
-    )
-    is_a = VECTORS | ({"beit3": f"{{}}, {own.reading}"} if whitened else {})
-    sentences = [f"`{name}` is {is_a[name].format(own.summary)}, {width(shards[name])} numbers." for name in ours]
-    shape = io.read_json(layout.encoder.config)
-    start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
-    images = f"for images of {shape.get('image')} pixels a side"
-    if own.size == "mini":
-        start, images = "from all-MiniLM-L6-v2", "for vectors of images by EfficientNet-Lite0 and descriptors"
-    losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
-    sentences.append(f"The network is a BEiT3 of {shape['layers']} layers, {images}, {start}, {losses}.")
-    if own.distill and own.steps:
-        sentences.append(
-            "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
-        )
-    return " ".join(sentences)
-
-
-def weights(layout: Layout) -> list[Path]:
-    """Return the existing files of learned weights."""
-    learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
-    return [path for path in learned if path.exists()]
-
-
 def _evidence(outputs: Outputs) -> Iterator[Piece]:
-    """Yield what the stages found, as far as they have run."""
     if outputs.results is not None:
         yield Piece("results.json", evidence.as_json(outputs.results, outputs.protocols))
     if outputs.probes is not None:
@@ -147,24 +85,19 @@ def _evidence(outputs: Outputs) -> Iterator[Piece]:
         yield Piece("study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
 
 
-def _items(layout: Layout, texts: Shown) -> Iterator[pa.Table]:
-    """Yield RELEASED_ITEMS with the texts that are shown, those of a shard of images at a time."""
+def _items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (build.released_items(items, None, texts) for items in io.read_tables(layout.items, schemas.ITEMS))
+        yield from (build.released_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
         return
     first = 0
     for path in io.shards(layout.images, "images"):
-        images = _hashed(path)
+        images = pa.concat_tables(map(_hashed, io.read_tables(path, schemas.IMAGES)))
         items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
         first += len(images)
-        yield build.released_items(items, images, texts)
+        yield build.released_items(items, images, params)
 
 
-def _hashed(path: Path) -> pa.Table:
-    """Read a shard of images a row group at a time; return statuses, and hashes in place of the bytes."""
-    parts = []
-    for table in io.read_tables(path, schemas.IMAGES):
-        hashes = [build.image_sha256(image.as_py()) for image in table["image"]]
-        kept = table.select(HASHES).replace_schema_metadata()
-        parts.append(kept.append_column("input_image_sha256", pa.array(hashes, pa.string())))
-    return pa.concat_tables(parts)
+def _hashed(images: pa.Table) -> pa.Table:
+    hashes = [build.image_sha256(image.as_py()) for image in images["image"]]
+    kept = images.select(["status", "url", "sha256", "phash"]).replace_schema_metadata()
+    return kept.append_column("input_image_sha256", pa.array(hashes, pa.string()))

@@ -30,7 +30,6 @@ FIELDS = ("text", "title", "brand", "categories", "description")
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 BLOCK = 1024
-"""rows held at a time; bounds memory"""
 Cells = dict[str, Any]
 
 
@@ -45,7 +44,6 @@ class Columns(NamedTuple):
 
     @property
     def given(self) -> list[str]:
-        """Those that must be there."""
         return [name for name in (self.id, *self.text, self.image) if name]
 
 
@@ -57,26 +55,23 @@ class Row(NamedTuple):
 
     asin: str
     text: str
-    """what encoders read; may be empty"""
     image: Path | bytes | None
     """file of the image, inside the folder of images, or its bytes"""
     status: str
     """ok, missing, too_large or blocked, see schemas.IMAGE_STATUSES"""
     reason: str
-    """why there is no image; empty for ok"""
 
     def read(self, most: int) -> bytes | None:
-        """Return the bytes of the image; None where it has none, or more than `most`, which are refused unread."""
+        """Return the bytes of the image; None without one, or for more than `most`, which are not read."""
         if isinstance(self.image, Path):
             return self.image.read_bytes() if self.image.stat().st_size <= most else None
         return self.image if self.image is None or len(self.image) <= most else None
 
 
 def blocks(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Return the items of each BLOCK rows of a table, and the rows that cannot be used, in order.
+    """Return the items of each BLOCK rows of a table, and its invalid rows, in order.
 
-    UserError if table or folder is absent, or the table has no column of a name; while reading, if a row names an image
-    and there is no folder.
+    UserError for an absent table, folder or column; while reading, for a row that names an image without a folder.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
@@ -90,8 +85,8 @@ def blocks(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Itera
 
 def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
     seen: set[bytes] = set()  # 16 bytes an item: an identifier may occur once
-    found: Iterator[tuple[int, bytes | Cells]]
-    found = _parquet(path, columns) if path.suffix == ".parquet" or path.is_dir() else enumerate(json_lines(path), 1)
+    is_parquet = path.suffix == ".parquet" or path.is_dir()
+    found = enumerate(_parquet(path, columns) if is_parquet else json_lines(path), 1)
     while block := list(islice(found, BLOCK)):
         rows, rejects = [], []
         for number, raw in block:
@@ -104,12 +99,10 @@ def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple
         yield rows, rejects
 
 
-def _parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
-    """Yield number, from 1, and cells of each row of a Parquet file, or of a folder of them in order of names."""
+def _parquet(path: Path, columns: Columns) -> Iterator[Cells]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder of items")
-    number = 0
     for file in files:
         there = column_names(file)
         wanted = [columns.id] if columns.id else [name for name in IDENTIFIERS if name in there]
@@ -121,9 +114,7 @@ def _parquet(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
         try:
             with pq.ParquetFile(file) as opened:
                 for batch in opened.iter_batches(BLOCK, columns=list(dict.fromkeys(wanted))):
-                    for cells in batch.to_pylist():
-                        number += 1
-                        yield number, cells
+                    yield from batch.to_pylist()
         except (pa.ArrowException, ValueError, OSError) as e:
             raise UserError(f"{file}: not a sound Parquet file: {one_line(e, 100)}") from None
 
@@ -137,14 +128,12 @@ def _cells(raw: bytes | Cells) -> Cells:
 
 
 def _shown(raw: bytes | Cells) -> bytes:
-    """Return what a table of rejects keeps of a row: of Parquet its cells but for images, as JSON."""
     if isinstance(raw, bytes):
         return raw[:KEPT]
     return as_json({name: value for name, value in raw.items() if isinstance(value, str | int)}).encode()[:KEPT]
 
 
 def _row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
-    """Read one row; ValueError says why it cannot be used."""
     asin = _identifier(cells, [columns.id] if columns.id else IDENTIFIERS)
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
@@ -167,7 +156,6 @@ def _identifier(cells: Cells, names: Sequence[str]) -> str:
 
 
 def _joined(cells: Cells, names: Sequence[str]) -> str:
-    """Return the text of some columns: of several the parts that are there, each with a full stop."""
     parts = [as_text(cells.get(name)) for name in names]
     if len(parts) == 1:
         return parts[0]
@@ -177,23 +165,13 @@ def _joined(cells: Cells, names: Sequence[str]) -> str:
 def _composed(cells: Cells) -> str:
     if isinstance(cells.get("text"), str):
         return str(cells["text"])
-    categories = cells.get("categories")
-    return compose(
-        cleaned(
-            Product(
-                title=as_text(cells.get("title")),
-                brand=as_text(cells.get("brand")),
-                categories=categories.split("|") if isinstance(categories, str) else as_list(categories),
-                description=as_text(cells.get("description")),
-                image_urls=[],
-                extra={},
-            )
-        )
-    )
+    path = cells.get("categories")
+    texts = {name: as_text(cells.get(name)) for name in ("title", "brand", "description")}
+    categories = path.split("|") if isinstance(path, str) else as_list(path)
+    return compose(cleaned(Product(**texts, categories=categories, image_urls=[], extra={})))
 
 
 def _image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
-    """Return file or bytes, status and reason of an item's image; a path out of the folder is blocked."""
     if isinstance(cell, dict):  # as Hugging Face's `datasets` has images
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):

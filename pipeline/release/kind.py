@@ -23,7 +23,6 @@ class ReleasedParams(Pretrained):
 
 
 def find(where: str, params: ReleasedParams) -> Origin:
-    """Return where the release is, and which; UserError if it is none, or carries no such encoder."""
     if params.folder is None:
         raise UserError(f"'{where}.model': no release folder '{params.model}'")
     facts, manifest = encoder.facts(params.folder, params.encoder), manifests.load(params.folder)
@@ -35,7 +34,6 @@ def find(where: str, params: ReleasedParams) -> Origin:
 
 
 def load(source: Origin, params: ReleasedParams) -> Any:
-    """Load it; UserError as `encoder.load`."""
     return encoder.load(source.folder, params.encoder).encoder
 
 

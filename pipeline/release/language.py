@@ -10,7 +10,6 @@ SAMPLE = 4000
 DOCUMENT = 1000
 """characters of the texts that are classified together: single titles are too short"""
 SHARE = 0.1
-"""of the documents that a language has at least"""
 
 
 def detect(texts: Texts) -> list[str]:
@@ -22,14 +21,13 @@ def detect(texts: Texts) -> list[str]:
 
 
 def _documents(texts: Texts) -> Iterator[str]:
-    """Yield texts of the sample, joined to DOCUMENT characters; what is left over at the end, only if it is all."""
-    step, gathered, any_whole = max(1, -(-len(texts) // SAMPLE)), "", False
+    step, joined, any_whole = max(1, -(-len(texts) // SAMPLE)), "", False
     for number, text in enumerate(texts):
         if number % step:
             continue
-        gathered += f"{text[:DOCUMENT]}\n" if text.strip() else ""
-        if len(gathered) >= DOCUMENT:
-            yield gathered
-            gathered, any_whole = "", True
-    if gathered and not any_whole:
-        yield gathered
+        joined += f"{text[:DOCUMENT]}\n" if text.strip() else ""
+        if len(joined) >= DOCUMENT:
+            yield joined
+            joined, any_whole = "", True
+    if joined and not any_whole:
+        yield joined

@@ -27,16 +27,15 @@ from pipeline.http.fetch import is_web_page
 
 FORMAT: Literal[5] = 5
 OLDEST = 3
-"""format that is read"""
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"
-"""beside it, where the release is signed"""
+"""present where the release is signed"""
 MAX_BYTES = 64 << 20
-"""a larger manifest is refused unread: it comes from anywhere"""
+"""a larger manifest is refused unread"""
 
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH, MAX_NAME = 1024, 255
-"""bytes of a path and of each of its names; file systems take no more"""
+"""bytes of a path and of each of its names: limits of file systems"""
 DIGESTED = 4
 """the first format with a digest"""
 
@@ -60,7 +59,7 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
 """kind of table -> its schema, given the width of its vectors or the number of its codes"""
 Table = Literal[*TABLES]  # type: ignore[valid-type]
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
-"""kinds of table that have a vector a user"""
+"""kinds of table with a vector per user"""
 SEMANTIC_IDS = "semantic_ids"
 """folder of <feature set>/<method>/ with codes and codebooks"""
 TRIED = "tried"
@@ -89,7 +88,7 @@ class File(Part):
     bytes: Count
     sha256: Sha256
     table: Table | None = None
-    """kind of table; null for what is no Parquet"""
+    """kind of table; null for other files than Parquet"""
     rows: Count | None = None
     columns: list[Column] | None = None
     used_by: list[str] = []
@@ -97,7 +96,6 @@ class File(Part):
 
     @property
     def feature_set(self) -> str | None:
-        """The feature set that a table of features or edges, or a file of semantic IDs, belongs to."""
         top, *below = self.path.split("/")
         if top == SEMANTIC_IDS and below:
             return below[0]
@@ -129,12 +127,11 @@ class Maker(Part):
     params: dict[str, Any]
     versions: dict[str, str]
     code: Sha256 | None = None
-    """of the stage's source files when the release was published, as for the whole manifest; under DVC they made the
-    tables"""
+    """hash of the stage's source files when the release was published"""
 
 
 class Encoder(Part):
-    """The network that made a feature set, where it is somebody's; section `encoders` of the parameters named it."""
+    """The third-party model that made a feature set, as section `encoders` of the parameters names it."""
 
     kind: str
     """how it was loaded"""
@@ -145,25 +142,25 @@ class Encoder(Part):
     library: str = ""
     """package that loaded it, with its release"""
     modalities: list[str] = []
-    """what it was shown of an item"""
+    """image, text"""
     prompt: str = ""
-    """what stood before every text"""
+    """prefix of every text"""
     dim: Count | None = None
     """width of the vectors; null for a part"""
     name: str = ""
     """of a part"""
     map: str = ""
-    """to factors of train interactions, of kind chosen: alone, or beside the content; empty: it learned nothing"""
+    """of kind chosen: how factors of train interactions are used, `alone` or `beside` the content; empty: not used"""
     parts: list[Encoder] = []
-    """of a kind that is made of others, in order"""
+    """of a kind that combines others, in order"""
 
 
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
     format: Literal[3, 4, 5]
-    """version of this very schema; 4 added the digest, and vectors of users without their names; 5 tables of tried
-    candidates, and encoders that are made of others"""
+    """version of this schema; 4 added the digest, and vectors of users without their names; 5 tables of tried
+    candidates, and encoders that combine others"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
@@ -175,36 +172,28 @@ class Manifest(Part):
     weights: list[Input] = []
     """trained here: encoder, its tokenizer and whitening, recommender"""
     encoders: dict[str, Encoder] = {}
-    """feature set -> the network that made it, where that is somebody's"""
+    """feature set -> the third-party model that made it"""
     made_by: dict[str, Maker]
     """stage -> what made its tables"""
     code: Sha256
-    """of the source files that the publishing code uses; not of those that carry a stage without shaping what it makes
-    (pipeline/{code,config,errors,layout,run}.py), on which DVC does not run a stage again either"""
+    """hash of the source files that publishing uses, without pipeline/{code,config,errors,layout,run}.py, which run a
+    stage but do not shape its outputs"""
     part_of: Sha256 | None = None
-    """of the whole release's manifest, where only a part of its files was fetched"""
+    """hash of the whole release's manifest, where only a part of its files was fetched"""
     digest: Sha256 | None = None
-    """of all else in here, see `digest`; null in releases of format 3"""
+    """hash of all other keys, see `digest`; null in releases of format 3"""
 
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
-    """Return the entry of one file of a release; `used_by` are the feature sets whose encoder needs it."""
     rows, columns = (None, None) if table is None else shape(path)
+    name, size = path.relative_to(folder).as_posix(), path.stat().st_size
     return File.model_validate(
-        {
-            "path": path.relative_to(folder).as_posix(),
-            "bytes": path.stat().st_size,
-            "sha256": io.sha256(path),
-            "table": table,
-            "rows": rows,
-            "columns": columns,
-            "used_by": list(used_by),
-        }
+        {"path": name, "bytes": size, "sha256": io.sha256(path), "table": table}
+        | {"rows": rows, "columns": columns, "used_by": list(used_by)}
     )
 
 
 def shape(path: Path) -> tuple[int, list[Column]]:
-    """Return rows and columns of a Parquet file."""
     metadata = pq.read_metadata(path)
     return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
 
@@ -218,35 +207,33 @@ def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """Return the hex sha256 of a parsed manifest but for `digest` itself: as JSON, keys sorted, no white space, UTF-8.
+    """Return the hex sha256 of a parsed manifest without `digest`: as JSON, keys sorted, no white space, UTF-8.
 
-    It finds what has changed since it was written; what somebody has changed on purpose is for a signature to find.
-    TypeError if it is nested too deeply.
+    It detects accidental changes; only a signature detects forgery. TypeError if it is nested too deeply.
     """
     kept = {key: value for key, value in content.items() if key != "digest"}
     return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def load(folder: Path) -> Manifest:
-    """Read and check a release's manifest, see `read` and `parsed`; nothing in it is trusted."""
     return parsed(folder, read(folder))
 
 
 def read(folder: Path) -> bytes:
-    """Return the bytes of a manifest, not looked at yet; UserError if it is absent or larger than MAX_BYTES."""
+    """Return the unparsed bytes of a manifest; UserError if it is absent or larger than MAX_BYTES."""
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
-        raise UserError(f"{path}: not there; is this a release folder?")
+        raise UserError(f"{path}: no such file; is this a release folder?")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes, more than {MAX_BYTES}; this is no manifest of a release")
     return path.read_bytes()
 
 
 def parsed(folder: Path, data: bytes) -> Manifest:
-    """Return the manifest of the release `folder` from its bytes. Time and memory grow with their number.
+    """Return the manifest of the release `folder` from its untrusted bytes.
 
-    UserError if it is of a later format, breaks the schema, names a path twice or outside the folder, or is not
-    what was written.
+    UserError if it is of another format, breaks the schema, names a path twice or outside the folder, or its digest
+    differs.
     """
     path = folder / NAME
     try:
@@ -285,7 +272,7 @@ def _refuse_altered(path: Path, manifest: Manifest, raw: Mapping[str, Any]) -> N
             return
     except TypeError:
         raise UserError(f"{path}: nested too deeply; do not trust this release") from None
-    raise UserError(f"{path}: was altered, its digest is another; fetch the release again")
+    raise UserError(f"{path}: altered, its digest differs; fetch the release again")
 
 
 def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
@@ -302,8 +289,8 @@ def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
             raise UserError(f"{manifest}: lists {name} itself; do not trust this release")
         if times[alike[name]] > 1:
             raise UserError(f"{manifest}: {name!r} is named twice; do not trust this release")
-    ordered = sorted(path.replace("/", "\0") for path in times)  # what lies in a file comes right after it
+    ordered = sorted(path.replace("/", "\0") for path in times)  # a path below a file comes right after it
     for above, below in pairwise(ordered):
         if below.startswith(f"{above}\0"):
             path = below.replace("\0", "/")
-            raise UserError(f"{manifest}: {path!r} lies in what is a file; do not trust this release")
+            raise UserError(f"{manifest}: {path!r}: its parent path is a file; do not trust this release")

@@ -17,7 +17,6 @@ Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 def _written(date: Any) -> Any:
-    """Return a day as text: without quotes YAML reads a date."""
     return date.isoformat() if type(date) is datetime.date else date
 
 

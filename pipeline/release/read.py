@@ -25,15 +25,14 @@ from pipeline.semantic_ids.files import IDS
 
 
 class Release:
-    """A release folder. Nothing in it is trusted; `verified` checks all of it."""
+    """An untrusted release folder; `verified` checks all of it. UserError for what it does not have."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the manifest; UserError if the folder is no release."""
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
+        self._tables = {f.path: f.table for f in self.manifest.files if f.table}
 
     def verified(self) -> Self:
-        """Check every file; UserError names what is wrong."""
         for _ in verify(self.folder):
             pass
         return self
@@ -46,53 +45,48 @@ class Release:
 
     @property
     def feature_sets(self) -> list[str]:
-        """Names, sorted."""
         return self._sets("features")
 
     def features(self, name: str) -> pa.Table:
-        """Return a feature set, schema features(F), I rows in item order; UserError names those there."""
+        """Return a feature set, schema features(F), I rows in item order."""
         if name not in self.feature_sets:
             raise UserError(f"{self.folder}: no feature set '{name}'; there are {', '.join(self.feature_sets)}")
         return io.read_features(self.folder / "features" / name)
 
     def semantic_ids(self, name: str, method: str | None = None) -> pa.Table:
-        """Return the codes of a feature set, schema semantic_ids(L), I rows; UserError names those there."""
+        """Return the codes of a feature set, schema semantic_ids(L), I rows."""
         path = semantic_ids.folder_of(self.folder, self.manifest, name, method) / IDS
         return io.read_table(path, schemas.semantic_ids(pq.read_schema(path).field("codes").type.list_size))
 
     def edges(self, name: str) -> pa.Table:
-        """Return the nearest neighbours under a feature set, table EDGES; UserError names the graphs there."""
+        """Return the nearest neighbours under a feature set, table EDGES."""
         if name not in (graphs := self._sets("edges")):
             raise UserError(f"{self.folder}: no graph of '{name}'; there are {', '.join(graphs) or 'none'}")
         return io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
 
     def embeddings(self, what: str) -> pa.Table:
-        """Return the trained recommender's vectors of `items` or `users`; UserError where it has none.
-
-        Those of users have no column `user` in a release that names no user.
-        """
+        """Return the trained recommender's vectors of `items` or `users`, the latter with column `user` if named."""
         self.refuse_without("user embeddings" if what == "users" else "embeddings")
-        path = self.folder / "embeddings" / f"{what}.parquet"
-        kind = next(f.table for f in self.manifest.files if f.path == f"embeddings/{what}.parquet")
-        schema = manifests.TABLES[str(kind)]
+        name = f"embeddings/{what}.parquet"
+        path, schema = self.folder / name, manifests.TABLES[str(self._tables.get(name))]
         return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
 
     @property
     def interactions(self) -> pa.Table:
-        """Table INTERACTIONS with the split; UserError where the release has none."""
+        """Table INTERACTIONS with the split."""
         self.refuse_without("interactions")
         return io.read_table(self.folder / "interactions.parquet", schemas.INTERACTIONS)
 
     @property
     def users(self) -> pa.Table:
-        """Table USERS; UserError where the release has none."""
+        """Table USERS."""
         self.refuse_without("interactions")
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
     def refuse_without(self, *needs: str) -> Self:
         """Return the release; UserError if it lacks one of items, interactions, embeddings, user embeddings."""
-        tables = {f.table for f in self.manifest.files}
-        if "items" in needs and ("items.parquet", "items") not in {(f.path, f.table) for f in self.manifest.files}:
+        tables = set(self._tables.values())
+        if "items" in needs and self._tables.get("items.parquet") != "items":
             raise UserError(f"{self.folder}: this release has no items.parquet; fetch or publish it whole")
         if "interactions" in needs and not {"interactions", "users"} <= tables:
             raise UserError(
@@ -112,53 +106,48 @@ class Release:
         """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""
         return Layout(root, self.manifest.dataset)
 
+    def links(self, layout: Layout) -> dict[Path, Path]:
+        folder, tables = self.folder.resolve(), set(self._tables.values())
+        links = {folder / "features" / name: layout.features(name) for name in self.feature_sets}
+        links |= {folder / "graph" / name: layout.edges(name).parent for name in self._sets("edges")}
+        for name, method in semantic_ids.names(self.manifest):
+            links[folder / manifests.SEMANTIC_IDS / name / method] = layout.semantic_ids(name, method)
+        if "interactions" in tables:
+            links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
+        if "item_embeddings" in tables:
+            links[folder / "embeddings/items.parquet"] = layout.item_embeddings
+        if tables & {*manifests.USER_VECTORS}:
+            links[folder / "embeddings/users.parquet"] = layout.user_embeddings
+        return links
+
     def _sets(self, table: str) -> list[str]:
         return sorted({str(f.feature_set) for f in self.manifest.files if f.table == table})
 
 
 @contextmanager
 def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
-    """Yield a verified release as the stages would have left it, so that all that reads a dataset reads a release.
+    """Yield a verified release as the outputs of a dataset, so that all code that reads a dataset reads a release.
 
-    Tables are linked into a temporary folder; what items need is written anew. UserError if it lacks one of
-    `needs`.
+    Tables are linked into a temporary folder; those of items are written. UserError if it lacks one of `needs`.
     """
     release.refuse_without(*needs)
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
         layout = Layout(Path(temporary), release.manifest.dataset)
-        _lay_out(release, layout)
+        for source, target in release.links(layout).items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
+        io.write_table(release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+        io.write_table(_items(release.items), layout.items, schemas.ITEMS)
         yield layout
 
 
-def _lay_out(release: Release, layout: Layout) -> None:
-    folder, tables = release.folder.resolve(), {f.table for f in release.manifest.files}
-    links = {folder / "features" / name: layout.features(name) for name in release.feature_sets}
-    links |= {folder / "graph" / name: layout.edges(name).parent for name in release._sets("edges")}
-    links |= {
-        folder / manifests.SEMANTIC_IDS / name / method: layout.semantic_ids(name, method)
-        for name, method in semantic_ids.names(release.manifest)
-    }
-    if "interactions" in tables:
-        links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
-    if "item_embeddings" in tables:
-        links[folder / "embeddings/items.parquet"] = layout.item_embeddings
-    if tables & {*manifests.USER_VECTORS}:
-        links[folder / "embeddings/users.parquet"] = layout.user_embeddings
-    for source, target in links.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source)
-    items = release.items
-    io.write_table(items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-    io.write_table(_items(items), layout.items, schemas.ITEMS)
-
-
 def _items(released: pa.Table) -> pa.Table:
-    """Return the table ITEMS of released items: the one public address of an image, no fields beyond."""
+    """Return table ITEMS: an image has one public address, and there are no further fields."""
     texts = released["text"].to_pylist()
+    urls = pa.array([[url] if url else [] for url in released["image_url"].to_pylist()], pa.list_(pa.string()))
     derived = {
-        "image_urls": pa.array([[url] if url else [] for url in released["image_url"].to_pylist()]),
+        "image_urls": urls.cast(schemas.ITEMS.field("image_urls").type),
         "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
         "extra": pa.array(["{}"] * len(texts), pa.string()),
     }
-    derived["image_urls"] = derived["image_urls"].cast(schemas.ITEMS.field("image_urls").type)
     return pa.table({name: derived[name] if name in derived else released[name] for name in schemas.ITEMS.names})

@@ -1,10 +1,11 @@
 """Semantic IDs in a release: semantic_ids/<feature set>/<method>/ has codes, codebooks, and what made them.
 
-Nothing in these files is trusted: `faults` holds them to each other and to the feature set that they code.
+These files are untrusted: `faults` compares them with each other and with the feature set that they code.
 n coded items, L levels, K codes a level.
 """
 
 import hashlib
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,13 +29,12 @@ NONE = -1
 
 
 def names(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return feature set and method of all semantic IDs of a release, sorted."""
     tables = [PurePosixPath(f.path).parent for f in manifest.files if f.table == "semantic_ids"]
     return sorted((path.parent.name, path.name) for path in tables)
 
 
 def folder_of(release: Path, manifest: Manifest, features: str, method: str | None) -> Path:
-    """Return the folder of a feature set's semantic IDs, by the only method if None; UserError names what there is."""
+    """Return the folder of a feature set's semantic IDs, of the only method if None; UserError names what there is."""
     methods = [own for name, own in names(manifest) if name == features]
     if not methods:
         coded = sorted({name for name, _ in names(manifest)})
@@ -47,7 +47,6 @@ def folder_of(release: Path, manifest: Manifest, features: str, method: str | No
 
 
 def load(release: Path, features: str, method: str) -> files.Coded:
-    """Load the codebooks of a verified release, to code new items; UserError if none there look at vectors."""
     coded = files.load(folder_of(release, manifests.load(release), features, method))
     if METHODS[coded.facts.method].control:
         raise UserError(f"{release}: '{method}' is a control, whose codes say nothing of new items; choose another")
@@ -64,7 +63,7 @@ def encoded(method: Method, x: np.ndarray, levels: int) -> np.ndarray:
 
 
 def cosines(method: Method, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return the cosine of vectors and what their codes stand for, float32 [N]; zero for those without codes."""
+    """Return the cosine of vectors and what their codes decode to, float32 [N]; zero for those without codes."""
     found, there = np.zeros(len(x), np.float32), codes[:, 0] != NONE
     if there.any():
         decoded = unit_rows(method.decode(codes[there]))[0]
@@ -80,63 +79,55 @@ def column(codes: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def faults(release: Path, manifest: Manifest) -> list[str]:
-    """Return the faults of all semantic IDs of a release, whose tables keep their schemas; one line each.
+    """Return the faults of all semantic IDs of a release, whose tables keep their schemas, one line each.
 
-    Codes are 0 .. K-1, told apart as the policy promises, and made from the feature set that is released; codebooks
-    are finite and of the shape that codes.json says. Where the method's own dependencies are absent, as in a light
-    install, its codebooks are not tried.
+    Codes are 0 .. K-1, unique as far as the policy promises, and made from the released feature set; codebooks are
+    finite and of the shape in codes.json. They are not tried where the method's dependencies are absent.
     """
-    present: dict[tuple[str, str], set[str]] = {}
-    found = []
+    present, found = defaultdict[tuple[str, str], set[str]](set), []
     for file in manifest.files:
         top, *below = file.path.split("/")
         if top != SEMANTIC_IDS and file.table != "semantic_ids":
             continue
-        name = below[-1] if below else ""
-        if top != SEMANTIC_IDS or len(below) != 3 or name not in files.NAMES:
+        if top != SEMANTIC_IDS or len(below) != 3 or below[2] not in files.NAMES:
             found.append(f"{file.path}: is no file of semantic IDs")
-        elif (file.table == "semantic_ids") != (name == files.IDS):
+        elif (file.table == "semantic_ids") != (below[2] == files.IDS):
             found.append(f"{file.path}: is listed as another kind of table")
         else:
-            present.setdefault((below[0], below[1]), set()).add(name)
+            present[below[0], below[1]].add(below[2])
     for (features, method), there in present.items():
         where = f"{SEMANTIC_IDS}/{features}/{method}"
         found += [f"{where}: has no {name}" for name in files.NAMES if name not in there]
-    if found:
-        return found
-    for features, method in present:
-        where = f"{SEMANTIC_IDS}/{features}/{method}"
+    for features, method in () if found else present:
         try:
-            found += [f"{where}: {fault}" for fault in _faults(release, manifest, features, method)]
+            if fault := _fault(release, manifest, features, method):
+                found.append(f"{SEMANTIC_IDS}/{features}/{method}: {fault}")
         except UserError as e:
             found.append(str(e).removeprefix(f"{release}/"))
     return found
 
 
-def _faults(release: Path, manifest: Manifest, features: str, method: str) -> list[str]:
-    """Return the first fault of one feature set's semantic IDs by one method; UserError for those of one file."""
+def _fault(release: Path, manifest: Manifest, features: str, method: str) -> str:
     folder = release / SEMANTIC_IDS / features / method
     facts = files.facts(folder)
     if (facts.features, facts.method) != (features, method):
-        return [f"codes.json is of {one_line(repr(facts.features), 64)} by {one_line(repr(facts.method), 64)}"]
-    shards = sorted(
-        (f for f in manifest.files if (f.table, f.feature_set) == ("features", features)), key=lambda f: f.path
-    )
+        return f"codes.json is of {one_line(repr(facts.features), 64)} by {one_line(repr(facts.method), 64)}"
+    shards = {f.path: f.sha256 for f in manifest.files if (f.table, f.feature_set) == ("features", features)}
     if not shards:
-        return ["its feature set is not in the release"]
-    made_from = "".join(f"{PurePosixPath(f.path).name} {f.sha256}\n" for f in shards)
-    if hashlib.sha256(made_from.encode()).hexdigest() != facts.features_sha256:
-        return ["was made from other vectors than the released ones; run `alignrec semantic_ids` again"]
-    width = pq.read_schema(release / shards[0].path).field("vector").type.list_size
+        return "its feature set is not in the release"
+    source = "".join(f"{PurePosixPath(path).name} {shards[path]}\n" for path in sorted(shards))
+    if hashlib.sha256(source.encode()).hexdigest() != facts.features_sha256:
+        return "was made from other vectors than the released ones; run `alignrec semantic_ids` again"
+    width = pq.read_schema(release / min(shards)).field("vector").type.list_size
     if width != facts.width:
-        return [f"codes.json says {facts.width} numbers a vector, the feature set has {width}"]
+        return f"codes.json says {facts.width} numbers a vector, the feature set has {width}"
     levels = pq.read_schema(folder / files.IDS).field("codes").type.list_size
     if levels != facts.levels:
-        return [f"{levels} codes an item, codes.json says {facts.levels}"]
+        return f"{levels} codes an item, codes.json says {facts.levels}"
     if fault := id_fault(io.read_table(folder / files.IDS, schemas.semantic_ids(levels)), facts):
-        return [fault]
+        return fault
     files.check_codebooks(folder, facts)
-    return []
+    return ""
 
 
 def id_fault(table: pa.Table, facts: files.Facts) -> str:
@@ -162,16 +153,12 @@ def id_fault(table: pa.Table, facts: files.Facts) -> str:
     twice = np.setdiff1d(np.arange(len(codes)), first)
     if facts.collisions == "reassign":
         twice = twice[~_full(codes, twice, facts.codes)]
-    return (
-        f"row {rows[twice[0]]}: the same ID as an earlier item, against policy '{facts.collisions}'"
-        if twice.size
-        else ""
-    )
+    where = f"row {rows[twice[0]]}" if twice.size else ""
+    return where and f"{where}: the same ID as an earlier item, against policy '{facts.collisions}'"
 
 
 def _full(codes: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """Return for some rows of int32 [n, L], n' of them, whether every last code is taken under theirs, bool [n']."""
-    distinct = np.unique(codes, axis=0)
-    prefixes, taken = np.unique(distinct[:, :-1], axis=0, return_counts=True)
-    full = {prefix.tobytes() for prefix in prefixes[taken == k]}
+    """Return for n' rows of int32 [n, L] whether every last code after their prefix is in use, bool [n']."""
+    prefixes, used = np.unique(np.unique(codes, axis=0)[:, :-1], axis=0, return_counts=True)
+    full = {prefix.tobytes() for prefix in prefixes[used == k]}
     return np.array([codes[row, :-1].tobytes() in full for row in rows], bool)

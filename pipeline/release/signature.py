@@ -15,14 +15,13 @@ from pipeline.release.manifest import File
 
 NAME = manifests.SIGNATURE
 MAX_BYTES = 64 << 10
-"""a larger file is no signature"""
 NAMESPACE = "alignrec-release"
-"""a signature for another purpose, such as a Git commit, is not accepted"""
+"""signatures for other purposes, such as a Git commit, are refused"""
 PUBLISHER = "publisher"
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Sign a release anew, asking for the key's passphrase; UserError for no release, no key, or one of no use."""
+    """Sign a release, asking for the key's passphrase; UserError for no release or an unusable key."""
     manifest = manifests.read(folder)
     manifests.parsed(folder, manifest)
     if not key.is_file():
@@ -34,9 +33,9 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
-    """Return a line on the signature of the manifest's bytes, of any key if None; None where there is none to check.
+    """Check the signature of the manifest's bytes, of any key if None; return a line, or None if unsigned.
 
-    UserError if it is not of this manifest or not by this key, or is wanted and missing.
+    UserError if it is not of this manifest or not by this key, or `key` is given and there is none.
     """
     path = folder / NAME
     if not path.is_file():
@@ -62,13 +61,11 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
 
 
 def files(folder: Path) -> list[File]:
-    """Return the signature as a file to send along, if there is one."""
     path = folder / NAME
     return [manifests.describe(folder, path, None)] if path.is_file() else []
 
 
 def _public(key: Path) -> str:
-    """Return kind and key of a public key file, without its comment, which may be in any script."""
     if not key.is_file():
         raise UserError(f"{key}: no such public key")
     with key.open("rb") as f:
@@ -79,7 +76,6 @@ def _public(key: Path) -> str:
 
 
 def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run `ssh-keygen -Y <command>` on the manifest."""
     try:
         return subprocess.run(
             ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments], input=manifest, capture_output=True

@@ -5,13 +5,20 @@ The card and croissant.json are rendered from it. Terms: https://docs.mlcommons.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.parameters import Licence, Shown
-from pipeline.release.manifest import Counts, Encoder, Input
+import schemas
+from pipeline import io
+from pipeline.config.parameters import Licence
+from pipeline.layout import Layout
+from pipeline.pretrain.params import Pretrain
+from pipeline.release.manifest import USER_VECTORS, Counts, Encoder, Input
 from pipeline.release.params import Publish
 
 ARTICLE = """@inproceedings{liu2024alignrec,
@@ -24,103 +31,148 @@ ARTICLE = """@inproceedings{liu2024alignrec,
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 UNKNOWN = "unknown"
 """the Hub's name of a licence that is not stated"""
+USES = [
+    "Research on recommendation with text and image features: comparing encoders and recommenders, cold items, "
+    "semantic IDs.",
+    "Not validated for decisions about persons, nor as a benchmark of image or text understanding.",
+]
+IMPACT = (
+    "Ready features make multimodal recommendation reproducible without each group encoding the catalogue again. "
+    "Recommenders trained on them repeat the popularity bias of the interactions, and vectors of users reveal much of "
+    "what a user had."
+)
+VECTORS = {
+    "beit3": "{} itself",
+    "beit3-raw": "{} itself, read by no map",
+    "beit3-official": "{} itself of the weights that training began from",
+}
+"""feature set -> what it is; {} is replaced by what the network gives for an item"""
 
 
-class Facts(NamedTuple):
-    """What a release holds, as far as statements about it depend on it."""
-
-    dataset: str
-    kind: str
-    """of the source"""
-    counts: Counts
-    features: Sequence[str]
-    lacking: Mapping[str, str]
-    """image, text, either -> how many items have none"""
-    head: float | None
-    """share of train interactions that the most popular tenth of the items has; None: there are none"""
-    learned: Sequence[str]
-    """feature sets that train interactions went into"""
-    networks: Mapping[str, Encoder]
-    users: str
-    """what the release holds of single users, in a sentence"""
-    inputs: Sequence[Input]
-    stages: Sequence[str]
-    """that made its tables"""
-    texts: Shown
-    """what it says of an item"""
-
-
-class Statement(NamedTuple):
+@dataclass(frozen=True)
+class Statement:
     """Sentences and values for the card and croissant.json."""
 
     publish: Publish
     licence: Licence
-    terms: str
-    """of use, in words"""
-    facts: Facts
-    limitations: list[str]
-    biases: list[str]
-    personal: list[str]
-    uses: list[str]
-    impact: str
+    dataset: str
+    counts: Counts
+    lacking: Mapping[str, str]
+    """image, text, either -> number of items without"""
+    head: float | None
+    """share of train interactions that go to the most popular tenth of the items; None: there are none"""
+    learned: Sequence[str]
+    """feature sets that train interactions went into"""
+    networks: Mapping[str, Encoder]
+    users: str
+    inputs: Sequence[Input]
+    stages: Sequence[str]
 
     @property
     def citation(self) -> str:
-        """BibTeX of the release, and of the article whose method it is."""
-        return f"{self.publish.cite or _entry(self.facts.dataset, self.publish)}\n\n{ARTICLE}"
+        return f"{self.publish.cite or _entry(self.dataset, self.publish)}\n\n{ARTICLE}"
 
     @property
     def licensed(self) -> str:
-        """The licence as one value: an address where it has one, a name of SPDX's list, or a sentence."""
         return self.publish.licence or self.licence.address or self.licence.text
 
     @property
     def is_unknown(self) -> bool:
         return self.publish.licence is None and self.licence.header["license"] in (UNKNOWN, "other")
 
+    @property
+    def terms(self) -> str:
+        if self.publish.licence is None:
+            return self.licence.text
+        source = "" if self.licence.header["license"] == UNKNOWN else f" Source: {self.licence.text}"
+        return f"Licence of this release: {self.publish.licence.rstrip('.')}.{source}"
 
-def state(publish: Publish, licence: Licence, facts: Facts) -> Statement:
-    """Return the statement of a release."""
-    return Statement(
-        publish,
-        licence,
-        _terms(publish, licence),
-        facts,
-        limitations=_limitations(facts),
-        biases=_biases(facts, licence),
-        personal=[
-            facts.users or "Users are named as their source names them, with all their interactions.",
+    @property
+    def limitations(self) -> list[str]:
+        lacking = self.lacking
+        sentences = [
+            f"Of {self.counts.items:,} items, {lacking['image']} have no image, {lacking['text']} no text, "
+            f"{lacking['either']} neither; an item without both has a vector of zeros.",
+            "Vectors of different feature sets are not comparable, even of equal width.",
+        ]
+        if self.learned:
+            sentences.append(
+                f"Train interactions of this release's split went into {', '.join(self.learned)}: with another split, "
+                "these leak test interactions."
+            )
+        return sentences
+
+    @property
+    def biases(self) -> list[str]:
+        sentences = []
+        if self.head is not None:
+            sentences.append(
+                f"Popularity: the most popular tenth of the items has {self.head:.0%} of the train interactions, "
+                "counted after the source's filter."
+            )
+        if models := dict.fromkeys(model for one in self.networks.values() for model in _models(one)):
+            sentences.append(f"Vectors inherit the biases of the training data of these networks: {', '.join(models)}.")
+        if self.licence.synthetic:
+            sentences.append(f"{self.licence.synthetic} Their preferences follow the generator, not people.")
+        return sentences or ["None was measured: the release holds no interactions and no third-party network."]
+
+    @property
+    def personal(self) -> list[str]:
+        texts = (
             "Item texts are as their sellers or authors wrote them, and were not searched for names of persons."
-            if facts.texts != "none"
-            else "Item texts are not part of the release; vectors were made of them as they are.",
-        ],
-        uses=[
-            "Research on recommendation with text and image features: comparing encoders and recommenders, cold items, "
-            "semantic IDs.",
-            "Not validated for decisions about persons, nor as a benchmark of image or text understanding.",
-        ],
-        impact="Ready features make multimodal recommendation reproducible without each group encoding the catalogue "
-        "again. Recommenders trained on them repeat the popularity bias of the interactions, and vectors of users give "
-        "away much of what a user had.",
-    )
+            if self.publish.texts != "none"
+            else "Item texts are not part of the release; vectors were made of the unfiltered texts."
+        )
+        return [self.users or "Users are named as their source names them, with all their interactions.", texts]
 
 
-def head(items: np.ndarray, n_items: int) -> float | None:
-    """Return the share of interactions that the most popular tenth of the items has; `items` has one an interaction."""
-    if not len(items):
-        return None
+def vector(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
+    """Return sentences on the vectors of the released sets `names`; empty if none of them is BEiT3's.
+
+    `record` is the run.json of `pretrain`.
+    """
+    ours = [name for name in VECTORS if name in names]
+    if record is None or not ours or not layout.encoder.config.is_file():
+        return ""
+    own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
+    encoded = io.record(io.shards(layout.features(ours[0]), "features")[0]).get("params", {})
+    whitened = layout.encoder.whitening.is_file() and encoded.get("whiten", True)
+    is_a = VECTORS | ({"beit3": f"{{}}, {own.reading}"} if whitened else {})
+    sentences = [
+        f"`{name}` is {is_a[name].format(own.summary)}, {io.width(layout.features(name))} numbers." for name in ours
+    ]
+    shape = io.read_json(layout.encoder.config)
+    start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
+    images = f"for images of {shape.get('image')} pixels a side"
+    if own.size == "mini":
+        start, images = "from all-MiniLM-L6-v2", "for vectors of images by EfficientNet-Lite0 and descriptors"
+    losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
+    sentences.append(f"The network is a BEiT3 of {shape['layers']} layers, {images}, {start}, {losses}.")
+    if own.distill and own.steps:
+        sentences.append(
+            "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
+        )
+    return " ".join(sentences)
+
+
+def users(tables: set[str | None]) -> str:
+    """Return what a release with such tables says of users; empty where it has their interactions and names."""
+    if "numbered_user_embeddings" not in tables and "interactions" in tables:
+        return ""
+    if not tables & {*USER_VECTORS, "users"}:
+        return "The release has no data of single users: neither names nor vectors."
+    named = "Users have numbers here, no names." if "user_embeddings" not in tables else "Users are named."
+    return f"{named} A user's vector reveals many of the items that the user had."
+
+
+def head(interactions: pa.Table, n_items: int) -> float | None:
+    """Return the share of train interactions, of table INTERACTIONS, that go to the most popular tenth of the items."""
+    items = interactions["item_id"].to_numpy()[interactions["split"].to_numpy() == schemas.TRAIN]
     counts = np.sort(np.bincount(items, minlength=n_items))[::-1]
-    return float(counts[: max(1, n_items // 10)].sum() / counts.sum())
-
-
-def popular(interactions: pa.Table, n_items: int, train: int) -> float | None:
-    """Return `head` of the train part of table INTERACTIONS."""
-    split = interactions["split"].to_numpy()
-    return head(interactions["item_id"].to_numpy()[split == train], n_items)
+    return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if len(items) else None
 
 
 def header(publish: Publish, licence: Licence) -> dict[str, Any]:
-    """Return the licence as keys of the Hub's metadata block."""
     if publish.licence is None:
         return dict(licence.header)
     if SPDX.fullmatch(publish.licence):
@@ -129,51 +181,11 @@ def header(publish: Publish, licence: Licence) -> dict[str, Any]:
     return {"license": "other", "license_name": "stated-by-publisher", **link}
 
 
-def _terms(publish: Publish, licence: Licence) -> str:
-    if publish.licence is None:
-        return licence.text
-    source = "" if licence.header["license"] == UNKNOWN else f" Of what it was made from: {licence.text}"
-    return f"Licence of this release: {publish.licence.rstrip('.')}.{source}"
-
-
-def _limitations(facts: Facts) -> list[str]:
-    lacking = facts.lacking
-    said = [
-        f"Of {facts.counts.items:,} items, {lacking['image']} have no image, {lacking['text']} no text, "
-        f"{lacking['either']} neither; an item without both has a vector of zeros.",
-        "Vectors of different feature sets are not comparable, even of equal width.",
-    ]
-    if facts.learned:
-        said.append(
-            f"Train interactions of this release's split went into {', '.join(facts.learned)}: with another split, "
-            "these leak test interactions."
-        )
-    return said
-
-
-def _biases(facts: Facts, licence: Licence) -> list[str]:
-    said = []
-    if facts.head is not None:
-        said.append(
-            f"Popularity: the most popular tenth of the items has {facts.head:.0%} of the train interactions, those of "
-            "users and items that the source's filter kept."
-        )
-    models = list(dict.fromkeys(model for one in facts.networks.values() for model in _models(one)))
-    if models:
-        said.append(f"Vectors inherit the biases of the data that these networks were trained on: {', '.join(models)}.")
-    if licence.synthetic:
-        said.append(f"{licence.synthetic} Their preferences follow the generator, not people.")
-    return said or ["None was measured: the release holds no interactions and no third-party network."]
-
-
 def _models(encoder: Encoder) -> list[str]:
-    return (
-        [encoder.model or encoder.kind] if not encoder.parts else [m for part in encoder.parts for m in _models(part)]
-    )
+    return [m for part in encoder.parts for m in _models(part)] or [encoder.model or encoder.kind]
 
 
 def _entry(dataset: str, publish: Publish) -> str:
-    """Return BibTeX of a release, of what is known."""
     fields = {
         "title": f"alignrec features: {dataset}, version {publish.version}",
         "author": " and ".join(f"{{{name}}}" for name in publish.creator or []),

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,12 +21,10 @@ from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
-"""bad files named in an error"""
 
 SMALL, EXPANSION = 1 << 30, 10_000
-"""bytes of memory that any table may take, and how often its size on disk a larger one may; equal vectors take a few
-hundred times that"""
-
+"""bytes of memory that any table may take, and the largest ratio to its size on disk of a larger one; equal vectors
+have a few hundred"""
 PROBES = "probes.json"
 TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
@@ -35,14 +33,13 @@ TOOLS = (".git", ".gitattributes", ".cache")
 def verify(folder: Path, key: Path | None = None, known: Manifest | None = None) -> Iterator[str]:
     """Check a release folder, yielding a line for each check that passed.
 
-    Checked in turn: the signature, if there is one, before anything in the manifest is believed; the manifest against
-    its schema, its paths; that the folder holds its files and no other; every file's size and hash; every table's
-    schema, columns and rows; ids that agree between tables; codes that codebooks and their feature set agree with;
-    what the manifest says of encoders, weights and makers.
+    In order: the signature, if there is one; the manifest's schema and paths; that the folder holds its files and no
+    other; their sizes and hashes; the tables' schemas, columns and rows; ids across tables; codes against codebooks
+    and feature sets; what the manifest says of encoders, weights and makers.
 
     Args:
         key: public key that must have signed it.
-        known: of a verified release: where this one's manifest says the same, files of these hashes are not read again.
+        known: manifest of a verified release; if this one's is equal, the content of its files is not checked again.
 
     Raises:
         UserError: names the first bad files and their faults.
@@ -67,10 +64,8 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
 
 
 def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
-    """Return the faults of what the files of a release say, whose bytes are those of the manifest."""
-    faults, ids = [], dict[str, list[pa.Table]]()
-    for file in tables:
-        faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
+    ids = defaultdict[str, list[pa.Table]](list)
+    faults = [f"{f.path}: {fault}" for f in tables for fault in _table_faults(folder, f, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
     faults = faults or list(_mixed(folder, manifest))
@@ -85,7 +80,6 @@ def _refuse(what: str, faults: list[str]) -> None:
 
 
 def _strays(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the faults of files that are missing, extra, or not plain."""
     listed = {f.path for f in manifest.files} | {manifests.NAME}
     present: set[str] = set()
     faults = []
@@ -107,26 +101,22 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
-    """Raise UserError for files of a release whose bytes are not those of the manifest; it names the first."""
-    _refuse("damaged", _damaged(folder, files))
+    _refuse("damaged", [*_damaged(folder, files)])
 
 
-def _damaged(folder: Path, files: Iterable[File]) -> list[str]:
-    faults = []
+def _damaged(folder: Path, files: Iterable[File]) -> Iterator[str]:
     for file in files:
-        if not (folder / file.path).is_file():
-            faults.append(f"{file.path}: missing")
-            continue
-        size = (folder / file.path).stat().st_size
-        if size != file.bytes:
-            faults.append(f"{file.path}: {size} bytes, expected {file.bytes}")
-        elif io.sha256(folder / file.path) != file.sha256:
-            faults.append(f"{file.path}: changed, its sha256 is another")
-    return faults
+        path = folder / file.path
+        if not path.is_file():
+            yield f"{file.path}: missing"
+        elif (size := path.stat().st_size) != file.bytes:
+            yield f"{file.path}: {size} bytes, expected {file.bytes}"
+        elif io.sha256(path) != file.sha256:
+            yield f"{file.path}: changed, its sha256 is another"
 
 
 def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    """Return the faults of one table; its ids are added to `ids`, by folder of a feature set, or file."""
+    """Return the faults of one table, and add its ids to `ids`, by folder of a feature set or by file."""
     path = folder / file.path
     try:
         if manifests.shape(path) != (file.rows, file.columns):
@@ -149,12 +139,11 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
     numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
     names = ["user_id", "user"] if file.table in ("users", *manifests.USER_VECTORS) else ["item_id", "asin"]
     names = [name for name in names if name in schema.names]
-    ids.setdefault(numbered, []).append(table.select(names).replace_schema_metadata())
+    ids[numbered].append(table.select(names).replace_schema_metadata())
     return []
 
 
 def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[str]:
-    """Return where a table of pairs names no item or no user, or has another number of interactions than counted."""
     counts = manifest.counts
     if kind == "interactions" and len(table) != counts.interactions:
         return [f"{len(table)} rows, expected {counts.interactions}"]
@@ -168,7 +157,6 @@ def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[st
 
 
 def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
-    """Return where an item has no edge, not even to itself, or an edge is there twice."""
     items, edges = manifest.counts.items, pq.read_table(folder / file.path, columns=["item_id", "neighbour_id"])
     ends = edges["item_id"].to_numpy().astype(np.int64) * items + edges["neighbour_id"].to_numpy()
     _, first = np.unique(ends, return_index=True)
@@ -183,17 +171,16 @@ def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
 
 
 def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the feature sets that say nothing of any item."""
-    shards: dict[str, list[Path]] = {}
+    has_vectors = defaultdict[str, bool](bool)
     for file in manifest.files:
         if file.table == "features":
-            shards.setdefault(str(file.feature_set), []).append(folder / file.path)
-    blank = [name for name, paths in shards.items() if not any(map(_has_vectors, paths))]
+            has_vectors[str(file.feature_set)] |= _has_vectors(folder / file.path)
+    blank = [name for name, there in has_vectors.items() if not there]
     return [f"features/{name}: every vector is zero; leave it out of publish.features" for name in blank]
 
 
 def _mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the sets of vectors whose files are not of one fingerprint: of a feature set, and of the recommender."""
+    """Yield the sets of vectors, of features or of the recommender, whose files differ in fingerprint."""
     sets = defaultdict[str, list[Path]](list)
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
@@ -210,7 +197,6 @@ def _has_vectors(path: Path) -> bool:
 
 
 def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield what is wrong with probes.json, where there is one."""
     if PROBES in {f.path for f in manifest.files}:
         try:
             stored.read(folder / PROBES)
@@ -219,7 +205,6 @@ def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    """Return where ids are not 0 .. n-1, or an id has another name than in the first table that lists it."""
     first: dict[str, pa.ChunkedArray] = {}
     faults = []
     for where, tables in ids.items():
@@ -242,9 +227,9 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
 
 
 def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the faults of `used_by`, `weights` and `made_by`, held to what the listed files say, one line each.
+    """Yield where `used_by`, `weights` and `made_by` differ from what the listed files say.
 
-    A part of a release lacks files that these fields speak of; what it has must be among them.
+    A part of a release may lack files that these fields name.
     """
     try:
         needed = _needed(folder, manifest)
@@ -254,16 +239,16 @@ def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     for file in manifest.files:
         expected, stated = needed.get(file.path, set()), set(file.used_by)
         if not (expected <= stated if manifest.part_of else expected == stated):
-            yield f"{file.path}: used_by is not what {encoder.FOLDER}/ says"
+            yield f"{file.path}: used_by differs from {encoder.FOLDER}/"
     for weight in manifest.weights:
         twins = [f for f in manifest.files if _is_of_encoder(f) and PurePosixPath(f.path).name == weight.name]
         if twins and weight.sha256 not in {f.sha256 for f in twins}:
-            yield f"{twins[0].path}: is not the one that weights lists"
+            yield f"{twins[0].path}: differs from the file in weights"
     yield from [] if manifest.part_of else _maker_faults(folder, manifest)
 
 
 def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
-    """Return path -> feature sets whose encoder needs it: its own, and those that share its network."""
+    """Return path -> feature sets whose encoder needs it: its own, and those that share its network or use it."""
     own, shared, chains = (defaultdict[str, Any](kind) for kind in (list, set, set))
     for file in filter(_is_of_encoder, manifest.files):
         name = file.path.split("/")[1]
@@ -274,17 +259,12 @@ def _needed(folder: Path, manifest: Manifest) -> dict[str, set[str]]:
             parts = facts.get("parts")
             for part in parts if isinstance(parts, list) else []:
                 chains[str(part)].add(name)
+    of_weights = {name: shared[name].union(*(chains[one] for one in shared[name])) for name in own}
     return {
-        path: {name} | chains[name] | (set() if path.endswith(f"/{encoder.NAME}") else _users(name, shared, chains))
+        path: {name} | chains[name] | (set() if path.endswith(f"/{encoder.NAME}") else of_weights[name])
         for name, paths in own.items()
         for path in paths
     }
-
-
-def _users(name: str, shared: Mapping[str, set[str]], chains: Mapping[str, set[str]]) -> set[str]:
-    """Return the sets that need the weights of a folder: those that share them, and those that are made of these."""
-    sharing = set(shared[name])
-    return sharing.union(*(chains[one] for one in sharing))
 
 
 def _is_of_encoder(file: File) -> bool:
@@ -292,7 +272,6 @@ def _is_of_encoder(file: File) -> bool:
 
 
 def _maker_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the stages whose parameters or versions no table of theirs records, where the release has one."""
     records = defaultdict[str, list[tuple[Any, Any]]](list)
     for file in manifest.files:
         if file.table is not None:
@@ -303,4 +282,4 @@ def _maker_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             records[str(record.get("stage"))].append((record.get("params"), record.get("versions")))
     for stage, maker in manifest.made_by.items():
         if records[stage] and (maker.params, maker.versions) not in records[stage]:
-            yield f"made_by.{stage}: no table of the release says that it was made so"
+            yield f"made_by.{stage}: no table of the release records these parameters and versions"

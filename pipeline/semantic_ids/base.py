@@ -21,12 +21,7 @@ Progress = Callable[..., Any]
 
 
 def silent(**options: Any) -> Any:
-    """Return a bar that nobody sees."""
     return bar("", hidden=True, total=options.get("total"))
-
-
-class MethodParams(Section):
-    """A method without settings of its own."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +29,23 @@ class Vectors:
     """The vectors to code, from shards on disk."""
 
     blocks: Callable[[], Iterable[np.ndarray]]
-    """returns all, float32 [n, F] of length 1 at a time, in item order; may be called again"""
+    """returns all, float32 [b, F] of length 1 at a time, in item order; may be called again"""
     n: int
-    """of all"""
     sample: np.ndarray
-    """float32 [m, F]: those that codebooks are learned on"""
+    """float32 [m, F], to learn codebooks on"""
     paths: Sequence[Sequence[str]] = ()
     """category of each item from the root; empty: not known"""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of the codes."""
+    """L levels of K codes."""
 
     levels: int
-    """L"""
     codes: int
-    """K"""
 
 
 def enough(vectors: Vectors, shape: Shape) -> None:
-    """Raise UserError for fewer vectors to learn on than codes."""
     if vectors.n < shape.codes:
         raise UserError(
             f"'semantic_ids.codes': {shape.codes:,} is more than the {vectors.n:,} items with content; give fewer"
@@ -67,7 +58,6 @@ def enough(vectors: Vectors, shape: Shape) -> None:
 
 
 def same_width(x: np.ndarray, width: int) -> None:
-    """Raise UserError for vectors of another width than the codebooks'."""
     if x.ndim != 2 or x.shape[1] != width:
         raise UserError(
             f"vectors are {list(x.shape)}, and the codebooks are for width {width}; give the feature set that they "
@@ -79,11 +69,10 @@ class Method(ABC):
     """Learned codebooks. Equal inputs and seeds give equal bytes, at any number of threads."""
 
     Params: ClassVar[type[Section]]
-    """settings of its own"""
     control: ClassVar[bool] = False
-    """whether its codes are made without looking at the vectors, to compare with"""
+    """whether its codes ignore the vectors, as a baseline"""
     history: Sequence[dict[str, Any]] = ()
-    """a line an epoch of a method that trains; else empty, and of loaded codebooks too"""
+    """a line per epoch of a method that was just trained"""
 
     @classmethod
     @abstractmethod
@@ -93,7 +82,7 @@ class Method(ABC):
     @classmethod
     @abstractmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with codebooks as `tensors` gave them; UserError if one is missing or has another shape."""
+        """Return the method with untrusted codebooks of `tensors`; UserError if one is missing or has another shape."""
 
     @abstractmethod
     def tensors(self) -> dict[str, np.ndarray]:
@@ -111,7 +100,7 @@ class Method(ABC):
 
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return what codes stand for: int32 [b, L] -> float32 [b, F]."""
+        """Return the vectors of codes: int32 [b, L] -> float32 [b, F]."""
 
     @abstractmethod
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:

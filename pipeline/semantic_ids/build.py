@@ -21,24 +21,21 @@ from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
 
 ROWS = 8192
-"""vectors at a time, which bounds memory"""
 EQUAL = 1e-6
-"""largest difference of numbers of unit vectors that are equal but for rounding"""
+"""tolerance for rounding, between unit vectors"""
 FEW = 0.1
-"""share of the codes that a level could use, at which it has collapsed"""
+"""least share of the possible codes that a level uses, else it has collapsed"""
 LEAVE_OUT = "leave it out of 'semantic_ids.features'"
 
 
 def settings(params: SemanticIds, method: str) -> Section:
-    """Return a method's settings; UserError names a key or value that it refuses."""
     return checked(METHODS[method].Params, params.settings.get(method, {}), f"semantic_ids.settings.{method}")
 
 
 def vectors(folder: Path, fit_rows: int, seed: int, paths: pa.ChunkedArray | None = None) -> tuple[Vectors, np.ndarray]:
     """Return the vectors of a feature set that have a direction, and which of all items have one, bool [I].
 
-    `fit_rows` bounds the sample; `paths` are the items' categories. UserError if no vector has a direction, or all have
-    the same.
+    `fit_rows` bounds the sample; `paths` are the items' categories. UserError for no direction, or a single one.
     """
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, ROWS)])
     n = int(directed.sum())
@@ -61,7 +58,7 @@ def vectors(folder: Path, fit_rows: int, seed: int, paths: pa.ChunkedArray | Non
         at, row = at + len(x), row + len(part)
         differ = differ or bool(np.abs(x - first).max() > EQUAL)
     if not differ and n > 1:
-        raise UserError(f"{folder}: the vectors of all {n:,} items are equal, so no code tells them apart; {LEAVE_OUT}")
+        raise UserError(f"{folder}: the vectors of all {n:,} items are equal, so no code separates them; {LEAVE_OUT}")
     return Vectors(blocks, n, sample, paths.filter(pa.array(directed)).to_pylist() if paths else ()), directed
 
 
@@ -69,7 +66,7 @@ class Coding(NamedTuple):
     """The codes of n items."""
 
     assigned: np.ndarray
-    """int32 [n, L], as the method gives them"""
+    """int32 [n, L], from the method"""
     codes: np.ndarray
     """int32 [n, L], after the policy on collisions"""
     suffix: np.ndarray | None
@@ -79,7 +76,6 @@ class Coding(NamedTuple):
 
 
 def coded(method: Method, given: Vectors, policy: str) -> Coding:
-    """Return the codes of all vectors."""
     assigned = method.assign(given)
     codes = reassigned(method, given, assigned) if policy == "reassign" else assigned
     suffix = collisions.suffixes(codes) if policy == "suffix" else None
@@ -92,7 +88,7 @@ def coded(method: Method, given: Vectors, policy: str) -> Coding:
 
 
 def reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray:
-    """Return codes, int32 [n, L], of which as few as possible are equal: settled by distance, in one pass."""
+    """Return codes, int32 [n, L], as few of them equal as possible: settled by distance, in one pass."""
     k = method.last(given.sample[:1], codes[:1]).shape[1]
     moves = collisions.moving(codes, k)
 

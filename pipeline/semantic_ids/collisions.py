@@ -11,14 +11,11 @@ def suffixes(codes: np.ndarray) -> np.ndarray:
 
 
 def moving(codes: np.ndarray, k: int) -> np.ndarray:
-    """Return which items `reassigned` gives another last code, bool [n].
+    """Return which items `reassigned` gives another last code, bool [n], of codes int32 [n, L].
 
-    Of items of equal codes the first keeps its last code. The others move, as many as there are last codes that nobody
-    has after their first L - 1 codes. Item order takes one pass over the vectors; closest first would hold those of all
+    Of items of equal codes the first keeps its last code. The others move, as many as there are unused last codes
+    after their first L - 1 codes. Item order takes one pass over the vectors; closest first would hold those of all
     items that collide.
-
-    Args:
-        codes: int32 [n, L].
     """
     collides = suffixes(codes) > 0
     prefix = _groups(codes[:, :-1])
@@ -30,15 +27,10 @@ def moving(codes: np.ndarray, k: int) -> np.ndarray:
 
 
 def reassigned(codes: np.ndarray, distances: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return codes in which as few items as possible share all; each that moves takes the nearest free last code.
+    """Return codes, int32 [n, L], in which as few items as possible share all; the others take the nearest free one.
 
-    Args:
-        codes: int32 [n, L].
-        distances: of the items that are `moving`, in item order: rows int64 [b], and how far each value of the last
-            code is from the item, float32 [b, K].
-
-    Returns:
-        int32 [n, L]; items for which no last code is free keep theirs.
+    `distances` yields rows int64 [b] of the items that are `moving`, in item order, and how far each value of the last
+    code is from the item, float32 [b, K].
     """
     settled, prefix = codes.copy(), _groups(codes[:, :-1])
     taken: dict[int, set[int]] = {}
@@ -56,14 +48,12 @@ def reassigned(codes: np.ndarray, distances: Iterable[tuple[np.ndarray, np.ndarr
 
 
 def _groups(codes: np.ndarray) -> np.ndarray:
-    """Return the number of each item's group of equal codes: int32 [n, any] -> int64 [n]."""
     if not codes.size:
         return np.zeros(len(codes), np.int64)
     return np.asarray(np.unique(codes, axis=0, return_inverse=True)[1]).reshape(-1)
 
 
 def _numbers(group: np.ndarray) -> np.ndarray:
-    """Return the number of each item within its group, in item order from 0: int64 [n] -> int32 [n]."""
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     number = np.empty(len(group), np.int32)

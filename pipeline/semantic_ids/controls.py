@@ -1,10 +1,10 @@
-"""Codes to compare with: drawn at random, those of a method that saw the features of other items, and categories.
+"""Baselines: codes drawn at random, codes of other items by another method, and categories.
 
 n vectors, F width, L levels, K codes a level.
 """
 
 import hashlib
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -12,47 +12,22 @@ from pydantic import AfterValidator, Field
 from pipeline.config.base import Name, Section, checked, nearest
 from pipeline.errors import UserError, one_line
 from pipeline.ops.arrays import Tensors, tensor
-from pipeline.semantic_ids.base import (
-    Method,
-    MethodParams,
-    Progress,
-    Shape,
-    Vectors,
-    same_width,
-    silent,
-)
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, same_width, silent
 from pipeline.semantic_ids.params import FIRST
 from pipeline.semantic_ids.registry import METHODS
 
 WIDEST = 2**20
-"""numbers of a vector that decoding makes room for"""
 
 
-class Control(Method):
-    """Codes that are made without looking at the vectors."""
+class RandomParams(Section):
+    """No settings."""
 
+
+class Random(Method):
+    """Codes drawn from a seed: of the items by their order, of others by their vector. They decode to zeros."""
+
+    Params: ClassVar[type[Section]] = RandomParams
     control = True
-    seed: int
-    shape: Shape
-    width: int
-
-    def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return codes that follow from the seed and each vector: float32 [b, F] -> int32 [b, L]."""
-        same_width(x, self.width)
-        key = self.seed.to_bytes(8, "big")
-        seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
-        drawn = (_drawn(own, 1, self.shape) for own in seeds)
-        return np.concatenate([np.empty((0, self.shape.levels), np.int32), *drawn])
-
-    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return equal distances, float32 [b, K], as no code is nearer to the item than another."""
-        return np.zeros((len(x), self.shape.codes), np.float32)
-
-
-class Random(Control):
-    """Codes drawn from a seed: of the items by their order, of others by their vector. They stand for no vector."""
-
-    Params = MethodParams
 
     def __init__(self, seed: int, shape: Shape, width: int) -> None:
         self.seed, self.shape, self.width = seed, shape, width
@@ -66,16 +41,24 @@ class Random(Control):
         return cls(_number(tensors, "seed", 0, 2**63 - 1), shape, _number(tensors, "width", 1, WIDEST))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return seed and width, int64 [1]."""
         return {"seed": np.array([self.seed], np.int64), "width": np.array([self.width], np.int64)}
 
     def assign(self, vectors: Vectors) -> np.ndarray:
         """Return codes in item order, int32 [n, L]: more items change none of them."""
-        return _drawn(self.seed, vectors.n, self.shape)
+        return _draw(self.seed, vectors.n, self.shape)
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        same_width(x, self.width)
+        key = self.seed.to_bytes(8, "big")
+        seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
+        drawn = (_draw(own, 1, self.shape) for own in seeds)
+        return np.concatenate([np.empty((0, self.shape.levels), np.int32), *drawn])
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return zeros, float32 [b, F]."""
         return np.zeros((len(codes), self.width), np.float32)
+
+    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.zeros((len(x), self.shape.codes), np.float32)
 
 
 class Categories(Random):
@@ -98,7 +81,6 @@ class Categories(Random):
 
 
 def _method(name: str) -> str:
-    """Refuse a method that there is not, or that is a control itself."""
     if name not in METHODS:
         raise ValueError(f"no '{name}'{nearest(name, METHODS)}")
     if METHODS[name].control:
@@ -106,7 +88,7 @@ def _method(name: str) -> str:
     return name
 
 
-class ShuffledParams(MethodParams):
+class ShuffledParams(Section):
     """Settings of shuffled codes."""
 
     method: Annotated[Name, AfterValidator(_method)] = FIRST
@@ -115,20 +97,17 @@ class ShuffledParams(MethodParams):
     """of that method"""
 
 
-class Shuffled(Control):
-    """Codes of a method, each given to an item that it was not made from: as many of each as the method has."""
+class Shuffled(Random):
+    """Codes of a method, each at another item than it was made from: as many of each as the method has."""
 
     Params = ShuffledParams
 
     def __init__(self, name: str, method: Method, seed: int, shape: Shape) -> None:
-        """Take the method, under its name, the seed of the order, and L and K."""
-        self.name, self.method, self.seed, self.shape = name, method, seed, shape
-        self.width = method.decode(np.zeros((1, shape.levels), np.int32)).shape[1]
-        self.history = method.history
+        super().__init__(seed, shape, method.decode(np.zeros((1, shape.levels), np.int32)).shape[1])
+        self.name, self.method, self.history = name, method, method.history
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Learn the method's codebooks; UserError as the method raises it, or for a setting that it refuses."""
         assert isinstance(params, ShuffledParams)
         kind = METHODS[params.method]
         own = checked(kind.Params, params.settings, "semantic_ids.settings.shuffled.settings")
@@ -136,7 +115,6 @@ class Shuffled(Control):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with its codebooks, whose tensors are named after it."""
         name = next((name.partition("/")[0] for name in tensors if "/" in name), "")
         if name not in METHODS or METHODS[name].control:
             raise UserError(f"tensors of no method that can be shuffled: '{one_line(name, 64)}'")
@@ -144,26 +122,22 @@ class Shuffled(Control):
         return cls(name, METHODS[name].from_tensors(own, shape), _number(tensors, "seed", 0, 2**63 - 1), shape)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the method's, as `<method>/<tensor>`, and the seed, int64 [1]."""
         own = {f"{self.name}/{key}": x for key, x in self.method.tensors().items()}
         return own | {"seed": np.array([self.seed], np.int64)}
 
     def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the codes of all vectors in another order, int32 [n, L]."""
         return self.method.assign(vectors)[np.random.default_rng(self.seed).permutation(vectors.n)]
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return what the method's codes stand for: int32 [b, L] -> float32 [b, F]."""
         return self.method.decode(codes)
 
 
-def _drawn(seed: int, n: int, shape: Shape) -> np.ndarray:
+def _draw(seed: int, n: int, shape: Shape) -> np.ndarray:
     """Return codes drawn in order, int32 [n, L]; those of fewer are the first of these."""
     return np.random.default_rng(seed).integers(shape.codes, size=(n, shape.levels), dtype=np.int32)
 
 
 def _number(tensors: Tensors, name: str, low: int, high: int) -> int:
-    """Return a whole number of a file; UserError if it is none between the two."""
     value = int(tensor(tensors, name, 1, dtype=np.int64)[0])
     if not low <= value <= high:
         raise UserError(f"tensor '{name}' is {value}, expected {low} .. {high}")

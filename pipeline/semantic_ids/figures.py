@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from pipeline.config.base import Section
 
@@ -10,88 +10,44 @@ Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
 Known = Number | None
-"""null: not known"""
 
 
-class Collisions(Section):
-    """Shares of items that share all codes with another."""
-
-    before: Number
-    after: Number
-    head: Known = None
-    """before the policy, in the third of the items with the most train interactions"""
-    middle: Known = None
-    tail: Known = None
+def _closed(name: str, kinds: dict[Any, str], **optional: Any) -> Any:
+    """Return a closed schema: type -> its fields, separated by spaces; and optional fields."""
+    fields: dict[str, Any] = {field: (kind, ...) for kind, names in kinds.items() for field in names.split()}
+    return create_model(name, __base__=Section, **(fields | optional))
 
 
-class Level(Section):
-    """One level's codes by themselves."""
-
-    used: Number
-    perplexity: Number
-    gini: Number
-    neighbours: Known
-    neighbours_chance: Known
+def _rows(kind: Any) -> Any:
+    return Annotated[list[kind], Field(min_length=1, max_length=64)]
 
 
-class Prefix(Section):
-    """The first codes, so many."""
-
-    length: Count
-    distinct: Count
-    bits: Number
-    most_bits: Number
-    neighbours: Known
-    neighbours_chance: Known
-    co_purchase: Known
-    co_purchase_chance: Known
-    category: Known
-    category_chance: Known
-
-
-class Skipped(Section):
-    """Why there are no figures."""
-
-    skipped: Text
-
-
-class Probed(Section):
-    """A probe with reconstructed vectors beside the original ones."""
-
-    measure: Text
-    users: Count | None = None
-    items: Count | None = None
-    original: Number
-    reconstructed: Number
-    chance: Number
-    difference: Number
-    low: Number
-    high: Number
-    p_holm: Number
-
-
-class Reconstruction(Section):
-    """What the codes' vectors are worth."""
-
-    cosine: Number | None = None
-    zero_shot: Probed | Skipped = Skipped(skipped="")
-    item_cf: Probed | Skipped = Skipped(skipped="")
-
-
-class Quality(Section):
-    """See quality.py."""
-
-    control: bool
-    items: Count
-    without_content: Count
-    collisions: Collisions
-    levels: Annotated[list[Level], Field(min_length=1, max_length=64)]
-    prefixes: Annotated[list[Prefix], Field(min_length=1, max_length=64)]
-    reconstruction: Reconstruction | Skipped
+SHARED = "neighbours neighbours_chance"
+UNKNOWN: tuple[Any, None] = (Known, None)
+Collisions = _closed("Collisions", {Number: "before after"}, head=UNKNOWN, middle=UNKNOWN, tail=UNKNOWN)
+Level = _closed("Level", {Number: "used perplexity gini", Known: SHARED})
+PAIRS = f"{SHARED} co_purchase co_purchase_chance category category_chance"
+Prefix = _closed("Prefix", {Count: "length distinct", Number: "bits most_bits", Known: PAIRS})
+Skipped = _closed("Skipped", {Text: "skipped"})
+TESTED = "original reconstructed chance difference low high p_holm"
+Probed = _closed("Probed", {Text: "measure", Number: TESTED}, users=(Count | None, None), items=(Count | None, None))
+PROBE: tuple[Any, Any] = (Probed | Skipped, Skipped(skipped=""))
+Reconstruction = _closed("Reconstruction", {}, cosine=UNKNOWN, zero_shot=PROBE, item_cf=PROBE)
+Quality = _closed(
+    "Quality",
+    {
+        bool: "control",
+        Count: "items without_content",
+        Collisions: "collisions",
+        _rows(Level): "levels",
+        _rows(Prefix): "prefixes",
+        Reconstruction | Skipped: "reconstruction",
+    },
+)
 
 
 def bounded(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return figures as they are; there may be none. pydantic.ValidationError for what no judge writes."""
+    """Return the given figures, possibly none; pydantic.ValidationError for what no judge writes."""
     if figures:
         Quality.model_validate(figures)
     return figures

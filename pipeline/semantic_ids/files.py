@@ -1,6 +1,7 @@
 """The three files of semantic IDs: semantic_ids.parquet, codebooks.safetensors, and codes.json, which explains both."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -29,14 +30,11 @@ class Facts(Section):
     """Content of codes.json: how the codes were made, and how good they are."""
 
     features: str
-    """feature set"""
     features_sha256: str
     """over names and contents of its Parquet files, as io.digest gives it"""
     width: Positive
-    """F of the vectors"""
     method: str
     settings: dict[str, Any]
-    """of the method"""
     levels: Levels
     codes: Codes
     collisions: Collisions
@@ -44,16 +42,13 @@ class Facts(Section):
     history: list[dict[str, Any]] = Field(default_factory=list)
     """of a method that trains: epoch, terms of the loss, and codes used by level"""
     quality: Annotated[dict[str, Any], AfterValidator(bounded)] = Field(default_factory=dict)
-    """see pipeline/semantic_ids/quality.py"""
 
     @property
     def shape(self) -> Shape:
-        """L and K."""
         return Shape(self.levels, self.codes)
 
 
 def how_to_make(dataset: str, features: Sequence[str]) -> str:
-    """Return what to do where nothing is coded: the stage alone has nothing to do until it is given feature sets."""
     key = f"semantic_ids: {{features: [{', '.join(features)}]}}"
     return f"set `{key}` in the parameter file and run `alignrec semantic_ids {dataset}`"
 
@@ -66,7 +61,6 @@ class Coded(NamedTuple):
 
 
 def write_codebooks(folder: Path, method: Method) -> None:
-    """Write codebooks.safetensors: equal codebooks give equal bytes."""
     arrays = {name: np.ascontiguousarray(x) for name, x in sorted(method.tensors().items())}
     io.write_bytes(folder / CODEBOOKS, save(arrays))
 
@@ -76,17 +70,18 @@ def write_facts(folder: Path, facts: Facts) -> None:
 
 
 def load(folder: Path) -> Coded:
-    """Read codebooks and what made them; UserError if damaged, or the method is unknown or not installed."""
     made = facts(folder)
     try:
         known([made.method], METHODS, "method")
+        kind = METHODS[made.method]
     except UserError as e:
         raise UserError(f"{folder / FACTS}: {e}") from None
-    return Coded(made, _fitting(folder / CODEBOOKS, made, codebooks(folder, made)))
+    except ModuleNotFoundError as e:
+        raise (not_installed(e) or e) from None
+    return Coded(made, _fit(kind, folder / CODEBOOKS, made, codebooks(folder, made)))
 
 
 def facts(folder: Path) -> Facts:
-    """Read codes.json; UserError if it is missing or damaged."""
     path = folder / FACTS
     raw = io.read_json(path, LARGEST_FACTS)
     try:
@@ -96,11 +91,7 @@ def facts(folder: Path) -> Facts:
 
 
 def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
-    """Read codebooks.safetensors.
-
-    Raises:
-        UserError: it is missing or damaged, larger than codebooks of this shape are, or a number is not finite.
-    """
+    """Read codebooks.safetensors; UserError if missing, damaged, too large for this shape, or not finite."""
     path = folder / CODEBOOKS
     most = max(SMALL, 8 * made.levels * made.codes * made.width)
     if path.is_file() and (size := path.stat().st_size) > most:
@@ -113,28 +104,15 @@ def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
 
 
 def check_codebooks(folder: Path, made: Facts) -> None:
-    """Refuse codebooks that are damaged, or do not fit codes.json.
-
-    The latter is tried only where the method is known and what it needs is installed.
-
-    Raises:
-        UserError: see `codebooks` and `load`.
-    """
+    """Refuse damaged codebooks, and, where the method is known and installed, those that do not fit codes.json."""
     tensors = codebooks(folder, made)
-    try:
-        there = made.method in METHODS and METHODS[made.method] is not None
-    except ModuleNotFoundError:
-        return
-    if there:
-        _fitting(folder / CODEBOOKS, made, tensors)
+    with suppress(ModuleNotFoundError):
+        if made.method in METHODS:
+            _fit(METHODS[made.method], folder / CODEBOOKS, made, tensors)
 
 
-def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
+def _fit(kind: type[Method], path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
     """Return the method with its codebooks, which have coded and decoded a vector; UserError if they do not fit."""
-    try:
-        kind = METHODS[made.method]
-    except ModuleNotFoundError as e:
-        raise (not_installed(e) or e) from None
     try:
         method = kind.from_tensors(tensors, made.shape)
         of_width(method, made)
@@ -149,7 +127,6 @@ def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
 
 
 def of_width(method: Method, facts: Facts) -> None:
-    """Raise UserError for codebooks of another width than codes.json says."""
     width = method.decode(np.full((1, facts.levels), facts.codes - 1, np.int32)).shape[1]
     if width != facts.width:
         raise UserError(f"the codebooks are for vectors of width {width}, {FACTS} says {facts.width}")

@@ -27,7 +27,6 @@ from pipeline.semantic_ids.quality import Codes, Edges, Reference
 PROBED = ("zero_shot", "item_cf")
 """the probes that original and reconstructed vectors both answer"""
 ROWS, BLOCK = 8192, 65_536
-"""codes and edges at a time"""
 Questions = Mapping[str, questions.Questions | Task | str]
 
 
@@ -37,7 +36,6 @@ class Original:
 
     probes: Questions
     k: int
-    """cutoff of the probes"""
     hits: Mapping[str, np.ndarray]
     """probe -> hits, float64 [G]"""
 
@@ -57,7 +55,7 @@ class Judge:
         return facts | quality.judged(ids, self.reference) | {"reconstruction": self._reconstruction(ids, method)}
 
     def _reconstruction(self, ids: Codes, method: Method | None) -> dict[str, Any]:
-        """Return figures of each probe with the reconstructed vectors beside the original ones, or why there are none.
+        """Return figures of each probe with reconstructed and original vectors, or why there are none.
 
         The difference is reconstructed - original, with its 95 % interval and p by paired bootstrap after Holm.
         """
@@ -84,16 +82,15 @@ def read(layout: Layout, features: str, seed: int, probed_items: int) -> Judge:
 
 
 def inputs(layout: Layout, features: str) -> list[Path]:
-    """Return the files that `read` reads, but for the feature set's own; UserError if one is not there."""
     return io.present([layout.interactions, layout.items, layout.edges(features)])
 
 
 def against(
     interactions: pa.Table, paths: list[list[str]], near: Edges, vectors: np.ndarray | None, seed: int
 ) -> Judge:
-    """Return a judge of interactions, categories from the root, and neighbours in blocks.
+    """Return a judge by interactions, categories from the root, neighbours, and original vectors, float32 [I, F].
 
-    `vectors` are the original ones, float32 [I, F]; None where there are none, or too many to probe.
+    `vectors` are None where there are none, or too many to probe.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     train = split == schemas.TRAIN
@@ -109,7 +106,6 @@ def against(
 
 
 def codes(ids: pa.Table, k: int, before: np.ndarray | None = None) -> Codes:
-    """Return the codes of a table of semantic IDs, to be judged; `before` are those before collisions were settled."""
     rows, matrix = files.matrix(ids)
     suffix, cosine = ids["suffix"].drop_null().to_numpy(), ids["cosine"].drop_null().to_numpy()
     return Codes(rows, matrix, k, suffix if len(suffix) else None, before, cosine)
@@ -128,7 +124,7 @@ class Stored:
 
 
 def _decoded(method: Method, ids: Codes, items: int) -> np.ndarray:
-    """Return what the codes stand for, float32 [I, F] of length 1; zeros for items without codes."""
+    """Return the reconstructions, float32 [I, F] of length 1; zeros for items without codes."""
     parts = [method.decode(ids.codes[at : at + ROWS]) for at in range(0, len(ids.codes), ROWS)]
     vectors = np.zeros((items, parts[0].shape[1] if parts else 1), np.float32)
     if parts:
@@ -143,7 +139,6 @@ def _hits(probes: Questions, vectors: np.ndarray, k: int, seed: int) -> dict[str
 
 
 def _row(asked: questions.Questions | Task | str, k: int, test: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return one probe's figures, or why it has none."""
     if test is None or not isinstance(asked, questions.Questions):
         return {"skipped": asked if isinstance(asked, str) else "no questions"}
     means = {"original": test["mean_b"], "reconstructed": test["mean_a"]}

@@ -23,7 +23,7 @@ DRAWN = 4096
 """centroids at most whose start is chosen by distance; that of more is drawn, as choosing would take K^2 steps"""
 
 
-def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
+def cluster(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
     """Return the centroids of k-means by FAISS, float32 [K, F], of float32 [m, F], at least K."""
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # the order of sums decides the last bits
@@ -53,7 +53,6 @@ def nearest(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def all_nearest(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Do as `nearest` for many rows, by all cores."""
     return np.concatenate(list(by_block(partial(nearest, centroids=centroids), blocks(x, len(centroids)))))
 
 
@@ -63,13 +62,11 @@ def distances(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def blocks(x: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """Yield rows of x in order, as many at a time as have DISTANCES distances to K centroids."""
     rows = max(1, DISTANCES // k)
     return (x[at : at + rows] for at in range(0, len(x), rows))
 
 
 def by_block(work: Callable[[np.ndarray], np.ndarray], given: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield `work` of each block in order, as many at a time as there are cores."""
     with threadpool_limits(1, user_api="blas"):  # for all threads: one that set it by itself would reset it for others
         yield from engine.threads(work, given)
 
@@ -93,5 +90,4 @@ def _start(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _to(x: np.ndarray, squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return squared distances of some rows to all, float32 [b, m]."""
     return np.maximum(squares[rows, None] + squares - 2 * (x[rows] @ x.T), 0)

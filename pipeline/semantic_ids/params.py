@@ -1,4 +1,4 @@
-"""Parameters of the stage `semantic_ids`; a method's own are beside it, in pipeline/semantic_ids/."""
+"""Parameters of the stage `semantic_ids`; those of a method are in pipeline/semantic_ids/."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from pipeline.config.base import Name, Positive, Section
 
 Collisions = Literal["keep", "suffix", "reassign"]
-"""what becomes of items of equal codes: nothing; a last code that tells them apart; the next free last code"""
+"""items of equal codes get: nothing; a last code that separates them; the next free last code"""
 Levels = Annotated[int, Field(ge=1, le=16)]
 Codes = Annotated[int, Field(ge=2, le=65_536)]
 SHUFFLED = "shuffled"
@@ -38,12 +38,11 @@ class SemanticIds(Section):
     seed: int = 0
 
     def for_items(self, items: int) -> Self:
-        """Return the section for so many items: where `codes` is not given, each code has some items to learn on."""
+        """Return the section for a number of items: by default each code has some items to learn on."""
         if "codes" in self.model_fields_set:
             return self
         return self.model_copy(update={"codes": min(self.codes, max(2, items // 4))})
 
     def parts(self, method: str) -> list[str]:
-        """Return the methods whose code makes a method's codes: its own, and that of which codes are shuffled."""
         inner = self.settings.get(SHUFFLED, {}).get("method", FIRST)
         return [method, inner] if method == SHUFFLED else [method]

@@ -1,6 +1,6 @@
-"""Codes judged without a generator: how evenly they are used, and how often items that belong together share them.
+"""Codes judged without a generator: how evenly they are used, and how often related items share them.
 
-Every figure is exact. Chance is what the same codes would score if they were dealt to other items.
+Every figure is exact, None without a single pair of items. Chance is the score of the same codes at random items.
 I items, n of them with codes, L levels, K codes a level. A prefix is an item's first 1, 2, ... L codes.
 """
 
@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 Edges = Iterable[tuple[np.ndarray, np.ndarray]]
-"""items and their nearest neighbours, int [b] each, a block at a time; gone through more than once"""
-
+"""items and their nearest neighbours, int [b] each, a block at a time; may be read more than once"""
 POPULARITY = ("head", "middle", "tail")
-"""thirds of the items, the most interacted with first"""
+"""thirds of the items, by train interactions"""
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,12 @@ class Codes:
     codes: np.ndarray
     """int32 [n, L]"""
     k: int
-    """K"""
     suffix: np.ndarray | None = None
     """int32 [n], where the policy adds it"""
     before: np.ndarray | None = None
-    """int32 [n, L] before collisions were settled; None: as they are"""
+    """int32 [n, L] before collisions were settled; None: equal to `codes`"""
     cosine: np.ndarray | None = None
-    """float32 [n], of the vectors and what the codes reconstruct; None where that is not known"""
+    """float32 [n], of vectors and reconstructions; None where not known"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Reference:
     """What codes are judged against: one dataset of I items."""
 
     items: int
-    """I"""
     edges: Edges
     user: np.ndarray
     """int [m], of the train interactions"""
@@ -51,18 +48,15 @@ class Reference:
 
 
 def judged(ids: Codes, reference: Reference) -> dict[str, Any]:
-    """Return items, collisions, levels (a row a level) and prefixes (a row a length), as codes.json has them.
-
-    A figure without a single pair of items is None.
-    """
+    """Return items, collisions, levels (a row per level) and prefixes (a row per length), as codes.json has them."""
     groups = prefixes(ids.codes)
     by_prefix, by_level = (_by_item(columns, ids.rows, reference.items) for columns in (groups, ids.codes))
     kept, agreed = neighbours(by_prefix, by_level, reference.edges)
     bought, bought_by_chance = co_purchase(by_prefix, reference.user, reference.item)
     pure, pure_by_chance = purity(groups, reference.label[ids.rows])
     levels = [
-        used(column, ids.k) | {"neighbours": agreed[level], "neighbours_chance": sharing(column)}
-        for level, column in enumerate(ids.codes.T)
+        used(column, ids.k) | {"neighbours": near, "neighbours_chance": sharing(column)}
+        for column, near in zip(ids.codes.T, agreed, strict=True)
     ]
     lengths = [
         {
@@ -95,9 +89,9 @@ def prefixes(codes: np.ndarray) -> np.ndarray:
 
 
 def collisions(ids: Codes, popularity: np.ndarray) -> dict[str, float | None]:
-    """Return the shares of items that share all codes with another, before and after the policy settled them.
+    """Return the shares of items that share all codes with another, before and after the policy.
 
-    Those before also by popularity, int [n]: in the head, middle and tail, thirds of the items by train interactions.
+    Those before also by popularity, int [n].
     """
     before = _shared(prefixes(ids.codes if ids.before is None else ids.before)[:, -1])
     after = _shared(prefixes(ids.codes if ids.suffix is None else np.column_stack([ids.codes, ids.suffix]))[:, -1])
@@ -110,22 +104,12 @@ def collisions(ids: Codes, popularity: np.ndarray) -> dict[str, float | None]:
 
 
 def used(column: np.ndarray, k: int) -> dict[str, float | None]:
-    """Return the use of one level's K codes, int [n].
-
-    Returns:
-        used: share of the codes that some item has.
-        perplexity: exp of the entropy, 1 .. K: as many codes used evenly would have it.
-        gini: 0 where all K codes are used evenly, towards 1 where one has all items.
-    """
+    """Return the use of one level's K codes, int [n]: share in use, perplexity 1 .. K, Gini 0 (even) .. 1."""
     counts = np.sort(np.unique(column, return_counts=True)[1]).astype(np.float64)  # codes without items add nothing
     rank = np.arange(k - len(counts) + 1, k + 1)
     total = max(counts.sum(), 1)
     gini = ((2 * rank - k - 1) * counts).sum() / (k * total)
-    return {
-        "used": _rounded(len(counts) / k),
-        "perplexity": _rounded(2 ** _bits(column)),
-        "gini": _rounded(gini),
-    }
+    return {"used": _rounded(len(counts) / k), "perplexity": _rounded(2 ** _bits(column)), "gini": _rounded(gini)}
 
 
 def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | None:
@@ -140,11 +124,8 @@ def neighbours(
 ) -> tuple[list[float | None], list[float | None]]:
     """Return how often neighbours share each prefix, and each level's code by itself: L shares each.
 
-    An item's edge to itself does not count.
-
-    Args:
-        by_prefix: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
-        by_level: int64 [I, L], the codes, likewise.
+    `by_prefix`, see `prefixes`, and `by_level` are int64 [I, L], -1 for items without codes. Their edges and those of
+    an item to itself do not count.
     """
     counted = [(columns, np.zeros(columns.shape[1], np.int64)) for columns in (by_prefix, by_level)]
     pairs = 0
@@ -162,12 +143,12 @@ def co_purchase(
 ) -> tuple[list[float | None], list[float | None]]:
     """Return how often two items of one user share each prefix, and how often items of two users do: L shares each.
 
-    A user is drawn, then two of the user's items. By chance each item is drawn from a user of its own, so that popular
-    items are drawn as often. Users with a single coded item do not count.
+    A user is drawn, then two of the user's items; by chance each item from another user, so that popular items are
+    drawn as often. Users with a single coded item do not count, repeated interactions count once.
 
     Args:
         groups: int64 [I, L], see `prefixes`; -1 for items without codes.
-        user: int [m], one row an interaction; repeated ones count once.
+        user: int [m], of the interactions.
         item: int [m].
     """
     coded = groups[item, 0] >= 0
@@ -189,13 +170,10 @@ def co_purchase(
 
 
 def purity(groups: np.ndarray, label: np.ndarray) -> tuple[list[float | None], float | None]:
-    """Return how often two items of one prefix have one category, L shares, and how often any two items have.
+    """Return how often two items of one prefix, int64 [n, L], share a category, L shares, and how often any two do.
 
-    The share of the largest category would favour small groups: alone in its prefix every item is pure.
-
-    Args:
-        groups: int64 [n, L].
-        label: int64 [n]; -1 for items without a category, which do not count.
+    `label` is int64 [n], -1 for items without a category, which do not count. The share of the largest category would
+    favour small groups.
     """
     groups, label = groups[label >= 0], label[label >= 0]
     base = int(label.max(initial=0)) + 1
@@ -204,25 +182,21 @@ def purity(groups: np.ndarray, label: np.ndarray) -> tuple[list[float | None], f
 
 
 def _pairs(groups: np.ndarray) -> int:
-    """Return the ordered pairs of different items of one group."""
     counts = np.unique(groups, return_counts=True)[1]
     return int((counts * (counts - 1)).sum())
 
 
 def _shared(groups: np.ndarray) -> np.ndarray:
-    """Return which items have their group in common with another, bool [n]."""
     return np.bincount(groups, minlength=1)[groups] > 1
 
 
 def _by_item(columns: np.ndarray, rows: np.ndarray, items: int) -> np.ndarray:
-    """Return the columns of items with codes, [n, L], as int64 [I, L]; -1 for items without."""
     every = np.full((items, columns.shape[1]), -1, np.int64)
     every[rows] = columns
     return every
 
 
 def _bits(groups: np.ndarray) -> float:
-    """Return the entropy in bits of which group an item is in."""
     share = np.unique(groups, return_counts=True)[1] / max(len(groups), 1)
     return float(-(np.sort(share) * np.log2(np.sort(share))).sum())
 

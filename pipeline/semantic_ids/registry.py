@@ -19,4 +19,3 @@ METHODS: Registry[type[Method]] = Registry(
         "categories": "pipeline.semantic_ids.controls:Categories",
     },
 )
-"""name -> method, in the order of the report"""

@@ -11,19 +11,10 @@ from threadpoolctl import threadpool_limits
 from pipeline.config.base import Positive, Section
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import (
-    Method,
-    MethodParams,
-    Progress,
-    Shape,
-    Vectors,
-    enough,
-    same_width,
-    silent,
-)
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 
 
-class ResidualKMeansParams(MethodParams):
+class ResidualKMeansParams(Section):
     """Settings of residual k-means."""
 
     iterations: Positive = 25
@@ -36,17 +27,15 @@ class ResidualKMeans(Method):
     Params = ResidualKMeansParams
 
     def __init__(self, centroids: np.ndarray) -> None:
-        """Take centroids, float32 [L, K, F]."""
         self.centroids = centroids
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Cluster the sample, then its residuals, level by level; UserError for fewer vectors than centroids."""
         assert isinstance(params, ResidualKMeansParams)
         enough(vectors, shape)
         rest, levels = vectors.sample.copy(), []
         for level in range(shape.levels):
-            levels.append(kmeans.clustered(rest, shape.codes, params.iterations, seed + level))
+            levels.append(kmeans.cluster(rest, shape.codes, params.iterations, seed + level))
             rest -= levels[-1][kmeans.all_nearest(rest, levels[-1])]
         return cls(np.stack(levels))
 
@@ -55,11 +44,9 @@ class ResidualKMeans(Method):
         return cls(tensor(tensors, "centroids", shape.levels, shape.codes, None))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the centroids, float32 [L, K, F]."""
         return {"centroids": self.centroids}
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the nearest centroid of each level: float32 [b, F] -> int32 [b, L]."""
         same_width(x, self.centroids.shape[2])
         rest, codes = x.copy(), np.empty((len(x), len(self.centroids)), np.int32)
         for level, centroids in enumerate(self.centroids):
@@ -68,7 +55,6 @@ class ResidualKMeans(Method):
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return the sum of an item's centroids: int32 [b, L] -> float32 [b, F]."""
         return np.asarray(sum(level[column] for level, column in zip(self.centroids, codes.T, strict=True)))
 
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:

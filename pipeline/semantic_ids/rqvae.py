@@ -1,7 +1,7 @@
 """RQ-VAE: an encoder and a decoder whose narrow vector is coded by residual codebooks (TIGER, arXiv 2305.05065).
 
-Trained by torch, on a GPU where there is one. Codes are always computed by NumPy, so a released codebook gives the same
-codes on every kind of device. b vectors of a batch, F width, D width of the narrow vector, L levels, K codes a level.
+Trained by torch, on a GPU where there is one; NumPy computes codes, equal on every device.
+b vectors of a batch, F width, D width of the narrow vector, L levels, K codes a level.
 """
 
 from collections import Counter
@@ -21,26 +21,17 @@ from pipeline.errors import UserError
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans
-from pipeline.semantic_ids.base import (
-    Method,
-    MethodParams,
-    Progress,
-    Shape,
-    Vectors,
-    enough,
-    same_width,
-    silent,
-)
+from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams
 
 MOST_LAYERS = 16
 
 
-class RQVAEParams(MethodParams):
+class RQVAEParams(Section):
     """Settings of the RQ-VAE."""
 
     hidden: list[Positive] = Field(default_factory=lambda: [256], max_length=MOST_LAYERS - 1)
-    """widths between F and D; the decoder has them in the other order"""
+    """widths between F and D; the decoder reverses them"""
     width: Positive = 64
     """D"""
     commitment: Weight = 0.25
@@ -52,7 +43,7 @@ class RQVAEParams(MethodParams):
     lr: Rate = 0.003
     """of AdamW, falling to zero along half a cosine"""
     revive: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """a code that an epoch uses less than this share of equal use becomes what another vector has left at its level"""
+    """a code used less than this share of equal use in an epoch is replaced by another vector's residual"""
 
 
 class Layer(NamedTuple):
@@ -72,24 +63,21 @@ class RQVAE(Method):
     def __init__(
         self, encoder: list[Layer], quantiser: ResidualKMeans, decoder: list[Layer], history: list[dict[str, Any]]
     ) -> None:
-        """Take the parts, and a line an epoch of their training."""
         self.encoder, self.quantiser, self.decoder, self.history = encoder, quantiser, decoder, history
 
     @classmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Train on the sample; UserError for fewer vectors than codes, or a loss that is not finite."""
         assert isinstance(params, RQVAEParams)
         enough(vectors, shape)
         with one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(vectors.sample.shape[1], shape, params).to(pick(mps=False))
-            history = _trained(network, vectors.sample, params, seed, progress)
+            history = _train(network, vectors.sample, params, seed, progress)
         parts = {name: x.detach().cpu().numpy() for name, x in network.state_dict().items()}
         return cls(_layers(parts, "encoder"), ResidualKMeans(parts["codebooks"]), _layers(parts, "decoder"), history)
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the method with its layers and codebooks."""
         codebooks = tensor(tensors, "codebooks", shape.levels, shape.codes, None)
         encoder, decoder = _layers(tensors, "encoder"), _layers(tensors, "decoder")
         widths = (encoder[-1].weight.shape[0], codebooks.shape[2], decoder[0].weight.shape[1])
@@ -108,16 +96,13 @@ class RQVAE(Method):
         return named
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the nearest code of each level to the encoder's output: float32 [b, F] -> int32 [b, L]."""
         same_width(x, self.encoder[0].weight.shape[1])
         return self.quantiser.encode(_forward(self.encoder, x))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return the decoder's output: int32 [b, L] -> float32 [b, F]."""
         return _forward(self.decoder, self.quantiser.decode(codes))
 
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return how far each code of the last level is from what is left before the decoder: float32 [b, K]."""
         return self.quantiser.last(_forward(self.encoder, x), codes)
 
 
@@ -132,15 +117,10 @@ class Network(nn.Module):
         self.codebooks = nn.Parameter(torch.zeros(shape.levels, shape.codes, params.width))
 
     def forward(self, x: Tensor, coded: bool) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the terms of the loss, means over vectors, and the codes.
+        """Return the terms of the loss of x, float32 [b, F], means over vectors, and the codes, int64 [b, L].
 
-        Args:
-            x: float32 [b, F].
-            coded: whether the decoder reads the codes' vectors; otherwise it reads the encoder's output.
-
-        Returns:
-            reconstruction |x - decoder|^2, codebook |sg(rest) - code|^2, commitment |rest - sg(code)|^2, the last two
-            summed over levels; codes int64 [b, L], none without codes.
+        reconstruction |x - decoder|^2, codebook |sg(rest) - code|^2, commitment |rest - sg(code)|^2, the last two
+        summed over levels. Unless `coded`, the decoder reads the encoder's output, and there are no codes.
         """
         z = _through(self.encoder, x)  # [b, D]
         if not coded:
@@ -163,10 +143,9 @@ def closest(x: Tensor, centroids: Tensor) -> Tensor:
     return (centroids.square().sum(1) - 2 * x @ centroids.T).argmin(1)
 
 
-def _trained(
+def _train(
     network: Network, sample: np.ndarray, params: RQVAEParams, seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Train, and return a line an epoch: its number, the terms of its loss, and how many codes each level used."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=params.lr)
     steps = -(-len(sample) // params.batch_size) * params.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -201,7 +180,6 @@ def _trained(
 
 
 def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Yield all vectors in a new order, float32 [b, F] at a time."""
     order = rng.permutation(len(sample))
     for at in range(0, len(order), size):
         yield torch.from_numpy(sample[order[at : at + size]])
@@ -209,7 +187,6 @@ def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterato
 
 @torch.no_grad()
 def _begin_codes(network: Network, sample: np.ndarray, seed: int) -> None:
-    """Make the codebooks the residual k-means of the encoder's output."""
     levels, codes, _ = network.codebooks.shape
     some = sample[np.sort(np.random.default_rng(seed).permutation(len(sample))[: kmeans.POINTS * codes])]
     z = _through(network.encoder, sent(torch.from_numpy(some), network.codebooks.device)).cpu().numpy()
@@ -219,7 +196,6 @@ def _begin_codes(network: Network, sample: np.ndarray, seed: int) -> None:
 
 @torch.no_grad()
 def revive_codes(network: Network, optimiser: torch.optim.Optimizer, counts: Tensor, x: Tensor, share: float) -> None:
-    """Move codes that an epoch used less than a share of equal use to what vectors of the last batch leave."""
     rest = _through(network.encoder, sent(x, counts.device))
     for level, centroids in enumerate(network.codebooks):
         dead = torch.nonzero(counts[level] <= share * counts[level].float().mean())[:, 0]
@@ -243,7 +219,6 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
-    """Return the output of linear layers with ReLU between them, float32 [b, out]."""
     with threadpool_limits(1, user_api="blas"):
         for number, layer in enumerate(layers):
             x = (x if number == 0 else np.maximum(x, 0)) @ layer.weight.T + layer.bias

@@ -9,19 +9,15 @@ from pipeline.layout import Layout, Piece
 from pipeline.train import recommend, retrieval
 
 
-def embeddings(layout: Layout, users: bool) -> Iterator[Piece]:
-    if layout.item_embeddings.exists():
-        yield Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings")
+def pieces(layout: Layout, interactions: pa.Table, users: bool, exact_up_to: int) -> Iterator[Piece]:
+    """Yield the vectors of items, those of `users`, and a FAISS index with its facts, such as its recall."""
     if users and layout.user_embeddings.exists():
         yield Piece("embeddings/users.parquet", layout.user_embeddings, "user_embeddings")
-
-
-def index(layout: Layout, interactions: pa.Table, exact_up_to: int) -> Iterator[Piece]:
-    """Yield a FAISS index of the item vectors and its facts, such as its recall; nothing where train has not run."""
     if not layout.item_embeddings.exists():
         return
+    yield Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings")
     user, item = recommend.vectors(layout)
-    made = retrieval.build(item, exact_up_to)
-    facts = retrieval.tune(made, item, user, split.load(interactions, len(user), len(item)).train)
-    yield Piece("embeddings/items.faiss", retrieval.to_bytes(made))
+    index = retrieval.build(item, exact_up_to)
+    facts = retrieval.tune(index, item, user, split.load(interactions, len(user), len(item)).train)
+    yield Piece("embeddings/items.faiss", retrieval.to_bytes(index))
     yield Piece("embeddings/index.json", facts)

@@ -72,23 +72,16 @@ def test_read(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("<Release shop 0.1.0: 50 items, 60 users, features beit3> users=60")
 
 
-def test_probe(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_probe_and_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     names = run(block("probe"), beside, monkeypatch)
     assert 0.5 < names["hit"] <= 1
     assert "shuffled" in capsys.readouterr().out
     assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf", "behaviour_support"}
-
-
-def test_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     names = run(block("fit"), beside, monkeypatch)
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5
     assert names["score"] == pytest.approx(float(names["users"].of("u0") @ names["items"].of(names["item"])))
-
-
-def test_the_blocks_are_those_that_are_tested() -> None:
-    assert [re.findall(r"alignrec\.(\w+)\(", code)[-1] for code in BLOCKS] == [
-        *("load", "SemanticIds", "encoder", "probe", "fit")
-    ]
+    tested = ["load", "SemanticIds", "encoder", "probe", "fit"]
+    assert [re.findall(r"alignrec\.(\w+)\(", code)[-1] for code in BLOCKS] == tested
 
 
 @pytest.mark.slow
@@ -120,19 +113,12 @@ def test_encode_and_the_tour(
 
 
 def test_the_notebook_is_kept_with_the_outputs_of_its_code() -> None:
-    """`make figures` runs it anew."""
+    """`make figures` runs it again."""
     assert (TOUR["nbformat"], TOUR["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in TOUR["cells"]}) == len(TOUR["cells"])
     assert TOUR["metadata"]["code"] == RUNNER.code(TOUR)
     assert [cell["execution_count"] for cell in RUNNER.coded(TOUR)] == [*range(1, len(CELLS) + 1)]
     assert all(cell["outputs"] for cell in RUNNER.coded(TOUR))
-
-
-def test_a_cell_keeps_what_it_prints_and_its_last_value() -> None:
-    names: dict[str, Any] = {}
-    assert RUNNER.outputs("x = 2", names, 1) == []
-    printed, value = RUNNER.outputs("print('a')\nprint('b')\n[x] * 2", names, 2)
+    printed, value = RUNNER.outputs("print('a')\nprint('b')\n[2] * 2", {}, 2)
     assert printed == {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]}
     assert (value["output_type"], value["data"]) == ("execute_result", {"text/plain": ["[2, 2]"]})
-    with pytest.raises(NameError):
-        RUNNER.outputs("y", names, 3)

@@ -1,4 +1,4 @@
-"""`alignrec.fit`: any recommender on anyone's table, the same twice, and after a kill."""
+"""`alignrec.fit`: any recommender on any table, the same twice, and after a kill."""
 
 from pathlib import Path
 from typing import Any
@@ -45,31 +45,21 @@ def test_it_learns_the_planted_tastes(x: alignrec.Vectors, interactions: pa.Tabl
     assert model.protocol["split"] == "given"
 
 
-def test_metrics_are_the_evaluations_of_its_vectors(model: alignrec.Recommender, interactions: pa.Table) -> None:
-    number = {name: i for i, name in enumerate(model.users)}
-    rows = [
-        (number[u], int(i[1:]), s)
-        for u, i, s in zip(*(interactions[c].to_pylist() for c in ("user", "item", "split")), strict=True)
-    ]
+def test_metrics_and_recommendations_are_those_of_its_vectors(
+    model: alignrec.Recommender, interactions: pa.Table
+) -> None:
+    frame, number = interactions.to_pandas(), {name: i for i, name in enumerate(model.users)}
+    rows = [(number[u], int(i[1:]), s) for u, i, s in zip(frame.user, frame.item, frame.split, strict=True)]
     split = load_split(shops.interactions(rows), 60, 50)
     mean = evaluate(np.asarray(model.user_vectors), np.asarray(model.item_vectors), split, "test", [10]).mean
     assert model.metrics["test"]["recall@10"] == mean["recall", 10]
-
-
-def test_recommendations_are_the_best_by_dot_product_without_train(
-    model: alignrec.Recommender, interactions: pa.Table
-) -> None:
-    frame = interactions.to_pandas()
     for user in ("u0", "u31"):
         bought = set(frame[(frame.user == user) & (frame.split == 0)].item)
         scores = np.asarray(model.item_vectors) @ model.user_vectors.of(user)
-        expected = [IDS[i] for i in np.argsort(-scores) if IDS[i] not in bought]
+        expected = [i for i in np.argsort(-scores) if IDS[i] not in bought]
         top = model.recommend(user, shops.ITEMS)
-        assert [item for item, _ in top] == expected
-        assert [score for _, score in top] == pytest.approx(
-            sorted((scores[IDS.index(i)] for i in expected), reverse=True)
-        )
-        assert len(top) == shops.ITEMS - len(bought)
+        assert [item for item, _ in top] == [IDS[i] for i in expected]
+        assert [score for _, score in top] == pytest.approx(scores[expected].tolist())
     assert len(model.recommend("u0")) == 10
 
 
@@ -129,16 +119,12 @@ def test_without_vectors_the_catalogue_is_what_occurs(interactions: pa.Table) ->
     assert model.protocol["filter"] == "users >= 1, items >= 1, repeatedly"
 
 
-def test_an_item_that_nobody_has_can_be_recommended(x: alignrec.Vectors, interactions: pa.Table) -> None:
+def test_an_item_without_interactions_can_be_recommended(x: alignrec.Vectors, interactions: pa.Table) -> None:
     frame = interactions.to_pandas()
-    model = alignrec.fit("contentknn", frame[frame.item != "i4"], x)
+    model = alignrec.fit("contentknn", frame[(frame.item != "i4") & (frame.split != 2)], x)
     assert model.items.tolist() == IDS
     assert "i4" in {item for item, _ in model.recommend("u0", 40)}
-
-
-def test_without_a_test_part_there_are_no_test_figures(interactions: pa.Table) -> None:
-    frame = interactions.to_pandas()
-    assert set(alignrec.fit("itemknn", frame[frame.split != 2]).metrics) == {"valid"}
+    assert set(model.metrics) == {"valid"}, "no test part, no test figures"
 
 
 def test_mistakes_are_one_line(model: alignrec.Recommender, x: alignrec.Vectors, interactions: pa.Table) -> None:
@@ -146,15 +132,15 @@ def test_mistakes_are_one_line(model: alignrec.Recommender, x: alignrec.Vectors,
     alone = pd.DataFrame({"user": ["a", "b"], "item": ["i1", "i2"]})
     for name, table, vectors, more, line in (
         ("alignrek", frame, x, {}, "'model': no 'alignrek'; did you mean 'alignrec'?"),
-        ("alignrec", frame, x, {"epoch": 3}, "unknown key 'fit.alignrec.epoch'; did you mean 'epochs'?"),
-        ("alignrec", frame, x, {"lr": -1.0}, "'fit.alignrec.lr': input should be greater than 0"),
-        ("alignrec", frame, None, {}, "alignrec reads content; give vectors, one an item"),
+        ("alignrec", frame, x, {"epoch": 3}, "'fit.alignrec.epoch'; did you mean 'epochs'?"),
+        ("alignrec", frame, x, {"lr": -1.0}, "'fit.alignrec.lr'"),
+        ("alignrec", frame, None, {}, "alignrec reads content"),
         ("alignrec", frame, x, {"rule": "strikt"}, "'rule': no 'strikt'; did you mean 'strict'?"),
-        ("alignrec", frame, x, {"graph_k": 0}, "graph_k: 0; give whole numbers of at least 1"),
-        ("mgcn", frame, x, {"modalities": [4, 5]}, r"modalities: \[4, 5\] make 9 columns, the vectors have 8"),
-        ("alignrec", frame, {"a": x}, {}, r"vectors: is object \(\); expected numbers"),
-        ("bpr", frame[:0], None, {}, "interactions: the table has no rows"),
-        ("bpr", alone, None, {}, "no valid interactions: the best epoch cannot be chosen"),
+        ("alignrec", frame, x, {"graph_k": 0}, "graph_k: 0"),
+        ("mgcn", frame, x, {"modalities": [4, 5]}, r"modalities: \[4, 5\] make 9 columns, .* 8"),
+        ("alignrec", frame, {"a": x}, {}, r"vectors: is object \(\)"),
+        ("bpr", frame[:0], None, {}, "interactions: .* no rows"),
+        ("bpr", alone, None, {}, "no valid interactions"),
     ):
         with pytest.raises(alignrec.UserError, match=line) as e:
             alignrec.fit(name, table, vectors, **more)  # type: ignore[arg-type]

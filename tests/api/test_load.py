@@ -1,19 +1,18 @@
 """`alignrec.load`: what a release holds, from a folder, a web server or the Hub; and what is wrong with one."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import releases
 import shops
 from hub import hub
 from webserver import Folder, listening
 
 import alignrec
 from pipeline.io import sha256
-from pipeline.release import manifest
 from pipeline.remote import fetch as fetching
 
 
@@ -40,6 +39,7 @@ def test_tables_features_graph_embeddings(release: alignrec.Release) -> None:
     assert x.ids.tolist() == [f"i{i}" for i in range(shops.ITEMS)]
     assert np.array_equal(release.vector("i7"), x[7])
     assert np.array_equal(x.of("i7"), x[7])
+    assert not any(hasattr(moved, "ids") for moved in (x[::-1], x + 1, x[[2, 1]])), "rows may have moved"
     graph = release.graph["beit3"]
     assert graph.shape == (50, 50)
     assert np.all(np.diff(graph.indptr) == 4)
@@ -50,31 +50,29 @@ def test_tables_features_graph_embeddings(release: alignrec.Release) -> None:
     assert (users.ids[1], items.ids[1]) == ("u1", "i1")
 
 
-def test_what_is_computed_from_features_has_no_ids(release: alignrec.Release) -> None:
-    x = release.features["beit3"]
-    for moved in (x[::-1], x + 1, x[[2, 1]]):
-        assert not hasattr(moved, "ids")
-
-
 def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> None:
-    for wrong, line in {
-        lambda: release.features["beit"]: "no feature set 'beit' in this release; did you mean 'beit3'?",
-        lambda: release.graph["clip"]: "no feature set 'clip' in this release; valid: beit3",
-        lambda: release.vector("i777"): "no item 'i777' in this release; did you mean 'i7'?",
-        lambda: release.features["beit3"].of("z"): "no id 'z' among the vectors; there are i0, i1, i2, i3, i4, ...",
-        lambda: alignrec.load(release.folder, "beit"): "no feature set 'beit' in this release; did you mean 'beit3'?",
-        lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: not there; is this a release folder?",
-        lambda: alignrec.load("ftp://x/y"): "cannot use 'ftp' addresses; use a path, https://, s3:// or hf://datasets/",
+    for wrong, fault in {
+        lambda: release.features["beit"]: "no feature set 'beit' .*; did you mean 'beit3'",
+        lambda: release.graph["clip"]: "no feature set 'clip' .*: beit3",
+        lambda: release.vector("i777"): "no item 'i777' .*; did you mean 'i7'",
+        lambda: release.features["beit3"].of("z"): "no id 'z' .*; there are i0, i1, i2, i3, i4, ...",
+        lambda: alignrec.load(release.folder, "beit"): "no feature set 'beit' .*; did you mean 'beit3'",
+        lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: ",
+        lambda: alignrec.load(tmp_path / "release.zip"): "`alignrec fetch`",
+        lambda: alignrec.load("ftp://x/y"): "'ftp'.*https://, s3:// or hf://datasets/",
         lambda: alignrec.load(release.folder, key=tmp_path / "key.pub"): f"{release.folder}: not signed",
     }.items():
-        with pytest.raises(alignrec.UserError) as e:
+        with pytest.raises(alignrec.UserError, match=fault) as e:
             wrong()
-        assert str(e.value) == line
+        assert "\n" not in str(e.value)
     assert "beit" not in release.features
 
 
-def test_a_changed_byte_is_named(made: Path, tmp_path: Path) -> None:
+def test_a_changed_byte_is_named_and_embeddings_may_be_absent(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "copy")
+    releases.drop(copy, "embeddings/")
+    with pytest.raises(alignrec.UserError, match="no embeddings"):
+        alignrec.load(copy).embeddings  # noqa: B018
     path = copy / "features/beit3/features-00000.parquet"
     data = path.read_bytes()
     path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
@@ -82,17 +80,10 @@ def test_a_changed_byte_is_named(made: Path, tmp_path: Path) -> None:
         alignrec.load(copy)
 
 
-def test_no_embeddings(made: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(made, tmp_path / "copy")
-    shutil.rmtree(copy / "embeddings")
-    content = json.loads((copy / "manifest.json").read_text())
-    content["files"] = [f for f in content["files"] if "embeddings" not in f["path"]]
-    (copy / "manifest.json").write_text(json.dumps(manifest.with_digest(content)))
-    with pytest.raises(alignrec.UserError, match="no embeddings"):
-        alignrec.load(copy).embeddings  # noqa: B018
-
-
-def test_an_address_is_fetched_once_into_the_cache(server: Folder, made: Path, tmp_path: Path) -> None:
+def test_an_address_is_fetched_once_into_the_cache(
+    server: Folder, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     release = alignrec.load(server.address, cache=tmp_path / "cache")
     assert np.array_equal(release.features["beit3"], shops.content())
     assert release.folder == tmp_path / "cache/releases" / sha256(made / "manifest.json")
@@ -101,17 +92,7 @@ def test_an_address_is_fetched_once_into_the_cache(server: Folder, made: Path, t
     assert again.folder == release.folder
     assert server.asked["/items.parquet"] == before == 1
     assert server.asked["/manifest.json"] == 4, "an address may come to name another release, so it is asked each time"
-
-
-def test_of_a_zip_file_the_command_is_named(tmp_path: Path) -> None:
-    with pytest.raises(alignrec.UserError, match=r"`alignrec fetch` makes a folder of it"):
-        alignrec.load(tmp_path / "release.zip")
-
-
-def test_the_users_cache_is_the_default(server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    folder = alignrec.load(server.address).folder
-    assert folder.is_relative_to(tmp_path)
+    assert alignrec.load(server.address).folder.is_relative_to(tmp_path / "home"), "the user's cache is the default"
 
 
 def test_one_feature_set_of_an_address(server: Folder, tmp_path: Path) -> None:

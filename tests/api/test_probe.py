@@ -1,4 +1,4 @@
-"""`alignrec.probe`: the pipeline's probes on anyone's table, beside controls."""
+"""`alignrec.probe`: the pipeline's probes on any table, with controls."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ import shops
 
 import alignrec
 import schemas
-from alignrec.interactions import numbered
+from alignrec.interactions import Splitting, number
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.probe import asking
@@ -71,11 +71,11 @@ def test_any_table_will_do(probed: alignrec.ProbeResult, x: alignrec.Vectors, in
     numbers = frame.assign(user=frame.user.str[1:].astype(int), item=frame.item.str[1:].astype(int))
     times = frame.assign(timestamp=pd.to_datetime(frame.timestamp, unit="s"))
     words = frame.assign(split=frame.split.map({0: "train", 1: "valid", 2: "test"}))
-    expected = numbered(interactions, IDS, None, 1, 1, 0).table
+    expected = number(interactions, IDS, Splitting()).table
     for table in (frame, pl.from_arrow(interactions), interactions.to_pydict(), times, words):
-        assert numbered(table, IDS, None, 1, 1, 0).table.equals(expected)
+        assert number(table, IDS, Splitting()).table.equals(expected)
     for table in (numbers, numbers.to_records(index=False)):
-        assert numbered(table, range(shops.ITEMS), None, 1, 1, 0).table.equals(expected)
+        assert number(table, range(shops.ITEMS), Splitting()).table.equals(expected)
     plain = np.asarray(x)
     assert figures(alignrec.probe(plain, frame, ids=IDS)) == figures(probed)
     rows = numbers[["user", "item", "timestamp"]].to_numpy()
@@ -111,23 +111,10 @@ def test_the_table_and_the_text(x: alignrec.Vectors, interactions: pa.Table) -> 
     row = frame[(frame.probe == "zero_shot") & (frame.features == "vectors") & (frame.figure == "hit@3")].iloc[0]
     assert row.value == result.figures["zero_shot"]["vectors"]["hit@3"]
     assert row.se == result.figures["zero_shot"]["vectors"]["hit@3_se"]
-    lines = str(result).splitlines()
-    assert lines[0].split() == [
-        "zero_shot",
-        "hit@10",
-        "item_cf",
-        "hit@10",
-        "content_knn",
-        "recall@10",
-        "linear_cf",
-        "gain",
-        "behaviour_support",
-        "share",
-        "categories",
-        "accuracy",
-    ]
-    assert lines[2].split()[0] == "vectors"
-    assert lines[2].split()[1] == f"{result.figures['zero_shot']['vectors']['hit@10']:.4f}"
+    head, _, first, *_ = str(result).splitlines()
+    figures = ["hit@10", "hit@10", "recall@10", "gain", "share", "accuracy"]
+    assert head.split() == [word for pair in zip(result.figures, figures, strict=True) for word in pair]
+    assert first.split()[:2] == ["vectors", f"{result.figures['zero_shot']['vectors']['hit@10']:.4f}"]
 
 
 def test_rows_that_are_not_used_are_counted(x: alignrec.Vectors, interactions: pa.Table) -> None:
@@ -152,25 +139,25 @@ def test_mistakes_are_one_line(x: alignrec.Vectors, interactions: pa.Table) -> N
     bad = plain.copy()
     bad[3, 1] = np.nan
     for vectors, table, more, line in (
-        (x, frame[:0], {}, "interactions: the table has no rows"),
+        (x, frame[:0], {}, "interactions: .* no rows"),
         (x, frame.rename(columns={"user": "users"}), {}, "interactions: no column 'user'; did you mean 'users'?"),
         (x, "ratings.csv", {}, "interactions: str is no table"),
-        (x, np.zeros((3, 5)), {}, r"interactions: an array of shape \(3, 5\)"),
-        (x, frame.assign(timestamp="today"), {}, "interactions: column 'timestamp' is large_string, and not all of it"),
-        (x, frame.assign(split=3), {}, "interactions: column 'split', row 0: 3 is none of train, valid, test"),
-        (x, frame.assign(split="trian"), {}, "column 'split', row 0: trian is none of"),
+        (x, np.zeros((3, 5)), {}, r"interactions: .*\(3, 5\)"),
+        (x, frame.assign(timestamp="today"), {}, "interactions: column 'timestamp' is large_string"),
+        (x, frame.assign(split=3), {}, "interactions: column 'split', row 0: 3"),
+        (x, frame.assign(split="trian"), {}, "column 'split', row 0: trian"),
         (x, frame.assign(split=1), {}, "no train rows"),
         (x, frame, {"protocol": "leave-one"}, "'protocol': no 'leave-one'; did you mean 'leave-one-out'?"),
         (x, frame.drop(columns="timestamp"), {"protocol": "user-time"}, "user-time needs times"),
         (x, frame, {"protocol": "mmrec", "user_core": 99}, "no rating is left of 600"),
-        (x, frame, {"user_core": 2}, "user_core, item_core: the column 'split' is kept; give a protocol"),
-        (x, frame, {"ks": ()}, "ks: none; give whole numbers of at least 1"),
+        (x, frame, {"user_core": 2}, "user_core, item_core: .*'split'"),
+        (x, frame, {"ks": ()}, "ks: none"),
         (x, frame, {"categories": [["a"]]}, "categories: 1 of them for 50 vectors"),
-        (plain, frame, {}, "none of their items, i.*, has a vector; the vectors are of 0, ...; give `ids`"),
+        (plain, frame, {}, "none of their items, i.*; the vectors are of 0, .*`ids`"),
         (plain, frame, {"ids": IDS[:7]}, "vectors: 50 vectors for 7 items"),
         (plain, frame, {"ids": ["i1"] * 50}, "ids: 'i1' occurs twice"),
-        (bad, frame, {"ids": IDS}, "vectors, row 3: not finite in single precision"),
-        (plain[:0], frame, {}, r"vectors: is float32 \(0, 8\); expected numbers"),
+        (bad, frame, {"ids": IDS}, "vectors, row 3: not finite"),
+        (plain[:0], frame, {}, r"vectors: is float32 \(0, 8\)"),
         ({}, frame, {}, "vectors: none were given"),
         ({"a": x, "b": alignrec.Vectors(plain, [*IDS[1:], "z"])}, frame, {}, "b: no vector of item 'i0'"),
     ):  # fmt: skip

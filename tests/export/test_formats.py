@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import releases
 import toy
 import yaml
-from commands import alignrec
+from typer.testing import CliRunner
 
 import schemas
 from pipeline import io
@@ -29,10 +30,9 @@ from pipeline.export.write import CODED, FORMATS, write
 from pipeline.features.node import changed
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
-from pipeline.release import manifest as manifests
-from pipeline.release.manifest import File
 from pipeline.run import running
-from stages import download, interactions, items, publish
+from stages import download, interactions, items
+from stages.cli import app
 from stages.params import Params
 
 SPLITS = ("train", "valid", "test")
@@ -41,10 +41,7 @@ PLAIN = [form for form in FORMATS if form not in CODED]
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = toy.outputs(tmp_path_factory.mktemp("shop"))
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
-    return layout
+    return releases.published(toy.outputs(tmp_path_factory.mktemp("shop")))
 
 
 @pytest.fixture(scope="module")
@@ -103,29 +100,27 @@ def test_mmrec_is_imported_with_the_same_split_ids_and_texts(
     assert users.to_dict("list") == {"user_id": ["U0", "U1", "U2", "U3"], "userID": [0, 1, 2, 3]}
 
 
-def test_mmrec_keeps_what_is_unknown_unknown(layout: Layout, tmp_path: Path) -> None:
-    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    blank = table.set_column(2, "rating", pa.nulls(len(table), pa.float32()))
-    blank = blank.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
-    content = contents.of_dataset(layout, [])
-    write(
-        ExportContent(content.name, content.items, content.features, content.users, blank), "mmrec", tmp_path / "mmrec"
-    )
+def column(content: ExportContent, name: str, values: pa.Array) -> ExportContent:
+    """Return the content with another column of its interactions."""
+    assert content.interactions is not None
+    at = content.interactions.column_names.index(name)
+    return replace(content, interactions=content.interactions.set_column(at, name, values))
+
+
+def test_mmrec_keeps_unknown_values_and_positions(content: ExportContent, tmp_path: Path) -> None:
+    table = content.interactions
+    assert table is not None
+    blank = column(content, "rating", pa.nulls(len(table), pa.float32()))
+    write(column(blank, "timestamp", pa.nulls(len(table), pa.int64())), "mmrec", tmp_path / "mmrec")
     again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
     assert again["rating"].null_count == again["timestamp"].null_count == len(table)
     order = ["user_id", "item_id", "split"]
     assert sorted(again.select(order).to_pylist(), key=str) == sorted(table.select(order).to_pylist(), key=str)
-
-
-def test_positions_are_exported_as_positions(content: ExportContent, tmp_path: Path) -> None:
-    assert content.interactions is not None
-    ordered = content.interactions.replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
-    write(replace(content, interactions=ordered), "mmrec", tmp_path / "mmrec")
-    assert "Timestamps are positions in the user's sequence" in (tmp_path / "mmrec/README.md").read_text()
-    again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
+    ordered = table.replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
+    write(replace(content, interactions=ordered), "mmrec", tmp_path / "ordered")
+    assert "Timestamps are positions" in (tmp_path / "ordered/README.md").read_text()
+    again = io.read_table(imported(tmp_path / "ordered", tmp_path / "more").interactions, schemas.INTERACTIONS)
     assert schemas.clock(again) == "order"
-    write(content, "npy", tmp_path / "npy")
-    assert "positions" not in (tmp_path / "npy/README.md").read_text()
 
 
 @pytest.mark.parametrize("form", ["mmrec", "cornac", "npy"])
@@ -194,13 +189,9 @@ def test_recbole_files_hold_the_split_and_exact_vectors(content: ExportContent, 
 
 
 def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: ExportContent, tmp_path: Path) -> None:
-    table = content.interactions
-    assert table is not None
-    blank = table.set_column(2, "rating", pa.nulls(len(table), pa.float32()))
-    write(ExportContent("shop", content.items, content.features, content.users, blank), "recbole", tmp_path / "to")
-    assert list(pd.read_csv(tmp_path / "to/shop/shop.train.inter", sep="\t")) == [
-        "user_id:token", "item_id:token", "timestamp:float",
-    ]  # fmt: skip
+    write(column(content, "rating", pa.nulls(16, pa.float32())), "recbole", tmp_path / "to")
+    header = (tmp_path / "to/shop/shop.train.inter").read_text().splitlines()[0]
+    assert header.split("\t") == ["user_id:token", "item_id:token", "timestamp:float"]
     assert "rating" not in yaml.safe_load((tmp_path / "to/shop.yaml").read_text())["load_col"]["inter"]
 
 
@@ -224,10 +215,7 @@ def test_elliot_finds_every_path_and_a_file_an_item(content: ExportContent, layo
 
 
 def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    table = content.interactions
-    assert table is not None
-    blank = table.set_column(2, "rating", pa.array([None, *[2.0] * (len(table) - 1)], pa.float32()))
-    write(ExportContent("shop", content.items, content.features, content.users, blank), "cornac", tmp_path / "to")
+    write(column(content, "rating", pa.array([None, *[2.0] * 15], pa.float32())), "cornac", tmp_path / "to")
     read = pd.read_csv(tmp_path / "to/train.tsv", sep="\t", header=None)
     assert read[2].tolist() == [1.0] + [2.0] * (len(read) - 1)
     assert read[1].tolist() == split_rows(layout, 0)["item_id"].tolist()
@@ -262,12 +250,11 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
 
 @pytest.mark.parametrize("form", PLAIN)
 def test_two_exports_are_the_same_bytes(content: ExportContent, tmp_path: Path, form: str) -> None:
-    write(content, form, tmp_path / "a")
-    write(content, form, tmp_path / "b")
-    files = [p for p in sorted((tmp_path / "a").rglob("*")) if p.is_file()]
-    assert len(files) > 4
-    for path in files:
-        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    files = []
+    for name in "ab":
+        write(content, form, tmp_path / name)
+        files.append({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")})
+    assert files[0] == files[1]
 
 
 # --- zero rows
@@ -359,21 +346,20 @@ def test_items_with_zero_rows_are_dropped_on_request_with_their_interactions(
     assert not (tmp_path / "to/filled.tsv").exists()
 
 
-def test_zero_rows_that_cannot_be_helped_are_refused(content: ExportContent) -> None:
-    def of(x: list[list[float]]) -> ExportContent:
-        table = content.features["beit3"].set_column(4, "vector", io.vectors(np.array(x, np.float32)))
-        return replace(content, features={"beit3": table})
+def test_zero_rows_that_cannot_be_replaced_are_refused(content: ExportContent) -> None:
+    zeros = set_of(content, np.zeros((6, 2), np.float32))
+    for given, how, fault in (
+        (content, "men", r"'men' .*drawn, drop"),
+        (zeros, "drawn", "'f' holds nothing but zeros"),
+        (zeros, "drop", "every item has a row of zeros"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            rows.arranged(given, how, None)
+    opposite = set_of(content, np.array([[1, 0], [-1, 0], [0, 0]] * 2, np.float32))
+    assert rows.arranged(opposite, "drawn", None).matrix("f")[[2, 5]].any(axis=1).all()
 
-    with pytest.raises(UserError, match=r"'men' .*drawn, drop"):
-        rows.arranged(content, "men", None)
-    with pytest.raises(UserError, match="'beit3' holds nothing but zeros"):
-        rows.arranged(of([[0, 0]] * 6), "drawn", None)
-    with pytest.raises(UserError, match="every item has a row of zeros"):
-        rows.arranged(of([[0, 0]] * 6), "drop", None)
-    assert rows.arranged(of([[1, 0], [-1, 0], [0, 0]] * 2), "drawn", None).matrix("beit3")[[2, 5]].any(axis=1).all()
 
-
-# --- somebody's order
+# --- a given order
 
 
 def mapping(path: Path, asins: list[str]) -> Path:
@@ -394,7 +380,7 @@ def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path:
     assert "Items are numbered as in order.csv, not as in the dataset." in (tmp_path / "to/README.md").read_text()
 
 
-def test_items_of_one_side_alone_are_counted(content: ExportContent, tmp_path: Path) -> None:
+def test_items_of_one_side_only_are_counted(content: ExportContent, tmp_path: Path) -> None:
     order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
     exported = rows.arranged(content, "drawn", order)
     assert exported.items["asin"].to_pylist() == ["A5", "B7", "A0"]
@@ -415,22 +401,14 @@ def test_items_of_one_side_alone_are_counted(content: ExportContent, tmp_path: P
 # --- releases
 
 
-def test_a_release_exports_its_interactions(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = shutil.copytree(layout.release, tmp_path / "release")
-    for path in (layout.interactions, layout.users):
-        shutil.copy(path, release)
-    added = [File.model_construct(path=f"{name}.parquet", table=name) for name in ("interactions", "users")]
-    manifest = manifests.load(release)
-    fuller = manifest.model_copy(update={"files": [*manifest.files, *added]})
-    monkeypatch.setattr(contents.Release, "verified", lambda self: self)
-    monkeypatch.setattr(manifests, "load", lambda folder: fuller)
-    write(contents.of_release(release, []), "mmrec", tmp_path / "to")
+def test_a_release_exports_its_interactions(layout: Layout, tmp_path: Path) -> None:
+    write(contents.of_release(layout.release, []), "mmrec", tmp_path / "to")
     write(contents.of_dataset(layout, []), "mmrec", tmp_path / "whole")
     assert (tmp_path / "to/shop.inter").read_bytes() == (tmp_path / "whole/shop.inter").read_bytes()
 
 
 @pytest.mark.parametrize("form", PLAIN)
-def test_a_release_alone_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
+def test_a_release_by_itself_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
     exported = replace(contents.of_release(layout.release, ["minilm-cnn"]), interactions=None)
     write(exported, form, tmp_path / "to")
     text = (tmp_path / "to/README.md").read_text()
@@ -446,16 +424,10 @@ def test_a_release_alone_exports_what_it_holds(layout: Layout, tmp_path: Path, f
 
 
 def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> None:
-    table = io.read_table(layout.items, schemas.ITEMS)
-    urls = pa.array([["file:///home/me/1.png", "https://p/1.png"], ["file:///home/me/2.png"]] + [[]] * 4)
-    table = table.set_column(table.column_names.index("image_urls"), "image_urls", urls)
-    changed = Layout(tmp_path, "shop")
-    for path in (layout.item_ids, layout.users, layout.interactions):
-        target = tmp_path / path.relative_to(layout.root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    io.write_table(table, changed.items, schemas.ITEMS)
-    assert contents.of_dataset(changed, []).items["image_url"].to_pylist() == ["https://p/1.png", *[""] * 5]
+    urls = [["file:///home/me/1.png", "https://p/1.png"], ["file:///home/me/2.png"]] + [[]] * 4
+    copy = Layout(shutil.copytree(layout.root, tmp_path / "outputs"), "shop")
+    releases.rewrite(copy.items, "image_urls", lambda _: urls)
+    assert contents.of_dataset(copy, []).items["image_url"].to_pylist() == ["https://p/1.png", *[""] * 5]
 
 
 def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
@@ -472,17 +444,12 @@ def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Pa
 
 def test_the_command(layout: Layout, tmp_path: Path) -> None:
     order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
-    for what in ("shop", str(layout.release)):
-        command = ["export", what, "--root", str(layout.root), "--format", "npy", "--features", "beit3", "--to", "to"]
-        where = tmp_path / Path(what).name
-        where.mkdir()
-        done = alignrec(*command, cwd=where)
-        assert done.stdout == "exported: to\n", done.stderr
-        assert sorted(p.name for p in (where / "to").glob("*.npy")) == ["beit3.npy"]
-        command = [*command[:-1], "theirs", "--order", str(order), "--zero-rows", "drawn"]
-        done = alignrec(*command, cwd=where)
-        assert "beit3: zero rows filled with drawn numbers: 1\nexported: theirs\n" in done.stdout, done.stderr
-        assert len(np.load(where / "theirs/beit3.npy")) == 3
-        wrong = [*command[:-1], "men"]
-        done = alignrec(*wrong, cwd=where)
-        assert done.stderr == "error: no way 'men' with zero rows; there are drawn, drop\n"
+    for number, what in enumerate(("shop", layout.release)):
+        given = ["export", what, "--root", layout.root, "--format", "npy", "--features", "beit3", "--to"]
+        plain, theirs = tmp_path / f"{number}", tmp_path / f"{number}-theirs"
+        done = CliRunner().invoke(app, [str(arg) for arg in (*given, plain)])
+        assert done.output == f"exported: {plain}\n"
+        assert sorted(p.name for p in plain.glob("*.npy")) == ["beit3.npy"]
+        done = CliRunner().invoke(app, [str(arg) for arg in (*given, theirs, "--order", order)])
+        assert f"beit3: zero rows filled with drawn numbers: 1\nexported: {theirs}\n" in done.output
+        assert len(np.load(theirs / "beit3.npy")) == 3

@@ -1,8 +1,7 @@
 """Libraries, as PyPI has them, train on their exports, each in an environment of its own.
 
 Opt-in, since some install a torch: ALIGNREC_FRAMEWORKS=1 pytest tests/export/test_frameworks.py. Environments are
-kept below ALIGNREC_FRAMEWORKS_CACHE, where that is set. Elliot is not on PyPI: its own loader reads the export where
-ALIGNREC_ELLIOT names a checkout of its repository.
+kept below ALIGNREC_FRAMEWORKS_CACHE, where that is set.
 """
 
 import contextlib
@@ -41,7 +40,6 @@ NEEDS = {
     "lenskit": ["lenskit>=2025.8,<2026"],
     "rectools": ["rectools>=0.19,<0.20"],
     "implicit": ["implicit>=0.7.2,<0.8", "pandas"],
-    "elliot": ["hyperopt", "numpy<2", "pandas<3", "pillow", "pyyaml", "scikit-learn", "scipy", "setuptools<81", "tqdm"],
 }
 
 
@@ -49,31 +47,21 @@ NEEDS = {
 def content() -> ExportContent:
     """120 users with 6 of 50 items each, the last two valid and test; the users' items are close to one another."""
     rng = np.random.default_rng(0)
-    rows = [(u, int(i)) for u in range(USERS) for i in (u + rng.permutation(12)[:6]) % ITEMS]
-    split = [[0, 0, 0, 0, 1, 2][n % 6] for n in range(len(rows))]
-    interactions = pa.table(
-        {
-            "user_id": pa.array([u for u, _ in rows], pa.int32()),
-            "item_id": pa.array([i for _, i in rows], pa.int32()),
-            "rating": pa.array([4.0] * len(rows), pa.float32()),
-            "timestamp": pa.array(range(len(rows)), pa.int64()),
-            "split": pa.array(split, pa.int8()),
-        }
-    )
-    names = [f"A{i}" for i in range(ITEMS)]
-    ids = pa.array(range(ITEMS), pa.int32())
-    titles = [f'item "{i}" of many' for i in range(ITEMS)]
-    blank = [""] * ITEMS
-    items = pa.table(
-        {"item_id": ids, "asin": names, "title": titles, "brand": blank, "categories": pa.array([["a b", "c"]] * ITEMS),
-         "description": blank, "image_url": blank}
-    )  # fmt: skip
-    there = pa.array([True] * ITEMS)
-    vectors = pa.table(
-        {"item_id": ids, "has_image": there, "has_text": there, "vector": io.vectors(rng.normal(size=(ITEMS, WIDTH)))}
-    )
+    n, ids, there = USERS * 6, pa.array(range(ITEMS), pa.int32()), pa.array([True] * ITEMS)
+    columns = {
+        "user_id": pa.array(np.repeat(np.arange(USERS), 6), pa.int32()),
+        "item_id": pa.array(np.concatenate([(u + rng.permutation(12)[:6]) % ITEMS for u in range(USERS)]), pa.int32()),
+        "rating": pa.array([4.0] * n, pa.float32()),
+        "timestamp": pa.array(range(n), pa.int64()),
+        "split": pa.array([0, 0, 0, 0, 1, 2] * USERS, pa.int8()),
+    }
+    texts = {"title": [f'item "{i}" of many' for i in range(ITEMS)], "categories": pa.array([["a b", "c"]] * ITEMS)}
+    texts |= dict.fromkeys(("brand", "description", "image_url"), [""] * ITEMS)
+    items = pa.table({"item_id": ids, "asin": [f"A{i}" for i in range(ITEMS)], **texts})
+    vector = io.vectors(rng.normal(size=(ITEMS, WIDTH)))
+    vectors = pa.table({"item_id": ids, "has_image": there, "has_text": there, "vector": vector})
     users = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "user": [f"U{u}" for u in range(USERS)]})
-    return ExportContent("shop", items, {"our-set": vectors}, users, interactions)
+    return ExportContent("shop", items, {"our-set": vectors}, users, pa.table(columns))
 
 
 def environment(name: str, tmp_path: Path) -> Path:
@@ -89,11 +77,17 @@ def environment(name: str, tmp_path: Path) -> Path:
     return python
 
 
-def trained(python: Path, folder: Path, more: str) -> dict:
-    """Run the README's snippet and `more` in the export's folder; return what it prints last, as JSON."""
+def trained(name: str, content: ExportContent, tmp_path: Path, code: str) -> dict:
+    """Export, and run the README's snippet and `code` in the export's folder; return what it prints last, as JSON."""
+    folder = tmp_path / "export"
+    write(content, name, folder)
     block = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert block
-    return printed(python, folder, block[1] + more)
+    said = printed(environment(name, tmp_path), folder, block[1] + code)
+    assert sorted(said["order"]) == list(range(ITEMS))
+    assert said["sizes"] == [USERS * 4, USERS, USERS]
+    assert 0 <= said["recall"] <= 1
+    return said
 
 
 def printed(python: Path, folder: Path, code: str) -> dict:
@@ -124,13 +118,9 @@ print(json.dumps({"order": order, "features": features.tolist(), "sizes": sizes,
 
 
 def test_recbole_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None:
-    write(content, "recbole", tmp_path / "export")
-    said = trained(environment("recbole", tmp_path), tmp_path / "export", RECBOLE)
-    assert sorted(said["order"]) == list(range(ITEMS))
+    said = trained("recbole", content, tmp_path, RECBOLE)
     loaded = np.array(said["features"])[1:].astype(np.float32)
     assert np.array_equal(loaded, content.matrix("our-set")[said["order"]]), "each item has its own vector"
-    assert said["sizes"] == [USERS * 4, USERS, USERS]
-    assert 0 <= said["recall"] <= 1
 
 
 CORNAC = """
@@ -148,53 +138,9 @@ print(json.dumps({"order": order, "features": method.item_image.features.tolist(
 
 
 def test_cornac_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None:
-    write(content, "cornac", tmp_path / "export")
-    said = trained(environment("cornac", tmp_path), tmp_path / "export", CORNAC)
-    assert sorted(said["order"]) == list(range(ITEMS))
+    said = trained("cornac", content, tmp_path, CORNAC)
     loaded = np.array(said["features"], np.float32)
     assert np.array_equal(loaded[: len(said["order"])], content.matrix("our-set")[said["order"]])
-    assert said["sizes"] == [USERS * 4, USERS, USERS]
-    assert 0 <= said["recall"] <= 1
-
-
-ELLIOT = """
-import json, os, sys
-import numpy as np, yaml
-
-sys.path.insert(0, os.environ["ALIGNREC_ELLIOT"])
-import elliot
-from elliot.dataset.dataset import DataSetLoader
-from elliot.namespace.namespace_model_builder import NameSpaceBuilder
-from elliot.utils import logging
-
-given = yaml.safe_load(open("shop.yml"))
-given["experiment"] |= {
-    "version": "0.3.1", "top_k": 10, "evaluation": {"simple_metrics": ["Recall"]}, "models": {"MostPop": {"meta": {}}}
-}
-yaml.safe_dump(given, open("whole.yml", "w"))
-here = os.getcwd()
-settings = NameSpaceBuilder(here + "/whole.yml", os.path.dirname(elliot.__file__), here).base.base_namespace
-logging.init(settings.path_logger_config, settings.path_log_folder)
-data = DataSetLoader(config=settings).generate_dataobjects()[0][0]
-visual = data.side_information.VisualAttributes
-order = [int(data.private_items[i]) for i in range(data.num_items)]
-features = [np.load(f"{visual.visual_feature_folder_path}/{item}.npy").tolist() for item in order]  # as its samplers do
-assert all(len(row) == visual.visual_features_shape for row in features)
-sizes = [sum(map(len, part.values())) for part in (data.train_dict, data.val_dict, data.test_dict)]
-train = sorted([int(u), int(i)] for u, items in data.train_dict.items() for i in items)
-print(json.dumps({"order": order, "features": features, "sizes": sizes, "train": train}))
-"""
-
-
-@pytest.mark.skipif(not os.environ.get("ALIGNREC_ELLIOT"), reason="ALIGNREC_ELLIOT names no checkout of Elliot")
-def test_elliots_loader_reads_its_export(content: ExportContent, tmp_path: Path) -> None:
-    write(content, "elliot", tmp_path / "export")
-    said = printed(environment("elliot", tmp_path), tmp_path / "export", ELLIOT)
-    assert sorted(said["order"]) == list(range(ITEMS))
-    assert np.array_equal(np.array(said["features"], np.float32), content.matrix("our-set")[said["order"]])
-    assert said["sizes"] == [USERS * 4, USERS, USERS]
-    train = content.split(0)
-    assert said["train"] == sorted(map(list, zip(*(train[c].to_pylist() for c in ("user_id", "item_id")), strict=True)))
 
 
 OWN = {

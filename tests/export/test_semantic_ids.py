@@ -14,8 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
-from commands import alignrec
-from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import schemas
@@ -114,19 +112,17 @@ def nearest_free(layout: Layout, codes: np.ndarray) -> int:
     return free[int(np.argmin(far))]
 
 
-def test_what_codes_without_a_suffix_cost_is_said(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    cost, *rest = write(content, "minionerec", tmp_path / "to")
-    assert re.fullmatch(
-        r"Of 2 items that share their 3 codes with another, 1 take the nearest free last code; the cosine of vector "
-        r"and codes is -?\d\.\d{3} for these, \d\.\d{3} before\.",
-        cost,
-    )
-    assert not rest
-    assert cost in (tmp_path / "to/README.md").read_text().splitlines()
+def with_facts(content: ExportContent, **changed: object) -> ExportContent:
     assert content.codes is not None
-    facts = content.codes.facts.model_copy(update={"collisions": "keep"})
-    kept = replace(content, codes=replace(content.codes, facts=facts))
-    assert write(kept, "minionerec", tmp_path / "kept")[0].endswith("MiniOneRec reads no fourth: 2.")
+    return replace(content, codes=replace(content.codes, facts=content.codes.facts.model_copy(update=changed)))
+
+
+def test_the_cost_of_codes_without_a_suffix_is_stated(content: ExportContent, tmp_path: Path) -> None:
+    (cost,) = write(content, "minionerec", tmp_path / "to")
+    assert re.search(r"2 items .* 3 codes .*, 1 take .* -?\d\.\d{3} for these, \d\.\d{3} before\.", cost)
+    assert cost in (tmp_path / "to/README.md").read_text().splitlines()
+    (shared,) = write(with_facts(content, collisions="keep"), "minionerec", tmp_path / "kept")
+    assert shared.endswith("MiniOneRec reads no fourth: 2.")
 
 
 def test_a_history_is_the_latest_items_and_a_title_one_line(content: ExportContent, tmp_path: Path) -> None:
@@ -148,47 +144,30 @@ def test_a_history_is_the_latest_items_and_a_title_one_line(content: ExportConte
     assert json.loads((tmp_path / "to/shop.item.json").read_text())["0"]["title"] == "a b c"
 
 
-def equal_codes(content: ExportContent) -> ExportContent:
-    """Return the content with equal codes for the first two items, and no title and description for the last."""
-    assert content.codes is not None
-    table = content.codes.table.to_pylist()
-    table[1] |= {"codes": table[0]["codes"], "suffix": table[0]["suffix"] + 1}
-    codes = replace(content.codes, table=pa.Table.from_pylist(table, content.codes.table.schema))
-    items = content.items.to_pylist()
-    items[4] |= {"title": "  ", "description": ""}
-    return replace(content, codes=codes, items=pa.Table.from_pylist(items, content.items.schema))
-
-
 def test_items_that_share_an_id_or_have_no_title_are_counted(content: ExportContent, tmp_path: Path) -> None:
-    given = equal_codes(content)
-    assert given.codes is not None
-    facts = given.codes.facts.model_copy(update={"collisions": "keep"})
-    given = replace(given, codes=replace(given.codes, facts=facts))
-    assert given.codes is not None
-    _, counts = np.unique(given.codes.matrix(), axis=0, return_counts=True)
-    shared, blank = write(given, "minionerec", tmp_path / "to")
-    assert shared.startswith("Items that share their ")
-    assert shared.endswith(f": {counts[counts > 1].sum()}.")
-    assert blank.startswith("Items without ")
-    assert blank.endswith(": 1.")
-    assert {shared, blank} <= set((tmp_path / "to/README.md").read_text().splitlines())
-
-
-def test_minionerec_gets_a_title_for_every_item_and_no_other_number_of_tokens(
-    content: ExportContent, tmp_path: Path
-) -> None:
-    given = equal_codes(content)
-    write(given, "minionerec", tmp_path / "to")
-    titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
-    assert titles[4] == "[item 4 has no title]"
+    assert content.codes is not None
+    table, items = content.codes.table.to_pylist(), content.items.to_pylist()
+    table[1] |= {"codes": table[0]["codes"], "suffix": table[0]["suffix"] + 1}
+    items[4] |= {"title": "  ", "description": ""}
+    codes = replace(content.codes, table=pa.Table.from_pylist(table, content.codes.table.schema))
+    given = replace(content, codes=codes, items=pa.Table.from_pylist(items, content.items.schema))
+    _, counts = np.unique(codes.matrix(), axis=0, return_counts=True)
+    shared, blank = write(with_facts(given, collisions="keep"), "minionerec", tmp_path / "to")
+    assert re.search(rf"share .*: {counts[counts > 1].sum()}\.$", shared)
+    assert re.search(r"title.*: 1\.$", blank)
     how = (tmp_path / "to/README.md").read_text()
+    assert {shared, blank} <= set(how.splitlines())
     assert "bash sft.sh --" not in how
     assert "--index_file .unique.index.json" in how
-    assert given.codes is not None
-    rows_of_two = [row | {"codes": row["codes"][:2]} for row in given.codes.table.to_pylist()]
-    table = pa.Table.from_pylist(rows_of_two, schemas.semantic_ids(2))
-    facts = given.codes.facts.model_copy(update={"levels": 2})
-    notes = write(replace(given, codes=replace(given.codes, facts=facts, table=table)), "minionerec", tmp_path / "two")
+    titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
+    assert titles[4] == "[item 4 has no title]"
+
+
+def test_minionerec_gets_no_other_number_of_tokens(content: ExportContent, tmp_path: Path) -> None:
+    assert content.codes is not None
+    two = [row | {"codes": row["codes"][:2]} for row in content.codes.table.to_pylist()]
+    codes = replace(content.codes, table=pa.Table.from_pylist(two, schemas.semantic_ids(2)))
+    notes = write(with_facts(replace(content, codes=codes), levels=2), "minionerec", tmp_path / "two")
     assert notes[0].startswith("MiniOneRec reads 3 codes an item, and these are 2: for it, set semantic_ids.levels: 3")
     assert not (tmp_path / "two/shop.index.json").exists()
     assert "convert_dataset" not in (tmp_path / "two/README.md").read_text()
@@ -202,11 +181,8 @@ def test_rqvae_recommender_reads_its_raw_folder_and_unique_ids(
 ) -> None:
     at = content.items.column_names.index("title")
     odd = ['quo"te', "it's \\", "bowl 🍜", "ünï", ""]
-    write(
-        replace(content, items=content.items.set_column(at, "title", pa.array(odd))),
-        "rqvae-recommender",
-        tmp_path / "to",
-    )
+    items = content.items.set_column(at, "title", pa.array(odd))
+    write(replace(content, items=items), "rqvae-recommender", tmp_path / "to")
     assert np.array_equal(np.load(tmp_path / "to/semantic_ids.npy"), ids)
     assert "\ntrain.pretrained_rqvae_path=None\n" in (tmp_path / "to/README.md").read_text()
     raw = tmp_path / "to/raw/shop"
@@ -237,15 +213,17 @@ def test_two_exports_are_the_same_bytes_and_a_releases_the_same(
     content: ExportContent, layout: Layout, tmp_path: Path, form: str
 ) -> None:
     write(content, form, tmp_path / "a")
-    write(rows.arranged(contents.of_release(layout.release, [], coded=True), "drop", None), form, tmp_path / "b")
-    files = [p for p in sorted((tmp_path / "a").rglob("*")) if p.is_file()]
-    assert len(files) > 3
-    for path in files:
-        if path.name != "README.md":
-            assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
+    given = ("export", layout.release, "--format", form, "--codes", "residual-kmeans", "--to", tmp_path / "b")
+    done = CliRunner().invoke(app, [str(arg) for arg in given])
+    assert done.exit_code == 0, done.output
+    ours, theirs = (
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*") if p.suffix != ".md"}
+        for name in "ab"
+    )
+    assert ours == theirs
     text = (tmp_path / "a/README.md").read_text()
-    assert "- `beit3` by residual-kmeans: 3 codes of 0 .. 2; a last code tells items of equal codes apart" in text
-    assert "Items left out as they have no semantic ID: 1; the others are numbered anew." in text
+    assert "- `beit3` by residual-kmeans: 3 codes of 0 .. 2; a last code separates items of equal codes" in text
+    assert "Items left out as they have no semantic ID: 1; the others are renumbered." in text
     assert "filled" not in text
 
 
@@ -302,7 +280,7 @@ def test_where_nothing_is_coded_the_key_to_set_is_named(tmp_path: Path) -> None:
     assert said("--features", "minilm-cnn") == none.format(" of minilm-cnn", "minilm-cnn")
     for name in toy.SETS:
         shutil.rmtree(tmp_path / "encode/shop" / name)
-    assert said() == "error: shop: no feature set is there to code; run `alignrec encode shop` first\n"
+    assert said() == "error: shop: no feature set to code; run `alignrec encode shop` first\n"
 
 
 def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:
@@ -310,13 +288,3 @@ def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> N
     toy.write_features(again, "beit3", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
     with pytest.raises(UserError, match=r"'beit3'.*semantic_ids"):
         contents.of_dataset(again, [], coded=True)
-
-
-def test_the_command_exports_a_release_alone(layout: Layout, tmp_path: Path) -> None:
-    shutil.copytree(layout.release, tmp_path / "release")
-    command = ["export", "release", "--format", "minionerec", "--codes", "residual-kmeans", "--to", "out"]
-    done = alignrec(*command, cwd=tmp_path)
-    assert done.exit_code == 0, done.stderr
-    assert "exported: out\n" in done.stdout
-    assert (tmp_path / "out/shop.index.json").is_file()
-    assert load_file(tmp_path / "release/semantic_ids/beit3/residual-kmeans/codebooks.safetensors")

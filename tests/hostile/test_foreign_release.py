@@ -84,9 +84,9 @@ MANIFESTS: dict[str, tuple[Change, str]] = {
         lambda m: [listed(n)(m) for n in ("\u00e9", "e\u0301")],  # type: ignore[func-returns-value]
         "is named twice",
     ),
-    "in a file": (listed("items.parquet/x"), "lies in what is a file"),
+    "in a file": (listed("items.parquet/x"), "its parent path is a file"),
     "itself": (listed("manifest.json"), "lists manifest.json itself"),
-    "in itself": (listed("manifest.json/x"), "lies in what is a file"),
+    "in itself": (listed("manifest.json/x"), "its parent path is a file"),
     "its signature": (listed("manifest.json.sig"), "lists manifest.json.sig itself"),
 }
 
@@ -125,14 +125,14 @@ def test_a_flipped_bit_of_the_manifest_is_found(release: Path) -> None:
 
 
 CLAIMS: dict[str, tuple[Change, str]] = {
-    "used_by": (lambda m: m["files"][3].update(used_by=["other"]), "used_by is not what encoders/ says"),
+    "used_by": (lambda m: m["files"][3].update(used_by=["other"]), "used_by differs from encoders/"),
     "used_by of an encoder": (
         lambda m: [f.update(used_by=[]) for f in m["files"] if f["used_by"]],  # type: ignore[func-returns-value]
-        "used_by is not what encoders/ says",
+        "used_by differs from encoders/",
     ),
     "made_by": (
         lambda m: m["made_by"]["train"].update(versions={"python": "2"}),
-        "made_by.train: no table of the release says that it was made so",
+        "made_by.train: no table of the release records",
     ),
     "dataset": (lambda m: m.update(dataset="../../x"), "is no name of a dataset"),
 }

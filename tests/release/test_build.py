@@ -24,44 +24,16 @@ from pipeline.release import build, manifest, verify
 from pipeline.run import running
 from stages import publish
 
-
-def published(root: Path) -> Path:
-    layout = toy.outputs(root)
-    with running("publish", "shop", toy.PARAMS, root) as run:
-        publish.main(run)
-    return layout.release
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published(tmp_path_factory.mktemp("built"))
+EDGES, ITEMS = "graph/beit3/edges.parquet", "embeddings/items.parquet"
 
 
 @pytest.fixture
-def release(built: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(built, tmp_path / "release")
+def release(plain: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(plain, tmp_path / "release")
 
 
-def edit(release: Path, change: Callable[[dict], None]) -> None:
-    """Change the manifest by hand."""
-    path = release / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(manifest.with_digest(content)))
-
-
-def rewrite(release: Path, name: str, table: pa.Table) -> None:
-    """Replace a table and make the manifest agree, as a careless publisher would."""
-    pq.write_table(table, release / name)
-    kind = next(f["table"] for f in json.loads((release / "manifest.json").read_text())["files"] if f["path"] == name)
-    entry = manifest.describe(release, release / name, kind).model_dump()
-    edit(
-        release, lambda m: m["files"].__setitem__(next(i for i, f in enumerate(m["files"]) if f["path"] == name), entry)
-    )
-
-
-def test_a_release_holds_all_outputs_and_verifies(built: Path) -> None:
-    files = {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()}
+def test_a_release_holds_all_outputs_and_verifies(plain: Path) -> None:
+    files = {p.relative_to(plain).as_posix() for p in plain.rglob("*") if p.is_file()}
     assert files == {
         "README.md", "manifest.json", "croissant.json", "items.parquet", "results.json", "probes.json", "study.json",
         "embeddings/items.parquet", "embeddings/users.parquet", "embeddings/items.faiss", "embeddings/index.json",
@@ -69,38 +41,31 @@ def test_a_release_holds_all_outputs_and_verifies(built: Path) -> None:
         "graph/beit3/edges.parquet", "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
         "interactions.parquet", "users.parquet", "encoders/minilm-cnn/encoder.json",
     }  # fmt: skip
-    lines = list(verify(built))
+    lines = list(verify(plain))
     assert "shop 0.1.0, 17 files" in lines[0]
     assert "6 items, 4 users" in lines[2]
 
 
-def test_two_builds_are_the_same_bytes(built: Path, tmp_path: Path) -> None:
-    again = published(tmp_path)
-    for path in built.rglob("*.*"):
-        assert path.read_bytes() == (again / path.relative_to(built)).read_bytes(), path
+def test_a_second_publish_replaces_the_first_whole_by_the_same_bytes(plain: Path, tmp_path: Path) -> None:
+    layout = releases.published(toy.outputs(tmp_path))
+    (layout.release / "stray.txt").write_text("old")
+    again = releases.published(layout).release
+    assert {p.relative_to(again) for p in again.rglob("*")} == {p.relative_to(plain) for p in plain.rglob("*")}
+    for path in plain.rglob("*.*"):
+        assert path.read_bytes() == (again / path.relative_to(plain)).read_bytes(), path
+    assert [p.name for p in again.parent.iterdir() if p.name.startswith(".release")] == []
 
 
-def test_nothing_tells_the_machine(built: Path) -> None:
-    whole = b"".join(p.read_bytes() for p in built.rglob("*.*"))
+def test_no_path_of_the_machine_gets_out(plain: Path) -> None:
+    whole = b"".join(p.read_bytes() for p in plain.rglob("*.*"))
     assert b"somewhere/on/this/machine" not in whole
-    assert str(built.parent).encode() not in whole
-    items = pq.read_table(built / "items.parquet")
-    assert items["image_url"][0].as_py() == ""
-    assert items["image_url"][1].as_py() == "https://p/1.jpg"
+    assert str(plain.parent).encode() not in whole
+    items = pq.read_table(plain / "items.parquet")
+    assert items["image_url"].to_pylist()[:2] == ["", "https://p/1.jpg"]
     assert "image" not in items.column_names
 
 
-def test_a_second_publish_replaces_the_first_whole(tmp_path: Path) -> None:
-    release = published(tmp_path)
-    (release / "stray.txt").write_text("old")
-    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
-        publish.main(run)
-    assert not (release / "stray.txt").exists()
-    assert [p.name for p in release.parent.iterdir() if p.name.startswith(".release")] == []
-
-
-def test_a_failing_publish_leaves_the_old_release(tmp_path: Path) -> None:
-    release = published(tmp_path)
+def test_a_failing_publish_leaves_the_old_release(release: Path) -> None:
     before = io.sha256(release / "manifest.json")
     with pytest.raises(ZeroDivisionError), build.replacing(release) as folder:
         (folder / "half").write_text(str(1 / 0))
@@ -111,107 +76,82 @@ def test_a_dataset_with_little_publishes_what_it_has(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     for stage in ("images", "pretrain", "train", "probe", "benchmark", "study", "graph"):
         shutil.rmtree(layout.folder(stage))
-    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
-        publish.main(run)
+    releases.published(layout)
     assert len(list(verify(layout.release))) == 4
     assert "No recommender was benchmarked" in (layout.release / "README.md").read_text()
     assert pq.read_table(layout.release / "items.parquet")["image_status"].null_count == toy.ITEMS
-
-
-def test_no_feature_set_is_an_error_that_names_those_there(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
     for name in ("beit3", "minilm-cnn"):
         shutil.rmtree(layout.features(name))
     with pytest.raises(UserError, match="there are random"), running("publish", "shop", toy.PARAMS, tmp_path) as run:
         publish.main(run)
 
 
-def test_the_index_in_a_release_finds_what_exact_ranking_finds(built: Path) -> None:
-    index = faiss.read_index(str(built / "embeddings/items.faiss"))
+def test_the_index_in_a_release_finds_what_exact_ranking_finds(plain: Path) -> None:
+    index = faiss.read_index(str(plain / "embeddings/items.faiss"))
     user, item = (
-        io.matrix(pq.read_table(built / f"embeddings/{what}.parquet")["vector"]) for what in ("users", "items")
+        io.matrix(pq.read_table(plain / f"embeddings/{what}.parquet")["vector"]) for what in ("users", "items")
     )
     _, ids = index.search(user, 3)
     assert np.array_equal(ids, np.argsort(-user @ item.T, axis=1)[:, :3])
-    assert io.read_json(built / "embeddings/index.json") == {
+    assert io.read_json(plain / "embeddings/index.json") == {
         "kind": "flat", "items": 6, "width": 3, "recall": 1.0, "k": 6, "users": 4,
     }  # fmt: skip
 
 
-def test_a_twin_in_half_precision_is_released_on_demand(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"half": True})})
-    with running("publish", "shop", params, tmp_path) as run:
-        publish.main(run)
+def test_features_in_half_precision_are_released_on_demand_if_they_fit(tmp_path: Path) -> None:
+    layout, settings = toy.outputs(tmp_path), toy.params(publish={"features": ["beit3"], "half": True})
+    release = releases.published(layout, settings).release
     full, half = (
-        pq.read_table(layout.release / f"{where}/beit3/features-00000.parquet")
-        for where in ("features", "features-half")
+        pq.read_table(release / f"{where}/beit3/features-00000.parquet") for where in ("features", "features-half")
     )
     kind = half.schema.field("vector").type
     assert (kind.list_size, kind.value_type) == (toy.WIDTH, pa.float16())
     flat = half["vector"].combine_chunks().flatten().to_numpy()
     assert np.array_equal(flat, io.matrix(full["vector"]).astype(np.float16).ravel())
     assert half.drop_columns("vector").equals(full.drop_columns("vector"))
-    assert (
-        "| `features-half/beit3/features-00000.parquet` | 6 | the same in float16 |"
-        in (layout.release / "README.md").read_text()
-    )
-
-
-def test_what_half_precision_cannot_hold_is_an_error(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
+    assert "| `features-half/beit3/features-00000.parquet` | 6 | " in (release / "README.md").read_text()
     x = np.ones((toy.ITEMS, toy.WIDTH))
     x[2, 0] = 1e6
     toy.write_features(layout, "beit3", x, [f"A{i}" for i in range(toy.ITEMS)])
-    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"half": True})})
-    with (
-        pytest.raises(schemas.ContractError, match="row 2: element 0 is not finite"),
-        running("publish", "shop", params, tmp_path) as run,
-    ):
-        publish.main(run)
+    with pytest.raises(schemas.ContractError, match="row 2: element 0"):
+        releases.published(layout, settings)
 
 
-def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
-    card = (built / "README.md").read_text()
+def test_the_card_has_the_hubs_block_figures_and_credits(plain: Path) -> None:
+    card = (plain / "README.md").read_text()
     block = yaml.safe_load(card.split("---\n")[1])
     assert block["license"] == "cc-by-sa-4.0"
     assert block["size_categories"] == ["n<1K"]
     assert {"config_name": "features-beit3", "default": True, "data_files": [
         {"split": "train", "path": ["features/beit3/features-00000.parquet"]}]} in block["configs"]  # fmt: skip
     assert sum("default" in config for config in block["configs"]) == 1
-    assert "| alignrec | beit3 | 3 | 0.3100 ± 0.0100 |" in card
-    assert "| image | missing | 1 | 16.7% |" in card
-    assert "openmoji.org" in card
-    assert "Item-CF hit@20: no reason." in card
-    assert "Measured on: pretrain, encode, train, probe, benchmark, study: Linux x86_64 (cpu)." in card
-    assert "Of 6 items, 1 (16.7%) have no image here, 1 (16.7%) no text, and 1 (16.7%) neither." in card
-    assert "Protocol mmrec, fingerprint eeeeeeeeeeeeeeee. AlignRec retrained" in card
-    assert "| beit3 | image of 50 % masked | 0.1660 ± 0.0057 | -12.5% ± 3.5% |" in card
-    rows = json.loads((built / "study.json").read_text())["mask"]
-    assert {row["ratio"] for row in rows} == {0.0, 0.5, 1.0}
-    assert "recall@6 of 1.0000 against the exact ranking" in card
-    assert "2403.12384" in card
+    for text in (
+        "| alignrec | beit3 | 3 | 0.3100 ± 0.0100 |", "| image | missing | 1 | 16.7% |", "openmoji.org", "2403.12384",
+        "Item-CF hit@20: no reason.", "recall@6 of 1.0000", "| beit3 | image of 50 % masked | 0.1660 ± 0.0057 | -12.5%",
+        "Measured on: pretrain, encode, train, probe, benchmark, study: Linux x86_64 (cpu).",
+        "Of 6 items, 1 (16.7%) have no image here, 1 (16.7%) no text, and 1 (16.7%) neither.",
+        "Protocol mmrec, fingerprint eeeeeeeeeeeeeeee. AlignRec retrained",
+    ):  # fmt: skip
+        assert text in card, text
+    assert {row["ratio"] for row in json.loads((plain / "study.json").read_text())["mask"]} == {0.0, 0.5, 1.0}
+    for table in card.split("\n\n"):  # no table is empty or has holes
+        lines = table.strip().splitlines()
+        if len(lines) > 1 and lines[1].startswith("|---"):
+            assert len(lines) > 2, table
+            assert len({line.count("|") for line in lines}) == 1, table
 
 
-def test_the_card_has_no_holes_in_its_tables(built: Path) -> None:
-    lines = (built / "README.md").read_text().splitlines()
-    for i, line in enumerate(lines):
-        if line.startswith("|---"):
-            cells = line.count("|")
-            j = i + 1
-            while j < len(lines) and lines[j].startswith("|"):
-                assert lines[j].count("|") == cells, lines[j]
-                j += 1
-            assert j > i + 1, f"an empty table after {lines[i - 1]}"
-
-
-def test_the_manifest_says_what_made_the_tables(built: Path) -> None:
-    loaded = manifest.load(built)
+def test_the_manifest_says_what_made_the_tables(plain: Path) -> None:
+    loaded = manifest.load(plain)
     assert set(loaded.made_by) == {"interactions", "items", "encode", "graph", "train", "benchmark", "publish"}
     assert loaded.inputs[0].name == "reviews.json.gz"
     assert loaded.made_by["train"].code == code.fingerprint("stages.train") != loaded.made_by["graph"].code
     assert loaded.code == code.fingerprint("stages.publish")
     assert loaded.weights == []
+    results = json.loads((plain / "results.json").read_text())
+    first = results["results"][0]
+    assert results["protocols"][first["fingerprint"]]["rule"] == "mmrec"
+    assert first["values"] == pytest.approx([0.3, 0.31, 0.32])
 
 
 def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None:
@@ -224,14 +164,7 @@ def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None
     ]
 
 
-def test_results_carry_the_protocols_fingerprint_and_what_it_stands_for(built: Path) -> None:
-    results = json.loads((built / "results.json").read_text())
-    first = results["results"][0]
-    assert results["protocols"][first["fingerprint"]]["rule"] == "mmrec"
-    assert first["values"] == pytest.approx([0.3, 0.31, 0.32])
-
-
-@pytest.mark.parametrize("name", ["README.md", "items.parquet", "graph/beit3/edges.parquet", "probes.json"])
+@pytest.mark.parametrize("name", ["README.md", "items.parquet", EDGES, "probes.json"])
 def test_a_changed_truncated_or_missing_file_is_named(release: Path, name: str) -> None:
     path = release / name
     data = path.read_bytes()
@@ -246,117 +179,97 @@ def test_a_changed_truncated_or_missing_file_is_named(release: Path, name: str) 
         list(verify(release))
 
 
-def test_an_extra_file_is_named(release: Path) -> None:
-    (release / "features/beit3/.more").write_text("?")
-    with pytest.raises(UserError, match=r"features/beit3/\.more: not in the manifest"):
-        list(verify(release))
-
-
-def test_what_git_and_the_hub_leave_is_no_extra_file(release: Path) -> None:
+def test_extra_files_and_links_are_refused_but_not_what_git_and_the_hub_leave(release: Path, tmp_path: Path) -> None:
     (release / ".gitattributes").write_text("*.parquet filter=lfs")
     (release / ".cache/huggingface").mkdir(parents=True)
     (release / ".cache/huggingface/x.metadata").write_text("")
     assert len(list(verify(release))) == 4
-
-
-def test_links_are_refused(release: Path, tmp_path: Path) -> None:
+    (release / "features/beit3/.more").write_text("?")
+    with pytest.raises(UserError, match=r"features/beit3/\.more: not in the manifest"):
+        list(verify(release))
     (release / "README.md").rename(tmp_path / "elsewhere.md")
     (release / "README.md").symlink_to(tmp_path / "elsewhere.md")
     with pytest.raises(UserError, match=r"README\.md: neither file nor folder"):
         list(verify(release))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/etc/passwd",
-        "../out",
-        "a/../../out",
-        "./a",
-        "a//b",
-        "",
-        "a\\..\\b",
-        "C:x",
-        "a\nb",
-        "MANIFEST.json",
-        "README.MD",
-    ],
+PATHS = (
+    "/etc/passwd",
+    "../out",
+    "a/../../out",
+    "./a",
+    "a//b",
+    "",
+    "a\\..\\b",
+    "C:x",
+    "a\nb",
+    "MANIFEST.json",
+    "README.MD",
 )
-def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release: Path, path: str) -> None:
-    edit(release, lambda m: m["files"].append(m["files"][0] | {"path": path}))
-    with pytest.raises(UserError, match="do not trust this release"):
-        list(verify(release))
+
+
+def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release: Path) -> None:
+    content = json.loads((release / "manifest.json").read_text())
+    for path in PATHS:
+        entries = [*content["files"], content["files"][0] | {"path": path}]
+        releases.edit(release, lambda m, entries=entries: m.update(files=entries))  # type: ignore[misc]
+        with pytest.raises(UserError, match="do not trust this release"):
+            list(verify(release))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fault"),
     [
-        (lambda m: m.update(format=6, news=1), "format 6, and this alignrec reads up to 5"),
-        (lambda m: m.update(format=2), "format 2, and this alignrec reads from 3 on; publish it again"),
+        (lambda m: m.update(format=6, news=1), "format 6, .* up to 5"),
+        (lambda m: m.update(format=2), "format 2, .* from 3"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),
         (lambda m: m.pop("dataset"), "'dataset'"),
         (lambda m: m["counts"].update(items=7), "6 rows, expected 7"),
-        (
-            lambda m: next(f for f in m["files"] if f["table"]).update(rows=7),
-            "rows or columns are not as the manifest says",
-        ),
+        (lambda m: next(f for f in m["files"] if f["table"]).update(rows=7), "rows or columns"),
     ],
 )
-def test_a_manifest_that_is_wrong_says_where(release: Path, change: Callable[[dict], None], said: str) -> None:
-    edit(release, change)
-    with pytest.raises(UserError, match=said):
-        list(verify(release))
-
-
-@pytest.mark.parametrize("text", ["", "[", "[]", "null", "[" * 100_000])
-def test_a_manifest_that_is_none_is_refused(release: Path, text: str) -> None:
-    (release / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="manifest"):
+def test_a_manifest_that_is_wrong_says_where(release: Path, change: Callable[[dict], None], fault: str) -> None:
+    releases.edit(release, change)
+    with pytest.raises(UserError, match=fault):
         list(verify(release))
 
 
 def test_a_folder_without_a_manifest_is_no_release(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is this a release folder"):
+    with pytest.raises(UserError, match=r"manifest\.json: "):
         list(verify(tmp_path))
 
 
-def test_ids_that_disagree_between_tables_are_named(release: Path) -> None:
-    name = "embeddings/items.parquet"
-    table = pq.read_table(release / name)
-    rewrite(release, name, table.set_column(1, table.schema.field("asin"), pa.array(["A0", "AX", *"2345"])))
-    with pytest.raises(UserError, match=r"row 1: asin 'A1', elsewhere 'AX'|row 1: asin 'AX', elsewhere 'A1'"):
-        list(verify(release))
-
-
-def test_an_edge_to_no_item_is_named(release: Path) -> None:
-    name = "graph/beit3/edges.parquet"
-    table = pq.read_table(release / name)
-    ids = pa.array([6, *table["neighbour_id"].to_pylist()[1:]], pa.int32())
-    rewrite(release, name, table.set_column(1, table.schema.field("neighbour_id"), ids))
-    with pytest.raises(UserError, match=r"graph/beit3/edges\.parquet: row 0: neighbour_id 6 is no item"):
-        list(verify(release))
-
-
-def test_a_vector_that_is_not_finite_is_named(release: Path) -> None:
-    name = "features/beit3/features-00000.parquet"
-    table = pq.read_table(release / name)
-    x = io.matrix(table["vector"]).copy()
-    x[3, 1] = np.nan
-    rewrite(release, name, table.set_column(4, table.schema.field("vector"), io.vectors(x)))
-    with pytest.raises(UserError, match=r"features-00000\.parquet: column 'vector', row 3"):
+@pytest.mark.parametrize(
+    ("name", "column", "change", "fault"),
+    [
+        (ITEMS, "asin", lambda a: [a[0], "AX", *a[2:]], r"row 1: asin 'A1', .* 'AX'|row 1: asin 'AX', .* 'A1'"),
+        (EDGES, "neighbour_id", lambda n: [6, *n[1:]], r"edges\.parquet: row 0: neighbour_id 6 is no item"),
+        (
+            "features/beit3/features-00000.parquet",
+            "vector",
+            lambda x: [*x[:3], [0, np.nan], *x[4:]],
+            r"features-00000\.parquet: column 'vector', row 3",
+        ),
+        ("interactions.parquet", "user_id", lambda u: [4, *u[1:]], r"interactions\.parquet: row 0: user_id 4 is no"),
+        ("interactions.parquet", "item_id", lambda i: [6, *i[1:]], r"interactions\.parquet: row 0: item_id 6 is no"),
+    ],
+)
+def test_a_table_that_contradicts_others_is_named(
+    release: Path, name: str, column: str, change: Callable[[list], list], fault: str
+) -> None:
+    releases.rewrite(release / name, column, change)
+    releases.relist(release, name)
+    with pytest.raises(UserError, match=fault):
         list(verify(release))
 
 
 def test_the_published_schema_is_the_classes() -> None:
-    path = Path(schemas.__file__).with_name("release.schema.json")
-    assert path.read_text() == manifest.schema_json()
+    assert Path(schemas.__file__).with_name("release.schema.json").read_text() == manifest.schema_json()
 
 
-def test_the_command_needs_no_torch(built: Path) -> None:
-    code = (
-        f"import sys; from pipeline.release import verify; list(verify({str(built)!r})); print('torch' in sys.modules)"
-    )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "False"
+def test_the_command_needs_no_torch(plain: Path) -> None:
+    script = f"import sys; from pipeline.release import verify; list(verify({str(plain)!r})); print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "torch" not in output.split()

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import releases
 import toy
 
 from pipeline.release import verify
-from pipeline.run import running
-from stages import publish
 
 RELEASE = "outputs/publish/shop/release"
 
@@ -30,9 +29,7 @@ def run(*command: str, cwd: Path) -> None:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository whose only copy of the data is in a local remote."""
     folder, remote = tmp_path_factory.mktemp("repository"), tmp_path_factory.mktemp("remote")
-    toy.outputs(folder / "outputs")
-    with running("publish", "shop", toy.PARAMS, folder / "outputs") as work:
-        publish.main(work)
+    releases.published(toy.outputs(folder / "outputs"))
     run("git", "init", "-q", cwd=folder)
     run("dvc", "init", "-q", cwd=folder)
     run("dvc", "remote", "add", "-q", "-d", "shared", str(remote), cwd=folder)
@@ -45,12 +42,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_dvc_get_brings_a_release_that_verifies(repository: Path, tmp_path: Path) -> None:
-    run("dvc", "get", "-q", str(repository), RELEASE, "-o", "here", cwd=tmp_path)
-    assert len(list(verify(tmp_path / "here"))) == 4
-
-
-def test_dvc_import_brings_it_and_remembers_where_from(repository: Path, tmp_path: Path) -> None:
+def test_dvc_get_and_import_bring_a_release_that_verifies(repository: Path, tmp_path: Path) -> None:
+    run("dvc", "get", "-q", str(repository), RELEASE, "-o", "got", cwd=tmp_path)
+    assert len(list(verify(tmp_path / "got"))) == 4
     run("git", "init", "-q", cwd=tmp_path)
     run("dvc", "init", "-q", cwd=tmp_path)
     run("dvc", "import", "-q", str(repository), RELEASE, "-o", "here", cwd=tmp_path)

@@ -7,13 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
+import releases
 import toy
 
 import schemas
 from pipeline import io
 from pipeline.release import manifest
-from pipeline.run import running
-from stages import publish
 
 EMPTY = 1
 """the item without content: its vector has no direction"""
@@ -29,9 +28,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = whole.set_column(whole.column_names.index("vector"), whole.schema.field("vector"), io.vectors(x))
     for i, part in enumerate((whole.slice(0, 4), whole.slice(4))):
         io.write_table(part, io.shard(layout.features("beit3"), "features", i), schemas.features(toy.WIDTH))
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
-    return layout.release
+    return releases.published(layout).release
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import releases
 import toy
 import yaml
 
@@ -13,10 +14,8 @@ from pipeline import io
 from pipeline.facts.content import titles
 from pipeline.layout import Layout
 from pipeline.release import language, verify
-from pipeline.run import running
 from pipeline.sources.registry import SOURCES
-from stages import publish
-from stages.params import Params, read
+from stages.params import read
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}
 AMAZON = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a.b"}}
@@ -27,13 +26,9 @@ GERMAN = "Eine weiche Decke für Kinder, die sie im Wagen warm hält. "
 
 def published(root: Path, source: dict[str, Any] | None = None, **keys: object) -> Layout:
     """Publish the tiny shop as if it came from a source."""
-    layout = toy.outputs(root)
     sections = {"sources": {"shop": source or {"kind": "sample"}}, "publish": {"features": ["beit3"]} | keys}
-    params = Params.model_validate({"datasets": ["shop"], **sections})
-    with running("publish", "shop", params, root) as run:
-        publish.main(run)
-    for _ in verify(layout.release):
-        pass
+    layout = releases.published(toy.outputs(root), toy.params(**sections))
+    assert list(verify(layout.release))
     return layout
 
 
@@ -64,23 +59,20 @@ def test_texts_are_released_as_the_key_says_or_the_source_allows(
     assert ("Item texts are not part of the release" in card) == (not shown)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-def test_no_product_texts_of_others_go_by_themselves(kind: str) -> None:
-    allowed = {"sample": "all", "tabular": "all"}
-    assert SOURCES[kind].licence.texts == allowed.get(kind, "none")
+def test_interactions_and_texts_of_others_are_not_released_by_default() -> None:
+    assert [kind for kind in SOURCES if SOURCES[kind].licence.interactions] == ["sample"]
+    assert {kind for kind in SOURCES if SOURCES[kind].licence.texts != "none"} == {"sample", "tabular"}
 
 
-def test_the_card_names_a_contact_and_the_language(tmp_path: Path) -> None:
+def test_the_card_names_a_contact_and_the_language(plain: Path, tmp_path: Path) -> None:
     layout = published(tmp_path, contact="removal@shop.example", language="de")
-    card = (layout.release / "README.md").read_text()
-    assert "\nTo have something removed, write to removal@shop.example.\n" in card
-    assert yaml.safe_load(card.split("---\n")[1])["language"] == ["de"]
-
-
-def test_without_them_the_card_says_whom_to_ask_and_the_language_is_detected(tmp_path: Path) -> None:
-    card = (published(tmp_path).release / "README.md").read_text()
-    assert "To have something removed, ask who published this release" in card
-    assert yaml.safe_load(card.split("---\n")[1])["language"] == ["en"]
+    for release, contact, code in (
+        (layout.release, "write to removal@shop.example.\n", "de"),
+        (plain, "ask who published this release", "en"),
+    ):
+        card = (release / "README.md").read_text()
+        assert f"\nTo have something removed, {contact}" in card
+        assert yaml.safe_load(card.split("---\n")[1])["language"] == [code]
 
 
 @pytest.mark.parametrize(
@@ -112,18 +104,10 @@ def test_others_files_are_released_only_when_they_are_named(tmp_path: Path) -> N
     assert features(AMAZON, ["minilm"], publish={"features": ["minilm-cnn4096"]}) == ["minilm-cnn4096"]
 
 
-def test_where_all_features_are_others_nothing_is_released_and_a_line_says_so(tmp_path: Path) -> None:
-    layout = published(tmp_path)
-    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": MMREC}, "publish": {"features": []}})
-    with running("publish", "shop", params, tmp_path) as run:
-        publish.main(run)
-    assert not layout.release.exists()
-    (said,) = io.read_json(layout.run_record("publish"))["notes"]["warnings"]
-    assert said.startswith(
-        "nothing is released: all feature sets are others' files; name what may go under publish.features"
-    )
-
-
-def test_a_release_without_texts_is_still_served_by_identifier(tmp_path: Path) -> None:
+def test_titles_fall_back_to_identifiers_and_only_others_features_release_nothing(tmp_path: Path) -> None:
     layout = published(tmp_path, texts="none")
     assert titles(pq.read_table(layout.release / "items.parquet")) == [f"A{i}" for i in range(toy.ITEMS)]
+    releases.published(layout, toy.params(sources={"shop": MMREC}, publish={"features": []}))
+    assert not layout.release.exists()
+    (warning,) = io.read_json(layout.run_record("publish"))["notes"]["warnings"]
+    assert "publish.features" in warning

@@ -58,22 +58,16 @@ def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "fault"),
     [
-        (
-            {"method": "residual-kmean"},
-            r"'shuffled.method': value error, no 'residual-kmean'; did you mean 'residual-k",
-        ),
-        ({"method": "random"}, r"'shuffled.method': value error, 'random' is a control itself; name a method that"),
-        ({"methods": "rqvae"}, r"unknown key 'shuffled.methods'; did you mean 'method'\?"),
+        ({"method": "residual-kmean"}, r"'shuffled.method': .*did you mean 'residual-kmeans'"),
+        ({"method": "random"}, r"'shuffled.method': .*'random' is a control itself"),
+        ({"methods": "rqvae"}, r"'shuffled.methods'; did you mean 'method'\?"),
     ],
 )
-def test_misspelt_settings_are_refused(settings: dict[str, str], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_misspelt_settings_are_refused(settings: dict[str, str], fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
         checked(ShuffledParams, settings, "shuffled")
-
-
-def test_misspelt_settings_of_the_method_are_refused() -> None:
     with pytest.raises(UserError, match=r"'semantic_ids.settings.shuffled.settings.iteration'"):
         fitted("shuffled", X, settings={"iteration": 3})
 
@@ -81,5 +75,5 @@ def test_misspelt_settings_of_the_method_are_refused() -> None:
 def test_tensors_of_no_method_are_refused() -> None:
     seed = {"seed": np.zeros(1, np.int64)}
     for tensors in (seed, seed | {"random/seed": np.zeros(1, np.int64)}, seed | {"nothing/x": np.zeros(1, np.float32)}):
-        with pytest.raises(UserError, match="tensors of no method that can be shuffled"):
+        with pytest.raises(UserError, match="shuffled"):
             Shuffled.from_tensors(tensors, SHAPE)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import toy
 
-import schemas
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.probe import questions, sampled
@@ -92,17 +91,6 @@ def test_a_large_catalogue_is_asked_some_of_its_questions(tmp_path: Path, monkey
 def test_why_there_is_no_reconstruction(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     vectors = io.matrix(io.read_features(layout.features("beit3"))["vector"])
-    large = judge.read(layout, "beit3", 0, 5).judged(each_its_own(), method(vectors))
-    assert large["reconstruction"] == {"skipped": "not probed with 6 items"}
-    foreign = judge.read(layout, "beit3", 0, 6).judged(each_its_own(), None)
-    assert foreign["reconstruction"] == {"skipped": "no codebooks"}
-
-
-def test_edges_are_read_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = toy.outputs(tmp_path)
-    monkeypatch.setattr(judge, "BLOCK", 5)
-    blocks = list(judge.Stored(layout.edges("beit3")))
-    table = io.read_table(layout.edges("beit3"), schemas.EDGES)
-    assert max(len(item) for item, _ in blocks) == 5
-    for column, name in ((0, "item_id"), (1, "neighbour_id")):
-        assert np.concatenate([block[column] for block in blocks]).tolist() == table[name].to_pylist()
+    for most, codebooks, reason in ((5, method(vectors), "not probed with 6 items"), (6, None, "no codebooks")):
+        found = judge.read(layout, "beit3", 0, most).judged(each_its_own(), codebooks)
+        assert found["reconstruction"] == {"skipped": reason}

@@ -1,4 +1,4 @@
-"""k-means and residual k-means on data with an obvious answer and beside slow ways."""
+"""k-means and residual k-means on data with an obvious answer and against slow ways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_groups_that_lie_apart_are_found_whatever_the_seed() -> None:
     corners = 10 * np.eye(12, dtype=np.float32)
     x = np.repeat(corners, 30, axis=0) + np.random.default_rng(0).normal(0, 0.3, (360, 12)).astype(np.float32)
     for seed in range(5):
-        codes = kmeans.nearest(x, kmeans.clustered(x, 12, 10, seed)).reshape(12, 30)
+        codes = kmeans.nearest(x, kmeans.cluster(x, 12, 10, seed)).reshape(12, 30)
         assert (codes == codes[:, :1]).all()
         assert len(np.unique(codes)) == 12
 
@@ -25,7 +25,7 @@ def test_groups_that_lie_apart_are_found_whatever_the_seed() -> None:
 def test_centroids_are_means_of_all_vectors_not_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans, "POINTS", 4)  # 32 of 400 vectors are iterated on
     x = groups(kinds=8)
-    centroids = kmeans.clustered(x, 8, 10, 0)
+    centroids = kmeans.cluster(x, 8, 10, 0)
     fewer = faiss.Kmeans(10, 8, niter=10, seed=0, min_points_per_centroid=1, max_points_per_centroid=4)
     fewer.train(x)
     assert ((x - centroids[kmeans.nearest(x, centroids)]) ** 2).sum() < (
@@ -35,16 +35,13 @@ def test_centroids_are_means_of_all_vectors_not_of_some(monkeypatch: pytest.Monk
 
 def test_nearest_is_nearest_and_of_equal_ones_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans, "DISTANCES", 24)  # three rows at a time
+    monkeypatch.setattr(kmeans, "DRAWN", 4)
+    assert kmeans.cluster(X, 8, 5, 0).shape == (8, 10), "centroids beyond DRAWN begin at drawn vectors"
     centroids = X[[0, 1, 2, 0, 3, 4, 5, 6]]
     slow = [int(((row - centroids) ** 2).sum(axis=1).argmin()) for row in X[:50]]
     assert kmeans.nearest(X[:50], centroids).tolist() == slow
     assert kmeans.all_nearest(X[:50], centroids).tolist() == slow
     assert slow[0] == 0
-
-
-def test_many_centroids_begin_at_drawn_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans, "DRAWN", 4)
-    assert kmeans.clustered(X, 8, 5, 0).shape == (8, 10)
 
 
 def test_residual_codes_are_those_of_a_slow_loop() -> None:

@@ -1,4 +1,4 @@
-"""What every method keeps to: shapes, bytes, save and load, refusals; all registered ones, without another line."""
+"""The contract of all registered methods: shapes, bytes, save and load, refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coding import QUICK, SHAPE, error, fitted, given, groups
+from coding import SHAPE, error, fitted, given, groups
 
 from pipeline.errors import UserError
 from pipeline.semantic_ids import files
@@ -28,19 +28,6 @@ def method(request: pytest.FixtureRequest) -> tuple[str, Method]:
     return request.param, fitted(request.param, X)
 
 
-def facts(name: str, shape: Shape = SHAPE, width: int = X.shape[1]) -> Facts:
-    return Facts(
-        features="f", features_sha256="0", width=width, method=name, settings={}, levels=shape.levels,
-        codes=shape.codes, collisions="suffix", seed=0,
-    )  # fmt: skip
-
-
-def written(folder: Path, name: str, made: Method, **changed: int) -> Path:
-    files.write_codebooks(folder, made)
-    files.write_facts(folder, facts(name).model_copy(update=changed))
-    return folder
-
-
 def test_shapes_types_and_ranges(method: tuple[str, Method]) -> None:
     _, made = method
     for codes, n in ((made.assign(given(X)), len(X)), (made.encode(OTHERS[:7]), 7), (made.encode(OTHERS[:0]), 0)):
@@ -55,7 +42,13 @@ def test_shapes_types_and_ranges(method: tuple[str, Method]) -> None:
 
 def test_saved_and_loaded_it_is_the_same(method: tuple[str, Method], tmp_path: Path) -> None:
     name, made = method
-    loaded = files.load(written(tmp_path, name, made)).method
+    files.write_codebooks(tmp_path, made)
+    facts = Facts(
+        features="f", features_sha256="0", width=X.shape[1], method=name, settings={}, levels=SHAPE.levels,
+        codes=SHAPE.codes, collisions="suffix", seed=0,
+    )  # fmt: skip
+    files.write_facts(tmp_path, facts)
+    loaded = files.load(tmp_path).method
     codes = made.encode(OTHERS)
     np.testing.assert_array_equal(loaded.encode(OTHERS), codes)
     np.testing.assert_array_equal(loaded.decode(codes), made.decode(codes))
@@ -66,20 +59,13 @@ def test_saved_and_loaded_it_is_the_same(method: tuple[str, Method], tmp_path: P
     assert (again / files.CODEBOOKS).read_bytes() == (tmp_path / files.CODEBOOKS).read_bytes()
 
 
-def test_each_vector_is_coded_by_itself(method: tuple[str, Method]) -> None:
+def test_each_vector_is_coded_by_itself_whatever_the_blocks(method: tuple[str, Method]) -> None:
     _, made = method
-    alone = np.concatenate([made.encode(OTHERS[i : i + 1]) for i in range(30)])
-    np.testing.assert_array_equal(alone, made.encode(OTHERS[:30]))
-
-
-def test_blocks_do_not_count(method: tuple[str, Method]) -> None:
-    _, made = method
+    one_by_one = np.concatenate([made.encode(OTHERS[i : i + 1]) for i in range(30)])
+    np.testing.assert_array_equal(one_by_one, made.encode(OTHERS[:30]))
     np.testing.assert_array_equal(made.assign(given(X, rows=7)), made.assign(given(X, rows=1000)))
-
-
-def test_vectors_of_another_width_are_refused(method: tuple[str, Method]) -> None:
-    with pytest.raises(UserError, match=r"vectors are \[4, 9\], .*width 10"):
-        method[1].encode(np.ones((4, 9), np.float32))
+    with pytest.raises(UserError, match=r"\[4, 9\], .*width 10"):
+        made.encode(np.ones((4, 9), np.float32))
 
 
 @pytest.mark.parametrize("name", LOOK)
@@ -111,18 +97,19 @@ def test_equal_vectors_and_as_many_codes_as_items_are_coded(name: str) -> None:
 BYTES = """
 import hashlib, sys
 import torch
-from coding import X_, fitted, given
+from coding import fitted, given, groups
 from pipeline.semantic_ids.registry import METHODS
 torch.set_num_threads(int(sys.argv[1]))
+x_ = groups(3000, 96)
 total = hashlib.sha256()
 for name in METHODS:
-    made = fitted(name, X_)
+    made = fitted(name, x_)
     for key, x in sorted(made.tensors().items()):
         total.update(key.encode() + x.tobytes())
-    for x in (made.assign(given(X_)), made.encode(X_[:50])):
+    for x in (made.assign(given(x_)), made.encode(x_[:50])):
         total.update(x.tobytes() + made.decode(x).tobytes())
 print(total.hexdigest())
-""".replace("from coding import X_, fitted, given", "from coding import fitted, given, groups\nX_ = groups(3000, 96)")
+"""
 
 
 def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
@@ -138,8 +125,3 @@ def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
         assert done.returncode == 0, done.stderr
         sums.add(done.stdout)
     assert len(sums) == 1
-
-
-def test_names_and_settings_of_tests_are_those_of_methods() -> None:
-    assert set(QUICK) <= set(METHODS)
-    assert list(METHODS) == ["residual-kmeans", "rqvae", "random", "shuffled", "categories"]

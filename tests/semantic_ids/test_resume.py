@@ -90,53 +90,42 @@ def test_the_history_is_beside_what_explains_the_codes(tmp_path: Path) -> None:
     assert files.load(layout.semantic_ids("random", "residual-kmeans")).facts.history == []
 
 
-def test_items_that_find_no_free_code_are_counted(tmp_path: Path) -> None:
+def test_items_without_a_free_code_are_counted_and_a_collapsed_level_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout = toy.outputs(tmp_path)
     ran(layout, params(methods=["random"], levels=1, collisions="reassign"))
     record = json.loads(layout.run_record("semantic_ids").read_text())
     assert record["drops"] == {"random by random: item without a free code": 4}  # 6 items, 2 codes
-
-
-def test_a_level_that_collapses_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    layout = toy.outputs(tmp_path)
-    asins = [f"A{i}" for i in range(toy.ITEMS)]
-    toy.write_features(layout, "random", np.repeat(np.eye(2), 3, axis=0) + 0.0, asins)
+    toy.write_features(layout, "random", np.repeat(np.eye(2), 3, axis=0) + 0.0, [f"A{i}" for i in range(toy.ITEMS)])
     ran(layout, params(methods=["residual-kmeans"]))
-    said = "random by residual-kmeans: level 2 has collapsed: it uses 1 of 2 codes"
-    assert f"warning: semantic_ids shop: {said}" in capsys.readouterr().err
+    assert "random by residual-kmeans: level 2 has collapsed: it uses 1 of 2 codes" in capsys.readouterr().err
+
+
+def test_what_cannot_be_coded_names_set_and_method(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"random by residual-kmeans: 'semantic_ids.codes': 7 .* 6 items"):
+        ran(toy.outputs(tmp_path), params(codes=7))
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"codes": 7}, "semantic IDs of random by residual-kmeans: 'semantic_ids.codes': 7 is more than the 6 items"),
-    ],
-)
-def test_what_cannot_be_coded_names_set_and_method(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError) as error:
-        ran(toy.outputs(tmp_path), params(**changed))
-    assert str(error.value).startswith(says)
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
+    ("changed", "fault"),
     [
         (
             {"methods": ["residual-kmaens"]},
-            "'semantic_ids.methods': no 'residual-kmaens'; did you mean 'residual-kmean",
+            "'semantic_ids.methods': no 'residual-kmaens'; did you mean 'resid",
         ),
         ({"features": ["biet3"]}, "'semantic_ids.features': no 'biet3'; did you mean 'beit3'?"),
         ({"features": ["tfidf"]}, "'semantic_ids.features': no 'tfidf'; valid: beit3, minilm-cnn, random"),
         ({"settings": {"rqvea": {}}}, "'semantic_ids.settings': no 'rqvea'; did you mean 'rqvae'?"),
         ({"settings": {"rqvae": {"epoch": 3}}}, "unknown key 'semantic_ids.settings.rqvae.epoch'; did you mean 'epoc"),
-        ({"settings": {"rqvae": {"warm_up": 2}}}, "'semantic_ids.settings.rqvae.warm_up': input should be less than 1"),
-        ({"settings": {"shuffled": {"method": "random"}}}, "'semantic_ids.settings.shuffled.method': value error, 'ra"),
+        ({"settings": {"rqvae": {"warm_up": 2}}}, "'semantic_ids.settings.rqvae.warm_up': "),
+        ({"settings": {"shuffled": {"method": "random"}}}, "'semantic_ids.settings.shuffled.method': "),
     ],
 )
-def test_misspelt_parameters_are_refused(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
+def test_misspelt_parameters_are_refused(tmp_path: Path, changed: dict[str, Any], fault: str) -> None:
     path = tmp_path / "params.yaml"
     given = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections(changed)}
     path.write_text(yaml.safe_dump(given))
     with pytest.raises(UserError) as error:
         load(path)
-    assert str(error.value).startswith(f"{path}: {says}")
+    assert str(error.value).startswith(f"{path}: {fault}")

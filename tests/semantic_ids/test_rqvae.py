@@ -49,10 +49,9 @@ def gradients(made: Network, loss: torch.Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("term", "moves"),
-    [("reconstruction", {"enc", "dec"}), ("codebook", {"cod"}), ("commitment", {"enc"})],
+    ("term", "moves"), [("reconstruction", {"enc", "dec"}), ("codebook", {"cod"}), ("commitment", {"enc"})]
 )
-def test_each_loss_moves_its_part_alone(term: str, moves: set[str]) -> None:
+def test_each_loss_moves_only_its_part(term: str, moves: set[str]) -> None:
     made = network()
     found = gradients(made, made(torch.from_numpy(X[:5]), coded=True)[0][term])
     assert {part for part, norm in found.items() if norm > 0} == moves
@@ -89,7 +88,7 @@ def test_numpy_and_torch_give_the_same_codes() -> None:
     assert (codes.numpy() == made.encode(X)).mean() > 0.999  # but for ties
 
 
-def test_codes_that_nobody_uses_come_to_life() -> None:
+def test_unused_codes_are_revived() -> None:
     made, x = network(), torch.from_numpy(X)
     with torch.no_grad():
         made.codebooks[:, 1:] = 1000.0  # all vectors take code 0
@@ -104,12 +103,9 @@ def test_codes_that_nobody_uses_come_to_life() -> None:
     assert not optimiser.state[made.codebooks]["exp_avg"][:, 1:].any()
 
 
-def test_a_loss_that_explodes_is_one_line() -> None:
+def test_a_loss_that_explodes_is_one_line_and_no_warm_up_and_one_epoch_are_allowed() -> None:
     with pytest.raises(UserError, match=r"epoch \d+; .*'semantic_ids.settings.rqvae.lr'"):
         fitted("rqvae", X, lr=1e30)
-
-
-def test_no_warm_up_and_one_epoch_are_allowed() -> None:
     made = fitted("rqvae", X, warm_up=0.0, epochs=1, hidden=[], batch_size=7)
     assert len(made.history) == 1
     assert np.isfinite(made.decode(made.encode(X))).all()

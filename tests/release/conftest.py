@@ -1,0 +1,34 @@
+"""Releases of the tiny shop, each made once per process; what a test changes is a copy."""
+
+import shutil
+from pathlib import Path
+
+import coded
+import pytest
+import releases
+import toy
+
+from pipeline.layout import Layout
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of features that `toy` drew."""
+    return releases.published(toy.outputs(tmp_path_factory.mktemp("plain"))).release
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """All outputs, with a release whose encoder is a tiny BEiT3."""
+    return releases.outputs(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="session")
+def with_codes(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """All outputs, with a release that has semantic IDs of drawn features."""
+    return coded.outputs(tmp_path_factory.mktemp("coded"))
+
+
+@pytest.fixture
+def layout(made: Layout, tmp_path: Path) -> Layout:
+    return Layout(shutil.copytree(made.root, tmp_path / "outputs"), "shop")
