@@ -10,12 +10,11 @@ from pipeline.ops.topk import Vectors
 
 
 class Result(NamedTuple):
-    """A trained model's metrics on valid and test, and the protocol."""
+    """A trained model's metrics on valid and test."""
 
     valid: Evaluation
     test: Evaluation
-    label: dict[str, str]
-    """protocol and fingerprint, columns of every record"""
+    label: dict[str, str]  # protocol and fingerprint
 
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:

@@ -26,22 +26,17 @@ from pipeline.run import Run
 
 Opens = Literal["valid", "test", "rankings"]
 """what is kept: figures of valid, of test too, or also the recommendations for test users"""
-Watch = Callable[[dict[str, Any]], object]
-"""called with each finished epoch's line of the history"""
-RECALL = f"valid_recall@{CUTOFF}"
-"""figure of a line of the history"""
+Watch = Callable[[dict[str, Any]], object]  # called with each finished epoch's line of the history
+RECALL = f"valid_recall@{CUTOFF}"  # figure of a line of the history
 
 
 class Trained(NamedTuple):
     """A model as it was at its best valid epoch."""
 
-    history: Sequence[dict[str, Any]]
-    """one object an epoch: epoch, loss, valid metrics; empty of what nothing trains"""
+    history: Sequence[dict[str, Any]]  # one object an epoch: epoch, loss, valid metrics; empty of what nothing trains
     best_epoch: int | None
-    judge: Callable[[Protocol, Sequence[int]], Result]
-    """opens test under a protocol, at cutoffs"""
-    fitted: Any = None
-    """what the loop returned"""
+    judge: Callable[[Protocol, Sequence[int]], Result]  # opens test under a protocol, at cutoffs
+    fitted: Any = None  # what the loop returned
     observed: Sequence[dict[str, Any]] = ()
     """what else was measured at the end of each epoch, JSON, which the record keeps"""
 
@@ -75,14 +70,10 @@ class Cell:
 
     data: Data
     model: str
-    settings: Section
-    """all of the model's, of its class Params"""
-    protocol: Protocol
-    """by which the epoch is chosen; each of its variants judges"""
-    seed: int
-    """of initial values, order and negatives; made from names, see pipeline.seeds"""
-    ks: tuple[int, ...]
-    """cutoffs"""
+    settings: Section  # all of the model's, of its class Params
+    protocol: Protocol  # by which the epoch is chosen; each of its variants judges
+    seed: int  # of initial values, order and negatives; made from names, see pipeline.seeds
+    ks: tuple[int, ...]  # cutoffs
     opens: Opens = "rankings"
 
     @property
@@ -122,8 +113,7 @@ class Outcome(NamedTuple):
     """JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
     curve (best valid Recall@20 up to each epoch), observed where something was, and judged, an object a protocol:
     protocol, fingerprint, metrics, a part -> "recall@20" -> mean over users"""
-    rankings: dict[str, pa.Table]
-    """suffix of the protocol -> table rankings(K)"""
+    rankings: dict[str, pa.Table]  # suffix of the protocol -> table rankings(K)
 
 
 def outcome(cell: Cell, tolerant: bool = False) -> Outcome:

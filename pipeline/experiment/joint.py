@@ -45,24 +45,18 @@ from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 from pipeline.train.loop import fit
 
-PROBED = ("zero_shot", "item_cf", "content_knn")
-"""probes that are asked of the features"""
-AT = 20
-"""cutoff of the probes"""
-WIDTH = 128
-"""of processed features, at most: as `probe.width` by default"""
-TOGETHER = 128
-"""items that are encoded at a time where no gradient is kept"""
+PROBED = ("zero_shot", "item_cf", "content_knn")  # probes that are asked of the features
+AT = 20  # cutoff of the probes
+WIDTH = 128  # of processed features, at most: as `probe.width` by default
+TOGETHER = 128  # items that are encoded at a time where no gradient is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Stored):
     """Data for AlignRec with its encoder, whose weights are those that the layout has."""
 
-    rate: float
-    """learning rate of the encoder, as a share of AlignRec's"""
-    graph: Graph
-    """how the item graph is built after each epoch"""
+    rate: float  # learning rate of the encoder, as a share of AlignRec's
+    graph: Graph  # how the item graph is built after each epoch
 
     def files(self) -> list[Path]:
         return [*super().files(), self.layout.items, *io.shards(self.layout.images, "images"),
@@ -79,7 +73,6 @@ class Joint(Stored):
         return sources, [*modules, *ours]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Do as `Data.train`; `observed` has what the probes say of the features after each epoch."""
         split, encoder, asked = self.read()[0].split, Encoder(self), asking.neighbours(self.layout, PROBED)
         start, graph, rate = encoder.all(), self.graph, self.rate
         seen: list[dict[str, float]] = []
@@ -105,7 +98,6 @@ class Encoder:
     """BEiT3 with the items that it reads; it holds no state but the network's."""
 
     def __init__(self, data: Stored) -> None:
-        """Load the network, and all images and texts."""
         files = data.layout.encoder
         if files.word_pieces.is_file():
             raise UserError("study.joint: trains BEiT3 of other sizes, not pretrain.size mini; leave study.joint out")
@@ -132,7 +124,6 @@ class Encoder:
         return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
-        """Return CLS of all items, likewise: float32 [I, F]."""
         return features(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
 
 
@@ -148,7 +139,6 @@ class Together(AlignRec):
         self._order: Iterator[Tensor] = iter(())
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the encoder apart from AlignRec."""
         inner = {*self.network.parameters()}
         own = [p for p in self.parameters() if p.requires_grad and p not in inner]
         return [{"params": own, "rate": 1.0}, {"params": [*self.network.parameters()], "rate": self.rate}]
@@ -160,7 +150,6 @@ class Together(AlignRec):
 
     @property
     def target(self) -> Tensor:
-        """REG's target: the same without gradient."""
         return self._table.detach()
 
     def start_epoch(self) -> None:
@@ -176,7 +165,6 @@ class Together(AlignRec):
         return super().tables()
 
     def renew(self) -> None:
-        """Encode all items, and search the item graph on them."""
         vectors = self.encoder.all()
         self.features.data.copy_(torch.from_numpy(vectors))
         self._table = self.features.data

@@ -34,7 +34,6 @@ class Observed(Stored):
         return files, [*modules, __name__, shapes.__name__]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Do as `Data.train`; `observed` has a line an epoch."""
         data, parts = self.read()
         seen: list[dict[str, Any]] = []
 

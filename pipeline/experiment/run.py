@@ -29,13 +29,10 @@ class Work:
     """Trains cells one after the other, until one does not end as it should; pickled for other processes."""
 
     store: Store
-    tolerant: bool = False
-    """as of `cell.outcome`"""
-    costs: Path | None = None
-    """folder where what each training takes is written, by key"""
+    tolerant: bool = False  # as of `cell.outcome`
+    costs: Path | None = None  # folder where what each training takes is written, by key
 
     def __call__(self, cells: Sequence[Cell]) -> None:
-        """Train the cells that no other process has finished."""
         for cell in cells:
             with self.store.claimed(cell):
                 if (record := self.store.get(cell)) is None:
@@ -88,10 +85,8 @@ class Experiment:
         """by which epochs are chosen; each of its variants judges every training"""
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}
-        self.made: list[Path] = []
-        """files that are no records"""
-        self.costs: Path | None = None
-        """where what each training takes is written, see `Work`"""
+        self.made: list[Path] = []  # files that are no records
+        self.costs: Path | None = None  # where what each training takes is written, see `Work`
 
     def complete(
         self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
@@ -120,7 +115,6 @@ class Experiment:
         return found
 
     def write(self, files: Mapping[str, pa.Table | Any]) -> None:
-        """Write tables and JSON values into the stage's folder, by file name."""
         for name, content in files.items():
             path = self.run.folder / name
             if isinstance(content, pa.Table):
@@ -130,7 +124,6 @@ class Experiment:
             self.made.append(path)
 
     def end(self) -> None:
-        """Delete the stage's files that this run has neither made nor named, and log their number."""
         kept = self.store.files(self.named.values())
         left = {path.stem for path in self.store.folder.glob("*.json")} - self.named.keys()
         io.keep_only(self.run.folder, [*self.made, *kept])

@@ -16,8 +16,7 @@ from pipeline.experiment.cell import RECALL
 if TYPE_CHECKING:
     from pipeline.experiment.store import Record
 
-DIGITS = 3
-"""significant digits of a Halton point's value, so that a table shows the setting in full"""
+DIGITS = 3  # significant digits of a Halton point's value, so that a table shows the setting in full
 Value = int | float
 Setting = dict[str, Value]
 
@@ -26,8 +25,7 @@ class Contender(NamedTuple):
     """What is tuned and compared."""
 
     model: str
-    features: str
-    """feature set, or NO_FEATURES"""
+    features: str  # feature set, or NO_FEATURES
 
     @property
     def name(self) -> str:
@@ -35,7 +33,6 @@ class Contender(NamedTuple):
 
 
 def grid(values: Mapping[str, Sequence[Value]]) -> list[Setting]:
-    """Return all combinations of values, those of the last key changing first."""
     return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
 
 
@@ -62,19 +59,15 @@ def _value(values: Range, u: float) -> Value:
 class Tried(NamedTuple):
     """A setting, and what became of its training."""
 
-    number: int
-    """from 0"""
+    number: int  # from 0
     setting: Setting
-    state: str
-    """complete or failed"""
+    state: str  # complete or failed
     epochs: int
-    valid: float | None = None
-    """Recall@20; None if it failed"""
+    valid: float | None = None  # Recall@20; None if it failed
     reason: str = ""
 
 
 def became(number: int, setting: Setting, record: Record) -> Tried:
-    """Return what became of a setting, by the record of its training."""
     values = record.values
     return Tried(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
 

@@ -23,10 +23,8 @@ class Record:
     """What the training of a cell left."""
 
     key: str
-    values: dict[str, Any]
-    """as `Outcome.values`"""
-    rankings: dict[str, Path]
-    """suffix of a protocol -> table rankings(K)"""
+    values: dict[str, Any]  # as `Outcome.values`
+    rankings: dict[str, Path]  # suffix of a protocol -> table rankings(K)
 
     @property
     def best(self) -> dict[str, Any]:
@@ -35,16 +33,13 @@ class Record:
 
     @property
     def judged(self) -> list[dict[str, Any]]:
-        """One object a protocol: protocol, fingerprint, metrics."""
         return list(self.values["judged"])
 
     def evaluation(self, suffix: str, split: Split, ks: Sequence[int]) -> Evaluation:
-        """Return the test figures by user under the protocol of that suffix, from the rankings."""
         return evaluated(self.rankings[suffix], split, ks)
 
 
 def evaluated(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
-    """Return test figures by user from a table rankings(K), at cutoffs up to K."""
     with pq.ParquetFile(path) as file:
         width = file.schema_arrow.field("items").type.list_size
     table = io.read_table(path, schemas.rankings(width))
@@ -60,21 +55,17 @@ class Store:
     """
 
     def __init__(self, folder: Path, *others: Path) -> None:
-        """Take the folder that is written to, then those that are read alone."""
         self.folder, self.others = folder, others
-        self.doubted: set[Path] = set()
-        """records that were not believed"""
+        self.doubted: set[Path] = set()  # records that were not believed
 
     def get(self, cell: Cell) -> Record | None:
         """Return what a cell left; None where nothing can be believed."""
         return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Return the cells without a record, each key once, in order."""
         return [cell for cell in {cell.key: cell for cell in cells}.values() if self.get(cell) is None]
 
     def put(self, cell: Cell, outcome: Outcome) -> None:
-        """Write rankings, then the record, which says that the cell is done and has the sha256 of all."""
         digests = {}
         for suffix, table in outcome.rankings.items():
             path = self.folder / f"{cell.key}{suffix}.parquet"

@@ -15,10 +15,8 @@ from pipeline.probe.registry import PROBES
 from pipeline.study.summaries import WHOLE
 
 Row = Mapping[str, Any]
-PROBED = ("zero_shot", "item_cf", "content_knn")
-"""probes of table JOINT"""
-SPOILT = {"image": "another item's image", "text": "another item's text", "noise": "noise"}
-"""what is wrong, in words"""
+PROBED = ("zero_shot", "item_cf", "content_knn")  # probes of table JOINT
+SPOILT = {"image": "another item's image", "text": "another item's text", "noise": "noise"}  # what is wrong, in words
 
 
 class Shape(NamedTuple):
@@ -42,7 +40,6 @@ SHAPES = (
 
 
 def content(row: Row) -> str:
-    """Return the kind of wrong content and its share, in words."""
     return "whole" if row["what"] == WHOLE else f"{SPOILT[row['what']]}, {100 * row['ratio']:.4g} %"
 
 
@@ -51,7 +48,6 @@ def wrong(table: pa.Table) -> list[Table]:
 
 
 def by_fingerprint(table: pa.Table) -> Iterator[list[Row]]:
-    """Yield the rows of each protocol, in order."""
     rows = table.to_pylist()
     for fingerprint in dict.fromkeys(row["fingerprint"] for row in rows):
         yield [row for row in rows if row["fingerprint"] == fingerprint]
@@ -70,7 +66,6 @@ def _wrong(rows: Sequence[Row]) -> Table:
 
 
 def shapes(table: pa.Table) -> dict[str, dict[str, dict[int, Cell]]]:
-    """Return, of table GEOMETRY, column -> what is left out -> epoch -> figure over seeds."""
     rows = table.to_pylist()
     values: dict[str, dict[str, dict[int, list[float]]]] = {}
     for row in rows:
@@ -89,7 +84,6 @@ def left_out(weight: str) -> str:
 
 
 def geometry(table: pa.Table) -> list[Table]:
-    """Return the shapes after the last epoch, and the best valid recall of any; none for an empty table."""
     found = shapes(table)
     if not found:
         return []
@@ -114,7 +108,6 @@ def geometry(table: pa.Table) -> list[Table]:
 
 
 def trained(row: Row) -> str:
-    """Return how encoder and recommender were trained, in words."""
     return f"{row['variant']}, encoder's rate x {row['rate']:g}" if row["rate"] else str(row["variant"])
 
 
@@ -141,7 +134,6 @@ def _joint(rows: Sequence[Row]) -> Table:
 
 
 def lines(epochs: pa.Table, figure: str) -> dict[str, dict[float, Cell]]:
-    """Return, of table JOINT_EPOCHS, training -> epoch -> `figure` over seeds."""
     found: dict[str, dict[int, list[Row]]] = {}
     for row in epochs.to_pylist():
         if row[figure] is not None:

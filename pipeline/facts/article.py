@@ -15,12 +15,10 @@ from pipeline.facts.words import RECALL, figure, labelled, protocol, short, spre
 from pipeline.models import RELEASED
 
 PARTS = ("ablation", "mask", "tail", "hyper-parameters", "clip")
-ASKED = ("zero_shot", "item_cf", "content_knn")
-"""probes next to recommendations"""
+ASKED = ("zero_shot", "item_cf", "content_knn")  # probes next to recommendations
 
 
 def tables(outputs: Outputs) -> dict[str, list[Table]]:
-    """Return part -> its tables, of those parts of PARTS that ran; `clip` needs a feature set of CLIP."""
     mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
     found: dict[str, Iterable[Table]] = {
         "ablation": _ablations(outputs),
@@ -35,7 +33,6 @@ def tables(outputs: Outputs) -> dict[str, list[Table]]:
 
 
 def kept(table: Table) -> dict[str, Any]:
-    """Return a table as JSON; figures lack the zero before their points, those that are marked are bold."""
     rows = [[short(cell) for cell in row] for row in table.rows]
     for row, column in table.marks:
         rows[row][column] = f"**{rows[row][column]}**"
@@ -48,7 +45,6 @@ def _ablations(outputs: Outputs) -> Iterator[Table]:
 
 
 def _leads(table: pa.Table) -> Iterator[Table]:
-    """Yield what AlignRec has more than each other run, a table a protocol and slice of table TAIL."""
     for rows in tail.parts(table):
         if tested := [row for row in rows if row["difference"] is not None]:
             note = (
@@ -65,7 +61,6 @@ def _lead(row: Mapping[str, Any]) -> str:
 
 
 def _clip(outputs: Outputs) -> Iterator[Table]:
-    """Yield BEiT3's and CLIP's feature sets: probes of them as they are, and AlignRec on them."""
     if not outputs.compared or outputs.probes is None:
         return
     comparison, asked = outputs.compared[0], probes.read(outputs.probes)

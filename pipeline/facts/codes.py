@@ -16,11 +16,9 @@ from pipeline.semantic_ids.quality import POPULARITY
 from pipeline.semantic_ids.registry import METHODS
 
 HEADING = "Semantic IDs"
-AS_IT_IS = "as it is"
-"""method of a file's codes"""
+AS_IT_IS = "as it is"  # method of a file's codes
 PROBED = ("zero_shot", "item_cf")
-GROUPS, SHOWN = 12, 24
-"""groups, and items of each, that the page shows before a search"""
+GROUPS, SHOWN = 12, 24  # groups, and items of each, that the page shows before a search
 AGREEMENT = {
     "neighbours": "neighbours",
     "co_purchase": "bought together",
@@ -34,10 +32,8 @@ class Judged(NamedTuple):
 
     features: str
     method: str
-    quality: Mapping[str, Any]
-    """see pipeline/semantic_ids/quality.py"""
-    seed: int = 0
-    """number of the codebooks, where there are several"""
+    quality: Mapping[str, Any]  # see pipeline/semantic_ids/quality.py
+    seed: int = 0  # number of the codebooks, where there are several
 
     @property
     def name(self) -> str:
@@ -48,13 +44,11 @@ class Judged(NamedTuple):
 class Groups:
     """The items of each prefix, for the page."""
 
-    codes: dict[str, list[list[int]]]
-    """feature set and method -> codes of each item; empty for an item without"""
+    codes: dict[str, list[list[int]]]  # feature set and method -> codes of each item; empty for an item without
     shown: int = SHOWN
 
     @property
     def first(self) -> list[tuple[str, list[int]]]:
-        """Return the first code, and item_ids, of the largest groups of the first codes."""
         members: dict[int, list[int]] = {}
         for item, codes in enumerate(next(iter(self.codes.values()))):
             if codes:
@@ -64,7 +58,6 @@ class Groups:
 
 
 def gathered(layout: Layout) -> list[Judged]:
-    """Return the figures of a dataset's semantic IDs, of those that have any, by feature set, then as registered."""
     from pipeline.semantic_ids import files  # loads safetensors, which a light install's pages do without
 
     order = list(METHODS)
@@ -80,7 +73,6 @@ def compared(comparison: Mapping[str, Any]) -> list[Judged]:
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """Return whose neighbours the codes of files were judged by."""
     if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
         return []
     if (features := comparison["neighbours_of"]) is None:
@@ -104,19 +96,16 @@ def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | Non
 
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
-    """Return the headline figures, what coding costs, and figures by prefix and by level."""
     first = [j for j in judged if not j.seed]
     return [*brief(judged), *([_by_prefix(first), _by_level(first)] if first else [])]
 
 
 def brief(judged: Sequence[Judged]) -> list[Table]:
-    """Return the headline figures, what coding costs, and both over seeds; without empty tables."""
     first = [j for j in judged if not j.seed]
     return [table for table in (headline(first), cost(first), over_seeds(judged)) if table.rows]
 
 
 def headline(judged: Sequence[Judged]) -> Table:
-    """Return a row for each method: the same table in the report, on the card, in comparisons and in the docs."""
     note = (
         "Collide: items that share all codes with another, before and after the policy; before it in thirds of the "
         "items by popularity. Perplexity: so many "
@@ -179,7 +168,6 @@ def _row(judged: Judged) -> list[str]:
 
 
 def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
-    """Return probe -> its figures, of those that were asked."""
     rows = {probe: judged.quality["reconstruction"].get(probe, {"skipped": ""}) for probe in PROBED}
     return {probe: figures for probe, figures in rows.items() if "skipped" not in figures}
 
@@ -221,7 +209,6 @@ def _controls(judged: Sequence[Judged]) -> str:
 
 
 def _unprobed(judged: Sequence[Judged]) -> str:
-    """Return why some semantic IDs have no reconstruction."""
     reasons: dict[str, list[str]] = {}
     for j in judged:
         if reason := j.quality["reconstruction"].get("skipped"):

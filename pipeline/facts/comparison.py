@@ -14,8 +14,7 @@ from pipeline.facts.words import listed, spread, title
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
 
-FEW = 300
-"""users or items of a test, below which the verdict says how many would decide"""
+FEW = 300  # users or items of a test, below which the verdict says how many would decide
 POWER = 0.8
 NORMAL = NormalDist()
 VERBS = {"better": "beat", "worse": "are behind", "undecided": "are level with"}
@@ -23,7 +22,6 @@ Record = Mapping[str, Any]
 
 
 def headline(comparison: Record) -> str:
-    """Return the verdict on the first set in one sentence; empty where there are no two sets."""
     first, under = next(iter(comparison["sets"]), ""), dict[str, dict[str, list[str]]]()
     pairs = {b: places for (a, b), places in _pairs(comparison).items() if a == first}
     for b, places in pairs.items():
@@ -39,7 +37,6 @@ def headline(comparison: Record) -> str:
 
 
 def verdicts(comparison: Record) -> list[Table]:
-    """Return the verdict on every pair of sets; none where there are no two."""
     pairs, trained = _pairs(comparison), _trainings(comparison)
     more = {pair: _lacking(comparison, *pair, places) for pair, places in pairs.items()}
     seeds = [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
@@ -83,7 +80,6 @@ def _needed(test: Record, level: float) -> str:
 
 
 def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
-    """Return each pair of sets -> its outcome at each place; none where the rows of one seem out of order."""
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
@@ -94,7 +90,6 @@ def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def judged(comparison: Record) -> list[Table]:
-    """Return the tables of probes, trainings and paired tests."""
     evaluated = probes.tables(probed(comparison))
     if comparison["paired"]:
         evaluated.append(_paired("Probes, pair by pair", "users or items", comparison["paired"]))
@@ -105,7 +100,6 @@ def judged(comparison: Record) -> list[Table]:
 
 
 def remarks(comparison: Record) -> list[str]:
-    """Return whose rows seem to be out of order, the caveats of the probes, and what they are not shown for."""
     read = probes.read(probed(comparison)).values()
     return [
         *_partial(comparison),
@@ -115,7 +109,6 @@ def remarks(comparison: Record) -> list[str]:
 
 
 def _partial(comparison: Record) -> list[str]:
-    """Return on how many items the sets were compared, where some lack a row of an item."""
     compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
     trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
     return [f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"] * (compared < of)
@@ -136,13 +129,11 @@ def doubts(comparison: Record) -> list[str]:
 
 
 def sources(comparison: Record) -> Table:
-    """Return the table of the files, and of how their rows were matched with items."""
     rows = [[name, source] for name, source in comparison["sources"].items()]
     return Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
 
 
 def shapes(comparison: Record) -> list[Table]:
-    """Return the tables of geometry and similarity."""
     rows = [
         [name, str(s["width"]), f"{s['effective_rank']:.1f}", f"{s['mean_cosine']:.3f}", str(s["zero_rows"])]
         for name, s in comparison["sets"].items()
@@ -172,7 +163,6 @@ def probed(comparison: Record) -> dict[str, Any]:
 
 
 def _trainings(comparison: Record) -> list[Record]:
-    """Return the trainings under each protocol."""
     first = comparison.get("training")
     return [first, *first.get("also", [])] if first else []
 
@@ -182,7 +172,6 @@ def _of(rows: Iterable[Record], a: str, b: str) -> list[Record]:
 
 
 def _by_model(protocols: Iterable[list[Record]]) -> dict[str, str]:
-    """Return the outcome under each model, on the tests of all protocols."""
     by_model: dict[str, list[Record]] = {}
     for tests in protocols:
         for test in tests:

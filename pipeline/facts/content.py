@@ -12,12 +12,10 @@ from pipeline.evaluation.evidence import statuses
 from pipeline.facts.table import Table
 from pipeline.features import reading
 
-REASONS = 20
-"""reasons listed, most frequent first"""
+REASONS = 20  # reasons listed, most frequent first
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")
 """stages whose results can depend on the machine"""
-Records = Mapping[str, Mapping[str, Any]]
-"""stage -> its run.json"""
+Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
 
 def titles(items: pa.Table) -> list[str]:
@@ -29,7 +27,6 @@ def paths(items: pa.Table) -> list[str]:
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
-    """Return how many items ended with which status, and why where a reason is known."""
     columns = [status.to_pylist(), *([] if reason is None else [reason.to_pylist()])]
     counted = list(statuses(pa.chunked_array([["\n".join(words) for words in zip(*columns, strict=True)]])).items())
     rows = [[*words.split("\n", len(columns) - 1), *_share(n, len(status))] for words, n in counted[:REASONS]]
@@ -85,7 +82,6 @@ def _share(n: int, of: int) -> tuple[str, str]:
 
 
 def drops(records: Records) -> Iterable[Table]:
-    """Yield the dropped or incomplete rows of each stage, by reason; nothing where there are none."""
     rows = [[stage, reason, f"{n:,}"] for stage, r in records.items() for reason, n in r["drops"].items()]
     if rows:
         note = "As counted by each stage."
@@ -114,7 +110,6 @@ def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Ta
 
 
 def hardware(records: Records) -> str:
-    """Return the kinds of machine that encoding and training ran on."""
     kinds: dict[str, list[str]] = {}
     for stage in TRAINING:
         if record := records.get(stage):

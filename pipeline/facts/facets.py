@@ -15,10 +15,8 @@ from pipeline.facts.words import title
 from schemas import TRAIN
 
 WORD = re.compile(r"\w+")
-LONGEST = 160
-"""characters of an item's words for the search, beyond its title and category"""
-Facets = dict[str, list[int]]
-"""name -> item_ids, ascending"""
+LONGEST = 160  # characters of an item's words for the search, beyond its title and category
+Facets = dict[str, list[int]]  # name -> item_ids, ascending
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,8 @@ class Items:
     """What is known of every item, by item_id."""
 
     facets: Facets
-    popularity: list[int]
-    """train interactions; empty where they are not known"""
-    words: list[str]
-    """what the search finds beside title and category: the identifier, and other words of the text"""
+    popularity: list[int]  # train interactions; empty where they are not known
+    words: list[str]  # what the search finds beside title and category: the identifier, and other words of the text
 
 
 def read(outputs: Outputs, near: Neighbours) -> Items:
@@ -57,7 +53,6 @@ def read(outputs: Outputs, near: Neighbours) -> Items:
 
 
 def popularity(interactions: pa.Table | None, items: int) -> list[int]:
-    """Return the train interactions of each item; empty without interactions."""
     if interactions is None:
         return []
     item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
@@ -83,7 +78,6 @@ def changed(a: pa.Table, b: pa.Table, items: int) -> list[int]:
 
 
 def words(items: pa.Table, texts: pa.Table) -> list[str]:
-    """Return each item's identifier, and its text's words that are not in title or category, once each."""
     found = []
     columns = (texts["asin"].to_pylist(), items["title"].to_pylist(), paths(items), texts["text"].to_pylist())
     for asin, name, path, text in zip(*columns, strict=True):

@@ -10,10 +10,8 @@ from pipeline.facts import article, probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import CONTROLS
 
-PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
-"""those that ask what the features know by themselves"""
-DIGITS = 4
-"""after the point, as in every table"""
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those that ask what the features know by themselves
+DIGITS = 4  # after the point, as in every table
 
 
 def write(outputs: Outputs, model: str) -> None:
@@ -32,12 +30,10 @@ def write(outputs: Outputs, model: str) -> None:
 
 
 def _valid(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return Recall@20 on valid at the best epoch of the released recommender: what settings are chosen by."""
     return {"valid": max(line["valid_recall@20"] for line in history)} if history else {}
 
 
 def _test(outputs: Outputs, model: str) -> dict[str, float]:
-    """Return the released recommender's figures on test, and Recall of the best of the others and of the controls."""
     rows = outputs.compared[0].rows if outputs.compared else []
     k = headline(sorted({k for row in rows for _, k in row.cells}) or [0])
     figures: dict[str, float] = {}
@@ -56,13 +52,11 @@ def _best(name: str, rows: Iterable[Row], k: int) -> dict[str, float]:
 
 
 def _probed(outputs: Outputs) -> dict[str, float]:
-    """Return the headline figure of each of PROBES that was asked of the released features as they are."""
     read = probes.read(outputs.probes)
     found = {key: read[key].of("raw", read[key].probe.figure) for key in PROBES if key in read}
     return {key: of[outputs.released] for key, of in found.items() if outputs.released in of}
 
 
 def _pretrained(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the share of masked tokens of held-out items that the last epoch predicts, by task."""
     last = history[-1] if history else {}
     return {task: last[f"{task}_accuracy"] for task in ("mim", "mlm") if last.get(f"{task}_accuracy") is not None}

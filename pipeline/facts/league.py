@@ -33,8 +33,7 @@ AUDIT = {
     "shift": "distance of the items' shares in train and in test, 0 to 1",
     "shift_by_chance": "the same where test is drawn at random",
 }
-COUNTS = 4
-"""of them are counts; others are shares"""
+COUNTS = 4  # of them are counts; others are shares
 
 
 class Standing(NamedTuple):
@@ -42,22 +41,15 @@ class Standing(NamedTuple):
 
     model: str
     features: str
-    recall: Cell | None
-    """honest, by run; None where none ended"""
+    recall: Cell | None  # honest, by run; None where none ended
     ndcg: Cell | None
-    own: Cell | None
-    """honest recall on the data's own split"""
+    own: Cell | None  # honest recall on the data's own split
     published: float | None
-    gap: float | None
-    """published style to honest on the same split, relative"""
-    tried: int
-    """settings a split"""
-    hours: float | None
-    """of CPU, all trainings together; None where one was trained by another command"""
-    seconds: float | None
-    """of CPU, the median training"""
-    memory: int | None
-    """MiB, the most"""
+    gap: float | None  # published style to honest on the same split, relative
+    tried: int  # settings a split
+    hours: float | None  # of CPU, all trainings together; None where one was trained by another command
+    seconds: float | None  # of CPU, the median training
+    memory: int | None  # MiB, the most
 
     @property
     def name(self) -> str:
@@ -88,7 +80,6 @@ def _standing(model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> S
 
 
 def standing(league: pa.Table) -> Table:
-    """Return the ranking: honest figures next to those of published style."""
     (protocol, k, budget), splits, seeds = (
         [league[column][0].as_py() for column in ("protocol", "k", "budget")],
         *(len(league[column].unique()) for column in ("split", "seed")),
@@ -117,7 +108,6 @@ def _known(value: float | None, form: str) -> str:
 
 
 def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first: str = "") -> Table:
-    """Return paired tests, rows of league.json: all, or those whose side a has a name."""
     note += (
         f" Users are paired, their figures averaged over seeds and splits; p is Holm's for all {len(rows)}. {FLOORED}"
     )
@@ -130,20 +120,17 @@ def gains(found: Mapping[str, Any]) -> Table:
 
 
 def lead(found: Mapping[str, Any]) -> Table:
-    """Return the first by rank against all others."""
     note = "On the judged set, or on ids alone; league.json has every two models."
     return differing(found["pairs"], "The first against all others", note, next(iter(found["ranks"]), ""))
 
 
 def stability(found: Mapping[str, Any]) -> Table:
-    """Return Kendall's tau between rankings."""
     rows = [[TAUS[name], "" if tau is None else f"{tau:.2f}"] for name, tau in found["stability"].items()]
     note = "Kendall's tau of the models' order, the mean over pairs: 1 is the same order, 0 is chance."
     return Table("How stable the order is", note, ["order", "tau"], rows)
 
 
 def fused(found: Mapping[str, Any]) -> list[Table]:
-    """Return the late ensemble beside its best member; nothing where there is none."""
     if not found["fused"]:
         return []
     members, values, test = (found["fused"][key] for key in ("members", "values", "test"))
@@ -153,7 +140,6 @@ def fused(found: Mapping[str, Any]) -> list[Table]:
 
 
 def audit(found: Mapping[str, Any]) -> Table:
-    """Return what is wrong with the split, if anything."""
 
     def text(place: int, value: float | None) -> str:
         return "no times" if value is None else f"{value:,.0f}" if place < COUNTS else f"{value:.3f}"
@@ -163,7 +149,6 @@ def audit(found: Mapping[str, Any]) -> Table:
 
 
 def settings(league: pa.Table) -> Table:
-    """Return the settings that valid and test chose."""
     rows = [row for row in league.to_pylist() if not row["seed"]]
     chosen = [
         [run(row["model"], row["features"]), str(row["split"]), " and ".join(by), _setting(row["setting"])]
@@ -178,13 +163,11 @@ def _setting(text: str) -> str:
 
 
 def titled(contender: str) -> str:
-    """Return the name of a contender in league.json with its model as its authors write it."""
     model, on, features = contender.partition(" on ")
     return f"{title(model)}{on}{features}"
 
 
 def headline(found: Mapping[str, Any]) -> str:
-    """Return in a sentence who leads, and how often features help; empty where no model ended."""
     order = list(found["ranks"])
     if not order:
         return ""

@@ -12,34 +12,25 @@ from pipeline.facts.words import CONTROLS
 from pipeline.features.registry import CEILINGS
 from pipeline.probe import categories
 
-CLASSES = 8
-"""most frequent categories that have a colour of their own"""
-COLUMNS = 3
-"""feature sets side by side"""
+CLASSES = 8  # most frequent categories that have a colour of their own
+COLUMNS = 3  # feature sets side by side
 
 
 @dataclass(frozen=True)
 class Neighbours:
     """Items, and what is near them."""
 
-    items: list[int]
-    """of the gallery"""
+    items: list[int]  # of the gallery
     sets: dict[str, dict[int, list[int]]]
     """feature set -> item_id -> its nearest others; of the gallery's items alone, where not all are on the map"""
-    columns: list[str]
-    """the sets to begin with: the released one, its best rival, a control; see `columns`"""
-    searchable: bool
-    """whether all items are shown, with images and neighbours"""
-    mapped: bool
-    """whether all items are on the map"""
-    classes: list[str]
-    """names of the most frequent categories, most frequent first"""
-    colour: list[int]
-    """by item_id: place of its category among `classes`, -1 for none of them"""
+    columns: list[str]  # the sets to begin with: the released one, its best rival, a control; see `columns`
+    searchable: bool  # whether all items are shown, with images and neighbours
+    mapped: bool  # whether all items are on the map
+    classes: list[str]  # names of the most frequent categories, most frequent first
+    colour: list[int]  # by item_id: place of its category among `classes`, -1 for none of them
 
     @property
     def shown(self) -> set[int]:
-        """The items whose images are needed."""
         if self.searchable:
             return set(range(len(self.colour)))
         return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
@@ -113,7 +104,6 @@ def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
 
 
 def _classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    """Return the most frequent categories, and of each item which of them it has."""
     labels = categories.labels(paths)
     colour = np.full(len(paths), -1)
     if labels is None:

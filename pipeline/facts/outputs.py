@@ -23,7 +23,6 @@ from pipeline.run import quoted_record
 def _table(
     of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
 ) -> cached_property[pa.Table | None]:
-    """Return a property: the table of one file."""
 
     def read(outputs: Outputs) -> pa.Table | None:
         path = of(outputs.layout)
@@ -37,12 +36,9 @@ class Outputs:
     """What the stages left. A file is read, and checked, when it is first asked for."""
 
     layout: Layout
-    kind: str = ""
-    """of the source"""
-    released: str = ""
-    """the feature set that the released recommender is trained on"""
-    stages: Sequence[str] = ()
-    """names of the stages whose records are read, in order"""
+    kind: str = ""  # of the source
+    released: str = ""  # the feature set that the released recommender is trained on
+    stages: Sequence[str] = ()  # names of the stages whose records are read, in order
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table(
@@ -52,14 +48,11 @@ class Outputs:
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
-    league = _table(lambda layout: layout.league, schemas.LEAGUE)
-    """None of one split"""
-    tuning = _table(lambda layout: layout.tuning, schemas.TUNING)
-    """None where settings were used as given"""
+    league = _table(lambda layout: layout.league, schemas.LEAGUE)  # None of one split
+    tuning = _table(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
 
     @cached_property
     def statuses(self) -> pa.Table | None:
-        """item_id, status, reason of table IMAGES."""
         tables = list(self._images("status", "reason"))
         return pa.concat_tables(tables) if tables else None
 
@@ -70,16 +63,13 @@ class Outputs:
         return pa.concat_tables(tables) if tables else None
 
     def images(self) -> Iterator[pa.Table]:
-        """Yield item_id and image of table IMAGES, a shard at a time."""
         return self._images("image")
 
     @cached_property
     def graphs(self) -> list[str]:
-        """Feature sets that have neighbours."""
         return sorted(path.parent.name for path in self.layout.folder("graph").glob("*/edges.parquet"))
 
     def edges(self, features: str, items: Sequence[int] | None = None) -> pa.Table:
-        """Return EDGES of a feature set, those of some items or all."""
         table = io.read_table(self.layout.edges(features), schemas.EDGES)
         return table if items is None else table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
 
@@ -90,7 +80,6 @@ class Outputs:
 
     @cached_property
     def ablated(self) -> list[Comparison]:
-        """Ablations beside the full model, under each protocol."""
         return [] if self.results is None else ablations(self.results)
 
     @cached_property
@@ -100,11 +89,9 @@ class Outputs:
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
     def plotted(self, part: str) -> list[dict[str, Any]]:
-        """Return the rows of the study's plot `mask`, `curves` or `heatmaps`."""
         return _json(self.layout.study_plot(part), [])
 
     def history(self, stage: str) -> list[dict[str, Any]]:
-        """Return the training curve of `pretrain` or `train`."""
         return _json(self.layout.history(stage), [])
 
     @cached_property
@@ -113,17 +100,14 @@ class Outputs:
 
     @cached_property
     def league_facts(self) -> dict[str, Any] | None:
-        """What follows from the league."""
         return _json(self.layout.league_facts, None)
 
     @cached_property
     def protocols(self) -> list[dict[str, Any]]:
-        """The protocols behind the results' fingerprints."""
         return _json(self.layout.protocol, [])
 
     @cached_property
     def coded(self) -> list[Judged]:
-        """Figures of semantic IDs."""
         return codes.gathered(self.layout)
 
     @cached_property

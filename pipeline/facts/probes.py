@@ -12,8 +12,7 @@ from pipeline.probe.registry import PROBES
 CHANCE = "chance"
 SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}
 """verdict of a feature set on another -> how the other is marked"""
-Figures = Mapping[str, float]
-"""measure, or measure_se -> figure"""
+Figures = Mapping[str, float]  # measure, or measure_se -> figure
 FIGURES = ("warm", "cold", "score")
 
 
@@ -24,17 +23,13 @@ class Probed(NamedTuple):
     forms: Mapping[str, Mapping[str, Figures]]
     """raw, and where they were asked processed -> feature set, or chance, in the file's order -> its figures"""
     cases: int
-    unit: str
-    """what the cases are: users, items"""
-    skipped: str
-    """why it was not asked; else empty"""
-    caveat: str
-    """of its figures, and which feature sets have none and why; mostly empty"""
+    unit: str  # what the cases are: users, items
+    skipped: str  # why it was not asked; else empty
+    caveat: str  # of its figures, and which feature sets have none and why; mostly empty
     verdicts: Mapping[tuple[str, str], str]
     """other feature set, measure -> verdict of `against` on it; empty without tests"""
     against: str
-    chosen: Mapping[str, str] = {}
-    """feature set -> the form that valid chose for processed"""
+    chosen: Mapping[str, str] = {}  # feature set -> the form that valid chose for processed
 
     @property
     def name(self) -> str:
@@ -42,18 +37,15 @@ class Probed(NamedTuple):
 
     @property
     def measures(self) -> list[str]:
-        """What was measured, without standard errors."""
         chance = next((of[CHANCE] for of in self.forms.values()), {})
         return [name for name in chance if not name.endswith("_se")]
 
     @property
     def figure(self) -> str:
-        """The headline figure; the last one where its cutoff was not asked."""
         return self.probe.figure if self.probe.figure in self.measures else self.measures[-1]
 
     @property
     def remark(self) -> str:
-        """Why it was not asked, or what its figures must be read with; mostly nothing."""
         return f"{self.skipped}." if self.skipped else self.caveat
 
     def of(self, form: str, figure: str) -> dict[str, float]:
@@ -61,12 +53,10 @@ class Probed(NamedTuple):
         return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
 
     def ordered(self, form: str, figure: str) -> list[str]:
-        """Return the feature sets of one form, best first, then chance."""
         of = self.of(form, figure)
         return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
 
     def said(self, form: str, name: str) -> str:
-        """Return a form in words, with what processed is for a feature set."""
         which = self.chosen.get(name, "") if form != "raw" else ""
         return f"{form}: {which}" if which else form
 
@@ -119,7 +109,6 @@ def tables(figures: Mapping[str, Any] | None) -> list[Table]:
 
 
 def _table(probed: Probed) -> Table:
-    """Return a probe's figures, best first; below those of raw features those of processed ones, if they are known."""
     title = probed.probe.title
     if probed.skipped:
         return Table(title, f"Not measured: {probed.skipped}.", [], [])
@@ -147,7 +136,6 @@ def _table(probed: Probed) -> Table:
 
 
 def headline(figures: Mapping[str, Any] | None) -> Table:
-    """Return the headline figure of every probe that has it, a row a feature set and form; skipped ones in the note."""
     probes = read(figures).values()
     columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
     rows: list[list[str]] = []
@@ -173,12 +161,10 @@ def processing(processed: Mapping[str, Any]) -> str:
 
 
 def tried_tables(probes: Mapping[str, Any] | None) -> list[Table]:
-    """Return a table for each set that valid chose, of the content of probes.json."""
     return [tried_table(name, rows) for name, rows in (probes or {}).get("tried", {}).items()]
 
 
 def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the candidates of a set, rows of schema TRIED, best first."""
     note = (
         f"{len(rows)} candidates were tried on valid, and the best was kept, so its figures here are somewhat too "
         "high: its figures on test are among the probes. Warm: Recall@20 of content neighbours among all items. Cold: "

@@ -14,15 +14,12 @@ class Figure(NamedTuple):
 
     dataset: str
     model: str
-    source: str
-    """where it was read, in words"""
-    cells: dict[str, float]
-    """measure, such as recall@20 -> figure"""
+    source: str  # where it was read, in words
+    cells: dict[str, float]  # measure, such as recall@20 -> figure
 
 
 @cache
 def figures() -> tuple[Figure, ...]:
-    """Return all figures."""
     read = io.read_json(FILE)
     return tuple(
         Figure(
@@ -39,7 +36,6 @@ def differences() -> list[str]:
 
 
 def sizes() -> dict[str, tuple[int, int, int]]:
-    """Return data set -> users, items, interactions."""
     return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
 
 

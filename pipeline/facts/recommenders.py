@@ -24,12 +24,10 @@ from pipeline.facts.table import CHANGE, Table, Value
 from pipeline.facts.words import after, figure, measure, short
 from pipeline.models import RELEASED, WAYS, way
 
-BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
-"""figures of a table with little room"""
+BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 
 
 def results(comparison: Comparison) -> Table:
-    """Return the headline comparison under one protocol, by how content is used, best first."""
     order = [*WAYS, ""]
     rows = sorted(((way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
     return Table.of(
@@ -46,7 +44,6 @@ def results(comparison: Comparison) -> Table:
 
 
 def brief(heading: str, comparison: Comparison) -> Table:
-    """Return figures without the zeros before their points: three of them and two names fit 80 columns."""
     full = {row.features for row in comparison.rows if not row.ablation}
     ablated = any(row.ablation for row in comparison.rows)
     names = ["ablation"] if ablated else ["model", "features"]
@@ -67,14 +64,12 @@ def _left_out(row: Row, full: Collection[str]) -> str:
 
 
 def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
-    """Return the rows of table TESTS of AlignRec on the released features against each other run."""
     ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
     wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
     return [] if paired is None else paired.filter(equal(wanted)).to_pylist()
 
 
 def tests(paired: pa.Table) -> Iterable[Table]:
-    """Yield the paired tests of table TESTS, a table for each fingerprint and metric; without ablations."""
     groups = paired.group_by(["protocol", "fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
     several = len({group["fingerprint"] for group in groups}) > 1
     for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
@@ -99,10 +94,8 @@ class Ablated(NamedTuple):
 
     name: str
     run: Row
-    change: Difference | None
-    """None for the full model, and where nothing changes"""
-    repeats: bool
-    """whether every figure of every seed is the full model's"""
+    change: Difference | None  # None for the full model, and where nothing changes
+    repeats: bool  # whether every figure of every seed is the full model's
 
     @property
     def words(self) -> str:
@@ -114,7 +107,6 @@ class Ablated(NamedTuple):
 
 
 def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    """Yield the full models, then each ablation with its test, of table TESTS."""
     wanted = equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
     tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
@@ -129,7 +121,6 @@ def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated
 
 
 def ablations(rows: Sequence[Ablated]) -> Table:
-    """Return each ablation, and its change against the full model."""
     repeated = ", ".join(row.run.ablation for row in rows if row.repeats)
     nothing = (
         f" Identical to the full model in every figure of every seed: {repeated}. What they change has nothing "
@@ -146,7 +137,6 @@ def ablations(rows: Sequence[Ablated]) -> Table:
 
 
 def tuned(tuning: pa.Table) -> Table:
-    """Return, of table TUNING, how many settings each model tried on each set, the chosen one, and valid figures."""
     contenders: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in tuning.to_pylist():
         contenders.setdefault((row["model"], row["features"]), []).append(row)
@@ -169,7 +159,6 @@ def tuned(tuning: pa.Table) -> Table:
 
 
 def equal(wanted: Mapping[str, Any]) -> pc.Expression:
-    """Return the condition that every column has the value that is wanted of it."""
     condition = pc.scalar(True)
     for column, value in wanted.items():
         condition = condition & (pc.field(column) == value)
@@ -177,7 +166,6 @@ def equal(wanted: Mapping[str, Any]) -> pc.Expression:
 
 
 def side(row: Mapping[str, Any], which: str) -> str:
-    """Return the name of one run of a paired test: a or b."""
     return words.run(*(row[f"{column}_{which}"] for column in ("model", "features", "ablation")))
 
 

@@ -19,7 +19,6 @@ Record = Mapping[str, Any]
 
 
 def masked(mask: pa.Table) -> list[Table]:
-    """Return table MASK over its seeds, a table a protocol; none for an empty one."""
     return [
         Table(
             "Mask modality",
@@ -43,13 +42,11 @@ def variants(table: pa.Table) -> list[Table]:
 
 
 def recommended(table: pa.Table) -> list[Record]:
-    """Return AlignRec's rows of table VARIANTS: recall at the headline cutoff."""
     recall = [row for row in _last(table) if (row["what"], row["metric"]) == (RELEASED, "recall")]
     return _at_headline(recall)
 
 
 def variant(row: Record, rows: Sequence[Record]) -> str:
-    """Return the name of a variant, with what distinguishes it from the other rows."""
     parts = [row["variant"]]
     parts += [row[key] for key in ("features", "protocol") if len({other[key] for other in rows}) > 1]
     return ", ".join(parts)
@@ -67,7 +64,6 @@ def _at_headline(rows: Sequence[Record]) -> list[Record]:
 
 
 def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
-    """Yield AlignRec on the encoder of each variant, its change against the recipe marked where it is sure."""
     if not rows:
         return
     several = len({row["protocol"] for row in rows}) > 1
@@ -87,7 +83,6 @@ def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
 
 
 def _probed(rows: Sequence[Record]) -> Iterator[Table]:
-    """Yield the probes of all variants, a column a probe, at the headline cutoff; changes that are sure are marked."""
     own = _at_headline(rows)
     if not own:
         return
@@ -117,7 +112,6 @@ def _with_change(row: Record | None) -> str:
 
 
 def sweep_points(curves: Sequence[Record]) -> list[Table]:
-    """Return a table of the points of the sweeps of one key; none without them."""
     points = [
         [row["sweep"], row["key"], f"{row['value']:.4g}", str(row["seeds"]),
          with_error(row[summaries.RECALL], row["sd"])]
@@ -134,7 +128,6 @@ def sweep_points(curves: Sequence[Record]) -> list[Table]:
 
 
 def heatmaps(cells: Sequence[Record]) -> list[Table]:
-    """Return a heat map for each pair of keys of the study's sweeps: the best valid Recall@20 at each two values."""
     by_map: dict[str, list[Record]] = {}
     for row in cells:
         by_map.setdefault(row["map"], []).append(row)
@@ -155,7 +148,6 @@ def _heatmap(where: str, cells: Sequence[Record]) -> Table:
 
 
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
-    """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
     parts = {
         "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "joint": argument.joint,
         "tail": tail.tails, "variants": variants,

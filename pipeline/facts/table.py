@@ -11,10 +11,8 @@ from pipeline.evaluation.evidence import Cell
 from pipeline.facts.difference import BEST, Difference
 from pipeline.facts.words import after, figure
 
-CHANGE = ("change", "95 % interval", "p")
-"""columns of a paired test"""
-Place = tuple[int, int]
-"""row, column"""
+CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
+Place = tuple[int, int]  # row, column
 Value = str | Cell | Difference | None
 """text; a mean with its deviation; a paired test, or None where there is nothing to compare with: three columns"""
 
@@ -27,12 +25,10 @@ class Table:
     note: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: int = 1
-    """columns from the left that hold words; the others hold figures, aligned right"""
+    texts: int = 1  # columns from the left that hold words; the others hold figures, aligned right
     marks: Mapping[Place, str] = field(default_factory=dict)
     """a cell -> best of its column, or what its test decides: better, level, worse"""
-    heat: Mapping[Place, float] = field(default_factory=dict)
-    """a cell -> 0 .. 1, strength of its tint"""
+    heat: Mapping[Place, float] = field(default_factory=dict)  # a cell -> 0 .. 1, strength of its tint
 
     @classmethod
     def of(
@@ -67,7 +63,6 @@ class Table:
 
 
 def mean(row: Mapping[str, Any]) -> Cell:
-    """Return the figure of a row that has its mean and deviation."""
     return Cell(row["mean"], row["sd"], ())
 
 
@@ -86,7 +81,6 @@ def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text with Markdown and HTML escaped, for a table cell."""
     text = " ".join(text.split())
     for mark in "\\|<>[]":
         text = text.replace(mark, f"\\{mark}")

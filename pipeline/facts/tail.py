@@ -34,12 +34,10 @@ SLICES = {
 OF = {"popularity": "targets", "history": "users"}
 
 Row = Mapping[str, Any]
-Run = tuple[str, str]
-"""model, features"""
+Run = tuple[str, str]  # model, features
 Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
 """run -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
-Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]
-"""run -> label of a group -> low end, mean, high end"""
+Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
 Shown = Mapping[str, Mapping[str, float]]
 """run, or CHOSEN -> part of the catalogue -> its share of the places, or of the test targets"""
 
@@ -102,7 +100,6 @@ def in_words(who: Shown, ours: str) -> list[str]:
 
 
 def by_study(tail: pa.Table, comparison: Comparison, which: str) -> Groups:
-    """Return means of table TAIL with their intervals, in the comparison's order."""
     rows = tail.filter(equal({"fingerprint": comparison.fingerprint, "slice": which})).to_pylist()
     groups: dict[Run, dict[str, tuple[float, float, float]]] = {(r.model, r.features): {} for r in comparison.rows}
     for row in rows:
@@ -112,7 +109,6 @@ def by_study(tail: pa.Table, comparison: Comparison, which: str) -> Groups:
 
 
 def by_slices(slices: Sliced, which: str) -> Groups:
-    """Return means of table SLICES, without intervals; a group without targets or users is left out."""
     return {
         run: {label: (value, value, value) for (kind, label, metric), (_, value) in cells.items()
               if (kind, metric) == (which, "recall") and value is not None}
@@ -121,7 +117,6 @@ def by_slices(slices: Sliced, which: str) -> Groups:
 
 
 def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
-    """Yield runs x labels of one slice, its sizes in the first row; nothing without figures."""
     any_run = next((cells for cells in slices.values() if cells), {})
     labels = [label for (kind, label, metric), (n, _) in any_run.items() if (kind, metric) == (which, "recall") and n]
     if labels:
@@ -132,7 +127,6 @@ def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
 
 
 def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
-    """Yield coverage, Gini, novelty and exposure of the top K; nothing without figures."""
     head = ["run", "coverage", "Gini", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
     rows = []
     for run, cells in slices.items():
@@ -154,7 +148,6 @@ def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
 
 
 def parts(tail: pa.Table) -> list[list[Row]]:
-    """Return the rows of each protocol and slice of table TAIL, controls left out."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in tail.to_pylist():
         found.setdefault((row["fingerprint"], row["slice"]), []).append(row)
@@ -162,14 +155,12 @@ def parts(tail: pa.Table) -> list[list[Row]]:
 
 
 def tails(tail: pa.Table) -> list[Table]:
-    """Return, for each protocol and slice of table TAIL, the means of all contenders and AlignRec's differences."""
     found = [rows for rows in parts(tail) if rows]
     several = len({rows[0]["protocol"] for rows in found}) > 1
     return [table.under(rows[0]["protocol"] if several else "") for rows in found for table in _tails(rows)]
 
 
 def _tails(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yield the tables of one protocol and slice."""
     which = rows[0]["slice"]
     note = (
         f"{words.protocol(rows[0])} {SLICES[which]} Mean over "
@@ -193,7 +184,6 @@ def _lead(row: Row) -> str:
 
 
 def by_group(heading: str, note: str, rows: Sequence[Row], text: Callable[[Row], str], marked: bool = True) -> Table:
-    """Return runs x groups of rows of table TAIL, the sizes of the groups first; marked where a difference is sure."""
     labels = list(dict.fromkeys(row["label"] for row in rows))
     runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows))
     at = {(runs.index((row["model"], row["features"])), labels.index(row["label"])): row for row in rows}

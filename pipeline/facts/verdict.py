@@ -28,22 +28,17 @@ RULE = (
     "no significant difference. A probe is asked raw and processed, at each cutoff."
 )
 Row = Mapping[str, Any]
-Places = Mapping[str, str]
-"""place -> outcome"""
-Names = TypeVar("Names", bound=tuple[str, ...])
-"""names of what was compared"""
+Places = Mapping[str, str]  # place -> outcome
+Names = TypeVar("Names", bound=tuple[str, ...])  # names of what was compared
 
 
 @dataclass(frozen=True)
 class Compared:
     """What was decided of a feature set against others."""
 
-    outcomes: dict[str, dict[str, str]]
-    """other set -> place -> outcome"""
-    gaps: dict[str, dict[str, str]]
-    """other set -> place of a recommender -> a - b, in words"""
-    trained: list[Row]
-    """tests of AlignRec on the set against any other run"""
+    outcomes: dict[str, dict[str, str]]  # other set -> place -> outcome
+    gaps: dict[str, dict[str, str]]  # other set -> place of a recommender -> a - b, in words
+    trained: list[Row]  # tests of AlignRec on the set against any other run
     rivals: list[str]
     controls: list[str]
 
@@ -79,7 +74,6 @@ def probed(verdicts: Iterable[Row]) -> dict[str, str]:
 
 
 def _recalls(tests: pa.Table) -> list[Row]:
-    """Return the tests of AlignRec's recall against whole models, without ablations."""
     return [
         row for row in tests.to_pylist()
         if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
@@ -109,7 +103,6 @@ def table(
 
 
 def tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
-    """Return the table of a set against each other one, then its controls; none where nothing was compared."""
     found = compared(released, probes, tests)
     named = {name: (name,) for name in found.rivals} | {name: (f"{name}, a control",) for name in found.controls}
     outcomes = {key: found.outcomes[name] for name, key in named.items()}
@@ -149,7 +142,6 @@ def advice(probes: Mapping[str, Any] | None) -> str:
 
 
 def _beside(probed: Probed | None, a: str, b: str) -> str:
-    """Return the headline figures of two sets as they are, in brackets; empty where they are not known."""
     if probed is None or not {a, b} <= probed.forms.get("raw", {}).keys():
         return ""
     of = probed.of("raw", probed.figure)
@@ -216,6 +208,5 @@ def _on_models(trained: Sequence[Row]) -> Iterator[str]:
 
 
 def _caution(found: Compared) -> str:
-    """Return that the set is not better than a control, where that is so."""
     alike = [name for name in found.controls if "better" not in found.outcomes[name].values()]
     return f" No test shows that they are better than {listed(alike)}." if alike else ""

@@ -8,10 +8,8 @@ from pipeline import models
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from pipeline.models import MODELS
 
-CONTROLS = ("random", "shuffled", "constant")
-"""feature sets that a useful one must beat"""
-DRAWS = re.compile(r" in (\d+) draws")
-"""of a protocol's name, see pipeline/evaluation/protocol.py"""
+CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
+DRAWS = re.compile(r" in (\d+) draws")  # of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 ENCODERS = {
     "beit3": "BEiT3",
@@ -68,7 +66,6 @@ RECALL = measure(*MAIN)
 
 
 def run(model: str, features: str, ablation: str = "") -> str:
-    """Return the name of a run, such as `AlignRec on beit3, no-cca`."""
     content = "" if features == "none" else f" on {features}"
     return f"{title(model)}{content}" + (f", {ablation}" if ablation else "")
 

@@ -1,6 +1,6 @@
 """CEASE and AddEASE (Jeunen, Van Balen and Goethals, RecSys 2020): EASE with content.
 
-The first takes the columns of features for more users, the second adds two models. Features have length 1.
+The first treats the columns of features as more users, the second adds two models. Features have length 1.
 """
 
 from typing import ClassVar
@@ -15,7 +15,7 @@ from pipeline.models.params import Grid
 
 
 class CEASEParams(ClosedParams):
-    """What CEASE reads."""
+    """Keys of CEASE."""
 
     grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000], "content": [1, 10, 100, 1000]}
     l2: Rate = 200
@@ -31,7 +31,6 @@ class CEASE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
-        """Return B, float32 [I, I]."""
         features, matrix = closed.content(inputs.features), closed.gram(self.seen)
         closed.add_product(matrix, params.content * features, features)
         closed.add_to_diagonal(matrix, params.l2)
@@ -39,7 +38,7 @@ class CEASE(Closed):
 
 
 class AddEASEParams(ClosedParams):
-    """What AddEASE reads."""
+    """Keys of AddEASE."""
 
     grid: ClassVar[Grid] = {
         "l2": [50, 100, 200, 500, 1000],
@@ -61,7 +60,6 @@ class AddEASE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
-        """Return the sum, float32 [I, I]."""
         w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
         matrix = closed.gram(self.seen)
         closed.add_to_diagonal(matrix, params.l2)

@@ -12,7 +12,7 @@ from pipeline.models.params import Grid
 
 
 class EASEParams(ClosedParams):
-    """What EASE reads."""
+    """Keys of EASE."""
 
     grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000, 2000]}
     l2: Rate = 200
@@ -25,7 +25,6 @@ class EASE(Closed):
     Params = EASEParams
 
     def weigh(self, inputs: Inputs, params: EASEParams) -> np.ndarray:
-        """Return B, float32 [I, I]."""
         matrix = closed.gram(self.seen)
         closed.add_to_diagonal(matrix, params.l2)
         return closed.constrain(closed.invert(matrix, "ease"))

@@ -11,25 +11,20 @@ from torch import Tensor
 
 from pipeline.ops.dense import gemm
 
-ROWS = 512
-"""rows of logits at a time on CPU: 512 x 2048 floats stay in the cache while they are exponentiated and multiplied"""
-MULTIPLE = 16
-"""N is a multiple of it on CPU: oneDNN compiles a kernel for each new N"""
+ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats stay in the cache between exponential and product
+MULTIPLE = 16  # N is a multiple of it on CPU: oneDNN compiles a kernel for each new N
 
 
 class Distinct(NamedTuple):
     """A batch's rows of a table, each once."""
 
-    rows: Tensor
-    """int64 [N], ascending, padded with up to MULTIPLE - 1 repeats of the first, of count 0"""
-    at: Tensor
-    """int64 [B], where each row of the batch is in rows"""
-    counts: Tensor
-    """float32 [N], how often the batch has each"""
+    rows: Tensor  # int64 [N], ascending, padded with up to MULTIPLE - 1 repeats of the first, of count 0
+    at: Tensor  # int64 [B], where each row of the batch is in rows
+    counts: Tensor  # float32 [N], how often the batch has each
 
 
 def merges(device: torch.device) -> bool:
-    """Return whether repeated rows of a batch are computed once: not on a GPU, where every step has one shape."""
+    """Return whether repeated rows of a batch are computed once; on a GPU every step has one shape instead."""
     return device.type == "cpu"
 
 

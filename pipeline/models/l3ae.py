@@ -16,7 +16,7 @@ from pipeline.models.params import Grid
 
 
 class L3AEParams(ClosedParams):
-    """What L3AE reads."""
+    """Keys of L3AE."""
 
     grid: ClassVar[Grid] = {
         "l2": [-50, 0, 50, 100, 200, 500],
@@ -48,7 +48,6 @@ class L3AE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
-        """Return B, float32 [I, I]."""
         w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], takes the diagonal off W V^T
         matrix = closed.gram(self.seen)

@@ -28,7 +28,6 @@ from pipeline.train.params import Released
 
 
 def entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    """Return the runs of the parameters, at least one a draw; models that read ids alone run once a seed."""
     benchmark = params[Benchmark]
     full = [
         Entry(model, features, seed)
@@ -88,7 +87,6 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
 
 
 def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
-    """Return the cells of runs by the settings that were chosen for them."""
     params = experiment.params
     return {
         entry: cell(
@@ -103,7 +101,6 @@ def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[
 
 
 def ablated_entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    """Return the full runs, then those of each ablation, which may name other features; none without ablations."""
     benchmark = params[Benchmark]
     if not benchmark.ablations:
         return []

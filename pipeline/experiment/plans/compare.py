@@ -28,8 +28,7 @@ class Compared(NamedTuple):
 
     model: str
     features: str
-    seed: int
-    """number of the run; equal numbers draw equal negatives whatever the features"""
+    seed: int  # number of the run; equal numbers draw equal negatives whatever the features
 
 
 def plan(

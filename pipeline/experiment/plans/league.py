@@ -44,12 +44,9 @@ class LeagueRun(NamedTuple):
     """One training."""
 
     contender: Contender
-    split: int
-    """0 is the data's own"""
-    number: int
-    """of the setting"""
-    seed: int
-    """number of the run"""
+    split: int  # 0 is the data's own
+    number: int  # of the setting
+    seed: int  # number of the run
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,12 @@ class Season:
     """All that a league trains on and by."""
 
     experiment: Experiment
-    sets: list[str]
-    """the feature set that is judged, then those that it is tested against"""
+    sets: list[str]  # the feature set that is judged, then those that it is tested against
     contenders: list[Contender]
-    left_out: dict[str, str]
-    """model -> why it does not take part"""
-    layouts: list[Layout]
-    """by split"""
+    left_out: dict[str, str]  # model -> why it does not take part
+    layouts: list[Layout]  # by split
     splits: list[Split]
-    rules: list[Protocol]
-    """by split"""
+    rules: list[Protocol]  # by split
 
     @property
     def benchmark(self) -> Benchmark:
@@ -74,12 +67,10 @@ class Season:
 
     @property
     def k(self) -> int:
-        """The cutoff of all figures."""
         return headline(self.benchmark.ks)
 
     @property
     def main(self) -> list[Contender]:
-        """One contender a model: on the set that is judged, or on ids alone."""
         return [one for one in self.contenders if one.features in (NO_FEATURES, *self.sets[:1])]
 
     @cached_property
@@ -89,7 +80,6 @@ class Season:
         return {name: settings(self.experiment.params, name) for name in names}
 
     def cell(self, one: LeagueRun) -> Cell:
-        """Return the cell of a training, which is the benchmark's own where that has the same settings."""
         params, (model, features) = self.experiment.params, one.contender
         chosen = model_settings(with_settings(params, model, self.settings[model][one.number]), model)
         data = Stored.of(params, self.layouts[one.split], features)
@@ -100,11 +90,9 @@ class Played(NamedTuple):
     """What a league has trained."""
 
     found: dict[LeagueRun, Record]
-    chosen: dict[tuple[Contender, int], int]
-    """contender and split -> number of the setting of best valid Recall@20"""
+    chosen: dict[tuple[Contender, int], int]  # contender and split -> number of the setting of best valid Recall@20
 
     def runs(self, contender: Contender, split: int, seeds: int) -> dict[int, Record]:
-        """Return the runs of the setting that valid chose, by number, those that ended."""
         number = self.chosen[contender, split]
         each = {seed: self.found[LeagueRun(contender, split, number, seed)] for seed in range(seeds)}
         return {seed: record for seed, record in each.items() if record.judged}
@@ -164,7 +152,6 @@ def season(experiment: Experiment) -> Season:
 
 
 def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -> Iterator[tuple[str, str]]:
-    """Yield models that cannot take part, and why; a closed form says its memory before anything is trained."""
     for model in params[Benchmark].models:
         kind = MODELS[model]
         if kind.needs and not sets:
@@ -179,7 +166,6 @@ def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -
 
 
 def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
-    """Return the feature sets, the released one first: it is judged, and tested against the others."""
     made, released = layout.feature_sets(), params[Released].features
     sets = sorted((name for name in params[Benchmark].features if name in made), key=lambda name: name != released)
     if splits > 1 and (taught := [name for name in sets if registry.learns(params.encoders, name)]):
@@ -242,7 +228,6 @@ def play(own: Season) -> Played:
 
 
 def tuned(own: Season, played: Played) -> Tuned:
-    """Return what those that trained to the end have tried on the data's own split."""
     return Tuned({
         one: [
             became(number, setting, played.found[LeagueRun(one, 0, number, 0)])

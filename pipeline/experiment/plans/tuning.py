@@ -34,7 +34,6 @@ class Tuned:
         return {contender: _best(contender, tried) for contender, tried in self.tried.items()}
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
-        """Return the parameters with the setting that was chosen for a run; ablations have that of the full model."""
         full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
         if full not in self.tried:
             return params
@@ -55,7 +54,6 @@ def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
 
 
 def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
-    """Try what has not been tried for the contenders of the runs; return all of it."""
     params, dataset = experiment.params, experiment.dataset
     slow = [*reversed(MODELS)]
     ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
@@ -74,7 +72,6 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
 
 
 def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
-    """Return the training of a setting; its seed depends on neither feature set nor setting."""
     model, features = contender
     params = experiment.params
     data = Stored.of(params, experiment.layout, features)

@@ -28,14 +28,12 @@ from pipeline.train.params import Released
 class _Judged(NamedTuple):
     """Runs under one protocol."""
 
-    rows: list[dict[str, Any]]
-    """as of `judged`"""
+    rows: list[dict[str, Any]]  # as of `judged`
     slices: list[dict[str, Any]]
     per_user: dict[Entry, dict[str, np.ndarray]]
 
 
 def table(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
-    """Return the tables, under each of the protocol's variants, and JSON: metrics, protocol, runs."""
     params, variants, dataset = experiment.params, experiment.rules.variants, experiment.dataset
     under = [_under(experiment, found, number, protocol) for number, protocol in enumerate(variants)]
     labels = [{"dataset": dataset} | protocol.label for protocol in variants]
@@ -77,7 +75,6 @@ def _of(users: np.ndarray, evaluation: Evaluation, values: np.ndarray) -> np.nda
 
 
 def judged(label: Mapping[str, Any], record: Record, number: int = 0) -> dict[str, Any]:
-    """Return a run's label with its figures under one of the protocol's variants: protocol, fingerprint, metrics."""
     return {**label, **record.judged[number]}
 
 
@@ -86,7 +83,6 @@ def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return runs as the long table RESULTS, one row a metric, cutoff and split."""
     rows = [
         named(dataset_name, run)
         | {
@@ -122,7 +118,6 @@ def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
 
 
 def tried(tuned: Tuned) -> pa.Table:
-    """Return table TUNING."""
     chosen = tuned.chosen
     rows = [
         {**contender._asdict(), "trial": one.number, "state": one.state,
@@ -134,7 +129,6 @@ def tried(tuned: Tuned) -> pa.Table:
 
 
 def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
-    """Return, under `tuning`, the budget, the spaces, and what each contender chose; nothing without a budget."""
     if not tuned.tried:
         return {}
     spaces = {model: search_ranges(params, model) for model, _ in tuned.tried}
@@ -153,7 +147,6 @@ def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
 
 
 def _settings(tuned: Tuned) -> dict[str, Any]:
-    """Return, under `settings`, model -> features -> the chosen setting; nothing without a budget."""
     nested: dict[str, dict[str, Any]] = {}
     for (model, features), one in tuned.chosen.items():
         nested.setdefault(model, {})[features] = one.setting

@@ -20,28 +20,23 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-FULL = "nothing"
-"""what AlignRec as it is is without"""
+FULL = "nothing"  # what AlignRec as it is is without
 
 
 class Without(NamedTuple):
     """One training."""
 
-    without: str
-    """weight of AlignRec that is 0, or FULL"""
-    seed: int
-    """number of the run, which starts from the weights of the benchmark's"""
+    without: str  # weight of AlignRec that is 0, or FULL
+    seed: int  # number of the run, which starts from the weights of the benchmark's
 
 
 def plan(experiment: Experiment) -> dict[Without, Cell]:
-    """Return the cells; none where no loss is named."""
     geometry = experiment.params[Study].geometry
     variants = [FULL, *geometry.without] if geometry.without else []
     return {one: cell(experiment, one) for one in (Without(a, s) for a in variants for s in range(geometry.seeds))}
 
 
 def cell(experiment: Experiment, one: Without) -> Cell:
-    """Return a training that no patience ends, so that every curve has all epochs."""
     params = experiment.params
     settings = released_settings(params)
     changed = {"patience": settings.epochs} | ({} if one.without == FULL else {one.without: 0.0})
@@ -52,7 +47,6 @@ def cell(experiment: Experiment, one: Without) -> Cell:
 
 
 def table(experiment: Experiment, found: Mapping[Without, Record]) -> dict[str, pa.Table]:
-    """Return the table."""
     label = {"dataset": experiment.dataset, "features": experiment.params[Released].features, **experiment.rules.label}
     rows = [
         label | one._asdict() | line | {"best_epoch": record.values["best_epoch"]}

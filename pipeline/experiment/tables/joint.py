@@ -33,8 +33,7 @@ from pipeline.seeds import seed_for
 from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import Study
 
-FEATURES = "beit3-raw"
-"""CLS as it is, which is the article's feature, and what gradients reach"""
+FEATURES = "beit3-raw"  # CLS as it is, which is the article's feature, and what gradients reach
 STAGED, START, JOINT = "staged", "without pre-training", "joint"
 
 
@@ -43,14 +42,11 @@ class Taught(NamedTuple):
 
     variant: str
     """STAGED: on features of the pre-trained encoder; START: of the encoder before it; JOINT: with it, from there"""
-    rate: float
-    """learning rate of the encoder, as a share of AlignRec's; 0 where its features are given"""
-    seed: int
-    """number of the run, which starts from the weights of the benchmark's"""
+    rate: float  # learning rate of the encoder, as a share of AlignRec's; 0 where its features are given
+    seed: int  # number of the run, which starts from the weights of the benchmark's
 
 
 def plan(experiment: Experiment) -> dict[Taught, Cell]:
-    """Write the encoder that pre-training starts from, and return the cells; none where there are no rates."""
     joint = experiment.params[Study].joint
     if not joint.rates:
         return {}
@@ -64,13 +60,11 @@ def plan(experiment: Experiment) -> dict[Taught, Cell]:
 
 
 def started(params: Parameters, layout: Layout) -> tuple[Parameters, Branch]:
-    """Return parameters without a step of pre-training, and where the encoder lies that it would start from."""
     own = params[Pretrain].model_copy(update={"steps": 0, "distill": 0.0})
     return params.having(own), Branch(layout.root, layout.dataset, "joint/start", own.seed)
 
 
 def plan_cell(experiment: Experiment, start: Branch, one: Taught) -> Cell:
-    """Return a training that no patience ends, so that every curve has all epochs."""
     params = experiment.params
     settings = released_settings(params)
     settings = settings.model_copy(update={"patience": settings.epochs})
@@ -84,7 +78,6 @@ Found = Mapping[Taught, Record]
 
 
 def table(experiment: Experiment, found: Found) -> dict[str, pa.Table]:
-    """Return the tables; p is corrected for all rows of JOINT under one protocol."""
     probed = _probed(experiment, found)
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found, probed)]
     epochs = [
@@ -125,7 +118,6 @@ def _under(
 
 
 def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str, float]]]:
-    """Return what the probes say of the features of each training after each epoch."""
     given: dict[str, dict[str, float]] = {}
     lines = {}
     for one, record in found.items():

@@ -21,14 +21,11 @@ from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
 from pipeline.seeds import seed_for
 
-MEMBERS = 3
-"""contenders whose lists are fused"""
-FUSED = 60
-"""added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)"""
+MEMBERS = 3  # contenders whose lists are fused
+FUSED = 60  # added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)
 
 
 def table(own: Season, played: Played) -> pa.Table:
-    """Return table LEAGUE of what was played."""
     costs = own.experiment.costs
     best, rows = _by_test(own, played), []
     for one, record in played.found.items():
@@ -47,7 +44,6 @@ def table(own: Season, played: Played) -> pa.Table:
 
 
 def _by_test(own: Season, played: Played) -> dict[Contender, LeagueRun]:
-    """Return the first run on the data's own split that has the best test figure, of each contender."""
     first = [one for one, record in played.found.items() if record.judged and not (one.split or one.seed)]
     best: dict[Contender, LeagueRun] = {}
     for one in first:
@@ -185,7 +181,6 @@ def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float
 def _fused(
     own: Season, played: Played, main: Sequence[Contender], users: Mapping[Contender, np.ndarray], seed: int
 ) -> dict[str, Any]:
-    """Return the late ensemble of the contenders that are best on valid; empty where there are fewer than two."""
 
     def valid(one: Contender) -> float:
         return float(np.mean([record.best[RECALL] for _, record in _runs(own, played, one)]))

@@ -25,19 +25,16 @@ class Figure(NamedTuple):
     n: int
     metric: str
     k: int
-    value: float | None
-    """None where n is 0"""
+    value: float | None  # None where n is 0
 
 
 def figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield all figures of one run's test rankings."""
     yield from histories(evaluation, split, ks)
     yield from popularity(evaluation, split, ks)
     yield from catalogue(evaluation, split, ks)
 
 
 def histories(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield recall and ndcg of users by train interactions; n is users."""
     for label, chosen in by_history(split, evaluation.users):
         for metric in USER_METRICS:
             for k in ks:
@@ -110,7 +107,6 @@ def gini(counts: np.ndarray) -> float | None:
 
 
 def rows(named: dict[str, Any], evaluation: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:
-    """Return all figures as rows of table SLICES; `named` has the columns that name the run."""
     return [named | figure._asdict() for figure in figures(evaluation, split, ks)]
 
 

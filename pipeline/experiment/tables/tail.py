@@ -29,32 +29,26 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-THIN = 50
-"""targets that each tenth of the items must have; else the items are divided into thirds"""
+THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
 
 
 class Group(NamedTuple):
     """Test users, or targets, that a figure is averaged over."""
 
-    slice: str
-    """popularity or history"""
+    slice: str  # popularity or history
     label: str
-    members: np.ndarray
-    """bool [P] of popularity, bool [N] of history"""
+    members: np.ndarray  # bool [P] of popularity, bool [N] of history
 
 
 class Figures(NamedTuple):
     """Recall of every contender, averaged over its seeds."""
 
-    users: np.ndarray
-    """float64 [N, C], of each test user"""
-    targets: np.ndarray
-    """float64 [P, C], whether the target was recommended"""
+    users: np.ndarray  # float64 [N, C], of each test user
+    targets: np.ndarray  # float64 [P, C], whether the target was recommended
 
 
 def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.Table]:
-    """Return the table, each of the protocol's variants a family of rows; it reads the benchmark's rankings."""
     params, split, rows = experiment.params, experiment.split, []
     if params[Study].tail:
         contenders = _contenders(experiment.layout)
@@ -72,7 +66,6 @@ def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.T
 
 
 def groups(split: Split) -> Iterator[Group]:
-    """Yield the groups that are not empty: targets by popularity of the item in train, users by length of history."""
     part, labels = slices.parts(split)[split.test.items], {n: str(n) for n in range(1, slices.PARTS + 1)}
     warm = part[part > 0]
     if len(warm) and np.bincount(warm, minlength=slices.PARTS + 1)[1:].min() < THIN:
@@ -124,14 +117,12 @@ def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tupl
 
 
 def corrected(rows: Sequence[dict[str, Any]]) -> None:
-    """Add to each tested row its p after Holm's correction for all of them."""
     tests = [row for row in rows if "p" in row]
     for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
         row["p_holm"] = float(p)
 
 
 def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
-    """Return model and feature set -> numbers of its runs on the first draw, in the order of the benchmark."""
     draws = len(layout.draws())
     seeds: dict[tuple[str, str], list[int]] = {}
     io.present([layout.runs])
@@ -144,7 +135,6 @@ def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
 def _figures(
     layout: Layout, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
 ) -> Figures:
-    """Read the rankings of every contender, one run at a time."""
     users, targets = [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
     for (model, features), seeds in contenders.items():

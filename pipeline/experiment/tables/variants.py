@@ -45,35 +45,26 @@ from pipeline.study.settings import variant_params
 WHOLE = "beit3"
 TRAINED = (WHOLE, "beit3-raw")
 """feature sets of an encoder that AlignRec is trained on: CLS as it is released, CLS as it is"""
-SETS = (*TRAINED, "beit3-image-masked", "beit3-text-masked")
-"""those that the probes judge"""
-FORMS = ("raw", "processed")
-"""how probes read a feature set: as it is, and after the same processing as all others"""
+SETS = (*TRAINED, "beit3-image-masked", "beit3-text-masked")  # those that the probes judge
+FORMS = ("raw", "processed")  # how probes read a feature set: as it is, and after the same processing as all others
 
 
 class Variant(NamedTuple):
     """One encoder of a variant, or a feature set that stands beside the variants."""
 
     name: str
-    seed: int | None
-    """`pretrain.seed`; None for what no encoder of the study makes"""
-    data: Layout
-    """where its features and graphs lie"""
-    branch: Branch
-    """where its answers lie"""
+    seed: int | None  # `pretrain.seed`; None for what no encoder of the study makes
+    data: Layout  # where its features and graphs lie
+    branch: Branch  # where its answers lie
     params: Parameters
-    sets: tuple[str, ...]
-    """feature sets that the probes judge"""
-    trained: tuple[str, ...]
-    """those of them that AlignRec is trained on"""
+    sets: tuple[str, ...]  # feature sets that the probes judge
+    trained: tuple[str, ...]  # those of them that AlignRec is trained on
 
     def answer_key(self, probe: str, features: str, form: str) -> str:
-        """Return the name of one tensor of `Branch.answers`."""
         return f"{probe}/{features}/{form}"
 
 
 def planned(params: Parameters, layout: Layout) -> list[Variant]:
-    """Return the variants, `recipe` first, and what stands beside them; nothing where there are no variants."""
     if not params[Study].variants:
         return []
     made = layout.feature_sets()
@@ -104,15 +95,12 @@ def _beside(layout: Layout, name: str, params: Parameters) -> Variant:
 class VariantRun(NamedTuple):
     """One training of AlignRec."""
 
-    variant: int
-    """place among the variants that are planned"""
+    variant: int  # place among the variants that are planned
     features: str
-    seed: int
-    """number of the run"""
+    seed: int  # number of the run
 
 
 def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
-    """Train the encoders, encode, and ask the probes; return the cells that recommend with the features."""
     run, params = experiment.run, experiment.params
     variants = planned(params, experiment.layout)
     for variant in variants:
@@ -129,7 +117,6 @@ def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
 
 
 def _judge(run: Run, variants: Sequence[Variant]) -> None:
-    """Ask the probes of the variants that have no answers yet."""
     params, layout = run.params[Probe], run.layout
     modules = ["pipeline.probe.questions", "pipeline.ops.whitening", *(PROBES.module(name) for name in PROBES)]
     for variant in variants:
@@ -165,26 +152,21 @@ class Figure(NamedTuple):
 
     @property
     def family(self) -> tuple[str, ...]:
-        """The tests that p is corrected for: all of AlignRec, or the probes of one feature set in one form."""
         return (RELEASED,) if self.what == RELEASED else (self.features, self.form)
 
     @property
     def reference(self) -> Figure:
-        """What it is compared with in the recipe: whole items as they are released, or the same modality masked."""
         return self if self.features.endswith("-masked") else self._replace(features=WHOLE)
 
 
 class Measured(NamedTuple):
     """What one encoder or several have under one figure."""
 
-    values: list[float]
-    """a mean over users or items for each training"""
-    cases: np.ndarray | None
-    """float64 [N], of each user or item, mean over trainings; None where nothing is tested"""
+    values: list[float]  # a mean over users or items for each training
+    cases: np.ndarray | None  # float64 [N], of each user or item, mean over trainings; None where nothing is tested
 
 
 def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[str, pa.Table]:
-    """Return the table of variants whose answers are on disk."""
     rows: list[dict[str, Any]] = []
     pairs: list[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]] = []
     recipe: Mapping[Figure, Measured] = {}
@@ -213,7 +195,6 @@ def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[st
 def _test(
     rows: list[dict[str, Any]], pairs: Sequence[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]], seed: int
 ) -> None:
-    """Add the tests of pairs (row, family, cases of both) to rows; p is corrected within each family."""
     tests = corrected([("", "", "", x, y) for _, _, x, y in pairs], seed)
     families = [family for _, family, _, _ in pairs]
     p_holm = np.zeros(len(pairs))
@@ -227,7 +208,6 @@ def _test(
 def _rows(
     experiment: Experiment, variant: Variant, seed: int | None, measured: Mapping[Figure, Measured]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row a figure, without tests."""
     untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
     for figure, own in measured.items():
         spread = cell(own.values)
@@ -244,7 +224,6 @@ def _rows(
 
 
 def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measured]:
-    """Return what several encoders have under each figure: all values, and of each case the mean."""
     together = {}
     for figure in each[0]:
         parts = [one[figure] for one in each if figure in one]
@@ -255,7 +234,6 @@ def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measure
 
 
 def _measured(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
-    """Return the figures of one encoder: of the probes, then of AlignRec."""
     figures = dict(_probed(experiment.params, experiment.rules, variant))
     for protocol in experiment.rules.variants:
         figures |= _recommended(experiment, protocol, variant, found)

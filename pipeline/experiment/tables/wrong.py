@@ -36,16 +36,12 @@ class Contended(NamedTuple):
 
     model: str
     features: str
-    what: str
-    """image, text or noise; WHOLE for the set as it is"""
-    ratio: float
-    """share of the items with wrong content; 0 with WHOLE"""
-    seed: int
-    """number of the run; equal numbers start from equal weights and draw equal negatives"""
+    what: str  # image, text or noise; WHOLE for the set as it is
+    ratio: float  # share of the items with wrong content; 0 with WHOLE
+    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
 
 
 def plan(experiment: Experiment) -> dict[Contended, Cell]:
-    """Return the cells, of whole sets the benchmark's own if it has the model; UserError: a model reads no features."""
     wrong = experiment.params[Study].wrong
     _check(experiment)
     spoilings = [(WHOLE, 0.0), *((what, ratio) for what in wrong.what for ratio in sorted(wrong.ratios))]
@@ -60,7 +56,6 @@ def plan(experiment: Experiment) -> dict[Contended, Cell]:
 
 
 def plan_cell(experiment: Experiment, one: Contended) -> Cell:
-    """Return the cell of a training: one permutation of the items for all that is wrong, and a graph of the result."""
     data = Stored.of(experiment.params, experiment.layout, one.features)
     settings = model_settings(experiment.params, one.model)
     whole = benchmark.cell(experiment, data, one.model, settings, one.seed)
@@ -80,14 +75,11 @@ def _check(experiment: Experiment) -> None:
 class Users(NamedTuple):
     """Recall of one model and content."""
 
-    means: list[float]
-    """by seed"""
-    users: np.ndarray
-    """float64 [N], mean over seeds"""
+    means: list[float]  # by seed
+    users: np.ndarray  # float64 [N], mean over seeds
 
 
 def table(experiment: Experiment, found: Mapping[Contended, Record]) -> dict[str, pa.Table]:
-    """Return the table; p is corrected for all of its rows under one protocol."""
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found)]
     return {"wrong.parquet": pa.Table.from_pylist(rows, schemas.WRONG)}
 
@@ -113,6 +105,5 @@ def _under(experiment: Experiment, protocol: Protocol, found: Mapping[Contended,
 
 
 def recall(experiment: Experiment, protocol: Protocol, records: list[Record], k: int) -> Users:
-    """Return recall at k, a run's rankings at a time."""
     runs = [record.evaluation(protocol.suffix, experiment.split, [k]) for record in records]
     return Users([run.mean["recall", k] for run in runs], np.mean([run.per_user["recall", k] for run in runs], axis=0))
