@@ -1,8 +1,7 @@
 """AlignRec and its encoder trained together: AlignRec's losses reach BEiT3 through the features.
 
-In each epoch every item is encoded once with gradient, a share of them a step. A step reads the other items' features
-as they were last encoded. After each epoch all are encoded again, the item graph is rebuilt, and the
-probes are asked.
+Each epoch encodes every item once with gradient, a share of them per step; a step reads the latest features of the
+others. After each epoch all items are encoded again, the item graph is rebuilt, and the probes are asked.
 
 Letters: I items, F width of CLS, B items of a step.
 """
@@ -53,7 +52,7 @@ TOGETHER = 128  # items that are encoded at a time where no gradient is kept
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Stored):
-    """Data for AlignRec with its encoder, whose weights are those that the layout has."""
+    """Data for AlignRec and its encoder, whose weights are in the layout."""
 
     rate: float  # learning rate of the encoder, as a share of AlignRec's
     graph: Graph  # how the item graph is built after each epoch
@@ -63,11 +62,9 @@ class Joint(Stored):
                 *self.layout.encoder.present()]  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
-        """Return also the encoder's learning rate."""
         return super().facts() | {"rate": self.rate}
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return also what encodes, and what is asked of the features."""
         sources, modules = super().code(model)
         ours = [__name__, "pipeline.pretrain.held_out", *(PROBES.module(name) for name in PROBED)]
         return sources, [*modules, *ours]
@@ -95,7 +92,7 @@ class Joint(Stored):
 
 
 class Encoder:
-    """BEiT3 with the items that it reads; it holds no state but the network's."""
+    """BEiT3 and its items; the network is the only state."""
 
     def __init__(self, data: Stored) -> None:
         files = data.layout.encoder
@@ -120,7 +117,7 @@ class Encoder:
         self.items = len(texts)
 
     def some(self, items: np.ndarray) -> Tensor:
-        """Return CLS of items, int64 [B], with gradient, zeros where there is neither image nor text: [B, F]."""
+        """Return CLS of items, int64 [B], with gradient: [B, F]; zeros without image and text."""
         return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
@@ -145,7 +142,7 @@ class Together(AlignRec):
 
     @property
     def content(self) -> Tensor:
-        """The features as they are now, [I, F]; those that a step encodes carry gradient."""
+        """The current features, [I, F]; those of a step carry gradient."""
         return self._table
 
     @property
@@ -156,7 +153,7 @@ class Together(AlignRec):
         self._order = iter(torch.randperm(self.encoder.items).split(self._share))
 
     def tables(self) -> tuple[Tensor, ...]:
-        """Return AlignRec's tables, with re-encoded features for this step's share of the items."""
+        """Return AlignRec's tables after encoding this step's share of the items."""
         items, self._table = next(self._order, torch.arange(0)), self.features.data
         if len(items):
             fresh = self.encoder.some(items.numpy())
@@ -174,6 +171,6 @@ class Together(AlignRec):
 
 
 def answered(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
-    """Return probe -> hit rate at AT of features [I, F], after the same processing as all others."""
+    """Return probe -> hit rate at AT of processed features [I, F]."""
     found = asking.answers(asked, [("", whitening.processed(vectors, WIDTH))], [AT], 0)
     return {name: float(hits[""].mean()) for name, hits in found.items()}

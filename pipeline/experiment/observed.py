@@ -1,4 +1,4 @@
-"""AlignRec trained under observation: the geometry of its vectors after each epoch.
+"""AlignRec with the geometry of its vectors measured after each epoch.
 
 Letters: P train interactions, D width of embeddings.
 """
@@ -22,14 +22,12 @@ from pipeline.train.loop import fit
 
 @dataclass(frozen=True)
 class Observed(Stored):
-    """Data as the stages left them, for AlignRec with a content branch."""
+    """Data for AlignRec with a content branch."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what else shapes the data, and that the record has more."""
         return super().facts() | {"observed": True}
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return what trains the model and looks at it."""
         files, modules = super().code(model)
         return files, [*modules, __name__, shapes.__name__]
 
@@ -60,8 +58,8 @@ def looked_at(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str
 
     Returns:
         id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one
-        direction; content_id: mean cosine of an item's two vectors; user_item: mean cosine of a user and an item
-        that train has; kept: linear CKA of the content vectors with the features as they were given.
+        direction; content_id: mean cosine of an item's two vectors; user_item: mean cosine of train pairs; kept: linear
+        CKA of the content vectors with the given features.
     """
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()

@@ -1,4 +1,4 @@
-"""Cells whose data are pairs of user and item, with at most one feature set and its graph. I items, F width."""
+"""Data of cells: pairs of user and item, with at most one feature set and its graph. I items, F width."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ class Pairs(Data):
 
     @abstractmethod
     def read(self) -> tuple[TrainingData, Sequence[int]]:
-        """Return the data, and the widths of the modalities that stand side by side in the features."""
+        """Return the data, and the widths of the modalities in the features."""
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return what trains a model: the loop, and the model's own file."""
         return MODELS.source_files(model), [__name__, MODELS.module(model)]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
@@ -57,20 +56,17 @@ def end(fitted: Fit, split: Split, observed: Sequence[dict[str, Any]] = ()) -> T
 
 @dataclass(frozen=True)
 class Hidden:
-    """A modality that is hidden for some items: their vectors are those of the masked feature set."""
+    """A modality hidden for a share of the items, whose vectors are those of the masked feature set."""
 
     modality: str
-    ratio: float  # share of the items
-    seed: int  # items concerned; the same for both modalities
+    ratio: float
+    seed: int  # draws the items; the same for both modalities
 
     def other(self, features: str) -> str:
         return variant(features, self.modality)
 
     def rows(self, n_items: int) -> np.ndarray:
-        """Return whose modality is hidden, bool [I]: the first `ratio` of one seeded permutation.
-
-        So the items that are masked at one ratio are among those at every larger one.
-        """
+        """Return the items whose modality is hidden, bool [I]; a larger ratio hides the same items and more."""
         masked = np.zeros(n_items, bool)
         masked[np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]] = True
         return masked
@@ -78,7 +74,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Spoilt(Hidden):
-    """Content that is wrong for some items: their vectors are those of a set of kind `wrong`."""
+    """Wrong content for a share of the items, whose vectors are those of a set of kind `wrong`."""
 
     def other(self, features: str) -> str:
         return spoilt(features, self.modality)
@@ -86,11 +82,11 @@ class Spoilt(Hidden):
 
 @dataclass(frozen=True)
 class Stored(Pairs):
-    """What the stages left of a dataset, or a branch of it, as it is or changed in memory."""
+    """Outputs of a dataset, or of a branch of it, unchanged or changed in memory."""
 
     layout: Layout
     features: str | Path | None = None
-    """name of a feature set, or a file .npy of vectors in item order; None for models that read ids alone"""
+    """name of a feature set, or a file .npy of vectors in item order; None for models that read only ids"""
     parts: tuple[int, ...] = ()  # widths of the modalities in the features
     graph: Graph | None = None  # how the item graph is rebuilt; None: that of the stage is read
     hidden: Hidden | None = None
@@ -149,7 +145,7 @@ class Stored(Pairs):
 class Held(Pairs):
     """Data in memory; the item graph is searched on the features."""
 
-    split: Split  # which the protocol's fingerprint identifies
+    split: Split  # identified by the protocol's fingerprint
     features: np.ndarray | None  # float32 [I, F]
     graph_k: int  # neighbours of an item, itself included
     parts: tuple[int, ...] = ()

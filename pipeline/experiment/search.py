@@ -1,4 +1,4 @@
-"""Settings that are tried against each other: a grid, Halton points, what became of each; valid chooses."""
+"""Settings to try: a grid, Halton points; valid chooses."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipeline.experiment.cell import RECALL
 if TYPE_CHECKING:
     from pipeline.experiment.store import Record
 
-DIGITS = 3  # significant digits of a Halton point's value, so that a table shows the setting in full
+DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
 Value = int | float
 Setting = dict[str, Value]
 
 
 class Contender(NamedTuple):
-    """What is tuned and compared."""
+    """A model, and a feature set or NO_FEATURES."""
 
     model: str
-    features: str  # feature set, or NO_FEATURES
+    features: str
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ def grid(values: Mapping[str, Sequence[Value]]) -> list[Setting]:
 
 
 def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
-    """Return n points of a space, from a scrambled Halton sequence; fewer are the beginning of more."""
+    """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
     from scipy.stats import qmc  # takes half a second to load
 
     points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)  # [n, ranges], in [0, 1)
@@ -57,7 +57,7 @@ def _value(values: Range, u: float) -> Value:
 
 
 class Tried(NamedTuple):
-    """A setting, and what became of its training."""
+    """A setting and the outcome of its training."""
 
     number: int  # from 0
     setting: Setting
@@ -73,6 +73,6 @@ def became(number: int, setting: Setting, record: Record) -> Tried:
 
 
 def best(tried: Sequence[Tried]) -> Tried | None:
-    """Return the complete setting of highest valid Recall@20; of equal ones the first; None if none is."""
+    """Return the first complete setting of highest valid Recall@20; None if all failed."""
     complete = [one for one in tried if one.state == "complete"]
     return max(complete, key=lambda one: one.valid or 0.0, default=None)

@@ -130,15 +130,6 @@ def stability(found: Mapping[str, Any]) -> Table:
     return Table("How stable the order is", note, ["order", "tau"], rows)
 
 
-def fused(found: Mapping[str, Any]) -> list[Table]:
-    if not found["fused"]:
-        return []
-    members, values, test = (found["fused"][key] for key in ("members", "values", "test"))
-    note = f"Reciprocal ranks of {', '.join(members)}, the best on valid, added up; nothing is trained for it."
-    row = [cell(values), test["b"], Difference.of(test)]
-    return [Table.of("Late ensemble", note, [test["measure"], "best member", "difference", *CHANGE[1:]], [row], 0)]
-
-
 def audit(found: Mapping[str, Any]) -> Table:
 
     def text(place: int, value: float | None) -> str:

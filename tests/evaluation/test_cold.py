@@ -1,4 +1,4 @@
-"""Cold items: two protocols, each with its candidates, by one of which epochs are chosen."""
+"""Cold items: two protocols, each with its candidates; one of them selects epochs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline import io
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.protocol import Protocol, questions
+from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import open_test
 from pipeline.interactions.split import Pairs, union
@@ -49,7 +49,7 @@ def test_candidates_alone_are_ranked_as_when_all_others_score_nothing(kind: obje
     assert np.array_equal(actual, expected)
     assert actual.dtype == np.int32
     assert np.array_equal(topk(*both, 7, seen, np.array([3, 5]), candidates), expected[[3, 5]])
-    with pytest.raises(UserError, match=r"cutoff 8 .* 7 items"):
+    with pytest.raises(UserError, match=r"8 .* 7"):
         topk(*both, 8, NONE, candidates=candidates)
 
 
@@ -69,25 +69,21 @@ KNOWN = {
 
 
 def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
-    parts = cold.parts()
-    rules = protocol_of(cold.params(), "shop", parts)
-    assert [p.name for p in rules.variants] == [
-        "mmrec, cold-items 0.4, cold items alone",
-        "mmrec, cold-items 0.4, all items",
-    ]
-    assert rules.variants[0] is rules
-    assert len({p.fingerprint for p in rules.variants}) == 2
-    assert {p.selection for p in rules.variants} == {"first epoch of best valid recall@20 among cold items alone"}
-    assert [p.suffix for p in rules.variants] == ["", "-all-items"]
-    plain = protocol_of(Params.model_validate(PLAIN), "shop", shops.two_tastes())
+    rules = protocol_of(cold.params(), "shop", cold.parts())
+    alone, every = rules.variants
+    assert (alone.name, every.name) == (
+        "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4, all items"
+    )  # fmt: skip
+    assert alone is rules
+    assert (alone.suffix, every.suffix) == ("", "-all-items")
+    assert alone.fingerprint != every.fingerprint
+    assert alone.selection == every.selection == "first epoch of best valid recall@20 among cold items alone"
+    own, parts = Params.model_validate(PLAIN), shops.two_tastes()
+    plain, sparse = (protocol_of(own, "shop", p) for p in (parts, replace(parts, division="sparse 5 of mmrec")))
     assert plain.variants == (plain,)
     assert (plain.suffix, plain.candidates) == ("", "all items")
-    sparse = protocol_of(
-        Params.model_validate(PLAIN), "shop", replace(shops.two_tastes(), division="sparse 5 of mmrec")
-    )
     assert (sparse.name, len(sparse.variants)) == ("mmrec, sparse 5 of mmrec", 1)
     assert sparse.fingerprint != plain.fingerprint
-    assert plain.questions == questions(shops.two_tastes())
 
 
 PLAIN = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
@@ -118,7 +114,6 @@ def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
 
 
 def made(folder: Path, split: bool, **settings: object) -> tuple[Params, Layout]:
-    """Run the stages download and interactions on a table of our own."""
     names = ("train", "valid", "test")
     bought = [(u, (7 * u + n) % 120, n) for u in range(80) for n in range(8)]
     rows = [f"u{u},i{i},{n}" + (f",{names[max(0, n - 5)]}" if split else "") for u, i, n in bought]

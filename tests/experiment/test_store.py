@@ -158,7 +158,7 @@ def test_cells_of_other_code_or_of_no_plan_are_deleted_and_that_is_said(
     again.end()
     new = cell(again).key
     assert sorted(contents(again.store)) == sorted([f"{new}.json", f"{new}.parquet"])
-    assert "records of 2 trainings that no plan names any more are deleted" in capsys.readouterr().err
+    assert "records of 2 trainings" in capsys.readouterr().err
     assert again.run.measured["deleted"] == 2
     again.end()
     assert "deleted" not in capsys.readouterr().err

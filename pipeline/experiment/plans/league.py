@@ -1,8 +1,8 @@
-"""The league, a benchmark on several splits: every model the same number of settings on each, chosen on valid, then
-run over seeds.
+"""The league, a benchmark on several splits: every model tries equally many settings on each, valid chooses one, which
+runs with several seeds.
 
-The settings of a model are its authors' grid in an order that a seed draws, then draws from the range of its search.
-The first run of a setting is the try: what valid chooses has one training of it already.
+Settings are the authors' grid in a seeded order, then draws from the search range. The try of a setting is its run of
+the first seed, so that the chosen one needs one training less.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ class LeagueRun(NamedTuple):
 
 @dataclass(frozen=True)
 class Season:
-    """All that a league trains on and by."""
+    """Contenders, data and protocols of a league."""
 
     experiment: Experiment
     sets: list[str]  # the feature set that is judged, then those that it is tested against
@@ -75,7 +75,6 @@ class Season:
 
     @cached_property
     def settings(self) -> dict[str, list[Setting]]:
-        """Model -> what it tries."""
         names = dict.fromkeys(one.model for one in self.contenders)
         return {name: settings(self.experiment.params, name) for name in names}
 
@@ -87,7 +86,7 @@ class Season:
 
 
 class Played(NamedTuple):
-    """What a league has trained."""
+    """Trainings of a league."""
 
     found: dict[LeagueRun, Record]
     chosen: dict[tuple[Contender, int], int]  # contender and split -> number of the setting of best valid Recall@20
@@ -98,12 +97,12 @@ class Played(NamedTuple):
         return {seed: record for seed, record in each.items() if record.judged}
 
     def whole(self, seeds: int) -> list[Contender]:
-        """Return those whose runs on the data's own split all trained to the end: the benchmark's."""
+        """Return the contenders whose runs on the dataset's own split are all complete."""
         return [one for one, split in self.chosen if not split and len(self.runs(one, split, seeds)) == seeds]
 
 
 def settings(params: Parameters, model: str) -> list[Setting]:
-    """Return what a model tries, `budget` settings or as many as there are; more begin with fewer."""
+    """Return the settings of a model, at most `budget`; a larger budget begins with the same ones."""
     budget = params[Benchmark].budget
     own, seed = AUTHORS if model == RELEASED else MODELS[model].Params.grid, seed_for("league", model)
     combinations = grid(own) if own else []
@@ -117,13 +116,13 @@ def settings(params: Parameters, model: str) -> list[Setting]:
 def _accepts(params: Parameters, model: str, setting: Setting) -> bool:
     try:
         model_settings(with_settings(params, model, setting), model)
-    except UserError:  # a combination that the model has no sense for
+    except UserError:  # an invalid combination
         return False
     return True
 
 
 def season(experiment: Experiment) -> Season:
-    """Return who takes part, on which splits; the splits are drawn.
+    """Draw the splits, and return who takes part on them.
 
     Raises:
         UserError: no model takes part, a feature set has seen what other splits test, or the split has several draws.
@@ -131,7 +130,7 @@ def season(experiment: Experiment) -> Season:
     params, own = experiment.params, experiment.params[Benchmark]
     if len(experiment.draws) > 1:
         raise UserError(
-            f"'benchmark.splits': the split of {experiment.dataset} has {len(experiment.draws)} draws already; set "
+            f"'benchmark.splits': the split of {experiment.dataset} has {len(experiment.draws)} draws; set "
             "interactions.draws or benchmark.splits to 1"
         )
     layouts = _split(experiment)
@@ -170,14 +169,13 @@ def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
     sets = sorted((name for name in params[Benchmark].features if name in made), key=lambda name: name != released)
     if splits > 1 and (taught := [name for name in sets if registry.learns(params.encoders, name)]):
         raise UserError(
-            f"'benchmark.features': '{taught[0]}' learned from train interactions that other splits test; name other "
+            f"'benchmark.features': '{taught[0]}' learned from train interactions that other splits test; choose other "
             "sets, or set benchmark.splits to 1"
         )
     return sets
 
 
 def _split(experiment: Experiment) -> list[Layout]:
-    """Return the layouts of the splits; those other than the data's own are split unless they already were."""
     run = experiment.run
     layout, params, inner = run.layout, run.params[Interactions], run.within("interactions", run.params, run.layout, "")
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
@@ -202,10 +200,10 @@ def _split(experiment: Experiment) -> list[Layout]:
 
 
 def play(own: Season) -> Played:
-    """Try every setting on every split, then run what valid chose over the other seeds. A loss that diverges fails.
+    """Try every setting on every split, then run the chosen ones over the other seeds.
 
     Raises:
-        UserError: no setting of any model trained to the end.
+        UserError: all settings of all models failed.
     """
     experiment, splits = own.experiment, range(len(own.splits))
     tries = [
@@ -220,7 +218,7 @@ def play(own: Season) -> Played:
         if won := best([became(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]):
             chosen[one, split] = won.number
     if not chosen:
-        raise UserError(f"benchmark: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
+        raise UserError(f"benchmark: all settings failed; the first: {found[tries[0]].values['reason']}")
     seeds = range(1, own.benchmark.seeds)
     more = [LeagueRun(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)

@@ -1,7 +1,7 @@
-"""The same budget for every contender: settings that each model tries on each feature set; valid chooses.
+"""Settings that every contender tries, equally many on each feature set; valid chooses, test is not opened.
 
 The first setting is the one as given. The others are a quasi-random sequence of the model's space, the same for every
-feature set, so that a larger budget goes on where a smaller one ended. Test is not opened.
+feature set, so that a larger budget continues a smaller one.
 """
 
 from collections.abc import Iterable
@@ -24,16 +24,17 @@ from pipeline.train.params import Released
 
 @dataclass(frozen=True)
 class Tuned:
-    """What each contender has tried; empty where there is no budget."""
+    """Tried settings by contender; empty without a budget."""
 
     tried: dict[Contender, list[Tried]]
 
     @property
     def chosen(self) -> dict[Contender, Tried]:
-        """What had the best valid Recall@20, the first of equal ones; UserError where none trained to the end."""
+        """The best setting of each contender; UserError where all failed."""
         return {contender: _best(contender, tried) for contender, tried in self.tried.items()}
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
+        """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
         full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
         if full not in self.tried:
             return params
@@ -41,10 +42,7 @@ class Tuned:
 
 
 def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
-    """Return the settings that a model tries: the one as given, then draws from its space, `benchmark.budget` in all.
-
-    A model without a space has nothing to try.
-    """
+    """Return the settings of a model, `benchmark.budget` in all; none without a search space."""
     budget, ranges = params[Benchmark].budget, search_ranges(params, model)
     if not budget or not ranges:
         return []
@@ -72,10 +70,10 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
 
 
 def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
+    """Return the training of a setting; its seed depends on neither feature set nor setting."""
     model, features = contender
-    params = experiment.params
-    data = Stored.of(params, experiment.layout, features)
-    chosen = model_settings(with_settings(params, model, setting), model)
+    data = Stored.of(experiment.params, experiment.layout, features)
+    chosen = model_settings(with_settings(experiment.params, model, setting), model)
     seed = seed_for("tuning", experiment.dataset, model)
     return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
 
@@ -83,7 +81,7 @@ def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell
 def _best(contender: Contender, tried: list[Tried]) -> Tried:
     if (found := best(tried)) is None:
         raise UserError(
-            f"benchmark.budget: none of the {len(tried)} settings of {contender.name} trained to the end; "
-            f"the first: {tried[0].reason}; narrow search.spaces.{contender.model}"
+            f"benchmark.budget: all {len(tried)} settings of {contender.name} failed; the first: {tried[0].reason}; "
+            f"narrow search.spaces.{contender.model}"
         )
     return found

@@ -1,4 +1,4 @@
-"""The tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
+"""Tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
 
 import json
 from collections import defaultdict
@@ -68,7 +68,7 @@ def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, p
 
 
 def _of(users: np.ndarray, evaluation: Evaluation, values: np.ndarray) -> np.ndarray:
-    """Return the figures of test users, float64 [N], NaN where a user has no target."""
+    """Return figures of all test users, float64 [N], NaN without a target."""
     out = np.full(len(users), np.nan)
     out[np.searchsorted(users, evaluation.users)] = values
     return out
@@ -100,10 +100,7 @@ def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
-    """Return model -> features -> "recall@k", "ndcg@k" -> mean and, over two seeds or more, sd (n - 1); on test.
-
-    An ablation stands beside the feature sets as "features, ablation".
-    """
+    """Return model -> features, or "features, ablation" -> recall@k, ndcg@k -> mean and, over seeds, sd, on test."""
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for run in judged:
         column = f"{run['features']}, {run['ablation']}" if run["ablation"] else run["features"]

@@ -1,7 +1,4 @@
-"""What each loss of AlignRec prevents: trained without it, to the last epoch, its vectors' shape is looked at.
-
-Table GEOMETRY has a row an epoch.
-"""
+"""What each loss of AlignRec prevents: the geometry of its vectors after each epoch without it; table GEOMETRY."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,7 +17,7 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-FULL = "nothing"  # what AlignRec as it is is without
+FULL = "nothing"  # removed from the full AlignRec
 
 
 class Without(NamedTuple):

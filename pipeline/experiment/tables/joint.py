@@ -1,7 +1,4 @@
-"""Joint beside staged: encoder and recommender trained together, or one after the other, from the same weights.
-
-Tables JOINT and JOINT_EPOCHS. N users.
-"""
+"""Joint or staged: encoder and recommender trained together or in turn, from the same weights; JOINT, JOINT_EPOCHS."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,17 +10,14 @@ import schemas
 from pipeline import io
 from pipeline.benchmark.settings import released_settings
 from pipeline.config.parameters import Parameters
-from pipeline.evaluation.cutoff import bounded
-from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.joint import PROBED, Joint, answered
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
-from pipeline.experiment.tables.wrong import TESTED, recall
+from pipeline.experiment.tables.wrong import against
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import RELEASED
@@ -41,7 +35,7 @@ class Taught(NamedTuple):
     """One training."""
 
     variant: str
-    """STAGED: on features of the pre-trained encoder; START: of the encoder before it; JOINT: with it, from there"""
+    """STAGED: on features of the pre-trained encoder; START: of the encoder before that; JOINT: with the latter"""
     rate: float  # learning rate of the encoder, as a share of AlignRec's; 0 where its features are given
     seed: int  # number of the run, which starts from the weights of the benchmark's
 
@@ -94,26 +88,19 @@ def table(experiment: Experiment, found: Found) -> dict[str, pa.Table]:
 def _under(
     experiment: Experiment, protocol: Protocol, found: Found, probed: Mapping[Taught, list[dict[str, float]]]
 ) -> list[dict[str, Any]]:
-    k = bounded(experiment.split.n_items)
     variants: dict[tuple[str, float], dict[Taught, Record]] = {}
     for one, record in found.items():
         variants.setdefault(one[:2], {})[one] = record
-    recalls = {variant: recall(experiment, protocol, [*runs.values()], k) for variant, runs in variants.items()}
-    others = [variant for variant in variants if variant[0] != STAGED]
-    pairs = [("", "", "", recalls[variant].users, recalls[STAGED, 0.0].users) for variant in others]
-    tests = dict(zip(others, corrected(pairs, seed_for("joint", experiment.dataset)), strict=True)) if pairs else {}
+    base = {variant: None if variant[0] == STAGED else (STAGED, 0.0) for variant in variants}
+    runs = {variant: [*own.values()] for variant, own in variants.items()}
+    tested = against(experiment, protocol, runs, base, seed_for("joint", experiment.dataset))
     rows = []
-    for (variant, rate), runs in variants.items():
-        figure, test = cell(recalls[variant, rate].means), tests.get((variant, rate), {})
-        at_best = [probed[one][record.values["best_epoch"]] for one, record in runs.items()]
-        rows.append(
-            {"dataset": experiment.dataset, "variant": variant, "rate": rate, **protocol.label, "k": k,
-             "seeds": len(runs),
-             "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED},
-             "n": len(recalls[variant, rate].users),
-             **{name: float(np.mean([one[name] for one in at_best])) for name in PROBED if name in at_best[0]},
-             "best_epoch": float(np.mean([record.values["best_epoch"] for record in runs.values()]))}
-        )  # fmt: skip
+    for (variant, rate), row in tested.items():
+        own = variants[variant, rate]
+        at_best = [probed[one][record.values["best_epoch"]] for one, record in own.items()]
+        hits = {name: float(np.mean([one[name] for one in at_best])) for name in PROBED if name in at_best[0]}
+        best_epoch = float(np.mean([record.values["best_epoch"] for record in own.values()]))
+        rows.append(row | {"variant": variant, "rate": rate, **hits, "best_epoch": best_epoch})
     return rows
 
 

@@ -1,10 +1,10 @@
-"""Table LEAGUE, a row a training, and what follows from it: paired tests, gains of features, how stable ranks are.
+"""Table LEAGUE, a row per training, and its paired tests, gains of features and stability of ranks.
 
 Letters: U users, C contenders, B blocks (a split and a seed), N test users of a split, K cutoff.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -13,16 +13,13 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.evaluation.metrics import Evaluation, judge
+from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.statistics import LEVEL, corrected
 from pipeline.experiment.cell import RECALL
 from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
 from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
 from pipeline.seeds import seed_for
-
-MEMBERS = 3  # contenders whose lists are fused
-FUSED = 60  # added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)
 
 
 def table(own: Season, played: Played) -> pa.Table:
@@ -56,14 +53,13 @@ def _test(own: Season, record: Record, metric: str = "recall") -> float:
 
 
 def derived(own: Season, played: Played) -> dict[str, Any]:
-    """Return, JSON, what the table alone does not tell.
+    """Return league.json.
 
     Returns:
         pairs: paired tests of every two main contenders, the better by rank first; gains: of a model on the judged set
         and on another; rows as of `statistics.corrected`. ranks: main contender -> mean rank over blocks; groups: of
-        neighbours in rank without a significant difference. stability: mean Kendall's tau between rankings.
-        fused: members, figures by block, and the test against the best member. audit: of the data's own split.
-        left_out: model, or contender none of whose settings ended -> why.
+        neighbours in rank without a significant difference. stability: mean Kendall's tau between rankings. audit: of
+        the dataset's own split. left_out: model, or contender whose settings all failed -> reason.
     """
     ended = [one for one in own.contenders if all((one, split) in played.chosen for split in range(len(own.splits)))]
     users = {
@@ -91,7 +87,6 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
         "ranks": dict(zip((one.name for one in main), sorted(ranks.tolist()), strict=True)),
         "groups": groups([one.name for one in main], level),
         "stability": stability(blocks, [best[one] for one in main]),
-        "fused": _fused(own, played, main, users, seed),
         "audit": audit(rows, own.splits[0].n_items, seed),
         "left_out": own.left_out | {one.name: _failed(played, one) for one in own.contenders if one not in ended},
     }
@@ -176,42 +171,3 @@ def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float
         "published": tau([np.asarray(published), means.mean(0)]),
     }
     return {name: float(np.mean(values)) if values else None for name, values in each.items()}
-
-
-def _fused(
-    own: Season, played: Played, main: Sequence[Contender], users: Mapping[Contender, np.ndarray], seed: int
-) -> dict[str, Any]:
-
-    def valid(one: Contender) -> float:
-        return float(np.mean([record.best[RECALL] for _, record in _runs(own, played, one)]))
-
-    members = sorted(main, key=valid, reverse=True)[:MEMBERS]
-    if len(members) < 2:
-        return {}
-    runs, found = [dict(_runs(own, played, one)) for one in members], []
-    for split, seed in sorted(set.intersection(*map(set, runs))):
-        part = own.splits[split]
-        lists = [each[split, seed].evaluation("", part, [own.k]) for each in runs]
-        found.append(judge(fuse([one.top for one in lists], own.k), lists[0].users, part.test, part.n_items, [own.k]))
-    best, values = members[0], [one.mean["recall", own.k] for one in found]
-    (test,) = corrected([(f"recall@{own.k}", "ensemble", best.name, _users(own, found), users[best])], seed)
-    return {"members": [one.name for one in members], "values": values, "test": test}
-
-
-def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """Return the reciprocal-rank fusion of rankings, int32 [N, k]: score = sum 1 / (60 + rank) over lists.
-
-    Args:
-        lists: int32 [N, K] each, best first, -1 where no item is left.
-        k: items of the result, at most K.
-    """
-    top = np.concatenate(lists, axis=1)
-    weights = np.concatenate([np.tile(1 / (FUSED + 1 + np.arange(one.shape[1])), (len(one), 1)) for one in lists], 1)
-    fused = np.full((len(top), k), -1, np.int32)
-    for row, (items, weight) in enumerate(zip(top, weights, strict=True)):  # some 20 microseconds a user
-        kept = items >= 0
-        found, place = np.unique(items[kept], return_inverse=True)
-        score = np.bincount(place, weight[kept])
-        best = found[np.lexsort((found, -score))][:k]
-        fused[row, : len(best)] = best
-    return fused

@@ -1,4 +1,4 @@
-"""Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec trained again; table MASK."""
+"""Mask modality (method.md section 5): AlignRec retrained with one modality of some items hidden; table MASK."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -39,7 +39,7 @@ def plan(experiment: Experiment) -> dict[Masked, Cell]:
 
 
 def maskable(layout: Layout) -> list[str]:
-    """Return the encoded feature sets that also exist with each modality hidden, sorted; no ceiling is one."""
+    """Return the feature sets that also exist with each modality hidden, without ceilings, sorted."""
     names = layout.feature_sets()
     return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 

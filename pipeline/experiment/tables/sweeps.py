@@ -1,7 +1,4 @@
-"""Sweeps: AlignRec with other settings, item graphs and encoders. Valid alone is looked at, test stays closed.
-
-Table SWEEPS, and the curves and heat maps that are drawn of it.
-"""
+"""Sweeps: AlignRec with other settings, item graphs and encoders, on valid only; table SWEEPS, curves and heat maps."""
 
 import hashlib
 import itertools
@@ -44,7 +41,7 @@ class Swept(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One setting, with all that its trainings depend on."""
+    """A setting and the inputs of its trainings."""
 
     params: Parameters  # with the setting in place
     data: Layout  # where its features lie: the dataset's, or a branch with an encoder of its own
@@ -105,7 +102,7 @@ def table(experiment: Experiment, found: Mapping[Swept, Record]) -> dict[str, An
 
 
 def curves(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the points of the sweeps of one key: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
+    """Return the points of one-key sweeps: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
     rows = []
     for (sweep, setting), values in _by_setting(table).items():
         if len(changed := json.loads(setting)) == 1 and values:
@@ -117,7 +114,7 @@ def curves(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def heatmaps(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the best mean over seeds at each pair of values of two keys; of more than two keys every pair has a map.
+    """Return the best mean over seeds at each pair of values, a map per pair of keys.
 
     Rows: map ("study alignrec <sweep>: train.lr, train.cca"), settings, x and y (values), valid, trials.
     """

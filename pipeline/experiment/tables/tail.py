@@ -1,7 +1,6 @@
-"""The long tail (method.md section 6): AlignRec against every other model, by popularity and by history.
+"""The long tail (method.md section 6): AlignRec against other models, by popularity and history, from their rankings.
 
-Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group. Trains nothing: it reads
-the benchmark's rankings.
+Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ THIRDS = {1: "tail", 2: "middle", 3: "head"}
 
 
 class Group(NamedTuple):
-    """Test users, or targets, that a figure is averaged over."""
+    """Test users, or targets, of a figure."""
 
     slice: str  # popularity or history
     label: str
@@ -85,8 +84,7 @@ def tested(
 
     Args:
         contenders: model and feature set -> numbers of its runs.
-        reference: feature set of the AlignRec that is compared; without it differences are null.
-        seed: of the resamples, the same for all contenders.
+        reference: feature set of the compared AlignRec; without it differences are null.
     """
     values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
     low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
@@ -107,11 +105,8 @@ def tested(
 
 
 def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
-    """Return the runs that AlignRec on the feature set `reference` is tested against, as the benchmark declares them.
-
-    Each other model on the same features, or on none, and AlignRec itself on every other feature set. More would be
-    in vain: p, corrected for all of them, could not fall below 0.05 any more.
-    """
+    """Return the opponents of AlignRec on `reference`, as the benchmark declares them; with more, p could not fall
+    below .05 after correction."""
     pairs = declared([Entry(*name, 0) for name in contenders], reference)
     return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
 

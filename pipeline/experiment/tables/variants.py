@@ -1,7 +1,6 @@
-"""Variants of pre-training: encoders trained with other keys of `pretrain`, judged by probes and recommended with.
+"""Variants of pre-training: encoders with other keys of `pretrain`, judged by probes and by AlignRec; table VARIANTS.
 
-The variant `recipe` is the parameters as they stand; every other one is tested against it, on the same N users or
-items, in table VARIANTS.
+The variant `recipe` is the given parameters; the others are tested against it, on the same N users or items.
 """
 
 from __future__ import annotations
@@ -43,25 +42,21 @@ from pipeline.study.params import RECIPE, REFERENCES, Study
 from pipeline.study.settings import variant_params
 
 WHOLE = "beit3"
-TRAINED = (WHOLE, "beit3-raw")
-"""feature sets of an encoder that AlignRec is trained on: CLS as it is released, CLS as it is"""
+TRAINED = (WHOLE, "beit3-raw")  # feature sets that AlignRec is trained on: the released ones, the raw CLS
 SETS = (*TRAINED, "beit3-image-masked", "beit3-text-masked")  # those that the probes judge
 FORMS = ("raw", "processed")  # how probes read a feature set: as it is, and after the same processing as all others
 
 
 class Variant(NamedTuple):
-    """One encoder of a variant, or a feature set that stands beside the variants."""
+    """One encoder of a variant, or a reference feature set."""
 
     name: str
-    seed: int | None  # `pretrain.seed`; None for what no encoder of the study makes
-    data: Layout  # where its features and graphs lie
-    branch: Branch  # where its answers lie
+    seed: int | None  # `pretrain.seed`; None for a reference
+    data: Layout  # of features and graphs
+    branch: Branch  # of answers
     params: Parameters
-    sets: tuple[str, ...]  # feature sets that the probes judge
-    trained: tuple[str, ...]  # those of them that AlignRec is trained on
-
-    def answer_key(self, probe: str, features: str, form: str) -> str:
-        return f"{probe}/{features}/{form}"
+    sets: tuple[str, ...]  # judged by probes
+    trained: tuple[str, ...]  # of these those that AlignRec is trained on
 
 
 def planned(params: Parameters, layout: Layout) -> list[Variant]:
@@ -73,7 +68,12 @@ def planned(params: Parameters, layout: Layout) -> list[Variant]:
         for name in (RECIPE, *params[Study].variants)
         for number in range(params[Study].encoder_seeds)
     ]
-    return [*variants, *(_beside(layout, name, params) for name in REFERENCES if name in made)]
+    references = [
+        Variant(name, None, layout, Branch(layout.root, layout.dataset, f"variants/{name}"), params, (name,), (name,))
+        for name in REFERENCES
+        if name in made
+    ]
+    return [*variants, *references]
 
 
 def _variant(params: Parameters, layout: Layout, name: str, number: int) -> Variant:
@@ -85,11 +85,6 @@ def _variant(params: Parameters, layout: Layout, name: str, number: int) -> Vari
     made = layout.feature_sets()  # its encoder is the dataset's own
     sets = tuple(one for one in SETS if one in made)
     return Variant(name, seed, layout, branch, own, sets, tuple(one for one in TRAINED if one in made))
-
-
-def _beside(layout: Layout, name: str, params: Parameters) -> Variant:
-    branch = Branch(layout.root, layout.dataset, f"variants/{name}")
-    return Variant(name, None, layout, branch, params, (name,), (name,))
 
 
 class VariantRun(NamedTuple):
@@ -131,7 +126,7 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
         sets = {name: io.matrix(io.read_features(variant.data.features(name))["vector"]) for name in variant.sets}
         processed = {name: whitening.processed(vectors, params.width) for name, vectors in sets.items()}
         tensors = {
-            variant.answer_key(probe, name, form): hits
+            f"{probe}/{name}/{form}": hits
             for form, read in zip(FORMS, (sets, processed), strict=True)
             for probe, by_set in asking.answers(probes, read.items(), params.ks, 0).items()
             for name, hits in by_set.items()
@@ -140,7 +135,7 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
 
 
 class Figure(NamedTuple):
-    """The columns that say what was measured."""
+    """Columns that identify a figure."""
 
     what: str
     features: str
@@ -160,7 +155,7 @@ class Figure(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What one encoder or several have under one figure."""
+    """Values of one or several encoders for a figure."""
 
     values: list[float]  # a mean over users or items for each training
     cases: np.ndarray | None  # float64 [N], of each user or item, mean over trainings; None where nothing is tested
@@ -246,7 +241,7 @@ def _probed(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[t
     for probe in PROBES:
         for features in variant.sets:
             for form in FORMS:
-                if (hits := answers.get(variant.answer_key(probe, features, form))) is None:  # it has no questions
+                if (hits := answers.get(f"{probe}/{features}/{form}")) is None:  # it has no questions
                     continue
                 for column, k in enumerate(ks):
                     figure = Figure(probe, features, form, PROBES[probe].measure, k, *rules.label.values())

@@ -1,11 +1,8 @@
-"""Wrong content: some items have another's image or text, or noise, under several recommenders. N users.
-
-Table WRONG has each recommender against itself on the whole set.
-"""
+"""Wrong content: recommenders with other items' images or texts, or noise, against themselves; table WRONG. N users."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +25,7 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.study.summaries import WHOLE
 
+Key = TypeVar("Key", bound=tuple[Any, ...])
 TESTED = ("n", "difference", "low", "high", "p", "p_holm")
 
 
@@ -72,38 +70,39 @@ def _check(experiment: Experiment) -> None:
             raise UserError(f"'study.wrong.models': {model} reads no features, so none can be wrong; leave it out")
 
 
-class Users(NamedTuple):
-    """Recall of one model and content."""
-
-    means: list[float]  # by seed
-    users: np.ndarray  # float64 [N], mean over seeds
-
-
 def table(experiment: Experiment, found: Mapping[Contended, Record]) -> dict[str, pa.Table]:
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found)]
     return {"wrong.parquet": pa.Table.from_pylist(rows, schemas.WRONG)}
 
 
 def _under(experiment: Experiment, protocol: Protocol, found: Mapping[Contended, Record]) -> list[dict[str, Any]]:
-    k = bounded(experiment.split.n_items)
     by_content: dict[tuple[str, str, str, float], list[Record]] = {}
     for one, record in found.items():
         by_content.setdefault(one[:4], []).append(record)
-    recalls = {key: recall(experiment, protocol, records, k) for key, records in by_content.items()}
-    spoilt = [key for key in recalls if key[2] != WHOLE]
-    pairs = [("", "", "", recalls[key].users, recalls[*key[:2], WHOLE, 0.0].users) for key in spoilt]
-    tests = dict(zip(spoilt, corrected(pairs, seed_for("wrong", experiment.dataset)), strict=True)) if pairs else {}
-    rows = []
-    for key, runs in recalls.items():
-        figure, test = cell(runs.means), tests.get(key, {})
-        named = dict(zip(("model", "features", "what", "ratio"), key, strict=True))
-        rows.append(
-            {"dataset": experiment.dataset, **named, **protocol.label, "k": k, "seeds": len(runs.means),
-             "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED}, "n": len(runs.users)}
-        )  # fmt: skip
+    base = {key: None if key[2] == WHOLE else (*key[:2], WHOLE, 0.0) for key in by_content}
+    tested = against(experiment, protocol, by_content, base, seed_for("wrong", experiment.dataset))
+    return [dict(zip(("model", "features", "what", "ratio"), key, strict=True)) | row for key, row in tested.items()]
+
+
+def against(
+    experiment: Experiment, protocol: Protocol, runs: Mapping[Key, list[Record]], base: Mapping[Key, Key | None],
+    seed: int,
+) -> dict[Key, dict[str, Any]]:  # fmt: skip
+    """Return each group's recall at K over its runs, and its paired test, of users, against the group `base` names."""
+    k = bounded(experiment.split.n_items)
+    means: dict[Key, list[float]] = {}
+    users: dict[Key, np.ndarray] = {}  # float64 [N], mean over runs
+    for key, records in runs.items():  # a run's rankings at a time
+        judged = [record.evaluation(protocol.suffix, experiment.split, [k]) for record in records]
+        means[key] = [run.mean["recall", k] for run in judged]
+        users[key] = np.mean([run.per_user["recall", k] for run in judged], axis=0)
+    pairs = {key: ("", "", "", users[key], users[other]) for key, other in base.items() if other is not None}
+    tests = dict(zip(pairs, corrected([*pairs.values()], seed), strict=True)) if pairs else {}
+    rows = {}
+    for key, values in means.items():
+        figure, test = cell(values), {name: tests.get(key, {}).get(name) for name in TESTED}
+        rows[key] = {
+            "dataset": experiment.dataset, **protocol.label, "k": k, "seeds": len(values),
+            "mean": figure.mean, "sd": figure.sd, **test, "n": len(users[key]),
+        }  # fmt: skip
     return rows
-
-
-def recall(experiment: Experiment, protocol: Protocol, records: list[Record], k: int) -> Users:
-    runs = [record.evaluation(protocol.suffix, experiment.split, [k]) for record in records]
-    return Users([run.mean["recall", k] for run in runs], np.mean([run.per_user["recall", k] for run in runs], axis=0))
