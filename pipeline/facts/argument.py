@@ -1,4 +1,4 @@
-"""The article's argument: wrong content, what each loss of AlignRec prevents, and joint beside staged training."""
+"""The article's argument: wrong content, what each loss of AlignRec prevents, joint or staged training."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -43,26 +43,25 @@ def content(row: Row) -> str:
     return "whole" if row["what"] == WHOLE else f"{SPOILT[row['what']]}, {100 * row['ratio']:.4g} %"
 
 
-def wrong(table: pa.Table) -> list[Table]:
-    return [_wrong(rows) for rows in by_fingerprint(table)]
-
-
 def by_fingerprint(table: pa.Table) -> Iterator[list[Row]]:
     rows = table.to_pylist()
     for fingerprint in dict.fromkeys(row["fingerprint"] for row in rows):
         yield [row for row in rows if row["fingerprint"] == fingerprint]
 
 
-def _wrong(rows: Sequence[Row]) -> Table:
-    return Table.of(
-        "Wrong content",
-        f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Figures: "
-        f"{spread(row['seeds'] for row in rows)}. The change is against the same model on the whole set, its "
-        f" interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
-        ["model", "features", "content", measure("recall", rows[0]["k"]), *CHANGE],
-        [[row["model"], row["features"], content(row), mean(row), Difference.if_any(row)] for row in rows],
-        texts=3,
-    )
+def wrong(table: pa.Table) -> list[Table]:
+    return [
+        Table.of(
+            "Wrong content",
+            f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Figures: "
+            f"{spread(row['seeds'] for row in rows)}. The change is against the same model on the whole set, its "
+            f"interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
+            ["model", "features", "content", measure("recall", rows[0]["k"]), *CHANGE],
+            [[row["model"], row["features"], content(row), mean(row), Difference.if_any(row)] for row in rows],
+            texts=3,
+        )
+        for rows in by_fingerprint(table)
+    ]
 
 
 def shapes(table: pa.Table) -> dict[str, dict[str, dict[int, Cell]]]:
@@ -117,7 +116,7 @@ def joint(table: pa.Table) -> list[Table]:
 
 def _joint(rows: Sequence[Row]) -> Table:
     return Table.of(
-        "Joint beside staged",
+        "Joint or staged",
         f"{words.protocol(rows[0])} Staged: AlignRec on CLS of the pre-trained encoder. Joint: its losses train the "
         "encoder too, from the weights that pre-training starts from. Figures: "
         f"{spread(row['seeds'] for row in rows)}. The change is against staged, its interval (95 %) over "

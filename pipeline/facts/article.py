@@ -1,4 +1,4 @@
-"""The article's tables of a run, as git keeps them: docs/study.md shows them. A part that did not run has none."""
+"""The article's tables of a run, which git keeps and docs/study.md shows."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,7 +21,10 @@ ASKED = ("zero_shot", "item_cf", "content_knn")  # probes next to recommendation
 def tables(outputs: Outputs) -> dict[str, list[Table]]:
     mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
     found: dict[str, Iterable[Table]] = {
-        "ablation": _ablations(outputs),
+        "ablation": (
+            recommenders.ablations(list(recommenders.ablated(comparison, outputs.tests))).under(label)
+            for comparison, label in labelled(outputs.ablated)
+        ),
         "mask": study.masked(mask),
         "tail": _leads(leads),
         "hyper-parameters": [
@@ -37,11 +40,6 @@ def kept(table: Table) -> dict[str, Any]:
     for row, column in table.marks:
         rows[row][column] = f"**{rows[row][column]}**"
     return {"heading": table.heading, "note": short(table.note), "head": list(table.head), "rows": rows}
-
-
-def _ablations(outputs: Outputs) -> Iterator[Table]:
-    for comparison, label in labelled(outputs.ablated):
-        yield recommenders.ablations(list(recommenders.ablated(comparison, outputs.tests))).under(label)
 
 
 def _leads(table: pa.Table) -> Iterator[Table]:

@@ -1,4 +1,4 @@
-"""Semantic IDs: how good the codes are, and items as groups of one prefix."""
+"""Semantic IDs: the quality of codes, and items grouped by prefix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,7 @@ HEADING = "Semantic IDs"
 AS_IT_IS = "as it is"  # method of a file's codes
 PROBED = ("zero_shot", "item_cf")
 GROUPS, SHOWN = 12, 24  # groups, and items of each, that the page shows before a search
-AGREEMENT = {
-    "neighbours": "neighbours",
-    "co_purchase": "bought together",
-    "category": "category",
-}
-"""key of a prefix's figures -> its column"""
+AGREEMENT = {"neighbours": "neighbours", "co_purchase": "bought together", "category": "category"}
 
 
 class Judged(NamedTuple):
@@ -68,7 +63,6 @@ def gathered(layout: Layout) -> list[Judged]:
 
 
 def compared(comparison: Mapping[str, Any]) -> list[Judged]:
-    """Return the figures of a comparison of semantic IDs, the content of its compare.json."""
     return [Judged(**row) for row in comparison["codes"]]
 
 
@@ -76,12 +70,11 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
     if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
         return []
     if (features := comparison["neighbours_of"]) is None:
-        return ["neighbours: not known of files of codes; name a feature set beside them"]
+        return ["neighbours: unknown for files of codes; compare them with a feature set"]
     return [f"neighbours: files of codes are judged by those of {features}"]
 
 
 def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
-    """Return the items of each prefix, all in memory; None without semantic IDs."""
     from pipeline.semantic_ids import files
 
     codes = {}
@@ -108,9 +101,9 @@ def brief(judged: Sequence[Judged]) -> list[Table]:
 def headline(judged: Sequence[Judged]) -> Table:
     note = (
         "Collide: items that share all codes with another, before and after the policy; before it in thirds of the "
-        "items by popularity. Perplexity: so many "
-        "codes, used evenly, level by level. Bits: entropy of whole ids, and the most possible. Neighbours, bought "
-        "together: how often such items share the first code; category: how often items of one first code share it; "
+        "items by popularity. Perplexity: number of evenly used codes, by level. Bits: entropy of whole ids, and the "
+        "most possible. Neighbours, bought together: how often such items share the first code; category: how often "
+        "items of one first code share it; "
         f"by chance in brackets. Last: how hit@20 changes with reconstructed vectors.{_controls(judged)}"
     )
     head = ["codes", "collide", "head, middle, tail", "perplexity", "bits", *AGREEMENT.values()]
@@ -118,7 +111,6 @@ def headline(judged: Sequence[Judged]) -> Table:
 
 
 def cost(judged: Sequence[Judged]) -> Table:
-    """Return what coding costs: each probe with reconstructed vectors beside the original ones."""
     rows = [
         [j.name, f"{PROBES[probe].name} {f['measure']}",
          *(f"{f[key]:.4f}" for key in ("original", "reconstructed", "chance")),
@@ -126,7 +118,7 @@ def cost(judged: Sequence[Judged]) -> Table:
         for j in judged for probe, f in _probed(j).items()
     ]  # fmt: skip
     note = (
-        "Vectors that the codes stand for, beside the vectors that were coded: difference, its 95 % interval and p by "
+        "Vectors that the codes stand for, compared with the coded ones: difference, its 95 % interval and p by "
         "paired bootstrap, corrected (Holm) for the probes of a method."
     )
     head = ["codes", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
@@ -134,7 +126,6 @@ def cost(judged: Sequence[Judged]) -> Table:
 
 
 def over_seeds(judged: Sequence[Judged]) -> Table:
-    """Return mean and sd over codebooks of several seeds; without rows where there is one."""
     rows = []
     for features, method in dict.fromkeys((j.features, j.method) for j in judged if j.seed):
         drawn = [j.quality for j in judged if (j.features, j.method) == (features, method)]
@@ -162,7 +153,7 @@ def _row(judged: Judged) -> list[str]:
         ", ".join(f"{share:.0%}" for third in POPULARITY if (share := q["collisions"].get(third)) is not None),
         ", ".join(f"{level['perplexity']:.0f}" for level in q["levels"]),
         f"{whole['bits']:.1f}/{whole['most_bits']:.1f}",
-        *(_beside_chance(first, key) for key in AGREEMENT),
+        *(_with_chance(first, key) for key in AGREEMENT),
         *(f"{probed[p]['difference']:+.3f}" if p in probed else "" for p in PROBED),
     ]
 
@@ -175,7 +166,7 @@ def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
 def _by_prefix(judged: Sequence[Judged]) -> Table:
     rows = [
         [j.name, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.1f}/{p['most_bits']:.1f}",
-         *(_beside_chance(p, key) for key in AGREEMENT)]
+         *(_with_chance(p, key) for key in AGREEMENT)]
         for j in judged for p in j.quality["prefixes"]
     ]  # fmt: skip
     note = (
@@ -189,7 +180,7 @@ def _by_prefix(judged: Sequence[Judged]) -> Table:
 def _by_level(judged: Sequence[Judged]) -> Table:
     rows = [
         [j.name, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}",
-         _beside_chance(v, "neighbours")]
+         _with_chance(v, "neighbours")]
         for j in judged for i, v in enumerate(j.quality["levels"])
     ]  # fmt: skip
     note = (
@@ -216,8 +207,7 @@ def _unprobed(judged: Sequence[Judged]) -> str:
     return "".join(f" Not for {listed(list(dict.fromkeys(names)))}: {reason}." for reason, names in reasons.items())
 
 
-def _beside_chance(prefix: Mapping[str, Any], key: str) -> str:
-    """Return a share, and what chance gives in brackets, where they are known."""
+def _with_chance(prefix: Mapping[str, Any], key: str) -> str:
     shares = (prefix[key], prefix[f"{key}_chance"])
     value, by_chance = ("" if share is None else short(f"{share:.3f}") for share in shares)
     return f"{value} ({by_chance})" if value and by_chance else value

@@ -40,39 +40,31 @@ def verdicts(comparison: Record) -> list[Table]:
     pairs, trained = _pairs(comparison), _trainings(comparison)
     more = {pair: _lacking(comparison, *pair, places) for pair, places in pairs.items()}
     seeds = [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
-    said = " ".join([verdict.RULE, *seeds, *_few(more), *_out_of_order(comparison)])
-    return [verdict.table(said, ["a", "against b"], pairs, more)] if pairs else []
-
-
-def _few(more: Mapping[Any, Mapping[str, str]]) -> list[str]:
-    said = (
+    few = (
         f"Where fewer than {FEW} users or items (n) decide nothing, the difference of the headline figure is shown, "
         "and how many would decide it."
     )
-    return [said] * any(more.values())
-
-
-def _out_of_order(comparison: Record) -> list[str]:
-    return [
-        f"No verdict on {doubt['features']}, whose rows look out of order." for doubt in comparison.get("order", [])
-    ]
+    doubted = (doubt["features"] for doubt in comparison.get("order", []))
+    notes = [verdict.RULE, *seeds, *[few] * any(more.values())]
+    notes += [f"No verdict on {features}, whose rows look out of order." for features in doubted]
+    return [verdict.table(" ".join(notes), ["a", "against b"], pairs, more)] if pairs else []
 
 
 def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> dict[str, str]:
-    """Return place -> a - b and what its test lacks, of those that are undecided with few cases."""
+    """Return place -> a - b and the cases that its test lacks, where few cases leave it undecided."""
     tests = [*comparison["paired"], *(test for one in _trainings(comparison)[:1] for test in one["paired"])]
     level = LEVEL / max(1, 2 * len(comparison["verdicts"]))
-    said = {}
+    lacking = {}
     for test in _of(tests, a, b):
         name = test["measure"].split()[0]
         place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
         if places.get(place) == "undecided" and test["n"] < FEW:
-            said[place] = f"{test['difference']:+.3f} (n {test['n']}{_needed(test, level)})"
-    return said
+            lacking[place] = f"{test['difference']:+.3f} (n {test['n']}{_needed(test, level)})"
+    return lacking
 
 
 def _needed(test: Record, level: float) -> str:
-    """Return how many cases would decide such a difference four times in five, if that is more than there are."""
+    """Return the number of cases that would decide such a difference with power POWER, if above the given n."""
     error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
     wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
     n = test["n"] * (wanted / test["difference"]) ** 2 if test["difference"] else inf
@@ -84,7 +76,10 @@ def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
     trained, found = _trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
         places = verdict.probed(_of(comparison["verdicts"], a, b))
-        places |= _by_model(_of(one["paired"], a, b) for one in trained)
+        by_model: dict[str, list[Record]] = {}
+        for test in (test for one in trained for test in _of(one["paired"], a, b)):
+            by_model.setdefault(f"under {test['measure'].split()[0]}", []).append(test)
+        places |= {model: agreed(tests) for model, tests in by_model.items()}
         found[a, b] = {} if {a, b} & doubted else places
     return found
 
@@ -100,32 +95,26 @@ def judged(comparison: Record) -> list[Table]:
 
 
 def remarks(comparison: Record) -> list[str]:
-    read = probes.read(probed(comparison)).values()
-    return [
-        *_partial(comparison),
-        *doubts(comparison),
-        *(f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat),
-    ]
-
-
-def _partial(comparison: Record) -> list[str]:
     compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
     trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
-    return [f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"] * (compared < of)
+    partial = f"Compared on the {compared:,} of {of:,} items of which every set has a row.{trained}"
+    read = probes.read(probed(comparison)).values()
+    caveats = (f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat)
+    return [*[partial] * (compared < of), *doubts(comparison), *caveats]
 
 
 def doubts(comparison: Record) -> list[str]:
-    """Return a sentence a feature set whose rows seem to lie in another order than the items."""
-    said = []
+    """Return a sentence per feature set whose rows seem to be in another order than the items."""
+    sentences = []
     for doubt in comparison.get("order", []):
         k, chance, both = doubt["neighbours"], doubt["chance"], doubt["overlap"].items()
         shares = " and ".join(f"{share:.1%} of {k} neighbours with {name}" for name, share in both)
-        said.append(
+        sentences.append(
             f"{doubt['features']}: the order of its rows looks wrong, or they are of other items. It shares {shares}, "
             f"which is chance ({chance:.1%}); these two share {doubt['shared']:.1%}. Give its order with --order, or a "
             "file with identifiers."
         )
-    return said
+    return sentences
 
 
 def sources(comparison: Record) -> Table:
@@ -153,7 +142,6 @@ def shapes(comparison: Record) -> list[Table]:
 
 
 def shared(pair: Record) -> str:
-    """Return the share of neighbours that two sets share; of drawn items with half of its 95 % interval."""
     interval = f" ± {1.96 * pair['overlap_se']:.1%}" if "sampled" in pair else ""
     return f"{pair['overlap']:.1%}{interval}"
 
@@ -169,14 +157,6 @@ def _trainings(comparison: Record) -> list[Record]:
 
 def _of(rows: Iterable[Record], a: str, b: str) -> list[Record]:
     return [row for row in rows if (row["a"], row["b"]) == (a, b)]
-
-
-def _by_model(protocols: Iterable[list[Record]]) -> dict[str, str]:
-    by_model: dict[str, list[Record]] = {}
-    for tests in protocols:
-        for test in tests:
-            by_model.setdefault(f"under {test['measure'].split()[0]}", []).append(test)
-    return {model: agreed(tests) for model, tests in by_model.items()}
 
 
 def _training(training: Record) -> Table:

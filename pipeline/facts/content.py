@@ -1,4 +1,4 @@
-"""What items have, and what they lack; and what stages recorded: time, memory, machines, the rows that they dropped."""
+"""Content and gaps of items, and the stages' records: time, memory, machines, dropped rows."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,8 +13,7 @@ from pipeline.facts.table import Table
 from pipeline.features import reading
 
 REASONS = 20  # reasons listed, most frequent first
-TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")
-"""stages whose results can depend on the machine"""
+TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # whose results can depend on the machine
 Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
 
@@ -37,7 +36,7 @@ def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, 
 
 
 def gaps(items: pa.Table) -> list[list[str]]:
-    """Return how many items of table RELEASED_ITEMS ended with which status of image and text, without `ok`."""
+    """Return rows of part, status, items and share, of statuses of table RELEASED_ITEMS other than `ok`."""
     return [
         [what, status, *_share(n, len(items))]
         for what, column in (("image", "image_status"), ("text", "text_status"))
@@ -47,7 +46,7 @@ def gaps(items: pa.Table) -> list[list[str]]:
 
 
 def incomplete(items: pa.Table) -> dict[str, str]:
-    """Return how many items of table RELEASED_ITEMS have no image, no text, neither, whatever the reason."""
+    """Return the numbers of items of table RELEASED_ITEMS without image, text, either."""
     image = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
     text = pc.equal(items["text_status"], "ok")
     lacking: dict[str, str] = {}
@@ -58,10 +57,8 @@ def incomplete(items: pa.Table) -> dict[str, str]:
 
 
 def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
-    """Return what each feature set was encoded from: name, width, four shares (empty: unknown).
-
-    Shares of items with image, and with text; of a text's tokens read, mean over items; of items whose texts are cut.
-    """
+    """Return rows of name, width, and four shares (empty: unknown): items with image, with text, tokens read of a text
+    (mean), items with truncated text."""
     rows = []
     for name, files in features.items():
         flags = pa.concat_tables(
@@ -89,10 +86,11 @@ def drops(records: Records) -> Iterable[Table]:
 
 
 def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Table]:
-    """Yield what a million items would cost to encode as they were here; nothing where no network encoded.
+    """Yield the cost of encoding a million items at this run's rates; nothing without a network's rate.
 
-    `record` is that of `encode` with its cost.json, `watts` what the machine draws, `dollars` what an hour of it
-    costs. A run that took rows over has no rate.
+    Args:
+        record: of `encode`, with its cost.json; a run that reused rows has no rate.
+        watts, dollars: power of the machine, and price per hour.
     """
     rated = {name: facts["items_per_s"] for name, facts in record.get("measured", {}).items()
              if isinstance(facts, Mapping) and facts.get("items_per_s") and "taken_over" not in facts}  # fmt: skip
@@ -101,8 +99,8 @@ def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Ta
     hours = {name: 1e6 / rate / 3600 for name, rate in rated.items()}
     yield Table(
         "Encoding a million items",
-        f"From the rate of this run's {record['rows_in']:,} items, loading aside, on {record['machine']}. The prices "
-        f"are stated, not measured: {watts:g} W (`report.watts`) and {dollars:g} dollars an hour (`report.dollars`).",
+        f"From the rate of this run's {record['rows_in']:,} items, without loading, on {record['machine']}. Prices are "
+        f"assumed: {watts:g} W (`report.watts`) and {dollars:g} dollars per hour (`report.dollars`).",
         ["features", "items a second", "hours", "watt-hours", "dollars"],
         [[name, f"{rated[name]:,.0f}", f"{h:.2f}", f"{h * watts:,.0f}", f"{h * dollars:.2f}"]
          for name, h in hours.items()],

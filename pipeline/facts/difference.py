@@ -1,4 +1,4 @@
-"""One paired test, in words and figures: what a has more than b."""
+"""A paired test of a against b, in words and figures."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ class Difference(NamedTuple):
 
 
 def p_value(p: float, corrected: float | None = None) -> str:
-    """Return p, or what a correction makes of it; ≤ where p itself is the smallest that the resamples can give."""
+    """Return p, or the corrected one; with ≤ where p is the smallest possible."""
     return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"

@@ -1,4 +1,4 @@
-"""A league as tables and a sentence: table LEAGUE, and league.json, which has what follows from it."""
+"""A league as tables and a sentence, of table LEAGUE and league.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,7 @@ from pipeline.facts.difference import FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table
 from pipeline.facts.words import listed, measure, run, title
 
-HONEST, PUBLISHED = "honest", "published style"
-"""valid chooses, mean over runs; test chooses, one run of one split: the two are never one column"""
+HONEST, PUBLISHED = "honest", "published style"  # valid chooses, mean over runs; test chooses, one run of one split
 TAUS = {
     "seeds": "between two seeds of one split",
     "splits": "between two splits, means over seeds",
@@ -57,7 +56,6 @@ class Standing(NamedTuple):
 
 
 def standings(league: pa.Table) -> list[Standing]:
-    """Return the contenders of table LEAGUE, best honest recall first."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in league.to_pylist():  # some thousand trainings
         groups.setdefault((row["model"], row["features"]), []).append(row)
@@ -80,10 +78,8 @@ def _standing(model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> S
 
 
 def standing(league: pa.Table) -> Table:
-    (protocol, k, budget), splits, seeds = (
-        [league[column][0].as_py() for column in ("protocol", "k", "budget")],
-        *(len(league[column].unique()) for column in ("split", "seed")),
-    )
+    protocol, k, budget = (league[column][0].as_py() for column in ("protocol", "k", "budget"))
+    splits, seeds = (len(league[column].unique()) for column in ("split", "seed"))
     marks = sorted(zip(league["split"].to_pylist(), league["fingerprint"].to_pylist(), strict=True))
     rows = [
         [one.model, one.features, *("" if cell is None else cell for cell in (one.recall, one.ndcg, one.own)),
@@ -120,7 +116,7 @@ def gains(found: Mapping[str, Any]) -> Table:
 
 
 def lead(found: Mapping[str, Any]) -> Table:
-    note = "On the judged set, or on ids alone; league.json has every two models."
+    note = "On the judged set, or on ids; league.json has every pair of models."
     return differing(found["pairs"], "The first against all others", note, next(iter(found["ranks"]), ""))
 
 

@@ -1,4 +1,4 @@
-"""The outputs of one dataset's stages, for reports; a stage that did not run is None or empty."""
+"""Outputs of a dataset's stages for reports; None or empty for a stage that did not run."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _table(
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stages left. A file is read, and checked, when it is first asked for."""
+    """Lazily read and checked outputs."""
 
     layout: Layout
     kind: str = ""  # of the source
-    released: str = ""  # the feature set that the released recommender is trained on
-    stages: Sequence[str] = ()  # names of the stages whose records are read, in order
+    released: str = ""  # feature set of the released recommender
+    stages: Sequence[str] = ()  # whose records are read, in order
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table(
@@ -58,7 +58,6 @@ class Outputs:
 
     @cached_property
     def hashes(self) -> pa.Table | None:
-        """item_id, sha256 of table IMAGES; empty where there is no image."""
         tables = list(self._images("sha256"))
         return pa.concat_tables(tables) if tables else None
 
@@ -75,7 +74,6 @@ class Outputs:
 
     @cached_property
     def compared(self) -> list[Comparison]:
-        """Recommenders under each protocol."""
         return [] if self.results is None else comparisons(self.results)
 
     @cached_property
@@ -84,7 +82,7 @@ class Outputs:
 
     @cached_property
     def study(self) -> dict[str, pa.Table]:
-        """Part -> its table, see schemas.STUDY; a part that is not there was not studied."""
+        """Part of schemas.STUDY -> its table, of the parts that ran."""
         paths = {part: self.layout.study(part) for part in schemas.STUDY}
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
@@ -112,7 +110,7 @@ class Outputs:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Stage -> its run.json, of those of `stages` that ran, in order; UserError for one that was edited."""
+        """Stage -> its run.json, of those that ran, in order; UserError for an edited one."""
         ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]
         return {stage: quoted_record(self.layout, stage) for stage in ran}
 

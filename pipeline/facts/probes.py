@@ -1,4 +1,4 @@
-"""The probes: feature sets judged without a recommender, read once from probes.json or from a comparison."""
+"""The probes, from probes.json or a comparison: feature sets judged without a recommender."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,22 +10,21 @@ from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
 
 CHANCE = "chance"
-SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}
-"""verdict of a feature set on another -> how the other is marked"""
+SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
 FIGURES = ("warm", "cold", "score")
 
 
 class Probed(NamedTuple):
-    """What one probe found."""
+    """Results of a probe."""
 
     probe: Probe
     forms: Mapping[str, Mapping[str, Figures]]
-    """raw, and where they were asked processed -> feature set, or chance, in the file's order -> its figures"""
+    """raw, and processed if asked -> feature set, or chance, in the file's order -> its figures"""
     cases: int
-    unit: str  # what the cases are: users, items
-    skipped: str  # why it was not asked; else empty
-    caveat: str  # of its figures, and which feature sets have none and why; mostly empty
+    unit: str  # users or items
+    skipped: str  # reason, or empty
+    caveat: str  # of its figures, and why sets have none; mostly empty
     verdicts: Mapping[tuple[str, str], str]
     """other feature set, measure -> verdict of `against` on it; empty without tests"""
     against: str
@@ -49,7 +48,7 @@ class Probed(NamedTuple):
         return f"{self.skipped}." if self.skipped else self.caveat
 
     def of(self, form: str, figure: str) -> dict[str, float]:
-        """Return feature set, or chance -> one figure in one form, of those that have it."""
+        """Return feature set, or chance -> its figure in a form."""
         return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
 
     def ordered(self, form: str, figure: str) -> list[str]:
@@ -61,13 +60,12 @@ class Probed(NamedTuple):
         return f"{form}: {which}" if which else form
 
     def both(self, name: str, figure: str) -> str:
-        """Return one figure of a feature set in each form, without the zeros before their points."""
         values = (self.of(form, figure) for form in self.forms)
         return ", ".join(short(f"{of[name]:.3f}") for of in values if name in of)
 
 
 def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
-    """Return key of the probe -> what it found, in the registry's order, of the content of probes.json."""
+    """Return key of the probe -> its results, in the registry's order."""
     figures = figures or {}
     return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures}
 
@@ -129,8 +127,8 @@ def _table(probed: Probed) -> Table:
                     marks.setdefault((len(rows), texts + at), mark)
             rows.append([name, *([probed.said(form, name)] if several else []), *cells])
     signs = f"Against {probed.against}, raw and processed: ▲ better, ▼ worse, = no significant difference."
-    said = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
-    note = " ".join(text for text in said if text)
+    notes = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
+    note = " ".join(text for text in notes if text)
     head = ["feature set", *(["features"] if several else []), *columns]
     return Table(title, note, head, rows, texts=texts, marks=marks)
 
@@ -150,7 +148,6 @@ def headline(figures: Mapping[str, Any] | None) -> Table:
 
 
 def processing(processed: Mapping[str, Any]) -> str:
-    """Return in a sentence what processed means, of the facts in probes.json."""
     width = f"PCA to at most {processed['width']} numbers"
     if "chosen_by" not in processed:
         return f"Processed: centred, reduced by {width}, whitened."
@@ -168,7 +165,7 @@ def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     note = (
         f"{len(rows)} candidates were tried on valid, and the best was kept, so its figures here are somewhat too "
         "high: its figures on test are among the probes. Warm: Recall@20 of content neighbours among all items. Cold: "
-        "among cold items alone, maps fitted without their interactions. Score: the root of warm times cold."
+        "among cold items only, maps fitted without their interactions. Score: the root of warm times cold."
     )
     ranked = sorted(rows, key=lambda row: (-row["score"], row["number"]))
     cells = [

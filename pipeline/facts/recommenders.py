@@ -1,4 +1,4 @@
-"""The benchmark: recommenders with their paired tests, ablations, settings that were tried."""
+"""The benchmark: recommenders, paired tests, ablations, tried settings."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -8,15 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import (
-    HEADLINE,
-    MAIN,
-    Comparison,
-    Row,
-    candidates,
-    masked_splits,
-    seeds_of,
-)
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, masked_splits, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import FLOORED, Difference
@@ -57,7 +49,7 @@ def brief(heading: str, comparison: Comparison) -> Table:
 
 
 def _left_out(row: Row, full: Collection[str]) -> str:
-    """Return what was left out, with the features where they are not the full model's; of that the features alone."""
+    """Return the name of an ablation, with its features where the full model has others."""
     if not row.ablation:
         return f"nothing: {row.model} on {row.features}"
     return row.ablation if row.features in full else f"{row.ablation}: {row.features}"
@@ -74,7 +66,7 @@ def tests(paired: pa.Table) -> Iterable[Table]:
     several = len({group["fingerprint"] for group in groups}) > 1
     for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
         rows = paired.filter(equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
-        if not rows:  # one run and its ablations alone
+        if not rows:  # only one run and its ablations
             continue
         heading = f"Differences in {measure(group['metric'], group['k'])}"
         yield Table.of(
@@ -90,7 +82,7 @@ def tests(paired: pa.Table) -> Iterable[Table]:
 
 
 class Ablated(NamedTuple):
-    """An ablation, or the full model, and its change against the full model on the same seeds."""
+    """An ablation, or the full model, and its change on the same seeds."""
 
     name: str
     run: Row

@@ -33,10 +33,7 @@ def masked(mask: pa.Table) -> list[Table]:
 
 
 def variants(table: pa.Table) -> list[Table]:
-    """Return table VARIANTS as two tables: AlignRec on the features of each, and the probes; none for an empty one.
-
-    Of a variant with several encoders the row of all of them together is shown, which is its last.
-    """
+    """Return table VARIANTS as two tables: AlignRec on the features of each, and the probes; none for an empty one."""
     rows = _last(table)
     return [*_recommended(recommended(table)), *_probed([row for row in rows if row["what"] != RELEASED])]
 
@@ -53,7 +50,7 @@ def variant(row: Record, rows: Sequence[Record]) -> str:
 
 
 def _last(table: pa.Table) -> list[Record]:
-    """Return the rows of table VARIANTS; of a variant with several encoders that of all of them together, its last."""
+    """Return the rows of table VARIANTS; of several encoders of a variant the last one, which covers all."""
     keys = ("variant", "what", "features", "form", "metric", "k", "protocol")
     return list({tuple(row[key] for key in keys): row for row in table.to_pylist()}.values())
 

@@ -1,4 +1,4 @@
-"""The long tail: items shown and users served, by popularity of the item and length of the user's history."""
+"""The long tail: items shown and users served, by popularity of items and length of histories."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,13 +24,11 @@ PARTS = {
     "next four tenths": ("6", "7", "8", "9"),
     "most popular tenth": ("10",),
 }
-"""part of the catalogue -> tenths of table SLICES"""
 SLICES = {
     "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
     "thirds where a tenth has few targets; cold items have no train interaction.",
     "history": "Test users by the number of their train interactions.",
 }
-"""slice -> what its groups are"""
 OF = {"popularity": "targets", "history": "users"}
 
 Row = Mapping[str, Any]
@@ -43,10 +41,7 @@ Shown = Mapping[str, Mapping[str, float]]
 
 
 def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
-    """Return the headline cutoff of table SLICES, and its figures there in the comparison's order.
-
-    Controls and ablations are left out.
-    """
+    """Return the headline cutoff of table SLICES, and its figures there, without controls and ablations."""
     if slices is None or not len(slices):
         return CUTOFF, {}
     k = headline(pc.unique(slices["k"]).to_pylist())
@@ -65,10 +60,7 @@ def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
 
 
 def shown(slices: Sliced) -> Shown:
-    """Return the share of the places of each part of the catalogue, and of the test targets; nothing without figures.
-
-    Parts that have nothing anywhere are left out.
-    """
+    """Return each part's share of the places and of the test targets, without parts that are empty everywhere."""
     shares = {}
     for run, cells in slices.items():
         exposed = {label: value or 0.0 for (_, label, metric), (_, value) in cells.items() if metric == "exposure"}
@@ -87,7 +79,7 @@ def shown(slices: Sliced) -> Shown:
 
 
 def in_words(who: Shown, ours: str) -> list[str]:
-    """Return what the tail has of test, of our lists and of the lists that show it least; nothing without all three."""
+    """Return the tail's share of test, of our lists and of the lists that show it least; nothing without all three."""
     shares = {run: of[TAIL] for run, of in who.items() if TAIL in of}
     chosen = shares.pop(CHOSEN, 0.0)
     least = min(shares, key=lambda run: shares[run], default=ours)
@@ -169,7 +161,7 @@ def _tails(rows: Sequence[Row]) -> Iterator[Table]:
     yield by_group(f"Recall@{rows[0]['k']} by {which}", note, rows, _mean_of, marked=False)
     if tested := [row for row in rows if row["difference"] is not None]:
         note += (
-            " What AlignRec on the released features has more than each other run; marked where p is below "
+            " AlignRec's lead on the released features over each other run; marked where p is below "
             f"{LEVEL} after Holm's correction for all of these tests."
         )
         yield by_group(f"AlignRec's lead by {which}", note, tested, _lead)
@@ -198,7 +190,6 @@ def by_group(heading: str, note: str, rows: Sequence[Row], text: Callable[[Row],
 
 
 def _parts(of: Mapping[str, float]) -> dict[str, float]:
-    """Return the sum of each part of the catalogue over its tenths."""
     return {part: sum(of.get(label, 0.0) for label in labels) for part, labels in PARTS.items()}
 
 

@@ -1,4 +1,4 @@
-"""Three users: what each has, what each bought in test, and what each model recommends."""
+"""Three users: their history, test items, and each model's recommendations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pipeline.interactions import split
 from pipeline.interactions.split import Split
 from schemas import TRAIN, clock
 
-USERS, MODELS, TOP = 3, 6, 8  # users; models, best Recall@20 first; items of a list
+USERS, MODELS, TOP = 3, 6, 8  # TOP items of a list; models by Recall@20
 SEED = 0  # the run whose rankings are shown
 
 
@@ -27,10 +27,10 @@ class User:
     """A test user. Items are item_id."""
 
     number: int
-    history: list[int]  # some of the train items, the latest first where times are known
+    history: list[int]  # latest train items first, where times are known
     trained: int  # train items
     wanted: list[int]  # targets of test
-    ranked: dict[str, list[int]]  # run -> its best items, train items left out
+    ranked: dict[str, list[int]]  # run -> its best items
 
     @property
     def shown(self) -> set[int]:
@@ -38,10 +38,7 @@ class User:
 
 
 def users(outputs: Outputs, seed: int) -> list[User]:
-    """Return the users; none without interactions, items, or rankings of the benchmark.
-
-    They are drawn by seed from the test users, one from each third by length of history: short, middle, long.
-    """
+    """Draw one test user from each third by length of history; none without the benchmark's rankings."""
     table, items = outputs.interactions, outputs.items
     if table is None or items is None or not len(table) or not outputs.compared:
         return []
@@ -68,7 +65,6 @@ def users(outputs: Outputs, seed: int) -> list[User]:
 
 
 def drawn(parts: Split, seed: int) -> Iterator[int]:
-    """Yield a user of each third of the test users by number of train items, shortest first."""
     candidates = np.unique(parts.test.users)
     length = np.bincount(parts.train.users, minlength=parts.n_users)[candidates]
     rng = np.random.default_rng(seed)
