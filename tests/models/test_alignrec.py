@@ -97,13 +97,8 @@ def test_both_branches_and_their_sum(oracle: Any, model: alignrec.AlignRec) -> N
 def test_every_loss_term(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
     terms = {name: float(term.detach()) for name, term in model.loss(batch).items()}
     align = 0.01 * (oracle["loss_cca_items"] + oracle["loss_cca_users"])
-    expected = {
-        "bpr": oracle["loss_bpr"],
-        "l2": oracle["loss_l2"],
-        "cca": align,
-        "reg": 0.1 * oracle["loss_reg"],
-        "uia": 0.1 * oracle["loss_uia"],
-    }
+    expected = {"bpr": oracle["loss_bpr"], "l2": oracle["loss_l2"], "cca": align}
+    expected |= {name: 0.1 * oracle[f"loss_{name}"] for name in ("reg", "uia")}
     assert terms == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
     assert sum(terms.values()) == pytest.approx(float(oracle["loss_total"]), abs=1e-6)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -120,17 +119,6 @@ def test_improved_bm3_aligns_ids_with_fixed_content() -> None:
     close(vectors(network)[0], linear(p, "predict", users))
 
 
-@pytest.mark.parametrize(
-    ("model", "reached"),
-    [("bm3", {"predict", "project", "modalities"}), ("bm3-improved", {"predict", "project", "user", "item"})],
-)
-def test_bm3_ranks_by_content_through_its_predictor_or_its_ids(model: str, reached: set[str]) -> None:
-    network = case(model, drop=0.0)[0]
-    loss = network.loss(BATCH)
-    (loss["align"] + loss["mask"]).backward()
-    assert reached == {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None}
-
-
 def test_bm3_weighs_content_twice_by_default() -> None:
     once, twice = (case("bm3", drop=0.0, **keys)[0].loss(BATCH) for keys in ({"content": 1.0}, {}))
     for term, weight in {"rec": 1, "align": 2, "mask": 2, "l2": 1}.items():
@@ -157,8 +145,7 @@ def test_grcn_prunes_what_no_modality_trusts() -> None:
 def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
     common = dualgnn.common_items(adjacency.seen(SPLIT), 4)
     own = np.diff(common.indptr)
-    assert own.min() == 0
-    assert own.max() == 4
+    assert (own.min(), own.max()) == (0, 4)
     drawn = [dualgnn.repeated(common, 4, torch.Generator().manual_seed(seed)) for seed in range(200)]
     for graph in drawn:
         assert np.diff(graph.indptr).tolist() == [4 * (n > 0) for n in own]
@@ -172,9 +159,6 @@ def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
     user = int(np.flatnonzero(own == 3)[0])
     again = np.concatenate([graph.indices[graph.indptr[user] + 3 : graph.indptr[user + 1]] for graph in drawn])
     assert np.bincount(again)[np.unique(again)].min() > 45  # 200 draws of three, each as likely
-    weights = dualgnn.softmax_rows(drawn[0])
-    np.testing.assert_allclose(weights.toarray().sum(1), own > 0, atol=1e-6)
-    assert weights.nnz == drawn[0].nnz  # one number of entries in every epoch
 
 
 def test_dualgnn_draws_repeats_for_each_epoch_and_ranks_by_those_of_its_name() -> None:
@@ -192,7 +176,6 @@ def test_dualgnn_draws_repeats_for_each_epoch_and_ranks_by_those_of_its_name() -
 
 @pytest.mark.parametrize("modalities", [1, 2, 3, 4])
 def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
-    """Two modalities stand where the published code has three: the second place, for sound, is passed over."""
     chain, heads = slmrec.chain(modalities, 4), slmrec.chain_heads(modalities, 4)
     behaviour, content = torch.randn(5, 4), [torch.randn(5, 4) for _ in range(modalities)]
     pairs = slmrec.chained(behaviour, content, chain, heads)
@@ -204,24 +187,6 @@ def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
     for (x, y), stop, head, view in zip(pairs, stops, heads, content, strict=True):
         assert torch.equal(x, links[stop])
         assert torch.equal(y, head(view))
-
-
-def test_lattice_learns_its_graph_in_the_first_batch_of_an_epoch() -> None:
-    network = case("lattice")[0].train()
-
-    def learning() -> set[str]:
-        network.zero_grad()
-        torch.stack(list(network.loss(BATCH).values())).sum().backward()
-        return {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
-
-    everything = {"user", "item", "project", "importance", "modalities"}
-    for _ in range(2):
-        network.start_epoch()
-        assert learning() == everything
-        assert learning() == {"user", "item"}
-        vectors(network)  # ranking leaves the epoch's graph alone
-        network.train()
-        assert learning() == {"user", "item"}
 
 
 def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() -> None:
@@ -244,20 +209,8 @@ def test_freedom_thins_the_pairs_of_the_popular() -> None:
     assert kept[chance.argmax()] - kept[chance.argmin()] > 0.2
 
 
-def test_freedom_trains_on_the_thinned_and_ranks_on_the_whole_graph() -> None:
-    network = case("freedom", drop=0.5)[0]
-    whole = vectors(network)[0]
-    torch.manual_seed(0)
-    network.start_epoch()
-    np.testing.assert_array_equal(vectors(network)[0], whole)
-    network.train()
-    assert not np.array_equal(network()[0].detach().numpy(), whole)
-
-
 def test_modalities_have_graphs_of_their_own() -> None:
     inputs = Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu"), tuple(PARTS))
     assert [table.num_rows for table in inputs.modal_edges] == [ITEMS * 3] * 2
     assert inputs.modal_edges[0].equals(neighbours.neighbours(np.ascontiguousarray(FEATURES[:, : PARTS[0]]), 3))
-    whole = Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu"))
-    assert isinstance(whole.modal_edges[0], pa.Table)
-    assert whole.modal_edges[0] is EDGES
+    assert Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu")).modal_edges[0] is EDGES

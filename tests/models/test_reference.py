@@ -138,14 +138,6 @@ def test_mgcn(dtype: torch.dtype) -> None:
     oracle.check(network, {"bpr": ["bpr"], "l2": ["l2"], "contrast": ["contrast_item", "contrast_user"]})
 
 
-def test_the_user_item_graph_is_the_references() -> None:
-    oracle = Oracle.load("lightgcn", torch.float32)
-    users = oracle.split.n_users
-    ours, theirs = adjacency.user_item_graph(oracle.split).toarray(), oracle.arrays["graph_user_item"]
-    np.testing.assert_allclose(ours, theirs[:users, users:], rtol=1e-5)
-    assert not theirs[:users, :users].any()
-
-
 def test_the_item_graphs_are_the_references() -> None:
     weighted, unweighted = Oracle.load("mgcn", torch.float32), Oracle.load("freedom", torch.float32)
     edges = weighted.inputs.modal_edges
