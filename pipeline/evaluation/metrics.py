@@ -14,12 +14,7 @@ from pipeline.ops.topk import Vectors
 
 
 def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / |T|, float64 [N].
-
-    Args:
-        hits: bool [N, >=K].
-        targets: int [N], |T|, at least 1.
-    """
+    """Return sum_{i<=K} h_i / |T|, float64 [N], of hits h, bool [N, >=K], and targets |T|, int [N], at least 1."""
     return hits[:, :k].sum(1) / targets
 
 
@@ -69,8 +64,7 @@ def evaluate(
     """Rank items for every user with a target in `which`, and compute the metrics.
 
     Args:
-        user: float [U, D].
-        item: float [I, D]; score = dot product.
+        user, item: float [U, D] and [I, D]; score = dot product.
         which: part of the targets.
         seen: masked pairs, ordered by user; train by default.
         candidates: int [C], ascending; all items by default.
@@ -85,12 +79,7 @@ def evaluate(
 
 
 def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
-    """Compute the metrics of rankings.
-
-    Args:
-        top: int32 [N, max K], best first, -1 where no item is left.
-        users: int32 [N], the users of its rows; each has a target.
-    """
+    """Compute the metrics of rankings `top`, int32 [N, max K], best first, -1 where no item is left, of N users."""
     hits = contains(keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
     values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}

@@ -81,12 +81,7 @@ class Protocol:
 
 
 def protocol(rule: Rule, settings: Interactions, published: bool, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol that selects models of a dataset; its `variants` judge them.
-
-    Args:
-        published: whether the split is the source's own.
-        draws: further draws of the split.
-    """
+    """Return the protocol that selects models of a dataset, whose split may be the published one of its source."""
     cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
     kept = "as imported" if published or split.own else cores
     if settings.min_rating is not None:
@@ -100,10 +95,6 @@ def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split)
 
     For cold targets it ranks only cold items: among all items a cold one seldom enters the top 20, and epochs would be
     chosen by chance.
-
-    Args:
-        division, kept: as of `Protocol.split` and `Protocol.filter`.
-        draws: further draws of the split.
     """
     asked = questions(split)
     if draws:

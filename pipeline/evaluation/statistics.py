@@ -88,11 +88,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int) -> list[dict[str, Any]]:
     """Return the tests of several comparisons, each on its own users or items, corrected for all of them.
 
-    Args:
-        comparisons: measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`.
-
-    Returns:
-        measure, a, b, the fields of Paired, and p_holm per comparison.
+    A comparison is measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`; a test is
+    measure, a, b, the fields of Paired, and p_holm.
     """
     by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal N share resamples
     for i, (*_, x, _y) in enumerate(comparisons):

@@ -21,8 +21,7 @@ def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks
     """Rank the protocol's candidates for every user with a target in valid, and in test.
 
     Args:
-        user: float [U, D], as at the best valid epoch.
-        item: float [I, D]; score = dot product.
+        user, item: float [U, D] and [I, D] of the best valid epoch; score = dot product.
 
     Raises:
         UserError: a cutoff is larger than the catalogue, or than the candidates.

@@ -2,7 +2,6 @@
 
 Each epoch encodes every item once with gradient, a share of them per step; a step reads the latest features of the
 others. After each epoch all items are encoded again, the item graph is rebuilt, and the probes are asked.
-
 Letters: I items, F width of CLS, B items of a step.
 """
 
@@ -81,7 +80,7 @@ class Joint(Stored):
             def forward(self) -> tuple[Tensor, Tensor]:
                 if not self.training:  # the loop ranks valid with it, once an epoch
                     self.renew()
-                    seen.append(answered(asked, self.features.cpu().numpy()))
+                    seen.append(hit_rates(asked, self.features.cpu().numpy()))
                 return super().forward()
 
         settings = cell.settings.model_copy(update={"mode": "frozen"})
@@ -170,7 +169,7 @@ class Together(AlignRec):
         self.item_item = Sparse(item_graph, self._device)
 
 
-def answered(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
+def hit_rates(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
     """Return probe -> hit rate at AT of processed features [I, F]."""
     found = asking.answers(asked, [("", whitening.processed(vectors, WIDTH))], [AT], 0)
     return {name: float(hits[""].mean()) for name, hits in found.items()}

@@ -38,7 +38,7 @@ class Observed(Stored):
         class Seen(AlignRec):
             def forward(self) -> tuple[Tensor, Tensor]:
                 if not self.training:  # the loop ranks valid with it, once an epoch
-                    seen.append(looked_at(self, data.split.train.users, data.split.train.items))
+                    seen.append(measure_geometry(self, data.split.train.users, data.split.train.items))
                 return super().forward()
 
         fitted = fit(Seen, *data, cell.settings, cell.seed, watch, checkpoint, parts)  # type: ignore[arg-type]
@@ -50,16 +50,12 @@ class Observed(Stored):
 
 
 @torch.no_grad()
-def looked_at(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
-    """Return the shape of AlignRec's item vectors.
+def measure_geometry(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
+    """Return the shape of AlignRec's item vectors, with users and items of the train pairs, int [P].
 
-    Args:
-        users: of the train interactions, int [P]; items likewise.
-
-    Returns:
-        id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one
-        direction; content_id: mean cosine of an item's two vectors; user_item: mean cosine of train pairs; kept: linear
-        CKA of the content vectors with the given features.
+    id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one direction;
+    content_id: mean cosine of an item's two vectors; user_item: mean cosine of train pairs; kept: linear CKA of the
+    content vectors with the given features.
     """
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()

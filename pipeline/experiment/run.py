@@ -53,10 +53,8 @@ def complete(
 ) -> None:
     """Train the cells without a record, slow models first, so that workers end together.
 
-    Args:
-        cells: those of equal keys are trained once.
-        shown: returns a progress bar of an iterable and its total.
-        tolerant: whether a failed training leaves a record with its reason; else it raises.
+    With `tolerant` a failed training leaves a record with its reason, else it raises. `shown` returns a progress bar of
+    an iterable and its total.
     """
     place = {model: number for number, model in enumerate(reversed(MODELS))}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
@@ -69,12 +67,7 @@ class Experiment:
     """A stage that trains cells: plans ask it for records, and it writes their tables."""
 
     def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
-        """Read the split.
-
-        Args:
-            others: further stores to read.
-            draws: draws of the split; run number n trains and is judged on draw n modulo their number.
-        """
+        """Read the split, and further stores; run number n trains and is judged on draw n modulo their number."""
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
         self.dataset, self.draws = run.dataset, draws or [run.layout]
         self.splits = [inputs.read(layout, None).split for layout in self.draws]

@@ -66,10 +66,10 @@ class Tried(NamedTuple):
     valid: float | None = None  # Recall@20; None if it failed
     reason: str = ""
 
-
-def became(number: int, setting: Setting, record: Record) -> Tried:
-    values = record.values
-    return Tried(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
+    @classmethod
+    def of(cls, number: int, setting: Setting, record: Record) -> Tried:
+        values = record.values
+        return cls(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
 
 
 def best(tried: Sequence[Tried]) -> Tried | None:

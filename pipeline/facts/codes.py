@@ -115,14 +115,14 @@ def cost(judged: Sequence[Judged]) -> Table:
         [j.name, f"{PROBES[probe].name} {f['measure']}",
          *(f"{f[key]:.4f}" for key in ("original", "reconstructed", "chance")),
          f"{f['difference']:+.4f}", f"{f['low']:+.4f} .. {f['high']:+.4f}", f"{f['p_holm']:.4f}"]
-        for j in judged for probe, f in _probed(j).items()
+        for j in judged for probe, f in _probe_figures(j).items()
     ]  # fmt: skip
     note = (
         "Vectors that the codes stand for, compared with the coded ones: difference, its 95 % interval and p by "
         "paired bootstrap, corrected (Holm) for the probes of a method."
     )
     head = ["codes", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
-    return Table("What coding costs", f"{note}{_unprobed(judged)}", [*head, "p, Holm"], rows, texts=2)
+    return Table("What coding costs", f"{note}{_skip_reasons(judged)}", [*head, "p, Holm"], rows, texts=2)
 
 
 def over_seeds(judged: Sequence[Judged]) -> Table:
@@ -144,7 +144,7 @@ def over_seeds(judged: Sequence[Judged]) -> Table:
 
 
 def _row(judged: Judged) -> list[str]:
-    q, probed = judged.quality, _probed(judged)
+    q, probed = judged.quality, _probe_figures(judged)
     first, whole = q["prefixes"][0], q["prefixes"][-1]
     before, after = (q["collisions"][when] for when in ("before", "after"))
     return [
@@ -158,7 +158,7 @@ def _row(judged: Judged) -> list[str]:
     ]
 
 
-def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
+def _probe_figures(judged: Judged) -> dict[str, Mapping[str, Any]]:
     rows = {probe: judged.quality["reconstruction"].get(probe, {"skipped": ""}) for probe in PROBED}
     return {probe: figures for probe, figures in rows.items() if "skipped" not in figures}
 
@@ -199,7 +199,7 @@ def _controls(judged: Sequence[Judged]) -> str:
     return f" {listed(names)} {are}: useful codes must beat {them}."
 
 
-def _unprobed(judged: Sequence[Judged]) -> str:
+def _skip_reasons(judged: Sequence[Judged]) -> str:
     reasons: dict[str, list[str]] = {}
     for j in judged:
         if reason := j.quality["reconstruction"].get("skipped"):

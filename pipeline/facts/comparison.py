@@ -59,11 +59,11 @@ def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> d
         name = test["measure"].split()[0]
         place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
         if places.get(place) == "undecided" and test["n"] < FEW:
-            lacking[place] = f"{test['difference']:+.3f} (n {test['n']}{_needed(test, level)})"
+            lacking[place] = f"{test['difference']:+.3f} (n {test['n']}{_cases_needed(test, level)})"
     return lacking
 
 
-def _needed(test: Record, level: float) -> str:
+def _cases_needed(test: Record, level: float) -> str:
     """Return the number of cases that would decide such a difference with power POWER, if above the given n."""
     error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
     wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
@@ -87,10 +87,10 @@ def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
 def judged(comparison: Record) -> list[Table]:
     evaluated = probes.tables(probed(comparison))
     if comparison["paired"]:
-        evaluated.append(_paired("Probes, pair by pair", "users or items", comparison["paired"]))
+        evaluated.append(_pair_table("Probes, pair by pair", "users or items", comparison["paired"]))
     for training in _trainings(comparison):
         evaluated.append(_training(training))
-        evaluated.append(_paired("Trained recommenders, pair by pair", "users", training["paired"]))
+        evaluated.append(_pair_table("Trained recommenders, pair by pair", "users", training["paired"]))
     return [t for t in evaluated if t.rows or t.note]
 
 
@@ -169,7 +169,7 @@ def _training(training: Record) -> Table:
     return Table.of("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
 
 
-def _paired(heading: str, unit: str, rows: Sequence[Record]) -> Table:
+def _pair_table(heading: str, unit: str, rows: Sequence[Record]) -> Table:
     cells = [[row["measure"], row["a"], row["b"], Difference.of(row), p_value(row["p"])] for row in rows]
     note = (
         f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap, first "

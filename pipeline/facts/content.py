@@ -86,12 +86,8 @@ def drops(records: Records) -> Iterable[Table]:
 
 
 def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Table]:
-    """Yield the cost of encoding a million items at this run's rates; nothing without a network's rate.
-
-    Args:
-        record: of `encode`, with its cost.json; a run that reused rows has no rate.
-        watts, dollars: power of the machine, and price per hour.
-    """
+    """Yield the cost of encoding a million items at the rates in the record of `encode`, with its cost.json; nothing
+    without rates. `watts` and `dollars` are the machine's power and its price per hour."""
     rated = {name: facts["items_per_s"] for name, facts in record.get("measured", {}).items()
              if isinstance(facts, Mapping) and facts.get("items_per_s") and "taken_over" not in facts}  # fmt: skip
     if not rated:

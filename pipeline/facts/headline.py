@@ -24,7 +24,7 @@ def write(outputs: Outputs, model: str) -> None:
     valid = [line["valid_recall@20"] for line in curves["train"]]
     last = curves["pretrain"][-1] if curves["pretrain"] else {}
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
-    figures = ({"valid": max(valid)} if valid else {}) | _test(outputs, model) | _probed(outputs)
+    figures = ({"valid": max(valid)} if valid else {}) | _test(outputs, model) | _probe_figures(outputs)
     figures |= {task: value for task, value in accuracy.items() if value is not None}
     io.write_json(outputs.layout.figures("metrics"), {name: round(value, DIGITS) for name, value in figures.items()})
 
@@ -47,7 +47,7 @@ def _best(name: str, rows: Iterable[Row], k: int) -> dict[str, float]:
     return {name: max(means)} if means else {}
 
 
-def _probed(outputs: Outputs) -> dict[str, float]:
+def _probe_figures(outputs: Outputs) -> dict[str, float]:
     read = probes.read(outputs.probes)
     found = {key: read[key].of("raw", read[key].probe.figure) for key in PROBES if key in read}
     return {key: of[outputs.released] for key, of in found.items() if outputs.released in of}

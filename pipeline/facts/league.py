@@ -83,8 +83,8 @@ def standing(league: pa.Table) -> Table:
     marks = sorted(zip(league["split"].to_pylist(), league["fingerprint"].to_pylist(), strict=True))
     rows = [
         [one.model, one.features, *("" if cell is None else cell for cell in (one.recall, one.ndcg, one.own)),
-         _known(one.published, ".4f"), _known(one.gap, "+.1%"), str(one.tried), _known(one.hours, ".3f"),
-         _known(one.seconds, ".1f"), _known(one.memory, ",d")]
+         _optional(one.published, ".4f"), _optional(one.gap, "+.1%"), str(one.tried), _optional(one.hours, ".3f"),
+         _optional(one.seconds, ".1f"), _optional(one.memory, ",d")]
         for one in standings(league)
     ]  # fmt: skip
     return Table.of(
@@ -99,7 +99,7 @@ def standing(league: pa.Table) -> Table:
     )  # fmt: skip
 
 
-def _known(value: float | None, form: str) -> str:
+def _optional(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
@@ -161,10 +161,10 @@ def headline(found: Mapping[str, Any]) -> str:
     level = [titled(name) for name in next((group for group in found["groups"] if order[0] in group), order[:1])]
     lead = f"{level[0]} leads" if len(level) == 1 else f"{listed(level)} lead, without a significant difference"
     others = dict.fromkeys(row["b"].partition(" on ")[2] for row in found["gains"])
-    return "; ".join([lead, *(_helped(found["gains"], name) for name in others)]) + "."
+    return "; ".join([lead, *(_gain_clause(found["gains"], name) for name in others)]) + "."
 
 
-def _helped(gains: Sequence[Mapping[str, Any]], name: str) -> str:
+def _gain_clause(gains: Sequence[Mapping[str, Any]], name: str) -> str:
     tested = [row["difference"] for row in gains if row["b"].endswith(f" on {name}")]
     sure = [row["difference"] for row in gains if row["b"].endswith(f" on {name}") and row["p_holm"] < LEVEL]
     lost = f" and worse in {n}" if (n := sum(gain < 0 for gain in sure)) else ""

@@ -20,10 +20,17 @@ from pipeline.layout import Layout
 from pipeline.run import quoted_record
 
 
+def _json(path: Path, absent: Any) -> Any:
+    return io.read_json(path) if path.exists() else absent
+
+
+def _json_file(of: Callable[[Layout], Path], absent: Any) -> cached_property[Any]:
+    return cached_property(lambda outputs: _json(of(outputs.layout), absent))
+
+
 def _table(
     of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
 ) -> cached_property[pa.Table | None]:
-
     def read(outputs: Outputs) -> pa.Table | None:
         path = of(outputs.layout)
         return io.read_table(path, schema, columns) if path.exists() else None
@@ -50,6 +57,9 @@ class Outputs:
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
     league = _table(lambda layout: layout.league, schemas.LEAGUE)  # None of one split
     tuning = _table(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
+    probes = _json_file(lambda layout: layout.probes, None)
+    league_facts = _json_file(lambda layout: layout.league_facts, None)
+    protocols = _json_file(lambda layout: layout.protocol, [])
 
     @cached_property
     def statuses(self) -> pa.Table | None:
@@ -93,18 +103,6 @@ class Outputs:
         return _json(self.layout.history(stage), [])
 
     @cached_property
-    def probes(self) -> dict[str, Any] | None:
-        return _json(self.layout.probes, None)
-
-    @cached_property
-    def league_facts(self) -> dict[str, Any] | None:
-        return _json(self.layout.league_facts, None)
-
-    @cached_property
-    def protocols(self) -> list[dict[str, Any]]:
-        return _json(self.layout.protocol, [])
-
-    @cached_property
     def coded(self) -> list[Judged]:
         return codes.gathered(self.layout)
 
@@ -117,7 +115,3 @@ class Outputs:
     def _images(self, *columns: str) -> Iterator[pa.Table]:
         for path in sorted(self.layout.images.glob("images-*.parquet")):
             yield io.read_table(path, schemas.IMAGES, ["item_id", *columns])
-
-
-def _json(path: Path, absent: Any) -> Any:
-    return io.read_json(path) if path.exists() else absent

@@ -35,7 +35,7 @@ def masked(mask: pa.Table) -> list[Table]:
 def variants(table: pa.Table) -> list[Table]:
     """Return table VARIANTS as two tables: AlignRec on the features of each, and the probes; none for an empty one."""
     rows = _last(table)
-    return [*_recommended(recommended(table)), *_probed([row for row in rows if row["what"] != RELEASED])]
+    return [*_model_tables(recommended(table)), *_probe_tables([row for row in rows if row["what"] != RELEASED])]
 
 
 def recommended(table: pa.Table) -> list[Record]:
@@ -60,7 +60,7 @@ def _at_headline(rows: Sequence[Record]) -> list[Record]:
     return [row for row in rows if row["k"] == k]
 
 
-def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
+def _model_tables(rows: Sequence[Record]) -> Iterator[Table]:
     if not rows:
         return
     several = len({row["protocol"] for row in rows}) > 1
@@ -79,7 +79,7 @@ def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
     )  # fmt: skip
 
 
-def _probed(rows: Sequence[Record]) -> Iterator[Table]:
+def _probe_tables(rows: Sequence[Record]) -> Iterator[Table]:
     own = _at_headline(rows)
     if not own:
         return

@@ -81,12 +81,7 @@ def _recalls(tests: pa.Table) -> list[Row]:
 def table(
     note: str, sides: Sequence[str], found: Mapping[Names, Places], more: Mapping[Names, Mapping[str, str]]
 ) -> Table:
-    """Return a row per comparison and a column per place, each cell marked with its outcome.
-
-    Args:
-        sides: heads of the names.
-        more: texts after outcomes.
-    """
+    """Return a row per comparison and a column per place, cells marked with outcomes, and `more` texts after them."""
     places = list(dict.fromkeys(place for of in found.values() for place in of))
     marks = {
         (r, len(sides) + c): MARKS[of[place]]
@@ -146,13 +141,7 @@ def _in_brackets(probed: Probed | None, a: str, b: str) -> str:
 
 
 def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
-    """Return the verdict in one sentence; empty where nothing was compared.
-
-    Args:
-        kind: of the source; the users of `sample` are synthetic.
-        probes: probes.json.
-        tests: table TESTS.
-    """
+    """Return the verdict in one sentence, of probes.json and table TESTS; empty without comparisons."""
     found = compared(released, probes, tests)
     rivals = {name: found.outcomes[name] for name in found.rivals if not name.endswith("-masked")}
     features, trained = list(on_probes(rivals)), list(_on_models(found.trained))

@@ -4,7 +4,6 @@ Unlike the paper, the reference drops a whole table, so that repeats in a batch 
 content losses have weight 2; its l2 takes unsquared norms of both tables. Content is aligned to IDs and reaches the
 ranking only through the shared predictor. `bm3-improved` follows the paper, but reverses the alignment: items of
 similar content get similar IDs. docs/accuracy.md compares both on random features.
-
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 

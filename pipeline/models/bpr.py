@@ -2,7 +2,6 @@
 
 The paper squares the norms of l2. The reference does not, divides them by the batch's own size, and draws the tables as
 Xavier normal.
-
 Letters: U users, I items, B batch, D width.
 """
 

@@ -2,7 +2,6 @@
 
 The released code takes the target's values at other points than the interpolation's nodes, and rounds them to three
 digits; here they are taken at the nodes.
-
 Letters: U users, I items, b histories, K order.
 """
 

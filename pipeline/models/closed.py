@@ -1,7 +1,6 @@
 """Linear autoencoders in closed form: min |X - X B|^2 + penalties, diag(B) = 0; what EASE and its kin share.
 
 The I x I matrix is the model, and the only one held: it is filled, inverted and turned into weights in place.
-
 Letters: U users, I items, F width of features.
 """
 
@@ -126,11 +125,7 @@ def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.nda
 
     S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0, the F columns of features in place of users. By Woodbury
     (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T, L L^T = l2 + features^T features, so S_ij =
-    w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted.
-
-    Args:
-        features: float32 [I, F].
-        l2: above 0.
+    w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted. Features are float32 [I, F], l2 is above 0.
     """
     from scipy.linalg import solve_triangular
 

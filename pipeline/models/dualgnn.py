@@ -3,7 +3,6 @@
 Unlike the paper, the reference has two maps a modality, rows of length 1 in layer 0, and weights of modalities that are
 free after a softmax start; the users' image view is overwritten by the sum of all views; free places among K neighbours
 are filled with repeats, drawn each epoch; BPR's logarithm has base 2, and l2 is of mean squares of the tables.
-
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
@@ -74,10 +73,10 @@ class DualGNN(Recommender):
             user, item = propagate(self.graph, user, item, self.layers)  # the mean of the layers ...
             users.append(user * (self.layers + 1))  # ... the paper sums them
             items.append(item * (self.layers + 1))
-        user = users[0] if len(users) == 1 else self._weighted([*users[:-1], torch.stack(users).sum(0)])  # [U, D]
+        user = users[0] if len(users) == 1 else self._weigh([*users[:-1], torch.stack(users).sum(0)])  # [U, D]
         return user + self.users.aggregate(user, self.training), torch.stack(items).sum(0)
 
-    def _weighted(self, users: list[Tensor]) -> Tensor:
+    def _weigh(self, users: list[Tensor]) -> Tensor:
         """u_mul = sum_m alpha_um u_m (the paper's attentively sum construction)."""
         return torch.stack([self.attention[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
@@ -90,10 +89,7 @@ class DualGNN(Recommender):
 
 
 class UserGraph:
-    """Each user's K nearest by common items, weighted by a softmax of how many; free places are filled with repeats.
-
-    Repeats are drawn again for each epoch, and once for ranking.
-    """
+    """Each user's K nearest, weighted by a softmax of common items; repeats are drawn per epoch, and for ranking."""
 
     def __init__(self, inputs: Inputs, k: int) -> None:
         self.k, self.device = k, inputs.device
@@ -101,7 +97,7 @@ class UserGraph:
         self.fixed = self.sampled = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
 
     def _draw(self, draws: torch.Generator | None = None) -> Sparse:
-        return Sparse(softmax_rows(repeated(self.common, self.k, draws)), self.device)
+        return Sparse(softmax_rows(repeat_neighbours(self.common, self.k, draws)), self.device)
 
     def redraw(self) -> None:
         self.sampled = self._draw()
@@ -126,11 +122,10 @@ def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
     return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
-def repeated(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
+def repeat_neighbours(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
     """Return K entries in each row of [U, U] that has any: its own, then some of them again, each as likely.
 
-    Args:
-        draws: source of the repeats; torch's global generator by default.
+    Repeats come from `draws`, or from torch's global generator.
     """
     own = np.diff(common.indptr)
     row = np.flatnonzero(own)

@@ -1,7 +1,6 @@
 """FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, and the user-item graph thinned for each epoch.
 
 Unlike the paper's, the reference's features learn, and it rounds down the number of kept pairs.
-
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
@@ -47,7 +46,7 @@ class FREEDOM(Recommender):
         self.modalities = learned(inputs.modalities)
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
-        self.item_item = mixed(inputs, params.first)  # S [I, I]
+        self.item_item = mix_graphs(inputs, params.first)  # S [I, I]
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         # without bias: in the difference of two items it cancels
@@ -75,7 +74,7 @@ class FREEDOM(Recommender):
         }
 
 
-def mixed(inputs: Inputs, first: float) -> Sparse:
+def mix_graphs(inputs: Inputs, first: float) -> Sparse:
     """Return S = sum_m alpha_m S_m, [I, I], the frozen item graphs of all modalities.
 
     alpha_1 is `first`, or 1 if it is the only one; the others are equal, and the sum of all is 1.

@@ -3,7 +3,6 @@
 Unlike the paper, the reference routes nothing, as its routing reads rows that are zero; it weighs by the sender's
 trust, gives content, and IDs in layer 0, length 1, adds neighbours to prototypes and content, and takes l2 of mean
 squares of the tables.
-
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
@@ -83,10 +82,5 @@ class GRCN(Recommender):
 
 
 def refine(attention: list[Tensor], trust: list[Tensor]) -> Tensor:
-    """Soft pruning: s_e = ReLU(max_m c_m a_me), a_m a softmax over the edges of each receiving node.
-
-    Args:
-        attention: a of every edge, M x [E].
-        trust: c, how far a node relies on each modality, of every edge, M x [E].
-    """
+    """Soft pruning: s_e = ReLU(max_m c_me a_me), a (attention) a softmax over each receiver's edges; all M x [E]."""
     return torch.stack([a * c for a, c in zip(attention, trust, strict=True)]).amax(0).relu()

@@ -83,7 +83,7 @@ class GUME(Recommender):
         super().__init__(inputs, params)
         self.params, self.modalities = params, learned(inputs.modalities)
         n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
-        blocks = extended_graph(adjacency.seen(inputs.split), agreed(inputs.modal_edges, n_items))
+        blocks = extended_graph(adjacency.seen(inputs.split), agreement(inputs.modal_edges, n_items))
         self.graph = Graph(*(Sparse(block, inputs.device) for block in blocks))
         self.item_item = [Sparse(adjacency.item_graph(e, n_items), inputs.device) for e in inputs.modal_edges]
         self.user, self.item = embedding(n_users, dim), embedding(n_items, dim)  # [U, D], [I, D]
@@ -120,7 +120,7 @@ class GUME(Recommender):
         ]
         views = [
             (extended[0], integrated[0]),
-            *((perturbed(x), perturbed(x)) for x in (integrated[0], extended[0])),
+            *((perturb(x), perturb(x)) for x in (integrated[0], extended[0])),
         ]
         contrasts = [
             cosine_nce(pick(x, at_users), pick(y, at_users), n_users, params.users_temperature) for x, y in views
@@ -136,7 +136,7 @@ class GUME(Recommender):
         }
 
 
-def agreed(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
+def agreement(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
     """Return 1 where an item is among another's K neighbours in every modality, float32 [I, I]; not symmetric."""
     found = []
     for edges in modal_edges:
@@ -163,7 +163,7 @@ def alignment(tables: list[Tensor]) -> Tensor:
     return torch.stack(pairs).sum() if pairs else tables[0].new_zeros(())
 
 
-def perturbed(x: Tensor) -> Tensor:
+def perturb(x: Tensor) -> Tensor:
     """Return vectors with noise of length NOISE added, each entry away from 0."""
     return x + NOISE * x.sign() * nnf.normalize(uniform(x))
 

@@ -62,7 +62,7 @@ class IALS(Untrained):
         user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
         seen = adjacency.seen(inputs.split)
         penalties = [torch.from_numpy(p).to(inputs.device) for p in ridges(seen, params)]
-        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in grouped(m)] for m in (seen, seen.T.tocsr())]
+        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in (seen, seen.T.tocsr())]
         self.user, self.item = user.to(inputs.device), item.to(inputs.device)
         for _ in range(params.sweeps):
             self.user = solve(self.item, blocks[0], penalties[0], params.unobserved)
@@ -85,7 +85,7 @@ def ridges(seen: sp.csr_array, params: IALSParams) -> tuple[np.ndarray, np.ndarr
     return user, item
 
 
-def grouped(seen: sp.csr_array) -> Iterator[Block]:
+def group_rows(seen: sp.csr_array) -> Iterator[Block]:
     """Yield all rows of [N, M], the shortest first, in blocks of at most ROWS and, but for a single one, PLACES."""
     lengths = np.diff(seen.indptr)
     order, at = np.argsort(lengths, kind="stable"), 0

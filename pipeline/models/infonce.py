@@ -43,8 +43,7 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
     Rows of a batch that are equal (popular items) are computed once and weighted: same value, fewer products.
 
     Args:
-        x: float [N, D], rows of length at most 1.
-        y: float [N, D], rows of length at most 1; y_i is the partner of x_i.
+        x, y: float [N, D], rows of length at most 1; y_i is the partner of x_i.
         counts: float [N].
         temperature: t, at least 0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits.
         bf16: whether the N x N products read bfloat16.
@@ -86,10 +85,9 @@ def cross_nce(x: Tensor, y: Tensor, at: Tensor, temperature: float) -> Tensor:
     """Return sum_i log(sum_j exp(x_i . y_j / t)) - x_i . y_at_i / t, without a B x N matrix.
 
     Args:
-        x: float [B, D], rows of length at most 1.
-        y: float [N, D], rows of length at most 1.
+        x, y: float [B, D] and [N, D], rows of length at most 1.
         at: int64 [B], the partner of each row of x among those of y.
-        temperature: t, at least 0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits.
+        temperature: as of `info_nce`.
     """
     return _CrossNCE.apply(x / temperature, y, at)
 

@@ -5,7 +5,6 @@ Neighbours are searched once an epoch, and the graph is held as edges, never as 
 Unlike the paper, the reference learns the item graph only in an epoch's first batch, its features learn, modalities are
 mixed before the learned graph is normalised, cosines keep their sign, the user-item graph takes means with self loops,
 and l2 is of final rows.
-
 Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch,
 D width.
 """
@@ -89,8 +88,8 @@ class LATTICE(Recommender):
         h: Tensor = self.item
         for _ in range(self.params.item_layers):  # (lambda sum_m alpha_m S_m + (1 - lambda) A) h
             fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
-            h = skip * fixed + (1 - skip) * balanced(edges, cosines, alpha, h)
-        user, item = self._propagated()
+            h = skip * fixed + (1 - skip) * balanced_product(edges, cosines, alpha, h)
+        user, item = self._propagate()
         return user, item + nnf.normalize(h)
 
     @torch.compiler.disable  # a CUDA graph would overwrite what is kept for the batches after the first
@@ -103,7 +102,7 @@ class LATTICE(Recommender):
             self.kept = alpha.detach(), [w.detach() for w in cosines]
         return alpha, cosines
 
-    def _propagated(self) -> tuple[Tensor, Tensor]:
+    def _propagate(self) -> tuple[Tensor, Tensor]:
         """Return the mean of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
         x = start = torch.cat([self.user, self.item])  # [N, D]
         for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
@@ -123,7 +122,7 @@ def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
     return edges.dots(direction, direction)
 
 
-def balanced(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
+def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
     """Return D^-1/2 S D^-1/2 x, [I, D], S = sum_m shares_m S_m, D the row sums of S; rows of sum 0 or less are empty.
 
     S_m has M x [E] weights where the patterns [I, I] have edges.

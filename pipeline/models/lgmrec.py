@@ -95,8 +95,8 @@ class LGMRec(Recommender):
         views = []
         for m, (features, edges) in enumerate(zip(self.modalities, self.edges, strict=True)):
             logits = features @ edges  # [I, H]
-            of_user = self._assigned(self.seen.dot(logits), 2 * m)
-            of_item = self._assigned(logits, 2 * m + 1)
+            of_user = self._assign(self.seen.dot(logits), 2 * m)
+            of_item = self._assign(logits, 2 * m + 1)
             x = item
             for _ in range(self.params.hyper_layers):
                 lattice = of_item.T @ x  # [H, D]
@@ -104,7 +104,7 @@ class LGMRec(Recommender):
             views.append((of_user @ lattice, x))
         return views
 
-    def _assigned(self, logits: Tensor, at: int) -> Tensor:
+    def _assign(self, logits: Tensor, at: int) -> Tensor:
         """Return soft assignments to hyperedges, [N, H]; `at` is the place of the noise of ranking."""
         noise = gumbel(logits) if self.training else self.noise[at]
         assigned = ((logits + noise) / self.params.temperature).softmax(1)

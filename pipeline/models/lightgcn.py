@@ -1,7 +1,6 @@
 """LightGCN (He et al., SIGIR 2020).
 
 Unlike the paper (equation 15), the reference does not square the norms of l2, and divides them by the batch's own size.
-
 Letters: U users, I items, B batch, D width.
 """
 

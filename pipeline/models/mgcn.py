@@ -2,7 +2,6 @@
 
 The paper adds what the modalities share to the mean of what is specific to each. The reference takes one mean over
 both, and its features learn.
-
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 

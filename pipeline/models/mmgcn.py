@@ -3,7 +3,6 @@
 Unlike the paper, the reference takes the mean of the modalities, concatenates h and u^, has biases in its maps and
 three layers, starts with rows of length 1, maps only the last modality, never trains its tables of IDs and tastes, and
 takes l2 of mean squares of the tables.
-
 Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
 """
 
@@ -92,9 +91,8 @@ class Layer(nn.Module):
         """Return g = LeakyReLU(W3 [h | u^]), [N, D].
 
         Args:
-            mean: each of the N nodes' mean over its neighbours, [N, N'].
-            others: the vectors of the other side in the layer before, [N', W].
-            own: the nodes' vectors in the layer before, [N, W].
+            mean: over each node's neighbours, [N, N'].
+            others, own: the neighbours' and the nodes' vectors in the layer before, [N', W] and [N, W].
             ids: the nodes' ID embeddings, [N, D].
         """
         h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W], the largest that there is

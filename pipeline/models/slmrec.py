@@ -4,7 +4,6 @@ The self-supervised task is the paper's operator FAC as the reference computes i
 maps and meets a modality after each, the last modality first; the end of the chain is D/2 wide. The reference also
 scales features to length 1, and its l2 is weight decay of all parameters. The supervised term is a softmax over the
 batch's items.
-
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, D width.
 """
 
@@ -72,7 +71,7 @@ class SLMRec(Recommender):
         item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]
         behaviour, *content = (pick(view, batch.positives) for view in items)  # [B, D] each
         own = torch.arange(len(behaviour), device=behaviour.device)
-        pairs = chained(behaviour, content[::-1], self.chain, self.heads)
+        pairs = pair_views(behaviour, content[::-1], self.chain, self.heads)
         fac = [nnf.cross_entropy(x @ y.T / params.chain_temperature, own) for x, y in pairs]
         return {
             "main": cosine_nce(user, item, torch.ones_like(user[:, 0]), params.temperature),
@@ -97,7 +96,7 @@ def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(dim, width) for width in widths)
 
 
-def chained(
+def pair_views(
     behaviour: Tensor, content: list[Tensor], chain: nn.ModuleList, heads: nn.ModuleList
 ) -> list[tuple[Tensor, Tensor]]:
     """Return the M contrasted pairs: the ID view after a map, and a map of a content view, [B, D] each."""

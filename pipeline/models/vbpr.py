@@ -2,7 +2,6 @@
 
 Unlike the paper, the reference has no item bias or visual bias, but one of the map; it penalises unsquared norms of
 whole vectors, projected content included, and divides them by the batch's own size.
-
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 

@@ -146,7 +146,7 @@ def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
     common = dualgnn.common_items(adjacency.seen(SPLIT), 4)
     own = np.diff(common.indptr)
     assert (own.min(), own.max()) == (0, 4)
-    drawn = [dualgnn.repeated(common, 4, torch.Generator().manual_seed(seed)) for seed in range(200)]
+    drawn = [dualgnn.repeat_neighbours(common, 4, torch.Generator().manual_seed(seed)) for seed in range(200)]
     for graph in drawn:
         assert np.diff(graph.indptr).tolist() == [4 * (n > 0) for n in own]
         for u in range(USERS):
@@ -178,7 +178,7 @@ def test_dualgnn_draws_repeats_for_each_epoch_and_ranks_by_those_of_its_name() -
 def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
     chain, heads = slmrec.chain(modalities, 4), slmrec.chain_heads(modalities, 4)
     behaviour, content = torch.randn(5, 4), [torch.randn(5, 4) for _ in range(modalities)]
-    pairs = slmrec.chained(behaviour, content, chain, heads)
+    pairs = slmrec.pair_views(behaviour, content, chain, heads)
     assert [x.shape[1] for x, _ in pairs] == [4] * max(modalities - 1, 1) + [2] * (modalities > 1)
     links = [behaviour]
     for link in chain:
@@ -192,8 +192,8 @@ def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
 def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() -> None:
     edges = SparsityPattern(np.array([0, 0, 1]), np.array([0, 1, 1]), (2, 2), torch.device("cpu"))
     h, one = torch.eye(2), torch.ones(1)
-    close(lattice.balanced([edges], [torch.tensor([1.0, -0.5, 0.5])], one, h), [[2.0, -1.0], [0.0, 1.0]])
-    close(lattice.balanced([edges], [torch.tensor([0.5, -1.0, 0.5])], one, h), [[0.0, 0.0], [0.0, 1.0]])
+    close(lattice.balanced_product([edges], [torch.tensor([1.0, -0.5, 0.5])], one, h), [[2.0, -1.0], [0.0, 1.0]])
+    close(lattice.balanced_product([edges], [torch.tensor([0.5, -1.0, 0.5])], one, h), [[0.0, 0.0], [0.0, 1.0]])
 
 
 def test_freedom_thins_the_pairs_of_the_popular() -> None:

@@ -176,7 +176,7 @@ def test_ials_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     torch.manual_seed(0)
     for ours, theirs in zip(build("ials", dim=8)(), whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    blocks = list(ials.grouped(closed.adjacency.seen(SPLIT)))
+    blocks = list(ials.group_rows(closed.adjacency.seen(SPLIT)))
     assert sorted(torch.cat([block.rows for block in blocks]).tolist()) == list(range(USERS))
     assert all(len(block.rows) <= 7 for block in blocks)
     assert all(block.members.numel() <= 20 for block in blocks if len(block.rows) > 1)

@@ -78,7 +78,7 @@ def test_gume(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) ->
         sources |= linear(f"fuser.prefer.{m}", f"{kind}_behavior.0")
     sources |= linear("fuser.attend.0", "separate_coarse.0") | {"fuser.attend.2.weight": "separate_coarse.2.weight"}
     network = oracle.build("gume", sources, layers=2)
-    added = gume.agreed(oracle.inputs.modal_edges, oracle.split.n_items)
+    added = gume.agreement(oracle.inputs.modal_edges, oracle.split.n_items)
     np.testing.assert_array_equal(added.toarray() > 0, oracle.arrays["graph_added_item_edges"] > 0)
     n = oracle.split.n_users
     whole = oracle.arrays["graph_user_item_item"]

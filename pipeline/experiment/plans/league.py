@@ -26,7 +26,7 @@ from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.plans.tuning import Tuned
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Contender, Setting, became, best, grid, halton
+from pipeline.experiment.search import Contender, Setting, Tried, best, grid, halton
 from pipeline.experiment.store import Record
 from pipeline.features import registry
 from pipeline.interactions import again
@@ -215,7 +215,9 @@ def play(own: Season) -> Played:
     chosen = {}
     for one, split in product(own.contenders, splits):
         each = enumerate(own.settings[one.model])
-        if won := best([became(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]):
+        if won := best(
+            [Tried.of(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]
+        ):
             chosen[one, split] = won.number
     if not chosen:
         raise UserError(f"benchmark: all settings failed; the first: {found[tries[0]].values['reason']}")
@@ -228,7 +230,7 @@ def play(own: Season) -> Played:
 def tuned(own: Season, played: Played) -> Tuned:
     return Tuned({
         one: [
-            became(number, setting, played.found[LeagueRun(one, 0, number, 0)])
+            Tried.of(number, setting, played.found[LeagueRun(one, 0, number, 0)])
             for number, setting in enumerate(own.settings[one.model])
         ]
         for one in played.whole(own.benchmark.seeds)

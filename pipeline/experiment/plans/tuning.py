@@ -16,7 +16,7 @@ from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Contender, Setting, Tried, became, best, halton
+from pipeline.experiment.search import Contender, Setting, Tried, best, halton
 from pipeline.models import MODELS, RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
@@ -65,7 +65,7 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
     tried: dict[Contender, list[Tried]] = {}
     for (one, number), record in records.items():
-        tried.setdefault(one, []).append(became(number, tries[one][number], record))
+        tried.setdefault(one, []).append(Tried.of(number, tries[one][number], record))
     return Tuned(tried)
 
 

@@ -28,7 +28,7 @@ from pipeline.train.params import Released
 class _Judged(NamedTuple):
     """Runs under one protocol."""
 
-    rows: list[dict[str, Any]]  # as of `judged`
+    rows: list[dict[str, Any]]  # the run, protocol, fingerprint, metrics
     slices: list[dict[str, Any]]
     per_user: dict[Entry, dict[str, np.ndarray]]
 
@@ -57,7 +57,7 @@ def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, p
     users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
     for entry, record in found.items():  # a run's rankings at a time
         split = experiment.splits[entry.seed % len(experiment.splits)]
-        row = judged(entry._asdict(), record, number)
+        row = entry._asdict() | record.judged[number]
         evaluation = record.evaluation(protocol.suffix, split, ks)
         under.rows.append(row)
         under.slices.extend(slices.rows(named(experiment.dataset, row), evaluation, split, ks))
@@ -74,10 +74,6 @@ def _of(users: np.ndarray, evaluation: Evaluation, values: np.ndarray) -> np.nda
     return out
 
 
-def judged(label: Mapping[str, Any], record: Record, number: int = 0) -> dict[str, Any]:
-    return {**label, **record.judged[number]}
-
-
 def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {"dataset": dataset_name} | {key: row[key] for key in (*Entry._fields, "protocol", "fingerprint")}
 
@@ -85,13 +81,8 @@ def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
     rows = [
         named(dataset_name, run)
-        | {
-            "split": part,
-            "metric": name.split("@")[0],
-            "k": int(name.split("@")[1]),
-            "selected_by": "valid",
-            "value": value,
-        }
+        | {"split": part, "metric": name.split("@")[0], "k": int(name.split("@")[1])}
+        | {"selected_by": "valid", "value": value}
         for run in judged
         for part, means in run["metrics"].items()
         for name, value in means.items()

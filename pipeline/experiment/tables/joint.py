@@ -12,7 +12,7 @@ from pipeline.benchmark.settings import released_settings
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.protocol import Protocol
 from pipeline.experiment.cell import Cell
-from pipeline.experiment.joint import PROBED, Joint, answered
+from pipeline.experiment.joint import PROBED, Joint, hit_rates
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
@@ -44,7 +44,7 @@ def plan(experiment: Experiment) -> dict[Taught, Cell]:
     joint = experiment.params[Study].joint
     if not joint.rates:
         return {}
-    params, start = started(experiment.params, experiment.layout)
+    params, start = without_pretraining(experiment.params, experiment.layout)
     experiment.made += prepared(experiment.run, params, start, [FEATURES], [FEATURES])
     variants = [(STAGED, 0.0), (START, 0.0), *((JOINT, rate) for rate in joint.rates)]
     return {
@@ -53,7 +53,7 @@ def plan(experiment: Experiment) -> dict[Taught, Cell]:
     }
 
 
-def started(params: Parameters, layout: Layout) -> tuple[Parameters, Branch]:
+def without_pretraining(params: Parameters, layout: Layout) -> tuple[Parameters, Branch]:
     own = params[Pretrain].model_copy(update={"steps": 0, "distill": 0.0})
     return params.having(own), Branch(layout.root, layout.dataset, "joint/start", own.seed)
 
@@ -72,7 +72,7 @@ Found = Mapping[Taught, Record]
 
 
 def table(experiment: Experiment, found: Found) -> dict[str, pa.Table]:
-    probed = _probed(experiment, found)
+    probed = _probe_lines(experiment, found)
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found, probed)]
     epochs = [
         {"dataset": experiment.dataset, **one._asdict(), **experiment.rules.label, "epoch": epoch, "recall@20": best,
@@ -104,7 +104,7 @@ def _under(
     return rows
 
 
-def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str, float]]]:
+def _probe_lines(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str, float]]]:
     given: dict[str, dict[str, float]] = {}
     lines = {}
     for one, record in found.items():
@@ -115,6 +115,6 @@ def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str,
         assert isinstance(data, Stored)
         if one.variant not in given:
             vectors = io.matrix(io.read_features(data.layout.features(FEATURES))["vector"])
-            given[one.variant] = answered(asking.neighbours(data.layout, PROBED), vectors)
+            given[one.variant] = hit_rates(asking.neighbours(data.layout, PROBED), vectors)
         lines[one] = [given[one.variant]] * len(record.values["curve"])
     return lines

@@ -88,11 +88,11 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
         "groups": groups([one.name for one in main], level),
         "stability": stability(blocks, [best[one] for one in main]),
         "audit": audit(rows, own.splits[0].n_items, seed),
-        "left_out": own.left_out | {one.name: _failed(played, one) for one in own.contenders if one not in ended},
+        "left_out": own.left_out | {one.name: _failure(played, one) for one in own.contenders if one not in ended},
     }
 
 
-def _failed(played: Played, one: Contender) -> str:
+def _failure(played: Played, one: Contender) -> str:
     reason = next(r.values["reason"] for key, r in played.found.items() if key.contender == one and not r.judged)
     return f"{one.name}: on some split none of its settings trained to the end; the first: {reason}"
 
@@ -129,12 +129,7 @@ def _ranks(blocks: np.ndarray) -> np.ndarray:
 
 
 def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
-    """Return the longest runs of two or more names in order without a significant difference.
-
-    Args:
-        order: names by rank.
-        level: pairs that a test does not tell apart.
-    """
+    """Return the longest runs of two or more names, by rank, of which all pairs are in `level` (not significant)."""
     runs: list[list[str]] = []
     for start in range(len(order)):
         end = start + 1
@@ -146,15 +141,10 @@ def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
 
 
 def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float | None]:
-    """Return Kendall's tau, means over pairs of rankings; null where there is one.
+    """Return Kendall's tau, means over pairs of rankings; null for a single one.
 
-    Args:
-        blocks: float64 [splits, seeds, C].
-        published: figures that test chose, float [C].
-
-    Returns:
-        seeds: between seeds on one split; splits: between splits, of means over seeds; published: between the figures
-        that test chose and the honest means.
+    Between seeds of a split, between splits (means over seeds), and between the figures that test chose, float [C], and
+    the honest means of blocks, float64 [splits, seeds, C].
     """
     from scipy.stats import kendalltau
 

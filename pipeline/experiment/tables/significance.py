@@ -58,7 +58,6 @@ def tests(
     Args:
         judged: a pair per protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
             test users in every run and protocol, NaN without a target in the run's draw.
-        reference, control: as of `declared`.
         draws: of the split; run number n is of draw n modulo these.
     """
     rows: list[dict[str, Any]] = []

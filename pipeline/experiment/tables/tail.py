@@ -82,9 +82,7 @@ def tested(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one group: every contender's mean and interval, and AlignRec's difference to it.
 
-    Args:
-        contenders: model and feature set -> numbers of its runs.
-        reference: feature set of the compared AlignRec; without it differences are null.
+    `contenders` maps model and feature set to numbers of runs; differences are null without AlignRec on `reference`.
     """
     values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
     low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)

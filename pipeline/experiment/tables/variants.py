@@ -169,7 +169,7 @@ def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[st
     for name, group in groupby(enumerate(variants), lambda one: one[1].name):
         numbers, encoders = zip(*group, strict=True)
         each = [
-            _measured(experiment, variant, {own: record for own, record in found.items() if own.variant == number})
+            _figures(experiment, variant, {own: record for own, record in found.items() if own.variant == number})
             for number, variant in zip(numbers, encoders, strict=True)
         ]
         if len(each) > 1:
@@ -228,14 +228,14 @@ def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measure
     return together
 
 
-def _measured(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
-    figures = dict(_probed(experiment.params, experiment.rules, variant))
+def _figures(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
+    figures = dict(_probe_figures(experiment.params, experiment.rules, variant))
     for protocol in experiment.rules.variants:
-        figures |= _recommended(experiment, protocol, variant, found)
+        figures |= _model_figures(experiment, protocol, variant, found)
     return figures
 
 
-def _probed(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[tuple[Figure, Measured]]:
+def _probe_figures(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[tuple[Figure, Measured]]:
     answers, ks = load_file(variant.branch.answers), params[Probe].ks
     tested = tested_cutoffs(ks)
     for probe in PROBES:
@@ -249,7 +249,7 @@ def _probed(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[t
                     yield figure, Measured([float(cases.mean())], cases if k in tested else None)
 
 
-def _recommended(
+def _model_figures(
     experiment: Experiment, rules: Protocol, variant: Variant, found: Mapping[VariantRun, Record]
 ) -> dict[Figure, Measured]:
     ks = experiment.params[Benchmark].ks
