@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pipeline.evaluation.cutoff import COLD, CUTOFF
 
 MAIN = ("recall", CUTOFF)
 HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
+Key, Value = TypeVar("Key"), TypeVar("Value")
 KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
 
 
@@ -66,10 +67,17 @@ def candidates(comparison: Comparison) -> str:
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
     """Return KEYS -> cell of table RESULTS, sorted."""
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
-    values: dict[tuple[Any, ...], list[float]] = {}
-    for row in ordered.select([*KEYS, "value"]).to_pylist():  # a few thousand rows at most
-        values.setdefault(tuple(row[k] for k in KEYS), []).append(row["value"])
+    rows = ordered.select([*KEYS, "value"]).to_pylist()  # a few thousand at most
+    values = collect((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
     return {key: cell(by_seed) for key, by_seed in values.items()}
+
+
+def collect(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """Return key -> its values, in order of appearance."""
+    values: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return values
 
 
 def seeds_of(counts: Iterable[int]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.evidence import cell, collect
 from pipeline.facts.table import Table
 from pipeline.facts.words import figure, listed, short
 from pipeline.layout import Layout
@@ -44,10 +44,8 @@ class Groups:
 
     @property
     def first(self) -> list[tuple[str, list[int]]]:
-        members: dict[int, list[int]] = {}
-        for item, codes in enumerate(next(iter(self.codes.values()))):
-            if codes:
-                members.setdefault(codes[0], []).append(item)
+        coded = enumerate(next(iter(self.codes.values())))
+        members = collect((codes[0], item) for item, codes in coded if codes)
         largest = sorted(members, key=lambda code: (-len(members[code]), code))[:GROUPS]
         return [(str(code), members[code]) for code in largest]
 
@@ -200,10 +198,8 @@ def _controls(judged: Sequence[Judged]) -> str:
 
 
 def _skip_reasons(judged: Sequence[Judged]) -> str:
-    reasons: dict[str, list[str]] = {}
-    for j in judged:
-        if reason := j.quality["reconstruction"].get("skipped"):
-            reasons.setdefault(reason, []).append(j.method)
+    skipped = ((j.quality["reconstruction"].get("skipped"), j.method) for j in judged)
+    reasons = collect((reason, method) for reason, method in skipped if reason)
     return "".join(f" Not for {listed(list(dict.fromkeys(names)))}: {reason}." for reason, names in reasons.items())
 
 

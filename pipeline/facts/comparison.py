@@ -5,7 +5,7 @@ from math import inf
 from statistics import NormalDist
 from typing import Any
 
-from pipeline.evaluation.evidence import seeds_of
+from pipeline.evaluation.evidence import collect, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import probes, verdict
 from pipeline.facts.difference import FLOORED, Difference, p_value
@@ -76,9 +76,8 @@ def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
     trained, found = _trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
         places = verdict.probed(_of(comparison["verdicts"], a, b))
-        by_model: dict[str, list[Record]] = {}
-        for test in (test for one in trained for test in _of(one["paired"], a, b)):
-            by_model.setdefault(f"under {test['measure'].split()[0]}", []).append(test)
+        tests = (test for one in trained for test in _of(one["paired"], a, b))
+        by_model = collect((f"under {test['measure'].split()[0]}", test) for test in tests)
         places |= {model: agreed(tests) for model, tests in by_model.items()}
         found[a, b] = {} if {a, b} & doubted else places
     return found

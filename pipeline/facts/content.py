@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.evaluation.evidence import statuses
+from pipeline.evaluation.evidence import collect, statuses
 from pipeline.facts.table import Table
 from pipeline.features import reading
 
@@ -104,8 +104,6 @@ def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Ta
 
 
 def hardware(records: Records) -> str:
-    kinds: dict[str, list[str]] = {}
-    for stage in TRAINING:
-        if record := records.get(stage):
-            kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(stage)
+    ran = [(records[stage], stage) for stage in TRAINING if records.get(stage)]
+    kinds = collect((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
     return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())

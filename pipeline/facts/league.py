@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.evaluation.evidence import Cell, cell
+from pipeline.evaluation.evidence import Cell, cell, collect
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts.difference import FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table
@@ -56,9 +56,7 @@ class Standing(NamedTuple):
 
 
 def standings(league: pa.Table) -> list[Standing]:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in league.to_pylist():  # some thousand trainings
-        groups.setdefault((row["model"], row["features"]), []).append(row)
+    groups = collect(((row["model"], row["features"]), row) for row in league.to_pylist())  # some thousand trainings
     found = [_standing(*key, rows) for key, rows in groups.items()]
     return sorted(found, key=lambda one: -(one.recall.mean if one.recall else -1))
 

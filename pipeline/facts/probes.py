@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.evaluation.evidence import collect
 from pipeline.facts.difference import BEST, BETTER, SAME, WORSE
 from pipeline.facts.table import Place, Table
 from pipeline.facts.words import short, with_error
@@ -94,10 +95,8 @@ def _sets(figures: Mapping[str, Any]) -> dict[str, Figures]:
 
 
 def _caveat(figures: Mapping[str, Any]) -> str:
-    reasons: dict[str, list[str]] = {}
-    for name, of in figures.items():
-        if isinstance(of, dict) and "skipped" in of:
-            reasons.setdefault(of["skipped"], []).append(name)
+    skipped = (name for name, of in figures.items() if isinstance(of, dict) and "skipped" in of)
+    reasons = collect((figures[name]["skipped"], name) for name in skipped)
     remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import and_
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, masked_splits, seeds_of
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import FLOORED, Difference
@@ -129,9 +131,7 @@ def ablations(rows: Sequence[Ablated]) -> Table:
 
 
 def tuned(tuning: pa.Table) -> Table:
-    contenders: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in tuning.to_pylist():
-        contenders.setdefault((row["model"], row["features"]), []).append(row)
+    contenders = collect(((row["model"], row["features"]), row) for row in tuning.to_pylist())
     rows = []
     for contender, tried in contenders.items():
         chosen = next(row for row in tried if row["chosen"])
@@ -151,10 +151,7 @@ def tuned(tuning: pa.Table) -> Table:
 
 
 def equal(wanted: Mapping[str, Any]) -> pc.Expression:
-    condition = pc.scalar(True)
-    for column, value in wanted.items():
-        condition = condition & (pc.field(column) == value)
-    return condition
+    return reduce(and_, (pc.field(column) == value for column, value in wanted.items()))
 
 
 def side(row: Mapping[str, Any], which: str) -> str:

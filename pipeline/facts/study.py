@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.evidence import collect
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import argument, tail, words
 from pipeline.facts.difference import BEST, FLOORED, Difference
@@ -125,9 +126,7 @@ def sweep_points(curves: Sequence[Record]) -> list[Table]:
 
 
 def heatmaps(cells: Sequence[Record]) -> list[Table]:
-    by_map: dict[str, list[Record]] = {}
-    for row in cells:
-        by_map.setdefault(row["map"], []).append(row)
+    by_map = collect((row["map"], row) for row in cells)
     return [_heatmap(name.partition(":")[0], rows) for name, rows in by_map.items()]
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import Comparison, seeds_of
+from pipeline.evaluation.evidence import Comparison, collect, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import Difference
@@ -46,16 +46,12 @@ def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
         return CUTOFF, {}
     k = headline(pc.unique(slices["k"]).to_pylist())
     kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
-    seeds: dict[Run, dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
-        (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
-    }
-    for row in kept.to_pylist():  # some dozens a run
-        if (row["model"], row["features"]) in seeds:
-            cells = seeds[row["model"], row["features"]]
-            cells.setdefault((row["slice"], row["label"], row["metric"]), []).append((row["n"], row["value"]))
-    figures = {
-        run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()
-    }
+    by_run = collect(((row["model"], row["features"]), row) for row in kept.to_pylist())
+    figures: Sliced = {}
+    for run in ((r.model, r.features) for r in judged.rows if r.features not in CONTROLS):
+        rows = by_run.get(run, [])  # some dozens
+        seeds = collect(((r["slice"], r["label"], r["metric"]), (r["n"], r["value"])) for r in rows)
+        figures[run] = {key: (v[0][0], _mean([x for _, x in v])) for key, v in seeds.items()}
     return k, figures
 
 
@@ -140,9 +136,7 @@ def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
 
 
 def parts(tail: pa.Table) -> list[list[Row]]:
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in tail.to_pylist():
-        found.setdefault((row["fingerprint"], row["slice"]), []).append(row)
+    found = collect(((row["fingerprint"], row["slice"]), row) for row in tail.to_pylist())
     return [[row for row in rows if row["features"] not in CONTROLS] for rows in found.values()]
 
 

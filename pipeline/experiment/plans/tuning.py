@@ -13,6 +13,7 @@ from pipeline.benchmark.settings import model_settings, search_ranges, with_sett
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import collect
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
@@ -63,10 +64,7 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
         for number, setting in enumerate(own)
     }
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    tried: dict[Contender, list[Tried]] = {}
-    for (one, number), record in records.items():
-        tried.setdefault(one, []).append(Tried.of(number, tries[one][number], record))
-    return Tuned(tried)
+    return Tuned(collect((one, Tried.of(n, tries[one][n], record)) for (one, n), record in records.items()))
 
 
 def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:

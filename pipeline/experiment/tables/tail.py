@@ -15,6 +15,7 @@ from pipeline.benchmark import runs
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.evidence import collect
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
 from pipeline.experiment.run import Experiment
@@ -117,11 +118,9 @@ def corrected(rows: Sequence[dict[str, Any]]) -> None:
 
 def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
     draws = len(layout.draws())
-    seeds: dict[tuple[str, str], list[int]] = {}
     io.present([layout.runs])
-    for entry in runs.keys(layout):
-        if not entry.ablation and entry.seed % draws == 0:
-            seeds.setdefault((entry.model, entry.features), []).append(entry.seed)
+    first = (entry for entry in runs.keys(layout) if not entry.ablation and entry.seed % draws == 0)
+    seeds = collect(((entry.model, entry.features), entry.seed) for entry in first)
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 
 

@@ -11,7 +11,7 @@ import schemas
 from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import bounded
-from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.evidence import cell, collect
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell
@@ -76,9 +76,7 @@ def table(experiment: Experiment, found: Mapping[Contended, Record]) -> dict[str
 
 
 def _under(experiment: Experiment, protocol: Protocol, found: Mapping[Contended, Record]) -> list[dict[str, Any]]:
-    by_content: dict[tuple[str, str, str, float], list[Record]] = {}
-    for one, record in found.items():
-        by_content.setdefault(one[:4], []).append(record)
+    by_content = collect((one[:4], record) for one, record in found.items())
     base = {key: None if key[2] == WHOLE else (*key[:2], WHOLE, 0.0) for key in by_content}
     tested = against(experiment, protocol, by_content, base, seed_for("wrong", experiment.dataset))
     return [dict(zip(("model", "features", "what", "ratio"), key, strict=True)) | row for key, row in tested.items()]
