@@ -6,7 +6,7 @@ The variant `recipe` is the given parameters; the others are tested against it, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,19 +203,10 @@ def _test(
 def _rows(
     experiment: Experiment, variant: Variant, seed: int | None, measured: Mapping[Figure, Measured]
 ) -> Iterator[dict[str, Any]]:
-    untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
+    named = {"dataset": experiment.dataset, "variant": variant.name, "encoder_seed": seed}
     for figure, own in measured.items():
         spread = cell(own.values)
-        yield {
-            "dataset": experiment.dataset,
-            "variant": variant.name,
-            "encoder_seed": seed,
-            **figure._asdict(),
-            "seeds": len(own.values),
-            "mean": spread.mean,
-            "sd": spread.sd,
-            **untested,
-        }
+        yield named | figure._asdict() | {"seeds": len(own.values), "mean": spread.mean, "sd": spread.sd}
 
 
 def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measured]:
@@ -238,15 +229,13 @@ def _figures(experiment: Experiment, variant: Variant, found: Mapping[VariantRun
 def _probe_figures(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[tuple[Figure, Measured]]:
     answers, ks = load_file(variant.branch.answers), params[Probe].ks
     tested = tested_cutoffs(ks)
-    for probe in PROBES:
-        for features in variant.sets:
-            for form in FORMS:
-                if (hits := answers.get(f"{probe}/{features}/{form}")) is None:  # it has no questions
-                    continue
-                for column, k in enumerate(ks):
-                    figure = Figure(probe, features, form, PROBES[probe].measure, k, *rules.label.values())
-                    cases = hits[:, column].copy()  # else all of the file stays in memory
-                    yield figure, Measured([float(cases.mean())], cases if k in tested else None)
+    for probe, features, form in product(PROBES, variant.sets, FORMS):
+        if (hits := answers.get(f"{probe}/{features}/{form}")) is None:  # it has no questions
+            continue
+        for column, k in enumerate(ks):
+            figure = Figure(probe, features, form, PROBES[probe].measure, k, *rules.label.values())
+            cases = hits[:, column].copy()  # else all of the file stays in memory
+            yield figure, Measured([float(cases.mean())], cases if k in tested else None)
 
 
 def _model_figures(
@@ -257,10 +246,9 @@ def _model_figures(
     for features in variant.trained:
         records = [record for own, record in found.items() if own.features == features]
         runs = [record.evaluation(rules.suffix, experiment.split, ks) for record in records]
-        for metric in significance.METRICS:
-            for k in ks:
-                values = [one.mean[metric, k] for one in runs]
-                cases = np.mean([one.per_user[metric, k] for one in runs], axis=0) if k == headline(ks) else None
-                figure = Figure(RELEASED, features, FORMS[0], metric, k, *rules.label.values())
-                figures[figure] = Measured(values, cases)
+        for metric, k in product(significance.METRICS, ks):
+            values = [one.mean[metric, k] for one in runs]
+            cases = np.mean([one.per_user[metric, k] for one in runs], axis=0) if k == headline(ks) else None
+            figure = Figure(RELEASED, features, FORMS[0], metric, k, *rules.label.values())
+            figures[figure] = Measured(values, cases)
     return figures
