@@ -18,6 +18,5 @@ def headline(ks: Sequence[int]) -> int:
 def near(candidates: int, k: int = CUTOFF) -> str:
     """Return a sentence on a chance level above NEAR, else an empty text."""
     chance = min(1.0, k / candidates)
-    return (
-        f"K is {k} of {candidates} candidates: chance is {chance:.2f}, so sets differ little." if chance > NEAR else ""
-    )
+    text = f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."
+    return text if chance > NEAR else ""
