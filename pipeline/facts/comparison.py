@@ -96,7 +96,7 @@ def judged(comparison: Record) -> list[Table]:
 def remarks(comparison: Record) -> list[str]:
     compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
     trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
-    partial = f"Compared on the {compared:,} of {of:,} items of which every set has a row.{trained}"
+    partial = f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"
     read = probes.read(probed(comparison)).values()
     caveats = (f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat)
     return [*[partial] * (compared < of), *doubts(comparison), *caveats]
