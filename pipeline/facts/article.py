@@ -8,6 +8,7 @@ import pyarrow as pa
 import schemas
 from pipeline.evaluation.evidence import MAIN, seeds_of
 from pipeline.facts import probes, recommenders, study, tail
+from pipeline.facts.argument import PROBED
 from pipeline.facts.difference import Difference
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
@@ -15,7 +16,6 @@ from pipeline.facts.words import RECALL, figure, labelled, protocol, short, spre
 from pipeline.models import RELEASED
 
 PARTS = ("ablation", "mask", "tail", "hyper-parameters", "clip")
-ASKED = ("zero_shot", "item_cf", "content_knn")  # probes next to recommendations
 
 
 def tables(outputs: Outputs) -> dict[str, list[Table]]:
@@ -66,7 +66,7 @@ def _clip(outputs: Outputs) -> Iterator[Table]:
     names = [name for name in rows if name.split("-")[0] in ("beit3", "clip")]
     if not any(name.startswith("clip") for name in names):
         return
-    shown = [asked[key] for key in ASKED if key in asked]
+    shown = [asked[key] for key in PROBED if key in asked]
     figures = [probe.of("raw", probe.probe.figure) for probe in shown]
     yield Table(
         "CLIP and BEiT3",
