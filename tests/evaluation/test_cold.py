@@ -1,7 +1,6 @@
 """Cold items: two protocols, each with its candidates; one of them selects epochs."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import cold
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import shops
 import torch
 
-from pipeline import io
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
@@ -17,13 +15,9 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import open_test
 from pipeline.interactions.split import Pairs, union
-from pipeline.layout import Layout
 from pipeline.models.bpr import BPR
 from pipeline.ops.topk import Vectors
-from pipeline.run import running
-from pipeline.train import inputs
 from pipeline.train.loop import fit
-from stages import download, interactions
 from stages.params import Params
 
 NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
@@ -111,54 +105,6 @@ def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
     judged = evaluate(fitted.user, fitted.item, parts, "valid", [20], candidates=np.arange(cold.COLD, dtype=np.int32))
     assert fitted.valid["recall@20"] == judged.mean["recall", 20]
     assert fitted.valid["recall@20"] > evaluate(fitted.user, fitted.item, parts, "valid", [20]).mean["recall", 20]
-
-
-def made(folder: Path, split: bool, **settings: object) -> tuple[Params, Layout]:
-    names = ("train", "valid", "test")
-    bought = [(u, (7 * u + n) % 120, n) for u in range(80) for n in range(8)]
-    rows = [f"u{u},i{i},{n}" + (f",{names[max(0, n - 5)]}" if split else "") for u, i, n in bought]
-    (folder / "r.csv").write_text("\n".join(["user,item,timestamp" + ",split" * split, *rows]))
-    source = {"kind": "tabular", "interactions": str(folder / "r.csv")}
-    params = Params.model_validate(
-        {
-            "datasets": ["shop"],
-            "sources": {"shop": source},
-            "benchmark": {"ks": [5]},
-            "interactions": settings | {"user_core": 1, "item_core": 1},
-        }
-    )
-    for stage in (download, interactions):
-        with running(stage.__name__.split(".")[-1], "shop", params, folder / "outputs") as run:
-            stage.main(run)
-    return params, Layout(folder / "outputs", "shop")
-
-
-@pytest.mark.parametrize("split", [False, True])
-def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Path, split: bool) -> None:
-    params, layout = made(tmp_path, split, protocol="sparse", most_train=2)
-    parts = inputs.read(layout, None).split
-    rules = protocol_of(params, "shop", parts)
-    base, kept = ("imported", "as imported") if split else ("user-time", "users >= 1, items >= 1, repeatedly")
-    assert (rules.name, rules.filter) == (f"mmrec, sparse 2 of {base}", kept)
-    assert len(parts.train) == 2 * 80
-    assert io.read_json(layout.run_record("interactions"))["drops"]["over_most_train"] == 4 * 80
-
-    params, layout = made(tmp_path, split, protocol="cold-items", cold_share=0.5)
-    parts = inputs.read(layout, None).split
-    rules = protocol_of(params, "shop", parts)
-    assert (rules.name, rules.filter) == ("mmrec, cold-items 0.5, cold items alone", kept)
-    assert (parts.is_cold, parts.own) == (True, split)
-    notes = io.read_json(layout.run_record("interactions"))["notes"]
-    sizes = [len(parts.cold_items(part)) for part in ("valid", "test")]
-    assert sizes == [notes["cold_valid_items"], notes["cold_test_items"]]
-    assert 20 < min(sizes) <= max(sizes) <= 30
-
-
-def test_the_stage_refuses_too_few_cold_items_and_a_misspelt_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'interactions\.cold_share'.*12 items.*12"):
-        made(tmp_path, False, protocol="cold-items")
-    with pytest.raises(ValueError, match="cold_items"):
-        Params.model_validate(PLAIN | {"interactions": {"protocol": "cold_items"}})
 
 
 def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:
