@@ -88,11 +88,6 @@ def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | Non
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
     first = [j for j in judged if not j.seed]
-    return [*brief(judged), *([_by_prefix(first), _by_level(first)] if first else [])]
-
-
-def brief(judged: Sequence[Judged]) -> list[Table]:
-    first = [j for j in judged if not j.seed]
     return [table for table in (headline(first), cost(first), over_seeds(judged)) if table.rows]
 
 
@@ -159,34 +154,6 @@ def _row(judged: Judged) -> list[str]:
 def _probe_figures(judged: Judged) -> dict[str, Mapping[str, Any]]:
     rows = {probe: judged.quality["reconstruction"].get(probe, {"skipped": ""}) for probe in PROBED}
     return {probe: figures for probe, figures in rows.items() if "skipped" not in figures}
-
-
-def _by_prefix(judged: Sequence[Judged]) -> Table:
-    rows = [
-        [j.name, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.1f}/{p['most_bits']:.1f}",
-         *(_with_chance(p, key) for key in AGREEMENT)]
-        for j in judged for p in j.quality["prefixes"]
-    ]  # fmt: skip
-    note = (
-        "How often nearest neighbours, and items bought together, share their first codes; how often items that share "
-        "them are of one category. By chance in brackets."
-    )
-    head = ["codes", "length", "distinct", "bits", *AGREEMENT.values()]
-    return Table("By length of the prefix", note, head, rows, texts=1)
-
-
-def _by_level(judged: Sequence[Judged]) -> Table:
-    rows = [
-        [j.name, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}",
-         _with_chance(v, "neighbours")]
-        for j in judged for i, v in enumerate(j.quality["levels"])
-    ]  # fmt: skip
-    note = (
-        "Gini: 0 where all codes are used evenly, towards 1 where one code has all items. Neighbours: how often they "
-        "share the level's code, whatever the others, by chance in brackets."
-    )
-    head = ["codes", "level", "used", "perplexity", "Gini", AGREEMENT["neighbours"]]
-    return Table("By level", note, head, rows, texts=1)
 
 
 def _controls(judged: Sequence[Judged]) -> str:

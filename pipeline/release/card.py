@@ -74,7 +74,7 @@ def render(parts: Parts, said: Statement, items: pa.Table, counts: Counts, files
         probed=list(probes.read(outputs.probes).values()),
         headline=probes.headline(outputs.probes),
         processed=probes.processing(of) if (of := (outputs.probes or {}).get("processed")) else "",
-        studied=[*codes.brief(judged), *study.summed(outputs.study)],
+        studied=[*codes.tables(judged), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(items),
         incomplete=content.incomplete(items),
