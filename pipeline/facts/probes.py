@@ -56,7 +56,7 @@ class Probed(NamedTuple):
         of = self.of(form, figure)
         return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
 
-    def said(self, form: str, name: str) -> str:
+    def form_name(self, form: str, name: str) -> str:
         which = self.chosen.get(name, "") if form != "raw" else ""
         return f"{form}: {which}" if which else form
 
@@ -124,7 +124,7 @@ def _table(probed: Probed) -> Table:
                     sign, mark = SIGNS[probed.verdicts[name, c]]
                     cells[at] += f" {sign}"
                     marks.setdefault((len(rows), texts + at), mark)
-            rows.append([name, *([probed.said(form, name)] if several else []), *cells])
+            rows.append([name, *([probed.form_name(form, name)] if several else []), *cells])
     signs = f"Against {probed.against}, raw and processed: ▲ better, ▼ worse, = no significant difference."
     notes = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
     note = " ".join(text for text in notes if text)
@@ -139,7 +139,7 @@ def headline(figures: Mapping[str, Any] | None) -> Table:
     for form in ("raw", "processed"):
         found = [probed.of(form, probed.probe.figure) for probed in columns]
         rows += [
-            [name, columns[0].said(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
+            [name, columns[0].form_name(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
             for name in dict.fromkeys(name for of in found for name in of)
         ]
     skipped = "; ".join(f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped)
