@@ -1,16 +1,13 @@
-"""The cutoff at which epochs are chosen, settings are compared and headline figures are given."""
+"""The cutoff of headline figures, at which epochs and settings are chosen."""
 
 from collections.abc import Sequence
 
 CUTOFF = 20
-NEAR = 0.2
-"""chance above which K is near to the number of candidates, which is said"""
-ALL, COLD = "all items", "cold items alone"
-"""cold items are those of valid, or of test, that train lacks"""
+NEAR = 0.2  # chance level that is reported as high
+ALL, COLD = "all items", "cold items alone"  # as in fingerprints; cold items are those of valid, or test, not in train
 
 
 def bounded(n_items: int) -> int:
-    """Return CUTOFF, or the size of a catalogue that has fewer items."""
     return min(CUTOFF, n_items)
 
 
@@ -19,8 +16,7 @@ def headline(ks: Sequence[int]) -> int:
 
 
 def near(candidates: int, k: int = CUTOFF) -> str:
-    """Return a sentence that says that K is near to the number of candidates; empty where it is not."""
+    """Return a sentence on a chance level above NEAR, else an empty text."""
     chance = min(1.0, k / candidates)
-    if chance <= NEAR:
-        return ""
-    return f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."
+    text = f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."
+    return text if chance > NEAR else ""

@@ -1,10 +1,10 @@
-"""The figures behind the report and the dataset card: mean and sd over seeds, counts of statuses."""
+"""Figures of the report and the dataset card: mean and sd over seeds, counts of statuses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from pipeline.evaluation.cutoff import COLD, CUTOFF
 
 MAIN = ("recall", CUTOFF)
-"""metric and cutoff that rows are sorted by"""
 HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
+Key, Value = TypeVar("Key"), TypeVar("Value")
 KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
 
 
@@ -23,30 +23,25 @@ class Cell:
     """One measured figure."""
 
     mean: float
-    sd: float | None
-    """over seeds, n - 1 in the denominator; None for one seed"""
-    values: tuple[float, ...]
-    """by seed"""
+    sd: float | None  # over seeds (n - 1); None for one seed
+    values: tuple[float, ...]  # by seed
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one feature set, judged on test at the best valid epoch."""
+    """One model on one feature set: test figures at the best valid epoch."""
 
     model: str
     features: str
-    ablation: str
-    """what was left out; empty for the full model"""
-    cells: dict[tuple[str, int], Cell]
-    """(metric, k) -> figure"""
+    ablation: str  # empty for the full model
+    cells: dict[tuple[str, int], Cell]  # (metric, k) -> figure
 
     @property
     def seeds(self) -> int:
-        """Runs behind the figures."""
         return max((len(c.values) for c in self.cells.values()), default=0)
 
     def repeats(self, other: Row) -> bool:
-        """Return whether every figure of every seed that both have is the other's, to the last digit."""
+        """Return whether all figures of common seeds are equal, bit by bit."""
         cells = [(self.cells[key].values, other.cells[key].values) for key in self.cells if key in other.cells]
         return bool(cells) and all(a[: len(b)] == b[: len(a)] for a, b in cells)
 
@@ -57,48 +52,52 @@ class Comparison:
 
     protocol: str
     fingerprint: str
-    rows: list[Row]
-    """best Recall@20 first"""
+    rows: list[Row]  # best Recall@20 first
 
 
 def masked_splits(comparison: Comparison) -> str:
-    """Return the splits whose items are masked at test."""
     return "train and valid" if comparison.protocol.startswith("strict") else "train"
 
 
 def candidates(comparison: Comparison) -> str:
     """Return which items are ranked at test, as the subject of a sentence."""
-    return "the cold items of test alone are" if comparison.protocol.endswith(COLD) else "every item is"
+    return "only the cold items of test are" if comparison.protocol.endswith(COLD) else "every item is"
 
 
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
-    """Return a cell for each combination of KEYS in table RESULTS, sorted."""
+    """Return KEYS -> cell of table RESULTS, sorted."""
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
-    values: dict[tuple[Any, ...], list[float]] = {}
-    for row in ordered.select([*KEYS, "value"]).to_pylist():  # a few thousand rows at most
-        values.setdefault(tuple(row[k] for k in KEYS), []).append(row["value"])
+    rows = ordered.select([*KEYS, "value"]).to_pylist()  # a few thousand at most
+    values = collect((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
     return {key: cell(by_seed) for key, by_seed in values.items()}
 
 
+def collect(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """Return key -> its values, in order of appearance."""
+    values: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return values
+
+
 def seeds_of(counts: Iterable[int]) -> str:
-    """Return over how many seeds figures are, in words, from the seeds of each."""
+    """Return `3 seeds`, or `1 to 3 seeds` where counts differ."""
     few, many = min(counts := list(counts)), max(counts)
     return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
 
 
 def cell(values: list[float]) -> Cell:
-    """Return mean and sd of the values of several seeds."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Cell(float(np.mean(values)), sd, tuple(values))
 
 
 def comparisons(results: pa.Table) -> list[Comparison]:
-    """Return the headline comparisons, one a fingerprint: test figures, settings chosen by valid."""
+    """Return the headline comparisons, one per fingerprint: test figures, settings chosen by valid."""
     return _compared(results.filter(pc.field("ablation") == ""))
 
 
 def ablations(results: pa.Table) -> list[Comparison]:
-    """Return, for each fingerprint, the ablations beside the full model on the same features and the same seeds."""
+    """Return, per fingerprint, the ablations and the full model on the same features and seeds."""
     names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
     left_out = pc.not_equal(results["ablation"], "")
     compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
@@ -129,7 +128,7 @@ def statuses(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the benchmark's figures by seed, each with its protocol's fingerprint, and the protocols."""
+    """Return `results`, the benchmark's figures by seed, and `protocols` by fingerprint."""
     return {
         "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
         "results": [

@@ -14,12 +14,7 @@ from pipeline.ops.topk import Vectors
 
 
 def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / |T|, float64 [N].
-
-    Args:
-        hits: bool [N, >=K].
-        targets: int [N], |T|, at least 1.
-    """
+    """Return sum_{i<=K} h_i / |T|, float64 [N], of hits h, bool [N, >=K], and targets |T|, int [N], at least 1."""
     return hits[:, :k].sum(1) / targets
 
 
@@ -47,12 +42,9 @@ METRICS = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": averag
 class Evaluation:
     """The metrics of one ranking."""
 
-    users: np.ndarray
-    """int32 [N], the users with a target, ascending"""
-    top: np.ndarray
-    """int32 [N, max K], the items recommended to them, best first"""
-    per_user: dict[tuple[str, int], np.ndarray]
-    """(metric, K) -> float64 [N]"""
+    users: np.ndarray  # int32 [N], the users with a target, ascending
+    top: np.ndarray  # int32 [N, max K], their recommendations, best first
+    per_user: dict[tuple[str, int], np.ndarray]  # (metric, K) -> float64 [N]
 
     @property
     def mean(self) -> dict[tuple[str, int], float]:
@@ -69,14 +61,13 @@ def evaluate(
     seen: Pairs | None = None,
     candidates: np.ndarray | None = None,
 ) -> Evaluation:
-    """Rank items for every user with a target in `which`, and judge the ranking.
+    """Rank items for every user with a target in `which`, and compute the metrics.
 
     Args:
-        user: float [U, D].
-        item: float [I, D]; score = dot product.
-        which: the part that holds the targets.
-        seen: pairs that are never recommended, ordered by user; train by default.
-        candidates: int [C], ascending, the items that are ranked; all by default.
+        user, item: float [U, D] and [I, D]; score = dot product.
+        which: part of the targets.
+        seen: masked pairs, ordered by user; train by default.
+        candidates: int [C], ascending; all items by default.
 
     Raises:
         UserError: a cutoff is larger than the catalogue, or than the candidates.
@@ -88,12 +79,7 @@ def evaluate(
 
 
 def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
-    """Compare rankings with targets.
-
-    Args:
-        top: int32 [N, max K], best first, -1 where no item is left.
-        users: int32 [N], whose rows they are; each has a target.
-    """
+    """Compute the metrics of rankings `top`, int32 [N, max K], best first, -1 where no item is left, of N users."""
     hits = contains(keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
     values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}

@@ -1,4 +1,4 @@
-"""How models are evaluated, as one value with a name and a fingerprint."""
+"""The evaluation protocol, with a name and a fingerprint."""
 
 from __future__ import annotations
 
@@ -29,37 +29,31 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """Numbers compare only if all of this is the same (method.md section 6)."""
+    """Figures are comparable only under equal protocols (method.md section 6)."""
 
-    rule: Rule
-    """what is masked at test: mmrec train alone, as published tables do; strict train and valid"""
+    rule: Rule  # masked at test: mmrec only train, as in published tables; strict train and valid
     split: str
-    """how each user's interactions were divided: `interactions.protocol`, or `imported` by a column of the source"""
-    filter: str
-    """which ratings, users and items were kept"""
-    questions: str
-    """sha256 of the catalogue's size and every (user, item) of train, valid and test, of each draw"""
+    """division of each user's interactions: `interactions.protocol`, or `imported` from a column of the source"""
+    filter: str  # kept ratings, users and items
+    questions: str  # sha256 of the catalogue's size and every (user, item) of train, valid and test, over all draws
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION
     metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
-    version: int = 1
-    """counts changes of meaning that no other field shows"""
+    version: int = 1  # raised by changes of meaning that no other field shows
 
     @property
     def name(self) -> str:
-        """A table's heading: `mmrec` is the published protocol; any other name says how it differs."""
+        """Heading of a table: `mmrec` is the published protocol; other names say what differs."""
         parts = [self.rule, *([] if self.split == "mmrec" else [self.split])]
         return ", ".join([*parts, self.candidates] if self.split.startswith(COLD_ITEMS) else parts)
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def label(self) -> dict[str, str]:
-        """The columns of every record and table: protocol (its name) and fingerprint."""
         return {"protocol": self.name, "fingerprint": self.fingerprint}
 
     def described(self) -> dict[str, Any]:
@@ -67,32 +61,27 @@ class Protocol:
 
     @property
     def variants(self) -> tuple[Protocol, ...]:
-        """The protocols under which a trained model is judged: this one and, of cold items alone, all items too."""
+        """The protocols that judge a trained model: this one and, for cold items, the same on all items."""
         return (self, replace(self, candidates=ALL)) if self.candidates == COLD else (self,)
 
     @property
     def suffix(self) -> str:
-        """Ends the names of a run's files; empty but for the second of `variants`."""
+        """Suffix of a run's files; empty but for the second of `variants`."""
         return "-all-items" if self.candidates == ALL and self.split.startswith(COLD_ITEMS) else ""
 
     def ranked(self, split: Split, which: Part) -> np.ndarray | None:
-        """Return the candidates when `which` holds the targets, int32, ascending; None for all items."""
+        """Return the candidates for the targets in `which`, int32, ascending; None for all items."""
         return split.cold_items(which) if self.candidates == COLD else None
 
     def seen(self, split: Split, which: Part) -> Pairs:
-        """Return the pairs that are never recommended when `which` holds the targets."""
+        """Return the pairs that are masked for the targets in `which`."""
         if which == "test" and self.rule == "strict":
             return union(split.train, split.valid, split.n_items)
         return split.train
 
 
 def protocol(rule: Rule, settings: Interactions, published: bool, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol by which models of one dataset are selected; its `variants` are those that judge them.
-
-    Args:
-        published: whether the split is the source's own.
-        draws: the further draws of the split, if there are any.
-    """
+    """Return the protocol that selects models of a dataset, whose split may be the published one of its source."""
     cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
     kept = "as imported" if published or split.own else cores
     if settings.min_rating is not None:
@@ -102,15 +91,10 @@ def protocol(rule: Rule, settings: Interactions, published: bool, split: Split, 
 
 
 def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol by which models are selected.
+    """Return the protocol that selects models.
 
-    Where targets are cold, it ranks cold items alone: among all items a cold one seldom enters the top 20, and epochs
-    would be chosen by chance.
-
-    Args:
-        division: how interactions were divided.
-        kept: which were.
-        draws: the further draws of the split, if there are any.
+    For cold targets it ranks only cold items: among all items a cold one seldom enters the top 20, and epochs would be
+    chosen by chance.
     """
     asked = questions(split)
     if draws:
@@ -121,7 +105,6 @@ def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split)
 
 
 def questions(split: Split) -> str:
-    """Return sha256 over the size of the catalogue and the pairs of the three parts."""
     total = hashlib.sha256(str(split.n_items).encode())
     for pairs in (split.train, split.valid, split.test):
         total.update(f"\n{len(pairs)}\n".encode())

@@ -1,4 +1,4 @@
-"""Full ranking: every item a candidate unless some alone are, train items masked.
+"""Full ranking of all items, or of given candidates, with masked train items.
 
 Letters: U users, I items, C candidates, D width, K cutoff, N users to rank.
 """
@@ -13,8 +13,7 @@ from pipeline.ops.dense import gemm
 from pipeline.ops.filters import Filter
 from pipeline.ops.topk import Vectors, select
 
-BLOCK = 1 << 21
-"""scores held at a time: 8 MiB of float32 stay in the cache between product and selection"""
+BLOCK = 1 << 21  # scores per step: 8 MiB of float32 stay in the cache between product and selection
 
 
 @torch.no_grad()
@@ -31,9 +30,9 @@ def topk(
     Args:
         user: float [U, D].
         item: float [I, D], sparse if user is; or a filter, with the histories [U, I] as user.
-        seen: pairs that are never recommended (train), ordered by user.
-        users: int [N], which users to rank; all by default.
-        candidates: int [C], ascending, the items that are ranked; all by default.
+        seen: masked pairs (train), ordered by user.
+        users: int [N]; all by default.
+        candidates: int [C], ascending; all items by default.
 
     Returns:
         int32 [N, K]; equal scores in ascending item order; -1 where fewer than K items are left.
@@ -45,7 +44,7 @@ def topk(
         return _among(user, item, k, seen, users, candidates)
     n_users, n_items = user.shape[0], item.shape[0]
     if k > n_items:
-        raise UserError(f"cutoff {k} is larger than the catalogue of {n_items} items; choose a smaller one")
+        raise UserError(f"cutoff {k} exceeds the catalogue of {n_items} items; choose a smaller one")
     users = np.arange(n_users) if users is None else users
     start = np.searchsorted(seen.users, np.arange(n_users + 1))
     top = np.empty((len(users), k), np.int32)
@@ -62,9 +61,8 @@ def topk(
 def _among(
     user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray | None, candidates: np.ndarray
 ) -> np.ndarray:
-    """Return `topk` of some items alone: the others are not even scored."""
     if k > len(candidates):
-        raise UserError(f"cutoff {k} is larger than the {len(candidates)} items that are candidates; give smaller ones")
+        raise UserError(f"cutoff {k} exceeds the {len(candidates)} candidates; choose a smaller one")
     place = np.full(item.shape[0], -1, np.int32)
     place[candidates] = np.arange(len(candidates))
     kept = place[seen.items] >= 0
@@ -74,7 +72,6 @@ def _among(
 
 
 def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
-    """Return the dot products of some users with all items, [rows, I]."""
     if isinstance(item, Filter):
         return item.scores(user[rows])
     if isinstance(user, sp.csr_array):

@@ -6,36 +6,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 9_999
-FLOOR = 1 / (RESAMPLES + 1)
-"""the smallest p that this number of resamples can give, before any correction"""
-LEVEL = 0.05
-"""p after Holm's correction, below which a difference is significant"""
-AT_ONCE = 1 << 22
-"""users drawn at a time, which bounds memory; the resamples do not depend on it"""
+FLOOR = 1 / (RESAMPLES + 1)  # smallest possible p, before correction
+LEVEL = 0.05  # significance level of p after Holm's correction
+AT_ONCE = 1 << 22  # users drawn per step, which bounds memory and does not change the resamples
 
 
 class Paired(NamedTuple):
-    """Two runs on the same users (or items)."""
+    """Test of two runs on the same users (or items)."""
 
     n: int
     mean_a: float
     mean_b: float
-    difference: float
-    """a - b"""
-    low: float
-    """95 % percentile interval of the difference"""
+    difference: float  # a - b
+    low: float  # 95 % percentile interval of the difference
     high: float
-    p: float
-    """two-sided, of no difference"""
+    p: float  # two-sided, of no difference
 
 
 def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
     """Return the paired bootstrap of C comparisons over the same N users, all on the same resamples.
 
-    Of several draws of a split, figures are means over draws of means over users, and draws are resampled as users are;
-    of D draws alone an interval would be too narrow by the root of (D - 1) / D.
+    With several draws of a split, figures are means over draws of means over users, and draws are resampled like users;
+    with D draws only, an interval would be too narrow by the root of (D - 1) / D.
     The interval is between the 2.5 % and 97.5 % percentiles of the mean difference over resamples. p is the share of
-    resamples, the sample itself counted, whose mean lies at least as far from the sample's as that lies from zero.
+    resamples, including the sample itself, whose mean is at least as far from the sample's as that is from zero.
 
     Args:
         a: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw; b likewise.
@@ -58,7 +52,7 @@ def mean(values: np.ndarray) -> np.ndarray:
 
 
 def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return `mean` of N users and D draws that are drawn with replacement, float64 [resamples, C].
+    """Return `mean` of N users and D draws, both resampled with replacement, float64 [resamples, C].
 
     Args:
         values: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw, in all C alike.
@@ -82,11 +76,7 @@ def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return p corrected for multiple comparisons (Holm 1979), float64 of p's shape, at most 1.
-
-    The smallest p is multiplied by the number of tests, the next by one less, and so on; none may become smaller
-    than one before it.
-    """
+    """Return p corrected for multiple comparisons (Holm 1979), float64 of p's shape, at most 1."""
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -96,15 +86,12 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int) -> list[dict[str, Any]]:
-    """Return the tests of several comparisons, each on users or items of its own, corrected for all of them.
+    """Return the tests of several comparisons, each on its own users or items, corrected for all of them.
 
-    Args:
-        comparisons: measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`.
-
-    Returns:
-        measure, a, b, the fields of Paired, and p_holm, a row a comparison.
+    A comparison is measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`; a test is
+    measure, a, b, the fields of Paired, and p_holm.
     """
-    by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal N share resamples: one pass tests them
+    by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal N share resamples
     for i, (*_, x, _y) in enumerate(comparisons):
         by_shape.setdefault(x.shape, []).append(i)
     tests: dict[int, Paired] = {}

@@ -10,20 +10,18 @@ from pipeline.ops.topk import Vectors
 
 
 class Result(NamedTuple):
-    """A trained model's metrics on valid and test, and the protocol."""
+    """A trained model's metrics on valid and test."""
 
     valid: Evaluation
     test: Evaluation
-    label: dict[str, str]
-    """protocol and fingerprint, columns of every record"""
+    label: dict[str, str]  # protocol and fingerprint
 
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
     """Rank the protocol's candidates for every user with a target in valid, and in test.
 
     Args:
-        user: float [U, D], as at the best valid epoch.
-        item: float [I, D]; score = dot product.
+        user, item: float [U, D] and [I, D] of the best valid epoch; score = dot product.
 
     Raises:
         UserError: a cutoff is larger than the catalogue, or than the candidates.

@@ -1,4 +1,4 @@
-"""One training as a value: all that shapes its result, the key that is the hash of it, and what it leaves.
+"""One training as a value: its inputs, the hash of them as its key, and its outcome.
 
 Letters: N test users, K cutoff.
 """
@@ -24,80 +24,66 @@ from pipeline.evaluation.trial import Result
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import Run
 
-Opens = Literal["valid", "test", "rankings"]
-"""what is kept: figures of valid, of test too, or also the recommendations for test users"""
-Watch = Callable[[dict[str, Any]], object]
-"""called with each finished epoch's line of the history"""
+Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
+Watch = Callable[[dict[str, Any]], object]  # called with each finished epoch's line of the history
 RECALL = f"valid_recall@{CUTOFF}"
-"""figure of a line of the history"""
 
 
 class Trained(NamedTuple):
-    """A model as it was at its best valid epoch."""
+    """A model at its best valid epoch."""
 
-    history: Sequence[dict[str, Any]]
-    """one object an epoch: epoch, loss, valid metrics; empty of what nothing trains"""
+    history: Sequence[dict[str, Any]]  # per epoch: epoch, loss, valid metrics; empty for untrained models
     best_epoch: int | None
-    judge: Callable[[Protocol, Sequence[int]], Result]
-    """opens test under a protocol, at cutoffs"""
-    fitted: Any = None
-    """what the loop returned"""
-    observed: Sequence[dict[str, Any]] = ()
-    """what else was measured at the end of each epoch, JSON, which the record keeps"""
+    judge: Callable[[Protocol, Sequence[int]], Result]  # opens test under a protocol, at cutoffs
+    fitted: Any = None  # result of the loop
+    observed: Sequence[dict[str, Any]] = ()  # further measurements per epoch, JSON, which the record keeps
 
 
 class Data(ABC):
-    """What a training reads. A value that is pickled for the processes of a pool."""
+    """Input of a training; pickled for worker processes."""
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """Return the files that are read, in a defined order; UserError names one that is missing."""
+        """Return the files to read, in a defined order; UserError names a missing one."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Return what else shapes the data, JSON."""
+        """Return all else that determines the data, JSON."""
 
     @abstractmethod
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return the source files of other packages, and the modules of ours, that train a model."""
+        """Return the third-party source files, and our modules, that train a model."""
 
     @abstractmethod
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Train the cell's model, test is not looked at; UserError for a wrong input, or a loss that diverges."""
+        """Train the cell's model without test; UserError for a wrong input, or a loss that diverges."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training. Cells of equal keys leave equal bytes, whoever names them.
-
-    A split of another seed is another layout of the data: its files are hashed as all others.
-    """
+    """One training. Cells of equal keys leave equal bytes."""
 
     data: Data
     model: str
-    settings: Section
-    """all of the model's, of its class Params"""
-    protocol: Protocol
-    """by which the epoch is chosen; each of its variants judges"""
-    seed: int
-    """of initial values, order and negatives; made from names, see pipeline.seeds"""
+    settings: Section  # of the model's class Params
+    protocol: Protocol  # selects the epoch; each of its variants judges
+    seed: int  # of initial values, order and negatives, see pipeline.seeds
     ks: tuple[int, ...]
-    """cutoffs"""
     opens: Opens = "rankings"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that shapes the result, but for the bytes that are read, the code and the versions."""
+        """All that determines the result, except file contents, code and versions."""
         return self._training | {"ks": self.ks, "opens": self.opens}
 
     @cached_property
     def key(self) -> str:
-        """The sha256 of all that shapes the result."""
+        """The sha256 of all that determines the result."""
         return self._hash(self.facts)
 
     @cached_property
     def training(self) -> str:
-        """As `key`, equal for cells that differ by what they open alone: they share a checkpoint."""
+        """Like `key`, but equal for cells that differ only in `ks` and `opens`: they share a checkpoint."""
         return self._hash(self._training)
 
     @property
@@ -120,18 +106,13 @@ class Outcome(NamedTuple):
 
     values: dict[str, Any]
     """JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
-    curve (best valid Recall@20 up to each epoch), observed where something was, and judged, an object a protocol:
-    protocol, fingerprint, metrics, a part -> "recall@20" -> mean over users"""
-    rankings: dict[str, pa.Table]
-    """suffix of the protocol -> table rankings(K)"""
+    curve (best valid Recall@20 up to each epoch), observed if any, and judged, per protocol: protocol, fingerprint,
+    metrics, a part -> "recall@20" -> mean over users"""
+    rankings: dict[str, pa.Table]  # suffix of the protocol -> table rankings(K)
 
 
 def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
-    """Train a cell and open what it opens.
-
-    Args:
-        tolerant: whether a training that fails is an outcome, with the reason; else it raises.
-    """
+    """Train and judge a cell; with `tolerant` a failed training is an outcome with its reason, else it raises."""
     curve: list[float] = []
 
     def watch(line: dict[str, Any]) -> None:
@@ -144,7 +125,7 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
         if not tolerant:
             raise
         return Outcome(_values("failed", len(curve), curve, reason=str(e)), {})
-    best = {} if trained.best_epoch is None else trained.history[trained.best_epoch]
+    best = None if trained.best_epoch is None else trained.history[trained.best_epoch]
     curve = np.maximum.accumulate([line[RECALL] for line in trained.history]).tolist()
     values = _values("complete", len(trained.history), curve, trained.best_epoch, best)
     if trained.observed:

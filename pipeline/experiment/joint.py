@@ -1,9 +1,7 @@
 """AlignRec and its encoder trained together: AlignRec's losses reach BEiT3 through the features.
 
-In each epoch every item is encoded once with gradient, a share of them a step. A step reads the other items' features
-as they were last encoded. After each epoch all are encoded again, the item graph is rebuilt, and the
-probes are asked.
-
+Each epoch encodes every item once with gradient, a share of them per step; a step reads the latest features of the
+others. After each epoch all items are encoded again, the item graph is rebuilt, and the probes are asked.
 Letters: I items, F width of CLS, B items of a step.
 """
 
@@ -45,41 +43,32 @@ from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 from pipeline.train.loop import fit
 
-PROBED = ("zero_shot", "item_cf", "content_knn")
-"""probes that are asked of the features"""
-AT = 20
-"""cutoff of the probes"""
-WIDTH = 128
-"""of processed features, at most: as `probe.width` by default"""
-TOGETHER = 128
-"""items that are encoded at a time where no gradient is kept"""
+PROBED = ("zero_shot", "item_cf", "content_knn")  # probes that are asked of the features
+AT = 20  # cutoff of the probes
+WIDTH = 128  # of processed features, at most: as `probe.width` by default
+TOGETHER = 128  # items that are encoded at a time where no gradient is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Stored):
-    """Data for AlignRec with its encoder, whose weights are those that the layout has."""
+    """Data for AlignRec and its encoder, whose weights are in the layout."""
 
-    rate: float
-    """learning rate of the encoder, as a share of AlignRec's"""
-    graph: Graph
-    """how the item graph is built after each epoch"""
+    rate: float  # learning rate of the encoder, as a share of AlignRec's
+    graph: Graph  # how the item graph is built after each epoch
 
     def files(self) -> list[Path]:
         return [*super().files(), self.layout.items, *io.shards(self.layout.images, "images"),
                 *self.layout.encoder.present()]  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
-        """Return also the encoder's learning rate."""
         return super().facts() | {"rate": self.rate}
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return also what encodes, and what is asked of the features."""
         sources, modules = super().code(model)
         ours = [__name__, "pipeline.pretrain.held_out", *(PROBES.module(name) for name in PROBED)]
         return sources, [*modules, *ours]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Do as `Data.train`; `observed` has what the probes say of the features after each epoch."""
         split, encoder, asked = self.read()[0].split, Encoder(self), asking.neighbours(self.layout, PROBED)
         start, graph, rate = encoder.all(), self.graph, self.rate
         seen: list[dict[str, float]] = []
@@ -91,7 +80,7 @@ class Joint(Stored):
             def forward(self) -> tuple[Tensor, Tensor]:
                 if not self.training:  # the loop ranks valid with it, once an epoch
                     self.renew()
-                    seen.append(answered(asked, self.features.cpu().numpy()))
+                    seen.append(hit_rates(asked, self.features.cpu().numpy()))
                 return super().forward()
 
         settings = cell.settings.model_copy(update={"mode": "frozen"})
@@ -102,10 +91,9 @@ class Joint(Stored):
 
 
 class Encoder:
-    """BEiT3 with the items that it reads; it holds no state but the network's."""
+    """BEiT3 and its items; the network is the only state."""
 
     def __init__(self, data: Stored) -> None:
-        """Load the network, and all images and texts."""
         files = data.layout.encoder
         if files.word_pieces.is_file():
             raise UserError("study.joint: trains BEiT3 of other sizes, not pretrain.size mini; leave study.joint out")
@@ -128,11 +116,10 @@ class Encoder:
         self.items = len(texts)
 
     def some(self, items: np.ndarray) -> Tensor:
-        """Return CLS of items, int64 [B], with gradient, zeros where there is neither image nor text: [B, F]."""
+        """Return CLS of items, int64 [B], with gradient: [B, F]; zeros without image and text."""
         return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
-        """Return CLS of all items, likewise: float32 [I, F]."""
         return features(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
 
 
@@ -148,26 +135,24 @@ class Together(AlignRec):
         self._order: Iterator[Tensor] = iter(())
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the encoder apart from AlignRec."""
         inner = {*self.network.parameters()}
         own = [p for p in self.parameters() if p.requires_grad and p not in inner]
         return [{"params": own, "rate": 1.0}, {"params": [*self.network.parameters()], "rate": self.rate}]
 
     @property
     def content(self) -> Tensor:
-        """The features as they are now, [I, F]; those that a step encodes carry gradient."""
+        """The current features, [I, F]; those of a step carry gradient."""
         return self._table
 
     @property
     def target(self) -> Tensor:
-        """REG's target: the same without gradient."""
         return self._table.detach()
 
     def start_epoch(self) -> None:
         self._order = iter(torch.randperm(self.encoder.items).split(self._share))
 
     def tables(self) -> tuple[Tensor, ...]:
-        """Return AlignRec's tables, with re-encoded features for this step's share of the items."""
+        """Return AlignRec's tables after encoding this step's share of the items."""
         items, self._table = next(self._order, torch.arange(0)), self.features.data
         if len(items):
             fresh = self.encoder.some(items.numpy())
@@ -176,7 +161,6 @@ class Together(AlignRec):
         return super().tables()
 
     def renew(self) -> None:
-        """Encode all items, and search the item graph on them."""
         vectors = self.encoder.all()
         self.features.data.copy_(torch.from_numpy(vectors))
         self._table = self.features.data
@@ -185,7 +169,7 @@ class Together(AlignRec):
         self.item_item = Sparse(item_graph, self._device)
 
 
-def answered(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
-    """Return probe -> hit rate at AT of features [I, F], after the same processing as all others."""
+def hit_rates(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
+    """Return probe -> hit rate at AT of processed features [I, F]."""
     found = asking.answers(asked, [("", whitening.processed(vectors, WIDTH))], [AT], 0)
     return {name: float(hits[""].mean()) for name, hits in found.items()}

@@ -1,4 +1,4 @@
-"""AlignRec trained under observation: the geometry of its vectors after each epoch.
+"""AlignRec with the geometry of its vectors measured after each epoch.
 
 Letters: P train interactions, D width of embeddings.
 """
@@ -22,26 +22,23 @@ from pipeline.train.loop import fit
 
 @dataclass(frozen=True)
 class Observed(Stored):
-    """Data as the stages left them, for AlignRec with a content branch."""
+    """Data for AlignRec with a content branch."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what else shapes the data, and that the record has more."""
         return super().facts() | {"observed": True}
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return what trains the model and looks at it."""
         files, modules = super().code(model)
         return files, [*modules, __name__, shapes.__name__]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Do as `Data.train`; `observed` has a line an epoch."""
         data, parts = self.read()
         seen: list[dict[str, Any]] = []
 
         class Seen(AlignRec):
             def forward(self) -> tuple[Tensor, Tensor]:
                 if not self.training:  # the loop ranks valid with it, once an epoch
-                    seen.append(looked_at(self, data.split.train.users, data.split.train.items))
+                    seen.append(measure_geometry(self, data.split.train.users, data.split.train.items))
                 return super().forward()
 
         fitted = fit(Seen, *data, cell.settings, cell.seed, watch, checkpoint, parts)  # type: ignore[arg-type]
@@ -53,16 +50,12 @@ class Observed(Stored):
 
 
 @torch.no_grad()
-def looked_at(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
-    """Return the shape of AlignRec's item vectors.
+def measure_geometry(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
+    """Return the shape of AlignRec's item vectors, with users and items of the train pairs, int [P].
 
-    Args:
-        users: of the train interactions, int [P]; items likewise.
-
-    Returns:
-        id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one
-        direction; content_id: mean cosine of an item's two vectors; user_item: mean cosine of a user and an item
-        that train has; kept: linear CKA of the content vectors with the features as they were given.
+    id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one direction;
+    content_id: mean cosine of an item's two vectors; user_item: mean cosine of train pairs; kept: linear CKA of the
+    content vectors with the given features.
     """
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()

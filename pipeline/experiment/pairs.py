@@ -1,4 +1,4 @@
-"""Cells whose data are pairs of user and item, with at most one feature set and its graph. I items, F width."""
+"""Data of cells: pairs of user and item, with at most one feature set and its graph. I items, F width."""
 
 from __future__ import annotations
 
@@ -38,44 +38,35 @@ class Pairs(Data):
 
     @abstractmethod
     def read(self) -> tuple[TrainingData, Sequence[int]]:
-        """Return the data, and the widths of the modalities that stand side by side in the features."""
+        """Return the data, and the widths of the modalities in the features."""
 
     def code(self, model: str) -> tuple[list[Path], list[str]]:
-        """Return what trains a model: the loop, and the model's own file."""
         return MODELS.source_files(model), [__name__, MODELS.module(model)]
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Do as `Data.train`."""
         data, parts = self.read()
         fitted = fit(MODELS[cell.model], *data, cell.settings, cell.seed, watch, checkpoint, parts)  # type: ignore[arg-type]
         return end(fitted, data.split)
 
 
 def end(fitted: Fit, split: Split, observed: Sequence[dict[str, Any]] = ()) -> Trained:
-    """Return a training that has ended, and what was observed in it."""
     judge = partial(open_test, fitted.user, fitted.item, split)
     return Trained(fitted.history, fitted.best_epoch, judge, fitted, observed)
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """A modality that is hidden for some items: their vectors are those of the masked feature set."""
+    """A modality hidden for a share of the items, whose vectors are those of the masked feature set."""
 
     modality: str
     ratio: float
-    """share of the items"""
-    seed: int
-    """items concerned; the same for both modalities"""
+    seed: int  # draws the items; the same for both modalities
 
     def other(self, features: str) -> str:
-        """Return the set whose vectors those items have."""
         return variant(features, self.modality)
 
     def rows(self, n_items: int) -> np.ndarray:
-        """Return whose modality is hidden, bool [I]: the first `ratio` of one seeded permutation.
-
-        So the items that are masked at one ratio are among those at every larger one.
-        """
+        """Return the items whose modality is hidden, bool [I]; a larger ratio hides the same items and more."""
         masked = np.zeros(n_items, bool)
         masked[np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]] = True
         return masked
@@ -83,29 +74,25 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Spoilt(Hidden):
-    """Content that is wrong for some items: their vectors are those of a set of kind `wrong`."""
+    """Wrong content for a share of the items, whose vectors are those of a set of kind `wrong`."""
 
     def other(self, features: str) -> str:
-        """Return the set whose vectors those items have."""
         return spoilt(features, self.modality)
 
 
 @dataclass(frozen=True)
 class Stored(Pairs):
-    """What the stages left of a dataset, or a branch of it, as it is or changed in memory."""
+    """Outputs of a dataset, or of a branch of it, unchanged or changed in memory."""
 
     layout: Layout
     features: str | Path | None = None
-    """name of a feature set, or a file .npy of vectors in item order; None for models that read ids alone"""
-    parts: tuple[int, ...] = ()
-    """widths of the modalities in the features"""
-    graph: Graph | None = None
-    """how the item graph is rebuilt; None: that of the stage is read"""
+    """name of a feature set, or a file .npy of vectors in item order; None for models that read only ids"""
+    parts: tuple[int, ...] = ()  # widths of the modalities in the features
+    graph: Graph | None = None  # how the item graph is rebuilt; None: that of the stage is read
     hidden: Hidden | None = None
 
     @classmethod
     def of(cls, params: Parameters, layout: Layout, features: str) -> Stored:
-        """Return a feature set as the stages left it, with its modalities; of NO_FEATURES the split alone."""
         parts = tuple(params[Benchmark].modalities.get(features, []))
         return cls(layout, None if features == NO_FEATURES else features, parts)
 
@@ -126,7 +113,6 @@ class Stored(Pairs):
         return {"features": name, "modalities": list(self.parts), "graph": graph, "hidden": hidden}
 
     def read(self) -> tuple[TrainingData, Sequence[int]]:
-        """Read and check all files, hide what is hidden, and search the graph if it is not the stage's."""
         if isinstance(self.features, str) and not self.graph and not self.hidden:
             return inputs.read(self.layout, self.features), self.parts
         split = inputs.read(self.layout, None).split
@@ -159,16 +145,12 @@ class Stored(Pairs):
 class Held(Pairs):
     """Data in memory; the item graph is searched on the features."""
 
-    split: Split
-    """which the protocol's fingerprint identifies"""
-    features: np.ndarray | None
-    """float32 [I, F]"""
-    graph_k: int
-    """neighbours of an item, itself included"""
+    split: Split  # identified by the protocol's fingerprint
+    features: np.ndarray | None  # float32 [I, F]
+    graph_k: int  # neighbours of an item, itself included
     parts: tuple[int, ...] = ()
 
     def files(self) -> list[Path]:
-        """Return none."""
         return []
 
     def facts(self) -> dict[str, Any]:
@@ -180,6 +162,5 @@ class Held(Pairs):
         return hashlib.sha256(b"" if self.features is None else np.ascontiguousarray(self.features).data).hexdigest()
 
     def read(self) -> tuple[TrainingData, Sequence[int]]:
-        """Search the graph."""
         edges = None if self.features is None else neighbours.neighbours(self.features, self.graph_k)
         return TrainingData(self.split, self.features, edges), self.parts

@@ -1,4 +1,4 @@
-"""Trains the cells that have no record yet, and writes the tables that are read from records."""
+"""Trains the cells without a record, and writes tables of records."""
 
 import sys
 import time
@@ -26,19 +26,16 @@ Label = TypeVar("Label")
 
 @dataclass(frozen=True)
 class Work:
-    """Trains cells one after the other, until one does not end as it should; pickled for other processes."""
+    """Trains cells one after the other, until one fails; pickled for worker processes."""
 
     store: Store
-    tolerant: bool = False
-    """as of `cell.outcome`"""
-    costs: Path | None = None
-    """folder where what each training takes is written, by key"""
+    tolerant: bool = False  # see `cell.outcome`
+    costs: Path | None = None  # folder for the cost of each training, by key
 
     def __call__(self, cells: Sequence[Cell]) -> None:
-        """Train the cells that no other process has finished."""
         for cell in cells:
             with self.store.claimed(cell):
-                if (record := self.store.get(cell)) is None:
+                if (record := self.store.get(cell)) is None:  # no other process has finished it
                     with measured(self.costs and self.costs / f"{cell.key}.json"):
                         self.store.put(cell, outcome(cell, self.tolerant))
                     record = self.store.get(cell)
@@ -54,12 +51,10 @@ def complete(
     tolerant: bool = False,
     costs: Path | None = None,
 ) -> None:
-    """Train the cells that have no record, the slow models first, so that the processes end together.
+    """Train the cells without a record, slow models first, so that workers end together.
 
-    Args:
-        cells: those of equal keys are trained once.
-        shown: makes a progress bar of an iterable and its total.
-        tolerant: whether a training that fails leaves a record with the reason; else it raises.
+    With `tolerant` a failed training leaves a record with its reason, else it raises. `shown` returns a progress bar of
+    an iterable and its total.
     """
     place = {model: number for number, model in enumerate(reversed(MODELS))}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
@@ -69,38 +64,24 @@ def complete(
 
 
 class Experiment:
-    """A stage that trains cells: plans ask it for records, and tables are written by it."""
+    """A stage that trains cells: plans ask it for records, and it writes their tables."""
 
     def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
-        """Read the split.
-
-        Args:
-            others: stores that are looked into before anything is trained.
-            draws: paths of each draw of the split; the first one's by default.
-        """
+        """Read the split, and further stores; run number n trains and is judged on draw n modulo their number."""
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
-        self.dataset = run.dataset
-        self.draws = draws or [run.layout]
-        """paths of each draw of the split: run number n is trained and judged on draw n modulo their number"""
+        self.dataset, self.draws = run.dataset, draws or [run.layout]
         self.splits = [inputs.read(layout, None).split for layout in self.draws]
         self.split = self.splits[0]
-        self.rules = protocol_of(run.params, run.dataset, *self.splits)
-        """by which epochs are chosen; each of its variants judges every training"""
+        self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; each variant judges
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}
-        self.made: list[Path] = []
-        """files that are no records"""
-        self.costs: Path | None = None
-        """where what each training takes is written, see `Work`"""
+        self.made: list[Path] = []  # files that are not records
+        self.costs: Path | None = None  # see `Work`
 
     def complete(
         self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
     ) -> dict[Label, Record]:
-        """Return the records of cells; missing ones are trained, see `complete`.
-
-        Args:
-            planned: what a plan calls a cell -> the cell.
-        """
+        """Return the records of labelled cells; missing ones are trained, see `complete`."""
         cells = list(planned.values())
         self.named |= {cell.key: cell for cell in cells}
         missing = self.store.missing(cells)
@@ -130,35 +111,28 @@ class Experiment:
             self.made.append(path)
 
     def end(self) -> None:
-        """Delete the stage's files that this run has neither made nor named, and log their number."""
+        """Delete files and records that this run neither wrote nor named."""
         kept = self.store.files(self.named.values())
         left = {path.stem for path in self.store.folder.glob("*.json")} - self.named.keys()
         io.keep_only(self.run.folder, [*self.made, *kept])
         if left:
-            said = f"{self.run.label}: records of {len(left):,} trainings that no plan names any more are deleted"
-            print(printable(said), file=sys.stderr, flush=True)
+            text = f"{self.run.label}: deleted records of {len(left):,} trainings that no plan names any more"
+            print(printable(text), file=sys.stderr, flush=True)
             self.run.measure(deleted=len(left))
 
 
 @contextmanager
 def measured(path: Path | None) -> Iterator[None]:
-    """Write what a block takes, JSON: seconds of CPU, memory_mib, machine; nothing without a path.
+    """Write the cost of a block, JSON: seconds of CPU, memory_mib, machine; a no-op without a path.
 
-    memory_mib is the most that was resident of this process, libraries included; null where the system does not tell.
+    memory_mib is the peak resident memory of this process, libraries included; null where the system has no figure.
     """
     if path is None:
         yield
         return
     before, is_reset = time.process_time(), memory.reset_peak()
     yield
-    seconds = round(time.process_time() - before, 3)
-    io.write_json(
-        path,
-        {"seconds": seconds, "memory_mib": memory.peak_mib() if is_reset else None, "machine": described(_device())},
-    )
-
-
-def _device() -> str:
+    seconds, mib = round(time.process_time() - before, 3), memory.peak_mib() if is_reset else None
     from pipeline.ops.device import pick  # loads torch
 
-    return str(pick())
+    io.write_json(path, {"seconds": seconds, "memory_mib": mib, "machine": described(str(pick()))})

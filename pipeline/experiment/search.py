@@ -1,4 +1,4 @@
-"""Settings that are tried against each other: a grid, Halton points, what became of each; valid chooses."""
+"""Settings to try: a grid, Halton points; valid chooses."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from pipeline.experiment.cell import RECALL
 if TYPE_CHECKING:
     from pipeline.experiment.store import Record
 
-DIGITS = 3
-"""significant digits of a Halton point's value, so that a table shows the setting in full"""
+DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
 Value = int | float
 Setting = dict[str, Value]
 
 
 class Contender(NamedTuple):
-    """What is tuned and compared."""
+    """A model, and a feature set or NO_FEATURES."""
 
     model: str
     features: str
-    """feature set, or NO_FEATURES"""
 
     @property
     def name(self) -> str:
@@ -35,12 +33,11 @@ class Contender(NamedTuple):
 
 
 def grid(values: Mapping[str, Sequence[Value]]) -> list[Setting]:
-    """Return all combinations of values, those of the last key changing first."""
     return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
 
 
 def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
-    """Return n points of a space, from a scrambled Halton sequence; fewer are the beginning of more."""
+    """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
     from scipy.stats import qmc  # takes half a second to load
 
     points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)  # [n, ranges], in [0, 1)
@@ -60,26 +57,22 @@ def _value(values: Range, u: float) -> Value:
 
 
 class Tried(NamedTuple):
-    """A setting, and what became of its training."""
+    """A setting and the outcome of its training."""
 
-    number: int
-    """from 0"""
+    number: int  # from 0
     setting: Setting
-    state: str
-    """complete or failed"""
+    state: str  # complete or failed
     epochs: int
-    valid: float | None = None
-    """Recall@20; None if it failed"""
+    valid: float | None = None  # Recall@20; None if it failed
     reason: str = ""
 
-
-def became(number: int, setting: Setting, record: Record) -> Tried:
-    """Return what became of a setting, by the record of its training."""
-    values = record.values
-    return Tried(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
+    @classmethod
+    def of(cls, number: int, setting: Setting, record: Record) -> Tried:
+        values = record.values
+        return cls(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
 
 
 def best(tried: Sequence[Tried]) -> Tried | None:
-    """Return the complete setting of highest valid Recall@20; of equal ones the first; None if none is."""
+    """Return the first complete setting of highest valid Recall@20; None if all failed."""
     complete = [one for one in tried if one.state == "complete"]
     return max(complete, key=lambda one: one.valid or 0.0, default=None)

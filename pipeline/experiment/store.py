@@ -1,4 +1,4 @@
-"""Records and rankings of cells by key, each vouched for by its sha256. Letters: N test users, K cutoff."""
+"""Records and rankings of cells by key, with their sha256. Letters: N test users, K cutoff."""
 
 import hashlib
 import json
@@ -20,31 +20,26 @@ from pipeline.interactions.split import Split
 
 @dataclass(frozen=True)
 class Record:
-    """What the training of a cell left."""
+    """Outcome of a cell's training."""
 
     key: str
-    values: dict[str, Any]
-    """as `Outcome.values`"""
-    rankings: dict[str, Path]
-    """suffix of a protocol -> table rankings(K)"""
+    values: dict[str, Any]  # as `Outcome.values`
+    rankings: dict[str, Path]  # suffix of a protocol -> table rankings(K)
 
     @property
     def best(self) -> dict[str, Any]:
-        """The best epoch's line of the history."""
+        """The history's line of the best epoch."""
         return dict(self.values["best"])
 
     @property
     def judged(self) -> list[dict[str, Any]]:
-        """One object a protocol: protocol, fingerprint, metrics."""
         return list(self.values["judged"])
 
     def evaluation(self, suffix: str, split: Split, ks: Sequence[int]) -> Evaluation:
-        """Return the test figures by user under the protocol of that suffix, from the rankings."""
         return evaluated(self.rankings[suffix], split, ks)
 
 
 def evaluated(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
-    """Return test figures by user from a table rankings(K), at cutoffs up to K."""
     with pq.ParquetFile(path) as file:
         width = file.schema_arrow.field("items").type.list_size
     table = io.read_table(path, schemas.rankings(width))
@@ -53,28 +48,24 @@ def evaluated(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
 
 
 class Store:
-    """A folder of records, and others that are read too.
+    """A folder of records, and further ones to read.
 
-    A record that was altered, that a kill cut off, or whose rankings are not those that it names, is not there. One of
-    other code, data or protocol has another key, so it is never read.
+    An altered or truncated record, or one whose rankings differ, counts as absent. Other code, data or protocol gives
+    another key.
     """
 
     def __init__(self, folder: Path, *others: Path) -> None:
-        """Take the folder that is written to, then those that are read alone."""
         self.folder, self.others = folder, others
-        self.doubted: set[Path] = set()
-        """records that were not believed"""
+        self.doubted: set[Path] = set()  # records that were not believed
 
     def get(self, cell: Cell) -> Record | None:
-        """Return what a cell left; None where nothing can be believed."""
+        """Return the record of a cell; None without an intact one."""
         return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Return the cells without a record, each key once, in order."""
         return [cell for cell in {cell.key: cell for cell in cells}.values() if self.get(cell) is None]
 
     def put(self, cell: Cell, outcome: Outcome) -> None:
-        """Write rankings, then the record, which says that the cell is done and has the sha256 of all."""
         digests = {}
         for suffix, table in outcome.rankings.items():
             path = self.folder / f"{cell.key}{suffix}.parquet"
@@ -86,7 +77,7 @@ class Store:
 
     @contextmanager
     def claimed(self, cell: Cell) -> Iterator[None]:
-        """Keep other processes from training the same cell; a killed process holds nothing."""
+        """Lock a cell against other processes; a killed process releases it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / f".{cell.key}.lock"
         with FileLock(lock):
@@ -94,7 +85,6 @@ class Store:
             lock.unlink(missing_ok=True)  # who waits for it finds the record
 
     def files(self, cells: Iterable[Cell]) -> list[Path]:
-        """Return the files of this folder that cells have."""
         records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
         return [path for one in records for path in (self.folder / f"{one.key}.json", *one.rankings.values())]
 
@@ -109,7 +99,7 @@ class Store:
             if values["key"] == key and digest == record_digest(values) and digests == values["rankings"]:
                 return Record(key, values, files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
-            pass  # it is not what `put` has written
+            pass  # not written by `put`
         self.doubted.add(path)
         return None
 

@@ -1,4 +1,4 @@
-"""The article's argument: wrong content, what each loss of AlignRec prevents, and joint beside staged training."""
+"""The article's argument: wrong content, what each loss of AlignRec prevents, joint or staged training."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +15,8 @@ from pipeline.probe.registry import PROBES
 from pipeline.study.summaries import WHOLE
 
 Row = Mapping[str, Any]
-PROBED = ("zero_shot", "item_cf", "content_knn")
-"""probes of table JOINT"""
-SPOILT = {"image": "another item's image", "text": "another item's text", "noise": "noise"}
-"""what is wrong, in words"""
+PROBED = ("zero_shot", "item_cf", "content_knn")  # probes of table JOINT
+SPOILT = {"image": "another item's image", "text": "another item's text", "noise": "noise"}  # what is wrong, in words
 
 
 class Shape(NamedTuple):
@@ -42,35 +40,31 @@ SHAPES = (
 
 
 def content(row: Row) -> str:
-    """Return the kind of wrong content and its share, in words."""
     return "whole" if row["what"] == WHOLE else f"{SPOILT[row['what']]}, {100 * row['ratio']:.4g} %"
 
 
-def wrong(table: pa.Table) -> list[Table]:
-    return [_wrong(rows) for rows in by_fingerprint(table)]
-
-
 def by_fingerprint(table: pa.Table) -> Iterator[list[Row]]:
-    """Yield the rows of each protocol, in order."""
     rows = table.to_pylist()
     for fingerprint in dict.fromkeys(row["fingerprint"] for row in rows):
         yield [row for row in rows if row["fingerprint"] == fingerprint]
 
 
-def _wrong(rows: Sequence[Row]) -> Table:
-    return Table.of(
-        "Wrong content",
-        f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Figures: "
-        f"{spread(row['seeds'] for row in rows)}. The change is against the same model on the whole set, its "
-        f" interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
-        ["model", "features", "content", measure("recall", rows[0]["k"]), *CHANGE],
-        [[row["model"], row["features"], content(row), mean(row), Difference.if_any(row)] for row in rows],
-        texts=3,
-    )
+def wrong(table: pa.Table) -> list[Table]:
+    return [
+        Table.of(
+            "Wrong content",
+            f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Figures: "
+            f"{spread(row['seeds'] for row in rows)}. The change is against the same model on the whole set, its "
+            f"interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
+            ["model", "features", "content", measure("recall", rows[0]["k"]), *CHANGE],
+            [[row["model"], row["features"], content(row), mean(row), Difference.if_any(row)] for row in rows],
+            texts=3,
+        )
+        for rows in by_fingerprint(table)
+    ]
 
 
 def shapes(table: pa.Table) -> dict[str, dict[str, dict[int, Cell]]]:
-    """Return, of table GEOMETRY, column -> what is left out -> epoch -> figure over seeds."""
     rows = table.to_pylist()
     values: dict[str, dict[str, dict[int, list[float]]]] = {}
     for row in rows:
@@ -89,7 +83,6 @@ def left_out(weight: str) -> str:
 
 
 def geometry(table: pa.Table) -> list[Table]:
-    """Return the shapes after the last epoch, and the best valid recall of any; none for an empty table."""
     found = shapes(table)
     if not found:
         return []
@@ -114,7 +107,6 @@ def geometry(table: pa.Table) -> list[Table]:
 
 
 def trained(row: Row) -> str:
-    """Return how encoder and recommender were trained, in words."""
     return f"{row['variant']}, encoder's rate x {row['rate']:g}" if row["rate"] else str(row["variant"])
 
 
@@ -124,7 +116,7 @@ def joint(table: pa.Table) -> list[Table]:
 
 def _joint(rows: Sequence[Row]) -> Table:
     return Table.of(
-        "Joint beside staged",
+        "Joint or staged",
         f"{words.protocol(rows[0])} Staged: AlignRec on CLS of the pre-trained encoder. Joint: its losses train the "
         "encoder too, from the weights that pre-training starts from. Figures: "
         f"{spread(row['seeds'] for row in rows)}. The change is against staged, its interval (95 %) over "
@@ -141,7 +133,6 @@ def _joint(rows: Sequence[Row]) -> Table:
 
 
 def lines(epochs: pa.Table, figure: str) -> dict[str, dict[float, Cell]]:
-    """Return, of table JOINT_EPOCHS, training -> epoch -> `figure` over seeds."""
     found: dict[str, dict[int, list[Row]]] = {}
     for row in epochs.to_pylist():
         if row[figure] is not None:

@@ -1,4 +1,4 @@
-"""The article's tables of a run, as git keeps them: docs/study.md shows them. A part that did not run has none."""
+"""The article's tables of a run, which git keeps and docs/study.md shows."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -8,6 +8,7 @@ import pyarrow as pa
 import schemas
 from pipeline.evaluation.evidence import MAIN, seeds_of
 from pipeline.facts import probes, recommenders, study, tail
+from pipeline.facts.argument import PROBED
 from pipeline.facts.difference import Difference
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
@@ -15,15 +16,15 @@ from pipeline.facts.words import RECALL, figure, labelled, protocol, short, spre
 from pipeline.models import RELEASED
 
 PARTS = ("ablation", "mask", "tail", "hyper-parameters", "clip")
-ASKED = ("zero_shot", "item_cf", "content_knn")
-"""probes next to recommendations"""
 
 
 def tables(outputs: Outputs) -> dict[str, list[Table]]:
-    """Return part -> its tables, of those parts of PARTS that ran; `clip` needs a feature set of CLIP."""
     mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
     found: dict[str, Iterable[Table]] = {
-        "ablation": _ablations(outputs),
+        "ablation": (
+            recommenders.ablations(list(recommenders.ablated(comparison, outputs.tests))).under(label)
+            for comparison, label in labelled(outputs.ablated)
+        ),
         "mask": study.masked(mask),
         "tail": _leads(leads),
         "hyper-parameters": [
@@ -35,20 +36,13 @@ def tables(outputs: Outputs) -> dict[str, list[Table]]:
 
 
 def kept(table: Table) -> dict[str, Any]:
-    """Return a table as JSON; figures lack the zero before their points, those that are marked are bold."""
     rows = [[short(cell) for cell in row] for row in table.rows]
     for row, column in table.marks:
         rows[row][column] = f"**{rows[row][column]}**"
     return {"heading": table.heading, "note": short(table.note), "head": list(table.head), "rows": rows}
 
 
-def _ablations(outputs: Outputs) -> Iterator[Table]:
-    for comparison, label in labelled(outputs.ablated):
-        yield recommenders.ablations(list(recommenders.ablated(comparison, outputs.tests))).under(label)
-
-
 def _leads(table: pa.Table) -> Iterator[Table]:
-    """Yield what AlignRec has more than each other run, a table a protocol and slice of table TAIL."""
     for rows in tail.parts(table):
         if tested := [row for row in rows if row["difference"] is not None]:
             note = (
@@ -65,7 +59,6 @@ def _lead(row: Mapping[str, Any]) -> str:
 
 
 def _clip(outputs: Outputs) -> Iterator[Table]:
-    """Yield BEiT3's and CLIP's feature sets: probes of them as they are, and AlignRec on them."""
     if not outputs.compared or outputs.probes is None:
         return
     comparison, asked = outputs.compared[0], probes.read(outputs.probes)
@@ -73,7 +66,7 @@ def _clip(outputs: Outputs) -> Iterator[Table]:
     names = [name for name in rows if name.split("-")[0] in ("beit3", "clip")]
     if not any(name.startswith("clip") for name in names):
         return
-    shown = [asked[key] for key in ASKED if key in asked]
+    shown = [asked[key] for key in PROBED if key in asked]
     figures = [probe.of("raw", probe.probe.figure) for probe in shown]
     yield Table(
         "CLIP and BEiT3",

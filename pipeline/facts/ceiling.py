@@ -1,4 +1,4 @@
-"""How far feature sets of a generated catalogue come from chance to what its generator planted."""
+"""Feature sets of a generated catalogue, between chance and its planted structure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +9,9 @@ from pipeline.features.registry import CEILINGS, PLANTED
 
 
 def tables(figures: Mapping[str, Any] | None) -> list[Table]:
-    """Return the table, of the content of probes.json; none where nothing is known to be planted.
+    """Return the table of probes.json; none without planted sets.
 
-    A column per probe has the share of the way to all that is planted, and where they were judged, to what texts and
-    images tell of it.
+    A column per probe has shares of the way to each of CEILINGS.
     """
     read = [probed for probed in probes.read(figures).values() if probed.of("raw", probed.probe.figure)]
     columns: dict[str, dict[str, list[float]]] = {}

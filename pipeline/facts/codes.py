@@ -1,4 +1,4 @@
-"""Semantic IDs: how good the codes are, and items as groups of one prefix."""
+"""Semantic IDs: the quality of codes, and items grouped by prefix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.evidence import cell, collect
 from pipeline.facts.table import Table
 from pipeline.facts.words import figure, listed, short
 from pipeline.layout import Layout
@@ -16,17 +16,10 @@ from pipeline.semantic_ids.quality import POPULARITY
 from pipeline.semantic_ids.registry import METHODS
 
 HEADING = "Semantic IDs"
-AS_IT_IS = "as it is"
-"""method of a file's codes"""
+AS_IT_IS = "as it is"  # method of a file's codes
 PROBED = ("zero_shot", "item_cf")
-GROUPS, SHOWN = 12, 24
-"""groups, and items of each, that the page shows before a search"""
-AGREEMENT = {
-    "neighbours": "neighbours",
-    "co_purchase": "bought together",
-    "category": "category",
-}
-"""key of a prefix's figures -> its column"""
+GROUPS, SHOWN = 12, 24  # groups, and items of each, that the page shows before a search
+AGREEMENT = {"neighbours": "neighbours", "co_purchase": "bought together", "category": "category"}
 
 
 class Judged(NamedTuple):
@@ -34,10 +27,8 @@ class Judged(NamedTuple):
 
     features: str
     method: str
-    quality: Mapping[str, Any]
-    """see pipeline/semantic_ids/quality.py"""
-    seed: int = 0
-    """number of the codebooks, where there are several"""
+    quality: Mapping[str, Any]  # see pipeline/semantic_ids/quality.py
+    seed: int = 0  # number of the codebooks, where there are several
 
     @property
     def name(self) -> str:
@@ -48,23 +39,18 @@ class Judged(NamedTuple):
 class Groups:
     """The items of each prefix, for the page."""
 
-    codes: dict[str, list[list[int]]]
-    """feature set and method -> codes of each item; empty for an item without"""
+    codes: dict[str, list[list[int]]]  # feature set and method -> codes of each item; empty for an item without
     shown: int = SHOWN
 
     @property
     def first(self) -> list[tuple[str, list[int]]]:
-        """Return the first code, and item_ids, of the largest groups of the first codes."""
-        members: dict[int, list[int]] = {}
-        for item, codes in enumerate(next(iter(self.codes.values()))):
-            if codes:
-                members.setdefault(codes[0], []).append(item)
+        coded = enumerate(next(iter(self.codes.values())))
+        members = collect((codes[0], item) for item, codes in coded if codes)
         largest = sorted(members, key=lambda code: (-len(members[code]), code))[:GROUPS]
         return [(str(code), members[code]) for code in largest]
 
 
 def gathered(layout: Layout) -> list[Judged]:
-    """Return the figures of a dataset's semantic IDs, of those that have any, by feature set, then as registered."""
     from pipeline.semantic_ids import files  # loads safetensors, which a light install's pages do without
 
     order = list(METHODS)
@@ -75,21 +61,18 @@ def gathered(layout: Layout) -> list[Judged]:
 
 
 def compared(comparison: Mapping[str, Any]) -> list[Judged]:
-    """Return the figures of a comparison of semantic IDs, the content of its compare.json."""
     return [Judged(**row) for row in comparison["codes"]]
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """Return whose neighbours the codes of files were judged by."""
     if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
         return []
     if (features := comparison["neighbours_of"]) is None:
-        return ["neighbours: not known of files of codes; name a feature set beside them"]
+        return ["neighbours: unknown for files of codes; compare them with a feature set"]
     return [f"neighbours: files of codes are judged by those of {features}"]
 
 
 def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
-    """Return the items of each prefix, all in memory; None without semantic IDs."""
     from pipeline.semantic_ids import files
 
     codes = {}
@@ -104,24 +87,16 @@ def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | Non
 
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
-    """Return the headline figures, what coding costs, and figures by prefix and by level."""
-    first = [j for j in judged if not j.seed]
-    return [*brief(judged), *([_by_prefix(first), _by_level(first)] if first else [])]
-
-
-def brief(judged: Sequence[Judged]) -> list[Table]:
-    """Return the headline figures, what coding costs, and both over seeds; without empty tables."""
     first = [j for j in judged if not j.seed]
     return [table for table in (headline(first), cost(first), over_seeds(judged)) if table.rows]
 
 
 def headline(judged: Sequence[Judged]) -> Table:
-    """Return a row for each method: the same table in the report, on the card, in comparisons and in the docs."""
     note = (
         "Collide: items that share all codes with another, before and after the policy; before it in thirds of the "
-        "items by popularity. Perplexity: so many "
-        "codes, used evenly, level by level. Bits: entropy of whole ids, and the most possible. Neighbours, bought "
-        "together: how often such items share the first code; category: how often items of one first code share it; "
+        "items by popularity. Perplexity: number of evenly used codes, by level. Bits: entropy of whole ids, and the "
+        "most possible. Neighbours, bought together: how often such items share the first code; category: how often "
+        "items of one first code share it; "
         f"by chance in brackets. Last: how hit@20 changes with reconstructed vectors.{_controls(judged)}"
     )
     head = ["codes", "collide", "head, middle, tail", "perplexity", "bits", *AGREEMENT.values()]
@@ -129,23 +104,21 @@ def headline(judged: Sequence[Judged]) -> Table:
 
 
 def cost(judged: Sequence[Judged]) -> Table:
-    """Return what coding costs: each probe with reconstructed vectors beside the original ones."""
     rows = [
         [j.name, f"{PROBES[probe].name} {f['measure']}",
          *(f"{f[key]:.4f}" for key in ("original", "reconstructed", "chance")),
          f"{f['difference']:+.4f}", f"{f['low']:+.4f} .. {f['high']:+.4f}", f"{f['p_holm']:.4f}"]
-        for j in judged for probe, f in _probed(j).items()
+        for j in judged for probe, f in _probe_figures(j).items()
     ]  # fmt: skip
     note = (
-        "Vectors that the codes stand for, beside the vectors that were coded: difference, its 95 % interval and p by "
+        "Vectors that the codes stand for, compared with the coded ones: difference, its 95 % interval and p by "
         "paired bootstrap, corrected (Holm) for the probes of a method."
     )
     head = ["codes", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
-    return Table("What coding costs", f"{note}{_unprobed(judged)}", [*head, "p, Holm"], rows, texts=2)
+    return Table("What coding costs", f"{note}{_skip_reasons(judged)}", [*head, "p, Holm"], rows, texts=2)
 
 
 def over_seeds(judged: Sequence[Judged]) -> Table:
-    """Return mean and sd over codebooks of several seeds; without rows where there is one."""
     rows = []
     for features, method in dict.fromkeys((j.features, j.method) for j in judged if j.seed):
         drawn = [j.quality for j in judged if (j.features, j.method) == (features, method)]
@@ -164,7 +137,7 @@ def over_seeds(judged: Sequence[Judged]) -> Table:
 
 
 def _row(judged: Judged) -> list[str]:
-    q, probed = judged.quality, _probed(judged)
+    q, probed = judged.quality, _probe_figures(judged)
     first, whole = q["prefixes"][0], q["prefixes"][-1]
     before, after = (q["collisions"][when] for when in ("before", "after"))
     return [
@@ -173,43 +146,14 @@ def _row(judged: Judged) -> list[str]:
         ", ".join(f"{share:.0%}" for third in POPULARITY if (share := q["collisions"].get(third)) is not None),
         ", ".join(f"{level['perplexity']:.0f}" for level in q["levels"]),
         f"{whole['bits']:.1f}/{whole['most_bits']:.1f}",
-        *(_beside_chance(first, key) for key in AGREEMENT),
+        *(_with_chance(first, key) for key in AGREEMENT),
         *(f"{probed[p]['difference']:+.3f}" if p in probed else "" for p in PROBED),
     ]
 
 
-def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
-    """Return probe -> its figures, of those that were asked."""
+def _probe_figures(judged: Judged) -> dict[str, Mapping[str, Any]]:
     rows = {probe: judged.quality["reconstruction"].get(probe, {"skipped": ""}) for probe in PROBED}
     return {probe: figures for probe, figures in rows.items() if "skipped" not in figures}
-
-
-def _by_prefix(judged: Sequence[Judged]) -> Table:
-    rows = [
-        [j.name, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.1f}/{p['most_bits']:.1f}",
-         *(_beside_chance(p, key) for key in AGREEMENT)]
-        for j in judged for p in j.quality["prefixes"]
-    ]  # fmt: skip
-    note = (
-        "How often nearest neighbours, and items bought together, share their first codes; how often items that share "
-        "them are of one category. By chance in brackets."
-    )
-    head = ["codes", "length", "distinct", "bits", *AGREEMENT.values()]
-    return Table("By length of the prefix", note, head, rows, texts=1)
-
-
-def _by_level(judged: Sequence[Judged]) -> Table:
-    rows = [
-        [j.name, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}",
-         _beside_chance(v, "neighbours")]
-        for j in judged for i, v in enumerate(j.quality["levels"])
-    ]  # fmt: skip
-    note = (
-        "Gini: 0 where all codes are used evenly, towards 1 where one code has all items. Neighbours: how often they "
-        "share the level's code, whatever the others, by chance in brackets."
-    )
-    head = ["codes", "level", "used", "perplexity", "Gini", AGREEMENT["neighbours"]]
-    return Table("By level", note, head, rows, texts=1)
 
 
 def _controls(judged: Sequence[Judged]) -> str:
@@ -220,17 +164,13 @@ def _controls(judged: Sequence[Judged]) -> str:
     return f" {listed(names)} {are}: useful codes must beat {them}."
 
 
-def _unprobed(judged: Sequence[Judged]) -> str:
-    """Return why some semantic IDs have no reconstruction."""
-    reasons: dict[str, list[str]] = {}
-    for j in judged:
-        if reason := j.quality["reconstruction"].get("skipped"):
-            reasons.setdefault(reason, []).append(j.method)
+def _skip_reasons(judged: Sequence[Judged]) -> str:
+    skipped = ((j.quality["reconstruction"].get("skipped"), j.method) for j in judged)
+    reasons = collect((reason, method) for reason, method in skipped if reason)
     return "".join(f" Not for {listed(list(dict.fromkeys(names)))}: {reason}." for reason, names in reasons.items())
 
 
-def _beside_chance(prefix: Mapping[str, Any], key: str) -> str:
-    """Return a share, and what chance gives in brackets, where they are known."""
+def _with_chance(prefix: Mapping[str, Any], key: str) -> str:
     shares = (prefix[key], prefix[f"{key}_chance"])
     value, by_chance = ("" if share is None else short(f"{share:.3f}") for share in shares)
     return f"{value} ({by_chance})" if value and by_chance else value

@@ -5,7 +5,7 @@ from math import inf
 from statistics import NormalDist
 from typing import Any
 
-from pipeline.evaluation.evidence import seeds_of
+from pipeline.evaluation.evidence import collect, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import probes, verdict
 from pipeline.facts.difference import FLOORED, Difference, p_value
@@ -14,8 +14,7 @@ from pipeline.facts.words import listed, spread, title
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
 
-FEW = 300
-"""users or items of a test, below which the verdict says how many would decide"""
+FEW = 300  # users or items of a test, below which the verdict says how many would decide
 POWER = 0.8
 NORMAL = NormalDist()
 VERBS = {"better": "beat", "worse": "are behind", "undecided": "are level with"}
@@ -23,7 +22,6 @@ Record = Mapping[str, Any]
 
 
 def headline(comparison: Record) -> str:
-    """Return the verdict on the first set in one sentence; empty where there are no two sets."""
     first, under = next(iter(comparison["sets"]), ""), dict[str, dict[str, list[str]]]()
     pairs = {b: places for (a, b), places in _pairs(comparison).items() if a == first}
     for b, places in pairs.items():
@@ -39,43 +37,34 @@ def headline(comparison: Record) -> str:
 
 
 def verdicts(comparison: Record) -> list[Table]:
-    """Return the verdict on every pair of sets; none where there are no two."""
     pairs, trained = _pairs(comparison), _trainings(comparison)
     more = {pair: _lacking(comparison, *pair, places) for pair, places in pairs.items()}
     seeds = [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
-    said = " ".join([verdict.RULE, *seeds, *_few(more), *_out_of_order(comparison)])
-    return [verdict.table(said, ["a", "against b"], pairs, more)] if pairs else []
-
-
-def _few(more: Mapping[Any, Mapping[str, str]]) -> list[str]:
-    said = (
+    few = (
         f"Where fewer than {FEW} users or items (n) decide nothing, the difference of the headline figure is shown, "
         "and how many would decide it."
     )
-    return [said] * any(more.values())
-
-
-def _out_of_order(comparison: Record) -> list[str]:
-    return [
-        f"No verdict on {doubt['features']}, whose rows look out of order." for doubt in comparison.get("order", [])
-    ]
+    doubted = (doubt["features"] for doubt in comparison.get("order", []))
+    notes = [verdict.RULE, *seeds, *[few] * any(more.values())]
+    notes += [f"No verdict on {features}, whose rows look out of order." for features in doubted]
+    return [verdict.table(" ".join(notes), ["a", "against b"], pairs, more)] if pairs else []
 
 
 def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> dict[str, str]:
-    """Return place -> a - b and what its test lacks, of those that are undecided with few cases."""
+    """Return place -> a - b and the cases that its test lacks, where few cases leave it undecided."""
     tests = [*comparison["paired"], *(test for one in _trainings(comparison)[:1] for test in one["paired"])]
     level = LEVEL / max(1, 2 * len(comparison["verdicts"]))
-    said = {}
+    lacking = {}
     for test in _of(tests, a, b):
         name = test["measure"].split()[0]
         place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
         if places.get(place) == "undecided" and test["n"] < FEW:
-            said[place] = f"{test['difference']:+.3f} (n {test['n']}{_needed(test, level)})"
-    return said
+            lacking[place] = f"{test['difference']:+.3f} (n {test['n']}{_cases_needed(test, level)})"
+    return lacking
 
 
-def _needed(test: Record, level: float) -> str:
-    """Return how many cases would decide such a difference four times in five, if that is more than there are."""
+def _cases_needed(test: Record, level: float) -> str:
+    """Return the number of cases that would decide such a difference with power POWER, if above the given n."""
     error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
     wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
     n = test["n"] * (wanted / test["difference"]) ** 2 if test["difference"] else inf
@@ -83,66 +72,56 @@ def _needed(test: Record, level: float) -> str:
 
 
 def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
-    """Return each pair of sets -> its outcome at each place; none where the rows of one seem out of order."""
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
         places = verdict.probed(_of(comparison["verdicts"], a, b))
-        places |= _by_model(_of(one["paired"], a, b) for one in trained)
+        tests = (test for one in trained for test in _of(one["paired"], a, b))
+        by_model = collect((f"under {test['measure'].split()[0]}", test) for test in tests)
+        places |= {model: agreed(tests) for model, tests in by_model.items()}
         found[a, b] = {} if {a, b} & doubted else places
     return found
 
 
 def judged(comparison: Record) -> list[Table]:
-    """Return the tables of probes, trainings and paired tests."""
     evaluated = probes.tables(probed(comparison))
     if comparison["paired"]:
-        evaluated.append(_paired("Probes, pair by pair", "users or items", comparison["paired"]))
+        evaluated.append(_pair_table("Probes, pair by pair", "users or items", comparison["paired"]))
     for training in _trainings(comparison):
         evaluated.append(_training(training))
-        evaluated.append(_paired("Trained recommenders, pair by pair", "users", training["paired"]))
+        evaluated.append(_pair_table("Trained recommenders, pair by pair", "users", training["paired"]))
     return [t for t in evaluated if t.rows or t.note]
 
 
 def remarks(comparison: Record) -> list[str]:
-    """Return whose rows seem to be out of order, the caveats of the probes, and what they are not shown for."""
-    read = probes.read(probed(comparison)).values()
-    return [
-        *_partial(comparison),
-        *doubts(comparison),
-        *(f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat),
-    ]
-
-
-def _partial(comparison: Record) -> list[str]:
-    """Return on how many items the sets were compared, where some lack a row of an item."""
     compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
     trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
-    return [f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"] * (compared < of)
+    partial = f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"
+    read = probes.read(probed(comparison)).values()
+    caveats = (f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat)
+    return [*[partial] * (compared < of), *doubts(comparison), *caveats]
 
 
 def doubts(comparison: Record) -> list[str]:
-    """Return a sentence a feature set whose rows seem to lie in another order than the items."""
-    said = []
+    """Return a sentence per feature set whose rows seem to be in another order than the items."""
+    sentences = []
     for doubt in comparison.get("order", []):
         k, chance, both = doubt["neighbours"], doubt["chance"], doubt["overlap"].items()
         shares = " and ".join(f"{share:.1%} of {k} neighbours with {name}" for name, share in both)
-        said.append(
+        sentences.append(
             f"{doubt['features']}: the order of its rows looks wrong, or they are of other items. It shares {shares}, "
             f"which is chance ({chance:.1%}); these two share {doubt['shared']:.1%}. Give its order with --order, or a "
             "file with identifiers."
         )
-    return said
+    return sentences
 
 
 def sources(comparison: Record) -> Table:
-    """Return the table of the files, and of how their rows were matched with items."""
     rows = [[name, source] for name, source in comparison["sources"].items()]
     return Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
 
 
 def shapes(comparison: Record) -> list[Table]:
-    """Return the tables of geometry and similarity."""
     rows = [
         [name, str(s["width"]), f"{s['effective_rank']:.1f}", f"{s['mean_cosine']:.3f}", str(s["zero_rows"])]
         for name, s in comparison["sets"].items()
@@ -162,7 +141,6 @@ def shapes(comparison: Record) -> list[Table]:
 
 
 def shared(pair: Record) -> str:
-    """Return the share of neighbours that two sets share; of drawn items with half of its 95 % interval."""
     interval = f" ± {1.96 * pair['overlap_se']:.1%}" if "sampled" in pair else ""
     return f"{pair['overlap']:.1%}{interval}"
 
@@ -172,22 +150,12 @@ def probed(comparison: Record) -> dict[str, Any]:
 
 
 def _trainings(comparison: Record) -> list[Record]:
-    """Return the trainings under each protocol."""
     first = comparison.get("training")
     return [first, *first.get("also", [])] if first else []
 
 
 def _of(rows: Iterable[Record], a: str, b: str) -> list[Record]:
     return [row for row in rows if (row["a"], row["b"]) == (a, b)]
-
-
-def _by_model(protocols: Iterable[list[Record]]) -> dict[str, str]:
-    """Return the outcome under each model, on the tests of all protocols."""
-    by_model: dict[str, list[Record]] = {}
-    for tests in protocols:
-        for test in tests:
-            by_model.setdefault(f"under {test['measure'].split()[0]}", []).append(test)
-    return {model: agreed(tests) for model, tests in by_model.items()}
 
 
 def _training(training: Record) -> Table:
@@ -200,7 +168,7 @@ def _training(training: Record) -> Table:
     return Table.of("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
 
 
-def _paired(heading: str, unit: str, rows: Sequence[Record]) -> Table:
+def _pair_table(heading: str, unit: str, rows: Sequence[Record]) -> Table:
     cells = [[row["measure"], row["a"], row["b"], Difference.of(row), p_value(row["p"])] for row in rows]
     note = (
         f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap, first "

@@ -1,4 +1,4 @@
-"""What items have, and what they lack; and what stages recorded: time, memory, machines, the rows that they dropped."""
+"""Content and gaps of items, and the stages' records: time, memory, machines, dropped rows."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,16 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.evaluation.evidence import statuses
+from pipeline.evaluation.evidence import collect, statuses
 from pipeline.facts.table import Table
 from pipeline.features import reading
 
-REASONS = 20
-"""reasons listed, most frequent first"""
-TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")
-"""stages whose results can depend on the machine"""
-Records = Mapping[str, Mapping[str, Any]]
-"""stage -> its run.json"""
+REASONS = 20  # reasons listed, most frequent first
+TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # whose results can depend on the machine
+Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
 
 def titles(items: pa.Table) -> list[str]:
@@ -29,7 +26,6 @@ def paths(items: pa.Table) -> list[str]:
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
-    """Return how many items ended with which status, and why where a reason is known."""
     columns = [status.to_pylist(), *([] if reason is None else [reason.to_pylist()])]
     counted = list(statuses(pa.chunked_array([["\n".join(words) for words in zip(*columns, strict=True)]])).items())
     rows = [[*words.split("\n", len(columns) - 1), *_share(n, len(status))] for words, n in counted[:REASONS]]
@@ -40,7 +36,7 @@ def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, 
 
 
 def gaps(items: pa.Table) -> list[list[str]]:
-    """Return how many items of table RELEASED_ITEMS ended with which status of image and text, without `ok`."""
+    """Return rows of part, status, items and share, of statuses of table RELEASED_ITEMS other than `ok`."""
     return [
         [what, status, *_share(n, len(items))]
         for what, column in (("image", "image_status"), ("text", "text_status"))
@@ -50,7 +46,7 @@ def gaps(items: pa.Table) -> list[list[str]]:
 
 
 def incomplete(items: pa.Table) -> dict[str, str]:
-    """Return how many items of table RELEASED_ITEMS have no image, no text, neither, whatever the reason."""
+    """Return the numbers of items of table RELEASED_ITEMS without image, text, either."""
     image = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
     text = pc.equal(items["text_status"], "ok")
     lacking: dict[str, str] = {}
@@ -61,10 +57,8 @@ def incomplete(items: pa.Table) -> dict[str, str]:
 
 
 def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
-    """Return what each feature set was encoded from: name, width, four shares (empty: unknown).
-
-    Shares of items with image, and with text; of a text's tokens read, mean over items; of items whose texts are cut.
-    """
+    """Return rows of name, width, and four shares (empty: unknown): items with image, with text, tokens read of a text
+    (mean), items with truncated text."""
     rows = []
     for name, files in features.items():
         flags = pa.concat_tables(
@@ -85,7 +79,6 @@ def _share(n: int, of: int) -> tuple[str, str]:
 
 
 def drops(records: Records) -> Iterable[Table]:
-    """Yield the dropped or incomplete rows of each stage, by reason; nothing where there are none."""
     rows = [[stage, reason, f"{n:,}"] for stage, r in records.items() for reason, n in r["drops"].items()]
     if rows:
         note = "As counted by each stage."
@@ -93,11 +86,8 @@ def drops(records: Records) -> Iterable[Table]:
 
 
 def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Table]:
-    """Yield what a million items would cost to encode as they were here; nothing where no network encoded.
-
-    `record` is that of `encode` with its cost.json, `watts` what the machine draws, `dollars` what an hour of it
-    costs. A run that took rows over has no rate.
-    """
+    """Yield the cost of encoding a million items at the rates in the record of `encode`, with its cost.json; nothing
+    without rates. `watts` and `dollars` are the machine's power and its price per hour."""
     rated = {name: facts["items_per_s"] for name, facts in record.get("measured", {}).items()
              if isinstance(facts, Mapping) and facts.get("items_per_s") and "taken_over" not in facts}  # fmt: skip
     if not rated:
@@ -105,8 +95,8 @@ def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Ta
     hours = {name: 1e6 / rate / 3600 for name, rate in rated.items()}
     yield Table(
         "Encoding a million items",
-        f"From the rate of this run's {record['rows_in']:,} items, loading aside, on {record['machine']}. The prices "
-        f"are stated, not measured: {watts:g} W (`report.watts`) and {dollars:g} dollars an hour (`report.dollars`).",
+        f"From the rate of this run's {record['rows_in']:,} items, without loading, on {record['machine']}. Prices are "
+        f"assumed: {watts:g} W (`report.watts`) and {dollars:g} dollars per hour (`report.dollars`).",
         ["features", "items a second", "hours", "watt-hours", "dollars"],
         [[name, f"{rated[name]:,.0f}", f"{h:.2f}", f"{h * watts:,.0f}", f"{h * dollars:.2f}"]
          for name, h in hours.items()],
@@ -114,9 +104,6 @@ def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Ta
 
 
 def hardware(records: Records) -> str:
-    """Return the kinds of machine that encoding and training ran on."""
-    kinds: dict[str, list[str]] = {}
-    for stage in TRAINING:
-        if record := records.get(stage):
-            kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(stage)
+    ran = [(records[stage], stage) for stage in TRAINING if records.get(stage)]
+    kinds = collect((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
     return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())

@@ -1,4 +1,4 @@
-"""One paired test, in words and figures: what a has more than b."""
+"""A paired test of a against b, in words and figures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 
-BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"
-"""marks of a table"""
+BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of a table
 FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
 
 
@@ -19,8 +18,7 @@ class Difference(NamedTuple):
     middle: float
     high: float
     p: float
-    p_holm: float | None
-    """corrected for all tests of its table; None where it is not"""
+    p_holm: float | None  # corrected for all tests of its table; None where it is not
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Difference:
@@ -28,37 +26,31 @@ class Difference(NamedTuple):
 
     @classmethod
     def if_any(cls, row: Mapping[str, Any] | None) -> Difference | None:
-        """Return the test of a row; None without a row, and where there was nothing to compare with."""
         return None if row is None or row["difference"] is None else cls.of(row)
 
     @property
     def sure(self) -> bool:
-        """Whether it is decided."""
         return self.p_holm is not None and self.p_holm < LEVEL
 
     @property
     def mark(self) -> str:
-        """What it decides of a: better, level or worse."""
         return SAME if not self.sure else BETTER if self.middle > 0 else WORSE
 
     @property
     def cells(self) -> list[str]:
-        """Difference, interval and corrected p, for three cells of a table."""
         interval = f"{self.low:+.4f} .. {self.high:+.4f}"
         return [f"{self.middle:+.4f}", interval, p_value(self.p, self.p_holm)]
 
     @property
     def words(self) -> str:
-        """Difference and corrected p, for the end of a picture's row."""
         change, _, p = self.cells
         return f"{change}, p {p}"
 
     @property
     def reversed(self) -> Difference:
-        """What b has more than a."""
         return self._replace(low=0 - self.high, middle=0 - self.middle, high=0 - self.low)
 
 
 def p_value(p: float, corrected: float | None = None) -> str:
-    """Return p, or what a correction makes of it; ≤ where p itself is the smallest that the resamples can give."""
+    """Return p, or the corrected one; with ≤ where p is the smallest possible."""
     return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"

@@ -1,4 +1,4 @@
-"""What sets some items apart: no image, shared images and texts, changed neighbours, no history."""
+"""Groups of special items: no image, shared images and texts, changed neighbours, no history."""
 
 import re
 from collections import Counter
@@ -15,25 +15,20 @@ from pipeline.facts.words import title
 from schemas import TRAIN
 
 WORD = re.compile(r"\w+")
-LONGEST = 160
-"""characters of an item's words for the search, beyond its title and category"""
-Facets = dict[str, list[int]]
-"""name -> item_ids, ascending"""
+LONGEST = 160  # characters of an item's words for the search, beyond its title and category
+Facets = dict[str, list[int]]  # name -> item_ids, ascending
 
 
 @dataclass(frozen=True)
 class Items:
-    """What is known of every item, by item_id."""
+    """Facts of every item, by item_id."""
 
     facets: Facets
-    popularity: list[int]
-    """train interactions; empty where they are not known"""
-    words: list[str]
-    """what the search finds beside title and category: the identifier, and other words of the text"""
+    popularity: list[int]  # train interactions; empty where they are not known
+    words: list[str]  # searched besides title and category: the identifier, and other words of the text
 
 
 def read(outputs: Outputs, near: Neighbours) -> Items:
-    """Return facets, popularity and words of the items; `outputs` has items."""
     items, texts = outputs.items, outputs.texts
     assert items is not None
     assert texts is not None  # the same file
@@ -57,7 +52,6 @@ def read(outputs: Outputs, near: Neighbours) -> Items:
 
 
 def popularity(interactions: pa.Table | None, items: int) -> list[int]:
-    """Return the train interactions of each item; empty without interactions."""
     if interactions is None:
         return []
     item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
@@ -65,13 +59,13 @@ def popularity(interactions: pa.Table | None, items: int) -> list[int]:
 
 
 def shared(values: Sequence[Hashable]) -> list[int]:
-    """Return the places of values that stand more than once; empty ones are left out."""
+    """Return the places of repeated values, without empty ones."""
     counted = Counter(value for value in values if value)
     return [place for place, value in enumerate(values) if counted[value] > 1]
 
 
 def changed(a: pa.Table, b: pa.Table, items: int) -> list[int]:
-    """Return the items whose neighbours in two tables EDGES have nothing in common, where both have some."""
+    """Return the items without a common neighbour in two tables EDGES, of those with neighbours in both."""
     pairs, some = [], np.ones(items, bool)
     for edges in (a, b):
         item, other = (edges[column].to_numpy().astype(np.int64) for column in ("item_id", "neighbour_id"))
@@ -83,7 +77,6 @@ def changed(a: pa.Table, b: pa.Table, items: int) -> list[int]:
 
 
 def words(items: pa.Table, texts: pa.Table) -> list[str]:
-    """Return each item's identifier, and its text's words that are not in title or category, once each."""
     found = []
     columns = (texts["asin"].to_pylist(), items["title"].to_pylist(), paths(items), texts["text"].to_pylist())
     for asin, name, path, text in zip(*columns, strict=True):

@@ -1,7 +1,6 @@
-"""What DVC shows of a run, and git keeps: about ten headline figures, and the rows of the plots."""
+"""What DVC shows of a run and git keeps: some ten headline figures, and the rows of the plots."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from pipeline import io
 from pipeline.evaluation.cutoff import headline
@@ -10,34 +9,27 @@ from pipeline.facts import article, probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import CONTROLS
 
-PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
-"""those that ask what the features know by themselves"""
-DIGITS = 4
-"""after the point, as in every table"""
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
+DIGITS = 4  # decimal places
 
 
 def write(outputs: Outputs, model: str) -> None:
-    """Write metrics.json, and a file of rows a plot; a part that did not run has no figure and no row.
-
-    Of the article's tables those that the run has are written, and others stay: CLIP, say, has a run of its own.
-    """
+    """Write metrics.json, a file of rows per plot, and the article's tables of this run; those of other runs stay."""
     curves = {stage: outputs.history(stage) for stage in ("pretrain", "train")}
     studied = {part: outputs.plotted(part) for part in ("mask", "curves", "heatmaps")}
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
     for part, tables in article.tables(outputs).items():
         io.write_json(outputs.layout.figures(f"article-{part}"), [article.kept(table) for table in tables])
-    figures = _valid(curves["train"]) | _test(outputs, model) | _probed(outputs) | _pretrained(curves["pretrain"])
+    valid = [line["valid_recall@20"] for line in curves["train"]]
+    last = curves["pretrain"][-1] if curves["pretrain"] else {}
+    accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
+    figures = ({"valid": max(valid)} if valid else {}) | _test(outputs, model) | _probe_figures(outputs)
+    figures |= {task: value for task, value in accuracy.items() if value is not None}
     io.write_json(outputs.layout.figures("metrics"), {name: round(value, DIGITS) for name, value in figures.items()})
 
 
-def _valid(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return Recall@20 on valid at the best epoch of the released recommender: what settings are chosen by."""
-    return {"valid": max(line["valid_recall@20"] for line in history)} if history else {}
-
-
 def _test(outputs: Outputs, model: str) -> dict[str, float]:
-    """Return the released recommender's figures on test, and Recall of the best of the others and of the controls."""
     rows = outputs.compared[0].rows if outputs.compared else []
     k = headline(sorted({k for row in rows for _, k in row.cells}) or [0])
     figures: dict[str, float] = {}
@@ -55,14 +47,7 @@ def _best(name: str, rows: Iterable[Row], k: int) -> dict[str, float]:
     return {name: max(means)} if means else {}
 
 
-def _probed(outputs: Outputs) -> dict[str, float]:
-    """Return the headline figure of each of PROBES that was asked of the released features as they are."""
+def _probe_figures(outputs: Outputs) -> dict[str, float]:
     read = probes.read(outputs.probes)
     found = {key: read[key].of("raw", read[key].probe.figure) for key in PROBES if key in read}
     return {key: of[outputs.released] for key, of in found.items() if outputs.released in of}
-
-
-def _pretrained(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the share of masked tokens of held-out items that the last epoch predicts, by task."""
-    last = history[-1] if history else {}
-    return {task: last[f"{task}_accuracy"] for task in ("mim", "mlm") if last.get(f"{task}_accuracy") is not None}

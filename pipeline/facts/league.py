@@ -1,4 +1,4 @@
-"""A league as tables and a sentence: table LEAGUE, and league.json, which has what follows from it."""
+"""A league as tables and a sentence, of table LEAGUE and league.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.evaluation.evidence import Cell, cell
+from pipeline.evaluation.evidence import Cell, cell, collect
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts.difference import FLOORED, Difference
 from pipeline.facts.table import CHANGE, Table
 from pipeline.facts.words import listed, measure, run, title
 
-HONEST, PUBLISHED = "honest", "published style"
-"""valid chooses, mean over runs; test chooses, one run of one split: the two are never one column"""
+HONEST, PUBLISHED = "honest", "published style"  # valid chooses, mean over runs; test chooses, one run of one split
 TAUS = {
     "seeds": "between two seeds of one split",
     "splits": "between two splits, means over seeds",
@@ -33,8 +32,7 @@ AUDIT = {
     "shift": "distance of the items' shares in train and in test, 0 to 1",
     "shift_by_chance": "the same where test is drawn at random",
 }
-COUNTS = 4
-"""of them are counts; others are shares"""
+COUNTS = 4  # of them are counts; others are shares
 
 
 class Standing(NamedTuple):
@@ -42,22 +40,15 @@ class Standing(NamedTuple):
 
     model: str
     features: str
-    recall: Cell | None
-    """honest, by run; None where none ended"""
+    recall: Cell | None  # honest, by run; None where none ended
     ndcg: Cell | None
-    own: Cell | None
-    """honest recall on the data's own split"""
+    own: Cell | None  # honest recall on the data's own split
     published: float | None
-    gap: float | None
-    """published style to honest on the same split, relative"""
-    tried: int
-    """settings a split"""
-    hours: float | None
-    """of CPU, all trainings together; None where one was trained by another command"""
-    seconds: float | None
-    """of CPU, the median training"""
-    memory: int | None
-    """MiB, the most"""
+    gap: float | None  # published style to honest on the same split, relative
+    tried: int  # settings a split
+    hours: float | None  # of CPU, all trainings together; None where one was trained by another command
+    seconds: float | None  # of CPU, the median training
+    memory: int | None  # MiB, the most
 
     @property
     def name(self) -> str:
@@ -65,10 +56,7 @@ class Standing(NamedTuple):
 
 
 def standings(league: pa.Table) -> list[Standing]:
-    """Return the contenders of table LEAGUE, best honest recall first."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in league.to_pylist():  # some thousand trainings
-        groups.setdefault((row["model"], row["features"]), []).append(row)
+    groups = collect(((row["model"], row["features"]), row) for row in league.to_pylist())  # some thousand trainings
     found = [_standing(*key, rows) for key, rows in groups.items()]
     return sorted(found, key=lambda one: -(one.recall.mean if one.recall else -1))
 
@@ -88,16 +76,13 @@ def _standing(model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> S
 
 
 def standing(league: pa.Table) -> Table:
-    """Return the ranking: honest figures next to those of published style."""
-    (protocol, k, budget), splits, seeds = (
-        [league[column][0].as_py() for column in ("protocol", "k", "budget")],
-        *(len(league[column].unique()) for column in ("split", "seed")),
-    )
+    protocol, k, budget = (league[column][0].as_py() for column in ("protocol", "k", "budget"))
+    splits, seeds = (len(league[column].unique()) for column in ("split", "seed"))
     marks = sorted(zip(league["split"].to_pylist(), league["fingerprint"].to_pylist(), strict=True))
     rows = [
         [one.model, one.features, *("" if cell is None else cell for cell in (one.recall, one.ndcg, one.own)),
-         _known(one.published, ".4f"), _known(one.gap, "+.1%"), str(one.tried), _known(one.hours, ".3f"),
-         _known(one.seconds, ".1f"), _known(one.memory, ",d")]
+         _optional(one.published, ".4f"), _optional(one.gap, "+.1%"), str(one.tried), _optional(one.hours, ".3f"),
+         _optional(one.seconds, ".1f"), _optional(one.memory, ",d")]
         for one in standings(league)
     ]  # fmt: skip
     return Table.of(
@@ -112,12 +97,11 @@ def standing(league: pa.Table) -> Table:
     )  # fmt: skip
 
 
-def _known(value: float | None, form: str) -> str:
+def _optional(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
 def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first: str = "") -> Table:
-    """Return paired tests, rows of league.json: all, or those whose side a has a name."""
     note += (
         f" Users are paired, their figures averaged over seeds and splits; p is Holm's for all {len(rows)}. {FLOORED}"
     )
@@ -130,30 +114,17 @@ def gains(found: Mapping[str, Any]) -> Table:
 
 
 def lead(found: Mapping[str, Any]) -> Table:
-    """Return the first by rank against all others."""
-    note = "On the judged set, or on ids alone; league.json has every two models."
+    note = "On the judged set, or on ids; league.json has every pair of models."
     return differing(found["pairs"], "The first against all others", note, next(iter(found["ranks"]), ""))
 
 
 def stability(found: Mapping[str, Any]) -> Table:
-    """Return Kendall's tau between rankings."""
     rows = [[TAUS[name], "" if tau is None else f"{tau:.2f}"] for name, tau in found["stability"].items()]
     note = "Kendall's tau of the models' order, the mean over pairs: 1 is the same order, 0 is chance."
     return Table("How stable the order is", note, ["order", "tau"], rows)
 
 
-def fused(found: Mapping[str, Any]) -> list[Table]:
-    """Return the late ensemble beside its best member; nothing where there is none."""
-    if not found["fused"]:
-        return []
-    members, values, test = (found["fused"][key] for key in ("members", "values", "test"))
-    note = f"Reciprocal ranks of {', '.join(members)}, the best on valid, added up; nothing is trained for it."
-    row = [cell(values), test["b"], Difference.of(test)]
-    return [Table.of("Late ensemble", note, [test["measure"], "best member", "difference", *CHANGE[1:]], [row], 0)]
-
-
 def audit(found: Mapping[str, Any]) -> Table:
-    """Return what is wrong with the split, if anything."""
 
     def text(place: int, value: float | None) -> str:
         return "no times" if value is None else f"{value:,.0f}" if place < COUNTS else f"{value:.3f}"
@@ -163,7 +134,6 @@ def audit(found: Mapping[str, Any]) -> Table:
 
 
 def settings(league: pa.Table) -> Table:
-    """Return the settings that valid and test chose."""
     rows = [row for row in league.to_pylist() if not row["seed"]]
     chosen = [
         [run(row["model"], row["features"]), str(row["split"]), " and ".join(by), _setting(row["setting"])]
@@ -178,23 +148,21 @@ def _setting(text: str) -> str:
 
 
 def titled(contender: str) -> str:
-    """Return the name of a contender in league.json with its model as its authors write it."""
     model, on, features = contender.partition(" on ")
     return f"{title(model)}{on}{features}"
 
 
 def headline(found: Mapping[str, Any]) -> str:
-    """Return in a sentence who leads, and how often features help; empty where no model ended."""
     order = list(found["ranks"])
     if not order:
         return ""
     level = [titled(name) for name in next((group for group in found["groups"] if order[0] in group), order[:1])]
     lead = f"{level[0]} leads" if len(level) == 1 else f"{listed(level)} lead, without a significant difference"
     others = dict.fromkeys(row["b"].partition(" on ")[2] for row in found["gains"])
-    return "; ".join([lead, *(_helped(found["gains"], name) for name in others)]) + "."
+    return "; ".join([lead, *(_gain_clause(found["gains"], name) for name in others)]) + "."
 
 
-def _helped(gains: Sequence[Mapping[str, Any]], name: str) -> str:
+def _gain_clause(gains: Sequence[Mapping[str, Any]], name: str) -> str:
     tested = [row["difference"] for row in gains if row["b"].endswith(f" on {name}")]
     sure = [row["difference"] for row in gains if row["b"].endswith(f" on {name}") and row["p_holm"] < LEVEL]
     lost = f" and worse in {n}" if (n := sum(gain < 0 for gain in sure)) else ""

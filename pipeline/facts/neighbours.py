@@ -12,34 +12,25 @@ from pipeline.facts.words import CONTROLS
 from pipeline.features.registry import CEILINGS
 from pipeline.probe import categories
 
-CLASSES = 8
-"""most frequent categories that have a colour of their own"""
-COLUMNS = 3
-"""feature sets side by side"""
+CLASSES = 8  # most frequent categories that have a colour of their own
+COLUMNS = 3  # feature sets side by side
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Items, and what is near them."""
+    """Items of the gallery and the map, with their neighbours."""
 
-    items: list[int]
-    """of the gallery"""
+    items: list[int]  # of the gallery
     sets: dict[str, dict[int, list[int]]]
-    """feature set -> item_id -> its nearest others; of the gallery's items alone, where not all are on the map"""
-    columns: list[str]
-    """the sets to begin with: the released one, its best rival, a control; see `columns`"""
-    searchable: bool
-    """whether all items are shown, with images and neighbours"""
-    mapped: bool
-    """whether all items are on the map"""
-    classes: list[str]
-    """names of the most frequent categories, most frequent first"""
-    colour: list[int]
-    """by item_id: place of its category among `classes`, -1 for none of them"""
+    """feature set -> item_id -> its nearest others; only of the gallery's items where not all are on the map"""
+    columns: list[str]  # the first sets, see `columns`
+    searchable: bool  # whether all items are shown, with images and neighbours
+    mapped: bool  # whether all items are on the map
+    classes: list[str]  # names of the most frequent categories, most frequent first
+    colour: list[int]  # by item_id: place of its category among `classes`, -1 for none of them
 
     @property
     def shown(self) -> set[int]:
-        """The items whose images are needed."""
         if self.searchable:
             return set(range(len(self.colour)))
         return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
@@ -72,7 +63,7 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mappe
 
 
 def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
-    """Return the released set, the rival that the probes rate highest, and a control, of those among `names`."""
+    """Return the released set, the rival that probes rate highest, and a control, as far as among `names`."""
     controls = [name for name in names if name in CONTROLS]
     rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{outputs.released}-")]
     rated = dict.fromkeys(rivals, 0.0)
@@ -87,7 +78,7 @@ def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
 
 
 def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
-    """Return items to show: drawn by seed, each category once before any twice, items with images first."""
+    """Draw items: each category once before any twice, items with images first."""
     order = np.random.default_rng(seed).permutation(len(categories))
     seen: dict[tuple[bool, str], int] = {}
     rounds = []
@@ -100,7 +91,7 @@ def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, see
 
 
 def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
-    """Return item_id -> its nearest others, best first, from table EDGES."""
+    """Return item_id -> its nearest others, best first, of table EDGES."""
     item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
     kept = item != other
     if not kept.any():  # no item has a vector, as where every image is unreachable
@@ -113,7 +104,6 @@ def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
 
 
 def _classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    """Return the most frequent categories, and of each item which of them it has."""
     labels = categories.labels(paths)
     colour = np.full(len(paths), -1)
     if labels is None:

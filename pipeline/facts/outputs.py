@@ -1,4 +1,4 @@
-"""The outputs of one dataset's stages, for reports; a stage that did not run is None or empty."""
+"""Outputs of a dataset's stages for reports; None or empty for a stage that did not run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ from pipeline.layout import Layout
 from pipeline.run import quoted_record
 
 
+def _json(path: Path, absent: Any) -> Any:
+    return io.read_json(path) if path.exists() else absent
+
+
+def _json_file(of: Callable[[Layout], Path], absent: Any) -> cached_property[Any]:
+    return cached_property(lambda outputs: _json(of(outputs.layout), absent))
+
+
 def _table(
     of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
 ) -> cached_property[pa.Table | None]:
-    """Return a property: the table of one file."""
-
     def read(outputs: Outputs) -> pa.Table | None:
         path = of(outputs.layout)
         return io.read_table(path, schema, columns) if path.exists() else None
@@ -34,15 +40,12 @@ def _table(
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stages left. A file is read, and checked, when it is first asked for."""
+    """Lazily read and checked outputs."""
 
     layout: Layout
-    kind: str = ""
-    """of the source"""
-    released: str = ""
-    """the feature set that the released recommender is trained on"""
-    stages: Sequence[str] = ()
-    """names of the stages whose records are read, in order"""
+    kind: str = ""  # of the source
+    released: str = ""  # feature set of the released recommender
+    stages: Sequence[str] = ()  # whose records are read, in order
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table(
@@ -52,90 +55,63 @@ class Outputs:
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
-    league = _table(lambda layout: layout.league, schemas.LEAGUE)
-    """None of one split"""
-    tuning = _table(lambda layout: layout.tuning, schemas.TUNING)
-    """None where settings were used as given"""
+    league = _table(lambda layout: layout.league, schemas.LEAGUE)  # None of one split
+    tuning = _table(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
+    probes = _json_file(lambda layout: layout.probes, None)
+    league_facts = _json_file(lambda layout: layout.league_facts, None)
+    protocols = _json_file(lambda layout: layout.protocol, [])
 
     @cached_property
     def statuses(self) -> pa.Table | None:
-        """item_id, status, reason of table IMAGES."""
         tables = list(self._images("status", "reason"))
         return pa.concat_tables(tables) if tables else None
 
     @cached_property
     def hashes(self) -> pa.Table | None:
-        """item_id, sha256 of table IMAGES; empty where there is no image."""
         tables = list(self._images("sha256"))
         return pa.concat_tables(tables) if tables else None
 
     def images(self) -> Iterator[pa.Table]:
-        """Yield item_id and image of table IMAGES, a shard at a time."""
         return self._images("image")
 
     @cached_property
     def graphs(self) -> list[str]:
-        """Feature sets that have neighbours."""
         return sorted(path.parent.name for path in self.layout.folder("graph").glob("*/edges.parquet"))
 
     def edges(self, features: str, items: Sequence[int] | None = None) -> pa.Table:
-        """Return EDGES of a feature set, those of some items or all."""
         table = io.read_table(self.layout.edges(features), schemas.EDGES)
         return table if items is None else table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
 
     @cached_property
     def compared(self) -> list[Comparison]:
-        """Recommenders under each protocol."""
         return [] if self.results is None else comparisons(self.results)
 
     @cached_property
     def ablated(self) -> list[Comparison]:
-        """Ablations beside the full model, under each protocol."""
         return [] if self.results is None else ablations(self.results)
 
     @cached_property
     def study(self) -> dict[str, pa.Table]:
-        """Part -> its table, see schemas.STUDY; a part that is not there was not studied."""
+        """Part of schemas.STUDY -> its table, of the parts that ran."""
         paths = {part: self.layout.study(part) for part in schemas.STUDY}
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
     def plotted(self, part: str) -> list[dict[str, Any]]:
-        """Return the rows of the study's plot `mask`, `curves` or `heatmaps`."""
         return _json(self.layout.study_plot(part), [])
 
     def history(self, stage: str) -> list[dict[str, Any]]:
-        """Return the training curve of `pretrain` or `train`."""
         return _json(self.layout.history(stage), [])
 
     @cached_property
-    def probes(self) -> dict[str, Any] | None:
-        return _json(self.layout.probes, None)
-
-    @cached_property
-    def league_facts(self) -> dict[str, Any] | None:
-        """What follows from the league."""
-        return _json(self.layout.league_facts, None)
-
-    @cached_property
-    def protocols(self) -> list[dict[str, Any]]:
-        """The protocols behind the results' fingerprints."""
-        return _json(self.layout.protocol, [])
-
-    @cached_property
     def coded(self) -> list[Judged]:
-        """Figures of semantic IDs."""
         return codes.gathered(self.layout)
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Stage -> its run.json, of those of `stages` that ran, in order; UserError for one that was edited."""
+        """Stage -> its run.json, of those that ran, in order; UserError for an edited one."""
         ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]
         return {stage: quoted_record(self.layout, stage) for stage in ran}
 
     def _images(self, *columns: str) -> Iterator[pa.Table]:
         for path in sorted(self.layout.images.glob("images-*.parquet")):
             yield io.read_table(path, schemas.IMAGES, ["item_id", *columns])
-
-
-def _json(path: Path, absent: Any) -> Any:
-    return io.read_json(path) if path.exists() else absent

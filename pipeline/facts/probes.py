@@ -1,8 +1,9 @@
-"""The probes: feature sets judged without a recommender, read once from probes.json or from a comparison."""
+"""The probes, from probes.json or a comparison: feature sets judged without a recommender."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.evaluation.evidence import collect
 from pipeline.facts.difference import BEST, BETTER, SAME, WORSE
 from pipeline.facts.table import Place, Table
 from pipeline.facts.words import short, with_error
@@ -10,31 +11,25 @@ from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
 
 CHANCE = "chance"
-SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}
-"""verdict of a feature set on another -> how the other is marked"""
-Figures = Mapping[str, float]
-"""measure, or measure_se -> figure"""
+SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other
+Figures = Mapping[str, float]  # measure, or measure_se -> figure
 FIGURES = ("warm", "cold", "score")
 
 
 class Probed(NamedTuple):
-    """What one probe found."""
+    """Results of a probe."""
 
     probe: Probe
     forms: Mapping[str, Mapping[str, Figures]]
-    """raw, and where they were asked processed -> feature set, or chance, in the file's order -> its figures"""
+    """raw, and processed if asked -> feature set, or chance, in the file's order -> its figures"""
     cases: int
-    unit: str
-    """what the cases are: users, items"""
-    skipped: str
-    """why it was not asked; else empty"""
-    caveat: str
-    """of its figures, and which feature sets have none and why; mostly empty"""
+    unit: str  # users or items
+    skipped: str  # reason, or empty
+    caveat: str  # of its figures, and why sets have none; mostly empty
     verdicts: Mapping[tuple[str, str], str]
     """other feature set, measure -> verdict of `against` on it; empty without tests"""
     against: str
-    chosen: Mapping[str, str] = {}
-    """feature set -> the form that valid chose for processed"""
+    chosen: Mapping[str, str] = {}  # feature set -> the form that valid chose for processed
 
     @property
     def name(self) -> str:
@@ -42,42 +37,36 @@ class Probed(NamedTuple):
 
     @property
     def measures(self) -> list[str]:
-        """What was measured, without standard errors."""
         chance = next((of[CHANCE] for of in self.forms.values()), {})
         return [name for name in chance if not name.endswith("_se")]
 
     @property
     def figure(self) -> str:
-        """The headline figure; the last one where its cutoff was not asked."""
         return self.probe.figure if self.probe.figure in self.measures else self.measures[-1]
 
     @property
     def remark(self) -> str:
-        """Why it was not asked, or what its figures must be read with; mostly nothing."""
         return f"{self.skipped}." if self.skipped else self.caveat
 
     def of(self, form: str, figure: str) -> dict[str, float]:
-        """Return feature set, or chance -> one figure in one form, of those that have it."""
+        """Return feature set, or chance -> its figure in a form."""
         return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
 
     def ordered(self, form: str, figure: str) -> list[str]:
-        """Return the feature sets of one form, best first, then chance."""
         of = self.of(form, figure)
         return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
 
-    def said(self, form: str, name: str) -> str:
-        """Return a form in words, with what processed is for a feature set."""
+    def form_name(self, form: str, name: str) -> str:
         which = self.chosen.get(name, "") if form != "raw" else ""
         return f"{form}: {which}" if which else form
 
     def both(self, name: str, figure: str) -> str:
-        """Return one figure of a feature set in each form, without the zeros before their points."""
         values = (self.of(form, figure) for form in self.forms)
         return ", ".join(short(f"{of[name]:.3f}") for of in values if name in of)
 
 
 def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
-    """Return key of the probe -> what it found, in the registry's order, of the content of probes.json."""
+    """Return key of the probe -> its results, in the registry's order."""
     figures = figures or {}
     return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures}
 
@@ -106,10 +95,8 @@ def _sets(figures: Mapping[str, Any]) -> dict[str, Figures]:
 
 
 def _caveat(figures: Mapping[str, Any]) -> str:
-    reasons: dict[str, list[str]] = {}
-    for name, of in figures.items():
-        if isinstance(of, dict) and "skipped" in of:
-            reasons.setdefault(of["skipped"], []).append(name)
+    skipped = (name for name, of in figures.items() if isinstance(of, dict) and "skipped" in of)
+    reasons = collect((figures[name]["skipped"], name) for name in skipped)
     remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
 
@@ -119,7 +106,6 @@ def tables(figures: Mapping[str, Any] | None) -> list[Table]:
 
 
 def _table(probed: Probed) -> Table:
-    """Return a probe's figures, best first; below those of raw features those of processed ones, if they are known."""
     title = probed.probe.title
     if probed.skipped:
         return Table(title, f"Not measured: {probed.skipped}.", [], [])
@@ -138,23 +124,22 @@ def _table(probed: Probed) -> Table:
                     sign, mark = SIGNS[probed.verdicts[name, c]]
                     cells[at] += f" {sign}"
                     marks.setdefault((len(rows), texts + at), mark)
-            rows.append([name, *([probed.said(form, name)] if several else []), *cells])
+            rows.append([name, *([probed.form_name(form, name)] if several else []), *cells])
     signs = f"Against {probed.against}, raw and processed: ▲ better, ▼ worse, = no significant difference."
-    said = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
-    note = " ".join(text for text in said if text)
+    notes = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
+    note = " ".join(text for text in notes if text)
     head = ["feature set", *(["features"] if several else []), *columns]
     return Table(title, note, head, rows, texts=texts, marks=marks)
 
 
 def headline(figures: Mapping[str, Any] | None) -> Table:
-    """Return the headline figure of every probe that has it, a row a feature set and form; skipped ones in the note."""
     probes = read(figures).values()
     columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
     rows: list[list[str]] = []
     for form in ("raw", "processed"):
         found = [probed.of(form, probed.probe.figure) for probed in columns]
         rows += [
-            [name, columns[0].said(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
+            [name, columns[0].form_name(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
             for name in dict.fromkeys(name for of in found for name in of)
         ]
     skipped = "; ".join(f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped)
@@ -162,7 +147,6 @@ def headline(figures: Mapping[str, Any] | None) -> Table:
 
 
 def processing(processed: Mapping[str, Any]) -> str:
-    """Return in a sentence what processed means, of the facts in probes.json."""
     width = f"PCA to at most {processed['width']} numbers"
     if "chosen_by" not in processed:
         return f"Processed: centred, reduced by {width}, whitened."
@@ -173,16 +157,14 @@ def processing(processed: Mapping[str, Any]) -> str:
 
 
 def tried_tables(probes: Mapping[str, Any] | None) -> list[Table]:
-    """Return a table for each set that valid chose, of the content of probes.json."""
     return [tried_table(name, rows) for name, rows in (probes or {}).get("tried", {}).items()]
 
 
 def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the candidates of a set, rows of schema TRIED, best first."""
     note = (
         f"{len(rows)} candidates were tried on valid, and the best was kept, so its figures here are somewhat too "
         "high: its figures on test are among the probes. Warm: Recall@20 of content neighbours among all items. Cold: "
-        "among cold items alone, maps fitted without their interactions. Score: the root of warm times cold."
+        "among cold items only, maps fitted without their interactions. Score: the root of warm times cold."
     )
     ranked = sorted(rows, key=lambda row: (-row["score"], row["number"]))
     cells = [

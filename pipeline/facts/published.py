@@ -1,4 +1,4 @@
-"""Figures that others published, each stored once, in published.json: with its source, and what sets them apart."""
+"""Published figures, in published.json, with their sources and differences."""
 
 from functools import cache
 from pathlib import Path
@@ -14,15 +14,12 @@ class Figure(NamedTuple):
 
     dataset: str
     model: str
-    source: str
-    """where it was read, in words"""
-    cells: dict[str, float]
-    """measure, such as recall@20 -> figure"""
+    source: str  # a citation
+    cells: dict[str, float]  # measure, such as recall@20 -> figure
 
 
 @cache
 def figures() -> tuple[Figure, ...]:
-    """Return all figures."""
     read = io.read_json(FILE)
     return tuple(
         Figure(
@@ -34,23 +31,18 @@ def figures() -> tuple[Figure, ...]:
 
 
 def differences() -> list[str]:
-    """Return what is not comparable about them, a sentence each."""
     return list(io.read_json(FILE)["differences"])
 
 
 def sizes() -> dict[str, tuple[int, int, int]]:
-    """Return data set -> users, items, interactions."""
     return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
 
 
 def left_out() -> list[str]:
-    """Return which published figures are not here, and why, a sentence each."""
+    """Return a sentence per omitted publication, with its reason."""
     return list(io.read_json(FILE)["left_out"])
 
 
 def fingerprints() -> dict[str, str]:
-    """Return fingerprint of a protocol -> the data set whose published figures are of that protocol and split.
-
-    Each was computed from the published split; of a data set whose split was not at hand there is none.
-    """
+    """Return fingerprint of protocol and split -> data set of its published figures, where the split is known."""
     return dict(io.read_json(FILE)["fingerprints"])

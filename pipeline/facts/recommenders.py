@@ -1,22 +1,16 @@
-"""The benchmark: recommenders with their paired tests, ablations, settings that were tried."""
+"""The benchmark: recommenders, paired tests, ablations, tried settings."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import and_
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import (
-    HEADLINE,
-    MAIN,
-    Comparison,
-    Row,
-    candidates,
-    masked_splits,
-    seeds_of,
-)
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import FLOORED, Difference
@@ -24,12 +18,10 @@ from pipeline.facts.table import CHANGE, Table, Value
 from pipeline.facts.words import after, figure, measure, short
 from pipeline.models import RELEASED, WAYS, way
 
-BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
-"""figures of a table with little room"""
+BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 
 
 def results(comparison: Comparison) -> Table:
-    """Return the headline comparison under one protocol, by how content is used, best first."""
     order = [*WAYS, ""]
     rows = sorted(((way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
     return Table.of(
@@ -46,7 +38,6 @@ def results(comparison: Comparison) -> Table:
 
 
 def brief(heading: str, comparison: Comparison) -> Table:
-    """Return figures without the zeros before their points: three of them and two names fit 80 columns."""
     full = {row.features for row in comparison.rows if not row.ablation}
     ablated = any(row.ablation for row in comparison.rows)
     names = ["ablation"] if ablated else ["model", "features"]
@@ -60,26 +51,24 @@ def brief(heading: str, comparison: Comparison) -> Table:
 
 
 def _left_out(row: Row, full: Collection[str]) -> str:
-    """Return what was left out, with the features where they are not the full model's; of that the features alone."""
+    """Return the name of an ablation, with its features where the full model has others."""
     if not row.ablation:
         return f"nothing: {row.model} on {row.features}"
     return row.ablation if row.features in full else f"{row.ablation}: {row.features}"
 
 
 def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
-    """Return the rows of table TESTS of AlignRec on the released features against each other run."""
     ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
     wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
     return [] if paired is None else paired.filter(equal(wanted)).to_pylist()
 
 
 def tests(paired: pa.Table) -> Iterable[Table]:
-    """Yield the paired tests of table TESTS, a table for each fingerprint and metric; without ablations."""
     groups = paired.group_by(["protocol", "fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
     several = len({group["fingerprint"] for group in groups}) > 1
     for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
         rows = paired.filter(equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
-        if not rows:  # one run and its ablations alone
+        if not rows:  # only one run and its ablations
             continue
         heading = f"Differences in {measure(group['metric'], group['k'])}"
         yield Table.of(
@@ -95,14 +84,12 @@ def tests(paired: pa.Table) -> Iterable[Table]:
 
 
 class Ablated(NamedTuple):
-    """An ablation, or the full model, and its change against the full model on the same seeds."""
+    """An ablation, or the full model, and its change on the same seeds."""
 
     name: str
     run: Row
-    change: Difference | None
-    """None for the full model, and where nothing changes"""
-    repeats: bool
-    """whether every figure of every seed is the full model's"""
+    change: Difference | None  # None for the full model, and where nothing changes
+    repeats: bool  # whether every figure of every seed is the full model's
 
     @property
     def words(self) -> str:
@@ -114,7 +101,6 @@ class Ablated(NamedTuple):
 
 
 def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    """Yield the full models, then each ablation with its test, of table TESTS."""
     wanted = equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
     tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
@@ -129,7 +115,6 @@ def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated
 
 
 def ablations(rows: Sequence[Ablated]) -> Table:
-    """Return each ablation, and its change against the full model."""
     repeated = ", ".join(row.run.ablation for row in rows if row.repeats)
     nothing = (
         f" Identical to the full model in every figure of every seed: {repeated}. What they change has nothing "
@@ -146,10 +131,7 @@ def ablations(rows: Sequence[Ablated]) -> Table:
 
 
 def tuned(tuning: pa.Table) -> Table:
-    """Return, of table TUNING, how many settings each model tried on each set, the chosen one, and valid figures."""
-    contenders: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in tuning.to_pylist():
-        contenders.setdefault((row["model"], row["features"]), []).append(row)
+    contenders = collect(((row["model"], row["features"]), row) for row in tuning.to_pylist())
     rows = []
     for contender, tried in contenders.items():
         chosen = next(row for row in tried if row["chosen"])
@@ -169,15 +151,10 @@ def tuned(tuning: pa.Table) -> Table:
 
 
 def equal(wanted: Mapping[str, Any]) -> pc.Expression:
-    """Return the condition that every column has the value that is wanted of it."""
-    condition = pc.scalar(True)
-    for column, value in wanted.items():
-        condition = condition & (pc.field(column) == value)
-    return condition
+    return reduce(and_, (pc.field(column) == value for column, value in wanted.items()))
 
 
 def side(row: Mapping[str, Any], which: str) -> str:
-    """Return the name of one run of a paired test: a or b."""
     return words.run(*(row[f"{column}_{which}"] for column in ("model", "features", "ablation")))
 
 

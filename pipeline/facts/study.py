@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.evidence import collect
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import argument, tail, words
 from pipeline.facts.difference import BEST, FLOORED, Difference
@@ -19,7 +20,6 @@ Record = Mapping[str, Any]
 
 
 def masked(mask: pa.Table) -> list[Table]:
-    """Return table MASK over its seeds, a table a protocol; none for an empty one."""
     return [
         Table(
             "Mask modality",
@@ -34,29 +34,24 @@ def masked(mask: pa.Table) -> list[Table]:
 
 
 def variants(table: pa.Table) -> list[Table]:
-    """Return table VARIANTS as two tables: AlignRec on the features of each, and the probes; none for an empty one.
-
-    Of a variant with several encoders the row of all of them together is shown, which is its last.
-    """
+    """Return table VARIANTS as two tables: AlignRec on the features of each, and the probes; none for an empty one."""
     rows = _last(table)
-    return [*_recommended(recommended(table)), *_probed([row for row in rows if row["what"] != RELEASED])]
+    return [*_model_tables(recommended(table)), *_probe_tables([row for row in rows if row["what"] != RELEASED])]
 
 
 def recommended(table: pa.Table) -> list[Record]:
-    """Return AlignRec's rows of table VARIANTS: recall at the headline cutoff."""
     recall = [row for row in _last(table) if (row["what"], row["metric"]) == (RELEASED, "recall")]
     return _at_headline(recall)
 
 
 def variant(row: Record, rows: Sequence[Record]) -> str:
-    """Return the name of a variant, with what distinguishes it from the other rows."""
     parts = [row["variant"]]
     parts += [row[key] for key in ("features", "protocol") if len({other[key] for other in rows}) > 1]
     return ", ".join(parts)
 
 
 def _last(table: pa.Table) -> list[Record]:
-    """Return the rows of table VARIANTS; of a variant with several encoders that of all of them together, its last."""
+    """Return the rows of table VARIANTS; of several encoders of a variant the last one, which covers all."""
     keys = ("variant", "what", "features", "form", "metric", "k", "protocol")
     return list({tuple(row[key] for key in keys): row for row in table.to_pylist()}.values())
 
@@ -66,8 +61,7 @@ def _at_headline(rows: Sequence[Record]) -> list[Record]:
     return [row for row in rows if row["k"] == k]
 
 
-def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
-    """Yield AlignRec on the encoder of each variant, its change against the recipe marked where it is sure."""
+def _model_tables(rows: Sequence[Record]) -> Iterator[Table]:
     if not rows:
         return
     several = len({row["protocol"] for row in rows}) > 1
@@ -86,8 +80,7 @@ def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
     )  # fmt: skip
 
 
-def _probed(rows: Sequence[Record]) -> Iterator[Table]:
-    """Yield the probes of all variants, a column a probe, at the headline cutoff; changes that are sure are marked."""
+def _probe_tables(rows: Sequence[Record]) -> Iterator[Table]:
     own = _at_headline(rows)
     if not own:
         return
@@ -117,7 +110,6 @@ def _with_change(row: Record | None) -> str:
 
 
 def sweep_points(curves: Sequence[Record]) -> list[Table]:
-    """Return a table of the points of the sweeps of one key; none without them."""
     points = [
         [row["sweep"], row["key"], f"{row['value']:.4g}", str(row["seeds"]),
          with_error(row[summaries.RECALL], row["sd"])]
@@ -134,10 +126,7 @@ def sweep_points(curves: Sequence[Record]) -> list[Table]:
 
 
 def heatmaps(cells: Sequence[Record]) -> list[Table]:
-    """Return a heat map for each pair of keys of the study's sweeps: the best valid Recall@20 at each two values."""
-    by_map: dict[str, list[Record]] = {}
-    for row in cells:
-        by_map.setdefault(row["map"], []).append(row)
+    by_map = collect((row["map"], row) for row in cells)
     return [_heatmap(name.partition(":")[0], rows) for name, rows in by_map.items()]
 
 
@@ -155,7 +144,6 @@ def _heatmap(where: str, cells: Sequence[Record]) -> Table:
 
 
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
-    """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
     parts = {
         "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "joint": argument.joint,
         "tail": tail.tails, "variants": variants,

@@ -1,4 +1,4 @@
-"""A table of text with marks, the same on the page, in Markdown and on a terminal."""
+"""A table of text with marks, for pages, Markdown and terminals."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pipeline.evaluation.evidence import Cell
 from pipeline.facts.difference import BEST, Difference
 from pipeline.facts.words import after, figure
 
-CHANGE = ("change", "95 % interval", "p")
-"""columns of a paired test"""
-Place = tuple[int, int]
-"""row, column"""
+CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
+Place = tuple[int, int]  # row, column
 Value = str | Cell | Difference | None
 """text; a mean with its deviation; a paired test, or None where there is nothing to compare with: three columns"""
 
@@ -27,22 +25,20 @@ class Table:
     note: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: int = 1
-    """columns from the left that hold words; the others hold figures, aligned right"""
+    texts: int = 1  # columns of words, on the left; figures follow, aligned right
     marks: Mapping[Place, str] = field(default_factory=dict)
-    """a cell -> best of its column, or what its test decides: better, level, worse"""
-    heat: Mapping[Place, float] = field(default_factory=dict)
-    """a cell -> 0 .. 1, strength of its tint"""
+    """cell -> best of its column, or the outcome of its test: better, level, worse"""
+    heat: Mapping[Place, float] = field(default_factory=dict)  # cell -> strength of its tint, 0 .. 1
 
     @classmethod
     def of(
         cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
         best: Iterable[int] = (),
     ) -> Table:  # fmt: skip
-        """Return a table of values; a paired test takes the three columns CHANGE, marked where it is decided.
+        """Return a table of values; a paired test takes the three columns CHANGE, marked where significant.
 
         Args:
-            best: columns whose highest mean is marked; before any paired test.
+            best: columns whose highest mean is marked; left of paired tests.
         """
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
@@ -67,7 +63,6 @@ class Table:
 
 
 def mean(row: Mapping[str, Any]) -> Cell:
-    """Return the figure of a row that has its mean and deviation."""
     return Cell(row["mean"], row["sd"], ())
 
 
@@ -80,13 +75,11 @@ def _cells(value: Value) -> list[str]:
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table in Markdown; Markdown and HTML in cells are escaped."""
     lines = ["| " + " | ".join(escaped(str(cell)) for cell in cells) + " |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def escaped(text: str) -> str:
-    """Return text with Markdown and HTML escaped, for a table cell."""
     text = " ".join(text.split())
     for mark in "\\|<>[]":
         text = text.replace(mark, f"\\{mark}")

@@ -1,4 +1,4 @@
-"""The long tail: items shown and users served, by popularity of the item and length of the user's history."""
+"""The long tail: items shown and users served, by popularity of items and length of histories."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import Comparison, seeds_of
+from pipeline.evaluation.evidence import Comparison, collect, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import words
 from pipeline.facts.difference import Difference
@@ -24,53 +24,39 @@ PARTS = {
     "next four tenths": ("6", "7", "8", "9"),
     "most popular tenth": ("10",),
 }
-"""part of the catalogue -> tenths of table SLICES"""
 SLICES = {
     "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
     "thirds where a tenth has few targets; cold items have no train interaction.",
     "history": "Test users by the number of their train interactions.",
 }
-"""slice -> what its groups are"""
 OF = {"popularity": "targets", "history": "users"}
 
 Row = Mapping[str, Any]
-Run = tuple[str, str]
-"""model, features"""
+Run = tuple[str, str]  # model, features
 Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
 """run -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
-Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]
-"""run -> label of a group -> low end, mean, high end"""
+Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
 Shown = Mapping[str, Mapping[str, float]]
 """run, or CHOSEN -> part of the catalogue -> its share of the places, or of the test targets"""
 
 
 def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
-    """Return the headline cutoff of table SLICES, and its figures there in the comparison's order.
-
-    Controls and ablations are left out.
-    """
+    """Return the headline cutoff of table SLICES, and its figures there, without controls and ablations."""
     if slices is None or not len(slices):
         return CUTOFF, {}
     k = headline(pc.unique(slices["k"]).to_pylist())
     kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
-    seeds: dict[Run, dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
-        (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
-    }
-    for row in kept.to_pylist():  # some dozens a run
-        if (row["model"], row["features"]) in seeds:
-            cells = seeds[row["model"], row["features"]]
-            cells.setdefault((row["slice"], row["label"], row["metric"]), []).append((row["n"], row["value"]))
-    figures = {
-        run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()
-    }
+    by_run = collect(((row["model"], row["features"]), row) for row in kept.to_pylist())
+    figures: Sliced = {}
+    for run in ((r.model, r.features) for r in judged.rows if r.features not in CONTROLS):
+        rows = by_run.get(run, [])  # some dozens
+        seeds = collect(((r["slice"], r["label"], r["metric"]), (r["n"], r["value"])) for r in rows)
+        figures[run] = {key: (v[0][0], _mean([x for _, x in v])) for key, v in seeds.items()}
     return k, figures
 
 
 def shown(slices: Sliced) -> Shown:
-    """Return the share of the places of each part of the catalogue, and of the test targets; nothing without figures.
-
-    Parts that have nothing anywhere are left out.
-    """
+    """Return each part's share of the places and of the test targets, without parts that are empty everywhere."""
     shares = {}
     for run, cells in slices.items():
         exposed = {label: value or 0.0 for (_, label, metric), (_, value) in cells.items() if metric == "exposure"}
@@ -89,7 +75,7 @@ def shown(slices: Sliced) -> Shown:
 
 
 def in_words(who: Shown, ours: str) -> list[str]:
-    """Return what the tail has of test, of our lists and of the lists that show it least; nothing without all three."""
+    """Return the tail's share of test, of our lists and of the lists that show it least; nothing without all three."""
     shares = {run: of[TAIL] for run, of in who.items() if TAIL in of}
     chosen = shares.pop(CHOSEN, 0.0)
     least = min(shares, key=lambda run: shares[run], default=ours)
@@ -102,7 +88,6 @@ def in_words(who: Shown, ours: str) -> list[str]:
 
 
 def by_study(tail: pa.Table, comparison: Comparison, which: str) -> Groups:
-    """Return means of table TAIL with their intervals, in the comparison's order."""
     rows = tail.filter(equal({"fingerprint": comparison.fingerprint, "slice": which})).to_pylist()
     groups: dict[Run, dict[str, tuple[float, float, float]]] = {(r.model, r.features): {} for r in comparison.rows}
     for row in rows:
@@ -112,7 +97,6 @@ def by_study(tail: pa.Table, comparison: Comparison, which: str) -> Groups:
 
 
 def by_slices(slices: Sliced, which: str) -> Groups:
-    """Return means of table SLICES, without intervals; a group without targets or users is left out."""
     return {
         run: {label: (value, value, value) for (kind, label, metric), (_, value) in cells.items()
               if (kind, metric) == (which, "recall") and value is not None}
@@ -121,7 +105,6 @@ def by_slices(slices: Sliced, which: str) -> Groups:
 
 
 def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
-    """Yield runs x labels of one slice, its sizes in the first row; nothing without figures."""
     any_run = next((cells for cells in slices.values() if cells), {})
     labels = [label for (kind, label, metric), (n, _) in any_run.items() if (kind, metric) == (which, "recall") and n]
     if labels:
@@ -132,7 +115,6 @@ def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
 
 
 def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
-    """Yield coverage, Gini, novelty and exposure of the top K; nothing without figures."""
     head = ["run", "coverage", "Gini", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
     rows = []
     for run, cells in slices.items():
@@ -154,22 +136,17 @@ def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
 
 
 def parts(tail: pa.Table) -> list[list[Row]]:
-    """Return the rows of each protocol and slice of table TAIL, controls left out."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in tail.to_pylist():
-        found.setdefault((row["fingerprint"], row["slice"]), []).append(row)
+    found = collect(((row["fingerprint"], row["slice"]), row) for row in tail.to_pylist())
     return [[row for row in rows if row["features"] not in CONTROLS] for rows in found.values()]
 
 
 def tails(tail: pa.Table) -> list[Table]:
-    """Return, for each protocol and slice of table TAIL, the means of all contenders and AlignRec's differences."""
     found = [rows for rows in parts(tail) if rows]
     several = len({rows[0]["protocol"] for rows in found}) > 1
     return [table.under(rows[0]["protocol"] if several else "") for rows in found for table in _tails(rows)]
 
 
 def _tails(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yield the tables of one protocol and slice."""
     which = rows[0]["slice"]
     note = (
         f"{words.protocol(rows[0])} {SLICES[which]} Mean over "
@@ -178,7 +155,7 @@ def _tails(rows: Sequence[Row]) -> Iterator[Table]:
     yield by_group(f"Recall@{rows[0]['k']} by {which}", note, rows, _mean_of, marked=False)
     if tested := [row for row in rows if row["difference"] is not None]:
         note += (
-            " What AlignRec on the released features has more than each other run; marked where p is below "
+            " AlignRec's lead on the released features over each other run; marked where p is below "
             f"{LEVEL} after Holm's correction for all of these tests."
         )
         yield by_group(f"AlignRec's lead by {which}", note, tested, _lead)
@@ -193,7 +170,6 @@ def _lead(row: Row) -> str:
 
 
 def by_group(heading: str, note: str, rows: Sequence[Row], text: Callable[[Row], str], marked: bool = True) -> Table:
-    """Return runs x groups of rows of table TAIL, the sizes of the groups first; marked where a difference is sure."""
     labels = list(dict.fromkeys(row["label"] for row in rows))
     runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows))
     at = {(runs.index((row["model"], row["features"])), labels.index(row["label"])): row for row in rows}
@@ -208,7 +184,6 @@ def by_group(heading: str, note: str, rows: Sequence[Row], text: Callable[[Row],
 
 
 def _parts(of: Mapping[str, float]) -> dict[str, float]:
-    """Return the sum of each part of the catalogue over its tenths."""
     return {part: sum(of.get(label, 0.0) for label in labels) for part, labels in PARTS.items()}
 
 

@@ -1,4 +1,4 @@
-"""Three users: what each has, what each bought in test, and what each model recommends."""
+"""Three users: their history, test items, and each model's recommendations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,8 @@ from pipeline.interactions import split
 from pipeline.interactions.split import Split
 from schemas import TRAIN, clock
 
-USERS, MODELS, TOP = 3, 6, 8
-"""users; models, best Recall@20 first; items of a list"""
-SEED = 0
-"""the run whose rankings are shown"""
+USERS, MODELS, TOP = 3, 6, 8  # TOP items of a list; models by Recall@20
+SEED = 0  # the run whose rankings are shown
 
 
 @dataclass(frozen=True)
@@ -29,26 +27,18 @@ class User:
     """A test user. Items are item_id."""
 
     number: int
-    history: list[int]
-    """some of the train items, the latest first where times are known"""
-    trained: int
-    """train items"""
-    wanted: list[int]
-    """targets of test"""
-    ranked: dict[str, list[int]]
-    """run -> its best items, train items left out"""
+    history: list[int]  # latest train items first, where times are known
+    trained: int  # train items
+    wanted: list[int]  # targets of test
+    ranked: dict[str, list[int]]  # run -> its best items
 
     @property
     def shown(self) -> set[int]:
-        """The items whose images are needed."""
         return {*self.history, *self.wanted, *(item for items in self.ranked.values() for item in items)}
 
 
 def users(outputs: Outputs, seed: int) -> list[User]:
-    """Return the users; none without interactions, items, or rankings of the benchmark.
-
-    They are drawn by seed from the test users, one from each third by length of history: short, middle, long.
-    """
+    """Draw one test user from each third by length of history; none without the benchmark's rankings."""
     table, items = outputs.interactions, outputs.items
     if table is None or items is None or not len(table) or not outputs.compared:
         return []
@@ -75,7 +65,6 @@ def users(outputs: Outputs, seed: int) -> list[User]:
 
 
 def drawn(parts: Split, seed: int) -> Iterator[int]:
-    """Yield a user of each third of the test users by number of train items, shortest first."""
     candidates = np.unique(parts.test.users)
     length = np.bincount(parts.train.users, minlength=parts.n_users)[candidates]
     rng = np.random.default_rng(seed)
@@ -85,7 +74,6 @@ def drawn(parts: Split, seed: int) -> Iterator[int]:
 
 
 def _history(table: pa.Table, user: int) -> list[int]:
-    """Return a user's train items, the latest first where times are known."""
     own = table.filter((pc.field("user_id") == user) & (pc.field("split") == TRAIN))
     if clock(table) != "none":
         own = own.sort_by([("timestamp", "descending"), ("item_id", "ascending")])
@@ -93,7 +81,6 @@ def _history(table: pa.Table, user: int) -> list[int]:
 
 
 def _ranked(path: Path, users: Sequence[int]) -> dict[int, list[int]]:
-    """Return the first items of some users in a table rankings(K), without the places that are empty."""
     kind = pq.read_schema(path).field("items").type
     rows = io.read_table(path, schemas.rankings(kind.list_size)).filter(pc.is_in(pc.field("user_id"), pa.array(users)))
     lists = zip(rows["user_id"].to_pylist(), rows["items"].to_pylist(), strict=True)

@@ -1,7 +1,7 @@
-"""What the tests say of the released features: one sentence, with which a report opens, and the table behind it.
+"""The verdict on the released features: the first sentence of a report, and its table.
 
-Two sets are compared at several places: in each probe, and under the recommender of the release. A place has the
-outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired tests of the benchmark decide it.
+Sets are compared at several places: in each probe, and under the released recommender. The outcome at a place is
+better, worse or undecided, by pipeline/probe/verdicts.py and the paired tests of the benchmark.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,36 +20,29 @@ from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
 
-NOT_TRAINED = ("-untrained", "-official")
-"""end the names of an encoder's controls: the same network before it is trained here"""
+NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
 RULE = (
     f"Better, worse: all tests of a place agree, p below {LEVEL} by paired bootstrap after Holm's correction; level: "
     "no significant difference. A probe is asked raw and processed, at each cutoff."
 )
 Row = Mapping[str, Any]
-Places = Mapping[str, str]
-"""place -> outcome"""
-Names = TypeVar("Names", bound=tuple[str, ...])
-"""names of what was compared"""
+Places = Mapping[str, str]  # place -> outcome
+Names = TypeVar("Names", bound=tuple[str, ...])  # names of what was compared
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What was decided of a feature set against others."""
+    """Outcomes of a feature set against others."""
 
-    outcomes: dict[str, dict[str, str]]
-    """other set -> place -> outcome"""
-    gaps: dict[str, dict[str, str]]
-    """other set -> place of a recommender -> a - b, in words"""
-    trained: list[Row]
-    """tests of AlignRec on the set against any other run"""
+    outcomes: dict[str, dict[str, str]]  # other set -> place -> outcome
+    gaps: dict[str, dict[str, str]]  # other set -> place of a recommender -> a - b, in words
+    trained: list[Row]  # tests of AlignRec on the set against any other run
     rivals: list[str]
     controls: list[str]
 
 
 def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
-    """Return what was decided of a feature set by probes.json and table TESTS."""
     rows = [] if tests is None else _recalls(tests)
     outcomes: dict[str, dict[str, str]] = {}
     judged = [row for row in (probes or {}).get("verdicts", []) if row["a"] == released]
@@ -71,7 +64,7 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
 
 
 def probed(verdicts: Iterable[Row]) -> dict[str, str]:
-    """Return the outcome in each probe: what its verdicts on one pair say at all cutoffs, else undecided."""
+    """Return the outcome in each probe: its verdict on one pair if equal at all cutoffs, else undecided."""
     by_probe: dict[str, set[str]] = {}
     for row in verdicts:
         by_probe.setdefault(f"in {PROBES[row['probe']].name}", set()).add(row["verdict"])
@@ -79,7 +72,6 @@ def probed(verdicts: Iterable[Row]) -> dict[str, str]:
 
 
 def _recalls(tests: pa.Table) -> list[Row]:
-    """Return the tests of AlignRec's recall against whole models, without ablations."""
     return [
         row for row in tests.to_pylist()
         if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
@@ -89,12 +81,7 @@ def _recalls(tests: pa.Table) -> list[Row]:
 def table(
     note: str, sides: Sequence[str], found: Mapping[Names, Places], more: Mapping[Names, Mapping[str, str]]
 ) -> Table:
-    """Return a row per comparison and a column per place, each cell marked with its outcome.
-
-    Args:
-        sides: heads of the names.
-        more: what is said after the outcome at some places.
-    """
+    """Return a row per comparison and a column per place, cells marked with outcomes, and `more` texts after them."""
     places = list(dict.fromkeys(place for of in found.values() for place in of))
     marks = {
         (r, len(sides) + c): MARKS[of[place]]
@@ -109,7 +96,6 @@ def table(
 
 
 def tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
-    """Return the table of a set against each other one, then its controls; none where nothing was compared."""
     found = compared(released, probes, tests)
     named = {name: (name,) for name in found.rivals} | {name: (f"{name}, a control",) for name in found.controls}
     outcomes = {key: found.outcomes[name] for name, key in named.items()}
@@ -128,28 +114,26 @@ def _basis(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def advice(probes: Mapping[str, Any] | None) -> str:
-    """Return which set to use in place of the released one; nothing where none is better.
+    """Return the advice to use another set: the one that most probes decide for, and none against; else empty.
 
-    It is that which most probes decide for, and none against. A probe that flatters sets that learned from interactions
-    says nothing for those.
+    Probes that flatter sets which learned from interactions do not count for those.
     """
     released = next((row["a"] for row in (probes or {}).get("verdicts", [])), "")
     found, figures, learned = compared(released, probes, None), read(probes), (probes or {}).get("learned", ())
     winner, most = "", list[str]()
     for rival in found.rivals:
         asked = [key for key, probe in PROBES.items() if not (probe.leak and rival in learned)]
-        told = {key: found.outcomes[rival].get(f"in {PROBES[key].name}") for key in asked}
-        won = [key for key, outcome in told.items() if outcome == "worse"]
-        if "better" not in told.values() and len(won) > len(most):
+        outcomes = {key: found.outcomes[rival].get(f"in {PROBES[key].name}") for key in asked}
+        won = [key for key, outcome in outcomes.items() if outcome == "worse"]
+        if "better" not in outcomes.values() and len(won) > len(most):
             winner, most = rival, won
     if not winner:
         return ""
-    places = [f"{PROBES[key].name}{_beside(figures.get(key), winner, released)}" for key in most]
+    places = [f"{PROBES[key].name}{_in_brackets(figures.get(key), winner, released)}" for key in most]
     return f"Use {winner}, not {released}: it is better in {listed(places)}, and worse in no probe."
 
 
-def _beside(probed: Probed | None, a: str, b: str) -> str:
-    """Return the headline figures of two sets as they are, in brackets; empty where they are not known."""
+def _in_brackets(probed: Probed | None, a: str, b: str) -> str:
     if probed is None or not {a, b} <= probed.forms.get("raw", {}).keys():
         return ""
     of = probed.of("raw", probed.figure)
@@ -157,40 +141,33 @@ def _beside(probed: Probed | None, a: str, b: str) -> str:
 
 
 def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
-    """Return the verdict in one sentence; empty where nothing was compared.
-
-    Args:
-        dataset: name of the data set.
-        kind: of its source; the users of `sample` are synthetic.
-        released: the feature set that is judged.
-        probes: probes.json.
-        tests: table TESTS.
-    """
+    """Return the verdict in one sentence, of probes.json and table TESTS; empty without comparisons."""
     found = compared(released, probes, tests)
     rivals = {name: found.outcomes[name] for name in found.rivals if not name.endswith("-masked")}
     features, trained = list(on_probes(rivals)), list(_on_models(found.trained))
     models = [f"AlignRec on {'them' if features else title(released)} {listed(trained)}"] if trained else []
-    said = sentence(dataset, kind, released, features, models)
-    return said and said + _caution(found)
+    verdict = sentence(dataset, kind, released, features, models)
+    alike = [name for name in found.controls if "better" not in found.outcomes[name].values()]
+    caution = f" No test shows that they are better than {listed(alike)}." if alike else ""
+    return verdict and verdict + caution
 
 
 def sentence(dataset: str, kind: str, features: str, probes: Sequence[str], models: Sequence[str]) -> str:
-    """Return the verdict of clauses: what the probes say of a feature set, and what models do; empty without any."""
     clauses = [*([f"{title(features)} features {listed(probes)}"] if probes else []), *models]
     where = f"On {dataset}{' (synthetic users)' if kind == 'sample' else ''}"
     return f"{where}, {'; '.join(clauses)}." if clauses else ""
 
 
 def on_probes(rivals: Mapping[str, Places]) -> Iterator[str]:
-    """Yield what the probes decide of a set: those that are beaten, ahead, both, or level."""
+    """Yield clauses on the sets that are beaten, ahead, both, or level in the probes."""
     groups: dict[str, list[str]] = {}
     counts: dict[str, set[int]] = {}
     asked = 0
     for rival, places in rivals.items():
-        told = [outcome for place, outcome in places.items() if place.startswith("in ")]
-        if not told:
+        outcomes = [outcome for place, outcome in places.items() if place.startswith("in ")]
+        if not outcomes:
             continue
-        asked, won, lost = max(asked, len(told)), told.count("better"), told.count("worse")
+        asked, won, lost = max(asked, len(outcomes)), outcomes.count("better"), outcomes.count("worse")
         group = "level" if not won and not lost else "mixed" if won and lost else "better" if won else "worse"
         groups.setdefault(group, []).append(title(rival))
         counts.setdefault(group, set()).add(won or lost)
@@ -204,7 +181,7 @@ def on_probes(rivals: Mapping[str, Places]) -> Iterator[str]:
 
 
 def _on_models(trained: Sequence[Row]) -> Iterator[str]:
-    """Yield how AlignRec compares, by the first protocol, with the strongest that is ahead, level and beaten."""
+    """Yield clauses on the strongest models that are ahead, level and beaten, under the first protocol."""
     first = trained[0]["fingerprint"] if trained else ""
     own = [row for row in trained if row["model_b"] != RELEASED and row["fingerprint"] == first]
     own = [row for row in own if row["features_b"] in (row["features_a"], "none")]
@@ -213,9 +190,3 @@ def _on_models(trained: Sequence[Row]) -> Iterator[str]:
             best = max(rows, key=lambda row: float(row["mean_b"]))
             by = "" if word == "undecided" else short(f" by {abs(best['difference']):.3f}")
             yield f"{verb} {title(best['model_b'])}{by}"
-
-
-def _caution(found: Compared) -> str:
-    """Return that the set is not better than a control, where that is so."""
-    alike = [name for name in found.controls if "better" not in found.outcomes[name].values()]
-    return f" No test shows that they are better than {listed(alike)}." if alike else ""

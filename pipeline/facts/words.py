@@ -1,4 +1,4 @@
-"""Figures, names and lists as they stand in texts."""
+"""Figures, names and lists in texts."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,18 +8,10 @@ from pipeline import models
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from pipeline.models import MODELS
 
-CONTROLS = ("random", "shuffled", "constant")
-"""feature sets that a useful one must beat"""
-DRAWS = re.compile(r" in (\d+) draws")
-"""of a protocol's name, see pipeline/evaluation/protocol.py"""
+CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
+DRAWS = re.compile(r" in (\d+) draws")  # of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
-ENCODERS = {
-    "beit3": "BEiT3",
-    "clip": "CLIP",
-    "cnn": "CNN",
-    "minilm": "MiniLM",
-    "tfidf": "TF-IDF",
-}
+ENCODERS = {"beit3": "BEiT3", "clip": "CLIP", "cnn": "CNN", "minilm": "MiniLM", "tfidf": "TF-IDF"}
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:
@@ -27,20 +19,17 @@ def figure(cell: Cell | None, form: str = ".4f") -> str:
 
 
 def with_error(value: float, error: float | None, form: str = ".4f") -> str:
-    """Return value ± error, or the value alone where the error is not known; only the value may show a plus sign."""
+    """Return value ± error, or only the value; only the value may have a plus sign."""
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
 def short(text: str) -> str:
-    """Return a text without the zero before the point of its shares: .25 for 0.25."""
+    """Return a text with .25 for 0.25."""
     return re.sub(r"\b0\.", ".", text)
 
 
 def title(name: str) -> str:
-    """Return a feature set or a model as its authors write it; a name that we do not know stays as it is.
-
-    Encoders that were joined stand with a plus: MiniLM + CNN.
-    """
+    """Return the authors' spelling of a feature set or a model, such as MiniLM + CNN; others are unchanged."""
     if name in MODELS:
         return models.title(name)
     parts = name.split("-")
@@ -55,7 +44,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def spread(counts: Iterable[int]) -> str:
-    """Return what figures are, from the seeds of each: `mean ± sd over 3 seeds`, or `1 seed`."""
+    """Return `mean ± sd over 3 seeds`, or `1 seed`."""
     over = seeds_of(counts)
     return over if over == "1 seed" else f"mean ± sd over {over}"
 
@@ -68,13 +57,11 @@ RECALL = measure(*MAIN)
 
 
 def run(model: str, features: str, ablation: str = "") -> str:
-    """Return the name of a run, such as `AlignRec on beit3, no-cca`."""
     content = "" if features == "none" else f" on {features}"
     return f"{title(model)}{content}" + (f", {ablation}" if ablation else "")
 
 
 def protocol(row: Mapping[str, Any]) -> str:
-    """Return the sentence that names the protocol of a row, and says what several draws of its split mean."""
     drawn = DRAWS.search(row["protocol"])
     over = f" Runs take the {drawn[1]} draws in turn; deviations and intervals are over draws too." if drawn else ""
     return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}.{over}"

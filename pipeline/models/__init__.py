@@ -1,4 +1,4 @@
-"""The recommenders, one file each with its parameters; a new one is a file and an entry here."""
+"""The recommenders, one file each with its parameters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MODELS: Registry[type[Recommender]] = Registry(
         "ials": "pipeline.models.ials:IALS",
         "slim": "pipeline.models.slim:SLIM",
         "ease": "pipeline.models.ease:EASE",
-        "cease": "pipeline.models.cease:CEASE",
-        "addease": "pipeline.models.cease:AddEASE",
-        "l3ae": "pipeline.models.l3ae:L3AE",
+        "cease": "pipeline.models.ease:CEASE",
+        "addease": "pipeline.models.ease:AddEASE",
+        "l3ae": "pipeline.models.ease:L3AE",
         "bpr": "pipeline.models.bpr:BPR",
         "lightgcn": "pipeline.models.lightgcn:LightGCN",
         "vbpr": "pipeline.models.vbpr:VBPR",
@@ -40,10 +40,9 @@ MODELS: Registry[type[Recommender]] = Registry(
     },
 )
 """name -> recommender, the faster first"""
-RELEASED = "alignrec"
-"""the recommender that is trained for the release, and that ablations are of"""
+RELEASED = "alignrec"  # the recommender of the release and of ablations
 TITLES = {"bm3-improved": "BM3, improved", "gfcf": "GF-CF", "ials": "iALS"}
-"""name -> how its authors write it, where the class cannot be called so"""
+"""name -> its authors' spelling, where it is not the class's name"""
 WAYS = {
     "ids": (),
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
@@ -51,16 +50,16 @@ WAYS = {
     "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "gume"),
     "staged": ("alignrec",),
 }
-"""how content is used, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
+"""use of content, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
 graphs only, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
 
 
 def title(name: str) -> str:
-    """Return a recommender as its authors write it, which is the name of its class; another name stays as it is."""
+    """Return the authors' spelling of a recommender's name; other names are unchanged."""
     entry = MODELS.built_in.get(name)  # nothing is imported for a heading
     return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
 
 
 def way(model: str, features: str) -> str:
-    """Return how a recommender uses content, see WAYS; empty of one that we do not know."""
+    """Return how a recommender uses content, see WAYS; empty for unknown ones."""
     return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")

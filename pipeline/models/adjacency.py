@@ -14,11 +14,7 @@ def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symme
     """Return S = D^-1/2 W D^-1/2, float32 [I, I]: W[i, j] the cosine of i's neighbour j, D its row sums on both sides.
 
     By default as published (method.md section 3). A row whose cosines sum to zero or less is left without neighbours.
-
-    Args:
-        edges: schema EDGES.
-        self_neighbour: whether W keeps its diagonal.
-        symmetric: whether an edge counts both ways; W, and so S, is not symmetric otherwise.
+    With `self_neighbour` W keeps its diagonal; with `symmetric` an edge of EDGES counts both ways.
     """
     rows, columns, cosine = (edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine"))
     if not self_neighbour:

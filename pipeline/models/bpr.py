@@ -2,18 +2,22 @@
 
 The paper squares the norms of l2. The reference does not, divides them by the batch's own size, and draws the tables as
 Xavier normal.
-
 Letters: U users, I items, B batch, D width.
 """
+
+from typing import Literal
 
 from torch import Tensor
 
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms, pick
-from pipeline.models.params import Regularised, Varied
+from pipeline.models.params import Regularised
 
 
-class BPRParams(Varied, Regularised):
-    """What BPR reads."""
+class BPRParams(Regularised):
+    """Keys of BPR."""
+
+    variant: Literal["reference", "paper"] = "reference"
+    """reference: computed like the published code, which made the published tables; paper: the paper's equations"""
 
 
 class BPR(Recommender):
@@ -29,11 +33,9 @@ class BPR(Recommender):
         self.item = table(inputs.split.n_items, params.dim)  # [I, D]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the two tables."""
         return self.user, self.item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, and l2 of the rows that the batch touches."""
         rows = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}

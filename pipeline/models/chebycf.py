@@ -2,7 +2,6 @@
 
 The released code takes the target's values at other points than the interpolation's nodes, and rounds them to three
 digits; here they are taken at the nodes.
-
 Letters: U users, I items, b histories, K order.
 """
 
@@ -22,7 +21,7 @@ from pipeline.ops.sparse import Sparse
 
 
 class ChebyCFParams(Train):
-    """What ChebyCF reads."""
+    """Keys of ChebyCF."""
 
     grid: ClassVar[Grid] = {
         "order": [4, 8, 12],
@@ -55,7 +54,6 @@ class ChebyCF(Untrained):
         self.filter = Chebyshev(inputs.user_item, ideal, coefficients(params.order, params.flatness))
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
-        """Return R [U, I] and the filter."""
         return self.seen, self.filter
 
 
@@ -84,7 +82,6 @@ class Chebyshev(Filter):
         return x - 2 * self.user_item.T.dot(self.user_item.dot(x))
 
     def apply(self, histories: sp.csr_array) -> Tensor:
-        """Return the scores of all items, float32 [b, I]."""
         x = plain(histories, self.ideal.after.device)
         signal = self.ideal.before * x
         first, second = 0 * signal, 0 * signal

@@ -1,7 +1,6 @@
 """Linear autoencoders in closed form: min |X - X B|^2 + penalties, diag(B) = 0; what EASE and its kin share.
 
-The I x I matrix is the model. It is the only one held: it is filled, inverted and turned into weights in its place.
-
+The I x I matrix is the model, and the only one held: it is filled, inverted and turned into weights in place.
 Letters: U users, I items, F width of features.
 """
 
@@ -23,12 +22,11 @@ from pipeline.models.params import Train
 from pipeline.ops.filters import Dense, Filter
 from pipeline.ops.rows import unit_rows
 
-BLOCK = 512
-"""rows of the matrix that are filled at a time"""
+BLOCK = 512  # rows of the matrix per step
 
 
 class ClosedParams(Train):
-    """What every closed form reads."""
+    """Keys of every closed form."""
 
     gib: Rate = 24
     """most GiB that the I x I matrix may take, in float32: 24 are 80,000 items"""
@@ -50,21 +48,19 @@ class Closed(Untrained):
         """Return B, float32 [I, I]; params is of the class Params."""
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
-        """Return X [U, I] and the filter of B [I, I]."""
         return self.seen, self.filter
 
 
 def fits(n_items: int, gib: float, name: str) -> None:
-    """Say how large a float32 matrix [I, I] is if that is more than 1 GiB; raise UserError if it is more than `gib`."""
+    """Print the size of a float32 matrix [I, I] above 1 GiB; raise UserError above `gib`."""
     needed = n_items**2 * 4 / 2**30
     if 1 < needed <= gib:
-        print(
-            f"{name}: a matrix of {n_items:,} x {n_items:,} items takes {needed:.1f} GiB", file=sys.stderr, flush=True
-        )
+        size = f"a matrix of {n_items:,} x {n_items:,} items takes {needed:.1f} GiB"
+        print(f"{name}: {size}", file=sys.stderr, flush=True)
     if needed > gib:
         raise UserError(
-            f"{name}: {n_items:,} items take {needed:,.1f} GiB, and its key gib allows {gib:g}; raise it if the "
-            "machine has them, or take slim, ials or gfcf, which hold no such matrix"
+            f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib if the machine has "
+            "the memory, or use slim, ials or gfcf, which need no such matrix"
         )
 
 
@@ -78,31 +74,29 @@ def gram(seen: sp.csr_array) -> np.ndarray:
     """Return X^T X, float32 [I, I]: how many users items share."""
     n_items = seen.shape[1]
     by_item, whole = sp.csr_array(seen.T), np.empty((n_items, n_items), np.float32)
-    for at in range(0, n_items, BLOCK):  # a block bounds the memory beside the matrix
+    for at in range(0, n_items, BLOCK):  # a block bounds the memory next to the matrix
         whole[at : at + BLOCK] = (by_item[at : at + BLOCK] @ seen).toarray()
     return whole
 
 
 def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Add x y^T to a matrix [I, I] in its place, x and y float32 [I, F]."""
+    """Add x y^T to a matrix [I, I] in place, x and y float32 [I, F]."""
     with threadpool_limits(torch.get_num_threads()):
         for at in range(0, len(matrix), BLOCK):
             matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
 
 
 def product(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return matrix [I, I] times x [I, F]."""
     with threadpool_limits(torch.get_num_threads()):
         return matrix @ x
 
 
 def add_to_diagonal(matrix: np.ndarray, value: float | np.ndarray) -> None:
-    """Add to the diagonal of a matrix [I, I] in its place."""
     matrix.reshape(-1)[:: len(matrix) + 1] += value
 
 
 def invert(matrix: np.ndarray, name: str) -> np.ndarray:
-    """Return the inverse of a symmetric float32 [I, I], in its place, by Cholesky; UserError if not positive."""
+    """Invert a symmetric float32 [I, I] in place, by Cholesky; UserError if it is not positive definite."""
     from scipy.linalg import lapack
 
     with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order
@@ -120,7 +114,7 @@ def invert(matrix: np.ndarray, name: str) -> np.ndarray:
 
 
 def constrain(inverse: np.ndarray) -> np.ndarray:
-    """Return B = 1 - P diag(P)^-1, in the place of P: the ridge solution with diag(B) = 0 (Steck 2019, equation 8)."""
+    """Return B = 1 - P diag(P)^-1, in place of P: the ridge solution with diag(B) = 0 (Steck 2019, equation 8)."""
     inverse /= -inverse.diagonal().copy()
     np.fill_diagonal(inverse, 0)
     return inverse
@@ -129,13 +123,9 @@ def constrain(inverse: np.ndarray) -> np.ndarray:
 def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
     """Return W and V, float32 [I, F], with S = W V^T off the diagonal: the EASE fitted on item vectors.
 
-    S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0, the F columns of features in the place of users. By Woodbury
+    S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0, the F columns of features in place of users. By Woodbury
     (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T, L L^T = l2 + features^T features, so S_ij =
-    w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted.
-
-    Args:
-        features: float32 [I, F].
-        l2: above 0.
+    w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted. Features are float32 [I, F], l2 is above 0.
     """
     from scipy.linalg import solve_triangular
 

@@ -1,10 +1,16 @@
-"""EASE (Steck, WWW 2019): each item a ridge regression on all others, in closed form."""
+"""EASE (Steck, WWW 2019), each item a ridge regression on all others in closed form, and its kin with content.
 
-from typing import ClassVar
+CEASE and AddEASE (Jeunen, Van Balen and Goethals, RecSys 2020): the first treats the columns of features as more users,
+the second adds two models. L3AE (Moon, Park and Lee, CIKM 2025, arXiv 2508.13500): an EASE regularised towards an EASE
+on item vectors, so that items without interactions get scores from content. Features have length 1.
+"""
+
+from typing import ClassVar, Self
 
 import numpy as np
+from pydantic import model_validator
 
-from pipeline.config.base import Rate
+from pipeline.config.base import Rate, Share, Weight
 from pipeline.models import closed
 from pipeline.models.base import Inputs
 from pipeline.models.closed import Closed, ClosedParams
@@ -12,7 +18,7 @@ from pipeline.models.params import Grid
 
 
 class EASEParams(ClosedParams):
-    """What EASE reads."""
+    """Keys of EASE."""
 
     grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000, 2000]}
     l2: Rate = 200
@@ -25,7 +31,108 @@ class EASE(Closed):
     Params = EASEParams
 
     def weigh(self, inputs: Inputs, params: EASEParams) -> np.ndarray:
-        """Return B, float32 [I, I]."""
         matrix = closed.gram(self.seen)
         closed.add_to_diagonal(matrix, params.l2)
         return closed.constrain(closed.invert(matrix, "ease"))
+
+
+class CEASEParams(ClosedParams):
+    """Keys of CEASE."""
+
+    grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000], "content": [1, 10, 100, 1000]}
+    l2: Rate = 200
+    """weight of |B|^2, lambda, in users"""
+    content: Weight = 100
+    """weight of the features' columns, a user being 1, alpha"""
+
+
+class CEASE(Closed):
+    """score(u, .) = x_u B, B = argmin |X - X B|^2 + content |F - F B|^2 + l2 |B|^2, diag(B) = 0."""
+
+    Params = CEASEParams
+    needs = frozenset({"features"})
+
+    def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
+        features, matrix = closed.content(inputs.features), closed.gram(self.seen)
+        closed.add_product(matrix, params.content * features, features)
+        closed.add_to_diagonal(matrix, params.l2)
+        return closed.constrain(closed.invert(matrix, "cease"))
+
+
+class AddEASEParams(ClosedParams):
+    """Keys of AddEASE."""
+
+    grid: ClassVar[Grid] = {
+        "l2": [50, 100, 200, 500, 1000],
+        "content_l2": [1, 10, 50, 100],
+        "share": [0.1, 0.2, 0.3, 0.5, 0.7],
+    }
+    l2: Rate = 200
+    """weight of |B|^2 in the model of interactions, in users"""
+    content_l2: Rate = 10
+    """weight of |S|^2 in the model of features of length 1"""
+    share: Share = 0.3
+    """of the model of features in the sum"""
+
+
+class AddEASE(Closed):
+    """score(u, .) = x_u ((1 - share) B + share S), B an EASE on interactions and S one on features."""
+
+    Params = AddEASEParams
+    needs = frozenset({"features"})
+
+    def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
+        w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
+        matrix = closed.gram(self.seen)
+        closed.add_to_diagonal(matrix, params.l2)
+        matrix = closed.constrain(closed.invert(matrix, "addease"))
+        matrix *= 1 - params.share
+        closed.add_product(matrix, params.share * w, v)
+        np.fill_diagonal(matrix, 0)
+        return matrix
+
+
+class L3AEParams(ClosedParams):
+    """Keys of L3AE."""
+
+    grid: ClassVar[Grid] = {
+        "l2": [-50, 0, 50, 100, 200, 500],
+        "content_l2": [1, 5, 10, 50, 100],
+        "distil": [0, 50, 100, 150, 200, 500],
+    }
+    l2: float = 100
+    """weight of |B|^2, in users; may be negative, as the authors' is, while its sum with `distil` is above 0"""
+    content_l2: Rate = 10
+    """weight of |S|^2 in the model of features of length 1"""
+    distil: Weight = 100
+    """weight of |B - S|^2; 0: EASE"""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.l2 + self.distil <= 0:
+            raise ValueError(f"l2 {self.l2:g} and distil {self.distil:g} must have a sum above 0")
+        return self
+
+
+class L3AE(Closed):
+    """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2 + distil |B - S|^2, diag(B) = 0.
+
+    S is the EASE on features. With P = (X^T X + l2 + distil)^-1 and d = distil: B = 1 + d P S - P diag(m), m such that
+    the diagonal is 0. S = diag(c) + W V^T has low rank off its diagonal, so P S = P diag(c) + (P W) V^T.
+    """
+
+    Params = L3AEParams
+    needs = frozenset({"features"})
+
+    def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
+        w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
+        c = -(w * v).sum(1)  # [I], takes the diagonal off W V^T
+        matrix = closed.gram(self.seen)
+        closed.add_to_diagonal(matrix, params.l2 + params.distil)
+        closed.invert(matrix, "l3ae")
+        pw, p = params.distil * closed.product(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
+        m = (1 + params.distil * p * c + (pw * v).sum(1)) / p
+        matrix *= params.distil * c - m
+        closed.add_product(matrix, pw, v)
+        np.fill_diagonal(matrix, 0)
+        return matrix

@@ -1,7 +1,6 @@
 """FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, and the user-item graph thinned for each epoch.
 
-In the reference the features learn, and the number of kept pairs is rounded down; the paper's features are fixed.
-
+Unlike the paper's, the reference's features learn, and it rounds down the number of kept pairs.
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
@@ -15,12 +14,12 @@ from pipeline.config.base import Count, Rate, Share, Weight
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, learned, pick, walk
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Varied
+from pipeline.models.params import Train
 from pipeline.ops.sparse import Sparse
 
 
-class FREEDOMParams(Varied):
-    """What FREEDOM reads; the learning rate is that of the published benchmarks."""
+class FREEDOMParams(Train):
+    """Keys of FREEDOM; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
     layers: Count = 2
@@ -44,29 +43,25 @@ class FREEDOM(Recommender):
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
         self.params, self.device = params, inputs.device
-        self.modalities = learned(inputs.modalities, params.variant == "reference")
+        self.modalities = learned(inputs.modalities)
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
-        self.item_item = mixed(inputs, params.first)  # S [I, I]
+        self.item_item = mix_graphs(inputs, params.first)  # S [I, I]
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         # without bias: in the difference of two items it cancels
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities)
 
     def start_epoch(self) -> None:
-        """Draw the epoch's user-item graph."""
-        kept = (1 - self.params.drop) * self.seen.nnz
-        n = round(kept) if self.params.variant == "paper" else int(kept)
+        n = int((1 - self.params.drop) * self.seen.nnz)
         self.thinned = Sparse(adjacency.balance(thin(self.seen, n)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]; outside training on the whole user-item graph."""
         user_item = self.thinned if self.training else self.whole
         user, item = propagate(user_item, self.user, self.item, self.params.layers)
         return user, item + walk(self.item_item, self.item, self.params.item_layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr of the vectors and, weighted, of each modality's projection against the users."""
         users, items = self()
         user = pick(users, batch.users)
         modal = [
@@ -79,7 +74,7 @@ class FREEDOM(Recommender):
         }
 
 
-def mixed(inputs: Inputs, first: float) -> Sparse:
+def mix_graphs(inputs: Inputs, first: float) -> Sparse:
     """Return S = sum_m alpha_m S_m, [I, I], the frozen item graphs of all modalities.
 
     alpha_1 is `first`, or 1 if it is the only one; the others are equal, and the sum of all is 1.
@@ -99,8 +94,7 @@ def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
 def thin(seen: sp.csr_array, n: int) -> sp.csr_array:
     """Return R [U, I] with n of its pairs, at least one, drawn without replacement from torch's global generator.
 
-    A pair is drawn with probability in proportion to 1 / sqrt(degree of user x degree of item): pairs of popular ones
-    go first (degree-sensitive edge pruning).
+    Probabilities are proportional to 1 / sqrt(degree of user x degree of item) (degree-sensitive edge pruning).
     """
     pairs = sp.coo_array(seen)
     user, item = seen.sum(axis=1)[pairs.row], seen.sum(axis=0)[pairs.col]

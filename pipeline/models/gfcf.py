@@ -21,7 +21,7 @@ from pipeline.seeds import seed_for
 
 
 class GFCFParams(Train):
-    """What GF-CF reads."""
+    """Keys of GF-CF."""
 
     grid: ClassVar[Grid] = {"frequencies": [64, 128, 256, 512], "ideal": [0.0, 0.1, 0.2, 0.3, 0.5, 1.0]}
     frequencies: Count = 256
@@ -42,7 +42,6 @@ class GFCF(Untrained):
         self.filter = LowPass(inputs.user_item, ideal, inputs.split.n_items)
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
-        """Return R [U, I] and the filter."""
         return self.seen, self.filter
 
 
@@ -50,7 +49,7 @@ class Ideal:
     """The ideal low-pass filter, weight D^-p V V^T D^p, applied to columns."""
 
     def __init__(self, seen: sp.csr_array, frequencies: int, power: float, weight: float, device: torch.device):
-        """Find the frequencies of R [U, I]; `power` is p of the items' degrees D."""
+        """Compute the lowest frequencies of R [U, I]; `power` is p of the items' degrees D."""
         degree = seen.sum(axis=0)
         self.weight = weight
         self.before, self.after = (
@@ -64,7 +63,7 @@ class Ideal:
         self.vectors = torch.from_numpy(vectors.astype(np.float32)).to(device)  # [I, K]
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return what it makes of histories [I, b]."""
+        """Filter histories [I, b]."""
         return self.weight * self.after * (self.vectors @ (self.vectors.T @ (self.before * x)))
 
 
@@ -76,6 +75,5 @@ class LowPass(Filter):
         self.user_item, self.ideal = user_item, ideal
 
     def apply(self, histories: sp.csr_array) -> Tensor:
-        """Return the scores of all items, float32 [b, I]."""
         x = plain(histories, self.ideal.vectors.device)
         return (self.user_item.T.dot(self.user_item.dot(x)) + self.ideal.apply(x)).T

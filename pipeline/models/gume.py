@@ -18,18 +18,16 @@ from pipeline.config.base import Count, Rate, Weight
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
 from pipeline.models.infonce import cosine_nce, distinct
-from pipeline.models.mgcn import fuse, purify
+from pipeline.models.mgcn import Fuser
 from pipeline.models.params import Grid, Regularised
 from pipeline.ops.sparse import Sparse
 
-NOISE = 0.1
-"""length of noise"""
-Sides = tuple[Tensor, Tensor]
-"""rows of users [U, D] and of items [I, D]"""
+NOISE = 0.1  # length of noise
+Sides = tuple[Tensor, Tensor]  # rows of users [U, D] and of items [I, D]
 
 
 class GUMEParams(Regularised):
-    """What GUME reads."""
+    """Keys of GUME."""
 
     grid: ClassVar[Grid] = {
         "behaviour": [1e-3, 1e-2, 0.1],
@@ -60,10 +58,8 @@ class GUMEParams(Regularised):
 class Graph(NamedTuple):
     """The user-item graph with edges between items, divided by the roots of both ends' degrees."""
 
-    user_item: Sparse
-    """[U, I]"""
-    item_item: Sparse
-    """[I, I], the added edges"""
+    user_item: Sparse  # [U, I]
+    item_item: Sparse  # [I, I], the added edges
 
     def mean(self, user: Tensor, item: Tensor, layers: int) -> Sides:
         """Return the mean of layers 0 .. L, [U, D] and [I, D]."""
@@ -72,17 +68,6 @@ class Graph(NamedTuple):
             user, item = self.user_item.dot(item), self.user_item.T.dot(user) + self.item_item.dot(item)
             users, items = users + user, items + item
         return users / (layers + 1), items / (layers + 1)
-
-
-class Views(NamedTuple):
-    """What the loss reads, each of users and of items."""
-
-    behaviour: Sides
-    content: list[Sides]
-    """of each modality"""
-    extended: Sides
-    """the mean over modalities"""
-    integrated: Sides
 
 
 class GUME(Recommender):
@@ -98,71 +83,60 @@ class GUME(Recommender):
         super().__init__(inputs, params)
         self.params, self.modalities = params, learned(inputs.modalities)
         n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
-        blocks = extended_graph(adjacency.seen(inputs.split), agreed(inputs.modal_edges, n_items))
+        blocks = extended_graph(adjacency.seen(inputs.split), agreement(inputs.modal_edges, n_items))
         self.graph = Graph(*(Sparse(block, inputs.device) for block in blocks))
         self.item_item = [Sparse(adjacency.item_graph(e, n_items), inputs.device) for e in inputs.modal_edges]
         self.user, self.item = embedding(n_users, dim), embedding(n_items, dim)  # [U, D], [I, D]
         self.extended_user = nn.ParameterList(embedding(n_users, dim) for _ in self.modalities)
         self.project = nn.ModuleList(nn.Linear(m.shape[1], dim) for m in self.modalities)
         self.gate = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities)
-        several = len(self.modalities) > 1
-        self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
-        self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if several)
+        self.fuser = Fuser(len(self.modalities), dim)
 
-    def views(self) -> Views:
-        """Return all views."""
-        params = self.params
-        behaviour = self.graph.mean(self.user, self.item, params.layers)
+    def views(self) -> tuple[Sides, list[Sides], Sides, Sides]:
+        """Return the behaviour, the content of each modality, and the extended and the integrated content."""
+        behaviour = self.graph.mean(self.user, self.item, self.params.layers)
         content: list[Sides] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
-            item = walk(item_item, purify(self.item, w2(w1(features))), params.item_layers)
+            item = walk(item_item, self.item * torch.sigmoid(w2(w1(features))), self.params.item_layers)
             content.append((self.graph.user_item.dot(item), item))
         pairs = zip(self.extended_user, content, strict=True)
-        extended = [self.graph.mean(user, item, params.layers) for user, (_, item) in pairs]
-        users, items = (torch.stack([pair[side] for pair in extended]).mean(0) for side in (0, 1))
-        fused = [self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1)]
-        return Views(behaviour, content, (users, items), (fused[0], fused[1]))
-
-    def _fuse(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
-        if self.attend is None:
-            return content[0]
-        scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
-        return fuse(content, scores, [torch.sigmoid(w(behaviour)) for w in self.prefer], one_mean=True)
+        each = [self.graph.mean(user, item, self.params.layers) for user, (_, item) in pairs]
+        extended = torch.stack([user for user, _ in each]).mean(0), torch.stack([item for _, item in each]).mean(0)
+        users, items = (self.fuser([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
+        return behaviour, content, extended, (users, items)
 
     def forward(self) -> Sides:
-        """Return [U, D] and [I, D]."""
-        views = self.views()
-        return views.behaviour[0] + views.integrated[0], views.behaviour[1] + views.integrated[1]
+        behaviour, _, _, integrated = self.views()
+        return behaviour[0] + integrated[0], behaviour[1] + integrated[1]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, both l2, and the aligning and contrastive terms, weighted."""
-        params, views = self.params, self.views()
-        users, items = (views.behaviour[side] + views.integrated[side] for side in (0, 1))
+        params, (behaviour, content, extended, integrated) = self.params, self.views()
+        users, items = behaviour[0] + integrated[0], behaviour[1] + integrated[1]
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
         (at_users, _, n_users), (at_items, _, n_items) = distinct(batch.users), distinct(batch.positives)
-        behaviour = [
-            cosine_nce(
-                pick(views.integrated[side], at), pick(views.behaviour[side], at), n, params.behaviour_temperature
-            )
-            for side, at, n in ((0, at_users, n_users), (1, at_items, n_items))
+        near = [
+            cosine_nce(pick(x, at), pick(y, at), n, params.behaviour_temperature)
+            for x, y, at, n in zip(integrated, behaviour, (at_users, at_items), (n_users, n_items), strict=True)
         ]
-        extended, integrated = views.extended[0], views.integrated[0]
-        pairs = [(extended, integrated), *((perturbed(x), perturbed(x)) for x in (integrated, extended))]
+        views = [
+            (extended[0], integrated[0]),
+            *((perturb(x), perturb(x)) for x in (integrated[0], extended[0])),
+        ]
         contrasts = [
-            cosine_nce(pick(x, at_users), pick(y, at_users), n_users, params.users_temperature) for x, y in pairs
+            cosine_nce(pick(x, at_users), pick(y, at_users), n_users, params.users_temperature) for x, y in views
         ]
-        extended_l2 = l2(pick(views.extended[1], batch.positives), batch_size=params.batch_size)
+        extended_l2 = l2(pick(extended[1], batch.positives), batch_size=params.batch_size)
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
             "extended_l2": params.extended_l2 * extended_l2,
-            "align": params.align * alignment([torch.cat(view) for view in views.content]),
-            "behaviour": params.behaviour * torch.stack(behaviour).sum(),
+            "align": params.align * alignment([torch.cat(view) for view in content]),
+            "behaviour": params.behaviour * torch.stack(near).sum(),
             "users": params.users * torch.stack(contrasts).sum(),
         }
 
 
-def agreed(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
+def agreement(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
     """Return 1 where an item is among another's K neighbours in every modality, float32 [I, I]; not symmetric."""
     found = []
     for edges in modal_edges:
@@ -189,7 +163,7 @@ def alignment(tables: list[Tensor]) -> Tensor:
     return torch.stack(pairs).sum() if pairs else tables[0].new_zeros(())
 
 
-def perturbed(x: Tensor) -> Tensor:
+def perturb(x: Tensor) -> Tensor:
     """Return vectors with noise of length NOISE added, each entry away from 0."""
     return x + NOISE * x.sign() * nnf.normalize(uniform(x))
 

@@ -17,13 +17,12 @@ from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Grid, Train
 
 ROWS, PLACES = 256, 1 << 14
-"""rows, and places of their histories, that are solved at a time: bounds memory to ROWS D^2 + PLACES D floats"""
-SPREAD = 0.1
-"""standard deviation of the first vectors times sqrt(D)"""
+"""rows, and places of their histories, per block: bounds memory to ROWS D^2 + PLACES D floats"""
+SPREAD = 0.1  # standard deviation of the first vectors times sqrt(D)
 
 
 class IALSParams(Train):
-    """What iALS reads."""
+    """Keys of iALS."""
 
     grid: ClassVar[Grid] = {
         "dim": [64, 128, 256],
@@ -31,9 +30,9 @@ class IALSParams(Train):
         "unobserved": [3e-2, 0.1, 0.3, 1.0],
     }
     sweeps: Positive = 16
-    """alternations: all users, then all items"""
+    """alternations, each over all users, then all items"""
     l2: Rate = 3e-3
-    """lambda, before it is scaled with `frequency`"""
+    """weight of the penalty, lambda, before `frequency` scales it"""
     unobserved: Rate = 0.1
     """weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0"""
     frequency: Weight = 1.0
@@ -43,10 +42,8 @@ class IALSParams(Train):
 class Block(NamedTuple):
     """Rows of similar length that are solved together."""
 
-    rows: Tensor
-    """int64 [b]"""
-    members: Tensor
-    """int64 [b, L], padded with N, where the table of others has a row of zeros"""
+    rows: Tensor  # int64 [b]
+    members: Tensor  # int64 [b, L], padded with N, where the table of others has a row of zeros
 
 
 class IALS(Untrained):
@@ -65,14 +62,13 @@ class IALS(Untrained):
         user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
         seen = adjacency.seen(inputs.split)
         penalties = [torch.from_numpy(p).to(inputs.device) for p in ridges(seen, params)]
-        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in grouped(m)] for m in (seen, seen.T.tocsr())]
+        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in (seen, seen.T.tocsr())]
         self.user, self.item = user.to(inputs.device), item.to(inputs.device)
         for _ in range(params.sweeps):
             self.user = solve(self.item, blocks[0], penalties[0], params.unobserved)
             self.item = solve(self.user, blocks[1], penalties[1], params.unobserved)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]."""
         return self.user, self.item
 
 
@@ -89,7 +85,7 @@ def ridges(seen: sp.csr_array, params: IALSParams) -> tuple[np.ndarray, np.ndarr
     return user, item
 
 
-def grouped(seen: sp.csr_array) -> Iterator[Block]:
+def group_rows(seen: sp.csr_array) -> Iterator[Block]:
     """Yield all rows of [N, M], the shortest first, in blocks of at most ROWS and, but for a single one, PLACES."""
     lengths = np.diff(seen.indptr)
     order, at = np.argsort(lengths, kind="stable"), 0

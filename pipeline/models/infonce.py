@@ -11,25 +11,20 @@ from torch import Tensor
 
 from pipeline.ops.dense import gemm
 
-ROWS = 512
-"""rows of logits at a time on CPU: 512 x 2048 floats stay in the cache while they are exponentiated and multiplied"""
-MULTIPLE = 16
-"""N is a multiple of it on CPU: oneDNN compiles a kernel for each new N"""
+ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats stay in the cache between exponential and product
+MULTIPLE = 16  # N is a multiple of it on CPU: oneDNN compiles a kernel for each new N
 
 
 class Distinct(NamedTuple):
     """A batch's rows of a table, each once."""
 
-    rows: Tensor
-    """int64 [N], ascending, padded with up to MULTIPLE - 1 repeats of the first, of count 0"""
-    at: Tensor
-    """int64 [B], where each row of the batch is in rows"""
-    counts: Tensor
-    """float32 [N], how often the batch has each"""
+    rows: Tensor  # int64 [N], ascending, padded with up to MULTIPLE - 1 repeats of the first, of count 0
+    at: Tensor  # int64 [B], where each row of the batch is in rows
+    counts: Tensor  # float32 [N], how often the batch has each
 
 
 def merges(device: torch.device) -> bool:
-    """Return whether repeated rows of a batch are computed once: not on a GPU, where every step has one shape."""
+    """Return whether repeated rows of a batch are computed once; on a GPU every step has one shape instead."""
     return device.type == "cpu"
 
 
@@ -48,8 +43,7 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
     Rows of a batch that are equal (popular items) are computed once and weighted: same value, fewer products.
 
     Args:
-        x: float [N, D], rows of length at most 1.
-        y: float [N, D], rows of length at most 1; y_i is the partner of x_i.
+        x, y: float [N, D], rows of length at most 1; y_i is the partner of x_i.
         counts: float [N].
         temperature: t, at least 0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits.
         bf16: whether the N x N products read bfloat16.
@@ -91,10 +85,9 @@ def cross_nce(x: Tensor, y: Tensor, at: Tensor, temperature: float) -> Tensor:
     """Return sum_i log(sum_j exp(x_i . y_j / t)) - x_i . y_at_i / t, without a B x N matrix.
 
     Args:
-        x: float [B, D], rows of length at most 1.
-        y: float [N, D], rows of length at most 1.
+        x, y: float [B, D] and [N, D], rows of length at most 1.
         at: int64 [B], the partner of each row of x among those of y.
-        temperature: t, at least 0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits.
+        temperature: as of `info_nce`.
     """
     return _CrossNCE.apply(x / temperature, y, at)
 

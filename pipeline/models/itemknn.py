@@ -17,7 +17,7 @@ from pipeline.ops.sparse import Sparse
 
 
 class ItemKNNParams(Train):
-    """What ItemKNN reads."""
+    """Keys of ItemKNN."""
 
     neighbours: Positive = 100
     """most similar items that an item keeps"""
@@ -36,7 +36,6 @@ class ItemKNN(Untrained):
         self.similarity = similar(self.seen, params.neighbours, params.shrink)  # [I, I], K an item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
-        """Return R [U, I] and S [I, I], both sparse."""
         return self.seen, self.similarity
 
 
@@ -52,7 +51,6 @@ class ContentKNN(Untrained):
         self.mean = Sparse(adjacency.mean(adjacency.seen(inputs.split)), inputs.device)  # D_u^-1 R [U, I]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, F] and [I, F]."""
         return self.mean.dot(self.direction), self.direction
 
 

@@ -2,16 +2,12 @@
 
 Neighbours are searched once an epoch, and the graph is held as edges, never as an I x I matrix.
 
-In the reference the item graph learns in an epoch's first batch alone, features learn, modalities are mixed before the
-learned graph is normalised, cosines keep their sign, the user-item graph takes means with self loops, and l2 is of
-final rows. In the paper edge weights learn in every batch, features are fixed, each graph is normalised, then mixed,
-negative cosines count as 0, the user-item graph is LightGCN's, and l2 is of ID rows.
-
+Unlike the paper, the reference learns the item graph only in an epoch's first batch, its features learn, modalities are
+mixed before the learned graph is normalised, cosines keep their sign, the user-item graph takes means with self loops,
+and l2 is of final rows.
 Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch,
 D width.
 """
-
-from typing import NamedTuple
 
 import scipy.sparse as sp
 import torch
@@ -23,14 +19,13 @@ from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised, Varied
+from pipeline.models.params import Regularised
 from pipeline.ops.edges import SparsityPattern
 from pipeline.ops.sparse import Sparse
 
 
-class LATTICEParams(Varied, Regularised):
-    """What LATTICE reads; the learning rate is that of the published benchmarks."""
+class LATTICEParams(Regularised):
+    """Keys of LATTICE; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
     layers: Count = 2
@@ -41,13 +36,8 @@ class LATTICEParams(Varied, Regularised):
     """share of the fixed graph in the sum with the learned one, lambda"""
 
 
-class Learned(NamedTuple):
-    """The learned graph as a batch sees it, not yet normalised."""
-
-    alpha: Tensor
-    """share of each modality, also in the fixed graph, [M]"""
-    cosines: list[Tensor]
-    """of the edges by projected features, M x [E]"""
+Weights = tuple[Tensor, list[Tensor]]
+"""share of each modality, also in the fixed graph, [M]; cosines of the edges by projected features, M x [E]"""
 
 
 class LATTICE(Recommender):
@@ -58,26 +48,22 @@ class LATTICE(Recommender):
 
     def __init__(self, inputs: Inputs, params: LATTICEParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.device, self.is_paper = params, inputs.device, params.variant == "paper"
+        self.params, self.device = params, inputs.device
         n_items = inputs.split.n_items
-        self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in inputs.modalities)
         self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # softmax of it: alpha
         self.k = max(int(table["rank"].to_numpy().max()) for table in inputs.modal_edges) + 1
-        fixed = inputs.modal_edges
-        if self.is_paper:
-            fixed = [table.filter(table["cosine"].to_numpy() > 0) for table in fixed]
-        else:
-            self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
-        self.modalities = learned(inputs.modalities, not self.is_paper)
-        self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in fixed]  # M x [I, I]
+        self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
+        self.modalities = learned(inputs.modalities)
+        self.fixed = [
+            Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges
+        ]  # M x [I, I]
         self.edges: list[SparsityPattern] = []
-        self.kept: Learned | None = None
+        self.kept: Weights | None = None
 
     def start_epoch(self) -> None:
-        """Search the neighbours by the current projected features."""
         self.edges, self.kept = self._search(), None
 
     @torch.no_grad()
@@ -98,51 +84,36 @@ class LATTICE(Recommender):
         if self.training and not self.edges:
             self.start_epoch()
         edges = self.edges if self.training else self._search()
-        graph = self._learned(edges)
+        (alpha, cosines), skip = self._weights(edges), self.params.skip
         h: Tensor = self.item
-        for _ in range(self.params.item_layers):
-            h = self._convolve(h, edges, graph)
-        user, item = self._walked()
+        for _ in range(self.params.item_layers):  # (lambda sum_m alpha_m S_m + (1 - lambda) A) h
+            fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
+            h = skip * fixed + (1 - skip) * balanced_product(edges, cosines, alpha, h)
+        user, item = self._propagate()
         return user, item + nnf.normalize(h)
 
     @torch.compiler.disable  # a CUDA graph would overwrite what is kept for the batches after the first
-    def _learned(self, edges: list[SparsityPattern]) -> Learned:
+    def _weights(self, edges: list[SparsityPattern]) -> Weights:
         if self.training and self.kept:
             return self.kept
         cosines = [similarity(e, x) for e, x in zip(edges, self.projected(), strict=True)]
-        graph = Learned(self.importance.softmax(0), cosines)
-        if self.training and not self.is_paper:
-            self.kept = Learned(graph.alpha.detach(), [w.detach() for w in cosines])
-        return graph
+        alpha = self.importance.softmax(0)
+        if self.training:
+            self.kept = alpha.detach(), [w.detach() for w in cosines]
+        return alpha, cosines
 
-    def _convolve(self, h: Tensor, edges: list[SparsityPattern], graph: Learned) -> Tensor:
-        """Return (lambda sum_m alpha_m S_m + (1 - lambda) A) h, S_m the fixed graphs and A the learned one."""
-        alpha, skip = graph.alpha, self.params.skip
-        fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
-        if self.is_paper:
-            terms = [a * balanced([e], [w.relu()], alpha.new_ones(1), h)
-                     for a, e, w in zip(alpha, edges, graph.cosines, strict=True)]  # fmt: skip
-            return skip * fixed + (1 - skip) * torch.stack(terms).sum(0)
-        return skip * fixed + (1 - skip) * balanced(edges, graph.cosines, alpha, h)
-
-    def _walked(self) -> tuple[Tensor, Tensor]:
+    def _propagate(self) -> tuple[Tensor, Tensor]:
         """Return the mean of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
-        if self.is_paper:
-            return propagate(self.user_item, self.user, self.item, self.params.layers)
-        start = torch.cat([self.user, self.item])  # [N, D]
-        x = start
+        x = start = torch.cat([self.user, self.item])  # [N, D]
         for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
             x = self.walk.dot(x) + start
         user, item = (x / (self.params.layers + 1)).split([len(self.user), len(self.item)])
         return user, item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, and l2: of the final vectors (reference) or of the IDs (paper) of the batch's rows."""
         users, items = self()
-        final = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
-        ids = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
-        rows = ids if self.is_paper else final
-        return {"bpr": bpr(*final), "l2": self.params.l2 * l2(*rows, batch_size=self.params.batch_size)}
+        rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
+        return {"bpr": bpr(*rows), "l2": self.params.l2 * l2(*rows, batch_size=self.params.batch_size)}
 
 
 def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
@@ -151,7 +122,7 @@ def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
     return edges.dots(direction, direction)
 
 
-def balanced(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
+def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
     """Return D^-1/2 S D^-1/2 x, [I, D], S = sum_m shares_m S_m, D the row sums of S; rows of sum 0 or less are empty.
 
     S_m has M x [E] weights where the patterns [I, I] have edges.

@@ -20,9 +20,11 @@ from pipeline.models.params import Decay, Grid, Regularised
 from pipeline.ops.sparse import Sparse
 from pipeline.seeds import seed_for
 
+Sides = tuple[Tensor, Tensor]  # rows of users [U, D] and of items [I, D]
+
 
 class LGMRecParams(Regularised):
-    """What LGMRec reads."""
+    """Keys of LGMRec."""
 
     grid: ClassVar[Grid] = {
         "hyperedges": [4, 8, 16, 32, 64],
@@ -37,7 +39,7 @@ class LGMRecParams(Regularised):
     layers: Count = 2
     """LightGCN layers of the IDs over the user-item graph"""
     content_layers: Count = 2
-    """propagation steps of the content over the user-item graph; the last one is used"""
+    """propagations of the content over the user-item graph; the last one is used"""
     hyper_layers: Positive = 1
     """passes through the hyperedges"""
     hyperedges: Positive = 4
@@ -76,8 +78,8 @@ class LGMRec(Recommender):
         tables = [torch.empty(n, params.hyperedges) for _ in widths for n in (n_users, n_items)]
         self.noise = [gumbel(table, draws).to(inputs.device) for table in tables]  # of ranking, users then items
 
-    def local(self) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]]]:
-        """Return the behaviour view, and each modality's: of users [U, D] and of items [I, D]."""
+    def local(self) -> tuple[Sides, list[Sides]]:
+        """Return the behaviour view and each modality's."""
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content = []
         for features, project in zip(self.modalities, self.project, strict=True):
@@ -88,13 +90,13 @@ class LGMRec(Recommender):
             content.append((user, item))
         return behaviour, content
 
-    def hyper(self, item: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return what each modality's hyperedges make of the items' behaviour [I, D]: of users and of items."""
+    def hyper(self, item: Tensor) -> list[Sides]:
+        """Return the items' behaviour [I, D] after each modality's hyperedges."""
         views = []
         for m, (features, edges) in enumerate(zip(self.modalities, self.edges, strict=True)):
             logits = features @ edges  # [I, H]
-            of_user = self._assigned(self.seen.dot(logits), 2 * m)
-            of_item = self._assigned(logits, 2 * m + 1)
+            of_user = self._assign(self.seen.dot(logits), 2 * m)
+            of_item = self._assign(logits, 2 * m + 1)
             x = item
             for _ in range(self.params.hyper_layers):
                 lattice = of_item.T @ x  # [H, D]
@@ -102,13 +104,13 @@ class LGMRec(Recommender):
             views.append((of_user @ lattice, x))
         return views
 
-    def _assigned(self, logits: Tensor, at: int) -> Tensor:
+    def _assign(self, logits: Tensor, at: int) -> Tensor:
         """Return soft assignments to hyperedges, [N, H]; `at` is the place of the noise of ranking."""
         noise = gumbel(logits) if self.training else self.noise[at]
         assigned = ((logits + noise) / self.params.temperature).softmax(1)
         return drop(assigned, 1 - self.params.keep) if self.training else assigned
 
-    def vectors(self) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    def vectors(self) -> tuple[Tensor, Tensor, list[Sides]]:
         """Return the final vectors [U, D] and [I, D], and the hyperedges' views."""
         behaviour, content = self.local()
         hyper = self.hyper(behaviour[1])
@@ -120,11 +122,9 @@ class LGMRec(Recommender):
         return sides[0], sides[1], hyper
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]."""
         return self.vectors()[:2]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, l2 of the final vectors, and the contrast of each pair of modalities; no pair, no contrast."""
         users, items, hyper = self.vectors()
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
         l2 = self.params.l2 * norms(*rows, divisor=len(batch.users))

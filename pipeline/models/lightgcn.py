@@ -1,7 +1,6 @@
 """LightGCN (He et al., SIGIR 2020).
 
-The paper squares the norms of l2 (equation 15). The reference does not, and divides them by the batch's own size.
-
+Unlike the paper (equation 15), the reference does not square the norms of l2, and divides them by the batch's own size.
 Letters: U users, I items, B batch, D width.
 """
 
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor
 
 from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, guarded_bpr, l2, norms, pick
-from pipeline.models.params import Accumulating, Regularised, Varied
+from pipeline.models.base import Batch, Inputs, Walking, embedding, guarded_bpr, norms, pick
+from pipeline.models.params import Accumulating, Regularised
 from pipeline.ops.sparse import Sparse, spmm
 
 
-class LightGCNParams(Varied, Regularised, Accumulating):
-    """What LightGCN reads."""
+class LightGCNParams(Regularised, Accumulating):
+    """Keys of LightGCN."""
 
     layers: Count = 2
     """LightGCN layers over the user-item graph"""
@@ -31,9 +30,7 @@ class LightGCN(Walking):
 
     def __init__(self, inputs: Inputs, params: LightGCNParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
-        self.is_paper = params.variant == "paper"
-        self.graph = inputs.user_item
+        self.l2, self.layers, self.graph = params.l2, params.layers, inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
 
@@ -41,16 +38,12 @@ class LightGCN(Walking):
         return propagate(self.graph, self.user, self.item, self.layers)
 
     def tables(self) -> tuple[Tensor, ...]:
-        """Return the propagated tables and the unpropagated ones."""
         return *self(), self.user, self.item
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
-        """Return bpr of the propagated, and l2 of the unpropagated rows that the batch touches."""
         h_user, h_item, user, item = tables
         rows = pick(user, batch.users), pick(item, batch.positives), pick(item, batch.negatives)
         h = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
-        if self.is_paper:
-            return {"bpr": bpr(*h), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
         return {"bpr": guarded_bpr(*h), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}
 
 

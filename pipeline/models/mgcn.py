@@ -2,7 +2,6 @@
 
 The paper adds what the modalities share to the mean of what is specific to each. The reference takes one mean over
 both, and its features learn.
-
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
@@ -14,12 +13,12 @@ from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
 from pipeline.models.infonce import cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised, Varied
+from pipeline.models.params import Regularised
 from pipeline.ops.sparse import Sparse
 
 
-class MGCNParams(Varied, Regularised):
-    """What MGCN reads; the learning rate is that of the published benchmarks."""
+class MGCNParams(Regularised):
+    """Keys of MGCN; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
     layers: Count = 2
@@ -36,13 +35,12 @@ class MGCN(Recommender):
     """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality e_mul is its view."""
 
     Params = MGCNParams
-    params: MGCNParams
     needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.graph, self.is_paper = params, inputs.user_item, params.variant == "paper"
-        self.modalities = learned(inputs.modalities, not self.is_paper)
+        self.params, self.graph = params, inputs.user_item
+        self.modalities = learned(inputs.modalities)
         self.item_item = [
             Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
         ]
@@ -51,17 +49,13 @@ class MGCN(Recommender):
         self.item = embedding(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], dim) for m in self.modalities)  # W1
         self.gate = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities)  # W2
-        several = len(self.modalities) > 1
-        self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
-        self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if several)  # W4
+        self.fuser = Fuser(len(self.modalities), dim)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]."""
         (id_user, id_item), (side_user, side_item) = self.views()
         return id_user + side_user, id_item + side_item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, l2 and the contrastive term, weighted."""
         (id_user, id_item), (side_user, side_item) = self.views()
         h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
         rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
@@ -80,36 +74,32 @@ class MGCN(Recommender):
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
-            item = walk(item_item, purify(self.item, w2(w1(features))), self.params.item_layers)  # [I, D]
+            item = walk(item_item, self.item * torch.sigmoid(w2(w1(features))), self.params.item_layers)  # [I, D]
             content.append((self.graph.dot(item), item))
-        users, items = (self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
+        users, items = (self.fuser([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)
 
-    def _fuse(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
+
+class Fuser(nn.Module):
+    """Behaviour-aware fuser: e_mul = (e_s + sum_m (e_m - e_s) * P_m) / (1 + M), e_s = sum_m softmax(scores)_m e_m.
+
+    e_s is what the M modalities share, e_m - e_s what is specific to one; scores = q . tanh(W3 e_m + b3) and
+    P_m = sigmoid(W4 e_id + b4). A single modality is returned as it is, and there are no parameters.
+    """
+
+    def __init__(self, modalities: int, dim: int) -> None:
+        super().__init__()
+        several = modalities > 1
+        self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
+        self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in range(modalities) if several)  # W4
+
+    def forward(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
+        """Return e_mul [N, D] of e_m, M x [N, D], and e_id [N, D]."""
         if self.attend is None:
             return content[0]
         scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
         gates = [torch.sigmoid(w(behaviour)) for w in self.prefer]  # M x [N, D]
-        return fuse(content, scores, gates, one_mean=not self.is_paper)
-
-
-def purify(ids: Tensor, content: Tensor) -> Tensor:
-    """Behaviour-guided purifier: e_id * sigmoid(W2 (W1 f + b1) + b2), given the sigmoid's argument."""
-    return ids * torch.sigmoid(content)
-
-
-def fuse(content: list[Tensor], scores: Tensor, gates: list[Tensor], one_mean: bool = False) -> Tensor:
-    """Behaviour-aware fuser: e_mul = e_s + 1/M sum_m (e_m - e_s) * P_m, e_s = sum_m softmax(scores)_m e_m.
-
-    e_s is what the modalities share, e_m - e_s what is specific to one.
-
-    Args:
-        content: e_m, M x [N, D].
-        scores: q . tanh(W3 e_m + b3), [N, M].
-        gates: P_m = sigmoid(W4 e_id + b4), M x [N, D].
-        one_mean: whether e_s is one of the M + 1 terms of the mean, as in the reference.
-    """
-    views = torch.stack(content)  # [M, N, D]
-    shared = (scores.softmax(1).T[:, :, None] * views).sum(0)  # [N, D]
-    specific = (views - shared) * torch.stack(gates)  # [M, N, D]
-    return (shared + specific.sum(0)) / (1 + len(views)) if one_mean else shared + specific.mean(0)
+        views = torch.stack(content)  # [M, N, D]
+        shared = (scores.softmax(1).T[:, :, None] * views).sum(0)  # [N, D]
+        specific = (views - shared) * torch.stack(gates)  # [M, N, D]
+        return (shared + specific.sum(0)) / (1 + len(views))

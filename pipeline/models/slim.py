@@ -17,16 +17,13 @@ from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Grid, Train
 from pipeline.ops.sparse import Sparse
 
-HELD = 1 << 27
-"""floats of weights that are held dense at a time: 512 MiB"""
-ROWS = 64
-"""rows whose products with all weights are taken at once"""
-TOLERANCE = 1e-4
-"""largest change of a weight in a sweep at which the descent ends"""
+HELD = 1 << 27  # weights held dense at a time: 512 MiB of float32
+ROWS = 64  # rows per product with all weights
+TOLERANCE = 1e-4  # largest change of a weight in a sweep at which the descent stops
 
 
 class SLIMParams(Train):
-    """What SLIM reads."""
+    """Keys of SLIM."""
 
     grid: ClassVar[Grid] = {"l1": [0.1, 0.5, 1, 2, 5, 10], "l2": [0.1, 1, 10, 50, 100, 500]}
     l1: Weight = 1.0
@@ -34,7 +31,7 @@ class SLIMParams(Train):
     l2: Rate = 10.0
     """weight of 1/2 |W|^2, beta"""
     sweeps: Positive = 200
-    """of coordinate descent, at most; it ends when no weight moves by 1e-4"""
+    """sweeps of coordinate descent, at most; it stops when no weight changes by 1e-4"""
 
 
 class SLIM(Untrained):
@@ -48,7 +45,6 @@ class SLIM(Untrained):
         self.weights = learn(self.seen, params)  # W^T [I, I]
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
-        """Return X [U, I] and W^T [I, I], both sparse."""
         return self.seen, self.weights
 
 
@@ -59,8 +55,7 @@ def learn(seen: sp.csr_array, params: SLIMParams) -> sp.csr_array:
     step = max(1, HELD // n_items)
     parts = []
     for at in range(0, n_items, step):
-        columns = np.arange(at, min(at + step, n_items))
-        weights = descend(gram, columns, params).numpy()  # [I, C]
+        weights = descend(gram, np.arange(at, min(at + step, n_items)), params).numpy()  # [I, C]
         parts.append(sp.csr_array(np.ascontiguousarray(weights.T)))
     return sp.csr_array(sp.vstack(parts, format="csr"))
 
@@ -68,8 +63,8 @@ def learn(seen: sp.csr_array, params: SLIMParams) -> sp.csr_array:
 def descend(gram: sp.csr_array, columns: np.ndarray, params: SLIMParams) -> Tensor:
     """Return some columns of W, [I, C], by cyclic coordinate descent: w_i <- max(0, r_i - l1) / (G_ii + l2).
 
-    r_i = G_ij - sum_{k != i} G_ik w_k. A row of W is one coordinate of all columns at once. What a block of rows takes
-    from the others is one sparse product; inside the block rows are updated one after another.
+    r_i = G_ij - sum_{k != i} G_ik w_k. A row of W is one coordinate of all columns at once. A block of rows reads the
+    other rows in one sparse product; inside the block rows are updated one after another.
     """
     n_items = gram.shape[0]
     bounds = [*range(0, n_items, ROWS), n_items]

@@ -1,16 +1,11 @@
 """SLMRec (Tao et al., TMM 2023): one graph encoder a modality, and contrast between the modalities of an item.
 
-The self-supervised task is the paper's operator FAC, in two ways. Variant reference: the ID view goes through a chain
-of maps and meets a modality after each, the last modality first; the end of the chain is D/2 wide. Variant paper:
-"fine" contrasts every pair of content modalities, "coarse" the union of all content with the ID view; with one
-modality only coarse is left. The reference scales features to length 1, and its l2 is weight decay of all parameters;
-the paper's is of the batch's ID rows.
-The supervised term is a softmax over the batch's items.
-
-Letters: U users, I items, F_m width of modality m, M modalities, B batch, N distinct items of it, D width.
+The self-supervised task is the paper's operator FAC as the reference computes it: the ID view goes through a chain of
+maps and meets a modality after each, the last modality first; the end of the chain is D/2 wide. The reference also
+scales features to length 1, and its l2 is weight decay of all parameters. The supervised term is a softmax over the
+batch's items.
+Letters: U users, I items, F_m width of modality m, M modalities, B batch, D width.
 """
-
-from itertools import combinations
 
 import torch
 import torch.nn.functional as nnf
@@ -18,21 +13,21 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Weight
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
-from pipeline.models.infonce import cosine_nce, distinct
+from pipeline.models.infonce import cosine_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised, Varied
+from pipeline.models.params import Regularised
 
 
-class SLMRecParams(Varied, Regularised):
-    """What SLMRec reads; the learning rate is that of the published benchmarks."""
+class SLMRecParams(Regularised):
+    """Keys of SLMRec; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
     layers: Count = 3
     """LightGCN layers over the user-item graph"""
     temperature: Rate = 0.2
-    """of the supervised term, and of the self-supervised one in variant paper"""
+    """of the supervised term"""
     chain_temperature: Rate = 0.5
-    """of the self-supervised term in variant reference, whose products are no cosines"""
+    """of the self-supervised term, whose products are not cosines"""
     contrast: Weight = 0.01
     """weight of the self-supervised task"""
 
@@ -48,24 +43,17 @@ class SLMRec(Recommender):
 
     def __init__(self, inputs: Inputs, params: SLMRecParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
-        self.is_paper, self.chain_temperature = params.variant == "paper", params.chain_temperature
+        self.params, self.graph = params, inputs.user_item
+        self.modalities = [nnf.normalize(f) for f in inputs.modalities]
         m, dim = len(self.modalities), params.dim
         self.user = embedding(inputs.split.n_users, dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.fuse_user = nn.Linear((1 + m) * dim, dim)
-        # in variant paper without bias: a constant over items does not change the ranking
-        self.fuse_item = nn.Linear((1 + m) * dim, dim, bias=not self.is_paper)
-        if not self.is_paper:
-            self.modalities = [nnf.normalize(f) for f in self.modalities]
-            self.chain, self.heads = chain(m, dim), chain_heads(m, dim)
-            for linear in (x for x in self.modules() if isinstance(x, nn.Linear)):
-                nn.init.xavier_uniform_(linear.weight)
-        else:
-            self.fine = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if m > 1)
-            self.coarse_content = nn.Linear(m * dim, dim)
-            self.coarse_id = nn.Linear(dim, dim)
+        self.fuse_item = nn.Linear((1 + m) * dim, dim)
+        self.chain, self.heads = chain(m, dim), chain_heads(m, dim)
+        for linear in (x for x in self.modules() if isinstance(x, nn.Linear)):
+            nn.init.xavier_uniform_(linear.weight)
 
     def views(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the ID view, then each modality's, of users (1 + M) x [U, D] and of items (1 + M) x [I, D]."""
@@ -74,36 +62,23 @@ class SLMRec(Recommender):
         return [user for user, _ in pairs], [item for _, item in pairs]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return z_u [U, D] and z_i [I, D]."""
         users, items = self.views()
         return self.fuse_user(torch.cat(users, 1)), self.fuse_item(torch.cat(items, 1))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the supervised and the weighted self-supervised term, and l2; negatives are not used."""
-        users, items = self.views()
+        params, (users, items) = self.params, self.views()
         user = self.fuse_user(torch.cat([pick(view, batch.users) for view in users], 1))  # [B, D]
         item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]
-        main = cosine_nce(user, item, torch.ones_like(user[:, 0]), self.params.temperature)
-        fac = self._fine_and_coarse(items, batch) if self.is_paper else self._chained(items, batch)
-        return {"main": main, "fac": self.params.contrast * fac, "l2": self.params.l2 * self._l2(batch)}
-
-    def _chained(self, items: list[Tensor], batch: Batch) -> Tensor:
         behaviour, *content = (pick(view, batch.positives) for view in items)  # [B, D] each
-        own, t = torch.arange(len(behaviour), device=behaviour.device), self.chain_temperature
-        pairs = chained(behaviour, content[::-1], self.chain, self.heads)
-        return torch.stack([nnf.cross_entropy(x @ y.T / t, own) for x, y in pairs]).sum()
-
-    def _fine_and_coarse(self, items: list[Tensor], batch: Batch) -> Tensor:
-        rows, _, counts = distinct(batch.positives)
-        behaviour, *content = (pick(view, rows) for view in items)  # [N, D] each
-        fine = [head(view) for head, view in zip(self.fine, content, strict=False)]
-        coarse = self.coarse_content(torch.cat(content, 1)), self.coarse_id(behaviour)
-        return fac(fine, coarse, counts, self.params.temperature)
-
-    def _l2(self, batch: Batch) -> Tensor:
-        if not self.is_paper:  # Adam's weight decay adds w p to the gradient of p: that of w/2 |p|^2
-            return l2(*self.parameters(), batch_size=1)
-        return l2(pick(self.user, batch.users), pick(self.item, batch.positives), batch_size=self.params.batch_size)
+        own = torch.arange(len(behaviour), device=behaviour.device)
+        pairs = pair_views(behaviour, content[::-1], self.chain, self.heads)
+        fac = [nnf.cross_entropy(x @ y.T / params.chain_temperature, own) for x, y in pairs]
+        return {
+            "main": cosine_nce(user, item, torch.ones_like(user[:, 0]), params.temperature),
+            "fac": params.contrast * torch.stack(fac).sum(),
+            # Adam's weight decay adds w p to the gradient of p: that of w/2 |p|^2
+            "l2": params.l2 * l2(*self.parameters(), batch_size=1),
+        }
 
 
 def chain(modalities: int, dim: int) -> nn.ModuleList:
@@ -121,18 +96,12 @@ def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(dim, width) for width in widths)
 
 
-def chained(
+def pair_views(
     behaviour: Tensor, content: list[Tensor], chain: nn.ModuleList, heads: nn.ModuleList
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return what the chain contrasts, M pairs: the ID view after a map, and a map of a content view, [B, D] each."""
+    """Return the M contrasted pairs: the ID view after a map, and a map of a content view, [B, D] each."""
     links = [behaviour]
     for link in chain:
         links.append(link(links[-1]))
     links = [links[1], links[3]] if len(content) == 2 else links[1:]
     return [(x, head(view)) for x, head, view in zip(links, heads, content, strict=True)]
-
-
-def fac(fine: list[Tensor], coarse: tuple[Tensor, Tensor], counts: Tensor, temperature: float) -> Tensor:
-    """Contrast of every pair of fine views, M x [N, D] or none, plus that of the coarse ones, content and ID."""
-    pairs = [*combinations(fine, 2), coarse]
-    return torch.stack([cosine_nce(x, y, counts, temperature) for x, y in pairs]).sum()

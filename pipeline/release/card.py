@@ -82,7 +82,7 @@ def render(parts: Parts, said: Statement, items: pa.Table, files: list[File]) ->
         probed=list(probes.read(outputs.probes).values()),
         headline=probes.headline(outputs.probes),
         processed=probes.processing(processed) if processed else "",
-        studied=[*codes.brief(judged), *study.summed(outputs.study)],
+        studied=[*codes.tables(judged), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(items),
         markdown=markdown,

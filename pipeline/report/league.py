@@ -26,7 +26,7 @@ def section(outputs: Outputs) -> Section:
     level = [[facts.titled(name) for name in group] for group in found["groups"]]
     drawn = [_recalls(league), gain, plots.ranks(RANKED, ranks, level)]
     tables = [
-        *(facts.standing(league), *facts.fused(found), facts.gains(found), facts.lead(found), facts.stability(found)),
+        *(facts.standing(league), facts.gains(found), facts.lead(found), facts.stability(found)),
         *(facts.audit(found), facts.settings(league)),
     ]
     note = " ".join([facts.headline(found), *(f"Left out: {reason}." for reason in found["left_out"].values())])

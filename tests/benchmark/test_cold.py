@@ -66,7 +66,7 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
     titles = [t.facts.heading for t in terminal.tables(results, "shop")]
     assert sum(ALONE in t for t in titles) == sum(EVERY in t for t in titles) == 1
     notes = {c.protocol: recommenders.results(c).note for c in comparisons(results)}
-    assert "the cold items of test alone are ranked, train items masked" in notes[ALONE]
+    assert "only the cold items of test are ranked, train items masked" in notes[ALONE]
     assert "every item is ranked, train items masked" in notes[EVERY]
 
 

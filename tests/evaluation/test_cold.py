@@ -1,7 +1,6 @@
-"""Cold items: two protocols, each with its candidates, by one of which epochs are chosen."""
+"""Cold items: two protocols, each with its candidates; one of them selects epochs."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import cold
 import numpy as np
@@ -9,21 +8,16 @@ import pytest
 import shops
 import torch
 
-from pipeline import io
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.protocol import Protocol, questions
+from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import open_test
 from pipeline.interactions.split import Pairs, union
-from pipeline.layout import Layout
 from pipeline.models.bpr import BPR
 from pipeline.ops.topk import Vectors
-from pipeline.run import running
-from pipeline.train import inputs
 from pipeline.train.loop import fit
-from stages import download, interactions
 from stages.params import Params
 
 NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
@@ -49,7 +43,7 @@ def test_candidates_alone_are_ranked_as_when_all_others_score_nothing(kind: obje
     assert np.array_equal(actual, expected)
     assert actual.dtype == np.int32
     assert np.array_equal(topk(*both, 7, seen, np.array([3, 5]), candidates), expected[[3, 5]])
-    with pytest.raises(UserError, match=r"cutoff 8 .* 7 items"):
+    with pytest.raises(UserError, match=r"8 .* 7"):
         topk(*both, 8, NONE, candidates=candidates)
 
 
@@ -69,25 +63,21 @@ KNOWN = {
 
 
 def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
-    parts = cold.parts()
-    rules = protocol_of(cold.params(), "shop", parts)
-    assert [p.name for p in rules.variants] == [
-        "mmrec, cold-items 0.4, cold items alone",
-        "mmrec, cold-items 0.4, all items",
-    ]
-    assert rules.variants[0] is rules
-    assert len({p.fingerprint for p in rules.variants}) == 2
-    assert {p.selection for p in rules.variants} == {"first epoch of best valid recall@20 among cold items alone"}
-    assert [p.suffix for p in rules.variants] == ["", "-all-items"]
-    plain = protocol_of(Params.model_validate(PLAIN), "shop", shops.two_tastes())
+    rules = protocol_of(cold.params(), "shop", cold.parts())
+    alone, every = rules.variants
+    assert (alone.name, every.name) == (
+        "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4, all items"
+    )  # fmt: skip
+    assert alone is rules
+    assert (alone.suffix, every.suffix) == ("", "-all-items")
+    assert alone.fingerprint != every.fingerprint
+    assert alone.selection == every.selection == "first epoch of best valid recall@20 among cold items alone"
+    own, parts = Params.model_validate(PLAIN), shops.two_tastes()
+    plain, sparse = (protocol_of(own, "shop", p) for p in (parts, replace(parts, division="sparse 5 of mmrec")))
     assert plain.variants == (plain,)
     assert (plain.suffix, plain.candidates) == ("", "all items")
-    sparse = protocol_of(
-        Params.model_validate(PLAIN), "shop", replace(shops.two_tastes(), division="sparse 5 of mmrec")
-    )
     assert (sparse.name, len(sparse.variants)) == ("mmrec, sparse 5 of mmrec", 1)
     assert sparse.fingerprint != plain.fingerprint
-    assert plain.questions == questions(shops.two_tastes())
 
 
 PLAIN = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
@@ -115,55 +105,6 @@ def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
     judged = evaluate(fitted.user, fitted.item, parts, "valid", [20], candidates=np.arange(cold.COLD, dtype=np.int32))
     assert fitted.valid["recall@20"] == judged.mean["recall", 20]
     assert fitted.valid["recall@20"] > evaluate(fitted.user, fitted.item, parts, "valid", [20]).mean["recall", 20]
-
-
-def made(folder: Path, split: bool, **settings: object) -> tuple[Params, Layout]:
-    """Run the stages download and interactions on a table of our own."""
-    names = ("train", "valid", "test")
-    bought = [(u, (7 * u + n) % 120, n) for u in range(80) for n in range(8)]
-    rows = [f"u{u},i{i},{n}" + (f",{names[max(0, n - 5)]}" if split else "") for u, i, n in bought]
-    (folder / "r.csv").write_text("\n".join(["user,item,timestamp" + ",split" * split, *rows]))
-    source = {"kind": "tabular", "interactions": str(folder / "r.csv")}
-    params = Params.model_validate(
-        {
-            "datasets": ["shop"],
-            "sources": {"shop": source},
-            "benchmark": {"ks": [5]},
-            "interactions": settings | {"user_core": 1, "item_core": 1},
-        }
-    )
-    for stage in (download, interactions):
-        with running(stage.__name__.split(".")[-1], "shop", params, folder / "outputs") as run:
-            stage.main(run)
-    return params, Layout(folder / "outputs", "shop")
-
-
-@pytest.mark.parametrize("split", [False, True])
-def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Path, split: bool) -> None:
-    params, layout = made(tmp_path, split, protocol="sparse", most_train=2)
-    parts = inputs.read(layout, None).split
-    rules = protocol_of(params, "shop", parts)
-    base, kept = ("imported", "as imported") if split else ("user-time", "users >= 1, items >= 1, repeatedly")
-    assert (rules.name, rules.filter) == (f"mmrec, sparse 2 of {base}", kept)
-    assert len(parts.train) == 2 * 80
-    assert io.read_json(layout.run_record("interactions"))["drops"]["over_most_train"] == 4 * 80
-
-    params, layout = made(tmp_path, split, protocol="cold-items", cold_share=0.5)
-    parts = inputs.read(layout, None).split
-    rules = protocol_of(params, "shop", parts)
-    assert (rules.name, rules.filter) == ("mmrec, cold-items 0.5, cold items alone", kept)
-    assert (parts.is_cold, parts.own) == (True, split)
-    notes = io.read_json(layout.run_record("interactions"))["notes"]
-    sizes = [len(parts.cold_items(part)) for part in ("valid", "test")]
-    assert sizes == [notes["cold_valid_items"], notes["cold_test_items"]]
-    assert 20 < min(sizes) <= max(sizes) <= 30
-
-
-def test_the_stage_refuses_too_few_cold_items_and_a_misspelt_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'interactions\.cold_share'.*12 items.*12"):
-        made(tmp_path, False, protocol="cold-items")
-    with pytest.raises(ValueError, match="cold_items"):
-        Params.model_validate(PLAIN | {"interactions": {"protocol": "cold_items"}})
 
 
 def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:

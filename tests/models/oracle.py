@@ -1,7 +1,7 @@
 """Our models against the reference implementations' numbers on one tiny case, tests/oracles/models/.
 
-A test names the source of each parameter of ours: the name in the reference, or a function of its arrays where ours
-is a part of one or lies transposed. What the reference drew at random a test puts in the place of our draw.
+A test maps each of our parameters to its name in the reference, or to a function of the reference's arrays where ours
+is a part of one or transposed. The reference's random draws replace ours.
 
     oracle = Oracle.load("lightgcn", torch.float64)
     network = oracle.build("lightgcn", {"user": "embedding_dict.user_emb", ..}, l2=0.01)
@@ -35,7 +35,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 """relative, to the largest entry of what is compared"""
 NOISE = {torch.float32: 1e-8, torch.float64: 1e-14}
 """of gradients that are zero but for rounding"""
-NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: str(dtype)[6:])
 
 Arrays = Callable[[str], np.ndarray]
@@ -55,24 +55,20 @@ class Oracle:
 
     @classmethod
     def load(cls, name: str, dtype: torch.dtype) -> Oracle:
-        """Read tests/oracles/models/<name>.npz; in float64 what is compared are its f64_ arrays."""
         with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as archive:
             return cls(name, dtype, {key: archive[key] for key in archive.files})
 
     @property
     def hyper(self) -> dict[str, Any]:
-        """The reference's hyper-parameters, by its names."""
         return dict(json.loads(str(self.arrays["hyper"])))
 
     @property
     def split(self) -> Split:
-        """All pairs are of train."""
         pairs, users = self.arrays["train_pairs"], len(self.arrays["scores"])
-        return Split(users, len(self.arrays["image"]), Pairs(*np.ascontiguousarray(pairs.T)), NOBODY, NOBODY)
+        return Split(users, len(self.arrays["image"]), Pairs(*np.ascontiguousarray(pairs.T)), EMPTY, EMPTY)
 
     @property
     def batch(self) -> Batch:
-        """B = 32 pairs with negatives."""
         return Batch(*(torch.from_numpy(self.arrays[key]).long() for key in ("users", "positives", "negatives")))
 
     @property
@@ -85,11 +81,9 @@ class Oracle:
         return Inputs(self.split, torch.from_numpy(features), edges, torch.device("cpu"), parts)
 
     def tensor(self, key: str) -> Tensor:
-        """Return an array as saved, such as a draw, in this precision."""
         return torch.from_numpy(self.arrays[key]).to(self.dtype)
 
     def graph(self, name: str) -> Sparse:
-        """Return graph_<name> as a model would hold it."""
         return Sparse(sp.csr_array(self.arrays[f"graph_{name}"]), dtype=self.dtype)
 
     def block(self, name: str = "user_item") -> Sparse:
@@ -123,7 +117,6 @@ class Oracle:
         return network
 
     def check(self, network: Recommender, terms: Mapping[str, Sequence[str]]) -> None:
-        """Compare loss terms, gradients, scores, and ten steps of Adam; the network is trained by it."""
         self.check_scores(network, "scores")
         self.check_loss(network, terms)
         self.check_gradients(network)
@@ -134,9 +127,7 @@ class Oracle:
         """Compare the weighted terms and their sum.
 
         Args:
-            network: in the reference's state.
-            terms: of each of our terms those of the reference that it is the sum of; of a file without the text, which
-                has the total alone, they are not compared.
+            terms: each of our terms -> those of the reference that it sums; files without text only have the total.
         """
         loss = network.train().loss(self.batch)
         assert loss.keys() == terms.keys()
@@ -149,8 +140,6 @@ class Oracle:
         self._close(sum(loss.values()), self._expected("loss_total"), "total")
 
     def check_gradients(self, network: Recommender) -> None:
-        """Compare the total's gradient in every parameter; a parameter that the loss does not touch has none,
-        and one that is not trained has none either."""
         network.zero_grad()
         torch.stack(list(network.train().loss(self.batch).values())).sum().backward()
         for name, parameter in network.named_parameters():
@@ -193,7 +182,6 @@ class Oracle:
         self._close(torch.tensor(totals, dtype=torch.float64), self._expected(key), key)
 
     def _of(self, ours: str, prefix: str) -> np.ndarray:
-        """Return what the reference has for a parameter of ours, or for its gradient."""
         source = self.sources[ours]
 
         def read(theirs: str) -> np.ndarray:

@@ -15,16 +15,16 @@ from pipeline.models.base import Inputs, Recommender
 from pipeline.ops.filters import Filter
 
 USERS, ITEMS, WIDTH = 60, 45, 12
-NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 def toys() -> tuple[Split, np.ndarray]:
-    """Return a split whose last item nobody has, and features of which one row is zero."""
+    """Return a split whose last item has no interactions, and features with one row of zeros."""
     rng = np.random.default_rng(0)
     drawn = np.stack([rng.integers(USERS, size=500), rng.integers(ITEMS - 1, size=500)], axis=1).astype(np.int32)
     features = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
     features[7] = 0
-    return Split(USERS, ITEMS, Pairs(*np.unique(drawn, axis=0).T), NOBODY, NOBODY), features
+    return Split(USERS, ITEMS, Pairs(*np.unique(drawn, axis=0).T), EMPTY, EMPTY), features
 
 
 SPLIT, FEATURES = toys()
@@ -87,14 +87,14 @@ def test_l3ae_is_drawn_to_the_ease_of_features(l2: float, distil: float) -> None
 def test_l3ae_without_distillation_is_ease() -> None:
     ours = scores(build("l3ae", l2=5.0, distil=0.0))
     np.testing.assert_allclose(ours, scores(build("ease", l2=5.0)), atol=1e-5)
-    with pytest.raises(ValueError, match="sum above 0"):
+    with pytest.raises(ValueError, match=r"-8.*7"):
         build("l3ae", l2=-8.0, distil=7.0)
 
 
 def test_a_matrix_beyond_the_memory_is_refused_with_its_size(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"EASE: 45 items .*gib allows 1e-06"):
+    with pytest.raises(UserError, match=r"45 items .*gib 1e-06"):
         build("ease", gib=1e-6)
-    with pytest.raises(UserError, match=r"100,000 items take 37\.3 GiB.* 24"):
+    with pytest.raises(UserError, match=r"100,000 .* 37\.3 GiB.* 24"):
         closed.fits(100_000, 24, "EASE")
     assert capsys.readouterr().err == ""
     closed.fits(50_000, 24, "EASE")
@@ -176,7 +176,7 @@ def test_ials_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     torch.manual_seed(0)
     for ours, theirs in zip(build("ials", dim=8)(), whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    blocks = list(ials.grouped(closed.adjacency.seen(SPLIT)))
+    blocks = list(ials.group_rows(closed.adjacency.seen(SPLIT)))
     assert sorted(torch.cat([block.rows for block in blocks]).tolist()) == list(range(USERS))
     assert all(len(block.rows) <= 7 for block in blocks)
     assert all(block.members.numel() <= 20 for block in blocks if len(block.rows) > 1)

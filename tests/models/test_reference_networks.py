@@ -17,7 +17,7 @@ from tests.models.test_reference_graphs import linear
 
 
 def queue(draws: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return a function that gives the draws in turn, and then begins anew."""
+    """Return a function that cycles through the draws."""
     left: list[torch.Tensor] = []
 
     def drawn(like: torch.Tensor, *_: object) -> torch.Tensor:
@@ -75,10 +75,10 @@ def test_gume(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) ->
     for m, kind in enumerate(("text", "image")):
         sources[f"extended_user.{m}"] = f"extended_{kind}_user.weight"
         sources |= linear(f"project.{m}", f"{kind}_reduce_dim") | linear(f"gate.{m}", f"{kind}_trans_dim.0")
-        sources |= linear(f"prefer.{m}", f"{kind}_behavior.0")
-    sources |= linear("attend.0", "separate_coarse.0") | {"attend.2.weight": "separate_coarse.2.weight"}
+        sources |= linear(f"fuser.prefer.{m}", f"{kind}_behavior.0")
+    sources |= linear("fuser.attend.0", "separate_coarse.0") | {"fuser.attend.2.weight": "separate_coarse.2.weight"}
     network = oracle.build("gume", sources, layers=2)
-    added = gume.agreed(oracle.inputs.modal_edges, oracle.split.n_items)
+    added = gume.agreement(oracle.inputs.modal_edges, oracle.split.n_items)
     np.testing.assert_array_equal(added.toarray() > 0, oracle.arrays["graph_added_item_edges"] > 0)
     n = oracle.split.n_users
     whole = oracle.arrays["graph_user_item_item"]

@@ -14,7 +14,7 @@ import toy
 
 import schemas
 from pipeline.errors import UserError
-from pipeline.experiment.observed import looked_at
+from pipeline.experiment.observed import measure_geometry
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import geometry, wrong
 from pipeline.experiment.tables.wrong import Contended
@@ -116,7 +116,7 @@ def test_the_shape_of_equal_vectors_is_a_line(layout: Layout) -> None:
     with torch.no_grad():
         model.item.copy_(torch.arange(1.0, 51)[:, None] * torch.ones(8))
         model.user.copy_(torch.ones(60, 8))
-    seen = looked_at(model, data.split.train.users, data.split.train.items)
+    seen = measure_geometry(model, data.split.train.users, data.split.train.items)
     assert seen["id_rank"] == pytest.approx(1, abs=1e-4)
     assert seen["id_energy"] == pytest.approx(1, abs=1e-4)
     assert -1.001 <= seen["content_id"] <= 1.001

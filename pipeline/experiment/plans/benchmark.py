@@ -1,4 +1,4 @@
-"""The benchmark: models x feature sets x seeds, and ablations, with the settings that a budget has chosen."""
+"""The benchmark: models x feature sets x seeds, and ablations, with the chosen settings."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,7 +28,6 @@ from pipeline.train.params import Released
 
 
 def entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    """Return the runs of the parameters, at least one a draw; models that read ids alone run once a seed."""
     benchmark = params[Benchmark]
     full = [
         Entry(model, features, seed)
@@ -40,29 +39,23 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
 
 
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
-    """Return a run as the benchmark measures it; others that measure so name its cells.
+    """Return the cell of a run.
 
-    The seed depends on neither feature set nor settings: all are compared on the same draws. A closed form has none, so
-    that its runs on one split are one cell.
+    The seed depends on neither feature set nor settings, so that all share draws. A closed form has none: its runs on
+    one split are one cell.
     """
     number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
 
 
 def whole(experiment: Experiment, layout: Layout, features: str, seed: int) -> Cell:
-    """Return AlignRec, with the settings as given, on a feature set of a dataset or of a branch of it."""
+    """Return AlignRec with the given settings on a feature set of a dataset or of a branch of it."""
     params = experiment.params
-    return cell(
-        experiment,
-        Stored.of(params, layout, features),
-        RELEASED,
-        model_settings(params, RELEASED),
-        seed,
-    )
+    return cell(experiment, Stored.of(params, layout, features), RELEASED, model_settings(params, RELEASED), seed)
 
 
 def data(experiment: Experiment, features: str, draw: int) -> Stored:
-    """Return what a run on a draw of the split is trained on.
+    """Return the data of a run on a draw of the split.
 
     A feature set that learned from train interactions learns again from those of the draw; UserError if it cannot.
     """
@@ -79,8 +72,8 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
         return stored
     if not node.relearns or any(part.learned for part in node.of):
         raise UserError(
-            f"'benchmark.features': {features} learned from the train interactions of the first draw, and cannot be "
-            "made again for the others; leave it out, or set interactions.draws to 1"
+            f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
+            "from the others; leave it out, or set interactions.draws to 1"
         )
     io.write_npy(path, node.relearned(np.zeros(0, np.int64)))
     experiment.made.append(path)
@@ -88,7 +81,6 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
 
 
 def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
-    """Return the cells of runs by the settings that were chosen for them."""
     params = experiment.params
     return {
         entry: cell(
@@ -103,7 +95,6 @@ def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[
 
 
 def ablated_entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    """Return the full runs, then those of each ablation, which may name other features; none without ablations."""
     benchmark = params[Benchmark]
     if not benchmark.ablations:
         return []

@@ -19,8 +19,7 @@ from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
 
-MODELS = ("alignrec", "bm3", "vbpr")
-"""AlignRec, its predecessor in production, and the oldest recommender that reads features"""
+MODELS = ("alignrec", "bm3", "vbpr")  # with its predecessor in production and the oldest that reads features
 
 
 class Compared(NamedTuple):
@@ -28,19 +27,13 @@ class Compared(NamedTuple):
 
     model: str
     features: str
-    seed: int
-    """number of the run; equal numbers draw equal negatives whatever the features"""
+    seed: int  # number of the run; equal numbers draw equal negatives whatever the features
 
 
 def plan(
     params: Parameters, layout: Layout, files: Mapping[str, Path], seeds: int, rules: Protocol, items: int
 ) -> dict[Compared, Cell]:
-    """Return the cells, models in order of MODELS.
-
-    Args:
-        files: feature set -> its vectors in item order, .npy.
-        seeds: trainings of each model on each.
-    """
+    """Return the cells: each model on each feature set's vectors (.npy, in item order), over several seeds."""
     return {
         Compared(model, name, seed): Cell(
             Stored(layout, path, graph=params[Graph]),
@@ -57,9 +50,7 @@ def plan(
 
 
 def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """Return mean and sd over seeds of each model on each set, and paired tests of every two sets.
-
-    The test is over users: each user's recall is first averaged over seeds.
+    """Return mean and sd over seeds of each model on each set, and paired tests of every two sets, over users.
 
     Args:
         recalls: training -> float64 [N], recall of each test user.

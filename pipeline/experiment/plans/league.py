@@ -1,8 +1,8 @@
-"""The league, a benchmark on several splits: every model the same number of settings on each, chosen on valid, then
-run over seeds.
+"""The league, a benchmark on several splits: every model tries equally many settings on each, valid chooses one, which
+runs with several seeds.
 
-The settings of a model are its authors' grid in an order that a seed draws, then draws from the range of its search.
-The first run of a setting is the try: what valid chooses has one training of it already.
+Settings are the authors' grid in a seeded order, then draws from the search range. The try of a setting is its run of
+the first seed, so that the chosen one needs one training less.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.plans.tuning import Tuned
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Contender, Setting, became, best, grid, halton
+from pipeline.experiment.search import Contender, Setting, Tried, best, grid, halton
 from pipeline.experiment.store import Record
 from pipeline.features import registry
 from pipeline.interactions import again
@@ -44,29 +44,22 @@ class LeagueRun(NamedTuple):
     """One training."""
 
     contender: Contender
-    split: int
-    """0 is the data's own"""
-    number: int
-    """of the setting"""
-    seed: int
-    """number of the run"""
+    split: int  # 0 is the data's own
+    number: int  # of the setting
+    seed: int  # number of the run
 
 
 @dataclass(frozen=True)
 class Season:
-    """All that a league trains on and by."""
+    """Contenders, data and protocols of a league."""
 
     experiment: Experiment
-    sets: list[str]
-    """the feature set that is judged, then those that it is tested against"""
+    sets: list[str]  # the feature set that is judged, then those that it is tested against
     contenders: list[Contender]
-    left_out: dict[str, str]
-    """model -> why it does not take part"""
-    layouts: list[Layout]
-    """by split"""
+    left_out: dict[str, str]  # model -> why it does not take part
+    layouts: list[Layout]  # by split
     splits: list[Split]
-    rules: list[Protocol]
-    """by split"""
+    rules: list[Protocol]  # by split
 
     @property
     def benchmark(self) -> Benchmark:
@@ -74,22 +67,18 @@ class Season:
 
     @property
     def k(self) -> int:
-        """The cutoff of all figures."""
         return headline(self.benchmark.ks)
 
     @property
     def main(self) -> list[Contender]:
-        """One contender a model: on the set that is judged, or on ids alone."""
         return [one for one in self.contenders if one.features in (NO_FEATURES, *self.sets[:1])]
 
     @cached_property
     def settings(self) -> dict[str, list[Setting]]:
-        """Model -> what it tries."""
         names = dict.fromkeys(one.model for one in self.contenders)
         return {name: settings(self.experiment.params, name) for name in names}
 
     def cell(self, one: LeagueRun) -> Cell:
-        """Return the cell of a training, which is the benchmark's own where that has the same settings."""
         params, (model, features) = self.experiment.params, one.contender
         chosen = model_settings(with_settings(params, model, self.settings[model][one.number]), model)
         data = Stored.of(params, self.layouts[one.split], features)
@@ -97,25 +86,23 @@ class Season:
 
 
 class Played(NamedTuple):
-    """What a league has trained."""
+    """Trainings of a league."""
 
     found: dict[LeagueRun, Record]
-    chosen: dict[tuple[Contender, int], int]
-    """contender and split -> number of the setting of best valid Recall@20"""
+    chosen: dict[tuple[Contender, int], int]  # contender and split -> number of the setting of best valid Recall@20
 
     def runs(self, contender: Contender, split: int, seeds: int) -> dict[int, Record]:
-        """Return the runs of the setting that valid chose, by number, those that ended."""
         number = self.chosen[contender, split]
         each = {seed: self.found[LeagueRun(contender, split, number, seed)] for seed in range(seeds)}
         return {seed: record for seed, record in each.items() if record.judged}
 
     def whole(self, seeds: int) -> list[Contender]:
-        """Return those whose runs on the data's own split all trained to the end: the benchmark's."""
+        """Return the contenders whose runs on the dataset's own split are all complete."""
         return [one for one, split in self.chosen if not split and len(self.runs(one, split, seeds)) == seeds]
 
 
 def settings(params: Parameters, model: str) -> list[Setting]:
-    """Return what a model tries, `budget` settings or as many as there are; more begin with fewer."""
+    """Return the settings of a model, at most `budget`; a larger budget begins with the same ones."""
     budget = params[Benchmark].budget
     own, seed = AUTHORS if model == RELEASED else MODELS[model].Params.grid, seed_for("league", model)
     combinations = grid(own) if own else []
@@ -129,13 +116,13 @@ def settings(params: Parameters, model: str) -> list[Setting]:
 def _accepts(params: Parameters, model: str, setting: Setting) -> bool:
     try:
         model_settings(with_settings(params, model, setting), model)
-    except UserError:  # a combination that the model has no sense for
+    except UserError:  # an invalid combination
         return False
     return True
 
 
 def season(experiment: Experiment) -> Season:
-    """Return who takes part, on which splits; the splits are drawn.
+    """Draw the splits, and return who takes part on them.
 
     Raises:
         UserError: no model takes part, a feature set has seen what other splits test, or the split has several draws.
@@ -143,7 +130,7 @@ def season(experiment: Experiment) -> Season:
     params, own = experiment.params, experiment.params[Benchmark]
     if len(experiment.draws) > 1:
         raise UserError(
-            f"'benchmark.splits': the split of {experiment.dataset} has {len(experiment.draws)} draws already; set "
+            f"'benchmark.splits': the split of {experiment.dataset} has {len(experiment.draws)} draws; set "
             "interactions.draws or benchmark.splits to 1"
         )
     layouts = _split(experiment)
@@ -164,7 +151,6 @@ def season(experiment: Experiment) -> Season:
 
 
 def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -> Iterator[tuple[str, str]]:
-    """Yield models that cannot take part, and why; a closed form says its memory before anything is trained."""
     for model in params[Benchmark].models:
         kind = MODELS[model]
         if kind.needs and not sets:
@@ -179,19 +165,17 @@ def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -
 
 
 def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
-    """Return the feature sets, the released one first: it is judged, and tested against the others."""
     made, released = layout.feature_sets(), params[Released].features
     sets = sorted((name for name in params[Benchmark].features if name in made), key=lambda name: name != released)
     if splits > 1 and (taught := [name for name in sets if registry.learns(params.encoders, name)]):
         raise UserError(
-            f"'benchmark.features': '{taught[0]}' learned from train interactions that other splits test; name other "
+            f"'benchmark.features': '{taught[0]}' learned from train interactions that other splits test; choose other "
             "sets, or set benchmark.splits to 1"
         )
     return sets
 
 
 def _split(experiment: Experiment) -> list[Layout]:
-    """Return the layouts of the splits; those other than the data's own are split unless they already were."""
     run = experiment.run
     layout, params, inner = run.layout, run.params[Interactions], run.within("interactions", run.params, run.layout, "")
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
@@ -216,10 +200,10 @@ def _split(experiment: Experiment) -> list[Layout]:
 
 
 def play(own: Season) -> Played:
-    """Try every setting on every split, then run what valid chose over the other seeds. A loss that diverges fails.
+    """Try every setting on every split, then run the chosen ones over the other seeds.
 
     Raises:
-        UserError: no setting of any model trained to the end.
+        UserError: all settings of all models failed.
     """
     experiment, splits = own.experiment, range(len(own.splits))
     tries = [
@@ -231,10 +215,12 @@ def play(own: Season) -> Played:
     chosen = {}
     for one, split in product(own.contenders, splits):
         each = enumerate(own.settings[one.model])
-        if won := best([became(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]):
+        if won := best(
+            [Tried.of(number, setting, found[LeagueRun(one, split, number, 0)]) for number, setting in each]
+        ):
             chosen[one, split] = won.number
     if not chosen:
-        raise UserError(f"benchmark: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
+        raise UserError(f"benchmark: all settings failed; the first: {found[tries[0]].values['reason']}")
     seeds = range(1, own.benchmark.seeds)
     more = [LeagueRun(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)
@@ -242,10 +228,9 @@ def play(own: Season) -> Played:
 
 
 def tuned(own: Season, played: Played) -> Tuned:
-    """Return what those that trained to the end have tried on the data's own split."""
     return Tuned({
         one: [
-            became(number, setting, played.found[LeagueRun(one, 0, number, 0)])
+            Tried.of(number, setting, played.found[LeagueRun(one, 0, number, 0)])
             for number, setting in enumerate(own.settings[one.model])
         ]
         for one in played.whole(own.benchmark.seeds)

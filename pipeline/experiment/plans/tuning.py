@@ -1,7 +1,7 @@
-"""The same budget for every contender: settings that each model tries on each feature set; valid chooses.
+"""Settings that every contender tries, equally many on each feature set; valid chooses, test is not opened.
 
 The first setting is the one as given. The others are a quasi-random sequence of the model's space, the same for every
-feature set, so that a larger budget goes on where a smaller one ended. Test is not opened.
+feature set, so that a larger budget continues a smaller one.
 """
 
 from collections.abc import Iterable
@@ -13,10 +13,11 @@ from pipeline.benchmark.settings import model_settings, search_ranges, with_sett
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import collect
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Contender, Setting, Tried, became, best, halton
+from pipeline.experiment.search import Contender, Setting, Tried, best, halton
 from pipeline.models import MODELS, RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
@@ -24,17 +25,17 @@ from pipeline.train.params import Released
 
 @dataclass(frozen=True)
 class Tuned:
-    """What each contender has tried; empty where there is no budget."""
+    """Tried settings by contender; empty without a budget."""
 
     tried: dict[Contender, list[Tried]]
 
     @property
     def chosen(self) -> dict[Contender, Tried]:
-        """What had the best valid Recall@20, the first of equal ones; UserError where none trained to the end."""
+        """The best setting of each contender; UserError where all failed."""
         return {contender: _best(contender, tried) for contender, tried in self.tried.items()}
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
-        """Return the parameters with the setting that was chosen for a run; ablations have that of the full model."""
+        """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
         full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
         if full not in self.tried:
             return params
@@ -42,10 +43,7 @@ class Tuned:
 
 
 def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
-    """Return the settings that a model tries: the one as given, then draws from its space, `benchmark.budget` in all.
-
-    A model without a space has nothing to try.
-    """
+    """Return the settings of a model, `benchmark.budget` in all; none without a search space."""
     budget, ranges = params[Benchmark].budget, search_ranges(params, model)
     if not budget or not ranges:
         return []
@@ -55,7 +53,6 @@ def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
 
 
 def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
-    """Try what has not been tried for the contenders of the runs; return all of it."""
     params, dataset = experiment.params, experiment.dataset
     slow = [*reversed(MODELS)]
     ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
@@ -67,18 +64,14 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
         for number, setting in enumerate(own)
     }
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    tried: dict[Contender, list[Tried]] = {}
-    for (one, number), record in records.items():
-        tried.setdefault(one, []).append(became(number, tries[one][number], record))
-    return Tuned(tried)
+    return Tuned(collect((one, Tried.of(n, tries[one][n], record)) for (one, n), record in records.items()))
 
 
 def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
     """Return the training of a setting; its seed depends on neither feature set nor setting."""
     model, features = contender
-    params = experiment.params
-    data = Stored.of(params, experiment.layout, features)
-    chosen = model_settings(with_settings(params, model, setting), model)
+    data = Stored.of(experiment.params, experiment.layout, features)
+    chosen = model_settings(with_settings(experiment.params, model, setting), model)
     seed = seed_for("tuning", experiment.dataset, model)
     return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
 
@@ -86,7 +79,7 @@ def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell
 def _best(contender: Contender, tried: list[Tried]) -> Tried:
     if (found := best(tried)) is None:
         raise UserError(
-            f"benchmark.budget: none of the {len(tried)} settings of {contender.name} trained to the end; "
-            f"the first: {tried[0].reason}; narrow search.spaces.{contender.model}"
+            f"benchmark.budget: all {len(tried)} settings of {contender.name} failed; the first: {tried[0].reason}; "
+            f"narrow search.spaces.{contender.model}"
         )
     return found

@@ -1,7 +1,4 @@
-"""Tables of records, and the plans that say which cells they need.
-
-One of one's own is a file, and a line here or an entry point `alignrec.plans` or `alignrec.tables`.
-"""
+"""Tables of records, and the plans of their cells; entry points `alignrec.plans` and `alignrec.tables` add some."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,11 +11,10 @@ if TYPE_CHECKING:
     from pipeline.experiment.store import Record
 
 Plan = Callable[["Experiment"], Mapping[Any, "Cell"]]
-"""what a plan calls a cell -> the cell; a plan of several rounds completes the first ones itself"""
+"""returns cells by label; a plan of several rounds completes the first ones itself"""
 Table = Callable[["Experiment", Mapping[Any, "Record"]], Mapping[str, Any]]
-"""records by what the plan of the same name calls them -> file name -> table or JSON value"""
+"""turns records, by the plan's labels, into tables or JSON values by file name"""
 STUDIED = ("mask", "tail", "wrong", "geometry", "joint", "variants", "sweeps")
-"""modules of this package that the stage `study` runs, in order"""
 PLANS: Registry[Plan] = Registry(
     "plans",
     {name: f"{__name__}.{name}:plan" for name in STUDIED if name != "tail"},  # which trains nothing

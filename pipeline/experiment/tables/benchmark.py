@@ -1,4 +1,4 @@
-"""The tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
+"""Tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
 
 import json
 from collections import defaultdict
@@ -28,14 +28,12 @@ from pipeline.train.params import Released
 class _Judged(NamedTuple):
     """Runs under one protocol."""
 
-    rows: list[dict[str, Any]]
-    """as of `judged`"""
+    rows: list[dict[str, Any]]  # the run, protocol, fingerprint, metrics
     slices: list[dict[str, Any]]
     per_user: dict[Entry, dict[str, np.ndarray]]
 
 
 def table(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
-    """Return the tables, under each of the protocol's variants, and JSON: metrics, protocol, runs."""
     params, variants, dataset = experiment.params, experiment.rules.variants, experiment.dataset
     under = [_under(experiment, found, number, protocol) for number, protocol in enumerate(variants)]
     labels = [{"dataset": dataset} | protocol.label for protocol in variants]
@@ -59,7 +57,7 @@ def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, p
     users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
     for entry, record in found.items():  # a run's rankings at a time
         split = experiment.splits[entry.seed % len(experiment.splits)]
-        row = judged(entry._asdict(), record, number)
+        row = entry._asdict() | record.judged[number]
         evaluation = record.evaluation(protocol.suffix, split, ks)
         under.rows.append(row)
         under.slices.extend(slices.rows(named(experiment.dataset, row), evaluation, split, ks))
@@ -70,15 +68,10 @@ def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, p
 
 
 def _of(users: np.ndarray, evaluation: Evaluation, values: np.ndarray) -> np.ndarray:
-    """Return the figures of test users, float64 [N], NaN where a user has no target."""
+    """Return figures of all test users, float64 [N], NaN without a target."""
     out = np.full(len(users), np.nan)
     out[np.searchsorted(users, evaluation.users)] = values
     return out
-
-
-def judged(label: Mapping[str, Any], record: Record, number: int = 0) -> dict[str, Any]:
-    """Return a run's label with its figures under one of the protocol's variants: protocol, fingerprint, metrics."""
-    return {**label, **record.judged[number]}
 
 
 def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,16 +79,10 @@ def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return runs as the long table RESULTS, one row a metric, cutoff and split."""
     rows = [
         named(dataset_name, run)
-        | {
-            "split": part,
-            "metric": name.split("@")[0],
-            "k": int(name.split("@")[1]),
-            "selected_by": "valid",
-            "value": value,
-        }
+        | {"split": part, "metric": name.split("@")[0], "k": int(name.split("@")[1])}
+        | {"selected_by": "valid", "value": value}
         for run in judged
         for part, means in run["metrics"].items()
         for name, value in means.items()
@@ -104,10 +91,7 @@ def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
-    """Return model -> features -> "recall@k", "ndcg@k" -> mean and, over two seeds or more, sd (n - 1); on test.
-
-    An ablation stands beside the feature sets as "features, ablation".
-    """
+    """Return model -> features, or "features, ablation" -> recall@k, ndcg@k -> mean and, over seeds, sd, on test."""
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for run in judged:
         column = f"{run['features']}, {run['ablation']}" if run["ablation"] else run["features"]
@@ -122,7 +106,6 @@ def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
 
 
 def tried(tuned: Tuned) -> pa.Table:
-    """Return table TUNING."""
     chosen = tuned.chosen
     rows = [
         {**contender._asdict(), "trial": one.number, "state": one.state,
@@ -134,7 +117,6 @@ def tried(tuned: Tuned) -> pa.Table:
 
 
 def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
-    """Return, under `tuning`, the budget, the spaces, and what each contender chose; nothing without a budget."""
     if not tuned.tried:
         return {}
     spaces = {model: search_ranges(params, model) for model, _ in tuned.tried}
@@ -153,7 +135,6 @@ def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
 
 
 def _settings(tuned: Tuned) -> dict[str, Any]:
-    """Return, under `settings`, model -> features -> the chosen setting; nothing without a budget."""
     nested: dict[str, dict[str, Any]] = {}
     for (model, features), one in tuned.chosen.items():
         nested.setdefault(model, {})[features] = one.setting

@@ -1,7 +1,4 @@
-"""What each loss of AlignRec prevents: trained without it, to the last epoch, its vectors' shape is looked at.
-
-Table GEOMETRY has a row an epoch.
-"""
+"""What each loss of AlignRec prevents: the geometry of its vectors after each epoch without it; table GEOMETRY."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,28 +17,23 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-FULL = "nothing"
-"""what AlignRec as it is is without"""
+FULL = "nothing"  # removed from the full AlignRec
 
 
 class Without(NamedTuple):
     """One training."""
 
-    without: str
-    """weight of AlignRec that is 0, or FULL"""
-    seed: int
-    """number of the run, which starts from the weights of the benchmark's"""
+    without: str  # weight of AlignRec that is 0, or FULL
+    seed: int  # number of the run, which starts from the weights of the benchmark's
 
 
 def plan(experiment: Experiment) -> dict[Without, Cell]:
-    """Return the cells; none where no loss is named."""
     geometry = experiment.params[Study].geometry
     variants = [FULL, *geometry.without] if geometry.without else []
     return {one: cell(experiment, one) for one in (Without(a, s) for a in variants for s in range(geometry.seeds))}
 
 
 def cell(experiment: Experiment, one: Without) -> Cell:
-    """Return a training that no patience ends, so that every curve has all epochs."""
     params = experiment.params
     settings = released_settings(params)
     changed = {"patience": settings.epochs} | ({} if one.without == FULL else {one.without: 0.0})
@@ -52,7 +44,6 @@ def cell(experiment: Experiment, one: Without) -> Cell:
 
 
 def table(experiment: Experiment, found: Mapping[Without, Record]) -> dict[str, pa.Table]:
-    """Return the table."""
     label = {"dataset": experiment.dataset, "features": experiment.params[Released].features, **experiment.rules.label}
     rows = [
         label | one._asdict() | line | {"best_epoch": record.values["best_epoch"]}

@@ -1,7 +1,4 @@
-"""Joint beside staged: encoder and recommender trained together, or one after the other, from the same weights.
-
-Tables JOINT and JOINT_EPOCHS. N users.
-"""
+"""Joint or staged: encoder and recommender trained together or in turn, from the same weights; JOINT, JOINT_EPOCHS."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,17 +10,14 @@ import schemas
 from pipeline import io
 from pipeline.benchmark.settings import released_settings
 from pipeline.config.parameters import Parameters
-from pipeline.evaluation.cutoff import bounded
-from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell
-from pipeline.experiment.joint import PROBED, Joint, answered
+from pipeline.experiment.joint import PROBED, Joint, hit_rates
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
-from pipeline.experiment.tables.wrong import TESTED, recall
+from pipeline.experiment.tables.wrong import against
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import RELEASED
@@ -33,8 +27,7 @@ from pipeline.seeds import seed_for
 from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import Study
 
-FEATURES = "beit3-raw"
-"""CLS as it is, which is the article's feature, and what gradients reach"""
+FEATURES = "beit3-raw"  # CLS as it is, which is the article's feature, and what gradients reach
 STAGED, START, JOINT = "staged", "without pre-training", "joint"
 
 
@@ -42,19 +35,16 @@ class Taught(NamedTuple):
     """One training."""
 
     variant: str
-    """STAGED: on features of the pre-trained encoder; START: of the encoder before it; JOINT: with it, from there"""
-    rate: float
-    """learning rate of the encoder, as a share of AlignRec's; 0 where its features are given"""
-    seed: int
-    """number of the run, which starts from the weights of the benchmark's"""
+    """STAGED: on features of the pre-trained encoder; START: of the encoder before that; JOINT: with the latter"""
+    rate: float  # learning rate of the encoder, as a share of AlignRec's; 0 where its features are given
+    seed: int  # number of the run, which starts from the weights of the benchmark's
 
 
 def plan(experiment: Experiment) -> dict[Taught, Cell]:
-    """Write the encoder that pre-training starts from, and return the cells; none where there are no rates."""
     joint = experiment.params[Study].joint
     if not joint.rates:
         return {}
-    params, start = started(experiment.params, experiment.layout)
+    params, start = without_pretraining(experiment.params, experiment.layout)
     experiment.made += prepared(experiment.run, params, start, [FEATURES], [FEATURES])
     variants = [(STAGED, 0.0), (START, 0.0), *((JOINT, rate) for rate in joint.rates)]
     return {
@@ -63,14 +53,12 @@ def plan(experiment: Experiment) -> dict[Taught, Cell]:
     }
 
 
-def started(params: Parameters, layout: Layout) -> tuple[Parameters, Branch]:
-    """Return parameters without a step of pre-training, and where the encoder lies that it would start from."""
+def without_pretraining(params: Parameters, layout: Layout) -> tuple[Parameters, Branch]:
     own = params[Pretrain].model_copy(update={"steps": 0, "distill": 0.0})
     return params.having(own), Branch(layout.root, layout.dataset, "joint/start", own.seed)
 
 
 def plan_cell(experiment: Experiment, start: Branch, one: Taught) -> Cell:
-    """Return a training that no patience ends, so that every curve has all epochs."""
     params = experiment.params
     settings = released_settings(params)
     settings = settings.model_copy(update={"patience": settings.epochs})
@@ -84,8 +72,7 @@ Found = Mapping[Taught, Record]
 
 
 def table(experiment: Experiment, found: Found) -> dict[str, pa.Table]:
-    """Return the tables; p is corrected for all rows of JOINT under one protocol."""
-    probed = _probed(experiment, found)
+    probed = _probe_lines(experiment, found)
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found, probed)]
     epochs = [
         {"dataset": experiment.dataset, **one._asdict(), **experiment.rules.label, "epoch": epoch, "recall@20": best,
@@ -101,31 +88,23 @@ def table(experiment: Experiment, found: Found) -> dict[str, pa.Table]:
 def _under(
     experiment: Experiment, protocol: Protocol, found: Found, probed: Mapping[Taught, list[dict[str, float]]]
 ) -> list[dict[str, Any]]:
-    k = bounded(experiment.split.n_items)
     variants: dict[tuple[str, float], dict[Taught, Record]] = {}
     for one, record in found.items():
         variants.setdefault(one[:2], {})[one] = record
-    recalls = {variant: recall(experiment, protocol, [*runs.values()], k) for variant, runs in variants.items()}
-    others = [variant for variant in variants if variant[0] != STAGED]
-    pairs = [("", "", "", recalls[variant].users, recalls[STAGED, 0.0].users) for variant in others]
-    tests = dict(zip(others, corrected(pairs, seed_for("joint", experiment.dataset)), strict=True)) if pairs else {}
+    base = {variant: None if variant[0] == STAGED else (STAGED, 0.0) for variant in variants}
+    runs = {variant: [*own.values()] for variant, own in variants.items()}
+    tested = against(experiment, protocol, runs, base, seed_for("joint", experiment.dataset))
     rows = []
-    for (variant, rate), runs in variants.items():
-        figure, test = cell(recalls[variant, rate].means), tests.get((variant, rate), {})
-        at_best = [probed[one][record.values["best_epoch"]] for one, record in runs.items()]
-        rows.append(
-            {"dataset": experiment.dataset, "variant": variant, "rate": rate, **protocol.label, "k": k,
-             "seeds": len(runs),
-             "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED},
-             "n": len(recalls[variant, rate].users),
-             **{name: float(np.mean([one[name] for one in at_best])) for name in PROBED if name in at_best[0]},
-             "best_epoch": float(np.mean([record.values["best_epoch"] for record in runs.values()]))}
-        )  # fmt: skip
+    for (variant, rate), row in tested.items():
+        own = variants[variant, rate]
+        at_best = [probed[one][record.values["best_epoch"]] for one, record in own.items()]
+        hits = {name: float(np.mean([one[name] for one in at_best])) for name in PROBED if name in at_best[0]}
+        best_epoch = float(np.mean([record.values["best_epoch"] for record in own.values()]))
+        rows.append(row | {"variant": variant, "rate": rate, **hits, "best_epoch": best_epoch})
     return rows
 
 
-def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str, float]]]:
-    """Return what the probes say of the features of each training after each epoch."""
+def _probe_lines(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str, float]]]:
     given: dict[str, dict[str, float]] = {}
     lines = {}
     for one, record in found.items():
@@ -136,6 +115,6 @@ def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str,
         assert isinstance(data, Stored)
         if one.variant not in given:
             vectors = io.matrix(io.read_features(data.layout.features(FEATURES))["vector"])
-            given[one.variant] = answered(asking.neighbours(data.layout, PROBED), vectors)
+            given[one.variant] = hit_rates(asking.neighbours(data.layout, PROBED), vectors)
         lines[one] = [given[one.variant]] * len(record.values["curve"])
     return lines

@@ -1,10 +1,10 @@
-"""Table LEAGUE, a row a training, and what follows from it: paired tests, gains of features, how stable ranks are.
+"""Table LEAGUE, a row per training, and its paired tests, gains of features and stability of ranks.
 
 Letters: U users, C contenders, B blocks (a split and a seed), N test users of a split, K cutoff.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.evaluation.metrics import Evaluation, judge
+from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.statistics import LEVEL, corrected
 from pipeline.experiment.cell import RECALL
 from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
@@ -21,14 +21,8 @@ from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
 from pipeline.seeds import seed_for
 
-MEMBERS = 3
-"""contenders whose lists are fused"""
-FUSED = 60
-"""added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)"""
-
 
 def table(own: Season, played: Played) -> pa.Table:
-    """Return table LEAGUE of what was played."""
     costs = own.experiment.costs
     best, rows = _by_test(own, played), []
     for one, record in played.found.items():
@@ -47,7 +41,6 @@ def table(own: Season, played: Played) -> pa.Table:
 
 
 def _by_test(own: Season, played: Played) -> dict[Contender, LeagueRun]:
-    """Return the first run on the data's own split that has the best test figure, of each contender."""
     first = [one for one, record in played.found.items() if record.judged and not (one.split or one.seed)]
     best: dict[Contender, LeagueRun] = {}
     for one in first:
@@ -60,14 +53,13 @@ def _test(own: Season, record: Record, metric: str = "recall") -> float:
 
 
 def derived(own: Season, played: Played) -> dict[str, Any]:
-    """Return, JSON, what the table alone does not tell.
+    """Return league.json.
 
     Returns:
         pairs: paired tests of every two main contenders, the better by rank first; gains: of a model on the judged set
         and on another; rows as of `statistics.corrected`. ranks: main contender -> mean rank over blocks; groups: of
-        neighbours in rank without a significant difference. stability: mean Kendall's tau between rankings.
-        fused: members, figures by block, and the test against the best member. audit: of the data's own split.
-        left_out: model, or contender none of whose settings ended -> why.
+        neighbours in rank without a significant difference. stability: mean Kendall's tau between rankings. audit: of
+        the dataset's own split. left_out: model, or contender whose settings all failed -> reason.
     """
     ended = [one for one in own.contenders if all((one, split) in played.chosen for split in range(len(own.splits)))]
     users = {
@@ -95,13 +87,12 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
         "ranks": dict(zip((one.name for one in main), sorted(ranks.tolist()), strict=True)),
         "groups": groups([one.name for one in main], level),
         "stability": stability(blocks, [best[one] for one in main]),
-        "fused": _fused(own, played, main, users, seed),
         "audit": audit(rows, own.splits[0].n_items, seed),
-        "left_out": own.left_out | {one.name: _failed(played, one) for one in own.contenders if one not in ended},
+        "left_out": own.left_out | {one.name: _failure(played, one) for one in own.contenders if one not in ended},
     }
 
 
-def _failed(played: Played, one: Contender) -> str:
+def _failure(played: Played, one: Contender) -> str:
     reason = next(r.values["reason"] for key, r in played.found.items() if key.contender == one and not r.judged)
     return f"{one.name}: on some split none of its settings trained to the end; the first: {reason}"
 
@@ -138,12 +129,7 @@ def _ranks(blocks: np.ndarray) -> np.ndarray:
 
 
 def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
-    """Return the longest runs of two or more names in order without a significant difference.
-
-    Args:
-        order: names by rank.
-        level: pairs that a test does not tell apart.
-    """
+    """Return the longest runs of two or more names, by rank, of which all pairs are in `level` (not significant)."""
     runs: list[list[str]] = []
     for start in range(len(order)):
         end = start + 1
@@ -155,15 +141,10 @@ def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
 
 
 def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float | None]:
-    """Return Kendall's tau, means over pairs of rankings; null where there is one.
+    """Return Kendall's tau, means over pairs of rankings; null for a single one.
 
-    Args:
-        blocks: float64 [splits, seeds, C].
-        published: figures that test chose, float [C].
-
-    Returns:
-        seeds: between seeds on one split; splits: between splits, of means over seeds; published: between the figures
-        that test chose and the honest means.
+    Between seeds of a split, between splits (means over seeds), and between the figures that test chose, float [C], and
+    the honest means of blocks, float64 [splits, seeds, C].
     """
     from scipy.stats import kendalltau
 
@@ -180,43 +161,3 @@ def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float
         "published": tau([np.asarray(published), means.mean(0)]),
     }
     return {name: float(np.mean(values)) if values else None for name, values in each.items()}
-
-
-def _fused(
-    own: Season, played: Played, main: Sequence[Contender], users: Mapping[Contender, np.ndarray], seed: int
-) -> dict[str, Any]:
-    """Return the late ensemble of the contenders that are best on valid; empty where there are fewer than two."""
-
-    def valid(one: Contender) -> float:
-        return float(np.mean([record.best[RECALL] for _, record in _runs(own, played, one)]))
-
-    members = sorted(main, key=valid, reverse=True)[:MEMBERS]
-    if len(members) < 2:
-        return {}
-    runs, found = [dict(_runs(own, played, one)) for one in members], []
-    for split, seed in sorted(set.intersection(*map(set, runs))):
-        part = own.splits[split]
-        lists = [each[split, seed].evaluation("", part, [own.k]) for each in runs]
-        found.append(judge(fuse([one.top for one in lists], own.k), lists[0].users, part.test, part.n_items, [own.k]))
-    best, values = members[0], [one.mean["recall", own.k] for one in found]
-    (test,) = corrected([(f"recall@{own.k}", "ensemble", best.name, _users(own, found), users[best])], seed)
-    return {"members": [one.name for one in members], "values": values, "test": test}
-
-
-def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """Return the reciprocal-rank fusion of rankings, int32 [N, k]: score = sum 1 / (60 + rank) over lists.
-
-    Args:
-        lists: int32 [N, K] each, best first, -1 where no item is left.
-        k: items of the result, at most K.
-    """
-    top = np.concatenate(lists, axis=1)
-    weights = np.concatenate([np.tile(1 / (FUSED + 1 + np.arange(one.shape[1])), (len(one), 1)) for one in lists], 1)
-    fused = np.full((len(top), k), -1, np.int32)
-    for row, (items, weight) in enumerate(zip(top, weights, strict=True)):  # some 20 microseconds a user
-        kept = items >= 0
-        found, place = np.unique(items[kept], return_inverse=True)
-        score = np.bincount(place, weight[kept])
-        best = found[np.lexsort((found, -score))][:k]
-        fused[row, : len(best)] = best
-    return fused

@@ -1,4 +1,4 @@
-"""Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec trained again; table MASK."""
+"""Mask modality (method.md section 5): AlignRec retrained with one modality of some items hidden; table MASK."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -28,28 +28,23 @@ class Masked(NamedTuple):
     """One training."""
 
     features: str
-    modality: str
-    """that is hidden: image, text or WHOLE"""
-    ratio: float
-    """share of the items whose modality is hidden; 0 with WHOLE"""
-    seed: int
-    """number of the run; equal numbers start from equal weights and draw equal negatives"""
+    modality: str  # that is hidden: image, text or WHOLE
+    ratio: float  # share of the items whose modality is hidden; 0 with WHOLE
+    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
 
 
 def plan(experiment: Experiment) -> dict[Masked, Cell]:
-    """Return the cells; those of whole sets are the benchmark's own."""
     names = maskable(experiment.layout)
     return {one: cell(experiment, one) for one in trainings(names, experiment.params[Study].mask)}
 
 
 def maskable(layout: Layout) -> list[str]:
-    """Return the encoded feature sets that also exist with each modality hidden, sorted; no ceiling is one."""
+    """Return the feature sets that also exist with each modality hidden, without ceilings, sorted."""
     names = layout.feature_sets()
     return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 
 
 def trainings(names: Iterable[str], mask: Mask) -> list[Masked]:
-    """Return every training: the whole set once, for both modalities, and each modality at each ratio."""
     ratios = sorted({*mask.ratios} - {0.0})
     hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in ratios)]
     seeds = range(mask.seeds) if mask.ratios else ()
@@ -57,7 +52,6 @@ def trainings(names: Iterable[str], mask: Mask) -> list[Masked]:
 
 
 def cell(experiment: Experiment, one: Masked) -> Cell:
-    """Return the cell of a training: one permutation of the items for both modalities, and a graph of what is left."""
     whole = benchmark.whole(experiment, experiment.layout, one.features, one.seed)
     if one.modality == WHOLE and CUTOFF in experiment.params[Benchmark].ks:
         return whole
@@ -71,7 +65,6 @@ def cell(experiment: Experiment, one: Masked) -> Cell:
 
 
 def table(experiment: Experiment, found: Mapping[Masked, Record]) -> dict[str, Any]:
-    """Return the table, its means, and what `dvc plots` draws."""
     name = f"recall@{bounded(experiment.split.n_items)}"
     rows = [
         {"dataset": experiment.dataset, **one._asdict(), "protocol": judged["protocol"],

@@ -1,4 +1,4 @@
-"""The comparisons, declared before any run is trained, and their paired tests."""
+"""The comparisons, declared before training, and their paired tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,11 @@ from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
-COLUMNS = ("model", "features", "ablation")
-"""that name the runs of a test, which differ by their seed alone; here they have seed 0"""
+COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which differ only by seed
 
 
 def declared(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
-    """Return which runs are tested against which.
+    """Return the pairs of runs to test, with seed 0.
 
     AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
     set `reference` against itself on every other, and against each ablation. With a `control`, each model on every
@@ -54,14 +53,11 @@ def tests(
 ) -> pa.Table:
     """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
 
-    A user's figure is first averaged over the seeds that both runs have, those of each draw apart: the test is over
-    users, and over draws.
+    A user's figure is averaged over the seeds that both runs have, for each draw: the test is over users and draws.
 
     Args:
-        judged: a pair for each protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
-            test users in every run and protocol, NaN where one has no target in the run's draw.
-        reference: the feature set of AlignRec that others are compared with.
-        control: feature set that every other one is compared with under each model, if any.
+        judged: a pair per protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
+            test users in every run and protocol, NaN without a target in the run's draw.
         draws: of the split; run number n is of draw n modulo these.
     """
     rows: list[dict[str, Any]] = []
@@ -87,6 +83,6 @@ def tests(
 
 
 def _by_draw(runs: Mapping[int, np.ndarray], draws: int) -> np.ndarray:
-    """Return the mean over the runs, number -> float64 [N], of each draw: [N, D]."""
+    """Return the mean of runs, number -> float64 [N], per draw: [N, D]."""
     each = [[run for n, run in runs.items() if n % draws == draw] for draw in range(draws)]
     return np.stack([np.mean(own, axis=0) for own in each], axis=1)

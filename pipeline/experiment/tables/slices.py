@@ -12,32 +12,29 @@ from pipeline.evaluation.metrics import Evaluation
 from pipeline.interactions.split import Split
 
 HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
-"""train interactions of a user, first and last of each group; 5-core data has at least three"""
+"""first and last number of train interactions of each group of users; 5-core data has at least three"""
 PARTS = 10
 USER_METRICS = ("recall", "ndcg")
 
 
 class Figure(NamedTuple):
-    """One row of table SLICES, without the columns that name the run."""
+    """A row of table SLICES, without the columns that name the run."""
 
     slice: str
     label: str
     n: int
     metric: str
     k: int
-    value: float | None
-    """None where n is 0"""
+    value: float | None  # None where n is 0
 
 
 def figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield all figures of one run's test rankings."""
     yield from histories(evaluation, split, ks)
     yield from popularity(evaluation, split, ks)
     yield from catalogue(evaluation, split, ks)
 
 
 def histories(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield recall and ndcg of users by train interactions; n is users."""
     for label, chosen in by_history(split, evaluation.users):
         for metric in USER_METRICS:
             for k in ks:
@@ -45,7 +42,7 @@ def histories(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterat
 
 
 def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each group's label, and which of the users [N] are in it, bool [N]."""
+    """Yield each group's label and its members among users [N], bool [N]."""
     length = np.bincount(split.train.users, minlength=split.n_users)[users]
     for first, last in HISTORIES:
         label = f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
@@ -53,11 +50,7 @@ def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarra
 
 
 def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield recall of targets and exposure (share of all recommended items), by popularity; n is targets.
-
-    1 is the tenth of the items with the fewest train interactions, 10 that with the most (ties by item_id); `cold`
-    items have none.
-    """
+    """Yield recall of targets and exposure (share of recommendations) by popularity, see `parts`; n is targets."""
     part = parts(split)
     at = np.searchsorted(evaluation.users, split.test.users)
     hit = evaluation.top[at] == split.test.items[:, None]  # [P, max K]
@@ -73,7 +66,7 @@ def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Itera
 
 
 def parts(split: Split, n: int = PARTS) -> np.ndarray:
-    """Return each item's tenth (n-th) by popularity in train, 1 .. n, and 0 for items that train lacks; int64 [I]."""
+    """Return each item's n-th by train interactions, 1 (fewest; ties by item_id) .. n, 0 for cold items; int64 [I]."""
     counts = np.bincount(split.train.items, minlength=split.n_items)
     warm = np.flatnonzero(counts)
     rank = np.argsort(np.argsort(counts[warm], kind="stable"), kind="stable")
@@ -85,10 +78,9 @@ def parts(split: Split, n: int = PARTS) -> np.ndarray:
 def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield coverage, Gini and novelty; n is users.
 
-    Coverage is the share of all items that are recommended to at least one user. Gini is of how often each item is: 0
-    where all are alike, near 1 where a few have all places. Novelty is the mean self-information of recommended items,
-    -log2 of the share of train users who have the item, in bits; an item without users counts as
-    if it had one.
+    Coverage is the share of items that are recommended at least once. Gini is of how often each item is: 0 if all
+    alike, near 1 if few have all places. Novelty is the mean of -log2 of the share of train users who have a
+    recommended item, in bits; an item without users counts as having one.
     """
     counts = np.bincount(split.train.items, minlength=split.n_items)
     information = -np.log2(np.maximum(counts, 1) / len(np.unique(split.train.users)))
@@ -103,14 +95,13 @@ def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterat
 
 
 def gini(counts: np.ndarray) -> float | None:
-    """Return the Gini coefficient of counts, int [I], 0 .. 1 - 1 / I; None where all are 0."""
+    """Return the Gini coefficient of counts, int [I]; None where all are 0."""
     n, total = len(counts), counts.sum()
     weights = 2 * np.arange(1, n + 1) - n - 1
     return float((weights * np.sort(counts)).sum() / (n * total)) if total else None
 
 
 def rows(named: dict[str, Any], evaluation: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:
-    """Return all figures as rows of table SLICES; `named` has the columns that name the run."""
     return [named | figure._asdict() for figure in figures(evaluation, split, ks)]
 
 

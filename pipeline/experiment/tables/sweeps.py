@@ -1,7 +1,4 @@
-"""Sweeps: AlignRec with other settings, item graphs and encoders. Valid alone is looked at, test stays closed.
-
-Table SWEEPS, and the curves and heat maps that are drawn of it.
-"""
+"""Sweeps: AlignRec with other settings, item graphs and encoders, on valid only; table SWEEPS, curves and heat maps."""
 
 import hashlib
 import itertools
@@ -39,30 +36,23 @@ class Swept(NamedTuple):
     """One training."""
 
     sweep: str
-    setting: str
-    """JSON: key -> value"""
-    seed: int
-    """number of the run; equal numbers start from equal weights and draw equal negatives"""
+    setting: str  # JSON: key -> value
+    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
 
 
 class Point(NamedTuple):
-    """One setting, with all that its trainings depend on."""
+    """A setting and the inputs of its trainings."""
 
-    params: Parameters
-    """with the setting in place"""
-    data: Layout
-    """where its features lie: the dataset's, or a branch with an encoder of its own"""
-    rebuilt: bool
-    """whether the item graph is rebuilt, in memory"""
+    params: Parameters  # with the setting in place
+    data: Layout  # where its features lie: the dataset's, or a branch with an encoder of its own
+    rebuilt: bool  # whether the item graph is rebuilt, in memory
 
     @property
     def features(self) -> str:
-        """The feature set that AlignRec reads."""
         return self.params[Released].features
 
 
 def plan(experiment: Experiment) -> dict[Swept, Cell]:
-    """Train the encoders that settings need; return the cells. A loss that diverges is a result."""
     params, layout = experiment.params, experiment.layout
     points = {
         (sweep, json.dumps(setting)): point(params, layout, setting, f"study.sweeps.{sweep}")
@@ -82,7 +72,6 @@ def plan(experiment: Experiment) -> dict[Swept, Cell]:
 
 
 def plan_cell(experiment: Experiment, one: Point, seed: int) -> Cell:
-    """Return the training of a setting."""
     graph = one.params[Graph] if one.rebuilt else None
     data = replace(Stored.of(one.params, one.data, one.features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
@@ -90,7 +79,6 @@ def plan_cell(experiment: Experiment, one: Point, seed: int) -> Cell:
 
 
 def point(params: Parameters, layout: Layout, setting: Setting, where: str) -> Point:
-    """Return a setting of the sweep at path `where`, with where its features lie."""
     own = sweep_params(params, setting, where)
     if own[Pretrain] == params[Pretrain]:
         return Point(own, layout, own[Graph] != params[Graph])
@@ -103,7 +91,6 @@ def _digest(facts: Any) -> str:
 
 
 def table(experiment: Experiment, found: Mapping[Swept, Record]) -> dict[str, Any]:
-    """Return the table, and what `dvc plots` draws; Recall@20 of a loss that diverged is null, with the reason."""
     label = {"dataset": experiment.dataset, "features": experiment.params[Released].features, **experiment.rules.label}
     rows = [
         {**label, **one._asdict(), RECALL: record.best.get(f"valid_{RECALL}"),
@@ -115,7 +102,7 @@ def table(experiment: Experiment, found: Mapping[Swept, Record]) -> dict[str, An
 
 
 def curves(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the points of the sweeps of one key: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
+    """Return the points of one-key sweeps: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
     rows = []
     for (sweep, setting), values in _by_setting(table).items():
         if len(changed := json.loads(setting)) == 1 and values:
@@ -127,7 +114,7 @@ def curves(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def heatmaps(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the best mean over seeds at each pair of values of two keys; of more than two keys every pair has a map.
+    """Return the best mean over seeds at each pair of values, a map per pair of keys.
 
     Rows: map ("study alignrec <sweep>: train.lr, train.cca"), settings, x and y (values), valid, trials.
     """
@@ -146,7 +133,6 @@ def heatmaps(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _by_setting(table: pa.Table) -> dict[tuple[str, str], list[float]]:
-    """Return sweep and setting -> valid Recall@20 of the runs that ended, in the table's order."""
     values: dict[tuple[str, str], list[float]] = {}
     for row in table.select(["sweep", "setting", RECALL]).to_pylist():  # a few thousand rows at most
         runs = values.setdefault((row["sweep"], row["setting"]), [])

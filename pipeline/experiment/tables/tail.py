@@ -1,7 +1,6 @@
-"""The long tail (method.md section 6): AlignRec against every other model, by popularity and by history.
+"""The long tail (method.md section 6): AlignRec against other models, by popularity and history, from their rankings.
 
-Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group. Trains nothing: it reads
-the benchmark's rankings.
+Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pipeline.benchmark import runs
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.evidence import collect
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
 from pipeline.experiment.run import Experiment
@@ -29,32 +29,26 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-THIN = 50
-"""targets that each tenth of the items must have; else the items are divided into thirds"""
+THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
 
 
 class Group(NamedTuple):
-    """Test users, or targets, that a figure is averaged over."""
+    """Test users, or targets, of a figure."""
 
-    slice: str
-    """popularity or history"""
+    slice: str  # popularity or history
     label: str
-    members: np.ndarray
-    """bool [P] of popularity, bool [N] of history"""
+    members: np.ndarray  # bool [P] of popularity, bool [N] of history
 
 
 class Figures(NamedTuple):
     """Recall of every contender, averaged over its seeds."""
 
-    users: np.ndarray
-    """float64 [N, C], of each test user"""
-    targets: np.ndarray
-    """float64 [P, C], whether the target was recommended"""
+    users: np.ndarray  # float64 [N, C], of each test user
+    targets: np.ndarray  # float64 [P, C], whether the target was recommended
 
 
 def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.Table]:
-    """Return the table, each of the protocol's variants a family of rows; it reads the benchmark's rankings."""
     params, split, rows = experiment.params, experiment.split, []
     if params[Study].tail:
         contenders = _contenders(experiment.layout)
@@ -72,7 +66,6 @@ def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.T
 
 
 def groups(split: Split) -> Iterator[Group]:
-    """Yield the groups that are not empty: targets by popularity of the item in train, users by length of history."""
     part, labels = slices.parts(split)[split.test.items], {n: str(n) for n in range(1, slices.PARTS + 1)}
     warm = part[part > 0]
     if len(warm) and np.bincount(warm, minlength=slices.PARTS + 1)[1:].min() < THIN:
@@ -90,10 +83,7 @@ def tested(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one group: every contender's mean and interval, and AlignRec's difference to it.
 
-    Args:
-        contenders: model and feature set -> numbers of its runs.
-        reference: feature set of the AlignRec that is compared; without it differences are null.
-        seed: of the resamples, the same for all contenders.
+    `contenders` maps model and feature set to numbers of runs; differences are null without AlignRec on `reference`.
     """
     values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
     low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
@@ -114,37 +104,29 @@ def tested(
 
 
 def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
-    """Return the runs that AlignRec on the feature set `reference` is tested against, as the benchmark declares them.
-
-    Each other model on the same features, or on none, and AlignRec itself on every other feature set. More would be
-    in vain: p, corrected for all of them, could not fall below 0.05 any more.
-    """
+    """Return the opponents of AlignRec on `reference`, as the benchmark declares them; with more, p could not fall
+    below .05 after correction."""
     pairs = declared([Entry(*name, 0) for name in contenders], reference)
     return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
 
 
 def corrected(rows: Sequence[dict[str, Any]]) -> None:
-    """Add to each tested row its p after Holm's correction for all of them."""
     tests = [row for row in rows if "p" in row]
     for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
         row["p_holm"] = float(p)
 
 
 def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
-    """Return model and feature set -> numbers of its runs on the first draw, in the order of the benchmark."""
     draws = len(layout.draws())
-    seeds: dict[tuple[str, str], list[int]] = {}
     io.present([layout.runs])
-    for entry in runs.keys(layout):
-        if not entry.ablation and entry.seed % draws == 0:
-            seeds.setdefault((entry.model, entry.features), []).append(entry.seed)
+    first = (entry for entry in runs.keys(layout) if not entry.ablation and entry.seed % draws == 0)
+    seeds = collect(((entry.model, entry.features), entry.seed) for entry in first)
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 
 
 def _figures(
     layout: Layout, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
 ) -> Figures:
-    """Read the rankings of every contender, one run at a time."""
     users, targets = [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
     for (model, features), seeds in contenders.items():

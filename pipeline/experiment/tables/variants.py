@@ -1,13 +1,12 @@
-"""Variants of pre-training: encoders trained with other keys of `pretrain`, judged by probes and recommended with.
+"""Variants of pre-training: encoders with other keys of `pretrain`, judged by probes and by AlignRec; table VARIANTS.
 
-The variant `recipe` is the parameters as they stand; every other one is tested against it, on the same N users or
-items, in table VARIANTS.
+The variant `recipe` is the given parameters; the others are tested against it, on the same N users or items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,37 +42,24 @@ from pipeline.study.params import RECIPE, REFERENCES, Study
 from pipeline.study.settings import variant_params
 
 WHOLE = "beit3"
-TRAINED = (WHOLE, "beit3-raw")
-"""feature sets of an encoder that AlignRec is trained on: CLS as it is released, CLS as it is"""
-SETS = (*TRAINED, "beit3-image-masked", "beit3-text-masked")
-"""those that the probes judge"""
-FORMS = ("raw", "processed")
-"""how probes read a feature set: as it is, and after the same processing as all others"""
+TRAINED = (WHOLE, "beit3-raw")  # feature sets that AlignRec is trained on: the released ones, the raw CLS
+SETS = (*TRAINED, "beit3-image-masked", "beit3-text-masked")  # those that the probes judge
+FORMS = ("raw", "processed")  # how probes read a feature set: as it is, and after the same processing as all others
 
 
 class Variant(NamedTuple):
-    """One encoder of a variant, or a feature set that stands beside the variants."""
+    """One encoder of a variant, or a reference feature set."""
 
     name: str
-    seed: int | None
-    """`pretrain.seed`; None for what no encoder of the study makes"""
-    data: Layout
-    """where its features and graphs lie"""
-    branch: Branch
-    """where its answers lie"""
+    seed: int | None  # `pretrain.seed`; None for a reference
+    data: Layout  # of features and graphs
+    branch: Branch  # of answers
     params: Parameters
-    sets: tuple[str, ...]
-    """feature sets that the probes judge"""
-    trained: tuple[str, ...]
-    """those of them that AlignRec is trained on"""
-
-    def answer_key(self, probe: str, features: str, form: str) -> str:
-        """Return the name of one tensor of `Branch.answers`."""
-        return f"{probe}/{features}/{form}"
+    sets: tuple[str, ...]  # judged by probes
+    trained: tuple[str, ...]  # of these those that AlignRec is trained on
 
 
 def planned(params: Parameters, layout: Layout) -> list[Variant]:
-    """Return the variants, `recipe` first, and what stands beside them; nothing where there are no variants."""
     if not params[Study].variants:
         return []
     made = layout.feature_sets()
@@ -82,7 +68,12 @@ def planned(params: Parameters, layout: Layout) -> list[Variant]:
         for name in (RECIPE, *params[Study].variants)
         for number in range(params[Study].encoder_seeds)
     ]
-    return [*variants, *(_beside(layout, name, params) for name in REFERENCES if name in made)]
+    references = [
+        Variant(name, None, layout, Branch(layout.root, layout.dataset, f"variants/{name}"), params, (name,), (name,))
+        for name in REFERENCES
+        if name in made
+    ]
+    return [*variants, *references]
 
 
 def _variant(params: Parameters, layout: Layout, name: str, number: int) -> Variant:
@@ -96,23 +87,15 @@ def _variant(params: Parameters, layout: Layout, name: str, number: int) -> Vari
     return Variant(name, seed, layout, branch, own, sets, tuple(one for one in TRAINED if one in made))
 
 
-def _beside(layout: Layout, name: str, params: Parameters) -> Variant:
-    branch = Branch(layout.root, layout.dataset, f"variants/{name}")
-    return Variant(name, None, layout, branch, params, (name,), (name,))
-
-
 class VariantRun(NamedTuple):
     """One training of AlignRec."""
 
-    variant: int
-    """place among the variants that are planned"""
+    variant: int  # place among the variants that are planned
     features: str
-    seed: int
-    """number of the run"""
+    seed: int  # number of the run
 
 
 def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
-    """Train the encoders, encode, and ask the probes; return the cells that recommend with the features."""
     run, params = experiment.run, experiment.params
     variants = planned(params, experiment.layout)
     for variant in variants:
@@ -129,7 +112,6 @@ def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
 
 
 def _judge(run: Run, variants: Sequence[Variant]) -> None:
-    """Ask the probes of the variants that have no answers yet."""
     params, layout = run.params[Probe], run.layout
     modules = ["pipeline.probe.questions", "pipeline.ops.whitening", *(PROBES.module(name) for name in PROBES)]
     for variant in variants:
@@ -144,7 +126,7 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
         sets = {name: io.matrix(io.read_features(variant.data.features(name))["vector"]) for name in variant.sets}
         processed = {name: whitening.processed(vectors, params.width) for name, vectors in sets.items()}
         tensors = {
-            variant.answer_key(probe, name, form): hits
+            f"{probe}/{name}/{form}": hits
             for form, read in zip(FORMS, (sets, processed), strict=True)
             for probe, by_set in asking.answers(probes, read.items(), params.ks, 0).items()
             for name, hits in by_set.items()
@@ -153,7 +135,7 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
 
 
 class Figure(NamedTuple):
-    """The columns that say what was measured."""
+    """Columns that identify a figure."""
 
     what: str
     features: str
@@ -165,26 +147,21 @@ class Figure(NamedTuple):
 
     @property
     def family(self) -> tuple[str, ...]:
-        """The tests that p is corrected for: all of AlignRec, or the probes of one feature set in one form."""
         return (RELEASED,) if self.what == RELEASED else (self.features, self.form)
 
     @property
     def reference(self) -> Figure:
-        """What it is compared with in the recipe: whole items as they are released, or the same modality masked."""
         return self if self.features.endswith("-masked") else self._replace(features=WHOLE)
 
 
 class Measured(NamedTuple):
-    """What one encoder or several have under one figure."""
+    """Values of one or several encoders for a figure."""
 
-    values: list[float]
-    """a mean over users or items for each training"""
-    cases: np.ndarray | None
-    """float64 [N], of each user or item, mean over trainings; None where nothing is tested"""
+    values: list[float]  # a mean over users or items for each training
+    cases: np.ndarray | None  # float64 [N], of each user or item, mean over trainings; None where nothing is tested
 
 
 def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[str, pa.Table]:
-    """Return the table of variants whose answers are on disk."""
     rows: list[dict[str, Any]] = []
     pairs: list[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]] = []
     recipe: Mapping[Figure, Measured] = {}
@@ -192,7 +169,7 @@ def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[st
     for name, group in groupby(enumerate(variants), lambda one: one[1].name):
         numbers, encoders = zip(*group, strict=True)
         each = [
-            _measured(experiment, variant, {own: record for own, record in found.items() if own.variant == number})
+            _figures(experiment, variant, {own: record for own, record in found.items() if own.variant == number})
             for number, variant in zip(numbers, encoders, strict=True)
         ]
         if len(each) > 1:
@@ -213,7 +190,6 @@ def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[st
 def _test(
     rows: list[dict[str, Any]], pairs: Sequence[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]], seed: int
 ) -> None:
-    """Add the tests of pairs (row, family, cases of both) to rows; p is corrected within each family."""
     tests = corrected([("", "", "", x, y) for _, _, x, y in pairs], seed)
     families = [family for _, family, _, _ in pairs]
     p_holm = np.zeros(len(pairs))
@@ -227,24 +203,13 @@ def _test(
 def _rows(
     experiment: Experiment, variant: Variant, seed: int | None, measured: Mapping[Figure, Measured]
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row a figure, without tests."""
-    untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
+    named = {"dataset": experiment.dataset, "variant": variant.name, "encoder_seed": seed}
     for figure, own in measured.items():
         spread = cell(own.values)
-        yield {
-            "dataset": experiment.dataset,
-            "variant": variant.name,
-            "encoder_seed": seed,
-            **figure._asdict(),
-            "seeds": len(own.values),
-            "mean": spread.mean,
-            "sd": spread.sd,
-            **untested,
-        }
+        yield named | figure._asdict() | {"seeds": len(own.values), "mean": spread.mean, "sd": spread.sd}
 
 
 def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measured]:
-    """Return what several encoders have under each figure: all values, and of each case the mean."""
     together = {}
     for figure in each[0]:
         parts = [one[figure] for one in each if figure in one]
@@ -254,29 +219,26 @@ def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measure
     return together
 
 
-def _measured(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
-    """Return the figures of one encoder: of the probes, then of AlignRec."""
-    figures = dict(_probed(experiment.params, experiment.rules, variant))
+def _figures(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
+    figures = dict(_probe_figures(experiment.params, experiment.rules, variant))
     for protocol in experiment.rules.variants:
-        figures |= _recommended(experiment, protocol, variant, found)
+        figures |= _model_figures(experiment, protocol, variant, found)
     return figures
 
 
-def _probed(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[tuple[Figure, Measured]]:
+def _probe_figures(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[tuple[Figure, Measured]]:
     answers, ks = load_file(variant.branch.answers), params[Probe].ks
     tested = tested_cutoffs(ks)
-    for probe in PROBES:
-        for features in variant.sets:
-            for form in FORMS:
-                if (hits := answers.get(variant.answer_key(probe, features, form))) is None:  # it has no questions
-                    continue
-                for column, k in enumerate(ks):
-                    figure = Figure(probe, features, form, PROBES[probe].measure, k, *rules.label.values())
-                    cases = hits[:, column].copy()  # else all of the file stays in memory
-                    yield figure, Measured([float(cases.mean())], cases if k in tested else None)
+    for probe, features, form in product(PROBES, variant.sets, FORMS):
+        if (hits := answers.get(f"{probe}/{features}/{form}")) is None:  # it has no questions
+            continue
+        for column, k in enumerate(ks):
+            figure = Figure(probe, features, form, PROBES[probe].measure, k, *rules.label.values())
+            cases = hits[:, column].copy()  # else all of the file stays in memory
+            yield figure, Measured([float(cases.mean())], cases if k in tested else None)
 
 
-def _recommended(
+def _model_figures(
     experiment: Experiment, rules: Protocol, variant: Variant, found: Mapping[VariantRun, Record]
 ) -> dict[Figure, Measured]:
     ks = experiment.params[Benchmark].ks
@@ -284,10 +246,9 @@ def _recommended(
     for features in variant.trained:
         records = [record for own, record in found.items() if own.features == features]
         runs = [record.evaluation(rules.suffix, experiment.split, ks) for record in records]
-        for metric in significance.METRICS:
-            for k in ks:
-                values = [one.mean[metric, k] for one in runs]
-                cases = np.mean([one.per_user[metric, k] for one in runs], axis=0) if k == headline(ks) else None
-                figure = Figure(RELEASED, features, FORMS[0], metric, k, *rules.label.values())
-                figures[figure] = Measured(values, cases)
+        for metric, k in product(significance.METRICS, ks):
+            values = [one.mean[metric, k] for one in runs]
+            cases = np.mean([one.per_user[metric, k] for one in runs], axis=0) if k == headline(ks) else None
+            figure = Figure(RELEASED, features, FORMS[0], metric, k, *rules.label.values())
+            figures[figure] = Measured(values, cases)
     return figures

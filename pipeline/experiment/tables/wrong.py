@@ -1,11 +1,8 @@
-"""Wrong content: some items have another's image or text, or noise, under several recommenders. N users.
-
-Table WRONG has each recommender against itself on the whole set.
-"""
+"""Wrong content: recommenders with other items' images or texts, or noise, against themselves; table WRONG. N users."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +11,7 @@ import schemas
 from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import bounded
-from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.evidence import cell, collect
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell
@@ -28,6 +25,7 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.study.summaries import WHOLE
 
+Key = TypeVar("Key", bound=tuple[Any, ...])
 TESTED = ("n", "difference", "low", "high", "p", "p_holm")
 
 
@@ -36,16 +34,12 @@ class Contended(NamedTuple):
 
     model: str
     features: str
-    what: str
-    """image, text or noise; WHOLE for the set as it is"""
-    ratio: float
-    """share of the items with wrong content; 0 with WHOLE"""
-    seed: int
-    """number of the run; equal numbers start from equal weights and draw equal negatives"""
+    what: str  # image, text or noise; WHOLE for the set as it is
+    ratio: float  # share of the items with wrong content; 0 with WHOLE
+    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
 
 
 def plan(experiment: Experiment) -> dict[Contended, Cell]:
-    """Return the cells, of whole sets the benchmark's own if it has the model; UserError: a model reads no features."""
     wrong = experiment.params[Study].wrong
     _check(experiment)
     spoilings = [(WHOLE, 0.0), *((what, ratio) for what in wrong.what for ratio in sorted(wrong.ratios))]
@@ -60,7 +54,6 @@ def plan(experiment: Experiment) -> dict[Contended, Cell]:
 
 
 def plan_cell(experiment: Experiment, one: Contended) -> Cell:
-    """Return the cell of a training: one permutation of the items for all that is wrong, and a graph of the result."""
     data = Stored.of(experiment.params, experiment.layout, one.features)
     settings = model_settings(experiment.params, one.model)
     whole = benchmark.cell(experiment, data, one.model, settings, one.seed)
@@ -77,42 +70,37 @@ def _check(experiment: Experiment) -> None:
             raise UserError(f"'study.wrong.models': {model} reads no features, so none can be wrong; leave it out")
 
 
-class Users(NamedTuple):
-    """Recall of one model and content."""
-
-    means: list[float]
-    """by seed"""
-    users: np.ndarray
-    """float64 [N], mean over seeds"""
-
-
 def table(experiment: Experiment, found: Mapping[Contended, Record]) -> dict[str, pa.Table]:
-    """Return the table; p is corrected for all of its rows under one protocol."""
     rows = [row for protocol in experiment.rules.variants for row in _under(experiment, protocol, found)]
     return {"wrong.parquet": pa.Table.from_pylist(rows, schemas.WRONG)}
 
 
 def _under(experiment: Experiment, protocol: Protocol, found: Mapping[Contended, Record]) -> list[dict[str, Any]]:
+    by_content = collect((one[:4], record) for one, record in found.items())
+    base = {key: None if key[2] == WHOLE else (*key[:2], WHOLE, 0.0) for key in by_content}
+    tested = against(experiment, protocol, by_content, base, seed_for("wrong", experiment.dataset))
+    return [dict(zip(("model", "features", "what", "ratio"), key, strict=True)) | row for key, row in tested.items()]
+
+
+def against(
+    experiment: Experiment, protocol: Protocol, runs: Mapping[Key, list[Record]], base: Mapping[Key, Key | None],
+    seed: int,
+) -> dict[Key, dict[str, Any]]:  # fmt: skip
+    """Return each group's recall at K over its runs, and its paired test, of users, against the group `base` names."""
     k = bounded(experiment.split.n_items)
-    by_content: dict[tuple[str, str, str, float], list[Record]] = {}
-    for one, record in found.items():
-        by_content.setdefault(one[:4], []).append(record)
-    recalls = {key: recall(experiment, protocol, records, k) for key, records in by_content.items()}
-    spoilt = [key for key in recalls if key[2] != WHOLE]
-    pairs = [("", "", "", recalls[key].users, recalls[*key[:2], WHOLE, 0.0].users) for key in spoilt]
-    tests = dict(zip(spoilt, corrected(pairs, seed_for("wrong", experiment.dataset)), strict=True)) if pairs else {}
-    rows = []
-    for key, runs in recalls.items():
-        figure, test = cell(runs.means), tests.get(key, {})
-        named = dict(zip(("model", "features", "what", "ratio"), key, strict=True))
-        rows.append(
-            {"dataset": experiment.dataset, **named, **protocol.label, "k": k, "seeds": len(runs.means),
-             "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED}, "n": len(runs.users)}
-        )  # fmt: skip
+    means: dict[Key, list[float]] = {}
+    users: dict[Key, np.ndarray] = {}  # float64 [N], mean over runs
+    for key, records in runs.items():  # a run's rankings at a time
+        judged = [record.evaluation(protocol.suffix, experiment.split, [k]) for record in records]
+        means[key] = [run.mean["recall", k] for run in judged]
+        users[key] = np.mean([run.per_user["recall", k] for run in judged], axis=0)
+    pairs = {key: ("", "", "", users[key], users[other]) for key, other in base.items() if other is not None}
+    tests = dict(zip(pairs, corrected([*pairs.values()], seed), strict=True)) if pairs else {}
+    rows = {}
+    for key, values in means.items():
+        figure, test = cell(values), {name: tests.get(key, {}).get(name) for name in TESTED}
+        rows[key] = {
+            "dataset": experiment.dataset, **protocol.label, "k": k, "seeds": len(values),
+            "mean": figure.mean, "sd": figure.sd, **test, "n": len(users[key]),
+        }  # fmt: skip
     return rows
-
-
-def recall(experiment: Experiment, protocol: Protocol, records: list[Record], k: int) -> Users:
-    """Return recall at k, a run's rankings at a time."""
-    runs = [record.evaluation(protocol.suffix, experiment.split, [k]) for record in records]
-    return Users([run.mean["recall", k] for run in runs], np.mean([run.per_user["recall", k] for run in runs], axis=0))
