@@ -139,7 +139,7 @@ def test_other_items_and_damaged_files_are_one_line(layout: Layout, tmp_path: Pa
 
 def test_features_need_a_method_and_a_misspelt_one_is_named(layout: Layout, tmp_path: Path) -> None:
     theirs = written(tmp_path / "theirs.parquet")
-    with pytest.raises(UserError, match="'beit3' holds features, beside codes"):
+    with pytest.raises(UserError, match="'beit3' holds features"):
         compared(layout, ["beit3", theirs])
     with pytest.raises(UserError, match=r"'--codes': .*'residual-kmean'.*'residual-kmeans'"):
         compared(layout, ["beit3"], "residual-kmean")
