@@ -41,7 +41,7 @@ def test_the_page_has_a_section_for_each_part(tmp_path: Path) -> None:
     assert "### AlignRec's lead by popularity" in text
     assert text.count("### Recall@20 by popularity") == 1  # once, with intervals
     assert "### AlignRec on the encoder of each variant" in text
-    assert "measured on valid alone" in text
+    assert "measured on valid only" in text
 
 
 def test_changes_of_variants_are_filled_where_they_are_sure() -> None:
