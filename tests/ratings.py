@@ -33,14 +33,8 @@ def whole(actual: SplitTables) -> Whole:
 def table(text: str) -> pd.DataFrame:
     """Return ratings from `user item timestamp` triples."""
     rows = [t.split() for t in text.split(",")]
-    return pd.DataFrame(
-        {
-            "user": [r[0] for r in rows],
-            "item": [r[1] for r in rows],
-            "rating": np.float32(5),
-            "timestamp": [int(r[2]) for r in rows],
-        }
-    )
+    columns = {"user": [r[0] for r in rows], "item": [r[1] for r in rows], "rating": np.float32(5)}
+    return pd.DataFrame(columns | {"timestamp": [int(r[2]) for r in rows]})
 
 
 def random_ratings(seed: int, n: int = 600) -> pd.DataFrame:
@@ -62,9 +56,8 @@ def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFram
     """Filter and number the plain way."""
     rows = rows.dropna().drop_duplicates(["user", "item", "timestamp"])
     while True:
-        enough = (rows.groupby("user")["item"].transform("size") >= user_core) & (
-            rows.groupby("item")["user"].transform("size") >= item_core
-        )
+        enough = rows.groupby("user")["item"].transform("size") >= user_core
+        enough &= rows.groupby("item")["user"].transform("size") >= item_core
         if enough.all():
             break
         rows = rows[enough]
@@ -77,9 +70,8 @@ def number(text: str) -> int:
 
 def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
     """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
-    key = [
-        number(f"{number(f'{seed},{r.user}')},{number(f'{seed},{r.item}')},{r.timestamp}") for r in rows.itertuples()
-    ]
+    of = lambda name: number(f"{seed},{name}")  # noqa: E731
+    key = [number(f"{of(r.user)},{of(r.item)},{r.timestamp}") for r in rows.itertuples()]
     rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
     times = np.sort(rows["timestamp"].to_numpy())
     for _, own in rows.groupby("user"):

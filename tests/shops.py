@@ -18,15 +18,7 @@ def interactions(rows: list[tuple[int, int, int]]) -> pa.Table:
     """Return a table of (user, item, split) rows, schema INTERACTIONS."""
     users, items, parts = zip(*rows, strict=True) if rows else ((), (), ())
     none = [None] * len(rows)
-    return pa.table(
-        {
-            "user_id": pa.array(users, pa.int32()),
-            "item_id": pa.array(items, pa.int32()),
-            "rating": pa.array(none, pa.float32()),
-            "timestamp": pa.array(none, pa.int64()),
-            "split": pa.array(parts, pa.int8()),
-        }
-    )
+    return pa.table([users, items, none, none, parts], schemas.INTERACTIONS.names).cast(schemas.INTERACTIONS)
 
 
 def two_tastes() -> split.Split:
