@@ -26,11 +26,8 @@ ROWS = [
     if line.startswith("| ") and not line.startswith("| edit")
 ]
 FILES = {edit: re.findall(r"`([\w./]+\.(?:py|yaml))`", files) for edit, files, _ in ROWS}
-"""edit -> the files that the page names, with NAME for the part's"""
 FIRST = {edit: first.strip("`") for edit, _, first in ROWS}
-"""edit -> the stage from which DVC runs"""
 KEYS = {edit: found[0] for edit, files, _ in ROWS if (found := re.findall(r"`params.yaml`: `([\w.]+)`", files))}
-"""edit of params.yaml -> the dotted key that it changes"""
 VALUES: dict[str, Any] = {
     "graph.k": 20,
     "benchmark.seeds": 2,
@@ -98,51 +95,38 @@ def with_stage(path: str) -> str:
     return text.replace("    ITEMS,\n", "    ITEMS,\n    CENSUS,\n")
 
 
-PARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "add an encoder": (
-        "letters",
-        {
-            "pipeline/encode/NAME.py": ENCODER,
-            "pipeline/encode/registry.py": ('    "encoders",\n    {\n', '"letters": "pipeline.encode.letters:SPEC",\n'),
-        },
-    ),
-    "add a recommender": (
-        "popularity",
-        {
-            "pipeline/models/NAME.py": MODEL,
-            "pipeline/models/__init__.py": (
-                '    "models",\n    {\n',
-                '"popularity": "pipeline.models.popularity:Popularity",\n',
-            ),
-        },
-    ),
-    "add a stage": (
-        "census",
-        {
-            "pipeline/NAME/__init__.py": COUNT,
-            "stages/NAME.py": STAGE,
-            "stages/order.py": with_stage,
-            "stages/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
-        },
-    ),
-    "add an export": (
-        "plain",
-        {
-            "pipeline/export/NAME.py": EXPORT,
-            "pipeline/export/write.py": lambda path: entered(path, "    npy,\n", "    plain,\n").replace(
-                '    "npy": npy,\n', '    "npy": npy,\n    "plain": plain,\n'
-            ),
-        },
-    ),
-    "add a probe": (
-        "size",
-        {
-            "pipeline/probe/NAME.py": PROBE,
-            "pipeline/probe/registry.py": ('    "probes",\n    {\n', '"size": "pipeline.probe.size:PROBE",\n'),
-        },
-    ),
+def with_export(path: str) -> str:
+    return entered(path, "    npy,\n", "    plain,\n").replace('"npy": npy,\n', '"npy": npy,\n    "plain": plain,\n')
+
+
+def registered(group: str, name: str, place: str) -> tuple[str, str]:
+    """Return the line of a registry that its entry follows, and the entry."""
+    return f'    "{group}",\n    {{\n', f'"{name}": "pipeline.{place}",\n'
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "add an encoder": {
+        "pipeline/encode/NAME.py": ENCODER,
+        "pipeline/encode/registry.py": registered("encoders", "letters", "encode.letters:SPEC"),
+    },
+    "add a recommender": {
+        "pipeline/models/NAME.py": MODEL,
+        "pipeline/models/__init__.py": registered("models", "popularity", "models.popularity:Popularity"),
+    },
+    "add a stage": {
+        "pipeline/NAME/__init__.py": COUNT,
+        "stages/NAME.py": STAGE,
+        "stages/order.py": with_stage,
+        "stages/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
+    },
+    "add an export": {"pipeline/export/NAME.py": EXPORT, "pipeline/export/write.py": with_export},
+    "add a probe": {
+        "pipeline/probe/NAME.py": PROBE,
+        "pipeline/probe/registry.py": registered("probes", "size", "probe.size:PROBE"),
+    },
 }
-"""edit of code -> the part's name, and each file's text, or what stands before its new line and that line"""
+"""edit of code -> each file's text, or the text before its new line and that line"""
+NAMES = dict(zip(PARTS, ("letters", "popularity", "census", "plain", "size"), strict=True))
 USED = {
     "add an encoder": {"encode": {"encoders": ["letters"]}, "encoders": {"letters": {"scale": 2.0}}},
     "add a recommender": {"benchmark": {"models": ["popularity"], "overrides": {"popularity": {"power": 0.5}}}},
@@ -153,7 +137,7 @@ USED = {
 def test_the_page_lists_the_edits_that_are_made() -> None:
     assert len(ROWS) == 10
     assert [*PARTS, *KEYS] == [edit for edit, _, _ in ROWS]
-    assert {edit: [*files] for edit, (_, files) in PARTS.items()} == {edit: FILES[edit] for edit in PARTS}
+    assert {edit: [*files] for edit, files in PARTS.items()} == {edit: FILES[edit] for edit in PARTS}
 
 
 @pytest.mark.parametrize("edit", KEYS)
@@ -176,8 +160,7 @@ def test_a_key_is_changed_where_the_page_says(edit: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("edit", PARTS)
 def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path: Path) -> None:
-    name, texts = PARTS[edit]
-    copy = clone(tmp_path / "clone")
+    name, texts, copy = NAMES[edit], PARTS[edit], clone(tmp_path / "clone")
     for path, text in texts.items():
         file = copy / path.replace("NAME", name)
         file.parent.mkdir(exist_ok=True)
@@ -188,15 +171,12 @@ def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path:
     said(copy, "-m", "stages", "init")
     plan = yaml.safe_load((copy / "dvc.yaml").read_text())["stages"]
     new = {path.replace("NAME", name) for path in texts if "NAME" in path}
-    assert first(plan, lambda stage: any(within(path, stage["deps"]) for path in new)) == {
-        "itself": name,
-        "none": None,
-    }.get(FIRST[edit], FIRST[edit])
+    expected = {"itself": name, "none": None}.get(FIRST[edit], FIRST[edit])
+    assert first(plan, lambda stage: any(within(path, stage["deps"]) for path in new)) == expected
     shown(edit, copy)
 
 
 def shown(edit: str, copy: Path) -> None:
-    """Assert that a part which no parameter names is there."""
     if edit == "add a stage":
         assert "least: 1" in (copy / "params.yaml").read_text()
         assert "how many items have a text" in said(copy, "-m", "stages", "census", "--help")
@@ -219,7 +199,6 @@ def clone(folder: Path) -> Path:
 
 
 def said(folder: Path, *arguments: str) -> str:
-    """Run Python on the code of a copy, and return what it prints."""
     environment = os.environ | {"PYTHONPATH": str(folder), "GIT_CEILING_DIRECTORIES": "/"}
     done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
@@ -227,7 +206,6 @@ def said(folder: Path, *arguments: str) -> str:
 
 
 def first(plan: Mapping[str, Any], reads: Any) -> str | None:
-    """Return the first stage of a dvc.yaml that reads something."""
     return next((name for name, stage in plan.items() if reads(stage)), None)
 
 

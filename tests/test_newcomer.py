@@ -1,4 +1,4 @@
-"""Parts of a package of somebody else, a recommender to a method of semantic IDs: one file and one entry each."""
+"""Parts of a third-party package, from a recommender to a method of semantic IDs: one file and one entry each."""
 
 from __future__ import annotations
 
@@ -224,40 +224,25 @@ encode: {encoders: [loud, letters], controls: [random]}
 encoders: {letters: {scale: 2.0}, loud: {kind: louder, of: letters, times: 3.0}}
 semantic_ids: {features: [letters], methods: [signs], levels: 2, codes: 2, settings: {signs: {first: 3}}}
 train: {features: letters}
-benchmark:
-  models: [popularity]
-  features: [letters]
-  seeds: 1
-  ks: [5, 10, 20]
-  overrides: {popularity: {power: 0.5}}
+benchmark: {models: [popularity], features: [letters], seeds: 1, ks: [5, 10, 20], overrides: {popularity: {power: 0.5}}}
 publish: {features: [letters]}
 """
-STAGES = (
-    "download",
-    "interactions",
-    "items",
-    "encode",
-    "graph",
-    "semantic_ids",
-    "probe",
-    "benchmark",
-    "report",
-    "publish",
-)
+STAGES = "download interactions items encode graph semantic_ids probe benchmark report publish"
+FILES = {
+    "source": SOURCE,
+    "encoder": ENCODER,
+    "features": FEATURE_SET,
+    "model": MODEL,
+    "probe": PROBE,
+    "method": METHOD,
+}
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package in a folder of its own, on the path as if pip had put it there."""
     site = tmp_path / "site"
-    for name, text in (
-        ("source", SOURCE),
-        ("encoder", ENCODER),
-        ("features", FEATURE_SET),
-        ("model", MODEL),
-        ("probe", PROBE),
-        ("method", METHOD),
-    ):
+    for name, text in FILES.items():
         path = site / "newcomer" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -284,7 +269,7 @@ def params(folder: Path, text: str = PARAMS) -> Path:
 @pytest.mark.usefixtures("installed")
 def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> None:
     asked, layout = load(params(tmp_path)), Layout(tmp_path, "desk")
-    for stage in STAGES:
+    for stage in STAGES.split():
         with running(stage, "desk", asked, tmp_path) as run:
             importlib.import_module(f"stages.{stage}").main(run)
     for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
@@ -305,25 +290,20 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
-    ("good", "bad", "says"),
+    ("good", "bad", "key", "meant"),
     [
-        ("first: 3", "fist: 3", "unknown key 'semantic_ids.settings.signs.fist'; did you mean 'first'?"),
-        ("power: 0.5", "powr: 0.5", "unknown key 'benchmark.overrides.popularity.powr'; did you mean 'power'?"),
-        ("scale: 2.0", "scales: 2.0", "unknown key 'encoders.letters.scales'; did you mean 'scale'?"),
-        ("times: 3.0", "time: 3.0", "unknown key 'encoders.loud.time'; did you mean 'times'?"),
-        ("of: letters", "of: leters", "'encoders.loud.of': no 'leters'; did you mean 'letters'?"),
-        ("{kind: stationery}", "{kind: stationery, user: 3}", "unknown key 'sources.desk.user'; did you mean 'users'?"),
-        (
-            "{kind: stationery}",
-            "{kind: stationary}",
-            "'sources.desk.kind': no 'stationary'; did you mean 'stationery'?",
-        ),
+        ("first: 3", "fist: 3", "semantic_ids.settings.signs.fist", "first"),
+        ("power: 0.5", "powr: 0.5", "benchmark.overrides.popularity.powr", "power"),
+        ("scale: 2.0", "scales: 2.0", "encoders.letters.scales", "scale"),
+        ("times: 3.0", "time: 3.0", "encoders.loud.time", "times"),
+        ("of: letters", "of: leters", "encoders.loud.of", "letters"),
+        ("{kind: stationery}", "{kind: stationery, user: 3}", "sources.desk.user", "users"),
+        ("{kind: stationery}", "{kind: stationary}", "sources.desk.kind", "stationery"),
     ],
 )
-def test_its_parameters_are_as_closed_as_ours(tmp_path: Path, good: str, bad: str, says: str) -> None:
-    with pytest.raises(UserError) as e:
+def test_its_parameters_are_as_closed_as_ours(tmp_path: Path, good: str, bad: str, key: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"'{key}'.*'{meant}'"):
         load(params(tmp_path, PARAMS.replace(good, bad)))
-    assert str(e.value).endswith(says)
 
 
 @pytest.mark.usefixtures("installed")
