@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import ceiling, codes, probes, words
 from pipeline.facts import recommenders as facts
@@ -14,15 +14,7 @@ from pipeline.facts.probes import CHANCE, Figures, Probed
 from pipeline.facts.words import CONTROLS, labelled
 from pipeline.models import RELEASED
 from pipeline.report import plots
-from pipeline.report.plots import Chart, Intervals, Section, Span
-
-LINES = 3
-"""methods of a chart next to chance: there are four colours"""
-TITLES = {
-    "neighbours": "neighbours that share the first 1, 2, ... codes",
-    "co_purchase": "items bought together that share them",
-    "category": "of items that share them, those of one category",
-}
+from pipeline.report.plots import Intervals, Section, Span
 
 
 def recommenders(outputs: Outputs) -> Section:
@@ -68,27 +60,7 @@ def without_parts(outputs: Outputs) -> Section:
 
 def codes_section(judged: Sequence[Judged]) -> Section:
     note = "Items as a few discrete codes, from coarse to fine, judged without training a generator."
-    return Section("semantic-ids", codes.HEADING, codes.HEADING, note, shared(judged), tables=codes.tables(judged))
-
-
-def shared(judged: Sequence[Judged]) -> list[Chart]:
-    """Return charts per feature set: how often pairs of items share a prefix, by its length, and by chance."""
-    drawn = []
-    for features in dict.fromkeys(j.features for j in judged):
-        rows = [j for j in judged if j.features == features and not j.quality["control"]][:LINES]
-        for key, what in TITLES.items():
-            lines = {j.method: _line([p[key] for p in j.quality["prefixes"]]) for j in rows}
-            by_chance = ([p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows)
-            lines["chance"] = _line([max(values) for values in zip(*by_chance, strict=True)])
-            places = {length: f"{length:.0f}" for length in lines["chance"]}
-            if len(places) > 1 and all(lines.values()):
-                axes = ("codes that are shared", "share of pairs" if key != "category" else "share of items")
-                drawn.append(plots.curves(f"{features}: {what}", places, lines, axes))
-    return drawn
-
-
-def _line(values: Sequence[float | None]) -> dict[float, Cell]:
-    return {float(n): Cell(v, None, (v,)) for n, v in enumerate(values, start=1) if v is not None}
+    return Section("semantic-ids", codes.HEADING, codes.HEADING, note, tables=codes.tables(judged))
 
 
 def probes_section(outputs: Outputs) -> Section:

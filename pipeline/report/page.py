@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,18 +28,6 @@ PARTS = ("items", "map", "list", "codes", "page")
 """scripts of every page, in order; without their element they do nothing"""
 LONGEST = 120
 """most characters of a title in the page's data"""
-STEPS = {
-    "reviews": ("interactions", "rows_in", "read"),
-    "interactions": ("interactions", "rows_out", "kept"),
-    "items": ("items", "rows_out", "described"),
-    "images": ("images", "rows_out", "usable"),
-    "BEiT3": ("pretrain", "rows_in", "items learned from"),
-    "features": ("encode", "rows_out", "sets"),
-    "graph": ("graph", "rows_out", "edges"),
-    "AlignRec": ("train", "rows_in", "pairs learned from"),
-    "benchmark": ("benchmark", "rows_out", "runs"),
-}
-"""step -> stage, figure of its record, meaning"""
 NO_IMAGES = gallery.Sheets([], {})
 
 
@@ -150,7 +138,6 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "kind": kind,
         "facts": [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes],
         "headline": verdict.headline(dataset, kind, released, outputs.probes, outputs.tests),
-        "strip": list(strip(outputs)),
         "advice": verdict.advice(outputs.probes),
         "verdict": verdict.tables(released, outputs.probes, outputs.tests),
         "pictured": sections.pictured(outputs),
@@ -198,14 +185,3 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     environment.filters["named"] = title
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
-
-
-def strip(outputs: Outputs) -> Iterator[tuple[str, str, str]]:
-    """Yield name, figure and meaning of the steps that ran, in order."""
-    counted = {
-        "features": len(outputs.graphs),
-        "benchmark": sum(row.seeds for comparison in outputs.compared for row in comparison.rows),
-    }
-    for name, (stage, figure, what) in STEPS.items():
-        if (record := outputs.records.get(stage)) and (name != "features" or outputs.graphs):
-            yield name, f"{counted.get(name, record[figure]):,}", what
