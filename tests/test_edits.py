@@ -111,7 +111,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "add a recommender": {
         "pipeline/models/NAME.py": MODEL,
-        "pipeline/models/__init__.py": registered("models", "popularity", "models.popularity:Popularity"),
+        "pipeline/models/__init__.py": registered("models", "contentmf", "models.contentmf:ContentMF"),
     },
     "add a stage": {
         "pipeline/NAME/__init__.py": COUNT,
@@ -122,14 +122,14 @@ PARTS: dict[str, dict[str, Any]] = {
     "add an export": {"pipeline/export/NAME.py": EXPORT, "pipeline/export/write.py": with_export},
     "add a probe": {
         "pipeline/probe/NAME.py": PROBE,
-        "pipeline/probe/registry.py": registered("probes", "size", "probe.size:PROBE"),
+        "pipeline/probe/registry.py": registered("probes", "distinct", "probe.distinct:DISTINCT"),
     },
 }
 """edit of code -> each file's text, or the text before its new line and that line"""
-NAMES = dict(zip(PARTS, ("letters", "popularity", "census", "plain", "size"), strict=True))
+NAMES = dict(zip(PARTS, ("letters", "contentmf", "census", "plain", "distinct"), strict=True))
 USED = {
     "add an encoder": {"encode": {"encoders": ["letters"]}, "encoders": {"letters": {"scale": 2.0}}},
-    "add a recommender": {"benchmark": {"models": ["popularity"], "overrides": {"popularity": {"power": 0.5}}}},
+    "add a recommender": {"benchmark": {"models": ["contentmf"], "overrides": {"contentmf": {"normalise": False}}}},
 }
 """edit -> parameters that only a project with the part can have"""
 
@@ -187,7 +187,7 @@ def shown(edit: str, copy: Path) -> None:
         assert "an identifier a line" in (copy / "out/README.md").read_text()
     if edit == "add a probe":
         code = "from pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
-        assert "'size'" in said(copy, "-c", code)
+        assert "'distinct vectors'" in said(copy, "-c", code)
 
 
 def clone(folder: Path) -> Path:

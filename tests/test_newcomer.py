@@ -19,6 +19,8 @@ from pipeline.run import running
 from pipeline.semantic_ids import files
 from stages.params import load
 
+TEMPLATES = Path(__file__).parent.parent / "stages/plugin"
+ENCODER, MODEL, PROBE = ((TEMPLATES / f"{name}.py.jinja").read_text() for name in ("encoder", "model", "probe"))
 SOURCE = '''
 """Stationery: forty users, half of whom buy pens, half paper."""
 import json
@@ -47,37 +49,6 @@ class Stationery(Generated):
         (raw / "items.jsonl").write_text("\\n".join(map(json.dumps, items)))
         return {"interactions": "bought.csv", "metadata": "items.jsonl"}
 '''
-ENCODER = '''
-"""Letters: how often a text has each."""
-import numpy as np
-import torch
-
-from pipeline.config.base import Section
-from pipeline.encode.base import Spec
-
-
-class Params(Section):
-    scale: float = 1.0
-
-
-class Letters:
-    width, flops = 26, 0.0
-
-    def __init__(self, scale):
-        self.scale = scale
-
-    def lengths(self, texts):
-        return np.array([len(text) for text in texts])
-
-    def prepare(self, images, texts):
-        return torch.tensor([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
-
-    def encode(self, prepared):
-        return self.scale * prepared.float()
-
-
-SPEC = Spec(lambda context, params: Letters(params.scale), Params, reads=("text",))
-'''
 FEATURE_SET = '''
 """Louder: another feature set, times a number."""
 from pipeline import io
@@ -102,59 +73,6 @@ class Louder(Node):
             return changed(rows, "vector", io.vectors(io.matrix(rows["vector"]) * self.own.times))
 
         return louder
-'''
-MODEL = '''
-"""Popularity, to a power."""
-import torch
-
-from pipeline.models.params import Train
-from pipeline.models.base import Recommender
-
-
-class PopularityParams(Train):
-    power: float = 1.0
-
-
-class Popularity(Recommender):
-    Params = PopularityParams
-    needs = frozenset({"features"})
-
-    def __init__(self, inputs, params):
-        super().__init__(inputs, params)
-        split = inputs.split
-        counts = torch.bincount(torch.from_numpy(split.train.items).long(), minlength=split.n_items)
-        self.vectors = torch.ones(split.n_users, 1), counts.float()[:, None] ** params.power
-
-    def forward(self):
-        return self.vectors
-
-    def loss(self, batch):
-        return {}
-'''
-PROBE = '''
-"""Size: how long vectors are."""
-from dataclasses import dataclass
-
-import numpy as np
-
-from pipeline.probe.base import Probe
-
-
-@dataclass
-class Size:
-    items: int
-
-    def answer(self, features, seed, relearned=None):
-        return np.linalg.norm(features, axis=1)
-
-    def summary(self, sets):
-        figures = {name: {"length": float(found.mean())} for name, found in sets.items()}
-        return {"items": self.items, "chance": {"length": 1.0}, **figures}
-
-
-PROBE = Probe(
-    lambda data: Size(data.items), name="size", figure="length", question="how long vectors are", note="Of {n:,} items."
-)
 '''
 METHOD = '''
 """Signs: a code says which of two numbers are positive."""
@@ -211,9 +129,9 @@ letters = newcomer.encoder:SPEC
 [alignrec.features]
 louder = newcomer.features:Louder
 [alignrec.models]
-popularity = newcomer.model:Popularity
+contentmf = newcomer.model:ContentMF
 [alignrec.probes]
-size = newcomer.probe:PROBE
+distinct = newcomer.probe:DISTINCT
 [alignrec.semantic_ids]
 signs = newcomer.method:Signs
 """
@@ -224,7 +142,8 @@ encode: {encoders: [loud, letters], controls: [random]}
 encoders: {letters: {scale: 2.0}, loud: {kind: louder, of: letters, times: 3.0}}
 semantic_ids: {features: [letters], methods: [signs], levels: 2, codes: 2, settings: {signs: {first: 3}}}
 train: {features: letters}
-benchmark: {models: [popularity], features: [letters], seeds: 1, ks: [5, 10, 20], overrides: {popularity: {power: 0.5}}}
+benchmark: {models: [contentmf], features: [letters], seeds: 1, ks: [5, 10, 20],
+  overrides: {contentmf: {normalise: false, epochs: 2}}}
 publish: {features: [letters]}
 """
 STAGES = "download interactions items encode graph semantic_ids probe benchmark report publish"
@@ -274,8 +193,8 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
             importlib.import_module(f"stages.{stage}").main(run)
     for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
         rows = [line for line in text.splitlines() if line.startswith("|")]
-        assert any("| popularity | letters | 1 |" in row for row in rows)
-        assert any("length" in row for row in rows)  # the probe's figure
+        assert any("| contentmf | letters | 1 |" in row for row in rows)
+        assert any("share" in row for row in rows)  # the probe's figure
         assert any(row.startswith("| letters |") for row in rows)
     quiet, loud = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in ("letters", "loud"))
     np.testing.assert_array_equal(loud, 3 * quiet)
@@ -283,7 +202,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
     assert (facts.settings, facts.width) == ({"first": 3}, 26)
     assert method.encode(np.eye(26, dtype=np.float32))[3:5].tolist() == [[1, 0], [0, 1]]
     card = (layout.release / "README.md").read_text()
-    assert "size, how long vectors are" in card
+    assert "distinct vectors, " in card
     assert "Nobody owns stationery." in card
     assert "license: cc0-1.0" in card
 
@@ -293,7 +212,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
     ("good", "bad", "key", "meant"),
     [
         ("first: 3", "fist: 3", "semantic_ids.settings.signs.fist", "first"),
-        ("power: 0.5", "powr: 0.5", "benchmark.overrides.popularity.powr", "power"),
+        ("normalise:", "normalize:", "benchmark.overrides.contentmf.normalize", "normalise"),
         ("scale: 2.0", "scales: 2.0", "encoders.letters.scales", "scale"),
         ("times: 3.0", "time: 3.0", "encoders.loud.time", "times"),
         ("of: letters", "of: leters", "encoders.loud.of", "letters"),
@@ -308,15 +227,15 @@ def test_its_parameters_are_as_closed_as_ours(tmp_path: Path, good: str, bad: st
 
 @pytest.mark.usefixtures("installed")
 def test_its_code_counts_as_an_input_and_comes_after_ours() -> None:
-    (file,) = MODELS.source_files("popularity")
+    (file,) = MODELS.source_files("contentmf")
     assert file.name == "model.py"
     assert MODELS.source_files("bpr") == []
     assert [path.name for path in FEATURES.source_files("louder")] == ["features.py"]
-    assert [*MODELS][-2:] == ["alignrec", "popularity"]
+    assert [*MODELS][-2:] == ["alignrec", "contentmf"]
 
 
 def test_without_the_package_there_is_none_of_it(tmp_path: Path) -> None:
-    assert "popularity" not in MODELS
+    assert "contentmf" not in MODELS
     with pytest.raises(UserError, match="no 'stationery'"):
         load(params(tmp_path))
 

@@ -140,10 +140,9 @@ def train(root: Path) -> Stage:
 
 
 def benchmark(root: Path) -> Stage:
-    sections: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 2, "ks": [5, 20], "budget": 2}
-    return Stage(
-        "benchmark", toy.params(train=TRAIN, benchmark=sections, search={"spaces": SPACES}), shops.outputs(root)
-    )
+    own: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 2, "ks": [5, 20], "budget": 2}
+    params = toy.params(train=TRAIN, benchmark=own, search={"spaces": SPACES})
+    return Stage("benchmark", params, shops.outputs(root))
 
 
 def study(root: Path) -> Stage:
@@ -158,11 +157,7 @@ def study(root: Path) -> Stage:
 
 
 def pretrain(root: Path) -> Stage:
-    path = pretraining.shop(root, steps=4, vocab=40)
-    layout = Layout(root, "toy")
-    ids = {"item_id": np.arange(96, dtype=np.int32), "asin": [f"A{i}" for i in range(96)]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    return Stage("pretrain", load(path), layout)
+    return Stage("pretrain", load(pretraining.shop(root, steps=4, vocab=40)), Layout(root, "toy"))
 
 
 def semantic_ids(root: Path) -> Stage:
@@ -204,10 +199,7 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
     "edges": ("graph", lambda layout: layout.edges("random")),
     "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
-    "codebooks": (
-        "semantic_ids",
-        lambda layout: layout.semantic_ids("random", "residual-kmeans") / semantic_files.CODEBOOKS,
-    ),
+    "codebooks": ("semantic_ids", lambda lay: lay.semantic_ids("random", "residual-kmeans") / semantic_files.CODEBOOKS),
     "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
     "benchmark record": ("benchmark", lambda layout: runs.rankings(layout, RUN).with_suffix(".json")),
     "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
@@ -220,10 +212,9 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
 
 PAIRS = [
     (artefact, damage)
-    for i, artefact in enumerate(ARTEFACTS)
-    for j, damage in enumerate(DAMAGES)
+    for i, artefact in enumerate(ARTEFACTS) for j, damage in enumerate(DAMAGES)
     if (i + j) % 3 == 0 or "CAMPAIGN" in os.environ
-]
+]  # fmt: skip
 """two damages of each file, all six with CAMPAIGN=1"""
 
 
