@@ -69,19 +69,12 @@ def flipped(path: Path) -> None:
 
 ALTERED: list[tuple[str, Callable[[Path], None]]] = [
     ("encode/shop/beit3/features-00000.parquet", lambda path: rolled(path, "vector")),
-    ("encode/shop/beit3/features-00000.parquet", flipped),
     ("items/shop/items.parquet", lambda path: rolled(path, "title")),
-    ("items/shop/items.parquet", lambda path: rolled(path, "text")),
-    ("train/shop/item_embeddings.parquet", lambda path: rolled(path, "vector")),
     ("train/shop/user_embeddings.parquet", flipped),
-    ("benchmark/shop/results.parquet", lambda path: rolled(path, "value")),
     ("probe/shop/probes.json", lambda path: path.write_text(path.read_text().replace(": 0.", ": 0.9", 1))),
-    ("graph/shop/beit3/edges.parquet", lambda path: rolled(path, "neighbour_id")),
     ("pretrain/shop/encoder.safetensors", flipped),
     ("pretrain/shop/history.json", Path.unlink),
-    ("images/shop/images-00000.parquet", flipped),
     ("interactions/shop/interactions.parquet", lambda path: rolled(path, "item_id")),
-    ("study/shop/mask.parquet", flipped),
     ("encode/shop/theirs/features-00000.parquet", lambda path: path.parent.mkdir() or path.write_bytes(b"x")),
 ]
 

@@ -61,5 +61,5 @@ def test_what_it_refuses(folder: str, tmp_path: Path, monkeypatch: pytest.Monkey
     Path("file").touch()
     code, said = new(folder)
     assert (code, said.count("\n"), said.startswith("error: ")) == (1, 1, True)
-    assert ascii(folder)[1:-1][:20] in said
+    assert "\x1b" not in said
     assert {path.name for path in Path().rglob("*")} == {"taken", "thing.txt", "file"}

@@ -94,11 +94,9 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert params["alignrec"] == version("alignrec")
     assert {*STAGES, "search", "encoders"} <= params.keys()
     assert read(tmp_path / "params.yaml").semantic_ids.for_items(30).codes <= 30  # what is shown leaves it to the data
-    assert (tmp_path / ".dvc/config").read_text() == (ROOT / ".dvc/config").read_text()
-    assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
-    assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
-    for template in (ROOT / ".dvc/plots").iterdir():
-        assert (tmp_path / ".dvc/plots" / template.name).read_bytes() == template.read_bytes()
+    templates = (f".dvc/plots/{template.name}" for template in (ROOT / ".dvc/plots").iterdir())
+    for name in (".dvc/config", ".dvcignore", "outputs/.gitignore", *templates):
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
     due = said("dvc", "repro", "--dry", "--force", cwd=tmp_path)  # before anything ran
     assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
     again = alignrec(*NEW, cwd=tmp_path)
