@@ -20,17 +20,14 @@ CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 3, "collisio
 
 
 def params(publish: dict | None = None, **codes: object) -> Params:
-    """Return the shop's parameters; `codes` are keys of the section semantic_ids."""
     return toy.params(semantic_ids={**CODES, **codes}, publish=publish or {})
 
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:
-    """Write what every stage leaves, semantic IDs included, and publish it."""
     return released(toy.outputs(root), settings)
 
 
 def released(layout: Layout, settings: Params | None = None) -> Layout:
-    """Code what the stages left, and publish it."""
     settings = settings or params()
     for stage, main in (("semantic_ids", semantic_ids.main), ("publish", publish.main)):
         with running(stage, "shop", settings, layout.root) as run:

@@ -27,7 +27,6 @@ def paths(n: int) -> list[list[str]]:
 
 
 def given(x: np.ndarray, rows: int = 64, sample: int | None = None) -> Vectors:
-    """Return vectors as a stage gives them, some rows at a time."""
     return Vectors(lambda: (x[at : at + rows] for at in range(0, len(x), rows)), len(x), x[:sample], paths(len(x)))
 
 
@@ -37,5 +36,4 @@ def fitted(name: str, x: np.ndarray, shape: Shape = SHAPE, seed: int = 3, **sett
 
 
 def error(method: Method, x: np.ndarray, codes: np.ndarray) -> float:
-    """Return the mean squared distance of vectors and what their codes stand for."""
     return float(((x - method.decode(codes)) ** 2).sum(axis=1).mean())

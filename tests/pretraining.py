@@ -50,7 +50,6 @@ def task(n: int = 24, **params: Any) -> Task:
 
 
 def network(seed: int = 0) -> BEiT3:
-    """Return a network that fits `task`."""
     torch.manual_seed(seed)
     shape = {"image": 8, "patch": 4, "vocab": 12, "width": 16, "layers": 2, "heads": 2, "ffn": 32, "positions": 8}
     return BEiT3(Config(**shape, codes=8, mlm=True))
@@ -87,7 +86,6 @@ def _write(columns: list[Any], path: Path, schema: pa.Schema) -> None:
 
 
 def run(root: Path) -> dict[str, Any]:
-    """Run the stage on `shop`'s files and return its notes."""
     with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
         main(stage)
     notes: dict[str, Any] = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
@@ -104,14 +102,12 @@ def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
 
 
 def history(root: Path) -> list[dict[str, float | None]]:
-    """Pre-train the shop in `root` in this process; return the history."""
     run(root)
     curve: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
     return curve
 
 
 def digests(root: Path) -> dict[str, str]:
-    """Return the sha256 of all files of the stage but its record, by relative path."""
     folder = Layout(root, "toy").encoder.folder
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "cost.json"]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

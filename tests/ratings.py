@@ -13,8 +13,6 @@ from schemas import TEST, TRAIN, VALID
 
 
 class Whole(NamedTuple):
-    """A SplitTables whose rows have been read."""
-
     interactions: pa.Table
     users: pa.Table
     item_ids: pa.Table
@@ -25,7 +23,6 @@ class Whole(NamedTuple):
 
 
 def whole(actual: SplitTables) -> Whole:
-    """Read all rows; the database is open."""
     interactions, users, item_ids = (pa.concat_tables(rows) for rows in actual[:3])
     return Whole(interactions, users, item_ids, actual.rows, actual.drops, actual.facts, actual.division)
 

@@ -42,12 +42,10 @@ def pretrained(layout: Layout) -> None:
 
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:
-    """Write what every stage leaves, encoded by the tiny network, and publish it."""
     return released(toy.outputs(root), settings)
 
 
 def released(layout: Layout, settings: Params | None = None) -> Layout:
-    """Encode what the stages left, and publish it."""
     root, settings = layout.root, settings or params()
     pretrained(layout)
     for stage, main in (("encode", encode.main), ("publish", publish.main)):

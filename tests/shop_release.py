@@ -19,7 +19,6 @@ TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.IT
 
 
 def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
-    """Write a release of the shop with these feature sets, their graphs and some embeddings."""
     folder.mkdir(parents=True)
     work = folder.with_name("work")
     pieces, rng = [], np.random.default_rng(0)

@@ -62,7 +62,6 @@ def encoded(root: Path, **sections: Any) -> Params:
 
 
 def part(name: str, params: Params, root: Path) -> None:
-    """Run one part of the study, as the stage does."""
     experiment = Experiment(run("study", params, root), params.study.workers)
     found = experiment.complete(PLANS[name](experiment), name)
     experiment.write(TABLES[name](experiment, found))
@@ -71,5 +70,4 @@ def part(name: str, params: Params, root: Path) -> None:
 
 
 def run(stage: str, params: Params, root: Path) -> Run:
-    """Return a run of a stage on the shop."""
     return Run(stage, "toy", params, root)

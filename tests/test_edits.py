@@ -84,7 +84,6 @@ def count(texts, least):
 
 
 def entered(path: str, after: str, line: str) -> str:
-    """Return a file of ours with a line more, after another."""
     text = (ROOT / path).read_text()
     assert text.count(after) == 1, f"{path} has no single {after!r}"
     return text.replace(after, after + line)
@@ -100,7 +99,6 @@ def with_export(path: str) -> str:
 
 
 def registered(group: str, name: str, place: str) -> tuple[str, str]:
-    """Return the line of a registry that its entry follows, and the entry."""
     return f'    "{group}",\n    {{\n', f'"{name}": "pipeline.{place}",\n'
 
 
@@ -180,6 +178,10 @@ def shown(edit: str, copy: Path) -> None:
     if edit == "add a stage":
         assert "least: 1" in (copy / "params.yaml").read_text()
         assert "how many items have a text" in said(copy, "-m", "stages", "census", "--help")
+        (copy / "p.yaml").write_text("datasets: [s]\nsources: {s: {kind: sample, users: 300, items: 100}}\n")
+        for stage in ("download", "interactions", "items", "census"):
+            said(copy, "-m", "stages", stage, "s", "--params", "p.yaml")
+        assert "with text" in (copy / "outputs/census/s/census.json").read_text()
     if edit == "add an export":
         release = str(alignrec.load("sample").folder)
         said(copy, "-m", "stages", "export", release, "--format", "plain", "--features", "linear", "--to", "out")
@@ -191,7 +193,6 @@ def shown(edit: str, copy: Path) -> None:
 
 
 def clone(folder: Path) -> Path:
-    """Copy the code, as far as stages need it, and begin DVC as far as `init` looks."""
     for name in ("pipeline", "stages", "schemas", "alignrec"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()

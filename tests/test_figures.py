@@ -87,7 +87,6 @@ def test_a_probe_predicts_what_has_its_order_and_fewer_sets_tell_less() -> None:
 
 
 def test_the_pages_tables_of_the_article_are_what_git_keeps_of_the_recorded_run(tmp_path: Path) -> None:
-    """Also after a run on another processor, whose figures in the folder are others."""
     page, layout = (ROOT / "docs" / "study.md").read_text(), Layout(tmp_path, "sample")
     kept = []
     for part in PARTS:

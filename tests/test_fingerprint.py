@@ -62,7 +62,6 @@ def test_a_deeply_nested_fingerprint_is_ignored() -> None:
 
 
 def recorded(path: Path, **changed: object) -> None:
-    """Rewrite a Parquet file with another fingerprint."""
     table, record = pq.read_table(path, partitioning=None), io.record(path)
     record |= {fingerprint.KEY: fingerprint.of(record) | changed}
     pq.write_table(table.replace_schema_metadata({"alignrec": json.dumps(record)}), path)
@@ -86,7 +85,6 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple
 
 
 def trained_on() -> None:
-    """Change the weights of the network, and not its name or width."""
     path = next(Path("net/model").rglob("*.safetensors"))
     path.write_bytes(save({name: x + np.float32(1) for name, x in load(path.read_bytes()).items()}))
 

@@ -25,7 +25,6 @@ FILES = {
 
 
 def package(module: str) -> str:
-    """Return the package of a module of ours; empty for the harness."""
     parts = module.split(".")
     return parts[1] if parts[0] == "pipeline" and len(parts) > 1 and parts[1] in ORDER else ""
 

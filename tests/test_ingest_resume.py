@@ -35,7 +35,6 @@ RECORDS = ("cost.json", "p.yaml")
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of what the stages wrote, without how they ran."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in RECORDS]
     return {str(p.relative_to(folder)): sha256(p) for p in files if not p.name.endswith(".lock")}
 

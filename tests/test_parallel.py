@@ -26,7 +26,6 @@ STEPS = 12
 
 
 def _prepared(root: Path) -> Path:
-    """Write the toy shop with all terms on."""
     shop(root)
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["pretrain"] |= {"distill": 1.0, "distill_from": ["tfidf"], "steps": STEPS}

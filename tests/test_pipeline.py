@@ -24,7 +24,6 @@ def copied(undisturbed: Path, to: Path) -> Path:
 
 
 def release(folder: Path) -> dict[str, str]:
-    """Return relative path -> sha256 of every file of the release."""
     base = folder / "outputs/publish/shop/release"
     return {str(p.relative_to(base)): sha256(p) for p in sorted(base.rglob("*")) if p.is_file()}
 
@@ -51,7 +50,6 @@ def test_every_stage_ran_the_release_verifies_and_nothing_is_due(undisturbed: Pa
 
 
 def rolled(path: Path, column: str) -> None:
-    """Write a Parquet file with the values of one column moved by a row, all else as it was."""
     table = pq.read_table(path)
     values = table[column].combine_chunks()
     moved = pa.concat_arrays([values.slice(1), values.slice(0, 1)])
@@ -109,7 +107,6 @@ def edit(folder: Path, path: str, before: str, after: str) -> None:
 
 
 def ran(said: str) -> list[str]:
-    """Return the stages that DVC ran, of what it printed."""
     return [line.split()[2] for line in said.splitlines() if line.startswith("> alignrec ")]
 
 
@@ -118,7 +115,6 @@ def due(folder: Path) -> list[str]:
 
 
 def committed(undisturbed: Path, to: Path) -> Path:
-    """Return a copy of the finished run, in a repository that has it committed."""
     folder = copied(undisturbed, to)
     (folder / ".gitignore").write_text("__pycache__/\n")
     author = ["-c", "user.name=t", "-c", "user.email=t@t"]
@@ -210,7 +206,6 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
 
 
 def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed: Path, tmp_path: Path) -> None:
-    """Within pre-training, here; `make kill` has the other stages."""
     folder = copied(undisturbed, tmp_path)
     made = folder / "outputs/pretrain/shop"
     shutil.rmtree(made)

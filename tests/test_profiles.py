@@ -36,7 +36,6 @@ BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PA
     [("baby", "Baby", 1000), ("sports", "Sports_and_Outdoors", 2600), ("electronics", "Electronics", 8900)],
 )
 def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str, category: str, steps: int) -> None:
-    """BEiT3-base goes on from the official weights by MIM and MLM; AlignRec is trained on its CLS."""
     params = load(PROFILES / f"{dataset}.yaml", dataset)
     assert params.datasets == [dataset]
     source = params.source(dataset).model_dump(include={"kind", "category"})

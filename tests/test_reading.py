@@ -30,7 +30,6 @@ def x() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def beside(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a release of feature set beit3 in two files, and the embeddings."""
     folder = tmp_path_factory.mktemp("beside")
     ids, asins = pa.array(range(ITEMS), pa.int32()), [f"A{i}" for i in range(ITEMS)]
     flags = pa.array([i != EMPTY for i in range(ITEMS)])

@@ -47,7 +47,6 @@ def pages(nav: Any) -> Iterator[str]:
 
 
 def rows(text: str, heading: str) -> dict[str, str]:
-    """Return first cell -> whole row, of the table under a heading."""
     section = re.split(r"^#+ ", text.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     return {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
 

@@ -30,7 +30,6 @@ ITEM_ID, USER_ID = pa.array(range(ITEMS), pa.int32()), pa.array(range(USERS), pa
 
 
 def params(**sections: object) -> Params:
-    """Return the parameters of the dataset shop."""
     return Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections})
 
 
@@ -104,7 +103,6 @@ def jpeg(colour: tuple[int, int, int]) -> bytes:
 
 
 def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[str]) -> None:
-    """Write a feature set and its graph."""
     n, width = vectors.shape
     known = {"has_image": [c is not None for c in COLOURS], "has_text": [bool(t) for t in TITLES]}
     table = {"item_id": pa.array(range(n), pa.int32()), "asin": asins} | known | {"vector": io.vectors(vectors)}
@@ -139,7 +137,6 @@ CATALOGUE = {"coverage": 0.5, "gini": 0.25, "novelty": 1.25}
 
 
 def write_benchmark(layout: Layout) -> None:
-    """Write the results of three runs over three seeds."""
     results, slices = [], []
     for (model, features, ablation), base in RUNS.items():
         for seed in range(3):
@@ -190,7 +187,6 @@ MASKED = {("nothing", 0.0): (0.18, 0.2), ("image", 0.5): (0.162, 0.17), ("text",
 
 
 def write_study(layout: Layout) -> None:
-    """Write a study of two ratios and two seeds."""
     judged = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "e" * 16, "features": "beit3"}
     mask = [
         judged | {"modality": modality, "ratio": ratio, "seed": seed, "recall@20": value, "best_epoch": 3}
@@ -209,7 +205,6 @@ def ended(layout: Layout) -> None:
 
 
 def write_record(layout: Layout, record: dict[str, Any]) -> None:
-    """Write a stage's run.json as a run does."""
     io.write_json(layout.run_record(record["stage"]), record | {"sha256": record_digest(record)})
 
 

@@ -94,7 +94,6 @@ class Stage:
         self.whole = self.files()
 
     def ran(self) -> None:
-        """Run the stage as its command does."""
         run = Run(self.name, self.layout.dataset, self.params, self.layout.root, self.layout)
         perform(run, STAGES[self.name], lambda _: None)
 
@@ -102,7 +101,6 @@ class Stage:
         return {str(path): io.sha256(path) for path in self.layout.outputs(self.name)}
 
     def unended(self) -> None:
-        """Leave the stage as a kill at its end does."""
         self.layout.run_record(self.name).unlink()
 
 
@@ -187,7 +185,6 @@ RUN = Entry("bpr", "none", 1)
 
 
 def cell(layout: Layout, stage: str, opens: str) -> Path:
-    """Return the record of a cell that opens so much."""
     records = sorted(layout.cells(stage).glob("*.json"))
     return next(path for path in records if f'"opens": "{opens}"' in path.read_text(errors="replace"))
 
@@ -303,7 +300,6 @@ def test_a_damaged_input_is_named_with_the_command_that_makes_it_again(tmp_path:
 
 
 def by_hand(path: Path) -> None:
-    """Edit a file as a hand would: JSON stays JSON."""
     data = path.read_bytes()
     other = data.replace(b'"bytes": 9', b'"bytes": 8').replace(b'"rows_in": 10', b'"rows_in": 99')
     path.write_bytes(other if other != data else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])

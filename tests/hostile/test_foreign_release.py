@@ -46,7 +46,6 @@ def release(published: Path, tmp_path: Path) -> Path:
 
 
 def line(*arguments: str | Path) -> str:
-    """Return the one line with which a command ends in exit code 1."""
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
     *before, last = done.output.splitlines()
@@ -251,7 +250,6 @@ def rewritten(release: Path, name: str, data: bytes) -> None:
 
 
 def header(text: bytes, numbers: bytes = b"") -> bytes:
-    """Return a safetensors file of any header."""
     return len(text).to_bytes(8, "little") + text + numbers
 
 

@@ -35,7 +35,6 @@ def exif() -> bytes:
 
 
 def scans(data: bytes, times: int) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated."""
     last = data.rindex(decode.START_OF_SCAN)
     return data[:last] + data[last:-2] * times + data[-2:]
 

@@ -162,7 +162,6 @@ def encode_many(release: Path) -> None:
 
 
 def peak(release: Path) -> int:
-    """Return the most memory of a process that loads the encoder and encodes, in KiB."""
     return int(started(encode_many, release).communicate()[0])
 
 

@@ -47,7 +47,6 @@ def server(
 
 @pytest.fixture(scope="module")
 def running(published: Path) -> Iterator[tuple[str, int, Started]]:
-    """A server that waits for less long than users' do."""
     with server(published, main=impatient) as made:
         yield made
 
@@ -59,7 +58,6 @@ def opened(stack: ExitStack, port: int, sent: bytes = b"") -> socket.socket:
 
 
 def closed(connection: socket.socket, within: float) -> bool:
-    """Return whether the server ends the connection in time."""
     connection.settimeout(within)
     try:
         while connection.recv(1 << 16):

@@ -32,7 +32,6 @@ INTER = "userID\titemID\trating\ttimestamp\tx_label\n"
 
 
 def ratings(source: Source, role: str, path: Path) -> list[tuple]:
-    """Return what the stage `interactions` would start from."""
     with build.database(path.parent / "scratch", "1GiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):

@@ -47,12 +47,10 @@ def targets(area: str) -> dict[str, Target]:
 
 
 def check(name: str) -> None:
-    """Refuse a name that there is not; UserError names the nearest."""
     if name not in TARGETS and name not in FAULTS:
         raise UserError(f"no fuzz target '{name}'{nearest(name, TARGETS)}")
 
 
 def target(name: str) -> Target:
-    """Return a target, see `check`."""
     check(name)
     return targets(TARGETS.get(name, "faults"))[name]
