@@ -19,7 +19,6 @@ from pipeline.compare import command, feature_set, judge, similarity
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
 from pipeline.facts import comparison as facts
-from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.ops import shapes
 from pipeline.probe import asking
@@ -99,94 +98,6 @@ def test_other_items_are_counted_and_items_without_a_row_are_left_out(
     assert feature_set.common([found, replace(found, there=None)]).tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(UserError, match="x, x: 1 items"):
         feature_set.common([found, replace(found, there=np.arange(6) > 3)])
-
-
-def test_shuffled_rows_are_matched_by_every_known_name(layout: Layout, tmp_path: Path) -> None:
-    for name in (*identifiers.NAMES, "ITEM", "itemID", "movieId", "article-id"):
-        pq.write_table(table(name, [ASINS[i] for i in TURNED], VECTORS[TURNED]), tmp_path / "x.parquet")
-        found = read(layout, tmp_path / "x.parquet")
-        assert found.source == f"x.parquet, rows matched by {name}"
-        assert np.array_equal(found.vectors, VECTORS), name
-        (tmp_path / "x.jsonl").write_text("".join(f'{{"{name}": "A{i}", "v": [{i}]}}\n' for i in TURNED))
-        assert read(layout, tmp_path / "x.jsonl").vectors[:, 0].tolist() == [*range(6)]
-
-
-def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
-    path, theirs = tmp_path / "x.parquet", [ASINS[i] for i in TURNED]
-    twice, both = table("asin", [*ASINS[:5], "A4"]), table("asin", theirs, VECTORS[TURNED])
-    for refused, facts_of, asins in (
-        (table("goods", theirs), r"\(asin, item_id, .*--order", ASINS),
-        (twice, "asin 'A4' occurs twice", ASINS),
-        (both.append_column("id", pa.array(range(6))), "columns asin and id", ASINS),
-        (table("item_id", [*range(6)]), r"'item_id' .*asin", [*"543210"]),  # numbers that are identifiers as well
-    ):
-        pq.write_table(refused, path)
-        with pytest.raises(UserError, match=facts_of):
-            read(layout, path, asins)
-    known = {"id": [*range(70, 76)], "item_id": TURNED}  # of no item, so a number of their own; both agree
-    for name, column in known.items():
-        pq.write_table(both.append_column(name, pa.array(column)), path)
-        assert np.array_equal(read(layout, path).vectors, VECTORS)
-
-
-@pytest.mark.parametrize("delimiter", ["\t", ","])
-def test_a_mapping_file_orders_rows_without_identifiers(layout: Layout, tmp_path: Path, delimiter: str) -> None:
-    np.save(tmp_path / "x.npy", VECTORS[TURNED])
-    pq.write_table(pa.table({"v": VECTORS[TURNED].tolist()}), tmp_path / "x.parquet")
-    order = tmp_path / "i_id_mapping.csv"
-    lines = [f"{ASINS[i]}{delimiter}{row}" for row, i in enumerate(TURNED)]
-    order.write_text("\n".join([f"asin{delimiter}itemID", *sorted(lines)]) + "\n")
-    for name in ("x.npy", "x.parquet"):
-        found = read(layout, tmp_path / name, order=order)
-        assert np.array_equal(found.vectors, VECTORS)
-        assert found.source.endswith("rows in the order of i_id_mapping.csv")
-    for text, facts_of in (
-        ("asin\titem\nA0\t0\n", "6 rows, .* names 1"),
-        ("asin\titemID\nB0\t0\n", "expected a column"),
-        ("asin\titemID\nA0\t0\nA1\t2\n", "expected a column"),
-        ("asin\titemID\nA0\t0\nA0\t1\n", "asin 'A0' occurs twice"),
-        ("asin\titemID\nA0\n", "not readable"),
-        ("", "mapping"),
-    ):
-        order.write_text(text)
-        with pytest.raises(UserError, match=facts_of):
-            read(layout, tmp_path / "x.npy", order=order)
-    with pytest.raises(UserError, match=r"^\S*ordre.csv: .*--order"):
-        read(layout, tmp_path / "x.npy", order=tmp_path / "ordre.csv")
-
-
-@pytest.mark.parametrize(
-    ("array", "facts_of"),
-    [
-        (VECTORS[:5], "5 rows.* 6 items"),
-        (VECTORS[0], r"float32 \(2,\)"),
-        (np.where(VECTORS == 5, np.nan, VECTORS), "row 2: not finite"),
-        (np.where(VECTORS == 5, 1e300, VECTORS.astype(float)), "row 2: not finite in single precision"),
-        (VECTORS[:, :0], r"float32 \(6, 0\)"),
-        (np.array([["a", "b"]] * 6), "expected numbers"),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path, array: np.ndarray, facts_of: str) -> None:
-    np.save(tmp_path / "x.npy", array)
-    if array.dtype.kind == "f":
-        torch.save(torch.from_numpy(array), tmp_path / "x.pt")
-    for file in tmp_path.glob("x.*"):
-        with pytest.raises(UserError, match=facts_of):
-            read(layout, file)
-
-
-class Evil:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (open, ("/tmp/alignrec-was-here", "w"))
-
-
-def test_pickled_code_is_never_run(layout: Layout, tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.array([Evil()], object), allow_pickle=True)
-    torch.save(Evil(), tmp_path / "x.pt")
-    for name in ("x.npy", "x.pt"):
-        with pytest.raises(UserError, match=name):
-            read(layout, tmp_path / name)
-    assert not Path("/tmp/alignrec-was-here").exists()
 
 
 def test_names(layout: Layout, tmp_path: Path) -> None:
