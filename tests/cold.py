@@ -45,7 +45,7 @@ def content() -> np.ndarray:
 
 
 def outputs(root: Path) -> Layout:
-    """Write what the stages before train leave: dataset shop, feature sets f and beside it `noise`."""
+    """Write what the stages before train leave: dataset shop, feature sets f and `noise`."""
     layout = Layout(root, "shop")
     table = shops.interactions(rows())
     io.write_table(table, layout.interactions, schemas.INTERACTIONS, {"division": DIVISION})

@@ -1,4 +1,4 @@
-"""torchscale 0.2.0, the authors' own BEiT3, as an oracle; MIT licence, installed for tests alone."""
+"""torchscale 0.2.0, the authors' own BEiT3, as an oracle; MIT licence, installed for tests only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def beit3(c: Config) -> nn.Module:
 
 
 def _torchscale() -> tuple[Any, Any]:
-    """Import it; fairscale, of which it uses two functions in sharded training alone, need not be installed."""
+    """Import it without fairscale, which only sharded training uses."""
     if "fairscale" not in sys.modules:
         sharding = ModuleType("fairscale.nn")
         sharding.checkpoint_wrapper = sharding.wrap = None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Toy data for the recommender's tests: two tastes, and nobody crosses over."""
+"""Toy data for the recommender's tests: two tastes without overlap."""
 
 from pathlib import Path
 

@@ -110,7 +110,7 @@ def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(tmp_path
 
 
 def pictured(source: str, there: int, **images: object) -> Result:
-    """Run the stages beside the first few of the images `pictures/<n>.png`."""
+    """Run the stages with the first few of the images `pictures/<n>.png`."""
     Path("pictures").mkdir(exist_ok=True)
     for i in range(there):
         Image.new("RGB", (20, 20), (i, 0, 0)).save(f"pictures/{i}.png")

@@ -72,7 +72,7 @@ def recorded(path: Path, **changed: object) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, str]]:
-    """A table with a network beside it; returns what encodes it."""
+    """Write a table and a network; return what encodes it."""
     monkeypatch.chdir(tmp_path)
     networks.sentences(Path("net"))
     Path("t.csv").write_text("id,text\n1,red ball\n2,green tree\n")

@@ -162,7 +162,7 @@ def test_an_experiment_runs_what_its_parameter_concerns(undisturbed: Path, tmp_p
     assert "report.gallery_items" in run("dvc", "params", "diff", cwd=folder)
 
 
-def test_what_somebody_altered_is_made_again_by_repro(undisturbed: Path, tmp_path: Path) -> None:
+def test_altered_outputs_are_made_again_by_repro(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     before = release(folder)
     for name in ("encode/shop/beit3/features-00000.parquet", "probe/shop/probes.json"):

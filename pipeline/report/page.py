@@ -62,7 +62,7 @@ def view(outputs: Outputs, near: Neighbours | None, users: Sequence[User], seed:
 
 
 def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
-    """Return index.html; with encoders of a server, it has a box for questions of so many characters."""
+    """Return index.html; given encoders of a server, with a box for questions of up to `characters`."""
     packed = gallery.sheets(shown.images if shown else {})
     all_shown = shown and shown.neighbours and shown.neighbours.searchable
     return render(

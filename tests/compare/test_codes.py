@@ -93,7 +93,7 @@ def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, 
     assert by == [*(("residual-kmeans", n) for n in range(3)), *(("random", n) for n in range(3)), ("as it is", 0)]
     headline, cost, over = facts.brief(facts.compared(comparison))
     assert [row[0] for row in headline.rows] == ["beit3 · residual-kmeans", "beit3 · random", "theirs · as it is"]
-    assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed alone
+    assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed only
     assert [row[:2] for row in over.rows] == [["beit3 · residual-kmeans", "3"], ["beit3 · random", "3"]]
     collide = [row["quality"]["collisions"]["before"] for row in comparison["codes"] if row["method"] == "random"]
     assert over.rows[1][2] == f"{np.mean(collide):.3f} ± {np.std(collide, ddof=1):.3f}"

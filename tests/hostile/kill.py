@@ -116,7 +116,7 @@ def main() -> None:
     given = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     reference = undisturbed(base / "undisturbed")
-    print(f"undisturbed: {len(reference.files)} files, DVC alone takes {reference.overhead:.1f} s", flush=True)
+    print(f"undisturbed: {len(reference.files)} files, DVC itself takes {reference.overhead:.1f} s", flush=True)
     number = done = 0
     while done < given.kills:
         target, seconds, in_time, differing = trial(reference, given.first + number, base)
@@ -124,7 +124,7 @@ def main() -> None:
         outcome = f"DIFFERS: {', '.join(differing)}" if differing else "the same" if in_time else "it had ended"
         print(f"kill {done} of {given.kills}: {target} after {seconds:.1f} s: {outcome}", flush=True)
         if differing:
-            sys.exit(f"kept: {base / str(given.first + number - 1)}, beside {reference.folder}")
+            sys.exit(f"kept: {base / str(given.first + number - 1)}, reference: {reference.folder}")
     shutil.rmtree(base)
 
 

@@ -100,7 +100,7 @@ def test_images_for_which_memory_was_too_little_together_are_decoded_alone(
         (tmp_path / name).write_bytes(jpeg())
 
     def scarce(data: list[bytes], room: Room | None = None, **limits: int) -> list[decode.Decoded]:
-        if room is not None:  # not alone
+        if room is not None:  # not one by one
             raise MemoryError
         return decode.normalise_all(data, **limits)
 

@@ -37,7 +37,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("part", TEXTS.values(), ids=TEXTS)
-@pytest.mark.parametrize("before", ["", "<a "], ids=["alone", "in a tag"])
+@pytest.mark.parametrize("before", ["", "<a "], ids=["text", "in a tag"])
 def test_text_is_cleaned_in_time_that_grows_with_it(part: str, before: str) -> None:
     start = time.process_time()
     clean(before + "<x>" * bool(before) + part * (SIZE // len(part)))

@@ -40,7 +40,7 @@ def replaced(name: str) -> Callable[[bytes], None]:
         try:
             rows, columns = manifest.shape(target / name)
             entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
-        except (pa.ArrowException, OSError):  # an attacker does not describe what nobody can read
+        except (pa.ArrowException, OSError):  # unreadable, so it has no description
             pass
         (target / manifest.NAME).write_text(json.dumps(manifest.with_digest(content)))
         list(verify(target))

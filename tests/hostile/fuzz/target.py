@@ -18,7 +18,9 @@ class Target(NamedTuple):
 
     read: Callable[[bytes], object]
     seeds: Sequence[bytes]  # first a sound input, then those of the tables of tests/hostile
-    refusals: tuple[type[Exception], ...] = ()  # beside UserError and ContractError: what the caller counts as a reject
+    refusals: tuple[
+        type[Exception], ...
+    ] = ()  # besides UserError and ContractError, what the caller counts as a reject
     quick: int = 10  # mutations in `make test`; fewer where an input takes a tenth of a second
 
 
