@@ -1,7 +1,7 @@
 """Pictures of figures: curves as SVG, intervals and shares as rows; and sections of them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -137,15 +137,15 @@ def change(name: str, test: Difference | None, words: str | None = None) -> Row:
     return Row(name, [test[:3]], test.words if words is None else words, test.sure)
 
 
-def curves(
-    title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[float, Cell]], axes: tuple[str, str] = ("", "")
-) -> Chart:
+def curves(title: str, places: Mapping[float, str] | Collection[float],
+           lines: Mapping[str, Mapping[float, Cell]], axes: tuple[str, str] = ("", "")) -> Chart:  # fmt: skip
     """Return a chart of means with a band of one standard deviation.
 
     Args:
-        places: x -> its mark on the axis; at least two.
+        places: x -> its mark on the axis, or x; at least two.
         lines: line -> x -> figure.
     """
+    places = places if isinstance(places, Mapping) else {x: f"{x:.4g}" for x in sorted(places)}
     ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
     return _chart(title, ends, places, (min(places), max(places)), axes)
 

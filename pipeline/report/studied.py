@@ -65,8 +65,7 @@ def _masked(title: str, rows: Sequence[Masked]) -> Picture | None:
         f"{modality} masked": {row.ratio: row.recall for row in rows if row.modality in (modality, WHOLE)}
         for modality in dict.fromkeys(row.modality for row in rows if row.modality != WHOLE)
     }
-    places = {ratio: f"{ratio:.4g}" for ratio in ratios}
-    return plots.curves(f"{title}, by share masked", places, lines, ("share masked", RECALL))
+    return plots.curves(f"{title}, by share masked", ratios, lines, ("share masked", RECALL))
 
 
 def variants_changes(table: pa.Table) -> list[Picture | None]:
@@ -154,31 +153,22 @@ def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         }  # fmt: skip
         recall = words.measure("recall", own[0]["k"])
         title = f"{model} on {features}: test {recall}, {words.spread(row['seeds'] for row in own)}"
-        places = {row["ratio"]: f"{row['ratio']:.4g}" for row in own}
-        charts.append(plots.curves(title, places, lines, ("share of items", recall)))
+        charts.append(plots.curves(title, {row["ratio"] for row in own}, lines, ("share of items", recall)))
     return charts
 
 
 def joint_curves(epochs: pa.Table) -> list[Chart]:
     """Return the best valid recall and a probe of the encoder over epochs."""
-    charts = []
-    for column, name in (("recall@20", "best valid Recall@20"), ("item_cf", "item-CF hit@20")) if len(epochs) else ():
-        lines = argument.lines(epochs, column)
-        ends = sorted({x for line in lines.values() for x in line})
-        if len(ends) > 1:
-            places = {ends[0]: f"{ends[0]:.0f}", ends[-1]: f"{ends[-1]:.0f}"}
-            charts.append(plots.curves(f"{name} by epoch", places, lines, ("epoch", name)))
-    return charts
+    columns = {"recall@20": "best valid Recall@20", "item_cf": "item-CF hit@20"} if len(epochs) else {}
+    return [c for column, name in columns.items() for c in _over_epochs(name, argument.lines(epochs, column))]
 
 
 def shaped(found: Mapping[str, Mapping[str, Mapping[int, Cell]]]) -> list[Chart]:
     """Return a chart per measure over epochs, with a line per loss left out."""
-    charts = []
-    for column, name, _ in SHAPES if found else ():
-        lines = {loss: {float(epoch): one for epoch, one in line.items()} for loss, line in found[column].items()}
-        epochs = sorted({epoch for line in lines.values() for epoch in line})
-        if len(epochs) > 1:
-            places = {epoch: f"{epoch:g}" for epoch in epochs[:: max(1, len(epochs) // MARKS)]}
-            places |= {epochs[0]: f"{epochs[0]:g}", epochs[-1]: f"{epochs[-1]:g}"}
-            charts.append(plots.curves(name, places, lines, ("epoch", name)))
-    return charts
+    return [chart for column, name, _ in SHAPES if found for chart in _over_epochs(name, found[column])]
+
+
+def _over_epochs(name: str, lines: Mapping[str, Mapping[Any, Cell]]) -> list[Chart]:
+    epochs = sorted({epoch for line in lines.values() for epoch in line})
+    marks = sorted({*epochs[:1], *epochs[:: max(1, len(epochs) // MARKS)], *epochs[-1:]})
+    return [plots.curves(f"{name} by epoch", marks, lines, ("epoch", name))] if len(epochs) > 1 else []
