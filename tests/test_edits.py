@@ -54,6 +54,7 @@ from pipeline import census, io
 from pipeline.config.base import Section
 from pipeline.run import Run
 from pipeline.stage import Stage
+from schemas import ITEMS as TABLE
 from stages.items import ITEMS
 
 
@@ -66,7 +67,8 @@ class Census(Section):
 
 def main(run: Run) -> None:
     """Count them."""
-    found = census.count(io.read_table(run.layout.items, None)["text"].to_pylist(), run.params[Census].least)
+    texts = run.read(run.layout.items, TABLE, ["text"])["text"].to_pylist()
+    found = census.count(texts, run.params[Census].least)
     io.write_json(run.folder / "census.json", {"with text": found})
 
 
