@@ -106,7 +106,6 @@ def _judges(
 
 
 def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """Return the methods and seeds that code a set."""
     if isinstance(given, Given):
         return [(AS_IT_IS, 0)]
     return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]

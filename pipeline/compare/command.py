@@ -83,7 +83,6 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
-    """Return the figures of AlignRec and two baselines on each set."""
     from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
     from pipeline.experiment.run import complete
     from pipeline.experiment.store import Store

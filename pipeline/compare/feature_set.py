@@ -123,7 +123,6 @@ def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
 
 
 def distinct_names(wanted: Sequence[str]) -> list[str]:
-    """Return distinct names: a second `a` becomes `a-2`."""
     names: list[str] = []
     for first in wanted:
         name, count = first, 1
@@ -149,7 +148,6 @@ def named(spec: str) -> tuple[str, str]:
 
 
 def _column(path: str) -> tuple[Path, str | None]:
-    """Split `path:column`; a path may contain a colon."""
     where, colon, column = path.rpartition(":")
     tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
     split = bool(colon and column and where) and tables and not Path(path).exists()

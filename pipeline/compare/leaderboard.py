@@ -158,7 +158,6 @@ def _own(entry: Entry) -> list[Value]:
 
 
 def _figures(dataset: str) -> list[published.Figure]:
-    """Return published figures of one dataset, best first."""
     found = (row for row in published.figures() if row.dataset == dataset)
     return sorted(found, key=lambda row: -row.cells[MEASURES[HEADLINE.index(MAIN)]])
 

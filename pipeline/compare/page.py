@@ -53,7 +53,6 @@ def html(
 
 
 def _changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    """Return the neighbours in two sets of (row, share of common neighbours), for a page."""
     neighbours = [similarity.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
     return {"a": a.name, "b": b.name, "items": items, "near_a": neighbours[0], "near_b": neighbours[1]}
 

@@ -79,7 +79,6 @@ def _bump(found: dict[str, Any]) -> str:
 
 
 def lines(diff: dict[str, Any]) -> Iterator[str]:
-    """Yield the result of `diff` in lines: changes, what is the same in one line, and the version."""
     parts = ("schema", "rows", "values")
     same = [part for part in parts if not diff[part]] + [n for n, f in diff["features"].items() if "a" not in f]
     same += [f"codes {name}" for name, c in diff["semantic_ids"].items() if not c["changed"]]
@@ -141,7 +140,6 @@ def bumped(version: str, bump: str) -> str:
 
 
 def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
-    """Return the rows of common items in two item tables, in the first one's order."""
     at = {asin: i for i, asin in enumerate(after["asin"].to_pylist())}
     return [(i, at[asin]) for i, asin in enumerate(before["asin"].to_pylist()) if asin in at]
 
@@ -166,7 +164,6 @@ def _schema(old: Manifest, new: Manifest) -> tuple[list[str], list[str]]:
 
 
 def _named(changed: list[dict[str, Any]], items: pa.Table, common: Pairs) -> list[dict[str, Any]]:
-    """Replace the numbers of items by identifier and title."""
     return [
         {"overlap": entry["overlap"]}
         | {column: items[column][common[entry["item_id"]][0]].as_py() for column in ("asin", "title")}
@@ -199,7 +196,6 @@ def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
 
 
 def _codes(a: Path, b: Path, key: tuple[str, str], common: Pairs, same: Collection[str]) -> dict[str, int]:
-    """Return the number of common items, and of those with other codes, another suffix, or none any more."""
     if {ITEMS, "/".join((SEMANTIC_IDS, *key, IDS))} <= {*same}:
         return {"items": len(common), "changed": 0}
     old, new = (
@@ -241,7 +237,6 @@ def _cosine(old: np.ndarray, new: np.ndarray) -> float | None:
 
 
 def versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet]:
-    """Return a feature set in releases `a` and `b`, on common items."""
     rows = np.array(common)
     sets = []
     for which, folder, column in (("a", a, 0), ("b", b, 1)):

@@ -206,7 +206,6 @@ def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> It
 
 
 def _distance(features: np.ndarray) -> float:
-    """Return the mean of 1 - cosine to the nearest other item."""
     unit = unit_rows(features)[0]
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1)

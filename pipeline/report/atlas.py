@@ -66,5 +66,4 @@ def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator
 
 
 def _summed(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
-    """Sum forces [E, 2] per item: [I, 2]."""
     return np.stack([np.bincount(rows, forces[:, axis], n) for axis in range(2)], axis=1)

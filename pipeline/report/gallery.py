@@ -41,7 +41,6 @@ def thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.
 
 
 def sheets(images: Mapping[int, Image.Image]) -> Sheets:
-    """Pack images, in order of item_id, into JPEG sheets."""
     items = sorted(images)
     data = []
     for start in range(0, len(items), COLUMNS * COLUMNS):

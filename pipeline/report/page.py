@@ -109,18 +109,15 @@ def _text(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """Return the hash of a script for the Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def report_md(outputs: Outputs, shown: View | None) -> str:
-    """Return report.md: the same verdict and tables."""
     template = _environment(autoescape=False).get_template("page.md")
     return template.render(**_content(outputs, shown), markdown=markdown, escaped=escaped)
 
 
 def poster(near: Neighbours, shown: View) -> bytes:
-    """Return neighbours.png: a few items and their neighbours under some feature sets."""
     content = [name for name in near.sets if name not in CONTROLS and not name.endswith("-masked")]
     masked = [name for name in near.sets if name.endswith("-masked")]
     chosen = [*content, *masked, *(c for c in CONTROLS if c in near.sets)][:POSTER_SETS]

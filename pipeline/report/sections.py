@@ -12,7 +12,6 @@ CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 
 
 def pictured(outputs: Outputs) -> list[Section]:
-    """Return the sections of results, without empty ones."""
     sections = (
         judged.recommenders(outputs), league.section(outputs), judged.probes_section(outputs),
         judged.without_parts(outputs), studied.tail_section(outputs), *studied.sections(outputs),
@@ -22,7 +21,6 @@ def pictured(outputs: Outputs) -> list[Section]:
 
 
 def recorded(outputs: Outputs) -> list[Section]:
-    """Return the sections of records, folded on the page, without empty ones."""
     tried = [] if outputs.tuning is None else [recommenders.tuned(outputs.tuning)]
     sections = (
         Section("settings", "Settings", "The same budget for every contender", tables=tried),

@@ -30,7 +30,6 @@ MARKS = 5
 
 
 def sections(outputs: Outputs) -> Iterator[Section]:
-    """Yield mask modality, variants of pre-training, and sweeps; empty if not studied."""
     mask, variants = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "variants"))
     curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
@@ -127,7 +126,6 @@ def served(groups: Groups, which: str, title: str, released: str) -> Intervals |
 
 
 def argument_sections(outputs: Outputs) -> Iterator[Section]:
-    """Yield wrong content, what losses prevent, and joint training; empty if not studied."""
     wrong, geometry, joint, epochs = (
         outputs.study.get(part, schemas.STUDY[part].empty_table())
         for part in ("wrong", "geometry", "joint", "joint_epochs")
@@ -158,13 +156,11 @@ def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def joint_curves(epochs: pa.Table) -> list[Chart]:
-    """Return the best valid recall and a probe of the encoder over epochs."""
     columns = {"recall@20": "best valid Recall@20", "item_cf": "item-CF hit@20"} if len(epochs) else {}
     return [c for column, name in columns.items() for c in _over_epochs(name, argument.lines(epochs, column))]
 
 
 def shaped(found: Mapping[str, Mapping[str, Mapping[int, Cell]]]) -> list[Chart]:
-    """Return a chart per measure over epochs, with a line per loss left out."""
     return [chart for column, name, _ in SHAPES if found for chart in _over_epochs(name, found[column])]
 
 

@@ -25,7 +25,6 @@ LONGEST = 24
 
 
 def plain(title: str = "", **options: Any) -> Table:
-    """Return an empty table without frame."""
     return Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0, **options)
 
 
@@ -38,7 +37,6 @@ class Drawn:
     caption: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield a table per band of columns; none of a probe that did not run."""
         if not self.facts.head:
             return
         least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(self.widths)]

@@ -78,7 +78,7 @@ def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, mon
             sets = [str(folder / f"{name}.npy") for name in "ab"]
             comparison = command.compare(layout, toy.PARAMS, sets, 0, folder / "out")
         assert work[items]["neighbours"] == 2 * items * FEWEST  # of each set
-        # two sets and three controls, raw and processed, three probes; groups differ in size: the number of questions is approximate
+        # two sets and three controls, raw and processed, three probes; groups differ in size
         assert work[items]["hits"] <= 10 * 3 * 1.5 * items * FEWEST
         # five sets in three forms, of which valid chooses; and ten draws of a fifth, raw and processed
         assert work[items]["recalls"] <= (5 * 3 + 10 * 10 / 5) * items * FEWEST
