@@ -20,17 +20,14 @@ CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 3, "collisio
 
 
 def params(publish: dict | None = None, **codes: object) -> Params:
-    """Return the shop's parameters; `codes` are keys of the section semantic_ids."""
     return toy.params(semantic_ids={**CODES, **codes}, publish=publish or {})
 
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:
-    """Write what every stage leaves, semantic IDs included, and publish it."""
     return released(toy.outputs(root), settings)
 
 
 def released(layout: Layout, settings: Params | None = None) -> Layout:
-    """Code what the stages left, and publish it."""
     settings = settings or params()
     for stage, main in (("semantic_ids", semantic_ids.main), ("publish", publish.main)):
         with running(stage, "shop", settings, layout.root) as run:
@@ -39,17 +36,14 @@ def released(layout: Layout, settings: Params | None = None) -> Layout:
 
 
 def with_encoders(root: Path, read: bool = False) -> Layout:
-    """Do as `outputs`, with features that the encoders in the release made, so that new items can be coded.
-
-    `read`: CLS is read by a map.
-    """
+    """Do as `outputs`, with features of released encoders, so that new items can be coded; `read`: CLS by a map."""
     shutil.copytree(_with_encoders(read), root, dirs_exist_ok=True)
     return Layout(root, "shop")
 
 
 @cache
 def _with_encoders(read: bool) -> Path:
-    """Make it once a process, as it takes seconds."""
+    """Build it once per process, as it takes seconds."""
     root = Path(mkdtemp(prefix="with-encoders-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     settings = releases.params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})
@@ -58,9 +52,8 @@ def _with_encoders(read: bool) -> Path:
     if read:
         arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 8, dtype=np.float32)}
         save_file(arrays, layout.encoder.whitening)
-    with running("encode", "shop", settings, root) as run:
-        encode.main(run)
-    with running("graph", "shop", settings, root) as run:
-        graph.main(run)
+    for stage, main in (("encode", encode.main), ("graph", graph.main)):
+        with running(stage, "shop", settings, root) as run:
+            main(run)
     released(layout, settings)
     return root

@@ -11,10 +11,7 @@ from pipeline.semantic_ids.base import Method, Shape, Vectors
 from pipeline.semantic_ids.registry import METHODS
 
 SHAPE = Shape(levels=3, codes=8)
-QUICK: dict[str, dict[str, Any]] = {
-    "rqvae": {"hidden": [16], "width": 4, "batch_size": 32, "epochs": 20},
-}
-"""settings that take no time"""
+QUICK: dict[str, dict[str, Any]] = {"rqvae": {"hidden": [16], "width": 4, "batch_size": 32, "epochs": 20}}
 
 
 def groups(n: int = 400, width: int = 10, kinds: int = 12, seed: int = 0) -> np.ndarray:
@@ -30,16 +27,13 @@ def paths(n: int) -> list[list[str]]:
 
 
 def given(x: np.ndarray, rows: int = 64, sample: int | None = None) -> Vectors:
-    """Return vectors as a stage gives them, some rows at a time."""
     return Vectors(lambda: (x[at : at + rows] for at in range(0, len(x), rows)), len(x), x[:sample], paths(len(x)))
 
 
 def fitted(name: str, x: np.ndarray, shape: Shape = SHAPE, seed: int = 3, **settings: Any) -> Method:
-    """Return a method that learned on the vectors."""
     kind = METHODS[name]
     return kind.fit(given(x), shape, kind.Params(**(QUICK.get(name, {}) | settings)), seed)
 
 
 def error(method: Method, x: np.ndarray, codes: np.ndarray) -> float:
-    """Return the mean squared distance of vectors and what their codes stand for."""
     return float(((x - method.decode(codes)) ** 2).sum(axis=1).mean())

@@ -45,7 +45,7 @@ def content() -> np.ndarray:
 
 
 def outputs(root: Path) -> Layout:
-    """Write what the stages before train leave: dataset shop, feature sets f and beside it `noise`."""
+    """Write what the stages before train leave: dataset shop, feature sets f and `noise`."""
     layout = Layout(root, "shop")
     table = shops.interactions(rows())
     io.write_table(table, layout.interactions, schemas.INTERACTIONS, {"division": DIVISION})
@@ -58,7 +58,6 @@ def outputs(root: Path) -> Layout:
 
 
 def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
-    """Write a feature set and its graph."""
     unknown = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
     features = pa.table(IDS | unknown | {"vector": io.vectors(vectors)})
     io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(vectors.shape[1]))
@@ -75,19 +74,16 @@ def draw_again(layout: Layout) -> None:
 
 
 def learned(layout: Layout) -> np.ndarray:
-    """Return the set `mapped` as it learns from the split of a layout, float32 [ITEMS, 4]."""
     given = params(**LEARNING)
     return FeatureSets.of(layout, given[Encode], given.encoders)["mapped"].relearned(np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:
-    """Return the split as it is read."""
     table = shops.interactions(rows()).replace_schema_metadata({"alignrec": f'{{"division": "{DIVISION}"}}'})
     return split.load(table, USERS, ITEMS)
 
 
 def params(**sections: object) -> Params:
-    """Return quick settings."""
     own = {"train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01}}
     benchmark = {"models": ["bpr", "contentknn"], "features": ["f", "noise"], "seeds": 2, "ks": [5, 20], "workers": 1}
     base = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "benchmark": benchmark, **own}

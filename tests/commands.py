@@ -9,6 +9,5 @@ from stages.cli import app
 
 
 def alignrec(*arguments: str | Path, cwd: Path, **environment: str) -> Result:
-    """Run a command in a folder."""
     with contextlib.chdir(cwd):
         return CliRunner(env=environment).invoke(app, [*map(str, arguments)])

@@ -15,7 +15,6 @@ from pipeline.engine import cluster
 
 @contextmanager
 def hidden(*folders: Path) -> Iterator[None]:
-    """Hide folders while the block runs."""
     for folder in folders:
         folder.rename(folder.with_name(f"{folder.name}.hidden"))
     try:

@@ -55,7 +55,6 @@ class Hub(Server):
         """files that were asked for, with their repository"""
 
     def publish(self, repository: str, folder: Path) -> str:
-        """Add a commit to a model and return its hash."""
         name = f"models/{repository}"
         published = self.repositories.setdefault(name, Repository(name))
         published.commits.append(

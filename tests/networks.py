@@ -1,4 +1,4 @@
-"""Tiny random networks in the forms in which people publish theirs: a folder each, of some hundred kilobytes."""
+"""Tiny random networks in published forms: a folder each, of some hundred kilobytes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def clip(folder: Path) -> Path:
 
 
 def dinov2(folder: Path) -> Path:
-    """Images alone, transformers."""
+    """Images only, transformers."""
     import transformers as t
 
     config = t.Dinov2Config(
@@ -58,7 +58,7 @@ def dinov2(folder: Path) -> Path:
 
 
 def bert(folder: Path) -> Path:
-    """Texts alone, transformers."""
+    """Texts only, transformers."""
     import transformers as t
 
     config = t.BertConfig(
@@ -81,21 +81,22 @@ def qwen(folder: Path) -> Path:
 
 
 def sentences(folder: Path, **prompts: str) -> Path:
-    """Texts alone, sentence-transformers: BERT, the mean of its tokens, length 1."""
+    """Texts only, sentence-transformers: BERT, the mean of its tokens, length 1."""
+    return _pooled(folder, bert(folder / "base"), "mean", prompts=prompts)
+
+
+def _pooled(folder: Path, base: Path, pooling: str, **options: Any) -> Path:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    base = Transformer(str(bert(folder / "base")))
-    model = SentenceTransformer(modules=[base, Pooling(WIDTH), Normalize()], prompts=prompts, device="cpu")
-    model.save(str(folder / "model"))
+    modules = [Transformer(str(base)), Pooling(WIDTH, pooling), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu", **options).save(str(folder / "model"))
     return folder / "model"
 
 
 def multimodal(folder: Path) -> Path:
     """Images, texts, and both in one pass, sentence-transformers: Qwen3-VL, its last token."""
     import transformers as t
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     names = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = _qwen_tokenizer(names)
@@ -119,18 +120,12 @@ def multimodal(folder: Path) -> Path:
         image_processor=t.Qwen2VLImageProcessor(**pixels), tokenizer=tokenizer,
         video_processor=t.Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE,
     )  # fmt: skip
-    _saved(folder / "base", t.Qwen3VLModel, config, process)
-    base = Transformer(str(folder / "base"))
-    model = SentenceTransformer(modules=[base, Pooling(WIDTH, "lasttoken"), Normalize()], device="cpu")
-    model.save(str(folder / "model"))
-    return folder / "model"
+    return _pooled(folder, _saved(folder / "base", t.Qwen3VLModel, config, process), "lasttoken")
 
 
 def gemma(folder: Path) -> Path:
     """Images, texts, and both in one pass, sentence-transformers: EmbeddingGemma 2, the mean of its tokens."""
     import transformers as t
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     names = {
         "boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>", "boa_token": "<|audio>",
@@ -156,11 +151,7 @@ def gemma(folder: Path) -> Path:
         tokenizer=tokenizer, video_processor=t.EmbeddingGemma2VideoProcessor(max_soft_tokens=70), image_seq_length=70,
         chat_template=PLAIN,
     )  # fmt: skip
-    _saved(folder / "base", t.EmbeddingGemma2Model, config, process)
-    base = Transformer(str(folder / "base"))
-    model = SentenceTransformer(modules=[base, Pooling(WIDTH, "mean"), Normalize()], device="cpu")
-    model.save(str(folder / "model"))
-    return folder / "model"
+    return _pooled(folder, _saved(folder / "base", t.EmbeddingGemma2Model, config, process), "mean")
 
 
 PLAIN = (
@@ -177,7 +168,7 @@ TEMPLATE = (
 
 
 def timm(folder: Path) -> Path:
-    """Images alone, timm."""
+    """Images only, timm."""
     from timm import create_model
     from timm.models import save_for_hf
 

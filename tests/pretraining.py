@@ -43,95 +43,49 @@ def task(n: int = 24, **params: Any) -> Task:
     pixels = np.array(list(COLOURS.values()), np.uint8)[colour][:, None, None].repeat(8, 1).repeat(8, 2)
     row = np.where(np.arange(n) % 7 == 3, -1, np.arange(n))
     codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
-    settings = Pretrain(
-        **(UNTAUGHT | {"steps": 6, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params)
+    quick = {"steps": 6, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01}
+    return Task(
+        Corpus(texts, row, pixels), codes, MASK, Pretrain(**(UNTAUGHT | quick | params)), 5, torch.device("cpu")
     )
-    return Task(Corpus(texts, row, pixels), codes, MASK, settings, 5, torch.device("cpu"))
 
 
 def network(seed: int = 0) -> BEiT3:
-    """Return a network that fits `task`."""
     torch.manual_seed(seed)
-    return BEiT3(
-        Config(image=8, patch=4, vocab=12, width=16, layers=2, heads=2, ffn=32, positions=8, codes=8, mlm=True)
-    )
+    shape = {"image": 8, "patch": 4, "vocab": 12, "width": 16, "layers": 2, "heads": 2, "ffn": 32, "positions": 8}
+    return BEiT3(Config(**shape, codes=8, mlm=True))
 
 
 def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -> Path:
     """Write 96 items whose colour and thing are in text and image; a few lack one or both. Return the parameters."""
-    layout, rng = Layout(root, "toy"), np.random.default_rng(0)
-    n = 96
+    layout, rng, n = Layout(root, "toy"), np.random.default_rng(0), 96
     colour, thing = rng.integers(0, 4, n), rng.integers(0, 4, n)
-    words = [
-        f"a {list(COLOURS)[c]} {THINGS[t]}" if texts and i % 12 else ""
-        for i, (c, t) in enumerate(zip(colour, thing, strict=True))
-    ]
-    asin = pa.array([f"A{i}" for i in range(n)])
-    ids = pa.array(np.arange(n), pa.int32())
-    lists = pa.array([[]] * n, pa.list_(pa.string()))
-    empty = pa.array([""] * n)
-    columns = [
-        ids,
-        asin,
-        empty,
-        empty,
-        lists,
-        empty,
-        pa.array(words),
-        pa.array(["ok" if w else "empty" for w in words]),
-        lists,
-        pa.array([len(w.split()) for w in words], pa.int32()),
-        pa.array(["{}"] * n),
-    ]
-    files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
-    files.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-    drawn = [
-        jpeg(list(COLOURS.values())[c], t) if images and i % 10 else None
-        for i, (c, t) in enumerate(zip(colour, thing, strict=True))
-    ]
-    size = pa.array([16 if d else 0 for d in drawn], pa.int32())
-    status = pa.array(["ok" if d else "missing" for d in drawn])
-    columns = [
-        ids,
-        asin,
-        status,
-        empty,
-        empty,
-        pa.array(drawn, pa.binary()),
-        size,
-        size,
-        empty,
-        pa.array([1 if d else None for d in drawn], pa.uint64()),
-    ]
-    files.write_table(
-        pa.table(columns, names=schemas.IMAGES.names), files.shard(layout.images, "images", 0), schemas.IMAGES
-    )
+    seen = list(enumerate(zip(colour, thing, strict=True)))
+    words = [f"a {list(COLOURS)[c]} {THINGS[t]}" if texts and i % 12 else "" for i, (c, t) in seen]
+    drawn = [jpeg(list(COLOURS.values())[c], t) if images and i % 10 else None for i, (c, t) in seen]
+    ids, empty, lists = [pa.array(np.arange(n), pa.int32()), [f"A{i}" for i in range(n)]], [""] * n, [[]] * n
+    items = [*ids, empty, empty, lists, empty, words, ["ok" if w else "empty" for w in words], lists]
+    items += [[len(w.split()) for w in words], ["{}"] * n]
+    _write(items, layout.items, schemas.ITEMS)
+    _write(ids, layout.item_ids, schemas.ITEM_IDS)
+    size = [16 if d else 0 for d in drawn]
+    shown = [*ids, ["ok" if d else "missing" for d in drawn], empty, empty, drawn, size, size, empty]
+    _write([*shown, [1 if d else None for d in drawn]], files.shard(layout.images, "images", 0), schemas.IMAGES)
+    settings = {"steps": STEPS, "vocab": 60, "codes": 16, "batch_size": 8, "held_out": 0.2, "checkpoint_every": 3}
+    section = UNTAUGHT | settings | {"threads": 1} | pretrain
     params = root / "params.yaml"
     params.write_text(
-        yaml.safe_dump(
-            {
-                "datasets": ["toy"],
-                "sources": {"toy": {"kind": "sample"}},
-                "pretrain": UNTAUGHT
-                | {
-                    "steps": STEPS,
-                    "vocab": 60,
-                    "codes": 16,
-                    "batch_size": 8,
-                    "held_out": 0.2,
-                    "checkpoint_every": 3,
-                    "threads": 1,
-                }
-                | pretrain,
-            }
-        )
+        yaml.safe_dump({"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "pretrain": section})
     )
     toy.ended(layout)
     return params
 
 
+def _write(columns: list[Any], path: Path, schema: pa.Schema) -> None:
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    files.write_table(pa.table(arrays, schema=schema), path, schema)
+
+
 def run(root: Path) -> dict[str, Any]:
-    """Run the stage on `shop`'s files and return its notes."""
     with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
         main(stage)
     notes: dict[str, Any] = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
@@ -148,18 +102,12 @@ def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
 
 
 def history(root: Path) -> list[dict[str, float | None]]:
-    """Pre-train the shop in `root` in this process; return the history."""
-    with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
-        main(stage)
+    run(root)
     curve: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
     return curve
 
 
 def digests(root: Path) -> dict[str, str]:
-    """Return the sha256 of all files of the stage but its record, by relative path."""
     folder = Layout(root, "toy").encoder.folder
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name not in ("cost.json",)
-    }
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "cost.json"]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}

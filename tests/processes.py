@@ -115,5 +115,4 @@ def command(*arguments: str) -> None:
 
 
 def alignrec(*arguments: str | Path, cwd: Path | None = None, session: bool = False, **environment: str) -> Started:
-    """Start a command as `python -m stages` would."""
     return started(command, *map(str, arguments), cwd=cwd, session=session, **environment)

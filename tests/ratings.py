@@ -13,8 +13,6 @@ from schemas import TEST, TRAIN, VALID
 
 
 class Whole(NamedTuple):
-    """A SplitTables whose rows have been read."""
-
     interactions: pa.Table
     users: pa.Table
     item_ids: pa.Table
@@ -25,7 +23,6 @@ class Whole(NamedTuple):
 
 
 def whole(actual: SplitTables) -> Whole:
-    """Read all rows; the database is open."""
     interactions, users, item_ids = (pa.concat_tables(rows) for rows in actual[:3])
     return Whole(interactions, users, item_ids, actual.rows, actual.drops, actual.facts, actual.division)
 
@@ -33,14 +30,8 @@ def whole(actual: SplitTables) -> Whole:
 def table(text: str) -> pd.DataFrame:
     """Return ratings from `user item timestamp` triples."""
     rows = [t.split() for t in text.split(",")]
-    return pd.DataFrame(
-        {
-            "user": [r[0] for r in rows],
-            "item": [r[1] for r in rows],
-            "rating": np.float32(5),
-            "timestamp": [int(r[2]) for r in rows],
-        }
-    )
+    columns = {"user": [r[0] for r in rows], "item": [r[1] for r in rows], "rating": np.float32(5)}
+    return pd.DataFrame(columns | {"timestamp": [int(r[2]) for r in rows]})
 
 
 def random_ratings(seed: int, n: int = 600) -> pd.DataFrame:
@@ -62,9 +53,8 @@ def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFram
     """Filter and number the plain way."""
     rows = rows.dropna().drop_duplicates(["user", "item", "timestamp"])
     while True:
-        enough = (rows.groupby("user")["item"].transform("size") >= user_core) & (
-            rows.groupby("item")["user"].transform("size") >= item_core
-        )
+        enough = rows.groupby("user")["item"].transform("size") >= user_core
+        enough &= rows.groupby("item")["user"].transform("size") >= item_core
         if enough.all():
             break
         rows = rows[enough]
@@ -77,9 +67,8 @@ def number(text: str) -> int:
 
 def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
     """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
-    key = [
-        number(f"{number(f'{seed},{r.user}')},{number(f'{seed},{r.item}')},{r.timestamp}") for r in rows.itertuples()
-    ]
+    of = lambda name: number(f"{seed},{name}")  # noqa: E731
+    key = [number(f"{of(r.user)},{of(r.item)},{r.timestamp}") for r in rows.itertuples()]
     rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
     times = np.sort(rows["timestamp"].to_numpy())
     for _, own in rows.groupby("user"):

@@ -1,4 +1,4 @@
-"""torchscale 0.2.0, the authors' own BEiT3, as an oracle; MIT licence, installed for tests alone."""
+"""torchscale 0.2.0, the authors' own BEiT3, as an oracle; MIT licence, installed for tests only."""
 
 from __future__ import annotations
 
@@ -15,26 +15,16 @@ from pipeline.beit3.config import Config
 def beit3(c: Config) -> nn.Module:
     """Return their network of our shape; its names lack our prefix `beit3.`."""
     config, network = _torchscale()
-    return network(
-        config(
-            img_size=c.image,
-            patch_size=c.patch,
-            vocab_size=c.vocab,
-            multiway=True,
-            layernorm_embedding=False,
-            normalize_output=True,
-            no_output_layer=True,
-            encoder_embed_dim=c.width,
-            encoder_attention_heads=c.heads,
-            encoder_ffn_embed_dim=c.ffn,
-            encoder_layers=c.layers,
-            max_source_positions=c.positions,
-        )
-    )
+    own = config(
+        img_size=c.image, patch_size=c.patch, vocab_size=c.vocab, multiway=True, layernorm_embedding=False,
+        normalize_output=True, no_output_layer=True, encoder_embed_dim=c.width, encoder_attention_heads=c.heads,
+        encoder_ffn_embed_dim=c.ffn, encoder_layers=c.layers, max_source_positions=c.positions,
+    )  # fmt: skip
+    return network(own)
 
 
 def _torchscale() -> tuple[Any, Any]:
-    """Import it; fairscale, of which it uses two functions in sharded training alone, need not be installed."""
+    """Import it without fairscale, which only sharded training uses."""
     if "fairscale" not in sys.modules:
         sharding = ModuleType("fairscale.nn")
         sharding.checkpoint_wrapper = sharding.wrap = None  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from pipeline.code import ROOT
 
 
 def script(name: str) -> ModuleType:
-    """Load .ci/<name>.py, and what it imports from beside it."""
+    """Load .ci/<name>.py, and what it imports there."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f".ci/{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""The parameter files as git has them: what somebody made of params.yaml fails no test."""
+"""The parameter files as committed: local edits of params.yaml fail no test."""
 
 import atexit
 import shutil
@@ -32,4 +32,4 @@ RIVALS = {
     *("alignrec", "itemknn", "contentknn", "bpr", "lightgcn", "vbpr", "mmgcn", "grcn", "dualgnn", "slmrec"),
     *("bm3", "bm3-improved", "lattice", "freedom", "mgcn"),
 }
-"""the models of the article's tables, and what stands beside them there"""
+"""models of the article's tables"""

@@ -19,7 +19,6 @@ TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.IT
 
 
 def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
-    """Write a release of the shop with these feature sets, their graphs and some embeddings."""
     folder.mkdir(parents=True)
     work = folder.with_name("work")
     pieces, rng = [], np.random.default_rng(0)
@@ -31,10 +30,8 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         pieces.append(Piece(f"features/{name}/{path.name}", path, "features"))
         pieces.append(Piece(f"graph/{name}/edges.parquet", edges, "edges"))
     items, users = io.read_table(layout.item_ids, schemas.ITEM_IDS), io.read_table(layout.users, schemas.USERS)
-    for table, what, schema in (
-        (items, "items", schemas.item_embeddings(3)),
-        (users, "users", schemas.user_embeddings(3)),
-    ):
+    for table, what, of in ((items, "items", schemas.item_embeddings), (users, "users", schemas.user_embeddings)):
+        schema = of(3)
         drawn = io.vectors(rng.normal(size=(len(table), 3)))
         io.write_table(table.append_column("vector", drawn), work / f"{what}.parquet", schema)
         pieces.append(Piece(f"embeddings/{what}.parquet", work / f"{what}.parquet", f"{what[:-1]}_embeddings"))
@@ -51,20 +48,10 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
 
 
 def _items(items: pa.Table) -> pa.Table:
-    n = len(items)
-    blank = pa.array([""] * n)
-    columns = {
-        "title": pa.array(TITLES),
-        "brand": blank,
-        "categories": pa.array([["things", title.split()[0]] for title in TITLES]),
-        "description": blank,
-        "text": pa.array(TITLES),
-        "text_status": pa.array(["ok"] * n),
-        "image_status": pa.nulls(n, pa.string()),
-        "image_url": blank,
-        "image_sha256": blank,
-        "image_phash": pa.nulls(n, pa.uint64()),
-        "input_text_sha256": blank,
-        "input_image_sha256": blank,
-    }
+    n, blank = len(items), [""] * len(items)
+    categories = [["things", title.split()[0]] for title in TITLES]
+    columns = {"title": TITLES, "brand": blank, "categories": categories, "description": blank, "text": TITLES}
+    columns |= {"text_status": ["ok"] * n, "image_status": pa.nulls(n, pa.string()), "image_url": blank}
+    columns |= {"image_sha256": blank, "image_phash": pa.nulls(n, pa.uint64())}
+    columns |= {"input_text_sha256": blank, "input_image_sha256": blank}
     return pa.table({"item_id": items["item_id"], "asin": items["asin"], **columns})

@@ -1,4 +1,4 @@
-"""Toy data for the recommender's tests: two tastes that never mix."""
+"""Toy data for the recommender's tests: two tastes without overlap."""
 
 from pathlib import Path
 
@@ -16,18 +16,9 @@ USERS, ITEMS, WIDTH = 60, 50, 8
 
 
 def interactions(rows: list[tuple[int, int, int]]) -> pa.Table:
-    """Return a table of (user, item, split) rows, schema INTERACTIONS."""
     users, items, parts = zip(*rows, strict=True) if rows else ((), (), ())
     none = [None] * len(rows)
-    return pa.table(
-        {
-            "user_id": pa.array(users, pa.int32()),
-            "item_id": pa.array(items, pa.int32()),
-            "rating": pa.array(none, pa.float32()),
-            "timestamp": pa.array(none, pa.int64()),
-            "split": pa.array(parts, pa.int8()),
-        }
-    )
+    return pa.table([users, items, none, none, parts], schemas.INTERACTIONS.names).cast(schemas.INTERACTIONS)
 
 
 def two_tastes() -> split.Split:
@@ -49,7 +40,6 @@ def content(seed: int = 0) -> np.ndarray:
 
 
 def outputs(root: Path) -> Layout:
-    """Write `two_tastes` and its content as the stages would leave them: dataset shop, feature set f."""
     layout, parts = Layout(root, "shop"), two_tastes()
     numbered = [(pairs, n) for n, pairs in enumerate((parts.train, parts.valid, parts.test))]
     rows = [(int(u), int(i), n) for pairs, n in numbered for u, i in zip(pairs.users, pairs.items, strict=True)]

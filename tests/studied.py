@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pretraining
 import pyarrow as pa
+import shops
 import yaml
 
 import schemas
@@ -28,9 +29,7 @@ def write(root: Path, **sections: Any) -> Path:
     """Write items, images and interactions; return the parameter file, which has the sections too."""
     path, layout = pretraining.shop(root, vocab=40, steps=4), Layout(root, "toy")
     params = yaml.safe_load(path.read_text())
-    params["encode"] = {"encoders": SETS, "controls": []}
-    params["encoders"] = {"tfidf": {"width": 8}}
-    params["graph"] = {"k": 4}
+    params |= {"encode": {"encoders": SETS, "controls": []}, "encoders": {"tfidf": {"width": 8}}, "graph": {"k": 4}}
     params["train"] = {"features": "beit3", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01}
     params["probe"] = {"ks": [5, 20], "width": 4}
     params["benchmark"] = {"ks": [5, 20], "features": ["beit3"], "seeds": 1}
@@ -43,10 +42,7 @@ def write(root: Path, **sections: Any) -> Path:
         for user in range(USERS)
         for item, part in zip(rng.permutation(np.arange(user % 4, ITEMS, 4))[:10], [0] * 8 + [1, 2], strict=True)
     ]
-    users, items, parts = zip(*rows, strict=True)
-    table = {"user_id": pa.array(users, pa.int32()), "item_id": pa.array(items, pa.int32())}
-    table |= {"rating": pa.nulls(len(rows), pa.float32()), "timestamp": pa.nulls(len(rows), pa.int64())}
-    io.write_table(pa.table(table | {"split": pa.array(parts, pa.int8())}), layout.interactions, schemas.INTERACTIONS)
+    io.write_table(shops.interactions(rows), layout.interactions, schemas.INTERACTIONS)
     names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
     io.write_table(pa.table(names), layout.users, schemas.USERS)
     ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"A{i}" for i in range(ITEMS)]}
@@ -66,7 +62,6 @@ def encoded(root: Path, **sections: Any) -> Params:
 
 
 def part(name: str, params: Params, root: Path) -> None:
-    """Run one part of the study, as the stage does."""
     experiment = Experiment(run("study", params, root), params.study.workers)
     found = experiment.complete(PLANS[name](experiment), name)
     experiment.write(TABLES[name](experiment, found))
@@ -75,5 +70,4 @@ def part(name: str, params: Params, root: Path) -> None:
 
 
 def run(stage: str, params: Params, root: Path) -> Run:
-    """Return a run of a stage on the shop."""
     return Run(stage, "toy", params, root)

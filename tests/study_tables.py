@@ -16,42 +16,31 @@ CURVES = [
 
 
 def table(part: str, rows: list[dict[str, Any]]) -> pa.Table:
-    schema = schemas.STUDY[part]
-    return pa.Table.from_pylist([JUDGED | row for row in rows], schema)
+    return pa.Table.from_pylist([JUDGED | row for row in rows], schemas.STUDY[part])
 
 
 def tail_table() -> pa.Table:
     mean = {"k": 20, "seeds": 3, "n": 7, "mean": 0.3, "mean_low": 0.25, "mean_high": 0.35}
-    runs = (
-        ("alignrec", "beit3", {}),
-        ("bpr", "none", SURE),
-        ("alignrec", "tfidf", UNSURE),
-        ("alignrec", "random", SURE),
-    )
-    return table(
-        "tail",
-        [
-            mean | {"slice": name, "label": label, "model": model, "features": features} | test
-            for name, labels in (("popularity", ("tail", "head")), ("history", ("3",)))
-            for label in labels
-            for model, features, test in runs
-        ],
-    )
+    runs = ("alignrec", "beit3", {}), ("bpr", "none", SURE), ("alignrec", "tfidf", UNSURE), ("alignrec", "random", SURE)
+    rows = [
+        mean | {"slice": name, "label": label, "model": model, "features": features} | test
+        for name, label in (("popularity", "tail"), ("popularity", "head"), ("history", "3"))
+        for model, features, test in runs
+    ]
+    return table("tail", rows)
 
 
 def variants() -> pa.Table:
     trained = {"what": "alignrec", "features": "beit3", "form": "raw", "metric": "recall", "k": 20, "seeds": 3,
                "mean": 0.2, "sd": 0.01, "encoder_seed": 0}  # fmt: skip
     probed = trained | {"what": "item_cf", "metric": "hit", "seeds": 1, "sd": None}
-    return table(
-        "variants",
-        [
-            trained | {"variant": "recipe"},
-            trained | {"variant": "article", "mean": 0.9},  # of its first encoder alone
-            trained | {"variant": "article", "mean": 0.18} | SURE,
-            trained | {"variant": "taste"} | UNSURE,
-            trained | {"variant": "taste", "k": 10},
-            probed | {"variant": "recipe"},
-            probed | {"variant": "taste"} | SURE,
-        ],
-    )
+    rows = [
+        trained | {"variant": "recipe"},
+        trained | {"variant": "article", "mean": 0.9},  # of its first encoder only
+        trained | {"variant": "article", "mean": 0.18} | SURE,
+        trained | {"variant": "taste"} | UNSURE,
+        trained | {"variant": "taste", "k": 10},
+        probed | {"variant": "recipe"},
+        probed | {"variant": "taste"} | SURE,
+    ]
+    return table("variants", rows)

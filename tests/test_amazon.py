@@ -7,6 +7,7 @@ import yaml
 from commands import alignrec
 
 from pipeline.config import document
+from pipeline.errors import UserError
 from pipeline.sources import catalogue
 from pipeline.sources.amazon import AmazonSource
 from stages import amazon
@@ -15,19 +16,16 @@ from stages.params import load
 ROOT = Path(__file__).parent.parent
 
 
+def row_of(name: str, output: str) -> list[str]:
+    return next(line.split() for line in output.splitlines() if line.startswith(f"{name} "))
+
+
 def test_categories_are_listed_with_what_is_published_of_them(tmp_path: Path) -> None:
     said = alignrec("categories", "--year", "2018", cwd=tmp_path)
     assert said.exit_code == 0, said.output
-    (row,) = (line.split() for line in said.output.splitlines() if line.startswith("Gift_Cards"))
-    assert row == ["Gift_Cards", "1,548", "147,194"]
-    assert "counted: all reviews, all products; read in: the table of nijianmo" in said.output
+    assert row_of("Gift_Cards", said.output) == ["Gift_Cards", "1,548", "147,194"]
+    assert "read in: the table of nijianmo" in said.output
     assert len(catalogue.vintages()["2023"]["categories"]) == 34
-    (row,) = (
-        line.split()
-        for line in alignrec("categories", "--category", "Software", cwd=tmp_path).output.splitlines()
-        if line.startswith("Software")
-    )
-    assert row == ["Software", "2.6M", "89.2K", "4.9M"]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +34,9 @@ def test_categories_are_listed_with_what_is_published_of_them(tmp_path: Path) ->
         (["categories", "--category", "Softwar"], "no 'Softwar'; did you mean 'Software'?"),
         (["categories", "--year", "2015"], "'--amazon': no '2015'"),
         (["new", "x", "--amazon", "2014", "--category", "Babi"], "no 'Babi'; did you mean 'Baby'?"),
-        (["new", "x", "--amazon", "2014"], "give --category too; `alignrec categories --year 2014` lists them"),
-        (["new", "x"], "give either --interactions, or --amazon with --category"),
-        (["new", "x", "--amazon", "2014", "--category", "Baby", "--split", "none"], "one file *.inter* is needed"),
+        (["new", "x", "--amazon", "2014"], "`alignrec categories --year 2014`"),
+        (["new", "x"], "--interactions"),
+        (["new", "x", "--amazon", "2014", "--category", "Baby", "--split", "none"], "*.inter*"),
     ],
 )
 def test_what_is_missing_or_misspelt_is_one_line(tmp_path: Path, words: list[str], said: str) -> None:
@@ -59,12 +57,8 @@ def test_new_writes_a_project_for_a_category(tmp_path: Path) -> None:
     assert (source.kind, source.category, source.subset) == ("amazon2014", "Baby", "5-core")
     assert (tmp_path / "dvc.yaml").is_file()
     assert params.pretrain.size == "mini"
-
-
-def test_all_reviews_are_asked_for_by_a_flag(tmp_path: Path) -> None:
-    alignrec(
-        "new", "s", "--amazon", "2023", "--category", "Software", "--subset", "all", "--to", "p.yaml", cwd=tmp_path
-    )
+    words = ("new", "s", "--amazon", "2023", "--category", "Software", "--subset", "all", "--to", "p.yaml")
+    alignrec(*words, cwd=tmp_path)
     source = load(tmp_path / "p.yaml", "s").source("s")
     assert isinstance(source, AmazonSource)
     assert "0core" in source.files()["reviews"][0]
@@ -85,12 +79,8 @@ def test_official_weights_are_the_articles_and_are_offered_where_a_gpu_holds_the
     assert ("warning: no GPU here" in said) == (not memory)
     params = load(tmp_path / "p.yaml", "x")
     assert (params.pretrain.size, params.pretrain.steps, params.pretrain.accumulate) == ("base", steps, accumulate)
-    assert params.train.features == "beit3-raw"
-    assert params.benchmark.features[0] == "beit3-raw", "what AlignRec is trained on is judged"
+    assert params.train.features == params.benchmark.features[0] == "beit3-raw"
     assert "beit3-raw" in params.publish.features
-
-
-def test_what_it_writes_is_what_the_profile_has() -> None:
     article = document.read_extended(ROOT / "profiles" / "baby.yaml")
     for section, keys in amazon.OFFICIAL.items():
         assert article[section] == keys, section
@@ -99,13 +89,10 @@ def test_what_it_writes_is_what_the_profile_has() -> None:
 def test_a_published_split_is_found_in_its_folder(tmp_path: Path) -> None:
     for name in ("baby.inter.gz", "i_id_mapping.csv", "u_id_mapping.csv", "README.md"):
         (tmp_path / name).write_bytes(b"")
-    assert amazon.split_of(tmp_path) == {
-        "interactions": str(tmp_path / "baby.inter.gz"),
-        "items": str(tmp_path / "i_id_mapping.csv"),
-        "users": str(tmp_path / "u_id_mapping.csv"),
-    }
+    files = {"interactions": "baby.inter.gz", "items": "i_id_mapping.csv", "users": "u_id_mapping.csv"}
+    assert amazon.split_of(tmp_path) == {role: str(tmp_path / name) for role, name in files.items()}
     text, _ = amazon.look("baby", 2014, "Baby", "5-core", tmp_path, official=False)
     assert yaml.safe_load(text)["sources"]["baby"]["split"]["items"].endswith("i_id_mapping.csv")
     (tmp_path / "sports.inter").write_bytes(b"")
-    with pytest.raises(Exception, match=r"baby\.inter\.gz.*sports\.inter"):
+    with pytest.raises(UserError, match=r"baby\.inter\.gz.*sports\.inter"):
         amazon.split_of(tmp_path)

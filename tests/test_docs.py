@@ -1,100 +1,133 @@
-"""What documents point at is there: sections, links, files; and CITATION.cff says what its format asks for."""
+"""README and docs show what exists: sections, links, files, commands with options, parameters; README is short."""
 
+import contextlib
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
+import shipped
+import typer
 import yaml
+from commands import alignrec
 from scripts import script
 
 from pipeline.features.registry import kinds
+from pipeline.layout import Layout
 from stages import params
+from stages.cli import app
 
 HERE = Path(__file__)
 ROOT = HERE.parent.parent
 FOLDERS = ("alignrec", "pipeline", "stages", "schemas", "tests", "benchmarks", "docs")
 CODE = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".html")]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-METHOD = (ROOT / "docs/method.md").read_text()
+PAGES = {path: path.read_text() for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))}
+README, METHOD = PAGES[ROOT / "README.md"], PAGES[ROOT / "docs/method.md"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+GROUP = typer.main.get_command(app)
 
 CITED = re.compile(r"method\.md(?:\]\([^)]*\))?\s+sections?\s+(\d+(?:(?:,\s+|\s+and\s+)\d+)*)")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
 FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
 
 
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def blocks(text: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
 
 
-def test_sections_that_are_cited_exist() -> None:
+LINES = [
+    line.partition(" #")[0].strip()
+    for page in (ROOT / "README.md", ROOT / "docs/install.md", ROOT / "docs/stages.md")
+    for command in "".join(blocks(PAGES[page], "bash")).splitlines()
+    for line in command.split("&&")
+    if line.strip() and not line.startswith("#")
+]
+COMMANDS = [shlex.split(line)[1:] for line in LINES if line.startswith("alignrec ") and line[9] != "-"]
+
+
+def test_cited_sections_of_the_method_exist() -> None:
     sections = set(re.findall(r"^## (\d+)\. ", METHOD, re.MULTILINE))
-    cited = {
-        (name(path), number)
-        for path in CODE
-        for numbers in CITED.findall(path.read_text(encoding="utf-8"))
-        for number in re.findall(r"\d+", numbers)
-    }
-    assert {where for where, _ in cited} >= {"pipeline/models/alignrec.py", "pipeline/evaluation/protocol.py"}
-    assert [(where, number) for where, number in cited if number not in sections] == []
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in CODE if path != HERE}
+    cited = {(at, n) for at, text in texts.items() for found in CITED.findall(text) for n in re.findall(r"\d+", found)}
+    assert {at for at, _ in cited} >= {"pipeline/models/alignrec.py", "pipeline/evaluation/protocol.py"}
+    assert [(at, number) for at, number in cited if number not in sections] == []
+    code = {at: text for at, text in texts.items() if at.endswith(".py")}
+    assert [at for at, text in code.items() if text.count("method.md") != len(CITED.findall(text))] == []
 
 
-def test_every_table_is_whole() -> None:
-    """A blank line inside a table makes text of the rows below it."""
-    tables = [
-        (name(path), table.strip().splitlines())
-        for path in DOCUMENTS
-        for table in re.findall(r"(?:^\|.*\n?)+", path.read_text(encoding="utf-8"), re.MULTILINE)
-    ]
-    assert len(tables) > 30
-    assert [(where, rows[0]) for where, rows in tables if not re.match(r"\|[ :|-]+\|$", [*rows, ""][1])] == []
-
-
-def test_modules_cite_the_method_by_section() -> None:
-    texts = {name(path): path.read_text(encoding="utf-8") for path in CODE if path.suffix == ".py" and path != HERE}
-    assert [where for where, text in texts.items() if text.count("method.md") != len(CITED.findall(text))] == []
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
-def test_links_and_files_exist(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_files_and_tables(path: Path) -> None:
+    text = PAGES[path]
     assert [link for link in LINK.findall(text) if not (path.parent / link).exists()] == []
     assert [file for file in FILE.findall(text) if "NAME" not in file and not (ROOT / file).exists()] == []
+    tables = [table.strip().splitlines() for table in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)]
+    assert [rows[0] for rows in tables if not re.match(r"\|[ :|-]+\|$", [*rows, ""][1])] == []  # a blank line cuts it
 
 
-@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/encoders.md").read_text(), re.DOTALL))
-def test_encoders_in_the_documents_are_valid(block: str, tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
-    assert params.load(path).encoders
+def test_commands_targets_and_profiles_exist() -> None:
+    for name, *arguments in COMMANDS:
+        command = GROUP.commands[name]  # type: ignore[attr-defined]
+        command.make_parser(command.make_context(name, [], resilient_parsing=True)).parse_args(arguments)
+        assert name != "profile" or not arguments or (ROOT / "profiles" / f"{arguments[0]}.yaml").is_file()
+    assert {"fetch", "verify", "new", "compare", "diff", "export", "profile"} <= {words[0] for words in COMMANDS}
+    shown = {shlex.split(line)[1] for line in LINES if line.startswith("make ")}
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"repro", "test"} <= shown <= targets
+
+
+def test_parameters_are_valid(tmp_path: Path) -> None:
+    path, whole = tmp_path / "params.yaml", 0
+    for page, text in PAGES.items():
+        for block in blocks(text, "yaml"):
+            found = yaml.safe_load(block)
+            if {"datasets", "sources"} <= found.keys():
+                whole += 1
+                path.write_text(block)
+                assert all(params.load(path, dataset).datasets for dataset in params.load(path).datasets)
+            elif page.name in ("README.md", "encoders.md"):
+                path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
+                assert set(params.load(path).encoders) >= found["encoders"].keys()
+    assert whole >= 3
+
+
+def test_profiles_load_and_repeat_nothing_of_their_base() -> None:
+    for path in sorted((shipped.root() / "profiles").glob("*.yaml")):
+        profile = yaml.safe_load(path.read_text())
+        assert params.load(path).datasets, path
+        base = yaml.safe_load((path.parent / profile["extends"]).read_text()) if "extends" in profile else {}
+        sections = {name: keys.items() for name, keys in profile.items() if isinstance(keys, dict)}
+        own = [(name, *item) for name, keys in sections.items() for item in keys]
+        assert [(name, key) for name, key, value in own if value == base.get(name, {}).get(key)] == [], path
 
 
 def test_every_kind_of_encoder_is_documented() -> None:
-    table = (ROOT / "docs/encoders.md").read_text().split("## Kinds")[1].split("##")[0]
+    table = PAGES[ROOT / "docs/encoders.md"].split("## Kinds")[1].split("##")[0]
     first = [cell for row in table.splitlines() if row.startswith("| ") for cell in row.split("|")[1].split(",")]
     assert {cell.strip() for cell in first} - {"kind"} == {*kinds()}
 
 
-def test_the_citation_has_what_its_format_requires() -> None:
+def test_citation_changelog_and_badges_have_the_facts_of_the_project() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert cited["cff-version"] == "1.2.0"
-    assert cited["type"] == "software"
-    assert (cited["title"], cited["version"], cited["license"]) == tuple(
-        project[key] for key in ("name", "version", "license")
-    )
+    assert (cited["cff-version"], cited["type"], bool(cited["message"])) == ("1.2.0", "software", True)
+    facts = tuple(PROJECT[key] for key in ("name", "version", "license"))
+    assert (cited["title"], cited["version"], cited["license"]) == facts
     for work in (cited, *cited["references"]):
         assert {"type", "title", "authors"} <= set(work)
         assert all({"family-names", "given-names"} <= set(a) or "name" in a for a in work["authors"])
-    assert cited["message"]
+    versions = re.findall(r"^## \[(.+?)\]", PAGES[ROOT / "CHANGELOG.md"], re.MULTILINE)
+    assert versions[:2] == ["Unreleased", PROJECT["version"]]
+    python, licence = PROJECT["requires-python"].removeprefix(">="), PROJECT["license"]
+    badges = re.findall(r"!\[(\w+): ([^\]]+)\]\(https://\S+/badge/\w+-(\S+)-teal\)", README)
+    expected = [("Licence", licence, licence.replace("-", "--")), ("Python", f"{python}+", f"{python}%2B")]
+    assert badges == expected
 
 
-def test_the_changelog_has_the_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[:2] == [
-        "Unreleased",
-        version,
-    ]
+def test_the_readme_is_short_and_shows_what_summary_prints() -> None:
+    typed = re.sub(r"<!-- figures.*?/figures -->", "", README, flags=re.DOTALL)
+    assert len(typed.split()) < 800
+    layout = Layout(Path("outputs"), "sample")
+    assert f"```text\nreport: {layout.report / 'index.html'}\nrelease: {layout.release}\n```\n" in README
 
 
 CHANGES = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2027-01-01\n\n### Added\n\n- new\n\n## [0.1.0]\n\n- old\n"
@@ -102,8 +135,20 @@ CHANGES = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2027-01-01\n\n### Adde
 
 def test_release_notes_are_the_section_of_the_version() -> None:
     notes = script("notes").notes
-    assert notes(CHANGES, "0.2.0") == "### Added\n\n- new"
-    assert notes(CHANGES, "0.1.0") == "- old"
+    assert [notes(CHANGES, version) for version in ("0.2.0", "0.1.0")] == ["### Added\n\n- new", "- old"]
     for version in ("Unreleased", "0.3.0"):  # nothing in it; not there
-        with pytest.raises(LookupError, match=f"{version}; .*Unreleased, 0.2.0, 0.1.0"):
+        with pytest.raises(LookupError, match=version):
             notes(CHANGES, version)
+
+
+def test_the_tutorials_script_and_new_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
+    (tmp_path / ".dvc").mkdir()  # as if DVC had begun: it takes seconds
+    tutorial = PAGES[ROOT / "docs/tutorial.md"]
+    with contextlib.chdir(tmp_path):
+        exec(blocks(tutorial, "python")[0], {})
+    done = alignrec(*shlex.split(blocks(tutorial, "bash")[0])[1:], cwd=tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(blocks(tutorial, "text")[0])
+    made = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    assert {"minilm", "tfidf", "linear", "best"} <= {*made["encode"]["encoders"]}

@@ -1,4 +1,4 @@
-"""A stage that loses most of what it was given says so, with the likely cause."""
+"""A stage that loses most of its input names the likely cause."""
 
 import json
 from pathlib import Path
@@ -51,30 +51,28 @@ def amazon(folder: Path, kind: str, reviews: list[dict[str, object]], metadata: 
 def test_files_of_2018_declared_as_2014(tmp_path: Path) -> None:
     source = amazon(tmp_path, "amazon2014", REVIEWS, OF_2018)
     line = error(run(source, "download", "interactions", "items"))
-    assert "no item has categories, but lines have 'category'" in line
-    assert "is sources.mine.kind: amazon2014 right?" in line
+    assert "'category'" in line
+    assert "sources.mine.kind: amazon2014" in line
     assert not Path("outputs/items/mine/run.json").exists()  # the stage has not ended
     right = run(source.replace("2014", "2018"), "download", "interactions", "items")
     assert (right.exit_code, right.stderr) == (0, "")
 
 
-def test_reviews_and_metadata_swapped(tmp_path: Path) -> None:
-    source = amazon(tmp_path, "amazon2018", OF_2018, REVIEWS)
-    line = error(run(source, "download", "interactions"))
-    assert "10 of 10 rows lack a value" in line
-    assert "are reviews and metadata swapped" in line
+OTHERS = [{"asin": f"B{i}", "title": "x"} for i in range(7)]
 
 
-def test_metadata_without_a_text_or_image(tmp_path: Path) -> None:
-    line = error(run(amazon(tmp_path, "amazon2018", REVIEWS, REVIEWS), "download", "interactions", "items"))
-    assert "no item has a text or an image; its lines have " in line
-    assert "reviewText" in line
-
-
-def test_metadata_of_other_items(tmp_path: Path) -> None:
-    others = [{"asin": f"B{i}", "title": "x"} for i in range(7)]
-    line = error(run(amazon(tmp_path, "amazon2018", REVIEWS, others), "download", "interactions", "items"))
-    assert "none of its 7 lines is of one of the 10 items" in line
+@pytest.mark.parametrize(
+    ("reviews", "metadata", "stages", "facts"),
+    [
+        (OF_2018, REVIEWS, 2, ("10 of 10 rows", "swapped")),
+        (REVIEWS, REVIEWS, 3, ("no item has a text or an image", "reviewText")),
+        (REVIEWS, OTHERS, 3, ("none of its 7 lines", "10 items")),
+    ],
+)
+def test_files_of_something_else(tmp_path: Path, reviews: list, metadata: list, stages: int, facts: tuple) -> None:
+    source = amazon(tmp_path, "amazon2018", reviews, metadata)
+    line = error(run(source, *("download", "interactions", "items")[:stages]))
+    assert [fact for fact in facts if fact not in line] == []
 
 
 def tabular(folder: Path, items: list[dict[str, object]]) -> str:
@@ -112,7 +110,7 @@ def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(tmp_path
 
 
 def pictured(source: str, there: int, **images: object) -> Result:
-    """Run the stages beside the first few of the images `pictures/<n>.png`."""
+    """Run the stages with the first few of the images `pictures/<n>.png`."""
     Path("pictures").mkdir(exist_ok=True)
     for i in range(there):
         Image.new("RGB", (20, 20), (i, 0, 0)).save(f"pictures/{i}.png")
@@ -124,7 +122,7 @@ def test_files_that_are_all_absent_are_an_error_that_names_the_key_and_some_of_t
     source = tabular(tmp_path, rows)
     line = error(pictured(source, 3, folder="pictures"))
     assert "images: not one of the 10 files that items name is there, such as 'pictures/" in line
-    assert "below pictures; say in images.folder where paths start, by default at the item file's folder" in line
+    assert "images.folder" in line
     assert not Path("outputs/images/mine/run.json").exists()
     result = pictured(source, 3)
     assert result.exit_code == 0, result.output
@@ -134,10 +132,8 @@ def test_files_that_are_all_absent_are_an_error_that_names_the_key_and_some_of_t
 def test_a_pattern_that_no_file_fits_is_an_error(tmp_path: Path) -> None:
     source = tabular(tmp_path, [{"item": f"A{i}", "title": "x"} for i in range(ITEMS)])
     line = error(pictured(source, 3, pattern=["pictures/{item}.png", "{item}.jpg"]))
-    assert (
-        "images: no item has a file pictures/{item}.png or {item}.jpg below .; correct images.pattern or images" in line
-    )
-    assert pictured(source, 3).exit_code == 0  # without a pattern nobody promised any
+    assert "pictures/{item}.png or {item}.jpg below .; correct images.pattern" in line
+    assert pictured(source, 3).exit_code == 0  # without a pattern none is expected
 
 
 def test_an_item_file_without_rows(tmp_path: Path) -> None:

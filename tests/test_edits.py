@@ -26,11 +26,8 @@ ROWS = [
     if line.startswith("| ") and not line.startswith("| edit")
 ]
 FILES = {edit: re.findall(r"`([\w./]+\.(?:py|yaml))`", files) for edit, files, _ in ROWS}
-"""edit -> the files that the page names, with NAME for the part's"""
 FIRST = {edit: first.strip("`") for edit, _, first in ROWS}
-"""edit -> the stage from which DVC runs"""
 KEYS = {edit: found[0] for edit, files, _ in ROWS if (found := re.findall(r"`params.yaml`: `([\w.]+)`", files))}
-"""edit of params.yaml -> the dotted key that it changes"""
 VALUES: dict[str, Any] = {
     "graph.k": 20,
     "benchmark.seeds": 2,
@@ -57,6 +54,7 @@ from pipeline import census, io
 from pipeline.config.base import Section
 from pipeline.run import Run
 from pipeline.stage import Stage
+from schemas import ITEMS as TABLE
 from stages.items import ITEMS
 
 
@@ -69,7 +67,8 @@ class Census(Section):
 
 def main(run: Run) -> None:
     """Count them."""
-    found = census.count(io.read_table(run.layout.items, None)["text"].to_pylist(), run.params[Census].least)
+    texts = run.read(run.layout.items, TABLE, ["text"])["text"].to_pylist()
+    found = census.count(texts, run.params[Census].least)
     io.write_json(run.folder / "census.json", {"with text": found})
 
 
@@ -87,7 +86,6 @@ def count(texts, least):
 
 
 def entered(path: str, after: str, line: str) -> str:
-    """Return a file of ours with a line more, after another."""
     text = (ROOT / path).read_text()
     assert text.count(after) == 1, f"{path} has no single {after!r}"
     return text.replace(after, after + line)
@@ -98,54 +96,40 @@ def with_stage(path: str) -> str:
     return text.replace("    ITEMS,\n", "    ITEMS,\n    CENSUS,\n")
 
 
-PARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "add an encoder": (
-        "letters",
-        {
-            "pipeline/encode/NAME.py": ENCODER,
-            "pipeline/encode/registry.py": ('    "encoders",\n    {\n', '"letters": "pipeline.encode.letters:SPEC",\n'),
-        },
-    ),
-    "add a recommender": (
-        "popularity",
-        {
-            "pipeline/models/NAME.py": MODEL,
-            "pipeline/models/__init__.py": (
-                '    "models",\n    {\n',
-                '"popularity": "pipeline.models.popularity:Popularity",\n',
-            ),
-        },
-    ),
-    "add a stage": (
-        "census",
-        {
-            "pipeline/NAME/__init__.py": COUNT,
-            "stages/NAME.py": STAGE,
-            "stages/order.py": with_stage,
-            "stages/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
-        },
-    ),
-    "add an export": (
-        "plain",
-        {
-            "pipeline/export/NAME.py": EXPORT,
-            "pipeline/export/write.py": lambda path: entered(path, "    npy,\n", "    plain,\n").replace(
-                '    "npy": npy,\n', '    "npy": npy,\n    "plain": plain,\n'
-            ),
-        },
-    ),
-    "add a probe": (
-        "size",
-        {
-            "pipeline/probe/NAME.py": PROBE,
-            "pipeline/probe/registry.py": ('    "probes",\n    {\n', '"size": "pipeline.probe.size:PROBE",\n'),
-        },
-    ),
+def with_export(path: str) -> str:
+    return entered(path, "    npy,\n", "    plain,\n").replace('"npy": npy,\n', '"npy": npy,\n    "plain": plain,\n')
+
+
+def registered(group: str, name: str, place: str) -> tuple[str, str]:
+    return f'    "{group}",\n    {{\n', f'"{name}": "pipeline.{place}",\n'
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "add an encoder": {
+        "pipeline/encode/NAME.py": ENCODER,
+        "pipeline/encode/registry.py": registered("encoders", "letters", "encode.letters:SPEC"),
+    },
+    "add a recommender": {
+        "pipeline/models/NAME.py": MODEL,
+        "pipeline/models/__init__.py": registered("models", "contentmf", "models.contentmf:ContentMF"),
+    },
+    "add a stage": {
+        "pipeline/NAME/__init__.py": COUNT,
+        "stages/NAME.py": STAGE,
+        "stages/order.py": with_stage,
+        "stages/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
+    },
+    "add an export": {"pipeline/export/NAME.py": EXPORT, "pipeline/export/write.py": with_export},
+    "add a probe": {
+        "pipeline/probe/NAME.py": PROBE,
+        "pipeline/probe/registry.py": registered("probes", "distinct", "probe.distinct:DISTINCT"),
+    },
 }
-"""edit of code -> the part's name, and each file's text, or what stands before its new line and that line"""
+"""edit of code -> each file's text, or the text before its new line and that line"""
+NAMES = dict(zip(PARTS, ("letters", "contentmf", "census", "plain", "distinct"), strict=True))
 USED = {
     "add an encoder": {"encode": {"encoders": ["letters"]}, "encoders": {"letters": {"scale": 2.0}}},
-    "add a recommender": {"benchmark": {"models": ["popularity"], "overrides": {"popularity": {"power": 0.5}}}},
+    "add a recommender": {"benchmark": {"models": ["contentmf"], "overrides": {"contentmf": {"normalise": False}}}},
 }
 """edit -> parameters that only a project with the part can have"""
 
@@ -153,7 +137,7 @@ USED = {
 def test_the_page_lists_the_edits_that_are_made() -> None:
     assert len(ROWS) == 10
     assert [*PARTS, *KEYS] == [edit for edit, _, _ in ROWS]
-    assert {edit: [*files] for edit, (_, files) in PARTS.items()} == {edit: FILES[edit] for edit in PARTS}
+    assert {edit: [*files] for edit, files in PARTS.items()} == {edit: FILES[edit] for edit in PARTS}
 
 
 @pytest.mark.parametrize("edit", KEYS)
@@ -176,8 +160,7 @@ def test_a_key_is_changed_where_the_page_says(edit: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("edit", PARTS)
 def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path: Path) -> None:
-    name, texts = PARTS[edit]
-    copy = clone(tmp_path / "clone")
+    name, texts, copy = NAMES[edit], PARTS[edit], clone(tmp_path / "clone")
     for path, text in texts.items():
         file = copy / path.replace("NAME", name)
         file.parent.mkdir(exist_ok=True)
@@ -188,18 +171,19 @@ def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path:
     said(copy, "-m", "stages", "init")
     plan = yaml.safe_load((copy / "dvc.yaml").read_text())["stages"]
     new = {path.replace("NAME", name) for path in texts if "NAME" in path}
-    assert first(plan, lambda stage: any(within(path, stage["deps"]) for path in new)) == {
-        "itself": name,
-        "none": None,
-    }.get(FIRST[edit], FIRST[edit])
+    expected = {"itself": name, "none": None}.get(FIRST[edit], FIRST[edit])
+    assert first(plan, lambda stage: any(within(path, stage["deps"]) for path in new)) == expected
     shown(edit, copy)
 
 
 def shown(edit: str, copy: Path) -> None:
-    """Assert that a part which no parameter names is there."""
     if edit == "add a stage":
         assert "least: 1" in (copy / "params.yaml").read_text()
         assert "how many items have a text" in said(copy, "-m", "stages", "census", "--help")
+        (copy / "p.yaml").write_text("datasets: [s]\nsources: {s: {kind: sample, users: 300, items: 100}}\n")
+        for stage in ("download", "interactions", "items", "census"):
+            said(copy, "-m", "stages", stage, "s", "--params", "p.yaml")
+        assert "with text" in (copy / "outputs/census/s/census.json").read_text()
     if edit == "add an export":
         release = str(alignrec.load("sample").folder)
         said(copy, "-m", "stages", "export", release, "--format", "plain", "--features", "linear", "--to", "out")
@@ -207,11 +191,10 @@ def shown(edit: str, copy: Path) -> None:
         assert "an identifier a line" in (copy / "out/README.md").read_text()
     if edit == "add a probe":
         code = "from pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
-        assert "'size'" in said(copy, "-c", code)
+        assert "'distinct vectors'" in said(copy, "-c", code)
 
 
 def clone(folder: Path) -> Path:
-    """Copy the code, as far as stages need it, and begin DVC as far as `init` looks."""
     for name in ("pipeline", "stages", "schemas", "alignrec"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()
@@ -219,7 +202,6 @@ def clone(folder: Path) -> Path:
 
 
 def said(folder: Path, *arguments: str) -> str:
-    """Run Python on the code of a copy, and return what it prints."""
     environment = os.environ | {"PYTHONPATH": str(folder), "GIT_CEILING_DIRECTORIES": "/"}
     done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
@@ -227,7 +209,6 @@ def said(folder: Path, *arguments: str) -> str:
 
 
 def first(plan: Mapping[str, Any], reads: Any) -> str | None:
-    """Return the first stage of a dvc.yaml that reads something."""
     return next((name for name, stage in plan.items() if reads(stage)), None)
 
 

@@ -54,9 +54,8 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "content":
         named = "realdata shop"
         for case in ("shop_content", "shop_content_cold", "shop_content_few"):
-            shutil.copytree(
-                layout.folder("benchmark"), Layout(tmp_path / "realdata" / case, "shop").folder("benchmark")
-            )
+            to = Layout(tmp_path / "realdata" / case, "shop").folder("benchmark")
+            shutil.copytree(layout.folder("benchmark"), to)
     once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=named), tmp_path)
     assert not absent
     assert "typed by hand" not in once
@@ -72,8 +71,10 @@ def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pyte
     _figures.main([str(page), "--root", str(tmp_path)])
     assert page.read_text() == PAGE.format(kind="results", dataset="deeper/down:nothing")
     said = capsys.readouterr().err
-    assert "left as it was: results deeper/down:nothing" in said
+    assert "results deeper/down:nothing" in said
     assert "alignrec benchmark nothing" in said
+    with pytest.raises(ValueError, match=r"'result'; .*results, matrix"):
+        _figures.rewritten(PAGE.format(kind="result", dataset="d"), tmp_path)
 
 
 def test_a_probe_predicts_what_has_its_order_and_fewer_sets_tell_less() -> None:
@@ -85,13 +86,7 @@ def test_a_probe_predicts_what_has_its_order_and_fewer_sets_tell_less() -> None:
     assert higher - lower > high - low
 
 
-def test_a_misspelt_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'result'; .*results, matrix"):
-        _figures.rewritten(PAGE.format(kind="result", dataset="d"), tmp_path)
-
-
 def test_the_pages_tables_of_the_article_are_what_git_keeps_of_the_recorded_run(tmp_path: Path) -> None:
-    """Also after a run on another processor, whose figures in the folder are others."""
     page, layout = (ROOT / "docs" / "study.md").read_text(), Layout(tmp_path, "sample")
     kept = []
     for part in PARTS:

@@ -3,7 +3,6 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import processes
@@ -33,11 +32,9 @@ def finish(stage: str, folder: Path) -> None:
 
 
 RECORDS = ("cost.json", "p.yaml")
-"""how the stages ran, and when their files were touched"""
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of what the stages wrote; how they ran does not count."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in RECORDS]
     return {str(p.relative_to(folder)): sha256(p) for p in files if not p.name.endswith(".lock")}
 
@@ -59,41 +56,28 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_in_the_middle_of_each_stage_the_next_run_gives_the_same_bytes(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    folder = project(tmp_path / "killed")
-    killed = 0
+    folder, killed = project(tmp_path / "killed"), 0
     for stage in STAGES:
-        process = alignrec(*command(stage, folder))
-        made = folder / stage / "shop"
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if made.is_dir() and any(p.is_file() for p in made.rglob("*")):  # it has begun to write
-                process.kill()
-                process.wait()
-                killed += 1
-                break
+        process, made = alignrec(*command(stage, folder)), folder / stage / "shop"
+        while process.poll() is None and not any(p.is_file() for p in made.rglob("*")):
             time.sleep(0.005)
+        killed += process.poll() is None  # it has begun to write
+        process.kill()
+        process.wait()
         finish(stage, folder)
     assert killed >= 3
     assert contents(folder) == contents(undisturbed)
 
 
-def slowly(data: bytes) -> Callable[[Handler, int], None]:
-    """Take two seconds for an answer, so that both runs are there before it ends."""
-
-    def answer(request: Handler, before: int) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        for start in range(0, len(data), len(data) // 20 + 1):
-            time.sleep(0.1)
-            request.wfile.write(data[start : start + len(data) // 20 + 1])
-
-    return answer
-
-
 def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path) -> None:
     data = "user,item,timestamp\n" + "".join(f"u{i % 50},i{i % 40},{i}\n" for i in range(20_000))
-    with serving({"/r.csv": slowly(data.encode())}) as server:
+
+    def slowly(request: Handler, before: int) -> None:
+        request.begin(200, len(data))
+        time.sleep(2)  # so that both runs are there before it ends
+        request.wfile.write(data.encode())
+
+    with serving({"/r.csv": slowly}) as server:
         source = f"{{kind: tabular, interactions: '{server.address}/r.csv'}}"
         (tmp_path / "p.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
         both = [alignrec(*command("download", tmp_path)) for _ in range(2)]
@@ -120,8 +104,7 @@ def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: 
     error = process.communicate()[1]
     assert process.returncode == 1
     assert error.strip().splitlines()[-1].startswith("error: ")
-    assert "File too large" in error
-    assert "Traceback" not in error
+    assert ("File too large" in error, "Traceback" in error) == (True, False)
     finished = {p: p.stat().st_mtime_ns for p in (folder / "images" / "shop").glob("images-*.parquet")}
     finish("images", folder)
     assert {p: p.stat().st_mtime_ns for p in finished} == finished

@@ -3,12 +3,10 @@
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import shipped
 import yaml
-from commands import alignrec
 from toyproject import project, run
 
 from benchmarks import _operations as operations
@@ -30,16 +28,7 @@ ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"
 PROFILE = PROFILES / "baby.yaml"
 PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
-COMMAND = "alignrec profile baby && dvc repro"
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
-SOURCES = BLOCKS[1:]
-
-
-def within(part: Any, whole: Any) -> bool:
-    """Whether all that `part` says stands in `whole`."""
-    if isinstance(part, dict) and isinstance(whole, dict):
-        return all(key in whole and within(value, whole[key]) for key, value in part.items())
-    return bool(part == whole)
 
 
 @pytest.mark.parametrize(
@@ -47,45 +36,26 @@ def within(part: Any, whole: Any) -> bool:
     [("baby", "Baby", 1000), ("sports", "Sports_and_Outdoors", 2600), ("electronics", "Electronics", 8900)],
 )
 def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str, category: str, steps: int) -> None:
-    """BEiT3-base goes on from the official weights by MIM and MLM; AlignRec is trained on its CLS."""
     params = load(PROFILES / f"{dataset}.yaml", dataset)
     assert params.datasets == [dataset]
-    assert params.source(dataset).model_dump(include={"kind", "category"}) == {
-        "kind": "amazon2014",
-        "category": category,
-    }
+    source = params.source(dataset).model_dump(include={"kind", "category"})
+    assert source == {"kind": "amazon2014", "category": category}
     pretrain = params.pretrain
     assert (pretrain.size, pretrain.objective, pretrain.hide, pretrain.steps) == ("base", "MIM + MLM", 0, steps)
-    assert [one and one.rsplit("/", 1)[-1].partition("_")[0] for one in (pretrain.init, pretrain.vqkd)] == [
-        "beit3",
-        "vqkd",
-    ]
+    files = [one and one.rsplit("/", 1)[-1].partition("_")[0] for one in (pretrain.init, pretrain.vqkd)]
+    assert files == ["beit3", "vqkd"]
     assert params.train.features == "beit3-raw"
     assert "beit3-raw" in params.encode.encoders
-    arms = {
-        name: model_settings(params, "alignrec", name).features
-        for name in ("no-pretraining", "random-weights", "image-only", "text-only", "no-cca")
-    }
-    assert arms == {
-        "no-pretraining": "beit3-official",
-        "random-weights": "beit3-untrained",
-        "image-only": "beit3-raw-text-masked",
-        "text-only": "beit3-raw-image-masked",
-        "no-cca": "beit3-raw",
-    }
+    arms = {"no-pretraining": "beit3-official", "random-weights": "beit3-untrained", "no-cca": "beit3-raw"}
+    arms |= {"image-only": "beit3-raw-text-masked", "text-only": "beit3-raw-image-masked"}
+    assert {name: model_settings(params, "alignrec", name).features for name in arms} == arms
     assert not any("beit3" in (*params.publish.features, *params.benchmark.features, name) for name in arms.values())
     for name in ("beit3-raw", "beit3-official", "beit3-untrained"):  # CLS itself in all three
         assert not features_registry.settings(params.encoders, name).whiten
     assert set(params.publish.features) <= set(params.encode.encoders)
     assert params.semantic_ids.features == ["beit3-raw"]
-
-
-def test_an_overlay_is_a_few_lines_and_the_base_is_all_three() -> None:
-    for dataset in load(PROFILES / "article.yaml").datasets:
-        overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
-        assert overlay.keys() <= {"extends", "datasets", "pretrain"}
-        assert overlay["extends"] == "article.yaml"
-    assert load(PROFILES / "article.yaml").datasets == ["baby", "sports", "electronics"]
+    overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
+    assert overlay.keys() <= {"extends", "datasets", "pretrain"}
 
 
 def test_the_official_weights_must_be_named(tmp_path: Path) -> None:
@@ -101,12 +71,11 @@ def test_settings_are_the_published_ones_not_the_sticker_shops() -> None:
     published |= {"dim": 64, "layers": 2, "patience": 30, "epochs": 1000, "mode": "compat", "recipe": "published"}
     assert {key: getattr(settings, key) for key in published} == published
     for model in MODELS:  # nor does a setting of AlignRec's reach a baseline
-        assert model_settings(load(PROFILE), model) == MODELS[model].Params.model_validate(
-            {"features": "beit3-raw"} if model == "alignrec" else {}
-        )
+        own = {"features": "beit3-raw"} if model == "alignrec" else {}
+        assert model_settings(load(PROFILE), model) == MODELS[model].Params.model_validate(own)
 
 
-def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
+def test_it_has_every_model_five_seeds_all_ablations_and_the_features_of_2014() -> None:
     params = load(PROFILE)
     benchmark = params.benchmark
     assert sorted(benchmark.models) == sorted(shipped.RIVALS)
@@ -116,24 +85,18 @@ def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
     for name, changed in studied.items():  # but for feature sets, which have other names there
         assert "features" in changed or benchmark.ablations[name] == changed
     assert f"{len(entries(params))} trainings" in PAGE
-
-
-def test_the_image_features_of_2014_stand_beside_ours() -> None:
-    params = load(PROFILE)
     assert {"beit3-raw", "cnn4096", "minilm", "minilm-cnn4096"} <= set(feature_sets(params, "baby"))
     assert "minilm-cnn4096" in params.benchmark.features
     assert params.benchmark.modalities["minilm-cnn4096"] == [384, 4096]
 
 
-def test_the_page_shows_the_profile() -> None:
-    assert within(BLOCKS[0], document.read_extended(PROFILE))
+def test_the_page_shows_the_profile_and_valid_sources() -> None:
+    profile = document.read_extended(PROFILE)
+    for section, keys in BLOCKS[0].items():
+        assert profile[section] == (keys if isinstance(keys, list) else profile[section] | keys), section
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes
-    assert COMMAND in PAGE
-
-
-@pytest.mark.parametrize("block", SOURCES)
-def test_the_sources_that_the_page_shows_are_valid(block: dict[str, Any]) -> None:
-    assert Amazon2014.model_validate(block["sources"]["baby"]).files()
+    assert "alignrec profile baby && dvc repro" in PAGE
+    assert all(Amazon2014.model_validate(block["sources"]["baby"]).files() for block in BLOCKS[1:])
 
 
 def test_the_pages_operations_are_computed_from_the_shapes() -> None:
@@ -143,10 +106,9 @@ def test_the_pages_operations_are_computed_from_the_shapes() -> None:
         for reads in (("image", "text"), ("image",), ("text",))
     )
     step = operations.BACKWARD * operations.forward(base, True, longest, load(PROFILE).pretrain) / 1e9
-    page = PAGE.replace("\n ", "")
-    assert f"{both:.1f} GFLOP an item, {image:.1f} for the image alone, {text:.1f} for the text alone" in page
     tokens = operations.visual_tokens(vqkd.Config()) / 1e9
-    assert f"{tokens:.1f} GFLOP an item for visual tokens, once, and {step:.0f} a training step" in page
+    figures = [f"{both:.1f} GFLOP", f"{image:.1f} for", f"{text:.1f} for", f"{tokens:.1f} GFLOP", f"{step:.0f} "]
+    assert [figure for figure in figures if figure not in PAGE.replace("\n ", "")] == []
 
 
 @pytest.mark.usefixtures("shims")
@@ -169,11 +131,3 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
     assert (folder / "outputs/download/baby/image_features_Baby.b").is_file()
     due = run("dvc", "stage", "list", "--name-only", cwd=folder).split()
     assert due == [f"{stage}@baby" for stage in STAGES]
-
-
-def test_a_misspelt_key_of_the_profile_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text((PROFILES / "article.yaml").read_text().replace("vqkd: https", "vqdk: https"))
-    said = alignrec("pretrain", "baby", "--params", path, cwd=tmp_path)
-    assert said.exit_code == 1
-    assert said.stderr == f"error: {path}: unknown key 'pretrain.vqdk'; did you mean 'vqkd'?\n"

@@ -1,6 +1,5 @@
-"""Any folder is a project: `alignrec new` and `alignrec init` write what DVC needs, and no clone is."""
+"""Any folder is a project: `alignrec new` and `alignrec init` write what DVC needs."""
 
-import os
 import shutil
 import subprocess
 from functools import partial
@@ -61,7 +60,7 @@ def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
 
 @pytest.fixture
 def with_dvc(tmp_path: Path) -> None:
-    """DVC is begun, as far as `begin` looks: it takes seconds."""
+    """As if DVC had begun: it takes seconds."""
     (tmp_path / ".dvc").mkdir()
 
 
@@ -95,32 +94,15 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert params["alignrec"] == version("alignrec")
     assert {*STAGES, "search", "encoders"} <= params.keys()
     assert read(tmp_path / "params.yaml").semantic_ids.for_items(30).codes <= 30  # what is shown leaves it to the data
-    assert (tmp_path / ".dvc/config").read_text() == (ROOT / ".dvc/config").read_text()
-    assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
-    assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
-    for template in (ROOT / ".dvc/plots").iterdir():
-        assert (tmp_path / ".dvc/plots" / template.name).read_bytes() == template.read_bytes()
+    templates = (f".dvc/plots/{template.name}" for template in (ROOT / ".dvc/plots").iterdir())
+    for name in (".dvc/config", ".dvcignore", "outputs/.gitignore", *templates):
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
     due = said("dvc", "repro", "--dry", "--force", cwd=tmp_path)  # before anything ran
     assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
-
-
-@pytest.mark.usefixtures("with_dvc")
-def test_again_it_says_what_is_there(tmp_path: Path) -> None:
-    files(tmp_path)
-    begun(*NEW, cwd=tmp_path)
     again = alignrec(*NEW, cwd=tmp_path)
-    assert (again.exit_code, again.stdout) == (1, "")
-    assert again.stderr == (
-        "error: params.yaml: exists already; give another name with --to, or overwrite it with --force\n"
-    )
+    assert (again.exit_code, again.stdout, again.stderr.count("\n")) == (1, "", 1)
+    assert "--force" in again.stderr
     assert not [line for line in begun(*NEW, "--force", cwd=tmp_path) if "git init" in line]
-
-
-def test_five_lines_are_a_parameter_file(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    for stage in ("download", "interactions", "items"):
-        begun(stage, "shop", cwd=tmp_path)
-    assert (tmp_path / "outputs/items/shop/items.parquet").is_file()
 
 
 def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
@@ -138,38 +120,26 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     folder = tmp_path / "inner"
     folder.mkdir()
-    (folder / "params.yaml").write_text(FIVE_LINES)
+    for to in (folder, tmp_path):
+        (to / "params.yaml").write_text(FIVE_LINES)
     assert "dvc init --subdir" in begun(cwd=folder)
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=folder)
-
-
-def test_a_refusal_of_dvcs_is_one_line(tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
     (tmp_path / ".gitignore").write_text(".dvc\n")
-    (tmp_path / "params.yaml").write_text(FIVE_LINES)
     done = alignrec("init", cwd=tmp_path)
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith(f"error: dvc init: {tmp_path}/.dvc is ignored")
+    assert f"{tmp_path}/.dvc" in done.stderr
 
 
 @pytest.mark.usefixtures("with_dvc")
-@pytest.mark.parametrize("edited", ["stages: {}\n", "head"])
-def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: str) -> None:
+def test_an_edited_dvc_yaml_is_kept_and_that_of_another_release_is_replaced(tmp_path: Path) -> None:
+    path, body = tmp_path / "dvc.yaml", "stages: {}\n"
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    begun(cwd=tmp_path)
-    path = tmp_path / "dvc.yaml"
-    text = edited if edited != "head" else path.read_text().replace("alignrec graph", "nice alignrec graph")
-    path.write_text(text)
-    assert "dvc.yaml: was edited, and is left so" in "\n".join(begun(cwd=tmp_path))
-    assert path.read_text() == text
-
-
-@pytest.mark.usefixtures("with_dvc")
-def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None:
-    body = "stages: {}\n"
-    (tmp_path / "dvc.yaml").write_text(f"# older\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
-    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    path.write_text(f"# older\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
     assert "wrote dvc.yaml" in begun(cwd=tmp_path)
+    for text in (body, path.read_text().replace("alignrec graph", "nice alignrec graph")):
+        path.write_text(text)
+        assert "dvc.yaml: was edited" in "\n".join(begun(cwd=tmp_path))
+        assert path.read_text() == text
 
 
 @pytest.mark.usefixtures("with_dvc")
@@ -182,11 +152,11 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
         subprocess.run(["git", *words], check=True)
     look = partial(new.look, "mine", Path("ratings.csv"), Path("items.csv"), None, [])
     given = ("mine", look, Path("params.yaml"), False)
-    with pytest.raises(UserError, match="exists already"):  # a project of the user's, though git has it
+    with pytest.raises(UserError, match="--force"):  # a project of the user's, though git has it
         list(new.write(*given))
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# edited\n")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="--force"):
         list(new.write(*given))
     subprocess.run(["git", "checkout", "-q", "params.yaml"], check=True)
     assert "wrote params.yaml, in place of the clone's own, which git keeps" in list(new.write(*given))
@@ -196,9 +166,9 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ("graf: {}", "unknown key 'graf'; did you mean 'graph'?"),
-        ("extends: 3", "'extends': give the path of a parameter file"),
-        ("extends: other.yaml", "other.yaml: no such parameter file"),
+        ("graf: {}", "'graph'"),
+        ("extends: 3", "'extends'"),
+        ("extends: other.yaml", "other.yaml: "),
     ],
 )
 def test_a_section_of_no_stage_is_one_line(tmp_path: Path, section: str, says: str) -> None:
@@ -207,18 +177,6 @@ def test_a_section_of_no_stage_is_one_line(tmp_path: Path, section: str, says: s
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert says in done.stderr
     assert not (tmp_path / "dvc.yaml").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    files(tmp_path)
-    tmp_path.chmod(0o555)
-    try:
-        done = alignrec(*NEW, cwd=tmp_path)
-    finally:
-        tmp_path.chmod(0o755)
-    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
-    assert "Permission denied" in done.stderr
 
 
 def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
@@ -245,70 +203,3 @@ def test_a_file_is_laid_over_the_one_that_it_extends(tmp_path: Path) -> None:
     (tmp_path / "third.yaml").write_text("extends: over.yaml\n")
     with pytest.raises(UserError, match=r"over\.yaml is no whole parameter file"):
         read(tmp_path / "third.yaml")
-
-
-SCRATCH = '''
-"""shout: titles in capitals -> shout.parquet."""
-
-from pipeline import io
-from pipeline.config.base import Section
-from pipeline.run import Run
-from pipeline.shout.capitals import capitals
-from pipeline.stage import Stage
-from schemas import ITEMS as TABLE
-from stages.items import ITEMS
-
-
-class Shout(Section):
-    """Capitals."""
-
-    times: int = 1
-    """how often"""
-
-
-def main(run: Run) -> None:
-    """Write shout.json."""
-    titles = run.read(run.layout.items, TABLE, ["title"])["title"].to_pylist()
-    io.write_json(run.folder / "shout.json", capitals(titles) * run.params[Shout].times)
-
-
-SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(ITEMS,), params=Shout, main=main)
-'''
-
-
-@pytest.mark.usefixtures("with_dvc")
-def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
-    for name in ("pipeline", "stages", "schemas", "alignrec"):
-        toyproject.copied(name, tmp_path)
-    package = tmp_path / "pipeline/shout"
-    package.mkdir()
-    (package / "__init__.py").write_text('"""Titles in capitals."""\n')
-    (package / "capitals.py").write_text(
-        "def capitals(titles: list[str]) -> list[str]:\n    return [t.upper() for t in titles]\n"
-    )
-    (tmp_path / "stages/shout.py").write_text(SCRATCH)
-    listed = tmp_path / "stages/order.py"
-    text = listed.read_text()
-    listed.write_text(
-        text.replace("from stages.study", "from stages.shout import SHOUT\nfrom stages.study").replace(
-            "    REPORT,\n", "    SHOUT,\n    REPORT,\n"
-        )
-    )
-    (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    for stage in ("download", "interactions", "items"):
-        begun(stage, "shop", cwd=tmp_path)
-    (tmp_path / "params.yaml").write_text(FIVE_LINES + "shout: {times: 2}\n")
-
-    def own(*words: str) -> subprocess.CompletedProcess[str]:
-        return run("alignrec", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
-
-    own("init")
-    assert "desc: titles in capitals" in (tmp_path / "dvc.yaml").read_text()
-    assert "titles in capitals" in own("shout", "--help").stdout
-    assert own("shout", "shop").returncode == 0
-    made = (tmp_path / "outputs/shout/shop/shout.json").read_text()
-    assert made.upper() == made
-    (package / "capitals.py").write_text("def capitals(titles):\n    return [t.upper() + '!' for t in titles]\n")
-    own("shout", "shop")
-    assert "!" in (tmp_path / "outputs/shout/shop/shout.json").read_text()
-    assert own("shout", "shop", "--params", "bad.yaml").returncode == 1

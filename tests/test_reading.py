@@ -29,9 +29,8 @@ def x() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def beside(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a release of feature set beit3 in two files, and the embeddings."""
-    folder = tmp_path_factory.mktemp("beside")
+def here(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("here")
     ids, asins = pa.array(range(ITEMS), pa.int32()), [f"A{i}" for i in range(ITEMS)]
     flags = pa.array([i != EMPTY for i in range(ITEMS)])
     table = pa.table({"item_id": ids, "asin": asins, "has_image": flags, "has_text": flags, "vector": io.vectors(x)})
@@ -45,21 +44,21 @@ def beside(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
 def test_python_reads_the_features(
-    library: str, beside: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: str, here: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = pytest.importorskip(library)
     if library == "datasets":
         monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.chdir(beside)
+    monkeypatch.chdir(here)
     (code,) = [b for b in blocks("python") if re.search(rf"(import|from) .*{library}", b) and "faiss" not in b]
     names: dict = {}
     exec(code, names)
     assert np.array_equal(names["x"], x)
 
 
-def test_duckdb_finds_the_nearest(beside: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duckdb_finds_the_nearest(here: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     duckdb = pytest.importorskip("duckdb")
-    monkeypatch.chdir(beside)
+    monkeypatch.chdir(here)
     (query,) = blocks("sql")
     length = np.linalg.norm(x, axis=1)
     cosine = np.divide(x @ x[7], length * length[7], out=np.full(ITEMS, -1.0), where=length > 0)
@@ -67,9 +66,9 @@ def test_duckdb_finds_the_nearest(beside: Path, x: np.ndarray, monkeypatch: pyte
     assert duckdb.sql(query).fetchall() == expected
 
 
-def test_faiss_reads_the_index(beside: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faiss_reads_the_index(here: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas")
-    monkeypatch.chdir(beside)
+    monkeypatch.chdir(here)
     (code,) = [b for b in blocks("python") if "faiss" in b]
     names: dict = {}
     exec(code, names)

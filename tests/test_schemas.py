@@ -13,18 +13,9 @@ from pipeline.io import vectors
 
 
 def edges(**changes: pa.Array) -> pa.Table:
-    columns = {
-        "item_id": pa.array([0, 0], pa.int32()),
-        "neighbour_id": pa.array([0, 1], pa.int32()),
-        "rank": pa.array([0, 1], pa.int32()),
-        "cosine": pa.array([1.0, 0.5], pa.float32()),
-    }
-    return pa.table(columns | changes)
-
-
-def test_a_good_table_passes_and_gains_the_documentation() -> None:
-    table = schemas.check(edges(), schemas.EDGES)
-    assert b"cosine similarity" in table.schema.field("cosine").metadata[b"doc"]
+    ids = pa.array([0, 1], pa.int32())
+    columns = {"item_id": pa.array([0, 0], pa.int32()), "neighbour_id": ids, "rank": ids}
+    return pa.table(columns | {"cosine": pa.array([1.0, 0.5], pa.float32())} | changes)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +36,10 @@ def test_a_fault_is_named(changes: dict[str, pa.Array], says: str) -> None:
     assert str(e.value).startswith("edges.parquet")
 
 
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(schemas.ContractError, match="has no column 'rank'"):
+def test_a_good_table_gains_the_documentation_and_a_missing_column_is_named() -> None:
+    table = schemas.check(edges(), schemas.EDGES)
+    assert b"cosine similarity" in table.schema.field("cosine").metadata[b"doc"]
+    with pytest.raises(schemas.ContractError, match="'rank'"):
         schemas.check(edges().drop_columns("rank"), schemas.EDGES)
 
 
@@ -65,31 +58,21 @@ def test_vectors_are_checked_through_chunks() -> None:
     values[1, 2] = np.inf
     column = pa.chunked_array([good, vectors(values)])
     n = len(column)
-    table = pa.table(
-        {
-            "item_id": pa.array(range(n), pa.int32()),
-            "asin": ["x"] * n,
-            "has_image": [True] * n,
-            "has_text": pa.nulls(n, pa.bool_()),
-            "vector": column,
-        }
-    )
-    with pytest.raises(schemas.ContractError, match="column 'vector', row 4: element 2 is not finite"):
+    columns = {"item_id": pa.array(range(n), pa.int32()), "asin": ["x"] * n, "has_image": [True] * n}
+    table = pa.table(columns | {"has_text": pa.nulls(n, pa.bool_()), "vector": column})
+    with pytest.raises(schemas.ContractError, match="'vector', row 4: element 2"):
         schemas.check(table, schemas.features(4))
-    with pytest.raises(schemas.ContractError, match="expected fixed_size_list"):
+    with pytest.raises(schemas.ContractError, match="fixed_size_list"):
         schemas.check(table, schemas.features(5))
 
 
 FOLDER = Path(schemas.__file__).parent
 
 
-def test_the_package_only_names_what_its_files_hold() -> None:
+def test_the_package_only_names_the_tables_of_its_files() -> None:
     doc, *imports = ast.parse((FOLDER / "__init__.py").read_text()).body
     assert isinstance(doc, ast.Expr)
     assert all(isinstance(node, ast.ImportFrom) for node in imports)
-
-
-def test_every_table_is_at_hand_under_its_name() -> None:
     files = [import_module(f"schemas.{path.stem}") for path in FOLDER.glob("*.py") if path.stem != "__init__"]
     tables = {name: value for file in files for name, value in vars(file).items() if isinstance(value, pa.Schema)}
     assert all(getattr(schemas, name) is table for name, table in tables.items())

@@ -1,6 +1,10 @@
-"""The docs site has every page, says what the code says, follows links, and asks nothing of a network."""
+"""The docs site has every page, key, column and command, follows links, and loads nothing from a network."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +25,17 @@ from pipeline.sources.registry import SOURCES
 from stages.cli import app
 
 SITE = script("pages")
-SETTINGS = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-
-
-@pytest.fixture(scope="module")
-def parameters() -> str:
-    return SITE.generated.parameters()
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WORKER = """
+let prefix = "";
+importScripts("words.js").then(() => { prefix = word; });
+addEventListener("message", (event) => setTimeout(() => postMessage(prefix + event.data.toUpperCase()), 300));
+"""
+PAGE = """<body><p id="said"></p><script src="iframe-worker.js"></script><script>
+const worker = new Worker("worker.js");
+worker.addEventListener("message", (event) => { said.textContent = event.data; });
+worker.postMessage("before it is loaded");
+</script></body>"""
 
 
 def pages(nav: Any) -> Iterator[str]:
@@ -38,49 +47,35 @@ def pages(nav: Any) -> Iterator[str]:
 
 
 def rows(text: str, heading: str) -> dict[str, str]:
-    """Return first cell -> whole row, of the table under a heading."""
     section = re.split(r"^#+ ", text.split(f"# {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     return {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
 
 
 def test_the_navigation_lists_every_page_once_and_nothing_else() -> None:
     written = {path.name for path in (ROOT / "docs").glob("*.md")}
-    assert sorted(pages(SETTINGS["nav"])) == sorted({*written, *SITE.COPIED, *SITE.generated.PAGES})
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(pages(nav)) == sorted({*written, *SITE.COPIED, *SITE.generated.PAGES})
 
 
-def test_every_key_of_the_parameter_file_is_there(parameters: str) -> None:
+def test_parameters_have_their_type_default_and_meaning() -> None:
+    page = SITE.generated.parameters()
     for section, keys in yaml.safe_load((shipped.root() / "params.yaml").read_text()).items():
         if section not in ("datasets", "sources", "encoders", "train"):
-            assert keys.keys() <= rows(parameters, f"`{section}`").keys(), section
+            assert keys.keys() <= rows(page, f"`{section}`").keys(), section
+    assert rows(page, "`alignrec`")["cca"].startswith("| `cca` | number, ≥ 0 | `0.01` | ")
+    assert rows(page, "`pretrain`")["words"].startswith('| `words` | `random`, `minilm` | `"minilm"` | ')
+    assert "And the keys of Regularised." in page.split("### `bpr`")[1].split("###")[0]
+    headings = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^### .*", page, re.MULTILINE))))
+    assert {name for registry in (MODELS, ENCODERS, METHODS, SOURCES) for name in registry.built_in} <= headings
 
 
-def test_a_key_has_its_type_default_and_meaning(parameters: str) -> None:
-    row = rows(parameters, "`alignrec`")["cca"]
-    assert row == "| `cca` | number, ≥ 0 | `0.01` | weight of content-ID alignment |"
-    row = rows(parameters, "`pretrain`")["words"]
-    assert row.startswith('| `words` | `random`, `minilm` | `"minilm"` | what piece embeddings start from')
-    assert "And the keys of Regularised." in parameters.split("### `bpr`")[1].split("###")[0]
-
-
-@pytest.mark.parametrize("registry", [MODELS, ENCODERS, METHODS, SOURCES])
-def test_every_part_has_its_heading(registry: Any, parameters: str) -> None:
-    headings = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^### .*", parameters, re.MULTILINE))))
-    assert registry.built_in.keys() <= headings
-
-
-def test_every_column_of_every_table_is_there() -> None:
     page = SITE.generated.columns()
-    tables = vars(schemas)
-    constants = {name: table for name, table in tables.items() if isinstance(table, pa.Schema)}
+    constants = {name: table for name, table in vars(schemas).items() if isinstance(table, pa.Schema)}
     assert len(constants) > 10
     assert {name: [*rows(page, name)] for name in constants} == {name: s.names for name, s in constants.items()}
     assert rows(page, "features(width)")["vector"].startswith("| `vector` | float32[width] | ")
     assert "`outputs/graph/<dataset>/<name>/edges.parquet`" in page
-
-
-def test_every_command_is_there() -> None:
-    page = SITE.generated.commands()
-    names = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    page, names = SITE.generated.commands(), typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert [name for name in names if f"](#alignrec-{name})" not in page or f"## `alignrec {name}`" not in page] == []
 
 
@@ -95,17 +90,6 @@ LINKS = {
     "[a](https://arxiv.org/abs/2403.12384)": "[a](https://arxiv.org/abs/2403.12384)",
     "[a](absent.md)": "[a](absent.md)",
 }
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_links_of_the_repository_lead_to_pages_of_the_site(link: str) -> None:
-    assert SITE.with_links(link, "study.md") == LINKS[link]
-
-
-def test_links_of_pages_from_the_top_level_are_followed_from_there() -> None:
-    assert SITE.with_links("[a](docs/study.md)", "index.md") == "[a](study.md)"
-
-
 FETCHES = {
     '<script src="https://unpkg.com/x.js"></script>': True,
     "<img alt=x src=//cdn.example/x.png>": True,
@@ -118,7 +102,59 @@ FETCHES = {
 }
 
 
-@pytest.mark.parametrize("html", FETCHES)
-def test_what_a_page_would_fetch_is_noticed(html: str, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text(html)
-    assert bool(list(SITE.fetching(tmp_path))) is FETCHES[html]
+def test_links_lead_to_pages_of_the_site_and_fetches_are_noticed(tmp_path: Path) -> None:
+    assert {link: SITE.with_links(link, "study.md") for link in LINKS} == LINKS
+    assert SITE.with_links("[a](docs/study.md)", "index.md") == "[a](study.md)"
+    for html, fetched in FETCHES.items():
+        (tmp_path / "page.html").write_text(html)
+        assert bool(list(SITE.fetching(tmp_path))) is fetched, html
+
+
+# --- from the disk, in a real browser
+
+
+@pytest.fixture
+def tab() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        asked, faults = list[str](), list[str]()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        yield page
+        assert [url for url in asked if not url.startswith(("file:", "blob:"))] == faults == []
+        browser.close()
+
+
+def test_a_worker_of_a_page_from_the_disk_answers(tab: Any, tmp_path: Path) -> None:
+    shutil.copy(ROOT / ".ci" / SITE.SCRIPT, tmp_path)
+    for name, text in {"page.html": PAGE, "worker.js": WORKER, "words.js": 'var word = "heard: ";'}.items():
+        (tmp_path / name).write_text(text)
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_function("said.textContent === 'heard: BEFORE IT IS LOADED'")
+
+
+def test_the_site_finds_words(tab: Any, tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="the extra docs is not installed: make docs")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in ("index.html", "reference/columns.html"):
+        tab.goto((tmp_path / page).as_uri())
+        tab.click("input[name=query]")
+        tab.keyboard.type("hnsw")
+        tab.wait_for_selector(".md-search-result__item a[href*='.html']")
+
+
+def test_dvcs_plots_are_drawn(tab: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "plots", "show", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    tab.goto((tmp_path / "index.html").as_uri())
+    drawn = re.findall(r"var spec = \{\".+\n\s+vegaEmbed\('(#[^']+)'", (tmp_path / "index.html").read_text())
+    assert len(drawn) >= 5
+    for name in drawn:
+        tab.wait_for_selector(f"{name} canvas")

@@ -1,7 +1,11 @@
 """A tiny shop as the stages would leave it, for tests of what reads their outputs: 6 items, 4 users, 2-d features."""
 
+import atexit
 import io as bytes_io
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -21,10 +25,11 @@ ITEMS, USERS, WIDTH = 6, 4, 2
 TITLES = ["red apple", "red ball", '<script>alert("1")</script> & "x"', "blue car", "", "green tree"]
 COLOURS = [(220, 40, 40), (200, 60, 60), (240, 200, 0), (40, 60, 220), None, (20, 160, 60)]
 SETS = {"beit3": 1, "minilm-cnn": 2, "random": 3}
+ASINS, NAMES = [f"A{i}" for i in range(ITEMS)], [f"U{u}" for u in range(USERS)]
+ITEM_ID, USER_ID = pa.array(range(ITEMS), pa.int32()), pa.array(range(USERS), pa.int32())
 
 
 def params(**sections: object) -> Params:
-    """Return the parameters of the dataset shop."""
     return Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections})
 
 
@@ -37,71 +42,58 @@ def record(stage: str) -> dict[str, object]:
 
 
 def outputs(root: Path) -> Layout:
-    """Write what every stage up to benchmark leaves."""
+    """Write the outputs of all stages up to benchmark."""
+    shutil.copytree(_outputs(), root, dirs_exist_ok=True)
+    return Layout(root, "shop")
+
+
+@cache
+def _outputs() -> Path:
+    """Build them once per process."""
+    root = Path(mkdtemp(prefix="toy-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     layout = Layout(root, "shop")
-    asins = [f"A{i}" for i in range(ITEMS)]
-    item_id, user_id = pa.array(range(ITEMS), pa.int32()), pa.array(range(USERS), pa.int32())
-    io.write_json(
-        layout.sources,
-        [{"role": "reviews", "name": "reviews.json.gz", "url": "file:reviews", "bytes": 9, "sha256": "a" * 64}],
-    )
-    rows = [(u, i, 10 * u + i, [0, 0, 1, 2][i]) for u in range(USERS) for i in range(4)]
-    interactions = pa.table(
-        {
-            "user_id": pa.array([r[0] for r in rows], pa.int32()),
-            "item_id": pa.array([(r[0] + r[1]) % ITEMS for r in rows], pa.int32()),
-            "rating": pa.array([5.0] * len(rows), pa.float32()),
-            "timestamp": pa.array([r[2] for r in rows], pa.int64()),
-            "split": pa.array([r[3] for r in rows], pa.int8()),
-        }
-    )
-    io.write_table(interactions, layout.interactions, schemas.INTERACTIONS, record("interactions"))
-    names = [f"U{u}" for u in range(USERS)]
-    io.write_table(pa.table({"user_id": user_id, "user": names}), layout.users, schemas.USERS)
-    io.write_table(pa.table({"item_id": item_id, "asin": asins}), layout.item_ids, schemas.ITEM_IDS)
-    io.write_table(items(item_id, asins), layout.items, schemas.ITEMS, record("items"))
-    io.write_table(images(item_id, asins), io.shard(layout.images, "images", 0), schemas.IMAGES, record("images"))
+    source = {"role": "reviews", "name": "reviews.json.gz", "url": "file:reviews", "bytes": 9, "sha256": "a" * 64}
+    io.write_json(layout.sources, [source])
+    rows = [(u, (u + i) % ITEMS, 5.0, 10 * u + i, [0, 0, 1, 2][i]) for u in range(USERS) for i in range(4)]
+    bought = pa.Table.from_arrays([*map(pa.array, zip(*rows, strict=True))], schemas.INTERACTIONS.names)
+    io.write_table(bought.cast(schemas.INTERACTIONS), layout.interactions, schemas.INTERACTIONS, record("interactions"))
+    io.write_table(pa.table({"user_id": USER_ID, "user": NAMES}), layout.users, schemas.USERS)
+    io.write_table(pa.table({"item_id": ITEM_ID, "asin": ASINS}), layout.item_ids, schemas.ITEM_IDS)
+    io.write_table(items(), layout.items, schemas.ITEMS, record("items"))
+    io.write_table(images(), io.shard(layout.images, "images", 0), schemas.IMAGES, record("images"))
     for name, seed in SETS.items():
-        write_features(layout, name, np.random.default_rng(seed).normal(size=(ITEMS, WIDTH)), asins)
-    write_recommender(layout, asins, names)
-    write_evidence(layout)
-    return layout
+        write_features(layout, name, np.random.default_rng(seed).normal(size=(ITEMS, WIDTH)), ASINS)
+    write_recommender(layout)
+    hits = {"hit@5": 0.1, "hit@20": 0.4, "hit@5_se": 0.01, "hit@20_se": 0.02}
+    zero_shot = {"users": 4, "chance": hits} | dict.fromkeys(SETS, hits)
+    io.write_json(layout.probes, {"zero_shot": zero_shot, "item_cf": {"skipped": "no reason"}})
+    write_benchmark(layout)
+    write_study(layout)
+    for stage in [*STAGES][1:-2]:
+        write_record(layout, run_record(stage))
+    return root
 
 
-def items(item_id: pa.Array, asins: list[str]) -> pa.Table:
-    return pa.table(
-        {
-            "item_id": item_id,
-            "asin": asins,
-            "title": TITLES,
-            "brand": [""] * ITEMS,
-            "categories": pa.array([["toys"], ["toys"], ["<b>odd</b>"], ["cars"], [], ["plants"]]),
-            "description": [""] * ITEMS,
-            "text": TITLES,
-            "text_status": ["ok" if t else "empty" for t in TITLES],
-            "image_urls": pa.array([[f"https://pictures.example/{a}.jpg"] for a in asins]),
-            "tokens": pa.array([len(t.split()) for t in TITLES], pa.int32()),
-            "extra": ["{}"] * ITEMS,
-        }
-    )
+def items() -> pa.Table:
+    empty = [""] * ITEMS
+    categories = pa.array([["toys"], ["toys"], ["<b>odd</b>"], ["cars"], [], ["plants"]])
+    columns = {"item_id": ITEM_ID, "asin": ASINS, "title": TITLES, "brand": empty, "categories": categories}
+    columns |= {"description": empty, "text": TITLES, "text_status": ["ok" if t else "empty" for t in TITLES]}
+    columns |= {"image_urls": pa.array([[f"https://pictures.example/{a}.jpg"] for a in ASINS])}
+    columns |= {"tokens": pa.array([len(t.split()) for t in TITLES], pa.int32()), "extra": ["{}"] * ITEMS}
+    return pa.table(columns)
 
 
-def images(item_id: pa.Array, asins: list[str]) -> pa.Table:
+def images() -> pa.Table:
     ok = [c is not None for c in COLOURS]
-    return pa.table(
-        {
-            "item_id": item_id,
-            "asin": asins,
-            "status": ["ok" if o else "missing" for o in ok],
-            "reason": ["" if o else "the metadata names no image" for o in ok],
-            "url": ["file:///somewhere/on/this/machine.png" if i == 0 else f"https://p/{i}.jpg" for i in range(ITEMS)],
-            "image": pa.array([None if c is None else jpeg(c) for c in COLOURS], pa.binary()),
-            "width": pa.array([32 * o for o in ok], pa.int32()),
-            "height": pa.array([32 * o for o in ok], pa.int32()),
-            "sha256": ["b" * 64 if o else "" for o in ok],
-            "phash": pa.array([7 if o else None for o in ok], pa.uint64()),
-        }
-    )
+    side = pa.array([32 * o for o in ok], pa.int32())
+    columns = {"item_id": ITEM_ID, "asin": ASINS, "status": ["ok" if o else "missing" for o in ok]}
+    columns |= {"reason": ["" if o else "the metadata names no image" for o in ok]}
+    columns |= {"url": ["file:///somewhere/on/this/machine.png", *(f"https://p/{i}.jpg" for i in range(1, ITEMS))]}
+    columns |= {"image": pa.array([c and jpeg(c) for c in COLOURS], pa.binary()), "width": side, "height": side}
+    columns |= {"sha256": ["b" * 64 if o else "" for o in ok]}
+    return pa.table(columns | {"phash": pa.array([7 if o else None for o in ok], pa.uint64())})
 
 
 def jpeg(colour: tuple[int, int, int]) -> bytes:
@@ -111,41 +103,26 @@ def jpeg(colour: tuple[int, int, int]) -> bytes:
 
 
 def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[str]) -> None:
-    """Write a feature set and its graph."""
     n, width = vectors.shape
-    ids = pa.array(range(n), pa.int32())
-    flags = pa.array([c is not None for c in COLOURS])
-    table = pa.table(
-        {
-            "item_id": ids,
-            "asin": asins,
-            "has_image": flags,
-            "has_text": pa.array([bool(t) for t in TITLES]),
-            "vector": io.vectors(vectors),
-        }
-    )
+    known = {"has_image": [c is not None for c in COLOURS], "has_text": [bool(t) for t in TITLES]}
+    table = {"item_id": pa.array(range(n), pa.int32()), "asin": asins} | known | {"vector": io.vectors(vectors)}
     path = io.shard(layout.features(name), "features", 0)
-    io.write_table(table, path, schemas.features(width), record("encode"))
+    io.write_table(pa.table(table), path, schemas.features(width), record("encode"))
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, 2)
     near = np.argsort(-cosine, axis=1)[:, :4]
     np.fill_diagonal(cosine, 1)
-    edges = pa.table(
-        {
-            "item_id": pa.array(np.repeat(np.arange(n), 4), pa.int32()),
-            "neighbour_id": pa.array(near.reshape(-1), pa.int32()),
-            "rank": pa.array(np.tile(np.arange(4), n), pa.int32()),
-            "cosine": pa.array(np.take_along_axis(cosine, near, 1).reshape(-1), pa.float32()),
-        }
-    )
+    item, rank = np.repeat(np.arange(n), 4), np.tile(np.arange(4), n)
+    columns = [item, near.reshape(-1), rank, np.take_along_axis(cosine, near, 1).reshape(-1)]
+    edges = pa.table(columns, schemas.EDGES.names).cast(schemas.EDGES)
     io.write_table(edges, layout.edges(name), schemas.EDGES, record("graph"))
 
 
-def write_recommender(layout: Layout, asins: list[str], names: list[str]) -> None:
+def write_recommender(layout: Layout) -> None:
     rng = np.random.default_rng(0)
-    user = {"user_id": pa.array(range(USERS), pa.int32()), "user": names, "vector": io.vectors(rng.normal(size=(4, 3)))}
-    item = {"item_id": pa.array(range(ITEMS), pa.int32()), "asin": asins, "vector": io.vectors(rng.normal(size=(6, 3)))}
+    user = {"user_id": USER_ID, "user": NAMES, "vector": io.vectors(rng.normal(size=(USERS, 3)))}
+    item = {"item_id": ITEM_ID, "asin": ASINS, "vector": io.vectors(rng.normal(size=(ITEMS, 3)))}
     io.write_table(pa.table(user), layout.user_embeddings, schemas.user_embeddings(3), record("train"))
     io.write_table(pa.table(item), layout.item_embeddings, schemas.item_embeddings(3), record("train"))
     for stage in ("pretrain", "train"):
@@ -153,62 +130,27 @@ def write_recommender(layout: Layout, asins: list[str], names: list[str]) -> Non
         io.write_json(layout.history(stage), history)
 
 
-def write_evidence(layout: Layout) -> None:
-    hits = {"hit@5": 0.1, "hit@20": 0.4, "hit@5_se": 0.01, "hit@20_se": 0.02}
-    sets = dict.fromkeys(SETS, hits)
-    found = {"zero_shot": {"users": 4, "chance": hits} | sets, "item_cf": {"skipped": "no reason"}}
-    io.write_json(layout.probes, found)
-    write_benchmark(layout)
-    write_study(layout)
-    for stage in [*STAGES][1:-2]:
-        write_record(layout, run_record(stage))
-
-
 RUNS = {("alignrec", "beit3", ""): 0.3, ("lightgcn", "none", ""): 0.2, ("alignrec", "beit3", "no-cca"): 0.25}
 """model, features, ablation -> test Recall@20 and NDCG@20 of the first seed; later seeds have .01 more each"""
+JUDGED = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16}
+CATALOGUE = {"coverage": 0.5, "gini": 0.25, "novelty": 1.25}
 
 
 def write_benchmark(layout: Layout) -> None:
-    """Write what three runs over three seeds leave."""
-    judged = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16}
     results, slices = [], []
     for (model, features, ablation), base in RUNS.items():
         for seed in range(3):
-            named = judged | {"model": model, "features": features, "ablation": ablation, "seed": seed}
+            named = JUDGED | {"model": model, "features": features, "ablation": ablation, "seed": seed}
             value = base + 0.01 * seed
             test = named | {"split": "test", "selected_by": "valid", "value": value}
             results += [test | {"metric": metric, "k": k} for metric in ("recall", "ndcg") for k in (10, 20)]
-            for part in ("cold", *(str(i) for i in range(1, 11))):
-                n = 0 if part == "cold" else 7 + int(part)
-                cut = named | {"k": 20, "n": n, "slice": "popularity", "label": part}
-                slices += [cut | {"metric": "recall", "value": value / 2 if n else None}]
-                slices += [cut | {"metric": "exposure", "value": n and 0.1}]
-            for label, metric, n, v in (
-                ("all", "coverage", 4, 0.5),
-                ("all", "gini", 4, 0.25),
-                ("all", "novelty", 4, 1.25),
-            ):
-                slices.append(
-                    named | {"k": 20, "n": n, "slice": "catalogue", "label": label, "metric": metric, "value": v}
-                )
-            for label, n in (("3", 0), ("4-5", 3), ("6-9", 1)):
-                cut = {"k": 20, "n": n, "slice": "history", "label": label, "metric": "recall"}
-                slices.append(named | cut | {"value": value if n else None})
-    paired = {"k": 20, "seeds": 3, "n": 4, "mean_a": 0.31, "p": 0.001}
-    ours = {"model_a": "alignrec", "features_a": "beit3", "ablation_a": ""}
-    others = [
-        ("lightgcn", "none", "", {"mean_b": 0.21, "difference": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.004}),
-        (
-            "alignrec",
-            "beit3",
-            "no-cca",
-            {"mean_b": 0.26, "difference": 0.05, "low": -0.02, "high": 0.12, "p_holm": 0.2},
-        ),
-    ]
-    tests = [
-        judged | ours | paired | found | {"metric": m, "model_b": model, "features_b": features, "ablation_b": ablation}
-        for m in ("ndcg", "recall") for model, features, ablation, found in others
-    ]  # fmt: skip
+            slices += [named | {"k": 20} | row for row in _slices(value)]
+    paired = JUDGED | {"k": 20, "seeds": 3, "n": 4, "mean_a": 0.31, "p": 0.001}
+    paired |= {"model_a": "alignrec", "features_a": "beit3", "ablation_a": ""}
+    beaten = {"model_b": "lightgcn", "features_b": "none", "ablation_b": "", "mean_b": 0.21, "difference": 0.1}
+    level = {"model_b": "alignrec", "features_b": "beit3", "ablation_b": "no-cca", "mean_b": 0.26, "difference": 0.05}
+    found = [beaten | {"low": 0.05, "high": 0.15, "p_holm": 0.004}, level | {"low": -0.02, "high": 0.12, "p_holm": 0.2}]
+    tests = [paired | other | {"metric": m} for m in ("ndcg", "recall") for other in found]
     for rows, path, schema in (
         (results, layout.results, schemas.RESULTS),
         (slices, layout.slices, schemas.SLICES),
@@ -216,12 +158,27 @@ def write_benchmark(layout: Layout) -> None:
     ):
         io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
     best = pa.FixedSizeListArray.from_arrays(pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.ranking(4))
-    rankings = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "items": best})
     keys = {Entry(model, features, 0, ablation): f"{n:064}" for n, (model, features, ablation) in enumerate(RUNS)}
     io.write_json(layout.runs, runs.listed(keys))
     for entry in keys:
+        rankings = pa.table({"user_id": USER_ID, "items": best})
         io.write_table(rankings, runs.rankings(layout, entry), schemas.rankings(4))
     io.write_json(layout.protocol, [{"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"}])
+
+
+def _slices(value: float) -> list[dict[str, Any]]:
+    rows = []
+    for part in ("cold", *map(str, range(1, 11))):
+        n = 0 if part == "cold" else 7 + int(part)
+        cut = {"n": n, "slice": "popularity", "label": part}
+        rows.append(cut | {"metric": "recall", "value": value / 2 if n else None})
+        rows.append(cut | {"metric": "exposure", "value": n and 0.1})
+    whole = {"n": 4, "slice": "catalogue", "label": "all"}
+    rows += [whole | {"metric": metric, "value": v} for metric, v in CATALOGUE.items()]
+    for label, n in (("3", 0), ("4-5", 3), ("6-9", 1)):
+        cut = {"n": n, "slice": "history", "label": label, "metric": "recall"}
+        rows.append(cut | {"value": value if n else None})
+    return rows
 
 
 MASKED = {("nothing", 0.0): (0.18, 0.2), ("image", 0.5): (0.162, 0.17), ("text", 0.5): (0.09, 0.1),
@@ -230,7 +187,6 @@ MASKED = {("nothing", 0.0): (0.18, 0.2), ("image", 0.5): (0.162, 0.17), ("text",
 
 
 def write_study(layout: Layout) -> None:
-    """Write what the study leaves: two ratios, two seeds."""
     judged = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "e" * 16, "features": "beit3"}
     mask = [
         judged | {"modality": modality, "ratio": ratio, "seed": seed, "recall@20": value, "best_epoch": 3}
@@ -249,22 +205,11 @@ def ended(layout: Layout) -> None:
 
 
 def write_record(layout: Layout, record: dict[str, Any]) -> None:
-    """Write a stage's run.json as a run does."""
     io.write_json(layout.run_record(record["stage"]), record | {"sha256": record_digest(record)})
 
 
 def run_record(stage: str) -> dict[str, Any]:
-    return {
-        "stage": stage,
-        "dataset": "shop",
-        "rows_in": 10,
-        "rows_out": 6,
-        "drops": {"duplicate": 2} if stage == "interactions" else {},
-        "device": "cpu",
-        "machine": "Linux x86_64",
-        "seed": 0,
-        "params": {"size": "small"} if stage == "pretrain" else {},
-        "versions": {},
-        "notes": {"users": 4},
-        "files": {},
-    }
+    drops, params = {"interactions": {"duplicate": 2}}, {"pretrain": {"size": "small"}}
+    record = {"stage": stage, "dataset": "shop", "rows_in": 10, "rows_out": 6, "drops": drops.get(stage, {})}
+    record |= {"device": "cpu", "machine": "Linux x86_64", "seed": 0, "params": params.get(stage, {})}
+    return record | {"versions": {}, "notes": {"users": 4}, "files": {}}

@@ -9,7 +9,6 @@ FIGURES = {"n": 2970, "mean_a": 0.2, "mean_b": 0.1, "low": 0.0, "high": 0.1, "p"
 
 
 def paired(*others: tuple[str, str, float, float], **changed: str) -> pa.Table:
-    """Return table TESTS of AlignRec on beit3 against others: model, features, difference, p."""
     ours = {"model_a": "alignrec", "features_a": "beit3", "ablation_a": "", "ablation_b": ""}
     rows = [
         PROTOCOL | FIGURES | ours | changed
@@ -20,7 +19,6 @@ def paired(*others: tuple[str, str, float, float], **changed: str) -> pa.Table:
 
 
 def probes(**outcomes: str) -> dict[str, list[dict[str, str]]]:
-    """Return probes.json with verdicts at two cutoffs; other set -> outcome of zero-shot and of Item-CF."""
     rows = [
         {"probe": probe, "measure": f"hit@{k}", "a": "beit3", "b": b.replace("_", "-"),
          "verdict": word}

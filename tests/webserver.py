@@ -57,7 +57,6 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def url(self) -> str:
-        """The path as it was sent, without its query."""
         return urlsplit(self.path).path
 
     def do_GET(self) -> None:
@@ -78,7 +77,6 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def content(self) -> bytes:
-        """Read the body of the request."""
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = b""
@@ -103,12 +101,10 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(code, json.dumps(value).encode(), Content_Type="application/json", **headers)
 
     def reply_file(self, data: bytes, **headers: str) -> None:
-        """Send all of it, or the range that was asked for."""
         code, part, more = self.range_of(data)
         self.reply(code, part, **headers, **more)
 
     def range_of(self, data: bytes) -> tuple[int, bytes, dict[str, str]]:
-        """Return status, body and headers of the answer to Range, if there is one."""
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not asked:
             return 200, data, {}
@@ -135,7 +131,6 @@ def status(code: int, **headers: str) -> Answer:
 
 
 def first(times: int, answer: Answer, then: Answer) -> Answer:
-    """Give `answer` that many times, `then` afterwards."""
     return lambda request, before: (answer if before < times else then)(request, before)
 
 
@@ -165,12 +160,10 @@ def cut(data: bytes, at: int, of: int | None = None) -> Answer:
 
 
 def hang(request: Handler, before: int) -> None:
-    """Say nothing until the server closes."""
     request.server.closing.wait(30)
 
 
 def drip(request: Handler, before: int) -> None:
-    """Send a byte every now and then."""
     request.begin(200, 1000)
     while not request.server.closing.wait(0.05):
         request.wfile.write(b"x")

@@ -3,7 +3,7 @@
 I items, n of them with codes, L levels, K codes a level.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,33 +37,24 @@ from pipeline.semantic_ids.quality import Codes, Edges
 from pipeline.semantic_ids.registry import METHODS
 
 CONTROL = "random"
-"""beside every feature set"""
 
 
-def compare(
-    layout: Layout,
-    params: Parameters,
-    specs: Sequence[str],
-    methods: Sequence[str],
-    seeds: int,
-    to: Path,
-    order: Path | None = None,
-) -> dict[str, Any]:
-    """Judge semantic IDs of one dataset alike, and write compare.json and index.html.
+def compare(layout: Layout, params: Parameters, specs: Sequence[str], methods: Sequence[str], seeds: int, to: Path,
+            order: Path | None = None) -> dict[str, Any]:  # fmt: skip
+    """Judge semantic IDs of one dataset, and write compare.json and index.html.
 
     Args:
-        layout: of the dataset; its interactions stage must have run.
-        params: section semantic_ids says how feature sets are coded.
-        specs: files that hold codes, which are judged as they are, or feature sets, see feature_set.read.
-        methods: code the feature sets, and random codes for comparison.
-        seeds: codebooks of each method on each set.
-        order: mapping file of the rows of feature files without identifiers.
+        layout: of a dataset whose interactions stage has run.
+        specs: files of codes, or feature sets, see feature_set.read.
+        methods: what codes the feature sets, next to random codes.
+        seeds: codebooks per method and set.
+        order: see feature_set.read.
 
     Returns:
-        the content of compare.json: dataset, sources, and codes, a row of features, method, quality and seed each.
+        compare.json: dataset, sources, and codes: rows of features, method, quality and seed.
 
     Raises:
-        UserError: see feature_set.read; or no such method, or a file whose codes are misshapen.
+        UserError: see feature_set.read; or no such method, or a file of malformed codes.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     _check(specs, methods)
@@ -92,17 +83,16 @@ def _write(outputs: Outputs, comparison: Mapping[str, Any], to: Path) -> None:
 
 
 def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
-    """Refuse a method that there is not, and feature sets without one."""
     features = next((s for s in specs if not holds_codes(s)), None)
     if not methods and features is not None:
-        raise UserError(f"'{features}' holds features, beside codes; say how to code it: --codes {next(iter(METHODS))}")
+        raise UserError(f"'{features}' holds features, not codes; say how to code it: --codes {next(iter(METHODS))}")
     known(methods, METHODS, "--codes")
 
 
 def _judges(
     layout: Layout, params: Parameters, by_name: Mapping[str, FeatureSet | Given], paths: list[list[str]]
 ) -> tuple[dict[str, judge.Judge], str | None]:
-    """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
+    """Return the judge of each set, and the first feature set: its neighbours judge files of codes."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     near = {name: sample_edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
     first = next(iter(near), None)
@@ -116,7 +106,6 @@ def _judges(
 
 
 def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """Return how a set is coded: by each method and the control, once a seed; a file's codes are as they are."""
     if isinstance(given, Given):
         return [(AS_IT_IS, 0)]
     return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]
@@ -125,28 +114,23 @@ def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> lis
 def _coded(
     given: FeatureSet | Given, by: str, params: Parameters, seed: int, paths: list[list[str]]
 ) -> tuple[Codes, Method | None]:
-    """Return a set's codes by a method, and its codebooks; None for those of a file."""
     if isinstance(given, Given):
         return given.codes, None
     section = params[SemanticIds]
     units, directed = unit_rows(given.vectors)
     x = units[directed]
     if not len(x):
-        raise UserError(f"{given.name}: no item has a vector that could be coded")
+        raise UserError(f"{given.name}: no item has a nonzero vector to code")
     drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
-    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)], [paths[i] for i in np.flatnonzero(directed)])
+    blocks = lambda: (x[at : at + build.ROWS] for at in range(0, len(x), build.ROWS))  # noqa: E731
+    vectors = Vectors(blocks, len(x), x[np.sort(drawn)], [paths[i] for i in np.flatnonzero(directed)])
     method = METHODS[by].fit(vectors, build.shape(section), build.settings(section, by), seed)
     own = build.coded(method, vectors, section.collisions)
     return Codes(np.flatnonzero(directed), own.codes, section.codes, own.suffix, own.assigned, own.cosines), method
 
 
-def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
-    for at in range(0, len(x), build.ROWS):
-        yield x[at : at + build.ROWS]
-
-
 def sample_edges(vectors: np.ndarray) -> Edges:
-    """Return items, of a large catalogue those that are drawn, beside each of their nearest others, in one block."""
+    """Return (items, neighbours) in one block; of a large catalogue, a sample of items."""
     rows = sampled.rows(len(vectors), seed_for("compare", "neighbours"))
     others = similarity.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)
     return [(np.repeat(rows, others.shape[1]), others.reshape(-1))]

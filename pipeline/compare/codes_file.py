@@ -1,4 +1,4 @@
-"""Anybody's semantic IDs: a Parquet file with a column of codes, matched with a dataset's items.
+"""Third-party semantic IDs: a Parquet file with a column of codes, matched with a dataset's items.
 
 I items, n of them with codes, L levels, K codes a level.
 """
@@ -19,7 +19,6 @@ from pipeline.semantic_ids.quality import Codes
 
 IDS, COLUMN = "semantic_ids.parquet", "codes"
 LEVELS, HIGHEST = 16, 65_535
-"""the most levels, and the highest code"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class Given:
 
     name: str
     source: str
-    """the file, and how its rows were matched with items"""
     codes: Codes
 
 
@@ -42,12 +40,10 @@ def holds_codes(spec: str) -> bool:
 
 
 def read(spec: str, asins: Sequence[str]) -> Given:
-    """Return the codes of a file, of items in any order: item_id or asin, codes, and a suffix if there is one.
-
-    K is taken from the highest code. Items whose codes are null have none.
+    """Return the codes of a file: item_id or asin in any order, codes (null: none), and perhaps a suffix.
 
     Raises:
-        UserError: unreadable, other items, or codes that are no whole numbers of one length; one line.
+        UserError: unreadable, other items, or codes that are not lists of integers of one length.
     """
     name, path = feature_set.named(spec)
     where = _file(Path(path))
@@ -61,17 +57,15 @@ def read(spec: str, asins: Sequence[str]) -> Given:
     except (pa.ArrowException, OSError, ValueError) as e:
         raise UserError(f"{where}: not readable as codes: {one_line(e)}") from None
     k = max(2, int(codes.max(initial=0)) + 1)
-    label = name or feature_set.short(Path(path))
-    return Given(
-        label, f"{where.name}, rows matched by {column}, K from the highest code", Codes(items, codes, k, suffix)
-    )
+    source = f"{where.name}, rows matched by {column}, K from the highest code"
+    return Given(name or feature_set.short(Path(path)), source, Codes(items, codes, k, suffix))
 
 
 def _codes(path: Path, column: pa.Array) -> np.ndarray:
-    """Return codes that are whole numbers of one length, int32 [n, L]."""
+    """Return int32 [n, L]."""
     kind = column.type
-    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not nested or not pa.types.is_integer(kind.value_type):
+    lists = pa.ListType, pa.LargeListType, pa.FixedSizeListType
+    if not isinstance(kind, lists) or not pa.types.is_integer(kind.value_type):
         raise UserError(f"{path}: column '{COLUMN}' is {kind}, expected lists of whole numbers")
     present = column.drop_null()
     lengths = pc.unique(pc.list_value_length(present)).to_pylist()
@@ -85,7 +79,6 @@ def _codes(path: Path, column: pa.Array) -> np.ndarray:
 
 
 def _suffix(path: Path, table: pa.Table, items: np.ndarray) -> np.ndarray | None:
-    """Return the suffixes of the items with codes, int32 [n]; None without them."""
     if "suffix" not in table.column_names or table["suffix"].null_count == len(table):
         return None
     column = table["suffix"].take(pa.array(items))
@@ -95,5 +88,4 @@ def _suffix(path: Path, table: pa.Table, items: np.ndarray) -> np.ndarray | None
 
 
 def _file(path: Path) -> Path:
-    """Return the file of codes in a folder of semantic IDs, or the file itself."""
     return path / IDS if (path / IDS).is_file() else path

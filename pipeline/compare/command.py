@@ -26,7 +26,6 @@ from pipeline.probe.params import Probe
 from pipeline.run import Run
 
 CHANGED = 12
-"""most changed items per pair"""
 
 
 def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path,
@@ -34,15 +33,13 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     """Compare feature sets, and write compare.json and index.html.
 
     Args:
-        layout: of the dataset; its interactions stage must have run.
-        specs: see feature_set.read.
+        layout: of a dataset whose interactions stage has run.
+        specs, order, dim: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
-        order: mapping file of the rows of files without identifiers.
-        dim: numbers of a row of raw float32 files.
 
     Returns:
-        the content of compare.json: sources, items, probes, processed, paired, verdicts, sets, pairs, order; training
-        if seeds > 0, on all items, zeros for those without a row.
+        compare.json: sources, items, probes, processed, paired, verdicts, sets, pairs, order; training if seeds > 0,
+        on all items, zeros for those without a row.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order, dim) for spec in specs])
@@ -72,13 +69,12 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
 
 
 def _interactions(layout: Layout, rows: np.ndarray, items: int) -> pa.Table:
-    """Return the interactions with some items, which are numbered from 0."""
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     return table if len(rows) == items else next(_numbered([table], rows, items))
 
 
 def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Iterator[pa.Table]:
-    """Yield the rows of tables whose `item_id` is one of `rows`, with its place there in its stead."""
+    """Yield the rows whose `item_id` is in `rows`, renumbered to its position there."""
     place = np.full(items, -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
     for table in tables:
@@ -87,7 +83,6 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
-    """Return AlignRec's and two baselines' figures on each set; trainings run in parallel."""
     from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
     from pipeline.experiment.run import complete
     from pipeline.experiment.store import Store
@@ -112,10 +107,8 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
 
 
 def items_of(layout: Layout, asins: list[str]) -> pa.Table:
-    """Return asin, title and categories of every item; the last two empty where the items stage has not run."""
+    """Return asin, title and categories of every item; the last two are empty before the items stage."""
     if (items := Outputs(layout).items) is not None:
         return items
-    n = len(asins)
-    return pa.table(
-        {"asin": asins, "title": pa.array([""] * n), "categories": pa.array([[]] * n, pa.list_(pa.string()))}
-    )
+    categories = pa.array([[]] * len(asins), pa.list_(pa.string()))
+    return pa.table({"asin": asins, "title": [""] * len(asins), "categories": categories})

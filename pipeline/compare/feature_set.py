@@ -21,9 +21,9 @@ from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors.matching import match
 
 FEWEST = 3
-"""items that can be compared"""
+"""fewest items that can be compared"""
 TIMEOUT, RETRIES = 30.0, 5
-"""seconds without a byte of an address, and tries after the first"""
+"""of downloads: seconds without a byte, and retries"""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class FeatureSet:
 
     name: str
     source: str
-    """its file, and how its rows were matched with items"""
+    """file, and how its rows were matched with items"""
     vectors: np.ndarray
-    """float32 [I, F], finite, row i is item i"""
+    """float32 [I, F], finite"""
     read_categories: bool | None = None
-    """whether its encoder read the categories, as part of the text; None where that is not known"""
+    """whether its encoder read the categories; None if unknown"""
     identified: bool = True
-    """whether its file says itself which item a row is"""
+    """whether its rows have identifiers"""
     folder: str = ""
-    """name of the folder that its file lies in, where the file gives its name"""
+    """folder of a file that gives the name"""
     there: np.ndarray | None = None
-    """bool [I], which items its file has a row of; None: all"""
+    """bool [I], items that have a row; None: all"""
 
 
 def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None, dim: int | None = None,
@@ -50,15 +50,14 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     """Return the features that `spec` names; items without a row get zeros, see `there`.
 
     Args:
-        spec: an encoded feature set of the dataset; or a file or folder, see docs/compare.md; of Parquet with several
-            columns of vectors `path:column`; or its address, http(s) or hf://datasets/owner/name. `name=path` gives it
-            a name of its own.
+        spec: encoded feature set of the dataset; path of a file or folder, see docs/compare.md, `path:column` for one
+            of several columns of vectors; http(s) or hf://datasets/owner/name. `name=` in front renames it.
         asins: identifier of item 0 .. I-1.
-        order: mapping file that says which item each row is, for files that do not; see identifiers.order.
-        dim: numbers of a row of raw float32, a file whose name has no known ending.
+        order: mapping file for rows without identifiers, see identifiers.order.
+        dim: width of raw float32 files.
 
     Raises:
-        UserError: missing, unreadable, of none of the items, no known order, or a value that is not finite.
+        UserError: missing, unreadable, without a row of any item, of unknown order, or not finite.
     """
     name, path = named(spec)
     where, column = _column(path)
@@ -73,9 +72,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
             return _named(_of_file(brought, layout, asins, order, dim), name, Path(path))
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
-        raise UserError(
-            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
-        )
+        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
     return _named(_of_file(where, layout, asins, order, dim, column), name, where, column)
 
 
@@ -87,27 +84,24 @@ def _named(features: FeatureSet, name: str, path: Path, column: str | None = Non
 def _of_file(
     path: Path, layout: Layout, asins: Sequence[str], order: Path | None, dim: int | None, column: str | None = None
 ) -> FeatureSet:
-    """Return the features of a file or folder of this machine."""
     raw = format_of(path.name) == FOLDER and not path.is_dir()
     matched = match(path, asins, order, dim if raw else None, column=column)
     counted = matched.counted(asins, "are left out")
-    read = _read_text(path)
-    if read and not _in_text(layout):
-        read = None  # it read texts, but other ones than the dataset's
+    read = _read_text(path) and (True if _in_text(layout) else None)  # it may have read other texts
     source = f"{path.name}, {matched.how}{'; ' if counted else ''}{counted}"
     there = matched.place >= 0 if matched.missing else None
     return FeatureSet(path.name, source, matched.rows(0, len(asins)), read, matched.identified, there=there)
 
 
 def _read_text(path: Path) -> bool | None:
-    """Return whether a text went into any row of a table; None where that is not known."""
+    """Return whether a text went into any row of a table; None if unknown."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []
     flags = [pq.read_table(f, columns=["has_text"]) for f in files if "has_text" in pq.read_schema(f).names]
     return categories.read_by(pa.concat_tables(flags), in_text=True) if flags else None
 
 
 def encoded(layout: Layout, rows: np.ndarray) -> Iterator[FeatureSet]:
-    """Yield the feature sets of a dataset, read one by one; of some items, int [C]."""
+    """Yield the feature sets of a dataset on some items, int [C], one at a time."""
     for name in layout.feature_sets():
         vectors = io.matrix(io.read_features(layout.features(name))["vector"])
         yield FeatureSet(name, f"encoded here as {name}", vectors[rows])
@@ -122,14 +116,13 @@ def common(sets: Sequence[FeatureSet]) -> np.ndarray:
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
-    """Return the sets with names that differ: files of one name by their folders, else a second `a` becomes `a-2`."""
+    """Return the sets under distinct names: files of one name get their folder's, else see distinct_names."""
     count = Counter(g.name for g in sets)
     wanted = [short(Path(f"{g.folder}-{g.name}")) if g.folder and count[g.name] > 1 else g.name for g in sets]
     return [replace(g, name=name) for name, g in zip(distinct_names(wanted), sets, strict=True)]
 
 
 def distinct_names(wanted: Sequence[str]) -> list[str]:
-    """Return names that differ: a second `a` becomes `a-2`."""
     names: list[str] = []
     for first in wanted:
         name, count = first, 1
@@ -145,17 +138,16 @@ def _in_text(layout: Layout) -> bool:
 
 
 def named(spec: str) -> tuple[str, str]:
-    """Return the name that `name=path` gives, or nothing, and the path; a path may contain =."""
+    """Split `name=path`; the name may be missing, and a path may contain =."""
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         return "", spec
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a file name
-        raise UserError(f"'{spec}': there is no such file, and '{name}' is no name (letters, digits, - and _)")
+        raise UserError(f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)")
     return name, path
 
 
 def _column(path: str) -> tuple[Path, str | None]:
-    """Return a path, and the column that `path:column` names; a path may contain a colon."""
     where, colon, column = path.rpartition(":")
     tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
     split = bool(colon and column and where) and tables and not Path(path).exists()
@@ -163,5 +155,4 @@ def _column(path: str) -> tuple[Path, str | None]:
 
 
 def short(path: Path) -> str:
-    """Return a name for the terminal and for files, of letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"

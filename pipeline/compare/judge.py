@@ -18,7 +18,6 @@ from pipeline.seeds import seed_for
 
 
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return random and shuffled features of the shape of `features`, float32 [I, F], and constant ones, [I, 1]."""
     items, width = features.shape
     return {
         "random": control.random(items, width, seed_for(seed, "random")),
@@ -39,19 +38,18 @@ def judge(
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
     Args:
-        probes: see asking.ask.
+        probes, withheld: see asking.
         seed: of controls and folds.
-        withheld: see asking.withheld.
-        width: of processed sets, at most.
-        valid: what chooses their forms, see forms.ask; None: all are whitened.
+        width: upper bound of the width of processed sets.
+        valid: chooses their forms, see forms.ask; None: all are whitened.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
-    answers = asking.answers(probes, (named | controls_added).items(), ks, seed, withheld)
-    processing = forms.Processing(valid, width)
-    processed = asking.answers(probes, processing.sets((named | controls_added).items()), ks, seed, withheld)
-    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    everything, processing = (named | controls_added).items(), forms.Processing(valid, width)
+    answers = asking.answers(probes, everything, ks, seed, withheld)
+    processed = asking.answers(probes, processing.sets(everything), ks, seed, withheld)
+    comparisons = []
     for probe, of_probe in answers.items():
         for a, b in combinations(named, 2):
             if a in of_probe and b in of_probe:

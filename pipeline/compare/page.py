@@ -1,4 +1,4 @@
-"""The pages of a comparison and of the differences of two releases, with images of the most changed items."""
+"""Pages of a comparison and of a diff of two releases, with images of the most changed items."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ from pipeline.report.page import sides
 from pipeline.report.plots import Section
 
 NEAR = 6
-"""neighbours beside an item"""
+"""neighbours shown per item"""
 
 
 def html(
@@ -33,15 +33,10 @@ def html(
     items: pa.Table,
     images: Iterable[pa.Table],
 ) -> str:
-    """Return the page of a comparison, see command.compare.
-
-    Args:
-        items: asin, title and categories of those that are compared.
-        images: item_id, their number, and image.
-    """
+    """Return the page of a comparison, see command.compare; items are asin, title and categories of the compared."""
     named = {g.name: g for g in sets}
     pairs = [
-        changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
+        _changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
         for p in comparison["pairs"]
     ]
     shapes = [facts.sources(comparison), *facts.shapes(comparison)]
@@ -50,37 +45,34 @@ def html(
         Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
-    packed, data = with_images(pairs, items, images)
+    packed, data = _with_images(pairs, items, images)
     return sides(
         "compare", outputs.layout.dataset, " · ".join(named), parts, kind=outputs.kind, packed=packed, data=data,
         pairs=pairs, headline=facts.headline(comparison), verdict=facts.verdicts(comparison),
     )  # fmt: skip
 
 
-def changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    """Return two sets' neighbours of the most changed items (rows, and shares of common neighbours), for a page."""
+def _changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
     neighbours = [similarity.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
     return {"a": a.name, "b": b.name, "items": items, "near_a": neighbours[0], "near_b": neighbours[1]}
 
 
-def with_images(
+def _with_images(
     pairs: Iterable[Mapping[str, Any]], items: pa.Table, images: Iterable[pa.Table]
 ) -> tuple[Sheets, dict[str, Any]]:
-    """Return the images of all items in `pairs` (see `changed`), and the page's table of items."""
     wanted = set[int]()
-    for p in pairs:
-        wanted |= {i for i, _ in p["items"]}
-        wanted |= {other for side in (p["near_a"], p["near_b"]) for others in side.values() for other in others}
+    for near in (p[side] for p in pairs for side in ("near_a", "near_b")):
+        wanted.update(near, *near.values())
     packed = gallery.sheets(gallery.thumbnails(images, wanted))
     return packed, packed.table(content.titles(items), content.paths(items))
 
 
 def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
-    """Return the differences of the older release `a` and the newer `b` as a page, with the most changed items.
+    """Return the diff of the older release `a` and the newer `b` as a page.
 
     Args:
-        images: folder of the images stage; those are used whose sha256 the newer release names. May be absent.
-        kind: of the dataset's source; the images of `sample` need an attribution.
+        images: folder of the images stage, see pictures.
+        kind: source of the dataset; the images of `sample` need an attribution.
     """
     columns = ["asin", "title", "categories", "image_sha256"]
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
@@ -94,8 +86,8 @@ def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str
             old, new = releases.versions(a, b, name, common)
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
-            pairs.append(changed(old, new, most))
-    packed, data = with_images(pairs, items, pictures(images, items, at))
+            pairs.append(_changed(old, new, most))
+    packed, data = _with_images(pairs, items, pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
     changes = Section("what", "What changed", "What changed", tables=_changes_tables(diff))
     return sides(
@@ -111,14 +103,10 @@ def _changes_tables(diff: dict[str, Any]) -> list[Table]:
         [f"codes {name}", f"{c['changed']:,} of {c['items']:,} items have another ID"]
         for name, c in diff["semantic_ids"].items()
     ]
+    shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
     rows = [
-        [name, f["bump"], shared(f), f"{f['cka']:.4f}"]
-        + ["" if f["cosine"] is None else f"{f['cosine']:.3f}"]
-        + [
-            f"{f[which][figure]:.3f}" if which in f else ""
-            for figure in ("effective_rank", "mean_cosine")
-            for which in ("a", "b")
-        ]
+        [name, f["bump"], shared(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
+        + [f"{f[which][figure]:.3f}" if which in f else "" for which, figure in shapes]
         for name, f in diff["features"].items()
     ]
     head = ["feature set", "change", "neighbours shared", "linear CKA", "own cosine"]
@@ -132,11 +120,10 @@ def _changes_tables(diff: dict[str, Any]) -> list[Table]:
 
 
 def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield row of `items` as item_id, and image, of images with the hash that `items` names.
+    """Yield item_id (row of `items`, by `at`) and image, of stored images with the hash that `items` names.
 
     Args:
         images: folder of the images stage; may be absent.
-        at: identifier -> row of `items`.
     """
     hashes = items["image_sha256"].to_pylist()
     for path in sorted(images.glob("images-*.parquet")):

@@ -1,9 +1,9 @@
-"""How feature sets are shaped, how alike two are, which items have other neighbours, and whose order looks wrong.
+"""Shapes and similarity of feature sets, items whose neighbours change most, and sets in a doubtful order of rows.
 
-The rows of a file without identifiers seem to lie in another order than the items where three things say so together.
-Two other sets share many more neighbours than chance. The set shares with both no more than if its rows were permuted.
-And its neighbours are nearer than in noise of the same covariance: noise is what a random control looks like, in any
-order. Items without a direction count nowhere. No I x I matrix is held.
+The rows of a file without identifiers seem to lie in another order than the items if three things hold: two other sets
+share many more neighbours than chance; this set shares with both no more than if its rows were permuted; and its
+neighbours are nearer than in noise of the same covariance (a random control has no order to be wrong). Zero rows do
+not count. No I x I matrix is held.
 
 I items, R of them whose neighbours are known, F and G feature widths, K neighbours.
 """
@@ -28,25 +28,25 @@ from pipeline.seeds import seed_for
 NEIGHBOURS = 10
 PERMUTATIONS = 20
 BY_CHANCE = 3.0
-"""standard deviations over permuted rows up to which a share of neighbours is chance"""
+"""threshold of chance, in standard deviations over permuted rows"""
 MANY = 3.0
-"""times chance from which two sets share many neighbours"""
+"""threshold of many shared neighbours, as a multiple of chance"""
 ENOUGH = 10
-"""shared neighbours, at least, that are no chance: among a million items chance is less than one"""
+"""least number of shared neighbours: among a million items, chance is below one"""
 LOOKED_AT = 2000
-"""items at most whose nearest is compared with noise's"""
+"""upper bound on items compared with noise"""
 NEARER = 0.8
-"""of noise's distance, 1 - cosine, to the nearest: random sets of `sample` have 1.00 to 1.03, encoders 0.18 to 0.51"""
+"""threshold, as a fraction of noise's distance to the nearest: random sets of `sample` reach 1.00, encoders 0.51"""
 
 
 def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
-    """Return the K nearest others of items by cosine, int32 [R, K], ascending; equal to 1e-6 they tie, lower ids win.
+    """Return the ids of the K nearest others by cosine, int32 [R, K], ascending; ties within 1e-6 go to lower ids.
 
     Args:
         features: float32 [I, F].
         k: less than I.
-        rows: int [R], the items whose neighbours are searched; all by default.
-        scores_held: scores held, which bounds memory.
+        rows: int [R], items to search for; all by default.
+        scores_held: bounds memory.
     """
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
@@ -65,29 +65,26 @@ def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, sco
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
     """Return item -> its K nearest others, best first, of a few items; ties as in `neighbours`."""
     unit = unit_rows(features)[0]
-    neighbours = {}
-    for item in items:  # a few
-        scores = np.rint((unit @ unit[item]) * 1e6)
-        scores[item] = -np.inf
-        neighbours[int(item)] = np.argsort(-scores, kind="stable")[:k].tolist()
-    return neighbours
+    scores = np.rint((unit[items] @ unit.T) * 1e6)
+    scores[np.arange(len(items)), items] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return dict(zip(map(int, items), best.tolist(), strict=True))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the share of neighbours, int [R, K] of the same items, that two sets share: float64 [R]."""
+    """Return the fraction of common neighbours, int [R, K] each: float64 [R]."""
     n, k = a.shape
     offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
 def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
-    """Return each set's shape, the similarity and most changed items of every two, and whose order looks wrong.
+    """Return `sets` (shapes), `pairs` (similarity, most changed items) and `order` (see doubtful).
 
-    Neighbours are those of all items, or of a large catalogue of those that are drawn: then `sampled` says how many,
-    and `overlap_se` is the standard error.
+    In a large catalogue only a sample of items is searched: their number is `sampled`, with `overlap_se`.
 
     Args:
-        changed: items named per pair.
+        changed: number of items named per pair.
         others: see doubtful.
     """
     items = len(sets[0].vectors)
@@ -97,20 +94,13 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
     pairs = []
     for a, b in combinations(sets, 2):
         share = overlap(near[a.name], near[b.name])
-        lowest = np.argsort(share, kind="stable")[:changed]
+        pair = {"a": a.name, "b": b.name, "neighbours": k, "overlap": round(float(share.mean()), 6)}
+        if len(rows) < items:
+            pair |= {"sampled": len(rows), "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6)}
         cka = shapes.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
-        drawn = {"sampled": len(rows), "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6)}
-        pairs.append(
-            {
-                "a": a.name,
-                "b": b.name,
-                "neighbours": k,
-                "overlap": round(float(share.mean()), 6),
-                **(drawn if len(rows) < items else {}),
-                "cka": round(cka, 6),
-                "most_changed": [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest],
-            }
-        )
+        lowest = np.argsort(share, kind="stable")[:changed]
+        most = [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest]
+        pairs.append(pair | {"cka": round(cka, 6), "most_changed": most})
     found = {g.name: shapes.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
     rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
     return {"sets": rounded, "pairs": pairs, "order": doubtful(sets, rows, near, others)}
@@ -125,17 +115,15 @@ class _Set:
     rows: np.ndarray
     """int [R], ascending"""
     near: np.ndarray
-    """int [R, K], see neighbours"""
+    """int [R, K]"""
     identified: bool
 
     @cached_property
     def directed(self) -> np.ndarray:
-        """Whether an item has a direction, bool [I]."""
         return np.asarray(self.vectors.any(axis=1))
 
     @cached_property
     def structured(self) -> bool:
-        """Whether items have nearer neighbours than in noise of the same covariance."""
         rng, n = np.random.default_rng(seed_for("compare", "noise")), min(len(self.vectors), LOOKED_AT)
         rows = self.vectors[np.sort(rng.choice(len(self.vectors), n, replace=False))]
         centred = rows - rows.mean(axis=0)
@@ -144,11 +132,10 @@ class _Set:
 
     @property
     def chance(self) -> float:
-        """The share of neighbours that unrelated sets share on average, K / (I - 1)."""
         return self.near.shape[1] / max(len(self.vectors) - 1, 1)
 
     def share(self, other: _Set, place: np.ndarray | None = None) -> float:
-        """Return the share of neighbours that both sets have; row i of this one moved to place[i], if that is given."""
+        """Return the fraction of common neighbours, with row i of this set moved to place[i] if given."""
         near, directed = self.near, self.directed
         if place is not None:
             near, directed = np.empty_like(near), np.empty_like(directed)
@@ -157,7 +144,6 @@ class _Set:
         return float(overlap(near, other.near)[both].mean()) if both.any() else 0.0
 
     def by_chance(self, other: _Set) -> bool:
-        """Return whether it shares no more neighbours than if its rows were permuted."""
         actual, rng = self.share(other), np.random.default_rng(seed_for("compare", "order"))
         if actual >= MANY * self.chance:
             return False
@@ -165,14 +151,13 @@ class _Set:
         return bool(actual <= np.mean(shares) + BY_CHANCE * np.std(shares, ddof=1))
 
     def _places(self, rng: np.random.Generator) -> np.ndarray:
-        """Return a place for each item, int [I]: those whose neighbours are known change places with each other."""
+        """Return a permutation, int [I], of the items within and without `rows`."""
         places = np.arange(len(self.vectors))
         for part in (self.rows, np.delete(places, self.rows)):
             places[part] = part[rng.permutation(len(part))]
         return places
 
     def like(self, other: _Set) -> bool:
-        """Return whether both have a structure, and share many neighbours."""
         shared = self.share(other)
         many = shared >= MANY * self.chance and shared * self.near.size >= ENOUGH
         return many and self.structured and other.structured
@@ -184,15 +169,12 @@ def doubtful(
     neighbours: Mapping[str, np.ndarray],
     others: Iterable[FeatureSet] = (),
 ) -> list[dict[str, Any]]:
-    """Return the sets whose rows seem to lie in another order, with what says so.
+    """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
 
     Args:
-        rows: int [R], ascending, the items whose neighbours are given.
-        neighbours: name -> int [R, K], see neighbours.
-        others: sets of the same items, read one by one only where a set is like none that it is compared with.
-
-    Returns:
-        for each: features, neighbours K, overlap with two other sets, which share `shared`, and `chance`.
+        rows: int [R], ascending.
+        neighbours: name -> int [R, K], those of `rows`.
+        others: more sets of the same items, read only as needed.
     """
     found, spare = [], iter(others)
     known = {g.name: _Set(g.name, g.vectors, rows, neighbours[g.name], g.identified) for g in sets}
@@ -203,13 +185,15 @@ def doubtful(
             continue
         for a, b in _alike(one, known, spare):
             if one.by_chance(a) and one.by_chance(b):
-                found.append(_facts(one, a, b))
+                shares = {other.name: round(one.share(other), 6) for other in (a, b)}
+                doubt = {"features": one.name, "neighbours": one.near.shape[1], "overlap": shares}
+                found.append(doubt | {"shared": round(a.share(b), 6), "chance": round(one.chance, 6)})
                 break
     return found
 
 
 def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> Iterator[tuple[_Set, _Set]]:
-    """Yield every two other sets that are like each other; where some name their rows, one of the two does."""
+    """Yield pairs of other sets that are alike, one of them with identifiers if any set has them."""
     some = any(other.identified for other in known.values())
     given = [other for other in known.values() if other is not one]
     yield from ((a, b) for a, b in combinations(given, 2) if (a.identified or b.identified or not some) and a.like(b))
@@ -221,18 +205,7 @@ def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> It
             given.append(other)
 
 
-def _facts(one: _Set, a: _Set, b: _Set) -> dict[str, Any]:
-    return {
-        "features": one.name,
-        "neighbours": one.near.shape[1],
-        "overlap": {other.name: round(one.share(other), 6) for other in (a, b)},
-        "shared": round(a.share(b), 6),
-        "chance": round(one.chance, 6),
-    }
-
-
 def _distance(features: np.ndarray) -> float:
-    """Return the mean of 1 - cosine to the nearest other item, of float32 [I, F]."""
     unit = unit_rows(features)[0]
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1)

@@ -8,22 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
-"""of the frame that a map is drawn in"""
 ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
-"""number of item moves per map, and bounds of its steps"""
-FEWEST = 3
-"""items of a map by forces"""
+"""bounds of the rounds, and moves of items over all rounds"""
 PUSHES = 5
-"""items drawn at random, an item and round, to push away"""
+"""random items that repel each item, per round"""
 SMOOTHING = 40
-"""averagings along the graph that order the starting positions"""
+"""averaging steps of the start"""
 STEP = 0.3
 FARTHEST = 4.0
-"""largest move along one axis by one force"""
+"""largest move along an axis by one force"""
 
 
 def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
-    """Return whole positions of the items inside the frame; see layout."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
     return (layout(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).tolist()
@@ -31,7 +27,7 @@ def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
     """Return a position of each item by schema EDGES, float64 [I, 2], each axis spread over 0 .. 1."""
-    if n_items < FEWEST:  # side by side: forces need a plane to act in
+    if n_items < 3:  # side by side: forces need a plane to act in
         return np.stack([np.arange(1, n_items + 1) / (n_items + 1), np.full(n_items, 0.5)], axis=1)
     item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))
     kept = item != other
@@ -44,19 +40,17 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
         gap = at[item] - at[other]  # [E, 2]
         pull = np.clip(-2 * gap / (1 + (gap**2).sum(axis=1, keepdims=True)), -FARTHEST, FARTHEST)
         move = (_summed(item, pull, n_items) - _summed(other, pull, n_items)) / ends
-        far = rng.integers(0, n_items, (PUSHES, n_items))
-        for others in far:
+        for others in rng.integers(0, n_items, (PUSHES, n_items)):
             gap = at - at[others]
             square = (gap**2).sum(axis=1, keepdims=True)
-            push = 2 * gap / ((0.01 + square) * (1 + square))
-            move += np.clip(push, -FARTHEST, FARTHEST)
+            move += np.clip(2 * gap / ((0.01 + square) * (1 + square)), -FARTHEST, FARTHEST)
         at += step * move
     low, high = np.quantile(at, [0.005, 0.995], axis=0)  # outliers are clipped
     return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1)
 
 
 def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return starting positions: random, averaged along the graph, then ranked, so that no component lies far out."""
+    """Return random positions, averaged along the graph, then ranked, so that no component lies far out."""
     from scipy import sparse  # a light install, which draws pages without a map, does without it
 
     ones = np.ones(len(item))
@@ -72,5 +66,4 @@ def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator
 
 
 def _summed(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
-    """Return the sum of the forces on each item: [E, 2] -> [I, 2]."""
     return np.stack([np.bincount(rows, forces[:, axis], n) for axis in range(2)], axis=1)

@@ -10,9 +10,9 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 CELL = 80
-"""pixels of one image in a sheet"""
+"""pixels of an image in a sheet"""
 COLUMNS = 20
-"""images a row, and rows, of a sheet: 1600 x 1600 pixels, which phones decode without trouble"""
+"""images per row, and rows: 1600 x 1600 pixels, which phones decode"""
 BACKGROUND = (255, 255, 255)
 
 
@@ -23,35 +23,29 @@ class Sheets:
     data: list[str]
     """base64 JPEG"""
     place: dict[int, int]
-    """item_id -> number of its cell, counted through all sheets"""
+    """item_id -> cell, counted through all sheets"""
 
     def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-        """Return a page's table of all items: titles, categories, and numbers of cells, -1 without an image."""
+        """Return titles, categories and cells (-1: no image) of all items, for a page."""
         return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
 
 
 def thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
-    """Return item_id -> RGB image of CELL x CELL pixels, uncropped, on white.
-
-    Args:
-        tables: item_id and image (JPEG or null) of table IMAGES, a shard at a time.
-    """
+    """Return item_id -> RGB image of CELL x CELL pixels, uncropped, on white; tables have item_id and image (JPEG)."""
     images = {}
     for table in tables:
         for item, data in zip(table["item_id"].to_pylist(), table["image"], strict=True):
-            if item in wanted and data.is_valid:
-                images[item] = _fitted(data.as_py())
-    return {item: image for item, image in images.items() if image is not None}
+            if item in wanted and data.is_valid and (image := _fitted(data.as_py())):
+                images[item] = image
+    return images
 
 
 def sheets(images: Mapping[int, Image.Image]) -> Sheets:
-    """Pack images, in order of item_id, into JPEG sheets."""
     items = sorted(images)
     data = []
     for start in range(0, len(items), COLUMNS * COLUMNS):
         part = items[start : start + COLUMNS * COLUMNS]
-        rows = -(-len(part) // COLUMNS)
-        sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), BACKGROUND)
+        sheet = Image.new("RGB", (COLUMNS * CELL, -(-len(part) // COLUMNS) * CELL), BACKGROUND)
         for i, item in enumerate(part):
             sheet.paste(images[item], (i % COLUMNS * CELL, i // COLUMNS * CELL))
         out = bytes_io.BytesIO()
@@ -60,15 +54,10 @@ def sheets(images: Mapping[int, Image.Image]) -> Sheets:
     return Sheets(data, {item: i for i, item in enumerate(items)})
 
 
-def poster(
-    items: Sequence[int],
-    sets: Mapping[str, Mapping[int, list[int]]],
-    images: Mapping[int, Image.Image],
-    titles: Sequence[str],
-    count: int = 4,
-) -> bytes:
-    """Return a PNG: a row an item, a column a feature set with its `count` nearest; titles for missing images."""
-    gap, top, side = 28, 46, CELL
+def poster(items: Sequence[int], sets: Mapping[str, Mapping[int, list[int]]], images: Mapping[int, Image.Image],
+           titles: Sequence[str]) -> bytes:  # fmt: skip
+    """Return a PNG: a row per item, its four nearest under each feature set; titles replace missing images."""
+    gap, top, side, count = 28, 46, CELL, 4
     width = side + len(sets) * (gap + count * (side + 4))
     canvas = Image.new("RGB", (width + 2 * gap, top + len(items) * (side + 14) + gap), BACKGROUND)
     draw = ImageDraw.Draw(canvas)

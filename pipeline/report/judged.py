@@ -1,9 +1,9 @@
-"""What judged features, as sections: recommenders with their paired tests, ablations, probes, semantic IDs."""
+"""Sections of recommenders with their paired tests, ablations, probes, semantic IDs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.facts import ceiling, codes, probes, words
 from pipeline.facts import recommenders as facts
@@ -14,20 +14,10 @@ from pipeline.facts.probes import CHANCE, Figures, Probed
 from pipeline.facts.words import CONTROLS, labelled
 from pipeline.models import RELEASED
 from pipeline.report import plots
-from pipeline.report.plots import Chart, Intervals, Section, Span
-
-LINES = 3
-"""methods of a chart, beside chance: there are four colours"""
-TITLES = {
-    "neighbours": "neighbours that share the first 1, 2, ... codes",
-    "co_purchase": "items bought together that share them",
-    "category": "of items that share them, those of one category",
-}
-"""key of a prefix's figures -> its chart"""
+from pipeline.report.plots import Intervals, Section, Span
 
 
 def recommenders(outputs: Outputs) -> Section:
-    """Return every run under each protocol, and AlignRec's lead on the released features."""
     compared = list(labelled(outputs.compared))
     drawn = [draw(one, outputs, label) for one, label in compared for draw in (_means, leads)]
     paired = [] if outputs.tests is None else list(facts.tests(outputs.tests))
@@ -37,14 +27,13 @@ def recommenders(outputs: Outputs) -> Section:
 
 
 def _means(comparison: Comparison, _: Outputs, label: str) -> Intervals | None:
-    """Return test Recall@20 of every run."""
     rows = [plots.mean(words.run(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
     title = f"Test {words.RECALL}, {words.spread(r.seeds for r in comparison.rows)}"
     return plots.intervals(words.after(title, label), rows, axis=words.RECALL)
 
 
 def leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
-    """Return what AlignRec on the released features has more than each other run it was tested against."""
+    """Return the lead of AlignRec on the released features over each run it was tested against."""
     found = facts.leads(comparison, outputs.tests, outputs.released)
     if not found:
         return None
@@ -57,7 +46,6 @@ def leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | N
 
 
 def without_parts(outputs: Outputs) -> Section:
-    """Return the ablations under each protocol."""
     drawn, tables = [], []
     for comparison, label in labelled(outputs.ablated):
         rows = list(facts.ablated(comparison, outputs.tests))
@@ -71,34 +59,11 @@ def without_parts(outputs: Outputs) -> Section:
 
 
 def codes_section(judged: Sequence[Judged]) -> Section:
-    """Return the section of semantic IDs."""
     note = "Items as a few discrete codes, from coarse to fine, judged without training a generator."
-    return Section("semantic-ids", codes.HEADING, codes.HEADING, note, shared(judged), tables=codes.tables(judged))
-
-
-def shared(judged: Sequence[Judged]) -> list[Chart]:
-    """Return for each feature set how often pairs of items share a prefix, by its length, beside chance."""
-    drawn = []
-    for features in dict.fromkeys(j.features for j in judged):
-        rows = [j for j in judged if j.features == features and not j.quality["control"]][:LINES]
-        for key, what in TITLES.items():
-            lines = {j.method: _line([p[key] for p in j.quality["prefixes"]]) for j in rows}
-            by_chance = ([p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows)
-            lines["chance"] = _line([max(values) for values in zip(*by_chance, strict=True)])
-            places = {length: f"{length:.0f}" for length in lines["chance"]}
-            if len(places) > 1 and all(lines.values()):
-                axes = ("codes that are shared", "share of pairs" if key != "category" else "share of items")
-                drawn.append(plots.curves(f"{features}: {what}", places, lines, axes))
-    return drawn
-
-
-def _line(values: Sequence[float | None]) -> dict[float, Cell]:
-    """Return length of the prefix -> figure, where there is one."""
-    return {float(n): Cell(v, None, (v,)) for n, v in enumerate(values, start=1) if v is not None}
+    return Section("semantic-ids", codes.HEADING, codes.HEADING, note, tables=codes.tables(judged))
 
 
 def probes_section(outputs: Outputs) -> Section:
-    """Return a picture a probe, and below it its table."""
     controls = [c for c in CONTROLS if c in outputs.graphs]
     beat = f" Controls, which a useful feature set must beat: {', '.join(controls)}." if controls else ""
     note = (
@@ -106,21 +71,9 @@ def probes_section(outputs: Outputs) -> Section:
         "constant features score as chance does."
     )
     if processed := (outputs.probes or {}).get("processed"):
-        note += f" {probes.processing(processed)}"
-        note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
-    drawn = pictures(outputs.probes)
-    return Section(
-        "probes",
-        "Probes",
-        "Probes",
-        note,
-        drawn,
-        tables=[
-            *probes.tables(outputs.probes),
-            *ceiling.tables(outputs.probes),
-            *probes.tried_tables(outputs.probes),
-        ],
-    )
+        note += f" {probes.processing(processed)} Better: raw and processed, p below {LEVEL} after Holm's correction."
+    tables = [of for make in (probes.tables, ceiling.tables, probes.tried_tables) for of in make(outputs.probes)]
+    return Section("probes", "Probes", "Probes", note, pictures(outputs.probes), tables=tables)
 
 
 def pictures(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
@@ -128,7 +81,7 @@ def pictures(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
 
 
 def _picture(probed: Probed) -> Intervals | None:
-    """Return a probe's headline figure of every feature set, raw and processed; None where it was not measured."""
+    """Return a probe's headline figure of every feature set, raw and processed; None if not measured."""
     if not probed.forms:
         return None
     figure, forms = probed.figure, probed.forms

@@ -13,7 +13,6 @@ RANKED = "Mean rank over splits and seeds; a bar joins models without a signific
 
 
 def section(outputs: Outputs) -> Section:
-    """Return the section of table LEAGUE and of what follows from it; an empty one where there was one split."""
     name, heading, (league, found) = "league", "Over splits and seeds", (outputs.league, outputs.league_facts)
     if league is None or not found:
         return Section(name, "Splits", heading)

@@ -123,7 +123,7 @@
     ink.putImageData(buffer, 0, 0);
   };
 
-  // Pictures where there is room, the most popular items first. Which ones depends on the step of the zoom alone, so that
+  // Pictures where there is room, the most popular items first. Which ones depends only on the step of the zoom, so that
   // none flickers in a pan.
   let order = null, roomy = { key: "", items: [] };
   const withRoom = (step, room) => {

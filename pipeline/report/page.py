@@ -1,8 +1,8 @@
-"""index.html and report.md from the evidence. Titles, categories and ids come from data and are escaped everywhere."""
+"""index.html and report.md. Titles, categories and ids come from data and are escaped everywhere."""
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,52 +25,31 @@ from pipeline.report.plots import Section
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
 PARTS = ("items", "map", "list", "codes", "page")
-"""of the page's own script, in order; those of what a page lacks do nothing"""
+"""scripts of every page, in order; without their element they do nothing"""
 LONGEST = 120
-"""characters of a title in the page's data"""
-STEPS = {
-    "reviews": ("interactions", "rows_in", "read"),
-    "interactions": ("interactions", "rows_out", "kept"),
-    "items": ("items", "rows_out", "described"),
-    "images": ("images", "rows_out", "usable"),
-    "BEiT3": ("pretrain", "rows_in", "items learned from"),
-    "features": ("encode", "rows_out", "sets"),
-    "graph": ("graph", "rows_out", "edges"),
-    "AlignRec": ("train", "rows_in", "pairs learned from"),
-    "benchmark": ("benchmark", "rows_out", "runs"),
-}
-"""step -> stage, figure of its record, and what that is"""
+"""most characters of a title in the page's data"""
 NO_IMAGES = gallery.Sheets([], {})
 
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows of single items."""
+    """The items that the page shows."""
 
     titles: list[str]
     notes: list[str]
-    """categories, by item_id"""
+    """categories of each item"""
     images: dict[int, Image.Image]
     neighbours: Neighbours | None
     maps: dict[str, list[list[int]]]
-    """feature set -> position of each item on the map; empty if there is none"""
+    """feature set -> position of each item"""
     users: list[User]
     known: Items | None
-    """what the map and the lists know of every item; None if there is no map"""
+    """data of the map and the lists; None without a map"""
 
 
-def view(
-    outputs: Outputs,
-    near: Neighbours | None,
-    users: Sequence[User],
-    seed: int,
-    images: Iterable[pa.Table] | None = None,
-) -> View | None:
-    """Return titles, categories and images of the items that the page shows; None without items.
-
-    Args:
-        images: item_id and image, a table at a time; those of `outputs` by default.
-    """
+def view(outputs: Outputs, near: Neighbours | None, users: Sequence[User], seed: int,
+         images: Iterable[pa.Table] | None = None) -> View | None:  # fmt: skip
+    """Return the items that the page shows, None without any; images are those of `outputs` by default."""
     items = outputs.items
     if items is None or not (near or users):
         return None
@@ -83,12 +62,7 @@ def view(
 
 
 def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
-    """Return the text of index.html.
-
-    Args:
-        encoders: that the server answers by: the page then has a box to ask it.
-        characters: of the longest text that it takes.
-    """
+    """Return index.html; given encoders of a server, with a box for questions of up to `characters`."""
     packed = gallery.sheets(shown.images if shown else {})
     all_shown = shown and shown.neighbours and shown.neighbours.searchable
     return render(
@@ -100,13 +74,7 @@ def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), cha
 
 
 def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
-    """Return a self-contained page: no address in it is ever fetched.
-
-    Args:
-        template: a file beside this one that extends base.html.
-        asks: whether its script may ask the server that it came from.
-        mapped: whether it has a map, and so the libraries of it.
-    """
+    """Return a self-contained page: it loads nothing, and sends requests to its own server only if it `asks`."""
     own = "".join(_text(f"{name}.js") for name in (*PARTS, *(["ask"] if asks else [])))
     scripts = [*([_text("vendor/map.js")] if mapped else []), own]
     style = "".join(_text(f"{name}.css") for name in ("page", "explore", "codes"))
@@ -121,16 +89,14 @@ def sides(
     headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
     data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
 ) -> str:  # fmt: skip
-    """Return a page of things side by side: feature sets, codes, releases.
+    """Return the page of a command that compares feature sets, codes or releases.
 
     Args:
-        command: that makes it.
-        lead: what is on it.
-        kind: of the data set's source; the images of `sample` need an attribution.
-        title: the data set by default.
-        headline: the verdict in a sentence, and `verdict` the tables that it rests on.
-        packed: images of the items in `pairs`, and `data` the page's table of them, see gallery.Sheets.table.
-        pairs: most changed items, see pipeline/compare/page.py; `note` is said of them.
+        kind: source of the dataset; the images of `sample` need an attribution.
+        title: the dataset by default.
+        headline, verdict: a sentence, and the tables that support it.
+        packed, data: images of the items in `pairs`, and their table, see gallery.Sheets.table.
+        pairs, note: most changed items, see pipeline/compare/page.py, and a note on them.
     """
     return render(
         "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
@@ -143,18 +109,15 @@ def _text(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """Return a script's hash, as a policy for contents names it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def report_md(outputs: Outputs, shown: View | None) -> str:
-    """Return the text of report.md: the same verdict and tables, and the image neighbours.png."""
     template = _environment(autoescape=False).get_template("page.md")
     return template.render(**_content(outputs, shown), markdown=markdown, escaped=escaped)
 
 
 def poster(near: Neighbours, shown: View) -> bytes:
-    """Return neighbours.png: a few items and their neighbours under the first feature sets."""
     content = [name for name in near.sets if name not in CONTROLS and not name.endswith("-masked")]
     masked = [name for name in near.sets if name.endswith("-masked")]
     chosen = [*content, *masked, *(c for c in CONTROLS if c in near.sets)][:POSTER_SETS]
@@ -165,33 +128,28 @@ def poster(near: Neighbours, shown: View) -> bytes:
 
 
 def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
+    dataset, kind, released = outputs.layout.dataset, outputs.kind, outputs.released
+    notes = outputs.records.get("interactions", {}).get("notes", {})
     return {
-        "dataset": outputs.layout.dataset,
-        "kind": outputs.kind,
-        "facts": _facts(outputs.records.get("interactions", {}).get("notes", {})),
-        "headline": verdict.headline(
-            outputs.layout.dataset, outputs.kind, outputs.released, outputs.probes, outputs.tests
-        ),
-        "strip": list(strip(outputs)),
+        "dataset": dataset,
+        "kind": kind,
+        "facts": [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes],
+        "headline": verdict.headline(dataset, kind, released, outputs.probes, outputs.tests),
         "advice": verdict.advice(outputs.probes),
-        "verdict": verdict.tables(outputs.released, outputs.probes, outputs.tests),
+        "verdict": verdict.tables(released, outputs.probes, outputs.tests),
         "pictured": sections.pictured(outputs),
         "recorded": sections.recorded(outputs),
         "near": shown and shown.neighbours,
         "users": shown.users if shown else [],
-        "released": outputs.released,
+        "released": released,
         "seed": SEED,
         "diagram": _text("diagram.svg"),
         "plot": plots,
     }
 
 
-def _facts(notes: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes]
-
-
 def _carried(shown: View, packed: gallery.Sheets) -> dict[str, Any] | None:
-    """Return what the script has of every item: title, category, image, neighbours, places; None without a map."""
+    """Return the script's data of every item; None without a map."""
     near, known, n = shown.neighbours, shown.known, len(shown.titles)
     if near is None or known is None:
         return None
@@ -216,26 +174,11 @@ def _carried(shown: View, packed: gallery.Sheets) -> dict[str, Any] | None:
 
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=autoescape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        loader=jinja2.FileSystemLoader(HERE), autoescape=autoescape, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     unbroken: Callable[[str], str] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")  # noqa: E731
     environment.filters["unbroken"] = unbroken
     environment.filters["named"] = title
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
-
-
-def strip(outputs: Outputs) -> Iterator[tuple[str, str, str]]:
-    """Yield name, figure and meaning of the steps of the pipeline that ran, in order."""
-    counted = {
-        "features": len(outputs.graphs),
-        "benchmark": sum(row.seeds for comparison in outputs.compared for row in comparison.rows),
-    }
-    for name, (stage, figure, what) in STEPS.items():
-        if (record := outputs.records.get(stage)) and (name != "features" or outputs.graphs):
-            yield name, f"{counted.get(name, record[figure]):,}", what

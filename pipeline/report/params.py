@@ -9,12 +9,12 @@ class Report(Section):
     gallery_items: Positive = 8
     """items shown with their neighbours"""
     neighbours: Positive = 6
-    """images beside each item"""
+    """neighbours shown per item"""
     searchable: Positive = 3000
-    """largest catalogue whose images are all in the page, to be searched"""
+    """largest catalogue with all images and a search in the page"""
     mapped: Positive = 100_000
     """largest catalogue with a map of all items and their titles; beyond `searchable` without images"""
     watts: Rate = 30.0
-    """that the machine which encodes draws: stated, for what a million items would take"""
+    """power draw of the encoding machine, for the stated cost of a million items"""
     dollars: Rate = 0.1
-    """that an hour of it costs: likewise"""
+    """price of an hour of it"""

@@ -1,8 +1,8 @@
-"""Pictures of figures: curves as SVG, intervals and shares as rows, in the page's colours; and sections of them."""
+"""Pictures of figures: curves as SVG, intervals and shares as rows; and sections of them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 300, 176
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 20, 36
 NOT_CURVES = {"epoch", "step", "lr", "seconds"}
 PARTS = {"train", "valid", "test", "held", "out", "rare"}
-"""words of a curve's name that do not change its measure"""
+"""words of a curve's name other than its measure"""
 Span = tuple[float, float, float]
 """low end, middle, high end"""
 Point = tuple[float, float, float]
@@ -23,13 +23,12 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Chart:
-    """One small plot: its lines, and where its axes have marks."""
+    """A small plot of lines."""
 
     shape: ClassVar[str] = "chart"
     title: str
     lines: list[dict[str, Any]]
-    """name, points (SVG), dots (x, y, words), last value (empty for means), band (SVG, mean ± sd; or empty), flat (all
-    values equal)"""
+    """name, points (SVG), dots (x, y, words), last value or "", band (SVG, mean ± sd) or "", flat (all values equal)"""
     x_marks: list[tuple[float, str]]
     y_marks: list[tuple[float, str]]
     x_name: str
@@ -41,55 +40,50 @@ class Row(NamedTuple):
 
     name: str
     spans: Sequence[Span | None]
-    """one for each key of the picture"""
+    """one per key of the picture"""
     figure: str
-    """in words, at the end of the row"""
     sure: bool = True
     """whether its marks are filled"""
     tips: Sequence[str] = ()
-    """what each span says under a pointer"""
+    """tooltip of each span"""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals on one scale, in percent of its width; a row a run, or a group."""
+    """Intervals on one scale, in percent of its width; a row per run or group."""
 
     shape: ClassVar[str] = "intervals"
     title: str
     keys: Sequence[str]
-    """what the marks of a row are, top to bottom; empty where there is one"""
+    """names of a row's marks, top to bottom; empty for one"""
     rows: list[Row]
     marks: list[tuple[float, str]]
     lines: list[float]
-    """vertical lines: zero, and the reference if there is one"""
+    """vertical lines: zero and perhaps the reference"""
     axis: str
-    """name of the scale"""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Parts of a whole, a bar a row."""
+    """Parts of a whole, a bar per row."""
 
     shape: ClassVar[str] = "shares"
     title: str
     keys: Sequence[str]
-    """names of the parts, left to right"""
     rows: Sequence[tuple[str, Sequence[float]]]
-    """name, and the share of each part, 0 .. 1"""
+    """name, share of each key"""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """A diagram of critical differences (Demsar 2006): names at their mean ranks, bars over those that do not
-    differ significantly.
-    """
+    """A diagram of critical differences (Demsar 2006): bars join names without a significant difference."""
 
     shape: ClassVar[str] = "ranks"
     title: str
     models: list[tuple[str, float, float, float, float]]
-    """name; x on the axis, height of the name, x of the name, its side: 0 at the left, 1 at the right"""
+    """name; x on the axis, y and x of the name, its side: 0 left, 1 right"""
     bars: list[tuple[float, float, float]]
-    """left end, right end, height"""
+    """left, right, height"""
     marks: list[tuple[float, str]]
     size: tuple[float, float]
 
@@ -100,11 +94,11 @@ Picture = Chart | Intervals | Shares | Ranks
 def intervals(
     title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None, axis: str = ""
 ) -> Intervals | None:
-    """Return intervals on a common scale that holds zero; None where there is none at all.
+    """Return intervals on a common scale that includes zero; None without any span.
 
     Args:
-        rows: their spans in units of the measure.
-        reference: a value that all rows are seen against, such as chance.
+        rows: spans in units of the measure.
+        reference: value to compare rows with, such as chance.
     """
     known = [v for row in rows for span in row.spans if span is not None for v in span]
     if not known:
@@ -131,51 +125,38 @@ def _tip(name: str, span: Span, key: str) -> str:
 
 
 def mean(name: str, cell: Cell, more: str = "") -> Row:
-    """Return a row of mean ± sd; of the mean alone where one seed was run. `more` is said after the figure."""
+    """Return a row of mean ± sd; `more` follows the figure."""
     sd = cell.sd or 0.0
     return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], figure(cell) + more)
 
 
 def change(name: str, test: Difference | None, words: str | None = None) -> Row:
-    """Return a row of a difference, filled where it is decided; without a mark where there is none."""
+    """Return a row of a difference, filled where significant; without a mark for None."""
     if test is None:
         return Row(name, [None], words or "", False)
     return Row(name, [test[:3]], test.words if words is None else words, test.sure)
 
 
-def curves(
-    title: str,
-    places: Mapping[float, str],
-    lines: Mapping[str, Mapping[float, Cell]],
-    axes: tuple[str, str] = ("", ""),
-) -> Chart:
-    """Return a chart of means over numbers, each with a band of one standard deviation where seeds allow.
+def curves(title: str, places: Mapping[float, str] | Collection[float],
+           lines: Mapping[str, Mapping[float, Cell]], axes: tuple[str, str] = ("", "")) -> Chart:  # fmt: skip
+    """Return a chart of means with a band of one standard deviation.
 
     Args:
-        places: x -> its mark on the axis; at least two.
+        places: x -> its mark on the axis, or x; at least two.
         lines: line -> x -> figure.
     """
+    places = places if isinstance(places, Mapping) else {x: f"{x:.4g}" for x in sorted(places)}
     ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
     return _chart(title, ends, places, (min(places), max(places)), axes)
 
 
-def _range(lines: Iterable[list[Point]]) -> tuple[float, float]:
-    """Return the ends of the vertical axis: all values with their deviations, and some room where they are equal."""
-    ends = [end for line in lines for _, v, sd in line for end in (v - sd, v + sd)]
+def _chart(title: str, lines: Mapping[str, list[Point]], places: Mapping[float, str], axis: tuple[float, float],
+           axes: tuple[str, str], last: bool = False) -> Chart:  # fmt: skip
+    """Return a chart; `places` are marks and `axis` the ends of the horizontal axis, `last` shows last values."""
+    ends = [end for line in lines.values() for _, v, sd in line for end in (v - sd, v + sd)]
     low, high = min(ends), max(ends)
-    return (low - 0.5, high + 0.5) if high == low else (low, high)
-
-
-def _chart(
-    title: str,
-    lines: Mapping[str, list[Point]],
-    places: Mapping[float, str],
-    axis: tuple[float, float],
-    axes: tuple[str, str],
-    last: bool = False,
-) -> Chart:
-    """Return a chart; `places` and `axis` are of the horizontal axis, `last` says the last value of each line."""
-    low, high = _range(lines.values())
+    if high == low:
+        low, high = low - 0.5, high + 0.5
 
     def across(x: float) -> float:
         return round(LEFT + (x - axis[0]) / (axis[1] - axis[0]) * (WIDTH - LEFT - RIGHT), 1)
@@ -200,12 +181,10 @@ def _chart(
 
 
 def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Return a small chart for each measure in a training curve.
-
-    Parts of one measure (train_, valid_) share a chart, and what chance would reach is a line in that of the accuracy.
+    """Return a small chart per measure of a training curve; train_, valid_ and chance of one measure share a chart.
 
     Args:
-        history: one object an epoch; what is not a finite number is left out.
+        history: a mapping per epoch; values that are not finite numbers are left out.
     """
     groups: dict[str, list[str]] = {}
     for key in dict.fromkeys(k for row in history for k in row):
@@ -224,12 +203,7 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
 
 
 def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]]) -> Ranks | None:
-    """Return the diagram of mean ranks; None of fewer than two.
-
-    Args:
-        means: name -> mean rank, ascending.
-        groups: names in the order of `means`, no two of a group significantly different.
-    """
+    """Return the diagram of mean ranks, ascending; None for fewer than two; no two of a group differ significantly."""
     if len(means) < 2:
         return None
     low, high = math.floor(min(means.values())), math.ceil(max(means.values()))
@@ -271,17 +245,16 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page, with a link in its navigation."""
+    """A section of the page, with a link in the navigation."""
 
     anchor: str
     link: str
     heading: str
     note: str = ""
     drawn: Sequence[Picture | None] = ()
-    """pictures; None where there was nothing to draw"""
     maps: Sequence[Table] = ()
-    """tables that are pictures themselves, by the tint of their cells"""
-    tables: Sequence[Table] = field(default_factory=list)
+    """heat maps"""
+    tables: Sequence[Table] = ()
     """folded on the page"""
 
     @property

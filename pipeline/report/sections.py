@@ -1,4 +1,4 @@
-"""The sections of the page with figures, in order; the same for index.html and report.md."""
+"""Sections with figures, in order; the same for index.html and report.md."""
 
 from collections.abc import Iterator
 
@@ -12,22 +12,15 @@ CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 
 
 def pictured(outputs: Outputs) -> list[Section]:
-    """Return the sections that have a picture or figures of an experiment, without empty ones."""
     sections = (
-        *(
-            judged.recommenders(outputs),
-            league.section(outputs),
-            judged.probes_section(outputs),
-            judged.without_parts(outputs),
-        ),
-        *(studied.tail_section(outputs), *studied.sections(outputs), *studied.argument_sections(outputs)),
-        judged.codes_section(outputs.coded),
-    )
+        judged.recommenders(outputs), league.section(outputs), judged.probes_section(outputs),
+        judged.without_parts(outputs), studied.tail_section(outputs), *studied.sections(outputs),
+        *studied.argument_sections(outputs), judged.codes_section(outputs.coded),
+    )  # fmt: skip
     return [s for s in sections if s]
 
 
 def recorded(outputs: Outputs) -> list[Section]:
-    """Return what was recorded on the way, folded as a whole on the page, without empty sections."""
     tried = [] if outputs.tuning is None else [recommenders.tuned(outputs.tuning)]
     sections = (
         Section("settings", "Settings", "The same budget for every contender", tables=tried),
@@ -38,7 +31,6 @@ def recorded(outputs: Outputs) -> list[Section]:
 
 
 def _curves(outputs: Outputs) -> Iterator[Section]:
-    """Yield the training curves of one encoder and one recommender."""
     note = "The horizontal axis counts measurements; the bold figure is the last one. One training, of the release."
     for stage, what in CURVES.items():
         drawn = plots.charts(outputs.history(stage))

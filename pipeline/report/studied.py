@@ -21,18 +21,15 @@ from pipeline.study import summaries
 from pipeline.study.summaries import WHOLE, Masked
 
 LINES = 4
-"""runs in a picture of groups, best Recall@20 first"""
+"""most runs in a picture of groups, best Recall@20 first"""
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
 UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}, "history": {}}
-"""slice -> label -> its name where it stands alone"""
-BEST_RECALL = "best valid Recall@20"
 MARKS = 5
-"""epochs that are written under a curve, about"""
+"""epochs marked under a curve, about"""
 
 
 def sections(outputs: Outputs) -> Iterator[Section]:
-    """Yield mask modality, variants of pre-training, and sweeps; each is empty where it was not studied."""
     mask, variants = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "variants"))
     curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
@@ -40,16 +37,13 @@ def sections(outputs: Outputs) -> Iterator[Section]:
     note = "Encoders that were pre-trained with other settings, each against the recipe that is released."
     drawn, heading = variants_changes(variants), "Variants of pre-training"
     yield Section("variants", "Variants", heading, note, drawn, tables=study.variants(variants))
-    note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
+    note = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
     heading, maps, points = "Hyper-parameters", study.heatmaps(heatmaps), study.sweep_points(curves)
     yield Section("settings-swept", heading, heading, note, sweep_charts(curves), maps, points)
 
 
 def masked(mask: pa.Table) -> list[Picture | None]:
-    """Return, for each protocol and feature set, Recall@20 over what is masked.
-
-    Of three ratios or more, the whole set counted, it is a curve; else a row for each.
-    """
+    """Return Recall@20 over what is masked, per protocol and feature set: a curve from three ratios, else rows."""
     drawn = []
     protocols = list(summaries.by_protocol(summaries.masked(mask)))
     for (protocol, _), rows in protocols:
@@ -64,22 +58,16 @@ def _masked(title: str, rows: Sequence[Masked]) -> Picture | None:
     ratios = sorted({row.ratio for row in rows})
     if len(ratios) < 3:
         lost = ["" if row.change is None else f", {row.change.mean:+.1%}" for row in rows]
-        return plots.intervals(
-            title,
-            [plots.mean(row.items, row.recall, change) for row, change in zip(rows, lost, strict=True)],
-            axis=RECALL,
-        )
+        means = [plots.mean(row.items, row.recall, change) for row, change in zip(rows, lost, strict=True)]
+        return plots.intervals(title, means, axis=RECALL)
     lines = {
-        f"{modality} masked": {row.ratio: row.recall for row in rows if row.modality in (modality, summaries.WHOLE)}
-        for modality in dict.fromkeys(row.modality for row in rows if row.modality != summaries.WHOLE)
+        f"{modality} masked": {row.ratio: row.recall for row in rows if row.modality in (modality, WHOLE)}
+        for modality in dict.fromkeys(row.modality for row in rows if row.modality != WHOLE)
     }
-    return plots.curves(
-        f"{title}, by share masked", {ratio: f"{ratio:.4g}" for ratio in ratios}, lines, ("share masked", RECALL)
-    )
+    return plots.curves(f"{title}, by share masked", ratios, lines, ("share masked", RECALL))
 
 
 def variants_changes(table: pa.Table) -> list[Picture | None]:
-    """Return AlignRec's change with the encoder of each variant, against the recipe's."""
     rows = study.recommended(table)
     if not rows:
         return []
@@ -90,7 +78,7 @@ def variants_changes(table: pa.Table) -> list[Picture | None]:
 
 
 def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Return a chart a sweep of one key: mean valid Recall@20 over its values, in their order, with its spread."""
+    """Return a chart per sweep of one key: mean ± sd of valid Recall@20 over its values."""
     charts = []
     for sweep, key in dict.fromkeys((row["sweep"], row["key"]) for row in curves):
         points = [row for row in curves if row["sweep"] == sweep]
@@ -103,7 +91,6 @@ def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def tail_section(outputs: Outputs) -> Section:
-    """Return the section; an empty one without slices and without the study of the tail."""
     studied = outputs.study.get("tail", schemas.TAIL.empty_table())
     drawn: list[Picture | None] = []
     said: list[str] = []
@@ -126,13 +113,12 @@ def tail_section(outputs: Outputs) -> Section:
 
 
 def shares(who: Shown, title: str) -> Shares | None:
-    """Return a bar a run, and that of the test targets."""
     rows = [(run, list(parts.values())) for run, parts in who.items()]
     return Shares(title, list(next(iter(who.values()))), rows) if rows else None
 
 
 def served(groups: Groups, which: str, title: str, released: str) -> Intervals | None:
-    """Return recall of each group, for each model on the released features or on ids alone; the best few models."""
+    """Return recall of each group under the best few models on the released features or on ids only."""
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
     rows = [plots.Row(UNITS[which].get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
@@ -140,27 +126,22 @@ def served(groups: Groups, which: str, title: str, released: str) -> Intervals |
 
 
 def argument_sections(outputs: Outputs) -> Iterator[Section]:
-    """Yield wrong content, what losses prevent, and joint training; each is empty where it was not studied."""
     wrong, geometry, joint, epochs = (
         outputs.study.get(part, schemas.STUDY[part].empty_table())
         for part in ("wrong", "geometry", "joint", "joint_epochs")
     )
-    note = (
-        "What recommenders lose when the image or the text of some items is another item's, or their vector is noise."
-    )
+    note = "What recommenders lose if the image or the text of some items is another item's, or their vector is noise."
     drawn = [chart for rows in argument.by_fingerprint(wrong) for chart in spoilt(rows)]
     yield Section("wrong", "Wrong content", "Wrong content", note, drawn, tables=argument.wrong(wrong))
-    note = "AlignRec trained to the last epoch without one of its losses: the shape of its item vectors, beside recall."
-    heading = "What each loss prevents"
-    tables = argument.geometry(geometry)
+    note = "AlignRec trained to the last epoch without one of its losses: the shape of its item vectors, and recall."
+    heading, tables = "What each loss prevents", argument.geometry(geometry)
     yield Section("geometry", "Losses", heading, note, shaped(argument.shapes(geometry)), tables=tables)
-    note = "The article's opening claim: where one loss trains encoder and recommender together, content is lost."
-    heading = "Joint beside staged"
-    yield Section("joint", "Joint", heading, note, joint_curves(epochs), tables=argument.joint(joint))
+    note = "The article's opening claim: if one loss trains encoder and recommender together, content is lost."
+    yield Section("joint", "Joint", "Joint and staged", note, joint_curves(epochs), tables=argument.joint(joint))
 
 
 def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Return a chart a model and feature set: test recall over the share of items whose content is wrong."""
+    """Return a chart per model and feature set: test recall over the share of items with wrong content."""
     charts = []
     for model, features in dict.fromkeys((row["model"], row["features"]) for row in rows):
         own = [row for row in rows if (row["model"], row["features"]) == (model, features)]
@@ -170,31 +151,20 @@ def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         }  # fmt: skip
         recall = words.measure("recall", own[0]["k"])
         title = f"{model} on {features}: test {recall}, {words.spread(row['seeds'] for row in own)}"
-        places = {row["ratio"]: f"{row['ratio']:.4g}" for row in own}
-        charts.append(plots.curves(title, places, lines, ("share of items", recall)))
+        charts.append(plots.curves(title, {row["ratio"] for row in own}, lines, ("share of items", recall)))
     return charts
 
 
 def joint_curves(epochs: pa.Table) -> list[Chart]:
-    """Return the best valid recall and a probe of the encoder over epochs."""
-    charts = []
-    for column, name in (("recall@20", BEST_RECALL), ("item_cf", "item-CF hit@20")) if len(epochs) else ():
-        lines = argument.lines(epochs, column)
-        ends = sorted({x for line in lines.values() for x in line})
-        if len(ends) > 1:
-            places = {ends[0]: f"{ends[0]:.0f}", ends[-1]: f"{ends[-1]:.0f}"}
-            charts.append(plots.curves(f"{name} by epoch", places, lines, ("epoch", name)))
-    return charts
+    columns = {"recall@20": "best valid Recall@20", "item_cf": "item-CF hit@20"} if len(epochs) else {}
+    return [c for column, name in columns.items() for c in _over_epochs(name, argument.lines(epochs, column))]
 
 
 def shaped(found: Mapping[str, Mapping[str, Mapping[int, Cell]]]) -> list[Chart]:
-    """Return a chart a measure, over epochs, a line a loss that is left out."""
-    charts = []
-    for column, name, _ in SHAPES if found else ():
-        lines = {loss: {float(epoch): one for epoch, one in line.items()} for loss, line in found[column].items()}
-        epochs = sorted({epoch for line in lines.values() for epoch in line})
-        if len(epochs) > 1:
-            places = {epoch: f"{epoch:g}" for epoch in epochs[:: max(1, len(epochs) // MARKS)]}
-            places |= {epochs[0]: f"{epochs[0]:g}", epochs[-1]: f"{epochs[-1]:g}"}
-            charts.append(plots.curves(name, places, lines, ("epoch", name)))
-    return charts
+    return [chart for column, name, _ in SHAPES if found for chart in _over_epochs(name, found[column])]
+
+
+def _over_epochs(name: str, lines: Mapping[str, Mapping[Any, Cell]]) -> list[Chart]:
+    epochs = sorted({epoch for line in lines.values() for epoch in line})
+    marks = sorted({*epochs[:1], *epochs[:: max(1, len(epochs) // MARKS)], *epochs[-1:]})
+    return [plots.curves(f"{name} by epoch", marks, lines, ("epoch", name))] if len(epochs) > 1 else []

@@ -16,30 +16,27 @@ from rich.text import Text
 
 from pipeline.errors import printable
 from pipeline.evaluation import evidence
-from pipeline.evaluation.evidence import Comparison
 from pipeline.facts import recommenders, table
 from pipeline.layout import Layout
 from pipeline.sources.catalogue import SIZES, Published
 
 LONGEST = 24
-"""characters of a cell that is never folded"""
+"""most characters of a cell that is never folded"""
 
 
 def plain(title: str = "", **options: Any) -> Table:
-    """Return an empty table without frame; options are rich's."""
     return Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0, **options)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A table as wide as the terminal: figures that do not fit side by side continue below, and none is split."""
+    """A table as wide as the terminal: figures that do not fit continue below, and no figure is split."""
 
     facts: table.Table
     unbroken: Collection[int] = ()
     caption: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield a table a band of columns; nothing of a probe that did not run."""
         if not self.facts.head:
             return
         least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(self.widths)]
@@ -50,7 +47,6 @@ class Drawn:
 
     @property
     def widths(self) -> list[int]:
-        """Cells of the widest line of each column."""
         columns = zip_longest(self.facts.head, *self.facts.rows, fillvalue="")
         return [max(cell_len(printable(cell)) for cell in column) for column in columns]
 
@@ -59,28 +55,26 @@ class Drawn:
         for i in columns:
             figures = i >= self.facts.texts
             printed.add_column(
-                Text(printable(self.facts.head[i])),
-                justify="right" if figures else "left",
-                overflow="fold",
+                Text(printable(self.facts.head[i])), justify="right" if figures else "left", overflow="fold",
                 no_wrap=i in self.unbroken or (figures and self.widths[i] <= LONGEST),
-            )
+            )  # fmt: skip
         for row in self.facts.rows:
             printed.add_row(*(Text(printable(row[i])) for i in columns if i < len(row)))
         return printed
 
 
 def drawn(facts: table.Table, unbroken: Collection[int] = (), caption: str | None = None) -> Drawn:
-    """Return a table for a terminal, which obeys none of the data in it.
+    """Return a table for a terminal, in which control characters of the data have no effect.
 
     Args:
         unbroken: columns of words that are never folded.
-        caption: a line below.
+        caption: line below the table.
     """
     return Drawn(facts, unbroken, caption)
 
 
 def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
-    """Yield the columns of each band: those of words, which fold, and as many of the others as fit.
+    """Yield the columns of each band: those of words, which fold, and as many others as fit.
 
     Args:
         widths: least characters of each column.
@@ -97,30 +91,25 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
-    """Yield one table a fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
-    for comparison in evidence.comparisons(results):
-        under = f"protocol {comparison.protocol} ({comparison.fingerprint})"
-        yield _results(f"{dataset}, {under}: test, selected by valid", comparison)
-    for comparison in evidence.ablations(results):
-        yield _results(f"{dataset}, ablations, protocol {comparison.protocol} ({comparison.fingerprint})", comparison)
-
-
-def _results(title: str, comparison: Comparison) -> Drawn:
-    return drawn(recommenders.brief(title, comparison))
+    """Yield a table per fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
+    for one in evidence.comparisons(results):
+        title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
+        yield drawn(recommenders.brief(title, one))
+    for one in evidence.ablations(results):
+        yield drawn(recommenders.brief(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
-    """Return where the time of the last runs went: rows, seconds and memory of each stage, from their run records."""
+    """Return rows, seconds and memory of each stage, from run records; of files that DVC fetched, a dash."""
     printed = plain(f"{dataset}, stages", show_footer=True)
     rows = [(r["stage"], r["rows_in"], r["rows_out"], r.get("seconds"), r.get("peak_memory_mib")) for r in records]
-    printed.add_column("stage", "all", no_wrap=True)
-    for name in ("rows in", "rows out"):
-        printed.add_column(name, no_wrap=True, justify="right")
-    printed.add_column("seconds", f"{sum(row[3] or 0 for row in rows):,.1f}", no_wrap=True, justify="right")
-    printed.add_column("peak MiB", f"{max((row[4] or 0 for row in rows), default=0):,}", no_wrap=True, justify="right")
-    for stage, rows_in, rows_out, seconds, peak in rows:
-        spent = ("-", "-") if seconds is None or peak is None else (f"{seconds:,.1f}", f"{peak:,}")
-        printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", *spent)  # of files that DVC brought nothing is known
+    seconds, peak = sum(row[3] or 0 for row in rows), max((row[4] or 0 for row in rows), default=0)
+    footers = {"stage": "all", "rows in": "", "rows out": "", "seconds": f"{seconds:,.1f}", "peak MiB": f"{peak:,}"}
+    for name, footer in footers.items():
+        printed.add_column(name, footer, no_wrap=True, justify="left" if name == "stage" else "right")
+    for stage, rows_in, rows_out, spent, memory in rows:
+        cost = ("-", "-") if spent is None or memory is None else (f"{spent:,.1f}", f"{memory:,}")
+        printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", *cost)
     return printed
 
 
@@ -133,13 +122,12 @@ def datasets(sources: Mapping[str, Any], root: Path) -> Drawn:
         counts = [f"{n:,}" for n in (size.users, size.items, size.interactions)] if size else ["", "", ""]
         mark = "*" if layout.run_record("download").exists() else ""
         rows.append([f"{name}{mark}", source.kind, category, *counts])
-    head = ["dataset", "kind", "category", "users", "items", "ratings"]
     note = "Sizes after filtering, as counted here or as published. * downloaded"
+    head = ["dataset", "kind", "category", "users", "items", "ratings"]
     return drawn(table.Table("", note, head, rows, 3), [0, 1, 2], note)
 
 
 def _size(record: Path) -> Published | None:
-    """Return the counts of the interactions stage; None if it has not run."""
     if not record.exists():
         return None
     run = json.loads(record.read_text())

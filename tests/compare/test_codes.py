@@ -1,4 +1,4 @@
-"""Semantic IDs side by side: feature sets that are coded here, anybody's files, and files that are refused."""
+"""Semantic IDs side by side: feature sets that are coded here, third-party files, and refused files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.facts import codes as facts
 from pipeline.layout import Layout
 from pipeline.probe import sampled
 
-ASINS = [f"A{i}" for i in range(toy.ITEMS)]
+ASINS = toy.ASINS
 CODES = [[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], None]
 PARAMS = toy.params(semantic_ids={"levels": 2, "codes": 2})
 
@@ -46,18 +46,15 @@ def test_a_file_is_judged_as_it_is_whatever_the_order_of_its_rows(layout: Layout
     assert given.codes.rows.tolist() == [0, 1, 2, 3, 4]
     assert given.codes.codes.tolist() == CODES[:5]
     assert given.codes.k == 2
+    suffix = pa.array([0, 1, 0, 0, 0, None], pa.int8())
+    distinct = codes_file.read(written(tmp_path / "s.parquet", suffix=suffix), ASINS).codes.suffix
+    assert distinct is not None
+    assert distinct.tolist() == [0, 1, 0, 0, 0]
     (row,) = compared(layout, [f"mine={tmp_path / 'theirs.parquet'}"])["codes"]
     assert (row["features"], row["method"]) == ("mine", "as it is")
     assert {**row["quality"]["collisions"], "before": 0.4, "after": 0.4} == row["quality"]["collisions"]
     assert row["quality"]["without_content"] == 1
     assert row["quality"]["reconstruction"]["skipped"] == "no codebooks"
-
-
-def test_a_suffix_tells_items_apart(tmp_path: Path) -> None:
-    suffix = pa.array([0, 1, 0, 0, 0, None], pa.int8())
-    given = codes_file.read(written(tmp_path / "s.parquet", suffix=suffix), ASINS)
-    assert given.codes.suffix is not None
-    assert given.codes.suffix.tolist() == [0, 1, 0, 0, 0]
 
 
 def test_feature_sets_are_coded_beside_random_codes_and_files_have_their_neighbours(
@@ -96,7 +93,7 @@ def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, 
     assert by == [*(("residual-kmeans", n) for n in range(3)), *(("random", n) for n in range(3)), ("as it is", 0)]
     headline, cost, over = facts.brief(facts.compared(comparison))
     assert [row[0] for row in headline.rows] == ["beit3 · residual-kmeans", "beit3 · random", "theirs · as it is"]
-    assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed alone
+    assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed only
     assert [row[:2] for row in over.rows] == [["beit3 · residual-kmeans", "3"], ["beit3 · random", "3"]]
     collide = [row["quality"]["collisions"]["before"] for row in comparison["codes"] if row["method"] == "random"]
     assert over.rows[1][2] == f"{np.mean(collide):.3f} ± {np.std(collide, ddof=1):.3f}"
@@ -106,14 +103,14 @@ def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([[0, 0]] * 5 + [[0]], "lists of lengths 1, 2; expected one"),
-        ([[0, -1]] * 6, "not in 0 .. 65,535"),
-        ([[0, 1 << 40]] * 6, "not in 0 .. 65,535"),
-        ([[0, None]] * 6, "null or not in"),
-        ([[]] * 6, "lists of lengths 0; expected one, 1 .. 16"),
-        ([[0] * 17] * 6, "lists of lengths 17"),
-        ([None] * 6, "lists of lengths none"),
-        (["0-1"] * 6, "expected lists of whole numbers"),
+        ([[0, 0]] * 5 + [[0]], "lengths 1, 2"),
+        ([[0, -1]] * 6, "65,535"),
+        ([[0, 1 << 40]] * 6, "65,535"),
+        ([[0, None]] * 6, "null"),
+        ([[]] * 6, "lengths 0; expected one, 1 .. 16"),
+        ([[0] * 17] * 6, "lengths 17"),
+        ([None] * 6, "lengths none"),
+        (["0-1"] * 6, "string"),
     ],
 )
 def test_misshapen_codes_are_one_line(tmp_path: Path, values: list[Any], message: str) -> None:
@@ -139,12 +136,12 @@ def test_other_items_and_damaged_files_are_one_line(layout: Layout, tmp_path: Pa
 
 def test_features_need_a_method_and_a_misspelt_one_is_named(layout: Layout, tmp_path: Path) -> None:
     theirs = written(tmp_path / "theirs.parquet")
-    with pytest.raises(UserError, match="'beit3' holds features, beside codes"):
+    with pytest.raises(UserError, match="'beit3' holds features"):
         compared(layout, ["beit3", theirs])
     with pytest.raises(UserError, match=r"'--codes': .*'residual-kmean'.*'residual-kmeans'"):
         compared(layout, ["beit3"], "residual-kmean")
     np.save(tmp_path / "nothing.npy", np.zeros((6, 2), np.float32))
-    with pytest.raises(UserError, match="nothing: no item has a vector"):
+    with pytest.raises(UserError, match="nothing: "):
         compared(layout, [str(tmp_path / "nothing.npy")], "residual-kmeans")
 
 
@@ -155,10 +152,8 @@ def test_the_command_prints_tables_and_refuses_to_train_codes(layout: Layout, tm
     command += ["--params", params, "--root", layout.root, "--to", tmp_path, "--seeds", "2"]
     done = alignrec(*command, cwd=tmp_path)
     assert done.exit_code == 0, done.stderr
-    assert "What coding costs" in done.stdout
-    assert "Over seeds" in done.stdout
-    assert "files of codes are judged by those of beit3" in done.stdout
+    for text in ("What coding costs", "Over seeds", "files of codes are judged by those of beit3"):
+        assert text in done.stdout
     refused = alignrec(*command, "--train", cwd=tmp_path)
-    assert refused.exit_code != 0
-    assert "--train trains on features" in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "--train" in refused.stderr

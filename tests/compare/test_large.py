@@ -1,4 +1,4 @@
-"""A catalogue too large to be asked in full: the work grows with the items, and figures are those of a sample."""
+"""A catalogue too large to be searched in full: work grows with the items, and figures are those of a sample."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -24,23 +24,16 @@ from pipeline.probe import linear_cf, questions, sampled
 
 WIDTH = 8
 COSINES, FEWEST = 20_000, 20
-"""of this test: 141 items are asked in full, and 20 questions of 1,000 items or more"""
+"""141 items are searched in full, and 20 questions of 1,000 items or more"""
 
 
 def shop(root: Path, items: int) -> Layout:
-    """Write what `compare` reads: two users an item, ten interactions each, categories, and two feature sets."""
+    """Write inputs of `compare`: two users per item, ten interactions each, and two feature sets."""
     layout, rng, users = Layout(root / "outputs", "shop"), np.random.default_rng(items), 2 * items
     pairs = np.unique(np.repeat(np.arange(users), 10) * items + rng.integers(0, items, 10 * users))
     n = len(pairs)
-    interactions = pa.table(
-        {
-            "user_id": (pairs // items).astype("i4"),
-            "item_id": (pairs % items).astype("i4"),
-            "rating": pa.nulls(n, pa.float32()),
-            "timestamp": rng.permutation(n),
-            "split": rng.choice([schemas.TRAIN, schemas.VALID, schemas.TEST], n, p=[0.8, 0.1, 0.1]).astype("i1"),
-        }
-    )
+    split = [pairs // items, pairs % items, [None] * n, rng.permutation(n), rng.choice(3, n, p=[0.8, 0.1, 0.1])]
+    interactions = pa.table(split, schemas.INTERACTIONS.names).cast(schemas.INTERACTIONS)
     io.write_table(interactions, layout.interactions, schemas.INTERACTIONS)
     ids = pa.table({"item_id": np.arange(items, dtype="i4"), "asin": [f"A{i}" for i in range(items)]})
     io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
@@ -50,7 +43,7 @@ def shop(root: Path, items: int) -> Layout:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Return what is counted from now on: cosines of probes and of neighbours, and users that are drawn by a test."""
+    """Count cosines of probes and of neighbours, and users drawn by a test, from now on."""
     work = Counter[str]()
 
     def watch(module: Any, name: str, size: Callable[..., int]) -> None:
@@ -85,7 +78,7 @@ def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, mon
             sets = [str(folder / f"{name}.npy") for name in "ab"]
             comparison = command.compare(layout, toy.PARAMS, sets, 0, folder / "out")
         assert work[items]["neighbours"] == 2 * items * FEWEST  # of each set
-        # two sets and three controls, raw and processed, three probes; groups differ in size: about so many questions
+        # two sets and three controls, raw and processed, three probes; groups differ in size
         assert work[items]["hits"] <= 10 * 3 * 1.5 * items * FEWEST
         # five sets in three forms, of which valid chooses; and ten draws of a fifth, raw and processed
         assert work[items]["recalls"] <= (5 * 3 + 10 * 10 / 5) * items * FEWEST
@@ -130,16 +123,11 @@ def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, mon
     assert alike.rows[0][2] == f"{pair['overlap']:.1%} ± {1.96 * pair['overlap_se']:.1%}"
 
 
-def test_the_neighbours_of_some_items_are_those_that_they_have_among_all() -> None:
+def test_neighbours_of_some_items_and_of_a_few_are_those_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
     rows = np.array([3, 17, 59])
     assert np.array_equal(similarity.neighbours(x, 6, rows), similarity.neighbours(x, 6)[rows])
-
-
-@pytest.mark.parametrize("items", [2, 3, 7])
-def test_a_few_items_are_all_looked_at(items: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.random.default_rng(0).standard_normal((items, 4)).astype(np.float32)
     monkeypatch.setattr(sampled, "COSINES", 0)
-    pair = compared([FeatureSet(name, "", x) for name in "ab"], 3)["pairs"][0]
-    assert pair["overlap"] == 1
-    assert "sampled" not in pair
+    for items in (2, 3, 7):
+        pair = compared([FeatureSet(name, "", x[:items]) for name in "ab"], 3)["pairs"][0]
+        assert (pair["overlap"], "sampled" in pair) == (1, False)

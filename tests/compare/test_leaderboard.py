@@ -1,4 +1,4 @@
-"""The leaderboard: what releases measured, beside what others published, and nothing that was not."""
+"""The leaderboard: figures of releases, and published ones."""
 
 import json
 import shutil
@@ -33,11 +33,7 @@ def changed(release: Path, to: Path, **row: object) -> Path:
     results["results"] = [result | row for result in results["results"]]
     (copy / "results.json").write_text(json.dumps(results))
     made = manifest.load(copy)
-    path = copy / "results.json"
-    files = [
-        f.model_copy(update={"sha256": io.sha256(path), "bytes": path.stat().st_size}) if f.path == path.name else f
-        for f in made.files
-    ]
+    files = [f.model_copy(update={"sha256": io.sha256(copy / f.path)}) for f in made.files]
     manifest.write(copy / manifest.NAME, made.model_copy(update={"files": files}))
     return copy
 
@@ -61,7 +57,7 @@ def test_published_figures_have_source_and_what_sets_them_apart(release: Path) -
     for row in published.figures():
         assert row.model in page
         assert row.source.replace("'", "&#39;") in page
-    for sentence in published.differences():
+    for sentence in (*published.differences(), *published.left_out()):
         assert sentence in page.replace("&#39;", "'")
     assert page.index('id="measured-0"') < page.index('id="published"') < page.index('id="published-baby"')
 
@@ -98,11 +94,6 @@ def test_figures_of_another_rule_on_the_same_split_stand_apart(release: Path, tm
     assert "COHESION" in sections["published-baby"]
 
 
-def test_what_is_not_there_is_said(release: Path) -> None:
-    page = leaderboard.html(leaderboard.read(release)).replace("&#39;", "'")
-    assert all(sentence in page for sentence in published.left_out())
-
-
 def test_without_any_release_the_published_figures_stand_alone(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["leaderboard", "--to", str(tmp_path / "board.html")])
     assert result.exit_code == 0, result.output
@@ -117,17 +108,17 @@ def test_a_hostile_name_is_text(release: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", [{"mean": "much"}, {"mean": float("nan")}, {"model": "x" * 200}, {"values": 3}])
 def test_results_that_are_none_are_refused(release: Path, tmp_path: Path, row: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=r"results\.json: not results as alignrec writes them"):
+    with pytest.raises(UserError, match="not results as alignrec writes them"):
         leaderboard.read(changed(release, tmp_path / "d", **row))
 
 
 def test_an_altered_file_an_absent_one_and_a_wrong_path_are_refused(release: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(release, tmp_path / "e")
     (copy / "results.json").write_text("{}")
-    with pytest.raises(UserError, match="is not the file that the manifest names"):
+    with pytest.raises(UserError, match="manifest"):
         leaderboard.read(copy)
     (copy / "results.json").unlink()
-    with pytest.raises(UserError, match="publish it after"):
+    with pytest.raises(UserError, match="alignrec benchmark"):
         leaderboard.read(copy)
     result = CliRunner().invoke(app, ["leaderboard", str(tmp_path / "nowhere")])
     assert result.exit_code == 1

@@ -34,8 +34,6 @@ COSTS = {"cost.json", "costs"}
 
 
 class Reference(NamedTuple):
-    """The undisturbed run."""
-
     folder: Path
     files: dict[str, str]  # path -> sha256
     lock: object  # dvc.lock
@@ -50,12 +48,10 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def lock(folder: Path) -> object:
-    """Return what DVC knows of the stages."""
     return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
 
 
 def undisturbed(folder: Path) -> Reference:
-    """Run the whole pipeline, and once more to see how long DVC takes."""
     run("dvc", "repro", cwd=project(folder))
     start = time.monotonic()
     run("dvc", "repro", cwd=folder)
@@ -87,7 +83,6 @@ def killed(folder: Path, seconds: float) -> bool:
 
 
 def differences(folder: Path, reference: Reference) -> list[str]:
-    """Return what differs from the undisturbed run."""
     actual = files(folder)
     names = sorted(actual.keys() | reference.files.keys())
     differing = [name for name in names if actual.get(name) != reference.files.get(name)]
@@ -95,7 +90,6 @@ def differences(folder: Path, reference: Reference) -> list[str]:
 
 
 def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bool, list[str]]:
-    """Do one kill; return the stage, the seconds after which, whether it came in time, and what differs."""
     rng = np.random.default_rng(seed_for("kill", number))
     target = str(rng.choice([*STAGES, DVC]))
     folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
@@ -116,14 +110,13 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
 
 
 def main() -> None:
-    """Kill as often as the command line says, print a line a kill, and exit with 1 at the first difference."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.kill", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first kill: 100 goes on after 0 .. 99")
     given = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="kill-"))
     reference = undisturbed(base / "undisturbed")
-    print(f"undisturbed: {len(reference.files)} files, DVC alone takes {reference.overhead:.1f} s", flush=True)
+    print(f"undisturbed: {len(reference.files)} files, DVC itself takes {reference.overhead:.1f} s", flush=True)
     number = done = 0
     while done < given.kills:
         target, seconds, in_time, differing = trial(reference, given.first + number, base)
@@ -131,7 +124,7 @@ def main() -> None:
         outcome = f"DIFFERS: {', '.join(differing)}" if differing else "the same" if in_time else "it had ended"
         print(f"kill {done} of {given.kills}: {target} after {seconds:.1f} s: {outcome}", flush=True)
         if differing:
-            sys.exit(f"kept: {base / str(given.first + number - 1)}, beside {reference.folder}")
+            sys.exit(f"kept: {base / str(given.first + number - 1)}, reference: {reference.folder}")
     shutil.rmtree(base)
 
 

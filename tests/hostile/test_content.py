@@ -88,18 +88,6 @@ def test_a_report_is_made_where_a_feature_set_has_no_neighbours(tmp_path: Path) 
     assert (layout.report / "index.html").exists()
 
 
-def test_an_address_that_is_none_is_not_published(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    shard = io.shard(layout.images, "images", 0)
-    images = pq.read_table(shard)
-    urls = pa.array(["http://["] * toy.ITEMS)
-    place = images.schema.get_field_index("url")
-    io.write_table(images.set_column(place, images.schema.field("url"), urls), shard, schemas.IMAGES)
-    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
-        publish.main(run)
-    assert pq.read_table(layout.release / "items.parquet")["image_url"].to_pylist() == [""] * toy.ITEMS
-
-
 @pytest.mark.parametrize("form", ["mmrec", "npy", "recbole"])
 def test_formulas_of_spreadsheets_are_kept_and_said(tmp_path: Path, form: str) -> None:
     """Tools read the tables back: an apostrophe would be another identifier."""

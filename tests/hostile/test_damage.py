@@ -1,8 +1,4 @@
-"""Files that were damaged on this disk: the stage that made them makes them again, the same byte for byte.
-
-Every damage meets every artefact where a kill left the stage without its record, so that only the journal of its folder
-knows what was written.
-"""
+"""Files damaged on disk: the stage that wrote them writes them again, byte for byte, after a kill and after its end."""
 
 from __future__ import annotations
 
@@ -99,7 +95,6 @@ class Stage:
         self.whole = self.files()
 
     def ran(self) -> None:
-        """Run the stage as its command does."""
         run = Run(self.name, self.layout.dataset, self.params, self.layout.root, self.layout)
         perform(run, STAGES[self.name], lambda _: None)
 
@@ -107,7 +102,6 @@ class Stage:
         return {str(path): io.sha256(path) for path in self.layout.outputs(self.name)}
 
     def unended(self) -> None:
-        """Leave the stage as a kill at its end does."""
         self.layout.run_record(self.name).unlink()
 
 
@@ -145,10 +139,9 @@ def train(root: Path) -> Stage:
 
 
 def benchmark(root: Path) -> Stage:
-    sections: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 2, "ks": [5, 20], "budget": 2}
-    return Stage(
-        "benchmark", toy.params(train=TRAIN, benchmark=sections, search={"spaces": SPACES}), shops.outputs(root)
-    )
+    own: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 2, "ks": [5, 20], "budget": 2}
+    params = toy.params(train=TRAIN, benchmark=own, search={"spaces": SPACES})
+    return Stage("benchmark", params, shops.outputs(root))
 
 
 def study(root: Path) -> Stage:
@@ -163,11 +156,7 @@ def study(root: Path) -> Stage:
 
 
 def pretrain(root: Path) -> Stage:
-    path = pretraining.shop(root, steps=4, vocab=40)
-    layout = Layout(root, "toy")
-    ids = {"item_id": np.arange(96, dtype=np.int32), "asin": [f"A{i}" for i in range(96)]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    return Stage("pretrain", load(path), layout)
+    return Stage("pretrain", load(pretraining.shop(root, steps=4, vocab=40)), Layout(root, "toy"))
 
 
 def semantic_ids(root: Path) -> Stage:
@@ -197,7 +186,6 @@ RUN = Entry("bpr", "none", 1)
 
 
 def cell(layout: Layout, stage: str, opens: str) -> Path:
-    """Return the record of a cell that opens so much."""
     records = sorted(layout.cells(stage).glob("*.json"))
     return next(path for path in records if f'"opens": "{opens}"' in path.read_text(errors="replace"))
 
@@ -209,10 +197,7 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
     "edges": ("graph", lambda layout: layout.edges("random")),
     "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
-    "codebooks": (
-        "semantic_ids",
-        lambda layout: layout.semantic_ids("random", "residual-kmeans") / semantic_files.CODEBOOKS,
-    ),
+    "codebooks": ("semantic_ids", lambda lay: lay.semantic_ids("random", "residual-kmeans") / semantic_files.CODEBOOKS),
     "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
     "benchmark record": ("benchmark", lambda layout: runs.rankings(layout, RUN).with_suffix(".json")),
     "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
@@ -225,10 +210,9 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
 
 PAIRS = [
     (artefact, damage)
-    for i, artefact in enumerate(ARTEFACTS)
-    for j, damage in enumerate(DAMAGES)
+    for i, artefact in enumerate(ARTEFACTS) for j, damage in enumerate(DAMAGES)
     if (i + j) % 3 == 0 or "CAMPAIGN" in os.environ
-]
+]  # fmt: skip
 """two damages of each file, all six with CAMPAIGN=1"""
 
 
@@ -252,8 +236,7 @@ def test_and_where_the_stage_had_ended_too(
     path = find(stage.layout)
     other_values(path)
     stage.ran()
-    said = "was altered after it was made; it is made again\n" in capsys.readouterr().err
-    assert said == (name != "graph")  # whose files are written each time
+    assert ("was altered" in capsys.readouterr().err) == (name != "graph")  # whose files are written each time
     assert stage.files() == stage.whole
 
 
@@ -261,12 +244,9 @@ def test_and_where_the_stage_had_ended_too(
     ("name", "damage"), [*(("train", damage) for damage in DAMAGES), ("pretrain", "flipped-in-data")]
 )
 def test_a_damaged_checkpoint_is_dropped(
-    stages: Callable[[str], Stage],
-    name: str,
-    damage: str,
-    capsys: pytest.CaptureFixture[str],
+    stages: Callable[[str], Stage], name: str, damage: str, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     stage, save = stages(name), Checkpoint.save
     checkpoint = stage.layout.checkpoint if name == "train" else stage.layout.encoder_checkpoint
 
@@ -274,7 +254,7 @@ def test_a_damaged_checkpoint_is_dropped(
         save(self, tensors, state)
         raise KeyboardInterrupt
 
-    (stage.layout.folder(name) / io.KEY).unlink()  # begun anew
+    (stage.layout.folder(name) / io.KEY).unlink()  # so that it begins again
     monkeypatch.setattr(Checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         stage.ran()
@@ -282,7 +262,7 @@ def test_a_damaged_checkpoint_is_dropped(
     DAMAGES[damage](checkpoint)
     stage.ran()
     assert stage.files() == stage.whole
-    line = f"warning: {name} {stage.layout.dataset}: {checkpoint} was altered after it was made; it is made again\n"
+    line = f"warning: {name} {stage.layout.dataset}: {checkpoint} was altered"
     assert capsys.readouterr().err.count(line) == (damage != "deleted")
 
 
@@ -315,24 +295,6 @@ def test_a_journal_that_a_kill_cut_off_costs_one_file(tmp_path: Path) -> None:
     assert io.delete_unvouched(stage.layout.images) == []
 
 
-def test_without_its_journal_a_folder_is_begun_anew(stages: Callable[[str], Stage]) -> None:
-    stage = stages("images")
-    (stage.layout.images / io.JOURNAL).unlink()
-    stage.unended()
-    stage.ran()
-    assert stage.files() == stage.whole
-
-
-def test_a_file_that_nobody_wrote_is_not_taken_for_a_part(stages: Callable[[str], Stage]) -> None:
-    stage = stages("benchmark")
-    record = runs.rankings(stage.layout, RUN).with_suffix(".json")
-    record.with_suffix(".json.bak").write_bytes(record.read_bytes())
-    other_values(record)
-    stage.unended()
-    stage.ran()
-    assert stage.files() == stage.whole
-
-
 # --- inputs
 
 
@@ -344,8 +306,7 @@ def test_a_damaged_input_is_named_with_the_command_that_makes_it_again(tmp_path:
     with pytest.raises(UserError) as error:
         second.ran()
     assert str(error.value).startswith(f"{path} is not as it was made, and graph reads it; ")
-    assert str(error.value).endswith("run `alignrec encode shop`, which makes it again")
-    assert "\n" not in str(error.value)
+    assert "`alignrec encode shop`" in str(error.value)
     first.ran()
     assert first.files() == first.whole
     second.ran()
@@ -353,7 +314,6 @@ def test_a_damaged_input_is_named_with_the_command_that_makes_it_again(tmp_path:
 
 
 def by_hand(path: Path) -> None:
-    """Edit a file as a hand would: JSON stays JSON."""
     data = path.read_bytes()
     other = data.replace(b'"bytes": 9', b'"bytes": 8').replace(b'"rows_in": 10', b'"rows_in": 99')
     path.write_bytes(other if other != data else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])

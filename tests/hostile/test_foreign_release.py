@@ -1,4 +1,4 @@
-"""Hostile releases: each fault is one line that names it, before anything of the release is believed or written."""
+"""Hostile releases: each fault is one line that names it, before anything of the release is used or written."""
 
 import importlib
 import json
@@ -46,7 +46,6 @@ def release(published: Path, tmp_path: Path) -> Path:
 
 
 def line(*arguments: str | Path) -> str:
-    """Return the one line with which a command ends in exit code 1."""
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
     *before, last = done.output.splitlines()
@@ -80,10 +79,7 @@ MANIFESTS: dict[str, tuple[Change, str]] = {
     "escape in a path": (listed("\x1b[2J"), "is no path inside the release"),
     "direction in a path": (listed("gnp.\u202eexe"), "is no path inside the release"),
     "twice": (listed("ITEMS.parquet"), "is named twice"),
-    "twice by another composition": (
-        lambda m: [listed(n)(m) for n in ("\u00e9", "e\u0301")],  # type: ignore[func-returns-value]
-        "is named twice",
-    ),
+    "twice by composition": (lambda m: [listed(n)(m) for n in ("\u00e9", "e\u0301")], "is named twice"),  # type: ignore[func-returns-value]
     "in a file": (listed("items.parquet/x"), "its parent path is a file"),
     "itself": (listed("manifest.json"), "lists manifest.json itself"),
     "in itself": (listed("manifest.json/x"), "its parent path is a file"),
@@ -110,8 +106,25 @@ def test_a_hostile_manifest_is_one_line(release: Path, tmp_path: Path, case: str
     assert not (tmp_path / "here").exists()
 
 
+def test_other_bytes_or_false_claims_in_place_of_a_manifest_are_one_line(release: Path) -> None:
+    path = release / "manifest.json"
+    sound = path.read_bytes()
+    for change, fault in CLAIMS.values():
+        edit(release, change)
+        assert fault in line("verify", release)
+        path.write_bytes(sound)
+    for data, fault in BYTES.values():
+        path.write_bytes(data)
+        assert fault in line("verify", release)
+    for name in ("../../escaped", "a/b", "", "-", "a\x1b[2J"):
+        path.write_bytes(sound)
+        edit(release, lambda m, name=name: m.update(dataset=name))
+        with pytest.raises(UserError, match="name of a dataset"):
+            of_release(release, [])
+
+
 def test_a_flipped_bit_of_the_manifest_is_found(release: Path) -> None:
-    """One bit of each byte, another in each pass: refused, or the manifest says the same, as with E in place of e."""
+    """One bit of each byte: refused, or the manifest means the same, as with E in place of e."""
     whole = (release / "manifest.json").read_bytes()
     before = json.loads(whole)
     for at in range(len(whole)):
@@ -125,51 +138,22 @@ def test_a_flipped_bit_of_the_manifest_is_found(release: Path) -> None:
 
 
 CLAIMS: dict[str, tuple[Change, str]] = {
-    "used_by": (lambda m: m["files"][3].update(used_by=["other"]), "used_by differs from encoders/"),
-    "used_by of an encoder": (
-        lambda m: [f.update(used_by=[]) for f in m["files"] if f["used_by"]],  # type: ignore[func-returns-value]
-        "used_by differs from encoders/",
-    ),
-    "made_by": (
-        lambda m: m["made_by"]["train"].update(versions={"python": "2"}),
-        "made_by.train: no table of the release records",
-    ),
-    "dataset": (lambda m: m.update(dataset="../../x"), "is no name of a dataset"),
+    "used_by": (lambda m: m["files"][3].update(used_by=["other"]), "used_by"),
+    "used_by of all": (lambda m: [f.update(used_by=[]) for f in m["files"] if f["used_by"]], "used_by"),  # type: ignore[func-returns-value]
+    "made_by": (lambda m: m["made_by"]["train"].update(versions={"python": "2"}), "made_by.train"),
 }
 
 
-@pytest.mark.parametrize("case", CLAIMS)
-def test_a_false_claim_with_a_right_digest_is_one_line(release: Path, case: str) -> None:
-    change, fault = CLAIMS[case]
-    edit(release, change)
-    assert fault in line("verify", release)
-
-
-def test_a_path_of_many_parts_takes_linear_time(release: Path) -> None:
+def test_many_paths_and_paths_of_many_parts_take_linear_time(release: Path) -> None:
     content = json.loads((release / "manifest.json").read_text())
-    paths = ["/".join("ab"[i >> bit & 1] for bit in range(500)) for i in range(4000)]
-    content["files"] = [content["files"][0] | {"path": path} for path in dict.fromkeys(paths)]
-    started = time.process_time()
-    manifest.parsed(release, json.dumps(manifest.with_digest(content)).encode())
-    assert time.process_time() - started < 5
-    content["files"] = [content["files"][0] | {"path": "a/" * 1_000_000 + "a"}]
-    with pytest.raises(UserError, match="longer than file systems take"):
+    deep = ["/".join("ab"[i >> bit & 1] for bit in range(500)) for i in range(4000)]
+    first, started = content["files"][0], time.process_time()
+    for paths in (dict.fromkeys(deep), [f"a/{'x' * 60}/{i}" for i in range(60_000)]):
+        content["files"] = [first | {"path": path} for path in paths]
+        manifest.parsed(release, json.dumps(manifest.with_digest(content)).encode())
+    content["files"] = [first | {"path": "a/" * 1_000_000 + "a"}]
+    with pytest.raises(UserError, match="longer than"):
         manifest.parsed(release, json.dumps(content).encode())
-    assert time.process_time() - started < 10
-
-
-@pytest.mark.parametrize("case", BYTES)
-def test_what_is_no_manifest_is_one_line(release: Path, case: str) -> None:
-    data, fault = BYTES[case]
-    (release / "manifest.json").write_bytes(data)
-    assert fault in line("verify", release)
-
-
-def test_a_manifest_of_many_paths_takes_linear_time(release: Path) -> None:
-    content = json.loads((release / "manifest.json").read_text())
-    content["files"] = [content["files"][0] | {"path": f"a/{'x' * 60}/{i}"} for i in range(60_000)]
-    started = time.process_time()
-    manifest.parsed(release, json.dumps(manifest.with_digest(content)).encode())
     assert time.process_time() - started < 60  # of this process; comparing each with each takes ten minutes
 
 
@@ -182,16 +166,9 @@ def test_room_for_the_copies_of_one_content_is_checked_first(
     edit(release, twins)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(UserError, match=r"bytes to download, .* copies of equal files.* that disk has"):
+    with pytest.raises(UserError, match="copies of equal files"):
         fetch(str(release), tmp_path / "here")
     assert list((tmp_path / ".here.fetch/parts").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../../escaped", "a/b", "", "-", "a\x1b[2J"])
-def test_a_release_that_calls_its_dataset_by_a_path_is_not_exported(release: Path, name: str) -> None:
-    edit(release, lambda m: m.update(dataset=name))
-    with pytest.raises(UserError, match="is no name of a dataset"):
-        of_release(release, [])
 
 
 # --- tables
@@ -206,10 +183,6 @@ def replaced(release: Path, table: pa.Table, name: str = TABLE) -> None:
 def agree(release: Path, name: str, **more: object) -> None:
     facts = {"bytes": (release / name).stat().st_size, "sha256": sha256(release / name)} | more
     edit(release, lambda m: next(f for f in m["files"] if f["path"] == name).update(facts))
-
-
-def doubled(table: pa.Table) -> pa.Table:
-    return table.append_column("asin", table["asin"])
 
 
 def narrow(table: pa.Table) -> pa.Table:
@@ -227,16 +200,13 @@ def escaped(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("asin"), "asin", pa.array(["\x1b[2J"] * len(table)))
 
 
-def odd_metadata(table: pa.Table) -> pa.Table:
-    return table.replace_schema_metadata({b"\xff": b"\xff", b"alignrec": b"{"}).drop_columns("has_text")
-
-
+ODD = {b"\xff": b"\xff", b"alignrec": b"{"}
 TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
-    "duplicate columns": (doubled, "column 'asin' twice"),
+    "duplicate columns": (lambda t: t.append_column("asin", t["asin"]), "column 'asin' twice"),
     "zero width": (narrow, "not a readable Parquet file"),
     "lone surrogates": (no_text, "UTF8"),
     "escapes": (escaped, "elsewhere"),
-    "metadata that is no UTF-8": (odd_metadata, "has no column 'has_text'"),
+    "metadata that is no UTF-8": (lambda t: t.replace_schema_metadata(ODD).drop_columns("has_text"), "'has_text'"),
 }
 
 
@@ -245,12 +215,6 @@ def test_a_hostile_table_is_one_line(release: Path, case: str) -> None:
     change, fault = TABLES[case]
     replaced(release, change(pq.read_table(release / TABLE, partitioning=None)))
     assert fault in line("verify", release)
-
-
-def test_vectors_without_elements_break_their_schema(release: Path) -> None:
-    table = narrow(pq.read_table(release / TABLE, partitioning=None))
-    with pytest.raises(schemas.ContractError, match="column 'vector', row 0: has no elements"):
-        schemas.check(table, schemas.features(0))
 
 
 def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
@@ -266,21 +230,11 @@ def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
     assert f"{TABLE}: takes 2,800,000 bytes of memory" in line("verify", release)
 
 
-@pytest.mark.parametrize("at", [-9, -20, -60, -200, -400, 4, 40])
-def test_a_damaged_parquet_file_is_one_line(release: Path, at: int) -> None:
-    data = bytearray((release / TABLE).read_bytes())
-    for i in range(4):
-        data[at % len(data) + i if at >= 0 else at + i] ^= 0xA5
-    (release / TABLE).write_bytes(data)
-    agree(release, TABLE)
-    assert "release is not what the schemas say" in line("verify", release)
-
-
 def test_a_diff_of_a_release_without_items_is_one_line(published: Path, release: Path) -> None:
     (release / "items.parquet").unlink()
     edit(release, lambda m: m.update(files=[f for f in m["files"] if f["path"] != "items.parquet"]))
     for pair in ((release, published), (published, release)):
-        with pytest.raises(UserError, match=r"this release has no items\.parquet"):
+        with pytest.raises(UserError, match=r"items\.parquet"):
             diff(*pair, changed=5)
     assert "this release has no items.parquet" in line("export", release, "--format", "npy", "--to", release / "new")
 
@@ -296,16 +250,19 @@ def rewritten(release: Path, name: str, data: bytes) -> None:
 
 
 def header(text: bytes, numbers: bytes = b"") -> bytes:
-    """Return a safetensors file of any header."""
     return len(text).to_bytes(8, "little") + text + numbers
+
+
+def tensor(numbers: bytes = b"8bytes!!", name: str = "centroids", **facts: object) -> bytes:
+    return header(json.dumps({name: {"dtype": "F32", "shape": [2, 3, 2]} | facts}).encode(), numbers)
 
 
 FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "huge K": ({"codes": 10**30}, "'codes': "),
-    "K beyond what is made": ({"codes": 65_537}, "'codes': input should be less than or equal to 65536"),
-    "huge L": ({"levels": 10**9}, "'levels': input should be less than or equal to 16"),
+    "K beyond the limit": ({"codes": 65_537}, "65536"),
+    "huge L": ({"levels": 10**9}, "equal to 16"),
     "no width": ({"width": 0}, "'width': "),
-    "a number as text": ({"levels": "2"}, "'levels': input should be a valid integer"),
+    "a number as text": ({"levels": "2"}, "'levels': "),
     "a path": ({"features": "../../beit3"}, "codes.json is of '../../beit3'"),
     "an escape": ({"method": "\x1b[2J"}, "codes.json is of 'beit3' by '\\x1b[2J'"),
     "a long name": ({"method": "x" * 10**6}, "codes.json is of 'beit3' by 'xxx"),
@@ -325,28 +282,16 @@ def test_hostile_facts_of_codes_are_one_line(release: Path, tmp_path: Path, case
     assert fault in line("fetch", release, "--to", tmp_path / "here")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"7", b"[" * 200_000, b'{"features": "\xff"}', b'{"codes": ' + b"9" * 5000 + b"}"]
-)
-def test_what_is_no_facts_of_codes_is_one_line(release: Path, data: bytes) -> None:
-    rewritten(release, "codes.json", data)
-    assert f"{CODES}/codes.json: " in line("verify", release)
-
-
 CODEBOOKS = {
     "empty": b"",
     "no header": b"codebook",
     "a header of all memory": (2**63 - 1).to_bytes(8, "little") + b"{}",
     "no JSON": header(b"centroids"),
-    "a tensor of all memory": header(
-        b'{"centroids":{"dtype":"F32","shape":[2,3,1099511627776],"data_offsets":[0,8]}}', b"8bytes!!"
-    ),
-    "offsets beyond the file": header(
-        b'{"centroids":{"dtype":"F32","shape":[2,3,2],"data_offsets":[0,48]}}', b"8bytes!!"
-    ),
-    "offsets backwards": header(b'{"centroids":{"dtype":"F32","shape":[2,3,2],"data_offsets":[48,0]}}', b"8bytes!!"),
-    "an odd type": header(b'{"centroids":{"dtype":"BF16","shape":[2,3,2],"data_offsets":[0,24]}}', b"8bytes!!" * 3),
-    "another tensor": header(b'{"more":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"8bytes!!"),
+    "a tensor of all memory": tensor(shape=[2, 3, 1 << 40], data_offsets=[0, 8]),
+    "offsets beyond the file": tensor(data_offsets=[0, 48]),
+    "offsets backwards": tensor(data_offsets=[48, 0]),
+    "an odd type": tensor(b"8bytes!!" * 3, dtype="BF16", data_offsets=[0, 24]),
+    "another tensor": tensor(name="more", shape=[2], data_offsets=[0, 8]),
     "no tensor": header(b"{}"),
 }
 
@@ -373,41 +318,24 @@ def test_codebooks_larger_than_their_shape_are_refused_unread(release: Path, mon
     "path",
     [
         *("semantic_ids/more", "semantic_ids/beit3/codes.json", "semantic_ids/beit3/a/b/codes.json"),
-        f"{CODES}/more.py", "semantic_ids/beit3/residual-kmeans2/CODES.json",
+        *(f"{CODES}/more.py", "semantic_ids/beit3/residual-kmeans2/CODES.json", "more.parquet"),
     ],
-)  # fmt: skip
+)
 def test_other_files_among_semantic_ids_are_refused(release: Path, path: str) -> None:
     (release / path).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(release / "README.md", release / path)
-    edit(release, lambda m: m["files"].append(next(f for f in m["files"] if f["path"] == "README.md") | {"path": path}))
+    like = f"{CODES}/semantic_ids.parquet" if path == "more.parquet" else "README.md"
+    shutil.copyfile(release / like, release / path)
+    edit(release, lambda m: m["files"].append(next(f for f in m["files"] if f["path"] == like) | {"path": path}))
     assert f"{path}: is no file of semantic IDs" in line("verify", release)
 
 
-def test_a_table_of_codes_elsewhere_is_refused(release: Path) -> None:
-    shutil.copyfile(release / CODES / "semantic_ids.parquet", release / "more.parquet")
-    entry = manifest.describe(release, release / "more.parquet", "semantic_ids").model_dump()
-    edit(release, lambda m: m["files"].append(entry))
-    assert "more.parquet: is no file of semantic IDs" in line("verify", release)
-
-
-def test_codes_of_a_width_that_nobody_makes_are_refused(release: Path) -> None:
+def test_codes_of_another_width_are_refused(release: Path) -> None:
     name = f"{CODES}/semantic_ids.parquet"
     table = pq.read_table(release / name, partitioning=None)
     wide = pa.array([[0] * 1000] * len(table), schemas.codes(1000))
-    replaced(
-        release,
-        table.set_column(table.column_names.index("codes"), table.schema.field("codes").with_type(wide.type), wide),
-        name,
-    )
-    assert "1000 codes an item, codes.json says 2" in line("verify", release)
-
-
-def test_codes_with_null_elements_are_refused(release: Path) -> None:
-    name = f"{CODES}/semantic_ids.parquet"
-    table = pq.read_table(release / name, partitioning=None)
-    holes = pa.array([[0, None]] * len(table), schemas.codes(2))
-    replaced(release, table.set_column(table.column_names.index("codes"), table.schema.field("codes"), holes), name)
-    assert "column 'codes', row 0: element 1 is not finite" in line("verify", release)
+    field = table.schema.field("codes").with_type(wide.type)
+    replaced(release, table.set_column(table.column_names.index("codes"), field, wide), name)
+    assert "1000 codes" in line("verify", release)
 
 
 # --- the signature
@@ -426,25 +354,19 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_manifest_that_is_not_the_signed_one_is_not_even_parsed(
     release: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    public, here = key.with_suffix(".pub"), tmp_path / "here"
+    assert ": not signed" in line("fetch", release, "--to", here, "--key", public)
+    assert not here.exists()
     signature.sign(release, key)
+    fetch(str(release), here, key=public)
+    assert f"signed by {public}" in list(verify(here, public))
     (release / "manifest.json").write_bytes(b"[" * 200_000)
-    monkeypatch.setattr(manifest, "parsed", lambda *_: pytest.fail("the manifest was believed"))
-    for required in (None, key.with_suffix(".pub")):
-        with pytest.raises(UserError, match="not a signature of this manifest"):
+    monkeypatch.setattr(manifest, "parsed", lambda *_: pytest.fail("the manifest was parsed"))
+    for required in (None, public):
+        with pytest.raises(UserError, match="signature"):
             list(verify(release, required))
-        with pytest.raises(UserError, match="not a signature of this manifest"):
-            fetch(str(release), tmp_path / "here", key=required)
-
-
-@signing
-def test_fetch_takes_the_key_that_must_have_signed(release: Path, key: Path, tmp_path: Path) -> None:
-    public = key.with_suffix(".pub")
-    assert ": not signed" in line("fetch", release, "--to", tmp_path / "here", "--key", public)
-    assert not (tmp_path / "here").exists()
-    signature.sign(release, key)
-    done = CliRunner().invoke(app, ["fetch", str(release), "--to", str(tmp_path / "here"), "--key", str(public)])
-    assert done.exit_code == 0, done.output
-    assert f"signed by {public}" in list(verify(tmp_path / "here", public))
+        with pytest.raises(UserError, match="signature"):
+            fetch(str(release), tmp_path / "there", key=required)
 
 
 @signing
@@ -459,45 +381,40 @@ def test_a_signed_release_is_attacked_like_an_unsigned_one(release: Path, key: P
             flipped = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
             (release / name).write_bytes(flipped)
             if name != signature.NAME:
-                with pytest.raises(
-                    UserError, match="not a signature of this manifest" if "json" in name else "changed"
-                ):
+                with pytest.raises(UserError, match="signature" if "json" in name else "changed"):
                     list(verify(release, public))
             else:
-                with suppress(UserError):  # what its armour says twice, or says to nobody, may differ
+                with suppress(UserError):  # redundant parts of its armour may differ
                     assert list(verify(release, public)) == whole
         (release / name).write_bytes(data)
     for change, _ in [*MANIFESTS.values(), *CLAIMS.values()]:
         edit(release, change)
-        with pytest.raises(UserError, match="not a signature of this manifest"):
+        with pytest.raises(UserError, match="signature"):
             list(verify(release, public))
         (release / "manifest.json").write_bytes(sound["manifest.json"])
 
 
 @pytest.mark.parametrize("page", [b"x" * (signature.MAX_BYTES + 1), b"\n<!DOCTYPE html><html>not here</html>"])
-def test_a_page_in_place_of_a_missing_signature_is_none(release: Path, tmp_path: Path, page: bytes) -> None:
+def test_a_page_in_place_of_a_missing_signature_is_ignored(release: Path, tmp_path: Path, page: bytes) -> None:
     files = {f"/{p.relative_to(release)}": body(p.read_bytes()) for p in release.rglob("*.*") if p.is_file()}
     with serving(files | {"/manifest.json.sig": body(page)}) as server:
         fetch(server.address, tmp_path / "here")
     assert not (tmp_path / "here/manifest.json.sig").exists()
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00key", b"", b"ssh-ed25519", b"\x00" * 100, b"ssh-ed25519 \x1b[2J"])
-def test_what_is_no_public_key_is_one_line(release: Path, tmp_path: Path, data: bytes) -> None:
+def test_a_key_that_is_none_is_one_line(release: Path, tmp_path: Path) -> None:
     (release / signature.NAME).write_bytes(b"-----BEGIN SSH SIGNATURE-----")
-    (tmp_path / "key.pub").write_bytes(data)
-    assert "not a public SSH key" in line("verify", release, "--key", tmp_path / "key.pub")
+    for data in (b"\xff\xfe\x00key", b"", b"ssh-ed25519", b"\x00" * 100, b"ssh-ed25519 \x1b[2J"):
+        (tmp_path / "key.pub").write_bytes(data)
+        assert "not a public SSH key" in line("verify", release, "--key", tmp_path / "key.pub")
 
 
 # --- the folder
 
 
-@pytest.mark.parametrize("to", ["/", "/../.."])
-def test_the_root_is_no_place_to_fetch_to(published: Path, to: str) -> None:
-    assert "no folder can be made there" in line("fetch", published, "--to", to)
-    assert "no folder can be made there" in line("export", published, "--format", "npy", "--to", to)
-
-
-def test_file_names_that_are_no_text_are_shown_without_harm(release: Path) -> None:
+def test_the_root_and_file_names_that_are_not_text(release: Path) -> None:
+    for command in (("fetch", release), ("export", release, "--format", "npy")):
+        for to in ("/", "/../.."):
+            assert "no folder can be made there" in line(*command, "--to", to)
     (release / os.fsdecode(b"\xff\x1b[2J")).write_bytes(b"")
     assert "not in the manifest" in line("verify", release)

@@ -11,32 +11,23 @@ from tests.hostile.fuzz.mutate import LONGEST, mutated
 from tests.hostile.fuzz.target import feed
 
 SEEDS = 8
-"""of a target, at most: the tables of this folder have the others"""
-
-
-def test_every_target_is_registered() -> None:
-    assert {area: list(registry.targets(area)) for area in registry.AREAS} == dict(registry.AREAS)
+"""upper bound per target: the tables of this folder have the others"""
+NEVER_SOUND = {"redirect", "signature"}
+"""a server that leads to itself, and signatures without the key"""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 @pytest.mark.parametrize("name", sorted(registry.TARGETS.keys() - {"any-file"}))  # which test_any_file.py feeds
 def test_a_target_refuses_or_reads_whatever_comes(name: str) -> None:
     target = registry.target(name)
+    if name not in NEVER_SOUND:
+        target.read(target.seeds[0])
     for number in (*range(SEEDS), *range(len(target.seeds), len(target.seeds) + target.quick)):
         feed(target, mutated(name, number, target.seeds))
 
 
-NEVER_SOUND = {"redirect", "signature"}
-"""a server that leads to itself, and signatures without the key"""
-
-
-@pytest.mark.parametrize("name", sorted(registry.TARGETS.keys() - NEVER_SOUND))
-def test_the_first_seed_is_sound(name: str) -> None:
-    target = registry.target(name)
-    target.read(target.seeds[0])
-
-
 def test_inputs_follow_from_name_and_number() -> None:
+    assert {area: list(registry.targets(area)) for area in registry.AREAS} == dict(registry.AREAS)
     seeds = [b"a" * 100, b"b" * 100]
     inputs = [mutated("x", number, seeds) for number in range(500)]
     assert inputs == [mutated("x", number, seeds) for number in range(500)]
@@ -57,11 +48,9 @@ FAULTS = {
 @pytest.mark.parametrize("name", registry.FAULTS)
 def test_the_campaign_notices_a_fault_and_keeps_the_input(name: str, tmp_path: Path) -> None:
     report = campaign.run(name, 0, 0, tmp_path / "found", longest=3)
-    fault, data = FAULTS[name]
-    assert report.fault == fault
     assert report.kept is not None
     assert report.kept.parent == tmp_path / "found"
-    assert report.kept.read_bytes() == data
+    assert (report.fault, report.kept.read_bytes()) == FAULTS[name]
 
 
 def test_the_command_runs_targets_and_says_how_they_ended(
@@ -69,16 +58,9 @@ def test_the_command_runs_targets_and_says_how_they_ended(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fuzz", "--minutes", "0.01", "retry-after"])
     assert main() == 0
-    *lines, total = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["retry-after"]
-    assert all(line.endswith("sound") for line in lines)
-    assert total.startswith("1 targets, ")
-    assert total.endswith("0 failed")
-
-
-def test_a_target_that_there_is_not_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    line, total = capsys.readouterr().out.splitlines()
+    assert (line.split()[0], line.split()[-1]) == ("retry-after", "sound")
+    assert (total.startswith("1 targets, "), total.endswith("0 failed")) == (True, True)
     monkeypatch.setattr(sys, "argv", ["fuzz", "retry-aftr"])
     assert main() == 2
-    assert capsys.readouterr().err == "no fuzz target 'retry-aftr'; did you mean 'retry-after'?\n"
+    assert "'retry-after'" in capsys.readouterr().err

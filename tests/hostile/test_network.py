@@ -1,7 +1,5 @@
 """Hostile servers and addresses: one status or one line each, no forbidden address reached, no wait without end."""
 
-import gzip
-import io
 import os
 import socket
 import sys
@@ -13,15 +11,14 @@ from typing import Any
 import coded
 import httpx
 import pytest
-from PIL import Image
-from webserver import Answer, Handler, Server, body, drip, first, hang, serving, status
+from webserver import Answer, Handler, body, drip, first, hang, serving, status
 
 from pipeline.errors import UserError
 from pipeline.http import patience, ranged, web
 from pipeline.http.addresses import is_public
 from pipeline.http.fetch import fetch
-from pipeline.http.ranged import client, first_byte, request
-from pipeline.http.retries import TransientError, retry_after
+from pipeline.http.ranged import request
+from pipeline.http.retries import retry_after
 from pipeline.images import fetcher
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import opened
@@ -34,21 +31,11 @@ from pipeline.remote.fetch import fetch as fetch_release
 FAST = Images(timeout=20, retries=0, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
 
 RETRY_AFTER: dict[str, float | None] = {
-    "3": 3.0,
-    " 3 ": 3.0,
-    "²": None,
-    "٣": None,
-    "9" * 5000: None,
-    "-5": None,
-    "1e9": None,
-    "inf": None,
-    "\x00": None,
-    "Wed, 21 Oct 2015 07:28:00 GMT": 0.0,
-    "Wed, 21 Oct 2015 07:28:00": 0.0,
-    "Mon, 01 Jan 0001 00:00:00 -0000": 0.0,
-    "Mon, 01 Jan 0001 00:00:00 +2359": 0.0,
-    "Wed, 21 Oct 2015 07:28:00 +9999": None,
-    "Wed, 21 Oct 2015 07:28:00 +99999999999999999999": None,
+    **dict.fromkeys(("3", " 3 "), 3.0),
+    **dict.fromkeys(("²", "٣", "9" * 5000, "-5", "1e9", "inf", "\x00"), None),
+    **dict.fromkeys((f"Wed, 21 Oct 2015 07:28:00{zone}" for zone in (" GMT", "")), 0.0),
+    **dict.fromkeys((f"Mon, 01 Jan 0001 00:00:00 {zone}" for zone in ("-0000", "+2359")), 0.0),
+    **dict.fromkeys((f"Wed, 21 Oct 2015 07:28:00 +{zone}" for zone in ("9999", "9" * 20)), None),
     "Wed, 21 Oct 99999 07:28:00 GMT": None,
 }
 
@@ -62,32 +49,15 @@ PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2
 
 INVALID = ("blocked", "not a valid address")
 ADDRESSES: dict[str, tuple[str, str]] = {
-    "http://127.0.0.1:70000/x": INVALID,
-    "http://127.0.0.1:0/x": INVALID,
-    "http://127.0.0.1:-1/x": INVALID,
-    "http://127.0.0.1:" + "9" * 40 + "/x": INVALID,
-    "http://xn--€/": INVALID,
-    "http://⒈com/": INVALID,
-    "http://a.\u00ad/": INVALID,
+    **dict.fromkeys((f"http://127.0.0.1:{port}/x" for port in ("70000", "0", "-1", "9" * 40)), INVALID),
+    **dict.fromkeys((f"http://{host}/" for host in ("xn--€", "⒈com", "a.\u00ad", "%00", "a" * 300)), INVALID),
+    **dict.fromkeys((f"http://{host}/" for host in ("a\x00b", "xn--a", "a.XN--55555577")), INVALID),
     "http://[": INVALID,
-    "http://%00/": INVALID,
-    "http://" + "a" * 300 + "/": INVALID,
-    "http://a\x00b/": INVALID,
-    "http://xn--a/": INVALID,
-    "http://a.XN--55555577/": INVALID,
     "http://xn--ls8h.invalid/": ("unreachable", "name not resolved: xn--ls8h.invalid"),  # emoji, which DNS has
     "http://" + "a" * 80 + "/": ("unreachable", "name not resolved: " + "a" * 80),
 }
 
-CONTENT_RANGES = [
-    "bytes ²-6/7",
-    "bytes " + "9" * 5000 + "-6/7",
-    "bytes -6/7",
-    "bytes */7",
-    "items 4-6/7",
-    "",
-    "bytes é-",
-]
+CONTENT_RANGES = ["bytes ²-6/7", f"bytes {'9' * 5000}-6/7", "bytes -6/7", "bytes */7", "items 4-6/7", "", "bytes é-"]
 
 REDIRECTS: dict[str, str] = {
     "http://localhost:{port}/secret": "redirects to localhost, inside a private network or this machine",
@@ -116,21 +86,14 @@ def raw(address: str, target: Path, retries: int = 0) -> None:
     fetch(address, target, None, 2.0, retries, lambda done, total: None)
 
 
-@pytest.mark.parametrize("value", RETRY_AFTER, ids=lambda value: value[:40])
-def test_retry_after(value: str) -> None:
-    assert retry_after(value) == RETRY_AFTER[value]
-
-
-def test_only_public_addresses_are_public() -> None:
+def test_retry_after_and_public_addresses() -> None:
+    assert {value: retry_after(value) for value in RETRY_AFTER} == RETRY_AFTER
     assert [address for address in PRIVATE if is_public(address)] == []
     assert [address for address in PUBLIC if not is_public(address)] == []
 
 
-def test_odd_addresses_of_images_end_with_a_status() -> None:
+def test_odd_addresses_of_images_and_of_redirects_end_with_a_status() -> None:
     assert dict(zip(ADDRESSES, endings(images([[a] for a in ADDRESSES])), strict=True)) == ADDRESSES
-
-
-def test_odd_addresses_in_redirects_of_images_end_with_a_status() -> None:
     answers = {f"/{i}": status(302, Location=quoted(address)) for i, address in enumerate(ADDRESSES)}
     with serving(answers) as server:
         results = images([[server.address + path] for path in answers])
@@ -221,7 +184,7 @@ def endless_extension(request: Handler, before: int) -> None:
 
 STUCK: dict[str, tuple[Answer, str]] = {
     "100 Continue without end": (endless_continue, "ReadTimeout"),
-    "a byte now and then": (drip, "below 1,000 B/s: giving up"),
+    "a byte now and then": (drip, "below 1,000 B/s"),
     "an extension without end": (endless_extension, "ReadTimeout|RemoteProtocolError"),
 }
 
@@ -255,9 +218,8 @@ def test_a_byte_a_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fetch_module, "pause", lambda attempt, wait: 0.0)
     entry = File(path="x", bytes=1_000_000, sha256="0" * 64)
     with serving({"/x": one}) as server:
-        fault = fetch_module.fetch_one(
-            stores.store(server.address), entry, tmp_path, fetch_module.Meter(1, lambda *_: None)
-        )
+        meter = fetch_module.Meter(1, lambda *_: None)
+        fault = fetch_module.fetch_one(stores.store(server.address), entry, tmp_path, meter)
         assert server.asked["/x"] == fetch_module.TRIES
     assert fault == "x: cut off at 5 of 1,000,000 bytes (RemoteProtocolError)"
 
@@ -273,14 +235,6 @@ def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Pat
         raw(str(release / name), tmp_path / "x")
 
 
-def test_a_packed_image_that_is_cut_off_is_not_whole() -> None:
-    out = io.BytesIO()
-    Image.new("RGB", (40, 30)).save(out, "JPEG")
-    packed = gzip.compress(out.getvalue())
-    with serving({"/x": body(packed[:-4], Content_Encoding="gzip")}) as server:
-        assert endings(images([[server.address + "/x"]])) == [("truncated", "Content-Encoding cut off")]
-
-
 def test_behind_a_proxy_names_are_the_proxys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = {"/x": status(302, Location="http://other.invalid/y"), "/y": body(b"abc"), "/in": redirect_inside}
     with serving(answers) as server:
@@ -294,28 +248,6 @@ def test_behind_a_proxy_names_are_the_proxys(monkeypatch: pytest.MonkeyPatch, tm
 
 def redirect_inside(request: Handler, before: int) -> None:
     request.reply(302, Location="http://169.254.169.254/")
-
-
-def partial(content_range: str) -> Answer:
-    def answer(request: Handler, before: int) -> None:
-        request.send_response(206)
-        request.send_header("Content-Range", quoted(content_range))
-        request.send_header("Content-Length", "3")
-        request.end_headers()
-        request.wfile.write(b"abc")
-
-    return answer
-
-
-@pytest.mark.parametrize("value", CONTENT_RANGES, ids=lambda value: value[:12])
-def test_an_odd_content_range_is_a_failure_that_may_pass(value: str) -> None:
-    with (
-        serving({"/x": partial(value)}) as server,
-        client(2.0) as going,
-        request(going, server.address + "/x", "x", 4) as response,
-        pytest.raises(TransientError, match="another range"),
-    ):
-        first_byte(response, 4)
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1, 2"])
@@ -341,23 +273,13 @@ def test_an_etag_that_no_header_can_hold_is_not_sent_back(tmp_path: Path) -> Non
     assert (tmp_path / "x").read_bytes() == b"abcdef"
 
 
-@pytest.mark.parametrize("address", ["http://[", "http://h:99999/", "https://xn--a/", "file://[", "http://⒈com/"])
-def test_a_malformed_address_of_a_download_is_one_line(address: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a valid address|is not valid") as of_raw:
-        raw(address, tmp_path / "x")
-    with pytest.raises(UserError, match=r"not a valid address|is not valid") as of_release:
-        fetch_release(address, tmp_path / "release")
-    assert "\n" not in f"{of_raw.value}{of_release.value}"
-
-
 # --- hosts
 
 
 def test_a_host_that_never_answers_is_given_up() -> None:
+    params = FAST.model_copy(update={"per_host": 2, "timeout": 2})
     with serving({f"/{i}": hang for i in range(60)}) as server:
-        results = images(
-            [[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"per_host": 2, "timeout": 2})
-        )
+        results = images([[f"{server.address}/{i}"] for i in range(60)], params)
         asked = server.asked.total()
     assert set(endings(results)) == {("timeout", "not done in 2 s")}
     assert asked <= 6  # of 60
@@ -418,17 +340,3 @@ def test_idle_connections_are_closed_and_hosts_forgotten(monkeypatch: pytest.Mon
         again = going.fetch([[f"http://{host}:{server.server_address[1]}/x"] for host in hosts])
     assert len(looked_up) >= len(hosts) - (10 + fetcher.WINDOW + 4)  # all but those that were in use
     assert set(endings(results)) == set(endings(again)) == {("http_error", "404")}
-
-
-def test_a_servers_reason_is_one_line(tmp_path: Path) -> None:
-    def answer(request: Handler, before: int) -> None:
-        request.wfile.write(b"HTTP/1.1 403 no\x1b[31m\xc2\x9b\r\nContent-Length: 0\r\n\r\n")
-
-    with serving({"/x": answer}) as server:
-        _refused(server, tmp_path)
-
-
-def _refused(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as refused:
-        raw(server.address + "/x", tmp_path / "x")
-    assert "\n" not in str(refused.value)

@@ -30,26 +30,28 @@ from tests.hostile.test_foreign_release import line
 
 BEIT3 = "encoders/beit3"
 CONFIG = {
-    "layers": (10**9, "'layers': input should be less than or equal to"),
-    "image": (10**9, "'image': input should be"),
-    "patch": (7, "is not a whole number of patches of 7"),
+    "layers": (10**9, "'layers': "),
+    "image": (10**9, "'image': "),
+    "patch": (7, "patches of 7"),
     "vocab": (10**6, "text_embed.weight is F32"),
     "width": (128, "is F32"),
-    "heads": (3, "is not a whole number of 3 heads"),
+    "heads": (3, "3 heads"),
     "ffn": (65, "ffn.A.fc1.weight is F32 [64, 64], expected F32 [65, 64]"),
-    "positions": (-1, "'positions': input should be greater"),
-    "codes": (8, "mim_head.weight is not there"),
-    "mlm": ("yes", "'mlm': input should be a valid boolean"),
-    "more": (1, "'more': unexpected keyword"),
+    "positions": (-1, "'positions': "),
+    "codes": (8, "mim_head.weight"),
+    "mlm": ("yes", "'mlm': "),
+    "more": (1, "'more': "),
 }
 FACTS = {
-    "batch_size": (0, "'batch_size': input should be greater"),
-    "image_size": (10**9, "'image_size': input should be less"),
+    "batch_size": (0, "'batch_size'"),
+    "image_size": (10**9, "'image_size'"),
     "image_quality": (0, "'image_quality'"),
     "reads": (["sound"], "'reads.0'"),
-    "weights": ("../../x", "'weights': string should match"),
+    "weights": ("../../x", "'weights'"),
     "packages": ({"": "1"}, "'packages."),
+    **dict.fromkeys(("huggingface", "clip", "beit3-untrained", "minilm"), ("", "")),
 }
+"""key -> wrong value, and what names it; or names of encoders that no release has"""
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +75,17 @@ def changed(release: Path, name: str, **values: object) -> None:
 def test_the_sound_release_is_right(release: Path) -> None:
     assert len(list(verify(release))) == 4
     assert encoder.load(release, "beit3").encoder.width == 8
+    assert stored.check(EncoderFiles(release / BEIT3)) == {64, 8}
 
 
-@pytest.mark.parametrize(
-    "size", [SIZES["small"], Config(image=4, patch=2, width=6, heads=3, layers=1, codes=5, mlm=True)]
-)
-def test_the_shapes_expected_are_those_of_the_network(size: Config) -> None:
-    made = {name: tuple(x.shape) for name, x in BEiT3(size).state_dict().items()}
-    assert dict(stored.expected(size)) == made
-
-
-@pytest.mark.parametrize("size", [MiniConfig(), MiniConfig((4, 3), 9, width=6, heads=3, layers=1, codes=5, pieces=7)])
-def test_the_shapes_expected_are_those_of_mini(size: MiniConfig) -> None:
-    with torch.device("meta"):
-        made = {name: tuple(x.shape) for name, x in Mini(size).state_dict().items()}
-    assert dict(stored.expected_of_mini(size)) == made
+def test_expected_shapes_are_those_of_the_networks() -> None:
+    for config in (SIZES["small"], Config(image=4, patch=2, width=6, heads=3, layers=1, codes=5, mlm=True)):
+        made = {name: tuple(x.shape) for name, x in BEiT3(config).state_dict().items()}
+        assert dict(stored.expected(config)) == made
+    for mini in (MiniConfig(), MiniConfig((4, 3), 9, width=6, heads=3, layers=1, codes=5, pieces=7)):
+        with torch.device("meta"):
+            made = {name: tuple(x.shape) for name, x in Mini(mini).state_dict().items()}
+        assert dict(stored.expected_of_mini(mini)) == made
 
 
 @pytest.mark.parametrize("key", CONFIG)
@@ -102,17 +100,11 @@ def test_a_config_that_the_weights_do_not_bear_out_is_one_line(release: Path, ke
 @pytest.mark.parametrize("key", FACTS)
 def test_an_encoder_json_outside_its_schema_is_one_line(release: Path, key: str) -> None:
     value, fault = FACTS[key]
-    changed(release, f"{BEIT3}/encoder.json", **{key: value})
-    said = line("verify", release)
-    assert fault in said or "used_by differs" in said  # which is held to it first
-    with pytest.raises(UserError, match=r"encoder\.json"):
-        encoder.load(release, "beit3")
-
-
-@pytest.mark.parametrize("name", ["huggingface", "clip", "beit3-untrained", "minilm"])
-def test_an_encoder_that_no_release_carries_is_one_line(release: Path, name: str) -> None:
-    changed(release, f"{BEIT3}/encoder.json", encoder=name)
-    with pytest.raises(UserError, match=f"'{name}'"):
+    changed(release, f"{BEIT3}/encoder.json", **({key: value} if fault else {"encoder": key}))
+    if fault:
+        found = line("verify", release)
+        assert fault in found or "used_by" in found  # which is checked first
+    with pytest.raises(UserError, match=r"encoder\.json" if fault else f"'{key}'"):
         encoder.load(release, "beit3")
 
 
@@ -130,21 +122,19 @@ def test_weights_that_are_not_those_of_the_config_are_one_line(release: Path, fi
 def test_a_tokenizer_of_more_pieces_than_the_network_is_one_line(release: Path) -> None:
     path = release / f"{BEIT3}/encoder.safetensors"
     arrays = load(path.read_bytes())
-    table = arrays["beit3.text_embed.weight"][:-3]
-    put(
-        release, f"{BEIT3}/encoder.safetensors", save(arrays | {"beit3.text_embed.weight": np.ascontiguousarray(table)})
-    )
+    table = np.ascontiguousarray(arrays["beit3.text_embed.weight"][:-3])
+    put(release, f"{BEIT3}/encoder.safetensors", save(arrays | {"beit3.text_embed.weight": table}))
     changed(release, f"{BEIT3}/config.json", vocab=len(table))
     assert "tokenizer.spm: has " in line("verify", release)
-    with pytest.raises(UserError, match="the tokenizer has"):
+    with pytest.raises(UserError, match="tokenizer"):
         encoder.load(release, "beit3")
 
 
 def test_an_encoder_of_another_width_than_its_features_is_one_line(release: Path) -> None:
     arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 9, dtype=np.float32)}
     put(release, f"{BEIT3}/whitening.safetensors", save(arrays))
-    assert "its network gives 9 or 64 numbers, and the feature set has 8" in line("verify", release)
-    with pytest.raises(UserError, match="gives 9 numbers, and the feature set has 8"):
+    assert "9 or 64 numbers" in line("verify", release)
+    with pytest.raises(UserError, match="9 numbers"):
         encoder.load(release, "beit3")
 
 
@@ -173,12 +163,10 @@ def encode_many(release: Path) -> None:
 
 
 def peak(release: Path) -> int:
-    """Return the most memory of a process that loads the encoder and encodes, in KiB."""
     return int(started(encode_many, release).communicate()[0])
 
 
 def test_memory_is_that_of_the_sound_release(release: Path) -> None:
-    """No number in it buys more: layers and sizes are refused, and a batch is bounded."""
     sound = peak(release)
     for name, key in (("config.json", "layers"), ("config.json", "vocab"), ("encoder.json", "batch_size")):
         whole = (release / BEIT3 / name).read_bytes()
@@ -187,17 +175,12 @@ def test_memory_is_that_of_the_sound_release(release: Path) -> None:
         put(release, f"{BEIT3}/{name}", whole)
 
 
-def test_a_network_that_lost_its_way_is_one_line(release: Path) -> None:
-    """Weights that are finite, and whose products are not."""
+def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None:
     path = release / f"{BEIT3}/encoder.safetensors"
     arrays = {name: np.full_like(x, 3e38) for name, x in load(path.read_bytes()).items()}
     put(release, f"{BEIT3}/encoder.safetensors", save(arrays))
     for path in sorted(release.glob("encoders/*/encoder.json")):  # else these are others than the fingerprint's
         changed(release, str(path.relative_to(release)), fingerprint={})
     assert len(list(verify(release))) == 4
-    with pytest.raises(UserError, match="vector is not finite"):
+    with pytest.raises(UserError, match="not finite"):
         encoded.vectors(encoder.load(release, "beit3"), ["red ball"], [None])
-
-
-def test_a_sound_folder_of_pretrain_is_right(published: Path) -> None:
-    assert stored.check(EncoderFiles(published / BEIT3)) == {64, 8}

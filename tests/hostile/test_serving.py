@@ -47,7 +47,6 @@ def server(
 
 @pytest.fixture(scope="module")
 def running(published: Path) -> Iterator[tuple[str, int, Started]]:
-    """A server that waits for less long than users' do."""
     with server(published, main=impatient) as made:
         yield made
 
@@ -59,7 +58,6 @@ def opened(stack: ExitStack, port: int, sent: bytes = b"") -> socket.socket:
 
 
 def closed(connection: socket.socket, within: float) -> bool:
-    """Return whether the server ends the connection in time."""
     connection.settimeout(within)
     try:
         while connection.recv(1 << 16):
@@ -105,21 +103,10 @@ def test_a_head_in_drops_ends(running: tuple[str, int, Started]) -> None:
         assert time.monotonic() - start < HEADERS + 5
 
 
-def test_a_client_that_leaves_is_no_traceback(published: Path) -> None:
-    with server(published) as (address, port, process):
-        for _ in range(3):
-            with ExitStack() as stack:
-                opened(stack, port, HALF)
-        assert answered(address) == 200
-        process.send_signal(signal.SIGINT)
-        output = "".join(process.communicate(timeout=10))
-    assert "Traceback" not in output
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", HALF])
-def test_an_interrupt_ends_it_in_three_seconds(published: Path, sent: bytes) -> None:
+def test_an_interrupt_ends_it_in_three_seconds(published: Path) -> None:
     with server(published) as (_, port, process), ExitStack() as stack:
-        opened(stack, port, sent)
+        for sent in (b"", b"GET / HTTP/1.1\r\n", HALF):
+            opened(stack, port, sent)
         time.sleep(0.3)
         start = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -139,13 +126,16 @@ def test_an_address_of_version_6_is_its_own(published: Path) -> None:
 
 def test_a_release_that_changes_is_said_in_one_line(published: Path, tmp_path: Path) -> None:
     release = shutil.copytree(published, tmp_path / "release")
-    with server(release) as (address, _, process):
+    with server(release) as (address, port, process):
+        for _ in range(3):  # clients that leave are no traceback
+            with ExitStack() as stack:
+                opened(stack, port, HALF)
         path = release / "features/beit3-image-masked/features-00000.parquet"
         path.write_bytes(path.read_bytes()[:-1] + b"x")
         answer = httpx.post(f"{address}nearest?encoder=beit3-image-masked&text=red", headers=OURS)
-        assert (answer.status_code, "changed, its sha256 is another" in answer.json()["error"]) == (503, True)
+        assert (answer.status_code, "changed" in answer.json()["error"]) == (503, True)
         assert answered(address) == 200
         process.send_signal(signal.SIGINT)
         output = "".join(process.communicate(timeout=10))
-    assert output.count("changed, its sha256 is another") == 1
+    assert output.count("changed") == 1
     assert "Traceback" not in output

@@ -1,4 +1,4 @@
-"""What a user may type or name by mistake, and how a process is ended: one line each, at once."""
+"""Mistakes of users, and signals: one line each, at once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from processes import started
 from typer.testing import CliRunner
 
 from pipeline import memory
-from pipeline.config import document
 from pipeline.errors import UserError
 from pipeline.sources.header import column_names
 from pipeline.sources.lines import lines
 from pipeline.sources.objects import json_object
 from stages import terminal
 from stages.cli import app
-from stages.params import Params
 
 ROWS = "user,item\n" + "".join(f"u{i % 9},i{i % 7}\n" for i in range(200))
 
@@ -51,30 +49,8 @@ def test_new_refuses_names_that_stages_take_for_addresses(name: str) -> None:
 def test_new_tells_a_pipe_and_a_folder_from_no_file() -> None:
     os.mkfifo("pipe.csv")
     Path("folder.csv").mkdir()
-    assert new("--interactions", "pipe.csv").endswith("pipe.csv: a pipe or device; give a file")
-    assert new("--interactions", "folder.csv").endswith("folder.csv: a folder; give a file")
-    assert new("--interactions", "none.csv").endswith("none.csv: no such file")
-
-
-def test_parameters_that_extend_a_pipe_are_one_line() -> None:
-    os.mkfifo("pipe.yaml")
-    Path("p.yaml").write_text("extends: pipe.yaml\n")
-    with pytest.raises(UserError, match=r"pipe\.yaml: a folder, pipe or device, and no parameter file"):
-        document.read_extended(Path("p.yaml"))
-
-
-def test_a_long_list_of_parameters_is_refused_soon() -> None:
-    Path("p.yaml").write_text("datasets: [" + "1, " * (1 << 19) + "]")
-    start = time.process_time()
-    with pytest.raises(UserError, match="larger than"):
-        document.read(Path("p.yaml"))
-    assert time.process_time() - start < 1
-
-
-@pytest.mark.parametrize("key", ["users", "items"])
-def test_a_sample_larger_than_memory_is_refused(key: str) -> None:
-    with pytest.raises(UserError, match="less than or equal to 10000000"):
-        Params.model_validate({"datasets": ["s"], "sources": {"s": {"kind": "sample", key: 1 << 53}}})
+    for name in ("pipe", "folder", "no such file"):
+        assert name in new("--interactions", f"{name.split()[0]}.csv").partition(": ")[2]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +63,7 @@ def test_a_file_of_blank_lines_is_one_line_soon(name: str, head: bytes) -> None:
     Path("r.csv").write_text(ROWS)
     if head:
         assert "blank lines" in new("--interactions", "r.csv", "--items", name)
-        with pytest.raises(UserError, match="more than 1,000,000 blank lines in a row"):
+        with pytest.raises(UserError, match="1,000,000 blank lines"):
             list(lines(Path(name)))
     assert time.process_time() - start < 10
 
@@ -105,17 +81,7 @@ def test_a_number_that_is_no_json_does_not_lose_its_item(price: str, kept: objec
             json_object(broken.encode())
 
 
-def test_zero_bytes_are_no_utf_16() -> None:
-    Path("a.csv").write_bytes(bytes(10_000))
-    Path("b.csv").write_bytes("user,item\n".encode("utf-32-le") * 100)
-    Path("c.csv.gz").write_bytes(gzip.compress("user,item\n".encode("utf-16-le") * 100))
-    for name, fault in (("a.csv", "holds NUL bytes"), ("b.csv", "UTF-16 or UTF-32"), ("c.csv.gz", "UTF-16 or UTF-32")):
-        with pytest.raises(UserError, match=fault):
-            list(lines(Path(name)))
-
-
 def waiting(command: str, error: Exception | None = None) -> None:
-    """Run a command that takes for ever, or fails."""
     app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
 
     @app.command()
@@ -153,7 +119,6 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: s
     [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
 )
 def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
-    """Some libraries end the process, or call a sound release damaged."""
     limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "stages", *command]
     done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")

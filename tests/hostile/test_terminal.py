@@ -1,4 +1,4 @@
-"""What the commands print: no escape of anybody's data, one line an error, no traceback of a closed pipe or Ctrl-C."""
+"""What the commands print: no escape of data, one line per error, no traceback of a closed pipe or Ctrl-C."""
 
 import errno
 import io
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import coded
 import numpy as np
@@ -49,12 +50,8 @@ EVIL = "\x1b[2J[/foo]\u202e\x9b\x07"
 
 
 @pytest.mark.parametrize("given", TEXTS)
-def test_what_a_terminal_obeys_is_replaced(given: str) -> None:
-    assert printable(given) == TEXTS[given]
-
-
-@pytest.mark.parametrize("given", TEXTS)
 def test_cells_and_titles_are_plain_text(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable(given) == TEXTS[given]
     table = Table(title=given, caption=given)
     table.add_column(given, no_wrap=True)
     table.add_row(given)
@@ -110,7 +107,7 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
     assert [line for line in done.output.splitlines() if not line.isprintable()] == []
 
 
-def test_a_long_message_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_message_ends(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.fail("x" * 1_000_000)
     assert len(capsys.readouterr().err) < terminal.LONGEST + 20
 
@@ -144,20 +141,18 @@ ERRORS: dict[str, tuple[OSError, str]] = {
 
 
 @pytest.mark.parametrize("form", write.FORMATS)
-@pytest.mark.parametrize("case", ERRORS)
 def test_an_export_that_cannot_be_written_leaves_nothing(
-    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, case: str
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise ERRORS[case][0]
-
     content = of_release(layout.release, ["beit3"], write.wants_codes(form, None))
-    for module, name in ((np, "save"), (text.csv, "write_csv"), (write.hf.pq, "write_table")):
-        monkeypatch.setattr(module, name, fails)
-    with pytest.raises(UserError, match=r"cannot be written \((.*)\); nothing was left") as e:
-        write.write(content, form, tmp_path / "new")
-    assert ERRORS[case][1] in str(e.value)
-    assert list(tmp_path.iterdir()) == []
+    for error, fault in ERRORS.values():
+        for module, name in ((np, "save"), (text.csv, "write_csv"), (write.hf.pq, "write_table")):
+            monkeypatch.setattr(module, name, Mock(side_effect=error))
+        with pytest.raises(UserError, match="nothing was left") as e:
+            write.write(content, form, tmp_path / "new")
+        assert fault in str(e.value)
+        assert list(tmp_path.iterdir()) == []
+    assert terminal.describe_io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full")
 
 
 @pytest.mark.parametrize("form", ["npy", "recbole"])
@@ -172,15 +167,8 @@ def test_an_export_to_a_full_disk_is_one_line(layout: Layout, tmp_path: Path, fo
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
     if done.returncode == 99 or "unshare" in done.stderr:
         pytest.skip("this system lets no test mount a disk")
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.strip().count("\n") == 0
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert "the disk is full" in done.stderr
-    assert done.stdout == ""
-
-
-def test_an_error_without_number_is_one_line() -> None:
-    assert terminal.describe_io_error(OSError("19200 requested")) == "19200 requested"
-    assert terminal.describe_io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full; make space")
 
 
 def interrupted(process: Started, ready: Callable[[], bool]) -> tuple[int | None, str]:
@@ -200,10 +188,8 @@ def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_
             processes.alignrec("fetch", server.address, "--to", tmp_path / "here"),
             lambda: parts.exists() and any(p.stat().st_size for p in parts.iterdir()),
         )
-        assert (code, err) == (
-            130,
-            f"interrupted: what was downloaded is kept in {tmp_path}/.here.fetch; run the same command again\n",
-        )
+        assert (code, err.count("\n")) == (130, 1)
+        assert f"{tmp_path}/.here.fetch" in err
         server.pause = 0
         fetch(server.address, tmp_path / "here")
     assert (tmp_path / "here/manifest.json").exists()
@@ -214,11 +200,8 @@ def test_an_interrupted_stage_says_what_it_left(tmp_path: Path) -> None:
         source = f"{{kind: tabular, interactions: '{server.address}/x.gz'}}"
         (tmp_path / "params.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
         code, err = interrupted(processes.alignrec("download", "shop", cwd=tmp_path), lambda: server.asked["/x.gz"] > 0)
-    assert code == 130
-    assert err.endswith(
-        "interrupted: what download shop has finished is kept in outputs/download/shop; run the same command again\n"
-    )
-    assert "Traceback" not in err
+    assert (code, "Traceback" in err) == (130, False)
+    assert "outputs/download/shop; run the same command again\n" in err
 
 
 def test_an_interrupted_look_left_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.remote.base import Absent, is_archive
+from pipeline.remote.base import Absent
 from pipeline.remote.fetch import fetch
-from pipeline.remote.stores import Archive, store
+from pipeline.remote.stores import Archive
 
 NAMES = ("manifest.json", "features/a.parquet")
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -56,12 +55,4 @@ def test_any_byte_changed_is_one_line_or_right(tmp_path: Path, compression: int)
 def test_a_pipe_is_one_line(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "r.zip")
     with pytest.raises(UserError, match="a pipe or device, and no zip file"):
-        fetch(str(tmp_path / "r.zip"), tmp_path / "to")
-
-
-def test_a_folder_called_zip_is_a_folder(tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parent / "fuzz", tmp_path / "r.zip")
-    assert not is_archive(str(tmp_path / "r.zip"))
-    assert list(store(str(tmp_path / "r.zip")).read("__main__.py"))
-    with pytest.raises(UserError, match=r"no manifest\.json there"):
         fetch(str(tmp_path / "r.zip"), tmp_path / "to")

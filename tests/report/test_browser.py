@@ -1,4 +1,4 @@
-"""The page in a real browser: loads without errors, search and hover work, nothing leaves it."""
+"""The page in a real browser: it loads without errors and requests, search, map and codes work on any screen."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,8 +10,10 @@ import toy
 
 import schemas
 from pipeline import io
+from pipeline.facts import codes as facts
+from pipeline.layout import Layout
 from pipeline.run import running
-from stages import report
+from stages import report, semantic_ids
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,17 +34,25 @@ class Visit:
         tab.goto(path.as_uri())
 
 
+CODES = {"features": ["beit3"], "methods": ["residual-kmeans", "random"], "levels": 2, "codes": 2}
+
+
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("shop")
-    layout = toy.outputs(root)
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = toy.outputs(tmp_path_factory.mktemp("shop"))
     run = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "model": "alignrec", "features": "beit3"}
     figures = {"slice": "popularity", "k": 20, "seeds": 3, "n": 7, "mean": 0.3, "mean_low": 0.25, "mean_high": 0.35}
     tail = [run | figures | {"label": label} for label in ("cold", *map(str, range(1, 11)))]
     io.write_table(pa.Table.from_pylist(tail, schemas.TAIL), layout.study("tail"), schemas.TAIL)
-    params = toy.PARAMS.model_copy(update={"report": toy.PARAMS.report.model_copy(update={"gallery_items": 2})})
-    with running("report", "shop", params, root) as run:
-        report.main(run)
+    params = toy.params(report={"gallery_items": 2}, semantic_ids=CODES)
+    for stage, main in (("semantic_ids", semantic_ids.main), ("report", report.main)):
+        with running(stage, "shop", params, layout.root) as run:
+            main(run)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def path(layout: Layout) -> Path:
     return layout.report / "index.html"
 
 
@@ -77,35 +87,17 @@ def test_the_search_finds_by_words_category_and_number_and_forgets(visit: Visit)
         ("3", ["blue car"]),
         ("a5", ["green tree"]),
         ("nothing such", []),
+        ("ed", []),  # a part of a word is none
+        ("script", [toy.TITLES[2]]),
+        ("apple red bicycle", ["red apple"]),  # without an item that has all words, those with the most
     ):
         visit.tab.fill("#query", query)
         assert rows.locator(".title").all_inner_texts() == titles
-        assert visit.tab.inner_text("#count") == f"{len(titles)} found"
+        assert visit.tab.inner_text("#count").endswith(f"{len(titles)} found")
+    assert "with 2 of 3: " in visit.tab.inner_text("#count")
     visit.tab.fill("#query", "")
     assert rows.count() == 2
-
-
-def test_where_no_item_has_all_words_those_with_the_most_are_found(visit: Visit) -> None:
-    visit.tab.fill("#query", "apple red bicycle")
-    assert visit.tab.locator("#entries .title").all_inner_texts() == ["red apple"]
-    assert visit.tab.inner_text("#count") == "no item has all words; with 2 of 3: 1 found"
-    visit.tab.fill("#query", "ed")  # a part of a word is none
-    assert visit.tab.locator("#entries tr").count() == 0
-
-
-def test_a_hostile_title_is_shown_as_text(visit: Visit) -> None:
-    visit.tab.fill("#query", "script")
-    assert visit.tab.locator("#entries .title").all_inner_texts() == [toy.TITLES[2]]
-    assert visit.tab.locator("#entries .path").all_inner_texts() == ["<b>odd</b>"]
-    assert visit.messages == []
-
-
-def test_a_found_item_shows_its_neighbours_images(visit: Visit) -> None:
-    visit.tab.fill("#query", "blue car")
-    assert visit.tab.locator("#entries .near").count() == 3
-    image = visit.tab.locator("#entries .near .pic[role=img]").first
-    assert "url(" in image.evaluate("node => getComputedStyle(node).backgroundImage")
-    assert image.get_attribute("title") in toy.TITLES
+    assert visit.messages == []  # of a hostile title
 
 
 def place(visit: Visit, item: int) -> tuple[float, float]:
@@ -119,15 +111,9 @@ def place(visit: Visit, item: int) -> tuple[float, float]:
     return box["x"] + x, box["y"] + y
 
 
-def test_hovering_the_map_shows_an_item(visit: Visit) -> None:
+def test_a_click_on_the_map_shows_the_item_with_its_neighbours_under_each_set(visit: Visit) -> None:
     visit.tab.mouse.move(*place(visit, 3))
     assert visit.tab.locator("#tip .title").inner_text() == "blue car"
-    assert visit.tab.locator("#tip .pic").is_visible()
-    visit.tab.mouse.move(5, 5)
-    assert visit.tab.locator("#tip").is_hidden()
-
-
-def test_a_click_on_the_map_shows_the_item_with_its_neighbours_under_each_set(visit: Visit) -> None:
     visit.tab.mouse.click(*place(visit, 5))
     panel = visit.tab.locator("#panel")
     assert panel.locator("h3").inner_text() == "green tree"
@@ -136,21 +122,6 @@ def test_a_click_on_the_map_shows_the_item_with_its_neighbours_under_each_set(vi
     assert "cold" in panel.locator(".badge").all_inner_texts()
     panel.locator(".strip button").first.click()  # and so on, from item to item
     assert panel.locator("h3").inner_text() != "green tree"
-
-
-def test_a_click_on_an_image_of_the_list_chooses_the_item(visit: Visit) -> None:
-    visit.tab.fill("#query", "blue car")
-    visit.tab.locator("#entries button").first.click()
-    assert visit.tab.locator("#panel h3").inner_text() == "blue car"
-
-
-def test_another_feature_set_moves_the_items(visit: Visit) -> None:
-    where = "() => [...plane.places()]"
-    before = visit.tab.evaluate(where)
-    visit.tab.select_option("#set", "minilm-cnn")
-    assert visit.tab.evaluate(where) != before
-    visit.tab.select_option("#set", "beit3")
-    assert visit.tab.evaluate(where) == before
 
 
 def test_the_map_is_drawn_zooms_and_comes_home(visit: Visit) -> None:
@@ -165,14 +136,13 @@ def test_the_map_is_drawn_zooms_and_comes_home(visit: Visit) -> None:
     assert visit.tab.evaluate(drawn) != before
     visit.tab.click("#home")
     assert visit.tab.evaluate("plane.at(0)") == at
-
-
-@pytest.mark.parametrize("by", ["category", "popularity", "status"])
-def test_each_colour_has_a_legend(visit: Visit, by: str) -> None:
-    visit.tab.select_option("#by", by)
-    names = visit.tab.locator("#legend li").all_inner_texts()
-    known = {"category": "items", "popularity": "none in train", "status": "complete"}
-    assert known[by] in names
+    where = "() => [...plane.places()]"
+    places = visit.tab.evaluate(where)
+    visit.tab.select_option("#set", "minilm-cnn")
+    assert visit.tab.evaluate(where) != places
+    for by, name in (("category", "items"), ("popularity", "none in train"), ("status", "complete")):
+        visit.tab.select_option("#by", by)
+        assert name in visit.tab.locator("#legend li").all_inner_texts()
 
 
 def test_a_lasso_lists_what_is_inside_and_clears(visit: Visit) -> None:
@@ -215,6 +185,28 @@ def test_a_column_shows_the_set_that_is_chosen(visit: Visit) -> None:
     assert texts[1] == texts[2]
 
 
+def test_items_are_found_by_words_and_by_prefix_of_their_codes(visit: Visit, layout: Layout) -> None:
+    found = facts.gathered(layout)
+    groups, tab = facts.groups(layout, found, toy.ITEMS), visit.tab
+    assert groups
+    codes = groups.codes["beit3 · residual-kmeans"]
+    tab.fill("#code-query", "apple")
+    assert tab.inner_text("#code-count") == "1 item found, of 1 first code"
+    assert tab.locator("#code-groups .found").count() == 1
+    tab.click("#code-groups button")
+    inside = [item for item in range(toy.ITEMS) if codes[item][0] == codes[0][0]]
+    assert tab.input_value("#code-query") == str(codes[0][0])
+    assert tab.locator("#code-groups .pic").count() == len(inside)
+    prefix = "-".join(map(str, codes[0]))
+    for query, buttons in ((prefix, [prefix]), ("nothing such", [])):
+        tab.fill("#code-query", query)
+        assert tab.locator("#code-groups button").all_inner_texts() == buttons
+    tab.fill("#code-query", "")
+    tab.select_option("#code-set", "beit3 · random")
+    firsts = {codes[0] for codes in groups.codes["beit3 · random"]}
+    assert tab.locator("#code-groups .group").count() == len(firsts)
+
+
 def test_marks_say_more_under_a_pointer(visit: Visit) -> None:
     visit.tab.locator("#results .track b").first.hover()
     assert visit.tab.inner_text("#tip").startswith("AlignRec on beit3: 0.31")
@@ -232,20 +224,6 @@ def test_contents_stay_in_sight_and_show_where_the_reader_is(visit: Visit) -> No
     assert visit.tab.locator("nav a[aria-current]").inner_text() == "Probes"
 
 
-def test_cards_of_a_row_are_equally_high(visit: Visit) -> None:
-    tops = visit.tab.locator("#results figure").evaluate_all(
-        "nodes => nodes.map(n => n.getBoundingClientRect()).map(r => [r.top, r.height])"
-    )
-    assert len(tops) == 2
-    assert tops[0] == pytest.approx(tops[1], abs=1)
-
-
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_the_page_never_scrolls_sideways(visit: Visit, width: int) -> None:
-    visit.tab.set_viewport_size({"width": width, "height": 800})
-    assert visit.tab.evaluate("document.documentElement.scrollWidth") <= width
-
-
 def test_a_wide_screen_shows_every_column_without_scrolling(visit: Visit) -> None:
     visit.tab.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
     inside = "nodes => nodes.every(node => node.scrollWidth <= node.clientWidth)"
@@ -255,9 +233,10 @@ def test_a_wide_screen_shows_every_column_without_scrolling(visit: Visit) -> Non
     assert last["x"] + last["width"] <= 1280
 
 
-@pytest.mark.parametrize("width", [360, 390])
+@pytest.mark.parametrize("width", [360, 390, 768])
 def test_a_phone_cuts_no_image_no_mark_and_no_figure(visit: Visit, width: int) -> None:
     visit.tab.set_viewport_size({"width": width, "height": 844})
+    assert visit.tab.evaluate("document.documentElement.scrollWidth") <= width
     edges = "nodes => nodes.filter(n => n.offsetParent).map(n => n.getBoundingClientRect()).map(r => [r.left, r.right])"
     for part in (".pic", ".track", ".figure", ".bar", "figcaption", ".headline", "#plane", ".facet", "select"):
         placed = visit.tab.locator(part).evaluate_all(edges)
@@ -271,11 +250,7 @@ def test_a_link_into_what_is_folded_opens_it(visit: Visit) -> None:
     visit.tab.evaluate("location.hash = '#curves-train'")
     chart.wait_for(state="visible")
     assert not visit.tab.locator("#curves-pretrain svg").first.is_visible()
-
-
-def test_the_keyboard_reaches_and_opens_what_is_folded(visit: Visit) -> None:
-    summary = visit.tab.locator("#results summary")
-    summary.focus()
+    visit.tab.locator("#results summary").focus()
     visit.tab.keyboard.press("Enter")
     assert visit.tab.locator("#results table").first.is_visible()
 

@@ -1,4 +1,4 @@
-"""The study's pictures on rows whose figures are plain to see."""
+"""The study's pictures on rows with plain figures, and the users on the page."""
 
 from pathlib import Path
 
@@ -8,10 +8,12 @@ from study_tables import CURVES, tail_table, variants
 import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import Comparison, Row
+from pipeline.facts.outputs import Outputs
 from pipeline.facts.tail import by_study
-from pipeline.report import studied
+from pipeline.facts.users import users
+from pipeline.report import page, studied
 from pipeline.report.plots import Intervals
-from pipeline.run import running
+from pipeline.run import Run, running
 from stages import report
 
 
@@ -29,10 +31,7 @@ def test_the_page_has_a_section_for_each_part(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     for part, rows in (("tail", tail_table()), ("variants", variants())):
         io.write_table(rows.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
-    points = [
-        {"sweep": "rate", "key": "train.lr", "value": v, "recall@20": v, "sd": None, "seeds": 1} for v in (0.1, 0.2)
-    ]
-    io.write_json(layout.study_plot("curves"), points)
+    io.write_json(layout.study_plot("curves"), CURVES)
     with running("report", "shop", toy.PARAMS, tmp_path) as run:
         report.main(run)
     page, text = ((layout.report / name).read_text() for name in ("index.html", "report.md"))
@@ -41,7 +40,23 @@ def test_the_page_has_a_section_for_each_part(tmp_path: Path) -> None:
     assert "### AlignRec's lead by popularity" in text
     assert text.count("### Recall@20 by popularity") == 1  # once, with intervals
     assert "### AlignRec on the encoder of each variant" in text
-    assert "measured on valid alone" in text
+    assert "measured on valid only" in text
+
+
+def test_items_bought_in_test_are_framed_and_have_images(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    with running("report", "shop", toy.PARAMS, layout.root) as run:
+        report.main(run)
+    text = (layout.report / "index.html").read_text()
+    section = text.split('<section id="users">')[1].split('<section id="results">')[0]
+    outputs = Outputs(layout, released="beit3")
+    shown = users(outputs, Run("report", "shop", toy.PARAMS, layout.root).seed("users"))
+    hits = sum(item in user.wanted for user in shown for items in user.ranked.values() for item in items)
+    assert section.count("framed") == hits + sum(len(user.wanted) for user in shown)
+    assert "<script>" not in section
+    view = page.view(outputs, None, shown, seed=1)  # of a page that cannot search all items
+    assert view
+    assert set(view.images) == {item for user in shown for item in user.shown if toy.COLOURS[item]}
 
 
 def test_changes_of_variants_are_filled_where_they_are_sure() -> None:

@@ -36,13 +36,9 @@ def test_means_over_seeds_best_first_and_nothing_that_test_selected() -> None:
     assert text.index("lightgcn") < text.index("bpr")
 
 
-def test_two_fingerprints_never_share_a_table() -> None:
+def test_fingerprints_and_ablations_have_tables_of_their_own() -> None:
     one, other = printed(row("bpr", 0, 0.1), row("bpr", 0, 0.7, fingerprint="2"))  # both are called `mmrec`
-    assert (".1000" in one, ".7000" in one) == (True, False)
-    assert (".1000" in other, ".7000" in other) == (False, True)
-
-
-def test_ablations_stand_apart_beside_the_full_model() -> None:
+    assert (".1000" in one, ".7000" in one, ".1000" in other, ".7000" in other) == (True, False, False, True)
     texts = printed(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1),
                   row("alignrec", 0, 0.4, features="random"))  # fmt: skip
     assert "no-cca" not in texts[0]
@@ -79,22 +75,14 @@ def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
     assert lines[-1] == ["all", f"{1234.56 * len(STAGES):,.1f}", str(99 + len(STAGES))]
 
 
-def wide(columns: int) -> Table:
-    """Return a table whose figures are wider than a terminal together."""
-    head = ["features", *(f"probe {i}" for i in range(columns))]
-    return Table("A heading", "", head, [["minilm-cnn", *(f"0.31{i} ± 0.00{i}" for i in range(columns))]])
-
-
 def test_figures_that_do_not_fit_continue_below_and_none_is_split() -> None:
+    head, row = ["features", *(f"probe {i}" for i in range(9))], [f"0.31{i} ± 0.00{i}" for i in range(9)]
     console = Console(width=80, file=io.StringIO())
-    console.print(terminal.drawn(wide(9)))
+    console.print(terminal.drawn(Table("A heading", "", head, [["minilm-cnn", *row]])))
     text = console.file.getvalue()
     assert [text.count(f"0.31{i} ± 0.00{i}") for i in range(9)] == [1] * 9
     assert (text.count("minilm-cnn"), text.count("A heading")) == (2, 1)
     assert max(map(len, text.splitlines())) <= 80
-
-
-def test_bands_take_what_fits_and_at_least_one_column() -> None:
     assert [*terminal.bands([4, 3, 3, 3], 1, 8)] == [[0, 1], [0, 2], [0, 3]]
     assert [*terminal.bands([4, 3, 3, 3], 1, 12)] == [[0, 1, 2], [0, 3]]
     assert [*terminal.bands([4, 90], 1, 8)] == [[0, 1]]

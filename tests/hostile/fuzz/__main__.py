@@ -1,4 +1,4 @@
-"""`make fuzz MINUTES=60`: the parsers of whatever comes from outside, on inputs that nobody means well.
+"""`make fuzz MINUTES=60`: the parsers of outside data, on hostile inputs.
 
 The time is shared equally among the targets. Each input has 10 seconds and 1 GiB. An input at which a target fails is
 kept in tests/hostile/found; a name and `--first` give the same inputs again, and others with another number.
@@ -20,7 +20,6 @@ BEGIN, END = "<!-- fuzz -->", "<!-- /fuzz -->"
 
 
 def main() -> int:
-    """Run the targets that the command line names, or all; return 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
     parser.add_argument("target", nargs="*", help="all by default")
     parser.add_argument("--minutes", type=float, default=60, help="of all targets together")
@@ -67,7 +66,6 @@ def _write(page: Path, reports: list[campaign.Report]) -> None:
 
 
 def table(reports: list[campaign.Report]) -> str:
-    """Return a Markdown table: an area a row, what was tried of it, and how much of that was right."""
     rows = ["", "", "| area | targets | tried | right |", "|---|---|---|---|"]
     for area, names in registry.AREAS.items():
         own = [report for report in reports if report.name in names]

@@ -47,8 +47,6 @@ def codes(data: bytes) -> None:
 
 
 def matched(name: str, dim: int | None = None) -> Callable[[bytes], None]:
-    """Return what reads vectors of a file of this name."""
-
     def one(data: bytes) -> None:
         vectors = match(written(name, data), ASINS, None, dim).rows(0, len(ASINS))
         assert vectors.shape[0] == len(ASINS)
@@ -89,8 +87,6 @@ def tokenized(data: bytes) -> None:
 
 
 def coded(name: str) -> Callable[[bytes], None]:
-    """Return what replaces a file of semantic IDs by an RQ-VAE, then codes a vector with what is loaded."""
-
     def one(data: bytes) -> None:
         target = folder("semantic-ids")
         for sound, content in SEMANTIC_IDS.items():
@@ -105,7 +101,6 @@ def coded(name: str) -> Callable[[bytes], None]:
 
 
 def semantic_ids() -> dict[str, bytes]:
-    """Return the codebooks, and what explains them, of three levels of two codes."""
     target, x = folder("sound-semantic-ids"), np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     quick = {"hidden": [], "width": 2, "epochs": 1}
     facts = files.Facts(

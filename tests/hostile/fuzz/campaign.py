@@ -34,8 +34,6 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_M
 
 
 class Report(NamedTuple):
-    """How a target's time ended."""
-
     name: str
     inputs: int
     seconds: float

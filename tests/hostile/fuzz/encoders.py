@@ -32,7 +32,6 @@ IMAGE = toy.jpeg((200, 0, 0))
 
 @cache
 def release() -> Path:
-    """Return a sound release with the encoder that made its features."""
     return coded.with_encoders(folder("with-encoders"), read=True).release
 
 
@@ -50,7 +49,6 @@ def put(release: Path, name: str, data: bytes) -> None:
 
 
 def attacked(name: str, data: bytes) -> Release:
-    """Return the release with another file and a manifest that agrees, verified."""
     target = folder("attacked-encoders")
     shutil.copytree(release(), target, dirs_exist_ok=True)
     put(target, name, data)
@@ -59,8 +57,6 @@ def attacked(name: str, data: bytes) -> Release:
 
 
 def encoding(name: str) -> Callable[[bytes], None]:
-    """Return what replaces a file, and encodes a text and an image by whatever is then released."""
-
     def one(data: bytes) -> None:
         loaded = encoder.load(attacked(name, data).folder, "beit3")
         done = encoded.vectors(loaded, ["a red ball", ""], [None, encoded.normalised(IMAGE, loaded.facts).image])
@@ -71,12 +67,10 @@ def encoding(name: str) -> Callable[[bytes], None]:
 
 
 def shown(data: bytes) -> None:
-    """Replace probes.json, and make the page of it."""
     page(attacked(PROBES, data))
 
 
 def page(opened: Release) -> None:
-    """Make the page that `serve` shows."""
     command.html(opened, toy.PARAMS, opened.folder, ["beit3"])
 
 
@@ -92,7 +86,6 @@ def places(of: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def other(whole: Any, at: Any, key: Any, *values: object) -> Iterator[bytes]:
-    """Yield JSON with one of its values replaced by each of some."""
     before = at[key]
     for value in values:
         at[key] = value
@@ -101,7 +94,6 @@ def other(whole: Any, at: Any, key: Any, *values: object) -> Iterator[bytes]:
 
 
 def numbers(name: str) -> Iterator[bytes]:
-    """Yield a JSON file with each of its values, at any depth, replaced by each of VALUES; then without it."""
     whole = json.loads(read(name))
     for at, key in list(places(whole)):
         yield from other(whole, at, key, *VALUES)

@@ -35,7 +35,7 @@ def decoded(data: bytes) -> None:
 
 
 def with_exif(data: bytes) -> None:
-    """Whatever stands in the EXIF of a sound image, the image is kept."""
+    """A sound image is kept whatever its EXIF."""
     chunk = data[:60_000]
     png = encoded("PNG")
     after = 8 + 25  # signature and IHDR

@@ -51,7 +51,6 @@ def parquet() -> bytes:
 
 
 def ratings(source: Source, role: str, name: str, data: bytes) -> None:
-    """Read a file of interactions to its last row."""
     path = written(name, data)
     with build.database(folder("scratch"), "256MiB") as db:
         sql = source.reader().ratings({role: path})

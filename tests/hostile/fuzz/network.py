@@ -55,8 +55,6 @@ def parsed(data: bytes) -> None:
 
 
 def answer(head: bytes) -> Callable[[bytes], None]:
-    """Return what reads data as a server's answer after `head`, as files and releases are fetched."""
-
     def one(data: bytes) -> None:
         backend = httpcore.MockBackend([head + data])
         pool = partial(httpcore.ConnectionPool, network_backend=backend)
@@ -84,7 +82,6 @@ async def _image(data: bytes) -> None:
 
 
 def image(data: bytes) -> None:
-    """Read data as the answer of every server that an image is asked of."""
     pool = partial(httpcore.AsyncConnectionPool, network_backend=httpcore.AsyncMockBackend([data]))
     here = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (NUMBER, 80))]
     with (

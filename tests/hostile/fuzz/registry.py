@@ -19,32 +19,18 @@ AREAS = {
         *("inspect", "row-order", "itemid", "split-mapping", "image-features"),
     ],
     "arrays": [
-        *(
-            "npy",
-            "vectors-json",
-            "vectors-zip",
-            "vectors-raw",
-            "pth",
-            "checkpoint",
-            "safetensors",
-            "compared-parquet",
-            "compared-codes",
-            "tokenizer",
-            "parameters",
-        ),
-        *("semantic-codes", "semantic-codebooks"),
+        *("npy", "vectors-json", "vectors-zip", "vectors-raw", "pth", "checkpoint", "safetensors", "compared-parquet"),
+        *("compared-codes", "tokenizer", "parameters", "semantic-codes", "semantic-codebooks"),
     ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [
         *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
         "image-answer",
     ],
-    "encoders": [
-        *("encoder-facts", "encoder-config", "encoder-weights", "encoder-map", "encoder-tokenizer", "released-probes"),
-    ],
+    "encoders": [f"encoder-{of}" for of in ("facts", "config", "weights", "map", "tokenizer")] + ["released-probes"],
     "whole": ["any-file"],
     "releases": [
-        *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files"),
+        *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files")
     ],
 }
 """module -> its targets"""
@@ -55,19 +41,16 @@ FAULTS = ("fault-crash", "fault-hang", "fault-memory", "fault-error")
 
 
 def targets(area: str) -> dict[str, Target]:
-    """Return the targets of one module."""
     module = importlib.import_module(f"tests.hostile.fuzz.{area}")
     named: dict[str, Target] = module.targets()
     return named
 
 
 def check(name: str) -> None:
-    """Refuse a name that there is not; UserError names the nearest."""
     if name not in TARGETS and name not in FAULTS:
         raise UserError(f"no fuzz target '{name}'{nearest(name, TARGETS)}")
 
 
 def target(name: str) -> Target:
-    """Return a target, see `check`."""
     check(name)
     return targets(TARGETS.get(name, "faults"))[name]

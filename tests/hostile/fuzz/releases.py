@@ -21,7 +21,6 @@ from tests.hostile.fuzz.target import Target, folder, written
 
 @cache
 def release() -> Path:
-    """Return a sound release of a toy shop."""
     return coded.outputs(folder("published")).release
 
 
@@ -31,8 +30,6 @@ def parsed(data: bytes) -> None:
 
 
 def replaced(name: str) -> Callable[[bytes], None]:
-    """Return what replaces a file of a release, with a manifest that agrees, then verifies and exports it."""
-
     def one(data: bytes) -> None:
         target = folder("attacked")
         shutil.copytree(release(), target, dirs_exist_ok=True)
@@ -43,7 +40,7 @@ def replaced(name: str) -> Callable[[bytes], None]:
         try:
             rows, columns = manifest.shape(target / name)
             entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
-        except (pa.ArrowException, OSError):  # an attacker does not describe what nobody can read
+        except (pa.ArrowException, OSError):  # unreadable, so it has no description
             pass
         (target / manifest.NAME).write_text(json.dumps(manifest.with_digest(content)))
         list(verify(target))
@@ -60,7 +57,6 @@ def signed(data: bytes) -> None:
 
 
 def repaired(data: bytes) -> None:
-    """What DVC left is kept or deleted, in whatever state."""
     project = folder("project")
     (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
     for path in (project / ".dvc/tmp/rwlock", project / "dvc.lock"):

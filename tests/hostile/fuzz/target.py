@@ -18,16 +18,13 @@ class Target(NamedTuple):
 
     read: Callable[[bytes], object]
     seeds: Sequence[bytes]  # first a sound input, then those of the tables of tests/hostile
-    refusals: tuple[type[Exception], ...] = ()  # beside UserError and ContractError: what the caller counts as a reject
+    refusals: tuple[
+        type[Exception], ...
+    ] = ()  # besides UserError and ContractError, what the caller counts as a reject
     quick: int = 10  # mutations in `make test`; fewer where an input takes a tenth of a second
 
 
 def feed(target: Target, data: bytes) -> None:
-    """Give a target one input.
-
-    Raises:
-        Exception: what the target may not raise.
-    """
     with suppress(UserError, ContractError, *target.refusals):
         target.read(data)
 
@@ -36,14 +33,12 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
 
 
 def written(name: str, data: bytes) -> Path:
-    """Return the path of a file with this content; the next of the same name takes its place."""
     path = Path(_FOLDER.name) / name
     path.write_bytes(data)
     return path
 
 
 def folder(name: str) -> Path:
-    """Return a folder of one's own, which ends with the process."""
     path = Path(_FOLDER.name) / name
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -57,5 +52,4 @@ def restored(name: str, source: Path) -> Path:
 
 
 def encoded(texts: Sequence[str | bytes | None]) -> list[bytes]:
-    """Return texts of a table as bytes."""
     return [t if isinstance(t, bytes) else t.encode("utf-8", "surrogatepass") for t in texts if t is not None]

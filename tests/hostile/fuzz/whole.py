@@ -30,13 +30,11 @@ BETWEEN = b"\0"
 
 
 def files() -> list[str]:
-    """Return the files of the sound release, sorted; its manifest is a target of its own."""
     paths = (path for path in encoders.release().rglob("*") if path.is_file())
     return sorted(path.relative_to(encoders.release()).as_posix() for path in paths if path.name != NAME)
 
 
 def everything(folder: Path) -> None:
-    """Read a verified release as the commands and the Python API do."""
     opened = Release(folder).verified()
     for name in encoder.names(folder):
         done = encoded.vectors(encoder.load(folder, name), ["a red ball", ""], [None, None])

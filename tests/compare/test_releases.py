@@ -1,0 +1,192 @@
+"""Two releases: what changed, the version that it calls for, and the page of the differences."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+from pipeline import io
+from pipeline.compare import releases, similarity
+from pipeline.compare.page import changes_html
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import manifest, verify
+from pipeline.run import running
+from stages import publish
+
+OTHER = np.random.default_rng(9).normal(size=(6, 3))
+
+
+def published(layout: Layout, version: str = "0.1.0") -> Path:
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"version": version})})
+    with running("publish", "shop", params, layout.root) as run:
+        publish.main(run)
+    return run.layout.release
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = toy.outputs(tmp_path_factory.mktemp("shop") / "outputs")
+    shutil.copytree(published(layout), layout.root.parent / "older")
+    return layout.root.parent
+
+
+@pytest.fixture
+def layout(shop: Path, tmp_path: Path) -> Layout:
+    shutil.copytree(shop, tmp_path, dirs_exist_ok=True)
+    return Layout(tmp_path / "outputs", "shop")
+
+
+@pytest.fixture
+def older(layout: Layout) -> Path:
+    return layout.root.parent / "older"
+
+
+def republished(layout: Layout, vectors: np.ndarray, version: str = "0.1.1") -> Path:
+    """Publish the shop with other vectors as `beit3`."""
+    toy.write_features(layout, "beit3", vectors, toy.ASINS)
+    return published(layout, version)
+
+
+def resigned(release: Path) -> Path:
+    """Write the manifest with the hashes that the files have now."""
+    made = manifest.load(release)
+    files = [f.model_copy(update={"sha256": io.sha256(release / f.path)}) for f in made.files]
+    manifest.write(release / manifest.NAME, made.model_copy(update={"files": files}))
+    return release
+
+
+def bumps(diff: dict[str, Any]) -> list[str]:
+    return [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")]
+
+
+def test_files_of_equal_hashes_are_not_read(layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer, reads, read_table = layout.release, list[Path](), pq.read_table
+
+    def counted(path: Path, *args: Any, **options: Any) -> pa.Table:
+        reads.append(path)
+        return read_table(path, *args, **options)
+
+    monkeypatch.setattr(releases.pq, "read_table", counted)
+    diff = releases.diff(older, newer, 3)
+    assert reads == [older / "items.parquet"]
+    assert (diff["schema"], diff["rows"], diff["values"], diff["features"]["beit3"]["overlap"]) == ([], [], [], 1)
+    assert [line.split(",")[0] for line in releases.lines(diff)] == [
+        "the same: schema", "version: nothing changed: 0.1.0 -> 0.1.0; it calls itself 0.1.0",
+    ]  # fmt: skip
+    assert "Neither is computed where the vectors are the same." in changes_html(
+        older, newer, diff, layout.images, "sample"
+    )
+    republished(layout, OTHER[:, :2], "0.1.0")
+    reads.clear()
+    assert bumps(releases.diff(older, newer, 3)) == ["major", "none"]
+    assert {path.parent.name for path in reads} == {"older", "beit3"}
+
+
+def test_equal_vectors_of_another_version_are_not_compared(
+    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = published(layout, "0.1.1")
+    path = next(newer.glob("features/beit3/*.parquet"))
+    pq.write_table(pq.read_table(path), path, compression="none")
+    monkeypatch.delattr(releases, "compared")
+    diff = releases.diff(older, resigned(newer), 3)
+    assert diff["features"]["beit3"] == diff["features"]["minilm-cnn"]
+    assert (diff["bump"], diff["values"]) == ("none", [])
+
+
+def test_a_release_equal_to_a_verified_one_is_hashed_and_not_read(
+    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer, known = layout.release, manifest.load(older)
+    monkeypatch.setattr(manifest, "shape", None)  # asked for each table
+    assert any("tables keep their schemas" in line for line in verify(newer, known=known))
+    with pytest.raises(TypeError):
+        list(verify(newer))
+    path = newer / "items.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=r"items.parquet: changed"):
+        list(verify(newer, known=known))
+
+
+def test_other_features_are_major_and_name_the_items_on_a_page(
+    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
+    newer = republished(layout, OTHER[:, :2])
+    diff = releases.diff(older, newer, 3)
+    assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
+    assert (diff["bump"], diff["version"], bumps(diff)) == ("major", "1.0.0", ["major", "none"])
+    assert len({e["asin"] for e in diff["features"]["beit3"]["most_changed"]} & {*toy.ASINS}) == 3
+    lines = list(releases.lines(diff))
+    assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
+    assert any(line.startswith("beit3: a major change: ") for line in lines)
+    page = changes_html(older, newer, diff, layout.images, "sample")
+    assert "beit3 before (0.1.0)</th><th" in page
+    assert "beit3 after (0.1.1)</th></tr>" in page
+    assert "minilm-cnn before" not in page
+    assert page.count('class="pic') > 3
+    assert ("No images" in page, "CC BY-SA" in page) == (False, True)  # the attribution of the sample's images
+    assert changes_html(older, newer, diff, layout.images, "sample") == page
+    bare = changes_html(older, newer, diff, layout.root / "nowhere", "sample")
+    assert ('class="pic s' in bare, "No images" in bare) == (False, True)
+
+
+def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, older: Path) -> None:
+    x = io.matrix(io.read_features(layout.features("beit3"))["vector"]).astype(np.float64)
+    diff = releases.diff(older, republished(layout, x.astype(np.float16).astype(np.float64)), 3)
+    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    diff = releases.diff(older, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1
+    assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
+    assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
+
+
+@pytest.mark.parametrize(
+    ("overlap", "cka", "cosine", "bump"),
+    [
+        (0.3, 0.995, 0.995, "major"),  # a third of the neighbours: other features, whatever CKA says
+        (0.95, 0.8, 0.995, "major"),
+        (0.7, 0.995, 0.995, "minor"),
+        (0.95, 0.95, 0.995, "minor"),
+        (0.95, 0.995, 0.1, "minor"),
+        (0.95, 0.995, None, "minor"),
+        (0.95, 0.995, 0.995, "patch"),
+    ],
+)
+def test_neighbours_cka_and_cosine_weigh_a_change(overlap: float, cka: float, cosine: float | None, bump: str) -> None:
+    assert releases.weight({"overlap": overlap, "cka": cka, "cosine": cosine, "equal": False}) == bump
+
+
+def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) -> None:
+    shutil.rmtree(layout.features("minilm-cnn"))
+    diff = releases.diff(older, republished(layout, OTHER), 3)
+    assert diff["schema"] == [
+        "features/beit3: column vector was fixed_size_list<element: float not null>[2]",
+        "features/minilm-cnn: gone",
+        "graph/minilm-cnn/edges.parquet: gone",
+    ]
+    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+
+
+def test_items_are_matched_by_asin(layout: Layout, older: Path) -> None:
+    newer, turned = layout.release, list(range(6))[::-1]
+    for path in (newer / "items.parquet", *newer.glob("features/*/*.parquet")):
+        pq.write_table(pq.read_table(path).take(turned), path)
+    diff = releases.diff(older, resigned(newer), 3)
+    assert (diff["rows"], diff["bump"]) == (["items are numbered in another order"], "minor")
+    assert diff["features"]["beit3"]["overlap"] == 1
+    items = pq.read_table(newer / "items.parquet")
+    others = items.set_column(1, items.schema.field("asin"), pa.array([f"B{i}" for i in range(6)]))
+    pq.write_table(others, newer / "items.parquet")
+    with pytest.raises(UserError, match="no item in common"):
+        releases.diff(older, resigned(newer), 5)
+
+
+def test_versions_are_semantic() -> None:
+    bumped = [releases.bumped("1.2.3", bump) for bump in ("major", "minor", "patch", "none")]
+    assert bumped == ["2.0.0", "1.3.0", "1.2.4", "1.2.3"]
