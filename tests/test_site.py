@@ -68,7 +68,6 @@ def test_parameters_have_their_type_default_and_meaning() -> None:
     headings = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^### .*", page, re.MULTILINE))))
     assert {name for registry in (MODELS, ENCODERS, METHODS, SOURCES) for name in registry.built_in} <= headings
 
-
     page = SITE.generated.columns()
     constants = {name: table for name, table in vars(schemas).items() if isinstance(table, pa.Schema)}
     assert len(constants) > 10
