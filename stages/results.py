@@ -181,7 +181,7 @@ def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> Non
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
     shown = (
-        coding.brief(coding.compared(comparison))
+        coding.tables(coding.compared(comparison))
         if coded
         else [*facts.judged(comparison), *facts.shapes(comparison), *facts.verdicts(comparison)]
     )

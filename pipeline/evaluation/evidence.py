@@ -14,7 +14,8 @@ from pipeline.evaluation.cutoff import COLD, CUTOFF
 
 MAIN = ("recall", CUTOFF)
 HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
 
 

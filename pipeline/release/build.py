@@ -80,7 +80,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
         weights=parts.weights,
-        encoders=said.networks,
+        encoders=dict(said.networks),
         made_by=made_by,
         code=code.fingerprint("stages.publish"),
     )
