@@ -53,7 +53,7 @@ rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published 
 	python -m benchmarks._rehearsal --items $(ITEMS)
 
 fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see docs/robustness.md
-	python -m tests.hostile.fuzz --minutes $(MINUTES) --write docs/robustness.md
+	python -m tests.hostile.fuzz --minutes $(MINUTES)
 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
 	python -m tests.hostile.kill --kills $(KILLS)

@@ -4,8 +4,7 @@
 
 A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
 set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
-Words that follow are the only models and feature sets shown; of `data` and `releases` they are further data sets,
-of `article` parts of the study.
+Words that follow are the only models and feature sets shown; of `content` data sets, of `article` parts of the study.
 A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
 """
 
@@ -19,12 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import schemas
-from benchmarks import _datasets, _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.facts import ceiling as planted
-from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
 from pipeline.facts import recommenders
@@ -128,24 +125,6 @@ def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield from _as_it_is(replace(table, rows=[row for row in table.rows if not only or row[0] in only]))
 
 
-def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the paired tests of Recall@20 that were declared before training, or those whose sides both are named."""
-    for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
-        if measure(*MAIN) in table.heading:
-            yield f"{table.heading}: {table.note}"
-            yield ""
-            sides = [{side.rpartition(" ")[2] for side in row[:2]} for row in table.rows]  # feature set, else model
-            shown = [row for row, own in zip(table.rows, sides, strict=True) if not only or own <= {*only}]
-            yield markdown(table.head, shown)
-            yield ""
-
-
-def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield mean and sd over codebooks, from the last `alignrec compare --codes`, of some feature sets or all."""
-    rows = coded.compared(io.read_json(layout.folder("compare") / "compare.json"))
-    yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
-
-
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
     table = leagues.standing(io.read_table(layout.league, schemas.LEAGUE))
@@ -153,11 +132,6 @@ def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     rows = [[*row[:2], *map(short, row[2:6]), *row[6:]] for row in named]
     less = ("own split", "settings", "hours, all")
     yield from _as_it_is(_without(replace(table, rows=rows), *less))
-
-
-def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield how well the probes predict the benchmark."""
-    yield from _as_it_is(_judge.table(layout))
 
 
 def content(folder: Layout, datasets: Sequence[str]) -> Iterator[str]:
@@ -183,16 +157,6 @@ def content(folder: Layout, datasets: Sequence[str]) -> Iterator[str]:
     yield "interactions and are ranked by themselves, which EASE cannot. `shuffled` has the vectors at the wrong items."
 
 
-def data(layout: Layout, others: Sequence[str]) -> Iterator[str]:
-    """Yield what the data set and others hold, a row each."""
-    yield from _as_it_is(_datasets.sizes([layout, *(_beside(layout, where) for where in others)]))
-
-
-def releases(layout: Layout, others: Sequence[str]) -> Iterator[str]:
-    """Yield the feature sets of the releases of the data set and of others."""
-    yield from _as_it_is(_datasets.released([layout, *(_beside(layout, where) for where in others)]))
-
-
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
     """Yield the article's tables, of some parts or of all that are there, from what git keeps of runs."""
     for part in parts or [name for name in PARTS if layout.figures(f"article-{name}").exists()]:
@@ -204,15 +168,10 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
     "probes": probes,
-    "tests": tests,
     "ceiling": ceiling,
-    "codes-seeds": codes_seeds,
     "article": article,
-    "judge": judge,
     "league": league,
     "content": content,
-    "data": data,
-    "releases": releases,
 }
 """name of a table -> its lines"""
 

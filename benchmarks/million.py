@@ -46,7 +46,7 @@ def run() -> Measurement:
         took = turn.result.values()
         ways[f"{n:,} items"] = Way([_turns.Turn(sum(t.wall for t in took), sum(t.cpu for t in took), turn.result)], n)
     small, large = (way.last for way in ways.values())
-    scale.write_table("million", ABOVE, HEAD, [row(stage.name, small, large) for stage in IN_ORDER])
+    scale.show(ABOVE, HEAD, [row(stage.name, small, large) for stage in IN_ORDER])
     shutil.rmtree(FOLDER)
     return scale.compared(ways)
 

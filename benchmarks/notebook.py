@@ -45,7 +45,7 @@ def run() -> Measurement:
             for way, work in ((NOTEBOOK, partial(_turns.alone, notebook, there, networks)), (OURS, own)):
                 ways[f"{way}, {n:,} items"] = Way([_turns.timed(work)], n)
     taken = {way: [ways[f"{way}, {n:,} items"].last for n in SIZES] for way in (NOTEBOOK, OURS)}
-    scale.write_table("notebook", ABOVE, HEAD, table(taken))
+    scale.show(ABOVE, HEAD, table(taken))
     *_, first, last = ways
     return Measurement(
         ways=ways,

@@ -2,14 +2,12 @@
 
 Images and encoder are small and trainings short, so that the stages are measured, not a network. Sizes at which a
 stage turns to another way are lower than by default, so that a large catalogue's way is the one that is measured.
-The table is printed too.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import subprocess
 import sys
 import tempfile
@@ -31,7 +29,6 @@ SIZES = (2_500, 10_000, 40_000)
 LEAST = 0.5
 """CPU seconds by which a stage's time must grow for a power to be told"""
 DATASET = "shop"
-PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "power"]
 ABOVE = (
     "**Every stage** on generated catalogues (`python -m benchmarks scale`): small images, a small encoder, trainings\n"
@@ -70,7 +67,7 @@ def run() -> Measurement:
             turn = _turns.timed(partial(pipeline, there, SETTINGS))
             ways[f"{n:,} items"] = Way([turn], n)
     rows = [row(stage.name, [way.last[stage.name] for way in ways.values()]) for stage in IN_ORDER]
-    write_table("scale", ABOVE, HEAD, rows)
+    show(ABOVE, HEAD, rows)
     return compared(ways)
 
 
@@ -90,16 +87,8 @@ def compared(ways: dict[str, Way[dict[str, Taken]]]) -> Measurement:
     )
 
 
-def write_table(block: str, above: str, head: list[str], rows: list[list[str]]) -> None:
-    """Write a table into its block of docs/scale.md; print it if the page has no such block."""
-    page = PAGE.read_text(encoding="utf-8")
-    text = f"{above}\n\n{markdown(head, rows)}\n"
-    written, found = re.subn(
-        rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", lambda at: f"{at[1]}{text}{at[2]}", page, flags=re.DOTALL
-    )
-    io.write_bytes(PAGE, written.encode())
-    if not found:
-        print(text)
+def show(above: str, head: list[str], rows: list[list[str]]) -> None:
+    print(above, markdown(head, rows), sep="\n\n", end="\n\n")
 
 
 def pipeline(folder: Path, settings: dict[str, Any], stages: Sequence[Stage] = IN_ORDER) -> dict[str, Taken]:

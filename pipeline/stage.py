@@ -28,6 +28,7 @@ class Stage:
     sections: tuple[str, ...] = ()
     loads: tuple[Registry[Any], ...] = ()  # registries of the parts that it loads by name
     check: Callable[[Run], None] | None = None  # looks at what it has lost, when it has run
+    light: bool = False  # starts without torch: the settings of models and encoders were checked by `download`
 
     def before(self) -> list[str]:
         return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))
@@ -47,7 +48,8 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
         _make_part(run, stage, check)
         return
     with parallel.group(), locked(run):
-        check(run)
+        if not stage.light:
+            check(run)
         if not parallel.rank():
             refuse_altered(run.layout, stage)
         with recorded(run):

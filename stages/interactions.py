@@ -109,6 +109,7 @@ INTERACTIONS = Stage(
     sections=(SOURCE,),
     params=Interactions,
     main=main,
+    light=True,
     loads=(SOURCES,),
     check=dropped_rows.interactions,
 )

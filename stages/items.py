@@ -86,6 +86,7 @@ ITEMS = Stage(
     sections=(SOURCE,),
     params=Items,
     main=main,
+    light=True,
     loads=(SOURCES, READERS),
     check=dropped_rows.items,
 )

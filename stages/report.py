@@ -56,5 +56,6 @@ REPORT = Stage(
     sections=("train", *FEATURE_SETS),
     params=Report,
     main=main,
+    light=True,
     loads=(PROBES,),
 )

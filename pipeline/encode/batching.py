@@ -66,8 +66,9 @@ def encode(
     has_image = np.array([image is not None for image in images], bool)
     lengths, reading = np.zeros(len(texts), np.int64), None
     if has_text.any():
-        lengths[has_text] = encoder.lengths(given := [text for text in texts if text.strip()])
+        given = [text for text in texts if text.strip()]
         reading = encoder.reading(given) if isinstance(encoder, Reader) else None
+        lengths[has_text] = encoder.lengths(given) if reading is None else reading.read
 
     def prepare(rows: np.ndarray) -> Any:
         some_images = [image for i in rows if (image := images[i]) is not None]

@@ -86,7 +86,9 @@ def blocks(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Itera
 def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
     seen: set[bytes] = set()  # 16 bytes an item: an identifier may occur once
     is_parquet = path.suffix == ".parquet" or path.is_dir()
-    found: Iterator[tuple[int, bytes | Cells]] = enumerate(_parquet(path, columns) if is_parquet else json_lines(path), 1)
+    found: Iterator[tuple[int, bytes | Cells]] = enumerate(
+        _parquet(path, columns) if is_parquet else json_lines(path), 1
+    )
     while block := list(islice(found, BLOCK)):
         rows, rejects = [], []
         for number, raw in block:

@@ -15,16 +15,12 @@ sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
 from pipeline.errors import UserError
 from tests.hostile.fuzz import campaign, registry
 
-BEGIN, END = "<!-- fuzz -->", "<!-- /fuzz -->"
-"""around the table in a page"""
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
     parser.add_argument("target", nargs="*", help="all by default")
     parser.add_argument("--minutes", type=float, default=60, help="of all targets together")
     parser.add_argument("--first", type=int, default=0, help="number of the first input; the seeds come first")
-    parser.add_argument("--write", type=Path, help="page whose table between <!-- fuzz --> and <!-- /fuzz --> to make")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--longest", type=int, help=argparse.SUPPRESS)
@@ -39,10 +35,10 @@ def main() -> int:
     except UserError as e:
         print(e, file=sys.stderr)
         return 2
-    return _run(names, given.minutes, given.first, given.write)
+    return _run(names, given.minutes, given.first)
 
 
-def _run(names: list[str], minutes: float, first: int, page: Path | None) -> int:
+def _run(names: list[str], minutes: float, first: int) -> int:
     reports = []
     for name in names:
         report = campaign.run(name, 60 * minutes / len(names), first)
@@ -50,30 +46,11 @@ def _run(names: list[str], minutes: float, first: int, page: Path | None) -> int
         outcome = f"{report.fault}; kept as {report.kept}" if report.fault else "sound"
         rate = report.inputs / max(report.seconds, 1e-3)
         print(f"{name:<20}{report.inputs:>10,} inputs {rate:>8,.0f} a second   {outcome}", flush=True)
-        if page:  # a campaign that is ended early leaves what it tried
-            _write(page, reports)
     failed = [report.name for report in reports if report.fault]
     total, spent = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
     ending = " ".join([str(len(failed)), "failed", *failed])
     print(f"{len(names)} targets, {total:,} inputs, {spent / 60:.1f} minutes; {ending}")
     return 1 if failed else 0
-
-
-def _write(page: Path, reports: list[campaign.Report]) -> None:
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    page.write_text(before + BEGIN + table(reports) + END + rest.partition(END)[2], encoding="utf-8")
-
-
-def table(reports: list[campaign.Report]) -> str:
-    rows = ["", "", "| area | targets | tried | right |", "|---|---|---|---|"]
-    for area, names in registry.AREAS.items():
-        own = [report for report in reports if report.name in names]
-        tried, wrong = sum(report.inputs for report in own), sum(bool(report.fault) for report in own)
-        if own:
-            shown = ", ".join(f"`{report.name}`" for report in own)
-            rows.append(f"| {area} | {shown} | {tried + wrong:,} | {tried:,} |")
-    return "\n".join([*rows, "", ""])
 
 
 if __name__ == "__main__":
