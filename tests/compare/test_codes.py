@@ -91,7 +91,7 @@ def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, 
     comparison = compared(layout, specs, "residual-kmeans", seeds=3)
     by = [(row["method"], row["seed"]) for row in comparison["codes"]]
     assert by == [*(("residual-kmeans", n) for n in range(3)), *(("random", n) for n in range(3)), ("as it is", 0)]
-    headline, cost, over = facts.brief(facts.compared(comparison))
+    headline, cost, over = facts.tables(facts.compared(comparison))
     assert [row[0] for row in headline.rows] == ["beit3 · residual-kmeans", "beit3 · random", "theirs · as it is"]
     assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed only
     assert [row[:2] for row in over.rows] == [["beit3 · residual-kmeans", "3"], ["beit3 · random", "3"]]
