@@ -1,4 +1,4 @@
-"""Speed and memory beside a reference, in one run on one machine: `make bench`, or `python -m benchmarks [name ...]`.
+"""Speed and memory next to a reference, in one run on one machine: `make bench`, or `python -m benchmarks [name ...]`.
 
 A benchmark is a module here with `run() -> Measurement`; the file's name is the benchmark's name. `_turns` times all.
 """
@@ -22,20 +22,13 @@ class Measurement:
     """One comparison of ways that took turns. Figures of a way are medians of its rounds."""
 
     ways: Mapping[str, Way[Any]]
-    ours: str
-    """which of the ways is measured"""
-    reference: str
-    """which of them it is measured against"""
-    unit: str
-    """of the figures and of limit: `items/s`, `s/epoch`, ..."""
-    higher_is_better: bool
-    """whether figures are work over wall seconds, not wall seconds over work"""
-    limit: float
-    """the physical limit in the same unit, measured or computed on this machine"""
-    limit_is: str
-    """what sets the limit and how it was measured: GEMM rate, memory bandwidth, disk"""
-    what: str
-    """the work, and what the reference is"""
+    ours: str  # which of the ways is measured
+    reference: str  # which of them it is measured against
+    unit: str  # of the figures and of limit: `items/s`, `s/epoch`, ...
+    higher_is_better: bool  # whether figures are work over wall seconds, not wall seconds over work
+    limit: float  # the physical limit in the same unit, measured or computed on this machine
+    limit_is: str  # what sets the limit and how it was measured: GEMM rate, memory bandwidth, disk
+    what: str  # the work, and what the reference is
     details: dict[str, Any] = field(default_factory=dict)
 
     def figure(self, name: str) -> float:

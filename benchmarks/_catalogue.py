@@ -1,4 +1,4 @@
-"""A catalogue of any size: interactions with a long tail, texts and small images that tell categories apart."""
+"""A catalogue of any size: interactions with a long tail, texts and small images that depend on the category."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-USERS, PAIRS = 2, 6
-"""users an item, and interactions a user"""
+USERS, PAIRS = 2, 6  # users an item, and interactions a user
 CATEGORIES, WORDS, LENGTH = 40, 4000, 24
 """words are those of the language, a fifth of a text is of its category's own; LENGTH is of a text"""
-SIDE = 24
-"""of an image, pixels"""
+SIDE = 24  # of an image, pixels
 INTERACTIONS, ITEMS, IMAGES = "interactions.parquet", "items.jsonl", "images.zip"
 
 
 def write(folder: Path, items: int) -> None:
-    """Write INTERACTIONS, ITEMS and IMAGES of so many items; of each size always the same."""
+    """Write INTERACTIONS, ITEMS and IMAGES of n items; of each size always the same."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(items)
     category = rng.integers(0, CATEGORIES, items)

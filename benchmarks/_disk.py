@@ -7,8 +7,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-SECONDS = 1.0
-"""between two looks"""
+SECONDS = 1.0  # between two looks
 
 
 class Disk:

@@ -31,12 +31,10 @@ from pipeline.facts.words import figure, measure, short, spread
 from pipeline.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
-SHOWN = ("zero_shot", "item_cf", "content_knn")
-"""probes of a table of probes"""
+SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes
 PROTOCOLS = {"_cold": "cold items", "_few": "3 interactions a user", "": "all users"}
 """end of a case's name -> the column of its figures"""
-ALONE = "cold items alone"
-"""end of the protocol's name that ranks cold items only"""
+ALONE = "cold items alone"  # end of the protocol's name that ranks cold items only
 
 
 def main(arguments: list[str]) -> None:
@@ -53,7 +51,7 @@ def main(arguments: list[str]) -> None:
 
 
 def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
-    """Return a page with its blocks made anew, and the blocks whose outputs are absent.
+    """Return a page with its blocks rewritten, and the blocks whose outputs are absent.
 
     Raises:
         ValueError: a block names a table that is not in KINDS.
@@ -172,8 +170,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "article": article,
     "league": league,
     "content": content,
-}
-"""name of a table -> its lines"""
+}  # name of a table -> its lines
 
 
 def _beside(layout: Layout, where: str) -> Layout:

@@ -22,12 +22,9 @@ from pipeline.beit3.tokenizer import train
 
 PIECES = 64_001
 """of beit3.spm; the text table has nine rows more: one that shifts the ids, <mask>, and seven that are unused"""
-CODES = 8192
-"""visual tokens of the published tokenizer, and of the MIM head of beit3_base_patch16_224.pth"""
-LEARNED = 8000
-"""pieces that are learned from the texts, at most; the others are in no text"""
-PRIVATE = 0xE000
-"""the first of Unicode's 6,400 characters for private use"""
+CODES = 8192  # visual tokens of the published tokenizer, and of the MIM head of beit3_base_patch16_224.pth
+LEARNED = 8000  # pieces that are learned from the texts, at most; the others are in no text
+PRIVATE = 0xE000  # the first of Unicode's 6,400 characters for private use
 
 
 def save(tensors: Mapping[str, Tensor], to: Path | BinaryIO, **beside: object) -> None:

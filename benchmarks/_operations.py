@@ -25,22 +25,17 @@ from pipeline.pretrain.params import Pretrain
 
 SHAPES = SIZES | {
     "mini": Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256),
-}
-"""size -> shape whose operations are counted; that of mini has its two image tokens as CLS and a patch"""
-CODES = 8192
-"""of the visual tokenizer that was published"""
-BACKWARD = 3
-"""a training step takes three times the operations of its forward pass"""
+}  # size -> shape whose operations are counted; that of mini has its two image tokens as CLS and a patch
+CODES = 8192  # of the visual tokenizer that was published
+BACKWARD = 3  # a training step takes three times the operations of its forward pass
 
 
 @dataclass(frozen=True)
 class Items:
     """What the items of a dataset have."""
 
-    image: np.ndarray
-    """bool [I]"""
-    tokens: np.ndarray
-    """int64 [I], 0 without a text"""
+    image: np.ndarray  # bool [I]
+    tokens: np.ndarray  # int64 [I], 0 without a text
 
     @classmethod
     def full(cls, items: int) -> Items:

@@ -20,17 +20,12 @@ from pipeline.models.base import Batch, Inputs
 class Epoch(NamedTuple):
     """One epoch, timed in seconds."""
 
-    train: float
-    """steps and sampling"""
-    sample: float
-    """of it, negatives"""
+    train: float  # steps and sampling
+    sample: float  # of it, negatives
     rank: float
-    cpu: float
-    """CPU seconds of training and ranking"""
-    losses: list[float]
-    """of each batch"""
-    recall: float
-    """valid Recall@20 after it"""
+    cpu: float  # CPU seconds of training and ranking
+    losses: list[float]  # of each batch
+    recall: float  # valid Recall@20 after it
 
     @classmethod
     def of(cls, sample: Turn[Any], train: Turn[list[float]], rank: Turn[float]) -> Epoch:

@@ -22,8 +22,7 @@ CORE, BATCH, NEIGHBOURS = 5, 32, 10
 """interactions that a user and an item must have; items a batch, as sentence-transformers has it; neighbours an item"""
 WIDTH, SIDE, PATCH, TOKENS = 64, 32, 8, 64
 """of the networks: numbers a vector, pixels an image and a patch, tokens a text"""
-TEXT, IMAGE = "text", "image"
-"""folders of the networks"""
+TEXT, IMAGE = "text", "image"  # folders of the networks
 
 
 def write_networks(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Raw files as Amazon's of 2014 for the rehearsal: reviews, metadata, images beside it, and image features by ASIN.
+"""Raw files as Amazon's of 2014 for the rehearsal: reviews, metadata, images next to it, and image features by ASIN.
 
 What they are of: stickers of the embedded dataset, or films of MovieLens with posters and plots, where those are there.
 """
@@ -21,8 +21,7 @@ from pipeline.sources.sample import SampleSource
 from pipeline.vectors.records import WIDTH
 
 REVIEWS, METADATA, IMAGE_FEATURES = "reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"
-SHOPPERS = 400
-"""the fewest that leave each of some hundred stickers five buyers"""
+SHOPPERS = 400  # the fewest that leave each of some hundred stickers five buyers
 
 
 def write(raw: Path, items: int, films: Path | None) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 profiles/baby.yaml runs as it stands, from `dvc repro` to a verified release, but for paths and scale: raw files as
 Amazon's (_raw2014.py), weights as the authors' (_official.py), few items, one epoch, one seed. What each stage took
-stands beside what is computed from its operations and the machine's GEMM rate, and Baby's hours follow from both.
+stands next to what is computed from its operations and the machine's GEMM rate, and Baby's hours follow from both.
 """
 
 from __future__ import annotations
@@ -47,12 +47,9 @@ ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"
 FILMS = ROOT / ".." / "shared" / "data" / "movies"
 DATASET = "baby"
-FEWEST = 40
-"""items: half of them are more than the cutoff that models are compared at, 20"""
-BUSY = 1.5
-"""load of a core above which others were at work: the stages have as many threads as two cores"""
-BATCH = 8
-"""items a step: base then fits 12 GB without a GPU"""
+FEWEST = 40  # items: half of them are more than the cutoff that models are compared at, 20
+BUSY = 1.5  # load of a core above which others were at work: the stages have as many threads as two cores
+BATCH = 8  # items a step: base then fits 12 GB without a GPU
 INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
 VISUAL_TOKENIZERS = {size: vqkd.Config() for size in SIZES} | {"small": vqkd.Config(width=128, layers=3, heads=2)}
 """size of BEiT3 -> shape; one was published, which both published sizes predict the codes of"""
@@ -131,7 +128,7 @@ def lay_out(folder: Path) -> None:
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     _run("dvc", "init", "-q", "-f", "--no-scm", folder=folder)
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config.local")  # beside what `dvc init` wrote
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config.local")  # next to what `dvc init` wrote
 
 
 def published(raw: Path, size: str, texts: list[str]) -> None:
@@ -232,7 +229,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
         *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table),
         f"In all {figures['seconds']:.0f} s, of which {figures['seconds'] - in_stages:.0f} s for DVC and for starting "
         f"processes; at most {figures['peak_disk'] / 1e9:.1f} GB on disk.",
-        *(["Other programs ran beside it: seconds and hours are too high, shares too low."] if others else []),
+        *(["Other programs ran next to it: seconds and hours are too high, shares too low."] if others else []),
     ]
 
 

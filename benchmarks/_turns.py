@@ -23,17 +23,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 Result = TypeVar("Result")
 Other = TypeVar("Other")
 ROUNDS = 3
-STEADY = 1.1
-"""largest over smallest of the same seconds on a quiet machine, at most"""
+STEADY = 1.1  # largest over smallest of the same seconds on a quiet machine, at most
 
 
 class Turn(NamedTuple, Generic[Result]):
     """One way's turn in one round."""
 
-    wall: float
-    """seconds on the clock"""
-    cpu: float
-    """seconds of all threads, user and system, and of child processes that have ended"""
+    wall: float  # seconds on the clock
+    cpu: float  # seconds of all threads, user and system, and of child processes that have ended
     result: Result
 
     def giving(self, result: Other) -> Turn[Other]:
@@ -58,8 +55,7 @@ class Way(Generic[Result]):
     """The turns of one way, in the order of the rounds."""
 
     turns: Sequence[Turn[Result]]
-    work: float = 1
-    """how many units of work a turn does"""
+    work: float = 1  # how many units of work a turn does
 
     @property
     def wall(self) -> Spread:
@@ -171,7 +167,7 @@ def advice(way: Way[Any]) -> str | None:
         return None
     if way.cpu.largest <= STEADY * way.cpu.smallest:
         return "wall seconds vary, CPU seconds do not: the machine was busy; trust CPU seconds and ratios"
-    return "wall and CPU seconds vary: trust the ratios alone, or measure again on a quiet machine"
+    return "wall and CPU seconds vary: trust only the ratios, or measure again on a quiet machine"
 
 
 def _cpu_seconds() -> float:

@@ -1,4 +1,4 @@
-"""Training with two threads on two cores beside other programs: threads that wait spin, spin for a while, or sleep.
+"""Training with two threads on two cores next to other programs: threads that wait spin, spin for a while, or sleep.
 
 Each way of waiting has a process of its own, since OpenMP reads it when torch loads. Results must be equal bit for bit.
 """
@@ -35,15 +35,14 @@ WAITS = {
 }
 """how a thread waits for the others: 300,000 turns of a loop, then it sleeps, which is OpenMP's default; fewer; none,
 which is ours"""
-BESIDE = (0, 1, 2)
-"""other processes, each of which keeps a core busy"""
+BESIDE = (0, 1, 2)  # other processes, each of which keeps a core busy
 STEPS = {"pretrain": 6, "train": 6}
 VOCAB, CODES, TOKENS = 4000, 128, 24
 SHAPE = SIZES["small"]
 
 
 def run() -> Measurement:
-    """Take the same steps in every way, beside nothing, one and two busy processes."""
+    """Take the same steps in every way, next to nothing, one and two busy processes."""
     with ExitStack() as stack:
         stack.enter_context(_cores(THREADS))
         processes = {wait: stack.enter_context(_turns.process(variables)) for wait, variables in WAITS.items()}
@@ -79,7 +78,7 @@ def _name(work: str, wait: str, beside: int) -> str:
 
 
 def _times_alone(ways: dict[str, Way[Any]], name: str) -> float:
-    """Return a step's wall seconds over those of the same work alone with OpenMP's own way of waiting."""
+    """Return a step's wall seconds over those of the same work by OpenMP's defaults on an idle machine."""
     return ways[name].wall.median / ways[_name(name.split(",")[0], "spin", 0)].wall.median
 
 
@@ -105,7 +104,7 @@ def _cores(n: int) -> Iterator[None]:
 
 
 def _beside(n: int, turn: Callable[[], Turn[list[float]]]) -> Turn[list[float]]:
-    """Take a turn beside n processes that never wait."""
+    """Take a turn next to n processes that never wait."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
     try:
         return turn()

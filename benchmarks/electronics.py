@@ -29,10 +29,8 @@ from pipeline.ops.device import gemm_rate
 from pipeline.train.sampling import Sampler
 
 WIDTH, K = 768, 10
-STEPS = 8
-"""batches that are timed of models other than AlignRec, after one that is not"""
-LIMIT = 4096
-"""MiB"""
+STEPS = 8  # batches that are timed of models other than AlignRec, after one that is not
+LIMIT = 4096  # MiB
 
 
 class Size(NamedTuple):
@@ -40,8 +38,7 @@ class Size(NamedTuple):
 
     users: int
     items: int
-    interactions: int
-    """train has 74 % of them, valid 13 %, as the published splits"""
+    interactions: int  # train has 74 % of them, valid 13 %, as the published splits
 
     @property
     def train(self) -> int:
@@ -74,7 +71,7 @@ def run() -> Measurement:
         unit="s a million train pairs",
         higher_is_better=False,
         limit=epochs["alignrec"]["projection_flop"] / gemm_rate("float32", 1.0) * 1e6 / size.train,
-        limit_is="products of the 768-d features alone, three a step, at this machine's float32 GEMM rate",
+        limit_is="only the products of the 768-d features, three a step, at this machine's float32 GEMM rate",
         what=f"AlignRec on {size.users:,} users, {size.items:,} items, {size.interactions:,} interactions, {WIDTH}-d "
         "features that train; the reference: the same at Baby's size. A step walks the whole graph, so at one batch "
         "size the time a pair grows with the graph",

@@ -25,22 +25,17 @@ from pipeline.ops.rows import unit_rows
 
 ROWS = int(os.environ.get("ROWS", "20000"))
 ROUNDS = 3
-PASS, SHARD = 64, 16_384
-"""texts a forward pass, and rows a file"""
-WORDS = (3, 24)
-"""of a text: what a product's title has"""
+PASS, SHARD = 64, 16_384  # texts a forward pass, and rows a file
+WORDS = (3, 24)  # of a text: what a product's title has
 OURS, THEIRS = "alignrec embed", "SentenceTransformer.encode in a loop"
-READY = 2048
-"""texts whose batches the network alone is timed on"""
+READY = 2048  # texts whose batches only the network is timed on
 
 
 class Made(NamedTuple):
     """What a turn left."""
 
-    mib: int
-    """peak memory of its process"""
-    some: np.ndarray
-    """float32 [100, F], the first vectors"""
+    mib: int  # peak memory of its process
+    some: np.ndarray  # float32 [100, F], the first vectors
 
 
 def run() -> Measurement:
@@ -62,7 +57,7 @@ def run() -> Measurement:
         unit="rows/s",
         higher_is_better=True,
         limit=alone,
-        limit_is="the network alone, on batches of equal lengths that are ready",
+        limit_is="only the network, on batches of equal lengths that are ready",
         what=f"{ROWS:,} texts of {WORDS[0]} to {WORDS[1]} words, Parquet to Parquet, MiniLM in batches of {PASS}",
         details={
             "peak_mib": {way: max(turn.result.mib for turn in ways[way].turns) for way in ways},
@@ -110,7 +105,7 @@ def _their_turn(folder: Path) -> Made:
 
 
 def _network_alone(folder: Path) -> float:
-    """Return rows a second of the forward passes alone."""
+    """Return rows a second of only the forward passes."""
     from pipeline.encode.minilm import MiniLM, MiniLMParams
 
     encoder = MiniLM(MiniLMParams())

@@ -1,4 +1,4 @@
-"""BEiT3-base over images and texts of realistic lengths: ours in every precision beside torchscale.
+"""BEiT3-base over images and texts of realistic lengths: ours in every precision next to torchscale.
 
 All are timed from JPEG bytes to vectors. Torchscale has a process of its own, as ours has the C library keep large
 buffers.
@@ -42,8 +42,7 @@ SHAPE = SIZES["base"]
 ITEMS, PASS, WORKERS = (24, 8, 1) if pick().type == "cpu" else (8192, 256, 16)
 """items in all, in a forward pass; threads that decode"""
 PRECISIONS = ["float32", "bfloat16", *(["int8"] if multiplies_bytes(pick()) else [])]
-COSINE = 0.999
-"""to torchscale's float32, that every vector of a way must reach"""
+COSINE = 0.999  # to torchscale's float32, that every vector of a way must reach
 
 
 class _Ids:

@@ -1,6 +1,6 @@
-"""Items through networks of sentence-transformers: ours beside its own `encode` loop, with the same tiny networks.
+"""Items through networks of sentence-transformers: ours next to its own `encode` loop, with the same tiny networks.
 
-Two cases: texts alone, and images with texts in one pass. Both ways begin with JPEG bytes and texts, as the stage
+Two cases: texts, and images with texts in one pass. Both ways begin with JPEG bytes and texts, as the stage
 has them, and end with vectors in item order; networks this small show what is around them.
 """
 
@@ -28,10 +28,8 @@ from pipeline.layout import Layout
 CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}
 """case -> network in tests/networks.py, items, and characters of the longest text"""
 PASS, WORKERS, TOKENS = 64, 2, 64
-READ = 24
-"""tokens that the network of the first case reads; it cuts texts, that of the second has them whole"""
-SHORTEST = 10
-"""characters of the shortest text"""
+READ = 24  # tokens that the network of the first case reads; it cuts texts, that of the second has them whole
+SHORTEST = 10  # characters of the shortest text
 OURS, THEIRS = "ours", "sentence-transformers"
 
 
@@ -53,7 +51,7 @@ def run() -> Measurement:
         unit="items/s",
         higher_is_better=True,
         limit=alone,
-        limit_is="the network alone, on batches that are ready",
+        limit_is="only the network, on batches that are ready",
         what=f"{CASES['texts'][1]} texts and {CASES['images with texts'][1]} images with texts in batches of {PASS}; "
         "the reference: SentenceTransformer.encode",
         details={
@@ -133,7 +131,7 @@ def _their_turn(folder: str, case: str) -> Turn[np.ndarray]:
 
 
 def _network_alone(folder: str, case: str) -> float:
-    """Return items a second of the forward passes alone, the best of some rounds."""
+    """Return items a second of only the forward passes, the best of some rounds."""
     encoder, (texts, _) = _encoder(folder, case), _items(case)
     ordered = sorted(texts, key=len)
     ready = [encoder.prepare(None, ordered[start : start + PASS]) for start in range(0, len(texts), PASS)]

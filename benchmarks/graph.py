@@ -12,8 +12,7 @@ from pipeline.graph import gpu, neighbours
 from pipeline.ops.device import gemm_rate
 
 WIDTH, K = 768, 10
-ALIKE = 0.999
-"""edges of the GPUs that the CPU has too, at least"""
+ALIKE = 0.999  # edges of the GPUs that the CPU has too, at least
 
 
 def run() -> Measurement:

@@ -1,4 +1,4 @@
-"""Addresses -> resized images in Parquet, beside a plain loop: fetch one, open, resize, save, next."""
+"""Addresses -> resized images in Parquet, next to a plain loop: fetch one, open, resize, save, next."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def loop(urls: list[str], folder: Path) -> None:
 
 
 def _items(urls: list[str]) -> pa.Table:
-    """Return an item table that has image addresses alone."""
+    """Return an item table with only image addresses."""
     known = {"item_id": range(len(urls)), "asin": [f"B{i:09d}" for i in range(len(urls))]}
     known |= {"image_urls": [[url] for url in urls], "text_status": ["empty"] * len(urls)}
     blank = {"string": "", "int32": 0}

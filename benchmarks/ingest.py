@@ -1,4 +1,4 @@
-"""Raw Amazon files of Baby's size (2014 format) -> split and item table, beside what notebooks do today."""
+"""Raw Amazon files of Baby's size (2014 format) -> split and item table, next to what notebooks do today."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import Measurement, _turns
 from pipeline import memory
 
-RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and whom and what they are of
+RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and their users and products
 LINES = 71_317  # of meta_Baby.json.gz
 QUIRKS = ["'s"] * 10 + ["'s 5\" one\n"] * 2 + [""] * 13  # how 25 descriptions end
 

@@ -1,4 +1,4 @@
-"""Sixty million generated ratings -> 5-core, ids, split, in files, within 3 GiB of memory; six million beside them.
+"""Sixty million generated ratings -> 5-core, ids, split, in files, within 3 GiB of memory; six million next to them.
 
 The process is held to 3 GiB by a memory cgroup where this machine lets us make one (Linux, as root): resident memory
 and files' cached pages count, of which the kernel takes the pages back. Elsewhere only its resident size is measured. A

@@ -1,4 +1,4 @@
-"""A million generated items through all stages beside a hundred thousand: how time and memory grow.
+"""A million generated items through all stages next to a hundred thousand: how time and memory grow.
 
 Encoder, images and trainings are small, as in `scale`. Training is that of a large catalogue: features are fixed, and
 batches share a walk over the graph, ten times as many on ten times the graph. An hour or two, and 10 GB of disk in
@@ -18,8 +18,7 @@ from benchmarks._turns import Way, short
 from benchmarks.scale import Taken
 from stages.order import IN_ORDER
 
-SIZES = {100_000: 10, 1_000_000: 100}
-"""items, and how many batches share a walk"""
+SIZES = {100_000: 10, 1_000_000: 100}  # items, and how many batches share a walk
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 SETTINGS: dict[str, Any] = scale.SETTINGS | {
     "encode": {"encoders": ["beit3"], "controls": ["random"]},
@@ -27,7 +26,7 @@ SETTINGS: dict[str, Any] = scale.SETTINGS | {
 }
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), "times", *(f"MiB, {n:,}" for n in SIZES)]
 ABOVE = (
-    "**A million items** beside a hundred thousand (`python -m benchmarks million`): two million users, 13 million\n"
+    "**A million items** next to a hundred thousand (`python -m benchmarks million`): two million users, 13 million\n"
     "interactions, small images and texts, a small encoder and a control, an epoch of training as below."
 )
 

@@ -1,4 +1,4 @@
-"""Raw files of a catalogue to features and neighbours: our stages beside what notebooks do, and where each runs out.
+"""Raw files of a catalogue to features and neighbours: our stages next to what notebooks do, and where each runs out.
 
 Both encode with the same two tiny networks, so that what is around them is measured; both have the same items. A step
 of the notebook has what those before it left in memory; a stage is a process.
@@ -19,16 +19,13 @@ from pipeline import memory
 from stages.download import DOWNLOAD
 from stages.order import IN_ORDER
 
-STEPS = ("interactions", "items", "images", "encode", "graph")
-"""of a notebook; stages of the same names do the same"""
+STEPS = ("interactions", "items", "images", "encode", "graph")  # of a notebook; stages of the same names do the same
 STAGES = [DOWNLOAD, *(stage for stage in IN_ORDER if stage.name in STEPS)]
-MEMORY = 24 * 1024
-"""MiB, at which a way runs out"""
+MEMORY = 24 * 1024  # MiB, at which a way runs out
 NOTEBOOK, OURS = "notebook", "ours"
-MOST = 10_000_000
-"""items that the table tells; growth that was measured on thousands does not reach further"""
+MOST = 10_000_000  # largest number of items in the table; growth that was measured on thousands does not reach further
 ABOVE = (
-    "**The way of notebooks** beside our stages (`python -m benchmarks notebook`): pandas, Pillow,\n"
+    "**The way of notebooks** next to our stages (`python -m benchmarks notebook`): pandas, Pillow,\n"
     "sentence-transformers, cosines of all pairs. Both encode with the same two tiny networks."
 )
 HEAD = ["step", "way", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "items in 24 GiB"]

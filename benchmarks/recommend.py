@@ -1,4 +1,4 @@
-"""Top 20 of every user at Amazon Baby's size, from the index, without seen items; beside a user at a time in NumPy."""
+"""Top 20 of every user at Amazon Baby's size, from the index, without seen items; next to a user at a time in NumPy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from pipeline.ops.device import gemm_rate
 from pipeline.train import retrieval
 
 WIDTH, K = 64, 20
-SERVED = 2000
-"""users of the reference's turn; ours serves all"""
+SERVED = 2000  # users of the reference's turn; ours serves all
 ROUNDS = 5
 
 

@@ -24,10 +24,8 @@ from pipeline.layout import Layout
 from pipeline.stage import Stage
 from stages.order import IN_ORDER
 
-SIZES = (2_500, 10_000, 40_000)
-"""each the same times the one before"""
-LEAST = 0.5
-"""CPU seconds by which a stage's time must grow for a power to be told"""
+SIZES = (2_500, 10_000, 40_000)  # each the same times the one before
+LEAST = 0.5  # CPU seconds by which a stage's time must grow for a power to be told
 DATASET = "shop"
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "power"]
 ABOVE = (
@@ -51,11 +49,9 @@ SETTINGS: dict[str, Any] = {
 class Taken(NamedTuple):
     """What a stage took, its start included."""
 
-    cpu: float
-    """seconds of all its threads and processes: other programs do not add to them"""
+    cpu: float  # seconds of all its threads and processes: other programs do not add to them
     wall: float
-    mib: float
-    """largest resident size, of files that it maps too"""
+    mib: float  # largest resident size, of files that it maps too
 
 
 def run() -> Measurement:
@@ -72,7 +68,7 @@ def run() -> Measurement:
 
 
 def compared(ways: dict[str, Way[dict[str, Taken]]]) -> Measurement:
-    """Return the largest size beside the smallest, which stands first."""
+    """Return the largest size next to the smallest, which stands first."""
     first, *_, last = ways
     return Measurement(
         ways=ways,

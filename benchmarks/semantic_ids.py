@@ -1,4 +1,4 @@
-"""Residual k-means of vectors in memory, beside FAISS and the PyPI package semantic-id; and of a stream, by its memory.
+"""Residual k-means of vectors in memory, next to FAISS and the PyPI package semantic-id; and memory of a stream.
 
 semantic-id is no dependency. To have it in the comparison: pip install semantic-id==0.2.5
 """
@@ -25,17 +25,14 @@ from pipeline.semantic_ids import build
 from pipeline.semantic_ids.base import Shape, Vectors
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams
 
-COMPARED = 50_000
-"""vectors in memory, which all ways code"""
+COMPARED = 50_000  # vectors in memory, which all ways code
 STREAMED = (300_000, 1_000_000)
 """vectors in Parquet, more than are learned on, which ours codes in a process of its own"""
-SHARD = 50_000
-"""rows"""
+SHARD = 50_000  # rows
 WIDTH, SHAPE, ITERATIONS, FIT_ROWS = 768, Shape(3, 256), 25, 262_144
 BYTES = 100
 """an item beyond those that are learned on: its codes, their groups while collisions are numbered, cosine and suffix"""
-LIMIT = 4096
-"""MiB that the process may take"""
+LIMIT = 4096  # MiB that the process may take
 THEIRS = "semantic-id"
 
 

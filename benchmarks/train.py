@@ -31,13 +31,11 @@ Loss = Callable[[Batch], Mapping[str, torch.Tensor]]
 OTHERS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "bf16, frozen": {"precision": "bf16", "mode": "frozen"},
-}
-"""faster settings, reported beside the default's"""
+}  # faster settings, reported next to the default's
 ON_GPU: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True},
     "bf16, frozen, compiled": {"precision": "bf16", "mode": "frozen", "compile": True},
-}
-"""the same where there is a GPU"""
+}  # the same where there is a GPU
 PUBLISHED = 12.4
 """seconds that the published code takes for the same on 2 cores of a Xeon with AMX (10.2 training, 2.2 ranking)"""
 PARTS = {
@@ -46,8 +44,7 @@ PARTS = {
     "exp": ("aten::exp_",),
     "Adam": ("aten::_fused_adam_",),
     "rounding and copies": ("aten::copy_",),
-}
-"""where a step's time goes on CPU: torch's operators; all others are the rest"""
+}  # where a step's time goes on CPU: torch's operators; all others are the rest
 
 
 def run() -> Measurement:

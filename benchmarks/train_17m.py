@@ -1,4 +1,4 @@
-"""Training on ten times Electronics, 17 million interactions, beside Electronics: memory and CPU seconds a pair.
+"""Training on ten times Electronics, 17 million interactions, next to Electronics: memory and CPU seconds a pair.
 
 Batches share a walk over the graph, ten times as many of them on ten times the graph, so both take as many steps an
 epoch. Features are fixed, and a map of a file. Neighbours of items are drawn within 500 groups: what they are does not
@@ -27,12 +27,10 @@ from pipeline.ops.device import gemm_rate
 from pipeline.train.loop import accumulated, ranked
 from pipeline.train.sampling import Sampler
 
-STEPS = 2
-"""that are timed, after one that is not"""
+STEPS = 2  # that are timed, after one that is not
 SMALL, TIMES = SIZES["electronics"], 10
 LARGE = Size(*(TIMES * n for n in SMALL))
-WAYS = {"1.7 million": (SMALL, 2), "17 million": (LARGE, 2 * TIMES)}
-"""a size, and how many batches share a walk"""
+WAYS = {"1.7 million": (SMALL, 2), "17 million": (LARGE, 2 * TIMES)}  # a size, and how many batches share a walk
 
 
 def run() -> Measurement:

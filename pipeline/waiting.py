@@ -14,7 +14,7 @@ TURNS = "300000"
 LOOK = 0.05
 """seconds"""
 IDLE = 0.9
-"""share of the processors' time that nobody uses while this process sleeps, from which the machine counts as idle"""
+"""idle share of processor time, while this process sleeps, above which the machine counts as idle"""
 TIMES = Path("/proc/stat")
 _theirs = bool({POLICY, SPINS} & os.environ.keys())
 
@@ -25,7 +25,7 @@ def sleep() -> None:
 
 
 def choose() -> None:
-    """Let threads spin if the machine is idle, and the user has not said how they wait; Linux alone tells."""
+    """Let threads spin if the machine is idle, unless the user chose how they wait; only on Linux."""
     if _theirs or not TIMES.exists():
         return
     before = TIMES.read_text()
@@ -35,7 +35,7 @@ def choose() -> None:
 
 
 def idle(before: str, after: str) -> float:
-    """Return the share of processor time that nobody used between two states of /proc/stat (proc_stat(5))."""
+    """Return the idle share of processor time between two states of /proc/stat (proc_stat(5))."""
     first, last = ([int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
     passed = [b - a for a, b in zip(first, last, strict=True)]  # user, nice, system, idle, iowait, irq, softirq, steal
     return (passed[3] + passed[4]) / max(sum(passed), 1)

@@ -9,10 +9,10 @@ TRIED = pa.schema(
         field("number", pa.int32(), "place in the list of candidates, from 0", low=0),
         field("of", pa.list_(pa.string()), "feature sets that it is made of"),
         field("power", pa.float64(), "of the standard deviation that each direction is divided by", low=0),
-        field("image", pa.float64(), "length of what is of images alone beside 1 of all else", low=0),
+        field("image", pa.float64(), "length of the image part, where all else has 1", low=0),
         field("map", pa.string(), "to factors of train interactions", one_of=("none", "alone", "beside")),
         field("warm", pa.float64(), "valid Recall@20 of content neighbours among all items", low=0),
-        field("cold", pa.float64(), "valid Recall@20 among cold items alone, mean over draws", low=0),
+        field("cold", pa.float64(), "valid Recall@20 among only cold items, mean over draws", low=0),
         field("score", pa.float64(), "the root of warm times cold: the highest is released", low=0),
         field("chosen", pa.bool_(), "the one that is released"),
     ]

@@ -10,7 +10,7 @@ from schemas.semantic_ids import semantic_ids
 RELEASED_ITEMS = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
     + [
-        field("image_status", pa.string(), "how fetching ended; null where nobody tried", nullable=True,
+        field("image_status", pa.string(), "how fetching ended; null where none was tried", nullable=True,
             one_of=IMAGE_STATUSES),
         field("image_url", pa.string(), "public address of the picture; empty where there is none"),
         field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),

@@ -5,7 +5,7 @@ import pyarrow as pa
 from schemas.contract import USER_ID, field
 
 MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
-FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models on ids alone")
+FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models that only read ids")
 ABLATION = field("ablation", pa.string(), "key of `benchmark.ablations`; empty for the model as it is")
 K = field("k", pa.int32(), "cutoff", low=1)
 
@@ -47,7 +47,7 @@ SLICES = pa.schema(
         field("n", pa.int64(), "test users of the slice; of popularity: targets", low=0),
         field("metric", pa.string(),
             "recall, ndcg: means over n; exposure: share of what is shown; coverage: share of the catalogue that "
-            "somebody is shown; gini: of how often each item is, 0 if all alike; novelty: mean of -log2(share of users "
+            "any user is shown; gini: of how often each item is, 0 if all alike; novelty: mean of -log2(share of users "
             "who have the item), bits", one_of=("recall", "ndcg", "exposure", "coverage", "gini", "novelty")),
         K,
         field("value", pa.float64(), "on test, epoch chosen on valid; null where n is 0", nullable=True, low=0),

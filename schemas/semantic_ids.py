@@ -20,7 +20,7 @@ def semantic_ids(levels: int) -> pa.Schema:
             ASIN,
             field("codes", codes(levels), f"int32[{levels}], each 0 .. K-1; null without content", nullable=True),
             field("suffix", pa.int32(),
-                "tells items of equal codes apart: 0, 1, ... by item_id; null where the policy adds none",
+                "distinguishes items of equal codes: 0, 1, ... by item_id; null where the policy adds none",
                 nullable=True, low=0),
             field("cosine", pa.float32(), "of the vector and what its codes reconstruct; null where there is none",
                 nullable=True, low=-1.001, high=1.001),

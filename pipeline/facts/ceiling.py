@@ -27,8 +27,8 @@ def tables(figures: Mapping[str, Any] | None) -> list[Table]:
     names = sorted((name for name in first if name not in (probes.CHANCE, *CEILINGS)), key=lambda name: -first[name][0])
     note = (
         "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way "
-        "from chance to it, raw, by headline figures: to all that is planted, to what texts tell of it, to what images "
-        "show of it."
+        "from chance to it, raw, by headline figures: to all that is planted, to its part in texts, to its part in "
+        "images."
     )
     rows = [[name, *(_cell(column.get(name, [])) for column in columns.values())] for name in names]
     return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]

@@ -38,8 +38,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "gume": "pipeline.models.gume:GUME",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
-)
-"""name -> recommender, the faster first"""
+)  # name -> recommender, the faster first
 RELEASED = "alignrec"  # the recommender of the release and of ablations
 TITLES = {"bm3-improved": "BM3, improved", "gfcf": "GF-CF", "ials": "iALS"}
 """name -> its authors' spelling, where it is not the class's name"""

@@ -27,10 +27,8 @@ FAST: dict[str, Any] = {
     "lr": 1.5e-3,
     "epochs": 30,
     "patience": 5,
-}
-"""defaults under `recipe: fast`; docs/accuracy.md has the search behind them"""
-STRIPS = 6
-"""strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast"""
+}  # defaults under `recipe: fast`; docs/accuracy.md has the search behind them
+STRIPS = 6  # strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast
 
 
 class AlignRecParams(Regularised, Accumulating):
@@ -39,35 +37,24 @@ class AlignRecParams(Regularised, Accumulating):
     recipe: Literal["published", "fast"] = "published"
     """defaults of keys that are not given: the published settings, or FAST: wider and deeper, at three times the
     learning rate, with frozen features and bfloat16 products; a quarter of the epochs is enough"""
-    features: Name = FEATURES
-    """feature set the released recommender is trained on"""
+    features: Name = FEATURES  # feature set the released recommender is trained on
     mode: Literal["compat", "learned", "frozen"] = "compat"
     """compat: as in the published code, the feature table is trained, and REG's target with it; learned: it is trained,
     the target is fixed; frozen: as in the paper, both are fixed"""
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
-    item_layers: Count = 1
-    """propagations over the item graph; 0: none"""
-    content: bool = True
-    """AlignRec's content branch; false: the ID branch alone, without CCA and REG"""
-    gate: bool = True
-    """content gates the item's ID embedding; false: the projected features are propagated themselves"""
-    self_neighbour: bool = True
-    """the published item graph has each item among its own neighbours; false: only others"""
-    symmetric: bool = False
-    """false, as published: edges are directed, from an item to its neighbours; true: undirected"""
-    cca: Weight = 0.01
-    """weight of content-ID alignment"""
-    reg: Weight = 0.1
-    """weight of the similarity regulariser"""
+    layers: Count = 2  # LightGCN layers over the user-item graph
+    item_layers: Count = 1  # propagations over the item graph; 0: none
+    content: bool = True  # AlignRec's content branch; false: only the ID branch, without CCA and REG
+    gate: bool = True  # content gates the item's ID embedding; false: the projected features are propagated themselves
+    self_neighbour: bool = True  # the published item graph has each item among its own neighbours; false: only others
+    symmetric: bool = False  # false, as published: edges are directed, from an item to its neighbours; true: undirected
+    cca: Weight = 0.01  # weight of content-ID alignment
+    reg: Weight = 0.1  # weight of the similarity regulariser
     reg_cosine: bool = False
     """false, as published: REG compares the content branch's dot products with cosines; true: its cosines"""
-    uia: Weight = 0.1
-    """weight of user-item alignment"""
+    uia: Weight = 0.1  # weight of user-item alignment
     l2_constant: bool = True
     """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, few in the last one"""
-    temperature: Rate = 0.2
-    """of CCA's InfoNCE"""
+    temperature: Rate = 0.2  # of CCA's InfoNCE
     cold: Literal["drawn", "zero"] = "drawn"
     """scores of items without train interactions: drawn, as published, keeps their ID embeddings, random and hardly
     trained; zero leaves them out, so that such an item is what its neighbours are"""
@@ -128,7 +115,7 @@ class AlignRec(Walking):
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
         weight, bias = self.w1.weight, self.w1.bias
-        if self.params.gate:  # x is read by W2 alone: multiplying the two weights first spares a product of I rows
+        if self.params.gate:  # only W2 reads x: multiplying the two weights first saves a product of I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
         item = product(self.content, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:

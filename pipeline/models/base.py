@@ -27,10 +27,8 @@ class Inputs:
     """A model's inputs; the graphs are computed when a model first reads them."""
 
     split: Split
-    features: Tensor | None
-    """float32 [I, F]"""
-    edges: pa.Table | None
-    """schema EDGES"""
+    features: Tensor | None  # float32 [I, F]
+    edges: pa.Table | None  # schema EDGES
     device: torch.device
     parts: tuple[int, ...] = ()
     """widths of the modalities that stand side by side in a row of features; none: all columns are one modality"""
@@ -60,12 +58,9 @@ class Inputs:
 class Batch:
     """B train pairs, each with a negative."""
 
-    users: Tensor
-    """int64 [B]"""
-    positives: Tensor
-    """int64 [B]"""
-    negatives: Tensor
-    """int64 [B]"""
+    users: Tensor  # int64 [B]
+    positives: Tensor  # int64 [B]
+    negatives: Tensor  # int64 [B]
 
 
 class Recommender(nn.Module, ABC):
@@ -73,8 +68,7 @@ class Recommender(nn.Module, ABC):
 
     Params: ClassVar[type[Train]] = Train
     """class of the model's settings, `params` of its __init__; unknown keys are refused"""
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """the optional inputs that the model requires: features, edges"""
+    needs: ClassVar[frozenset[str]] = frozenset()  # the optional inputs that the model requires: features, edges
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__()

@@ -23,12 +23,9 @@ class BM3Params(Regularised):
     """Keys of BM3; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 1
-    """LightGCN layers over the user-item graph"""
-    drop: Share = 0.3
-    """share of a vector's entries that the second view lacks"""
-    content: Weight | None = None
-    """weight of the content losses; null: 2, and 1 in `bm3-improved`"""
+    layers: Count = 1  # LightGCN layers over the user-item graph
+    drop: Share = 0.3  # share of a vector's entries that the second view lacks
+    content: Weight | None = None  # weight of the content losses; null: 2, and 1 in `bm3-improved`
 
 
 class BM3(Recommender):

@@ -30,16 +30,11 @@ class ChebyCFParams(Train):
         "ideal": [0.0, 0.1, 0.2, 0.3],
         "degree": [0.0, 0.2, 0.4, 0.5],
     }
-    order: Positive = 8
-    """degree of the polynomial, K"""
-    flatness: Rate = 1.5
-    """of the target between low and high frequencies, phi"""
-    frequencies: Count = 512
-    """lowest frequencies that the ideal filter passes, eta"""
-    ideal: Weight = 0.2
-    """weight of the ideal filter, alpha"""
-    degree: Weight = 0.4
-    """power of an item's degree that its history is divided by and its score multiplied by, beta"""
+    order: Positive = 8  # degree of the polynomial, K
+    flatness: Rate = 1.5  # of the target between low and high frequencies, phi
+    frequencies: Count = 512  # lowest frequencies that the ideal filter passes, eta
+    ideal: Weight = 0.2  # weight of the ideal filter, alpha
+    degree: Weight = 0.4  # power of an item's degree that its history is divided by and its score multiplied by, beta
 
 
 class ChebyCF(Untrained):

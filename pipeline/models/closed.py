@@ -28,8 +28,7 @@ BLOCK = 512  # rows of the matrix per step
 class ClosedParams(Train):
     """Keys of every closed form."""
 
-    gib: Rate = 24
-    """most GiB that the I x I matrix may take, in float32: 24 are 80,000 items"""
+    gib: Rate = 24  # most GiB that the I x I matrix may take, in float32: 24 are 80,000 items
 
 
 class Closed(Untrained):

@@ -28,8 +28,7 @@ class DualGNNParams(Regularised):
     """Keys of DualGNN; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
-    """LightGCN layers over the user-item graph; the published code always takes 2"""
+    layers: Count = 2  # LightGCN layers over the user-item graph; the published code always takes 2
     neighbours: Positive = 40
     """users with the most items in common, whose vectors a user aggregates; the published code always takes 40"""
 

@@ -22,16 +22,11 @@ class FREEDOMParams(Train):
     """Keys of FREEDOM; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
-    item_layers: Count = 1
-    """propagations over the item graph; 0: none"""
-    drop: Share = 0.8
-    """share of user-item edges that an epoch lacks"""
-    first: Share = 0.9
-    """weight of the first modality's graph; the others share the rest"""
-    modal: Weight = 1e-3
-    """weight of the modalities' own ranking losses, lambda"""
+    layers: Count = 2  # LightGCN layers over the user-item graph
+    item_layers: Count = 1  # propagations over the item graph; 0: none
+    drop: Share = 0.8  # share of user-item edges that an epoch lacks
+    first: Share = 0.9  # weight of the first modality's graph; the others share the rest
+    modal: Weight = 1e-3  # weight of the modalities' own ranking losses, lambda
 
 
 class FREEDOM(Recommender):

@@ -24,10 +24,8 @@ class GFCFParams(Train):
     """Keys of GF-CF."""
 
     grid: ClassVar[Grid] = {"frequencies": [64, 128, 256, 512], "ideal": [0.0, 0.1, 0.2, 0.3, 0.5, 1.0]}
-    frequencies: Count = 256
-    """lowest frequencies that the ideal filter passes: singular vectors of R~"""
-    ideal: Weight = 0.3
-    """weight of the ideal filter, alpha"""
+    frequencies: Count = 256  # lowest frequencies that the ideal filter passes: singular vectors of R~
+    ideal: Weight = 0.3  # weight of the ideal filter, alpha
 
 
 class GFCF(Untrained):

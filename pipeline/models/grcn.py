@@ -20,8 +20,7 @@ class GRCNParams(Regularised):
     """Keys of GRCN; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
-    """graph convolutions over the refined graph; the published code always takes 2"""
+    layers: Count = 2  # graph convolutions over the refined graph; the published code always takes 2
 
 
 class GRCN(Recommender):

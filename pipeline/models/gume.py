@@ -37,21 +37,14 @@ class GUMEParams(Regularised):
         "align": [0.1, 0.2, 0.3],
     }
     lr: Rate = 1e-3
-    l2: Weight = 1e-5
-    """weight of the final vectors' squares"""
-    extended_l2: Weight = 0.1
-    """weight of the squares of the positives' extended vectors"""
-    layers: Count = 3
-    """layers over the graph of users and items"""
-    item_layers: Count = 2
-    """propagations over the item graph of each modality; 0: none"""
-    align: Weight = 0.1
-    """weight of the distance between the modalities' distributions"""
-    behaviour: Weight = 0.01
-    """weight of the contrast of behaviour and content"""
+    l2: Weight = 1e-5  # weight of the final vectors' squares
+    extended_l2: Weight = 0.1  # weight of the squares of the positives' extended vectors
+    layers: Count = 3  # layers over the graph of users and items
+    item_layers: Count = 2  # propagations over the item graph of each modality; 0: none
+    align: Weight = 0.1  # weight of the distance between the modalities' distributions
+    behaviour: Weight = 0.01  # weight of the contrast of behaviour and content
     behaviour_temperature: Rate = 0.4
-    users: Weight = 0.01
-    """weight of the contrasts of users' extended and integrated content"""
+    users: Weight = 0.01  # weight of the contrasts of users' extended and integrated content
     users_temperature: Rate = 0.1
 
 

@@ -29,14 +29,10 @@ class IALSParams(Train):
         "l2": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
         "unobserved": [3e-2, 0.1, 0.3, 1.0],
     }
-    sweeps: Positive = 16
-    """alternations, each over all users, then all items"""
-    l2: Rate = 3e-3
-    """weight of the penalty, lambda, before `frequency` scales it"""
-    unobserved: Rate = 0.1
-    """weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0"""
-    frequency: Weight = 1.0
-    """power of a row's weight in its penalty, nu; 0: all rows have the same"""
+    sweeps: Positive = 16  # alternations, each over all users, then all items
+    l2: Rate = 3e-3  # weight of the penalty, lambda, before `frequency` scales it
+    unobserved: Rate = 0.1  # weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0
+    frequency: Weight = 1.0  # power of a row's weight in its penalty, nu; 0: all rows have the same
 
 
 class Block(NamedTuple):

@@ -19,10 +19,8 @@ from pipeline.ops.sparse import Sparse
 class ItemKNNParams(Train):
     """Keys of ItemKNN."""
 
-    neighbours: Positive = 100
-    """most similar items that an item keeps"""
-    shrink: Weight = 0.0
-    """added to the norms, h: items that few users share count less; the published form has none"""
+    neighbours: Positive = 100  # most similar items that an item keeps
+    shrink: Weight = 0.0  # added to the norms, h: items that few users share count less; the published form has none
 
 
 class ItemKNN(Untrained):

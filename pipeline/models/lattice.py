@@ -28,12 +28,9 @@ class LATTICEParams(Regularised):
     """Keys of LATTICE; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
-    item_layers: Count = 1
-    """propagations over the item graph; 0: none"""
-    skip: Share = 0.9
-    """share of the fixed graph in the sum with the learned one, lambda"""
+    layers: Count = 2  # LightGCN layers over the user-item graph
+    item_layers: Count = 1  # propagations over the item graph; 0: none
+    skip: Share = 0.9  # share of the fixed graph in the sum with the learned one, lambda
 
 
 Weights = tuple[Tensor, list[Tensor]]

@@ -34,24 +34,15 @@ class LGMRecParams(Regularised):
     }
     lr: Rate = 1e-3
     lr_decay: Decay = 1.0
-    l2: Weight = 1e-6
-    """weight of the final vectors' norms"""
-    layers: Count = 2
-    """LightGCN layers of the IDs over the user-item graph"""
-    content_layers: Count = 2
-    """propagations of the content over the user-item graph; the last one is used"""
-    hyper_layers: Positive = 1
-    """passes through the hyperedges"""
-    hyperedges: Positive = 4
-    """of each modality"""
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """share of the assignments to hyperedges that a training step keeps"""
-    share: Weight = 0.3
-    """weight of the hyperedges' vectors, alpha"""
-    temperature: Rate = 0.2
-    """of the assignments, and of the contrastive loss"""
-    contrast: Weight = 1e-4
-    """weight of the contrastive loss between the modalities' hyperedges, a sum over the batch"""
+    l2: Weight = 1e-6  # weight of the final vectors' norms
+    layers: Count = 2  # LightGCN layers of the IDs over the user-item graph
+    content_layers: Count = 2  # propagations of the content over the user-item graph; the last one is used
+    hyper_layers: Positive = 1  # passes through the hyperedges
+    hyperedges: Positive = 4  # of each modality
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the assignments to hyperedges that a training step keeps
+    share: Weight = 0.3  # weight of the hyperedges' vectors, alpha
+    temperature: Rate = 0.2  # of the assignments, and of the contrastive loss
+    contrast: Weight = 1e-4  # weight of the contrastive loss between the modalities' hyperedges, a sum over the batch
 
 
 class LGMRec(Recommender):

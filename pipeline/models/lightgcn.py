@@ -19,8 +19,7 @@ from pipeline.ops.sparse import Sparse, spmm
 class LightGCNParams(Regularised, Accumulating):
     """Keys of LightGCN."""
 
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
+    layers: Count = 2  # LightGCN layers over the user-item graph
 
 
 class LightGCN(Walking):

@@ -21,14 +21,10 @@ class MGCNParams(Regularised):
     """Keys of MGCN; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
-    item_layers: Count = 1
-    """propagations over the item graphs; 0: none"""
-    temperature: Rate = 0.2
-    """of the contrastive loss"""
-    contrast: Weight = 0.01
-    """weight of the contrastive loss between behaviour and content"""
+    layers: Count = 2  # LightGCN layers over the user-item graph
+    item_layers: Count = 1  # propagations over the item graphs; 0: none
+    temperature: Rate = 0.2  # of the contrastive loss
+    contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
 
 
 class MGCN(Recommender):

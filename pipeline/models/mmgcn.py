@@ -21,10 +21,8 @@ class MMGCNParams(Regularised):
     """Keys of MMGCN; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Positive = 3
-    """graph convolutions per modality; the published code always takes 3"""
-    latent: Positive = 256
-    """width to which the last modality is mapped"""
+    layers: Positive = 3  # graph convolutions per modality; the published code always takes 3
+    latent: Positive = 256  # width to which the last modality is mapped
 
 
 class MMGCN(Recommender):

@@ -6,11 +6,9 @@ from pydantic import Field
 
 from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
 
-FEATURES = "beit3"
-"""default feature set of the released recommender"""
+FEATURES = "beit3"  # default feature set of the released recommender
 Decay = Annotated[float, Field(gt=0, le=1)]
-Grid = dict[str, list[int | float]]
-"""key of a model's settings -> values that its authors searched"""
+Grid = dict[str, list[int | float]]  # key of a model's settings -> values that its authors searched
 
 
 class Train(Section):
@@ -59,5 +57,4 @@ class Accumulating(Train):
 class Regularised(Train):
     """Training with the embeddings' norm in the loss."""
 
-    l2: Weight = 1e-4
-    """weight of the embeddings' norm"""
+    l2: Weight = 1e-4  # weight of the embeddings' norm

@@ -26,12 +26,9 @@ class SLIMParams(Train):
     """Keys of SLIM."""
 
     grid: ClassVar[Grid] = {"l1": [0.1, 0.5, 1, 2, 5, 10], "l2": [0.1, 1, 10, 50, 100, 500]}
-    l1: Weight = 1.0
-    """weight of |W|_1, lambda: larger ones make W sparser"""
-    l2: Rate = 10.0
-    """weight of 1/2 |W|^2, beta"""
-    sweeps: Positive = 200
-    """sweeps of coordinate descent, at most; it stops when no weight changes by 1e-4"""
+    l1: Weight = 1.0  # weight of |W|_1, lambda: larger ones make W sparser
+    l2: Rate = 10.0  # weight of 1/2 |W|^2, beta
+    sweeps: Positive = 200  # sweeps of coordinate descent, at most; it stops when no weight changes by 1e-4
 
 
 class SLIM(Untrained):

@@ -22,14 +22,10 @@ class SLMRecParams(Regularised):
     """Keys of SLMRec; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 3
-    """LightGCN layers over the user-item graph"""
-    temperature: Rate = 0.2
-    """of the supervised term"""
-    chain_temperature: Rate = 0.5
-    """of the self-supervised term, whose products are not cosines"""
-    contrast: Weight = 0.01
-    """weight of the self-supervised task"""
+    layers: Count = 3  # LightGCN layers over the user-item graph
+    temperature: Rate = 0.2  # of the supervised term
+    chain_temperature: Rate = 0.5  # of the self-supervised term, whose products are not cosines
+    contrast: Weight = 0.01  # weight of the self-supervised task
 
 
 class SLMRec(Recommender):

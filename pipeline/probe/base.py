@@ -21,12 +21,9 @@ Relearned = Callable[[np.ndarray], np.ndarray]
 class Data:
     """What probes read: one dataset with I items."""
 
-    interactions: pa.Table
-    """schema INTERACTIONS"""
-    items: int
-    """I"""
-    categories: pa.ChunkedArray | Sequence[Sequence[str]]
-    """path from the root, of each item; may be empty"""
+    interactions: pa.Table  # schema INTERACTIONS
+    items: int  # I
+    categories: pa.ChunkedArray | Sequence[Sequence[str]]  # path from the root, of each item; may be empty
     read_categories: Mapping[str, bool | None] = field(default_factory=dict)
     """feature set -> whether its encoder read the categories, as part of the text; None where that is not known"""
     relearned: Mapping[str, Relearned | None] = field(default_factory=dict)
@@ -52,20 +49,14 @@ class Task(Protocol):
 class Probe:
     """An entry of the registry."""
 
-    ask: Callable[[Data], Questions | Task | str]
-    """returns the questions to every feature set, or why there are none"""
-    name: str
-    """in texts"""
-    figure: str
-    """its headline figure: accuracy, or with its cutoff hit@20"""
-    question: str
-    """the question in a phrase, for the dataset card"""
-    note: str
-    """note to its table in the report; {n} is the number of groups or cases"""
+    ask: Callable[[Data], Questions | Task | str]  # returns the questions to every feature set, or why there are none
+    name: str  # in texts
+    figure: str  # its headline figure: accuracy, or with its cutoff hit@20
+    question: str  # the question in a phrase, for the dataset card
+    note: str  # note to its table in the report; {n} is the number of groups or cases
     withheld: Callable[[Data], Mapping[str, str]] = lambda data: {}
     """returns the feature sets that are not asked, as they know the answer -> why"""
-    leak: str = ""
-    """why its figures flatter a set that learned from train interactions; empty where they do not"""
+    leak: str = ""  # why its figures flatter a set that learned from train interactions; empty where they do not
     drawn: bool = False
     """whether its task answers in several draws, float64 [n, D], which tests resample as they do cases"""
 

@@ -22,22 +22,17 @@ from pipeline.probe.questions import TIE
 from pipeline.seeds import seed_for
 from schemas import TRAIN
 
-NEAREST = 10
-"""K"""
-BLOCK = 256
-"""items that are answered at a time, and"""
-COLUMNS = 1 << 15
-"""items whose cosines with those are held"""
+NEAREST = 10  # K
+BLOCK = 256  # items that are answered at a time, and
+COLUMNS = 1 << 15  # items whose cosines with those are held
 
 
 @dataclass(frozen=True)
 class Support:
     """The probe's task on one dataset."""
 
-    seen: sp.csr_array
-    """R of train, float32 [U, I]"""
-    items: np.ndarray
-    """int64 [n], ascending"""
+    seen: sp.csr_array  # R of train, float32 [U, I]
+    items: np.ndarray  # int64 [n], ascending
 
     @cached_property
     def by_item(self) -> sp.csr_array:

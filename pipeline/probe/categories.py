@@ -21,32 +21,23 @@ from pipeline.layout import Layout
 from pipeline.probe.base import Data, Probe, Relearned
 
 FOLDS = 5
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""times the mean variance of a feature, times the rows"""
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the mean variance of a feature, times the rows
 WIDEST = 1024
 """features wider than this are first projected to it at random, which nearly keeps their geometry: solving
 costs F^3, which takes minutes at 4096"""
-ROWS = 16_384
-"""items at a time, which bounds memory"""
-SMALLEST = 10
-"""items a class must have"""
-SHUFFLED = "shuffled"
-"""the control that has the rows of other items"""
-SAME = 0.95
-"""share of one label at which a level of the category path is skipped for the next"""
+ROWS = 16_384  # items at a time, which bounds memory
+SMALLEST = 10  # items a class must have
+SHUFFLED = "shuffled"  # the control that has the rows of other items
+SAME = 0.95  # share of one label at which a level of the category path is skipped for the next
 
 
 class Labels(NamedTuple):
     """The labels to predict."""
 
-    rows: np.ndarray
-    """int64 [n], the items that have a label, ascending"""
-    label: np.ndarray
-    """int64 [n], 0 .. C-1"""
-    names: list[str]
-    """C names, sorted"""
-    unsure: tuple[str, ...] = ()
-    """feature sets of which it is not known whether their encoders read the categories"""
+    rows: np.ndarray  # int64 [n], the items that have a label, ascending
+    label: np.ndarray  # int64 [n], 0 .. C-1
+    names: list[str]  # C names, sorted
+    unsure: tuple[str, ...] = ()  # feature sets whose encoders may have read the categories
 
     def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
         """Return which held-out predictions are right, see `accuracy`."""
@@ -105,7 +96,7 @@ def read_categories(layout: Layout, names: Iterable[str], in_text: bool) -> dict
 
 
 def labels(paths: pa.Array | pa.ChunkedArray | Sequence[Sequence[str]]) -> Labels | None:
-    """Return each item's label at the first level of the category paths that tells items apart; None if none does."""
+    """Return each item's label at the first level of the category paths that has several classes; None if none has."""
     if not isinstance(paths, pa.Array | pa.ChunkedArray):
         paths = pa.array(paths, pa.list_(pa.string()))
     lengths = pc.list_value_length(paths).fill_null(0).to_numpy()
@@ -151,12 +142,10 @@ class _Standardised(NamedTuple):
 
     features: np.ndarray
     labels: Labels
-    fold: np.ndarray
-    """int64 [n], 0 .. FOLDS - 1"""
+    fold: np.ndarray  # int64 [n], 0 .. FOLDS - 1
     mean: np.ndarray
     deviation: np.ndarray
-    prior: np.ndarray
-    """float32 [C], the prediction of constant features: the shares of the classes"""
+    prior: np.ndarray  # float32 [C], the prediction of constant features: the shares of the classes
     projection: np.ndarray | None
 
     @classmethod
@@ -194,7 +183,7 @@ class _Standardised(NamedTuple):
 
 def _solved(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
     """Return W [F, C] of ridge regression."""
-    from scipy import linalg  # takes a third of a second, and reports need labels alone
+    from scipy import linalg  # takes a third of a second, and reports only need labels
 
     ridge = penalty * np.trace(gram) / len(gram)
     ridged = gram + (ridge if ridge > 0 else 1.0) * np.eye(len(gram))  # constant features: any penalty does
@@ -212,6 +201,6 @@ CATEGORIES = Probe(
     question="read off by a linear classifier, each item held out once",
     note="A linear classifier reads the item's category off its features; each item is held out once. Features wider "
     "than 1,024 are first projected to that width at random. Chance is the largest category. ± is the standard error "
-    "over {n:,} items. An encoder that was trained on texts with categories met them, even if it reads images alone.",
+    "over {n:,} items. An encoder that was trained on texts with categories met them, even if it only reads images.",
     withheld=withheld,
 )

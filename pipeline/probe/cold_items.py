@@ -1,7 +1,7 @@
-"""Cold items: are the items that a user has among cold ones found from content alone? Asked over several draws.
+"""Cold items: are the items that a user has among cold ones found from content? Asked over several draws.
 
 A draw takes a share of the items as cold: their interactions are hidden from profiles, and from a set that learns from
-interactions. Cold items alone are the candidates, so nothing but content tells them apart. Draws are parts of a
+interactions. Only cold items are candidates, so only content can rank them. Draws are parts of a
 partition, so that each item is cold equally often.
 
 G users, I items, C cold items, D draws, F feature width, K cutoff.
@@ -29,8 +29,7 @@ RESAMPLES = 999
 class ColdItems:
     """The draws; see Task."""
 
-    draws: Sequence[Profiles]
-    """profiles without the cold items, which are the candidates"""
+    draws: Sequence[Profiles]  # profiles without the cold items, which are the candidates
 
     @property
     def users(self) -> int:
@@ -64,7 +63,7 @@ def ask(data: Data) -> ColdItems | str:
     """Return the draws from all interactions, whatever their split; or why there are none."""
     pairs = data.interactions["user_id"].to_numpy(), data.interactions["item_id"].to_numpy()
     draws = profiles.cold_draws(pairs, pairs, data.items, DRAWS)
-    return ColdItems(draws) if draws else f"fewer than {FEWEST} items are cold in a draw, or nobody has one"
+    return ColdItems(draws) if draws else f"fewer than {FEWEST} items are cold in a draw, or no user has one"
 
 
 def withheld(data: Data) -> dict[str, str]:
@@ -77,8 +76,8 @@ COLD_ITEMS = Probe(
     ask,
     name="cold items",
     figure=f"recall@{K}",
-    question="cold items alone, ranked by mean cosine to the user's other items",
-    note="A fifth of the items is cold in each of ten draws: their interactions are hidden, and they alone are ranked, "
+    question="only cold items, ranked by mean cosine to the user's other items",
+    note="A fifth of the items is cold in each of ten draws: their interactions are hidden, and only they are ranked, "
     "by mean cosine to a user's other items. A set that learned from interactions learns again without those of the "
     "cold items. ± is the standard error over {n:,} users and the draws, both resampled.",
     withheld=withheld,

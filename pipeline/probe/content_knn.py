@@ -1,4 +1,4 @@
-"""Content neighbours: a recommender by content alone, evaluated on test."""
+"""Content neighbours: a recommender that reads only content, evaluated on test."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def _has(user: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:
-    """Return the questions of a recommender by content alone: a user's train items, each test item a target.
+    """Return the questions of a recommender that reads only content: a user's train items, each test item a target.
 
     Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
 
@@ -49,6 +49,6 @@ CONTENT_KNN = Probe(
     name="content neighbours",
     figure="recall@20",
     question="all items ranked by mean cosine to the user's train items",
-    note="A recommender that knows content alone: all items ranked by mean cosine to the user's train items; test "
+    note="A recommender that reads only content: all items ranked by mean cosine to the user's train items; test "
     "Recall@K. ± is the standard error over {n:,} users.",
 )

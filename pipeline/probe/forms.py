@@ -20,8 +20,7 @@ from schemas import TRAIN, VALID
 
 POWERS = {"raw": None, "relaxed": 0.5, "whitened": 1.0}
 """form -> power of the deviation that each direction is divided by, once centred and reduced; None: as it is"""
-UNCHOSEN = "whitened"
-"""where there is no valid"""
+UNCHOSEN = "whitened"  # where there is no valid
 K = 20
 CHOSEN_BY = f"content neighbours on valid, recall@{K}"
 
@@ -44,14 +43,10 @@ def ask(data: Data) -> Profiles | None:
 class Processing:
     """Processes feature sets one after the other, and remembers which form each got."""
 
-    valid: Profiles | None
-    """see `ask`"""
-    width: int
-    """of a processed set, at most"""
-    chosen: dict[str, str] = field(default_factory=dict)
-    """feature set -> its form"""
-    figures: dict[str, dict[str, float]] = field(default_factory=dict)
-    """feature set -> form -> what it was chosen by"""
+    valid: Profiles | None  # see `ask`
+    width: int  # of a processed set, at most
+    chosen: dict[str, str] = field(default_factory=dict)  # feature set -> its form
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)  # feature set -> form -> what it was chosen by
 
     def sets(self, sets: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
         """Yield each set in the form that is best on valid; the first of POWERS where several are."""

@@ -21,16 +21,11 @@ from pipeline.interactions.split import Pairs, Split, contains, keys
 from pipeline.ops.rows import unit_rows
 from pipeline.probe.base import Data, Probe, Relearned
 
-GIB = 1.5
-"""most that the I x I matrix may take: 20,000 items"""
-RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-"""of EASE, in users"""
-SHARES = (0.3, 0.7, 1.0)
-"""of the ridge, that draws to the model of features; without, it is EASE"""
-CONTENT_RIDGES = (1.0, 10.0, 100.0)
-"""of the model of features, whose rows have length 1"""
-BLOCK = 1 << 23
-"""scores held at a time"""
+GIB = 1.5  # most that the I x I matrix may take: 20,000 items
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # of EASE, in users
+SHARES = (0.3, 0.7, 1.0)  # of the ridge, that draws to the model of features; without, it is EASE
+CONTENT_RIDGES = (1.0, 10.0, 100.0)  # of the model of features, whose rows have length 1
+BLOCK = 1 << 23  # scores held at a time
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Linear:
     def _l3ae(
         self, part: Literal["valid", "test"], units: np.ndarray, content_ridge: float, shares: Sequence[float]
     ) -> list[np.ndarray]:
-        """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T (l3ae.py)."""
+        """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T (ease.py)."""
         from pipeline.models import closed
 
         inverse, ridge = self.ease
@@ -139,7 +134,7 @@ class Linear:
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return `{users: n, "chance": ..., <feature set>: {"recall@20": mean, "gain": mean, "gain_se": error}}`.
 
-        Chance is EASE alone: its recall, and no gain.
+        Chance is EASE: its recall, and no gain.
         """
         n, base = len(self.base), float(self.base.mean())
         name = f"recall@{bounded(self.split.n_items)}"

@@ -29,16 +29,12 @@ TIE = 1e-6
 class Questions:
     """A probe's N questions, answered in one blocked pass over a feature set."""
 
-    members: sparse.csr_array
-    """[N, I], 1 where an item is one of the question's members"""
-    target: np.ndarray
-    """int64 [N], the target item; never a member of its own question"""
+    members: sparse.csr_array  # [N, I], 1 where an item is one of the question's members
+    target: np.ndarray  # int64 [N], the target item; never a member of its own question
     group: np.ndarray
     """int64 [N], which user (or item) a question belongs to, 0 .. G-1: groups weigh the same, whatever their size"""
-    unit: str = "users"
-    """what a group is: users or items"""
-    note: str = ""
-    """caveat of the figures"""
+    unit: str = "users"  # what a group is: users or items
+    note: str = ""  # caveat of the figures
 
     @property
     def groups(self) -> int:

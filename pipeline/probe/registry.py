@@ -20,5 +20,4 @@ PROBES: Registry[Probe] = Registry(
         "behaviour_support": "pipeline.probe.behaviour_support:BEHAVIOUR_SUPPORT",
         "categories": "pipeline.probe.categories:CATEGORIES",
     },
-)
-"""key in probes.json -> probe, in the order of the report"""
+)  # key in probes.json -> probe, in the order of the report

@@ -4,8 +4,7 @@ import numpy as np
 
 COSINES = 400_000_000
 """of each feature set, for one probe or one search of neighbours: 20,000 items are all compared with all"""
-FEWEST = 2000
-"""users or items drawn from the largest catalogue"""
+FEWEST = 2000  # users or items drawn from the largest catalogue
 
 
 def most(items: int) -> int:

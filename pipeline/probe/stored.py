@@ -9,13 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pipeline import io
 from pipeline.errors import UserError, one_line
 
-LARGEST = 64 << 20
-"""bytes"""
+LARGEST = 64 << 20  # bytes
 Text = Annotated[str, Field(max_length=500)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
-Measured = dict[Text, Number]
-"""measure -> figure"""
+Measured = dict[Text, Number]  # measure -> figure
 
 
 class Closed(BaseModel):
@@ -48,8 +46,7 @@ def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
 
 Asked = Annotated[
     dict[Text, Count | Annotated[str, Field(max_length=10_000)] | Skipped | Measured], AfterValidator(_comparable)
-]
-"""what one probe found: counts of its cases, a note, and the figures of chance and of each feature set"""
+]  # what one probe found: counts of its cases, a note, and the figures of chance and of each feature set
 
 
 class Test(Closed):

@@ -14,8 +14,7 @@ from pipeline.evaluation.statistics import LEVEL, corrected
 from pipeline.probe.registry import PROBES
 
 CUTOFFS = (10, 20)
-TESTED = ("difference", "low", "high", "p_holm")
-"""what is kept of each test"""
+TESTED = ("difference", "low", "high", "p_holm")  # what is kept of each test
 Answers = Mapping[str, Mapping[str, np.ndarray]]
 """probe -> feature set -> figures of its groups or cases, see `asking.answers`"""
 

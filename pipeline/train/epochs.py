@@ -28,7 +28,7 @@ class Epochs(ABC):
 
     @abstractmethod
     def steps(self, epoch: int) -> Any:
-        """Take one step a batch; return the loss. Randomness depends on the seed and the epoch's number alone."""
+        """Take one step a batch; return the loss. Randomness depends only on the seed and the epoch."""
 
     @abstractmethod
     def judge(self, epoch: int, loss: Any) -> None:

@@ -16,10 +16,8 @@ class TrainingData(NamedTuple):
     """One dataset with at most one feature set."""
 
     split: split.Split
-    features: np.ndarray | None
-    """float32 [I, F]"""
-    edges: pa.Table | None
-    """schema EDGES"""
+    features: np.ndarray | None  # float32 [I, F]
+    edges: pa.Table | None  # schema EDGES
 
 
 def files(layout: Layout, features: str | None) -> list[Path]:

@@ -28,25 +28,19 @@ from pipeline.seeds import seed_for
 from pipeline.train.epochs import Epochs
 from pipeline.train.sampling import Sampler
 
-BLOCK = 1 << 16
-"""rows that are checked at a time"""
+BLOCK = 1 << 16  # rows that are checked at a time
 
 
 @dataclass(frozen=True)
 class Fit:
     """A trained recommender, as it was at its best valid epoch."""
 
-    user: np.ndarray | sp.csr_array
-    """float32 [U, D]; sparse if the model's vectors are"""
-    item: np.ndarray | sp.csr_array | Filter
-    """float32 [I, D]; score = dot product; or a filter of the user's histories"""
-    state: dict[str, Tensor]
-    """the model's parameters"""
-    history: list[dict[str, Any]]
-    """one object an epoch: epoch, loss and each term (means over batches), valid metrics"""
+    user: np.ndarray | sp.csr_array  # float32 [U, D]; sparse if the model's vectors are
+    item: np.ndarray | sp.csr_array | Filter  # float32 [I, D]; score = dot product; or a filter of the user's histories
+    state: dict[str, Tensor]  # the model's parameters
+    history: list[dict[str, Any]]  # one object an epoch: epoch, loss and each term (means over batches), valid metrics
     best_epoch: int
-    valid: dict[str, float]
-    """valid metrics at the best epoch: "recall@20", "ndcg@20" """
+    valid: dict[str, float]  # valid metrics at the best epoch: "recall@20", "ndcg@20"
 
 
 def fit(

@@ -22,8 +22,7 @@ from pipeline.layout import Layout
 from pipeline.sources.product import is_path
 from pipeline.train import retrieval
 
-HISTORY = 5
-"""train items listed"""
+HISTORY = 5  # train items listed
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,8 @@ class Item:
     item_id: int
     asin: str
     title: str
-    image: str
-    """address or path; empty where there is none"""
-    score: float | None = None
-    """dot product with the user's vector; None where the order is not the recommender's"""
+    image: str  # address or path; empty where there is none
+    score: float | None = None  # dot product with the user's vector; None where the order is not the recommender's
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,10 @@ class Recommendations:
     """The top K of one user, and the train items behind it."""
 
     user_id: int
-    user: str
-    """the user's identifier at the source"""
-    trained: list[Item]
-    """the user's train items, last item_id first"""
-    top: list[Item]
-    """best first; fewer than K where the catalogue has no more"""
-    popular: bool
-    """the user has no train items, so these are the items that most users have"""
+    user: str  # the user's identifier at the source
+    trained: list[Item]  # the user's train items, last item_id first
+    top: list[Item]  # best first; fewer than K where the catalogue has no more
+    popular: bool  # the user has no train items, so these are the items that most users have
 
 
 def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:

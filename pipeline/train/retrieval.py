@@ -12,14 +12,10 @@ from pipeline.errors import UserError
 from pipeline.graph.approximate import inverted
 from pipeline.interactions.split import Pairs, contains, keys
 
-MEASURED_AT = 20
-"""cutoff of the recall that is recorded"""
-SAMPLE = 1000
-"""users it is measured on"""
-ENOUGH = 0.95
-"""recall that an inverted file must reach: it decides how many lists are searched"""
-BLOCK = 1024
-"""users a search"""
+MEASURED_AT = 20  # cutoff of the recall that is recorded
+SAMPLE = 1000  # users it is measured on
+ENOUGH = 0.95  # recall that an inverted file must reach: it decides how many lists are searched
+BLOCK = 1024  # users a search
 
 
 def build(item: np.ndarray, exact_up_to: int) -> faiss.Index:
@@ -84,7 +80,7 @@ def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) ->
         kind, items, width, recall at k against the evaluation's full ranking, the users it was measured on, and for an
         inverted file its lists and how many of them are searched.
     """
-    from pipeline.evaluation.ranking import topk  # loads torch, which retrieval alone does not need
+    from pipeline.evaluation.ranking import topk  # loads torch, which retrieval does not need
 
     k, n = min(MEASURED_AT, len(item)), min(SAMPLE, len(user))
     users = np.linspace(0, len(user) - 1, n).astype(np.int64)

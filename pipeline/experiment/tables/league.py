@@ -129,7 +129,7 @@ def _ranks(blocks: np.ndarray) -> np.ndarray:
 
 
 def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
-    """Return the longest runs of two or more names, by rank, of which all pairs are in `level` (not significant)."""
+    """Return the longest runs of two or more names, by rank, whose pairs are all in `level` (not significant)."""
     runs: list[list[str]] = []
     for start in range(len(order)):
         end = start + 1
