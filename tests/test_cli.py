@@ -85,7 +85,7 @@ def test_bash_completes_commands_options_and_datasets(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "more", "facts"),
     [
-        (("summary",), "", ("shop", "dvc repro", "alignrec datasets")),
+        (("summary",), "", ("shop", "dvc repro")),
         (("report", "shop"), "", ("nothing of shop",)),
         (("train", "shop"), "train: {lrr: 1}\n", ("params.yaml", "'train.lrr'", "'lr'")),
         (("train", "../shop"), "", ("'../shop'",)),

@@ -1,10 +1,8 @@
-"""Results and datasets as tables for a terminal."""
+"""Results as tables for a terminal."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +15,6 @@ from rich.text import Text
 from pipeline.errors import printable
 from pipeline.evaluation import evidence
 from pipeline.facts import recommenders, table
-from pipeline.layout import Layout
-from pipeline.sources.catalogue import SIZES, Published
 
 LONGEST = 24
 """most characters of a cell that is never folded"""
@@ -111,24 +107,3 @@ def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
         cost = ("-", "-") if spent is None or memory is None else (f"{spent:,.1f}", f"{memory:,}")
         printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", *cost)
     return printed
-
-
-def datasets(sources: Mapping[str, Any], root: Path) -> Drawn:
-    """Return a table of datasets: kind, category, size as counted under `root` or as published, presence."""
-    rows = []
-    for name, source in sources.items():
-        category, layout = getattr(source, "category", None) or "", Layout(root, name)
-        size = _size(layout.run_record("interactions")) or SIZES.get((source.kind, category))
-        counts = [f"{n:,}" for n in (size.users, size.items, size.interactions)] if size else ["", "", ""]
-        mark = "*" if layout.run_record("download").exists() else ""
-        rows.append([f"{name}{mark}", source.kind, category, *counts])
-    note = "Sizes after filtering, as counted here or as published. * downloaded"
-    head = ["dataset", "kind", "category", "users", "items", "ratings"]
-    return drawn(table.Table("", note, head, rows, 3), [0, 1, 2], note)
-
-
-def _size(record: Path) -> Published | None:
-    if not record.exists():
-        return None
-    run = json.loads(record.read_text())
-    return Published(run["notes"]["users"], run["notes"]["items"], run["rows_out"])
