@@ -97,7 +97,8 @@ def with_stage(path: str) -> str:
 
 
 def with_export(path: str) -> str:
-    return entered(path, "    npy,\n", "    plain,\n").replace('"npy": npy,\n', '"npy": npy,\n    "plain": plain,\n')
+    text = (ROOT / path).read_text().replace("npy, recbole", "npy, plain, recbole")
+    return text.replace('"npy": npy,\n', '"npy": npy,\n    "plain": plain,\n')
 
 
 def registered(group: str, name: str, place: str) -> tuple[str, str]:

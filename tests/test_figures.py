@@ -5,16 +5,13 @@ import subprocess
 from pathlib import Path
 
 import leagues
-import numpy as np
 import pyarrow as pa
 import pytest
-import releases
 import toy
 
 import schemas
-from benchmarks import _figures, _judge
+from benchmarks import _figures
 from pipeline import io
-from pipeline.compare import codes as compare
 from pipeline.facts import headline
 from pipeline.facts.article import PARTS
 from pipeline.facts.outputs import Outputs
@@ -40,16 +37,11 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         for raw in (probe for probe in probes.values() if "beit3" in probe):
             raw["planted"] = {key: value + 0.1 for key, value in raw["beit3"].items()}
         io.write_json(layout.probes, probes)
-    if kind == "codes-seeds":
-        params = toy.params(semantic_ids={"levels": 2, "codes": 2})
-        compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
     if kind == "league":
         row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
         io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), layout.league, schemas.LEAGUE)
     if kind == "article":
         headline.write(Outputs(layout, released="beit3"), "alignrec")
-    if kind == "releases":
-        releases.released(layout)
     named = layout.dataset
     if kind == "content":
         named = "realdata shop"
@@ -61,7 +53,7 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     assert "typed by hand" not in once
     assert once.startswith("# Page\nbefore\n")
     assert once.endswith("<!-- /figures -->\nafter\n")
-    assert ("beit3" if kind != "data" else "| shop | 4 | 6 |") in once
+    assert "beit3" in once
     assert _figures.rewritten(once, tmp_path) == (once, [])
 
 
@@ -77,26 +69,12 @@ def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pyte
         _figures.rewritten(PAGE.format(kind="result", dataset="d"), tmp_path)
 
 
-def test_a_probe_predicts_what_has_its_order_and_fewer_sets_tell_less() -> None:
-    x = np.arange(10.0)
-    assert _judge.correlation(x, x**3) == (1, 1, 1)
-    assert _judge.correlation(x, -x) == (-1, -1, -1)
-    noisy = x + np.random.default_rng(0).normal(size=10) * 3
-    (_, low, high), (_, lower, higher) = _judge.correlation(x, noisy), _judge.correlation(x[:5], noisy[:5])
-    assert higher - lower > high - low
-
-
 def test_the_pages_tables_of_the_article_are_what_git_keeps_of_the_recorded_run(tmp_path: Path) -> None:
     page, layout = (ROOT / "docs" / "study.md").read_text(), Layout(tmp_path, "sample")
-    kept = []
-    for part in PARTS:
-        block = f"<!-- figures: article sample {part} -->"
-        assert page.count(block) == 1, part
+    shown = [part for part in PARTS if f"<!-- figures: article sample {part} -->" in page]
+    assert shown
+    for part in shown:
         name = f"outputs/figures/sample/article-{part}.json"
-        shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
-        if shown.returncode == 0:
-            io.write_bytes(layout.figures(f"article-{part}"), shown.stdout)
-            kept.append(part)
-    again, absent = _figures.rewritten(page, tmp_path)
-    assert again == page, "make figures"
-    assert len(absent) == len(PARTS) - len(kept)
+        kept = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, check=True)
+        io.write_bytes(layout.figures(f"article-{part}"), kept.stdout)
+    assert _figures.rewritten(page, tmp_path) == (page, []), "make figures"

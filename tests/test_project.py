@@ -201,5 +201,5 @@ def test_a_file_is_laid_over_the_one_that_it_extends(tmp_path: Path) -> None:
     params = read(over)
     assert (params.graph.k, params.graph.index, params.benchmark.ks, params.benchmark.seeds) == (8, "exact", [5], 1)
     (tmp_path / "third.yaml").write_text("extends: over.yaml\n")
-    with pytest.raises(UserError, match=r"over\.yaml is no whole parameter file"):
+    with pytest.raises(UserError, match=r"over\.yaml must be a whole parameter file"):
         read(tmp_path / "third.yaml")

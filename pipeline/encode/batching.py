@@ -53,7 +53,6 @@ def encode(
     Args:
         texts: of each item; empty if it has none.
         images: JPEG of each item; None if it has none.
-        batch_size: items per forward pass.
         done: called after each batch with its number of items.
         workers: threads that prepare batches.
 

@@ -36,7 +36,7 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
         raise UserError(f"{content.name}: '{form}' is a format of semantic IDs, and none were read")
     to = to.resolve()
     if not to.name:
-        raise UserError(f"{to}: no folder can be made there; name one inside it")
+        raise UserError(f"{to}: cannot create a folder there; name one inside it")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
     new = to.with_name(f".{to.name}.new")

@@ -75,7 +75,7 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "encoders: {a: {kind: concat, of: [minilm]}}", "'encoders.a.of': list should have at least 2 items"),
         (GOOD + "encoders: {a: {kind: concat, of: [b, cnn]}, b: {kind: concat, of: [a, cnn]}}", "by a -> b -> a"),
         (GOOD + "encoders:\n  a: {kind: timm, model: x}\n  a: {kind: timm, model: y}", "key 'a' stands here twice"),
-        (GOOD + "encode: {encoders: [cnn, cnn]}", "'encode.encoders': 'cnn' stands there twice"),
+        (GOOD + "encode: {encoders: [cnn, cnn]}", "'encode.encoders': 'cnn' is listed twice"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon}}", "'sources.shop.kind': no 'amazon'; did you mean 'ama"),
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "pretrain: {size: base, init: a.pth, words: minilm}", "'pretrain.words': value error, pretrain.init"),

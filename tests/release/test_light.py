@@ -171,7 +171,7 @@ def test_what_needs_more_names_the_extra(release: Path, absent: set[str], tmp_pa
     (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": "x"}) + "\n")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     commands = {
-        ("embed", "items.jsonl", "--release", "release", "--encoder", "beit3", "--to", "new"): "simplejpeg",
+        ("embed", "items.jsonl", "--release", "release", "--encoder", "beit3", "--to", "new"): "torch",
         ("attest", "release", "--data", "items.jsonl"): "torch",
         ("recommend", "release", "--user", "U1"): "faiss",
         ("graph", "shop"): "torch",

@@ -46,7 +46,7 @@ def started(root: Path) -> tuple[Experiment, Layout]:
     """Return the part's experiment, and the layout of the encoder that joint training starts from."""
     params = load(root / "params.yaml")
     experiment = Experiment(studied.run("study", params, root), 1)
-    return experiment, joint.started(params, experiment.layout)[1]
+    return experiment, joint.without_pretraining(params, experiment.layout)[1]
 
 
 def test_every_arm_is_tested_against_staged_and_probed(shop: Path) -> None:
