@@ -6,9 +6,11 @@ interactions, and keep or drop the content. search.py tries candidates.
 Letters: I items, n of them, F and W widths.
 """
 
+from __future__ import annotations
+
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,11 +19,14 @@ from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Progress
 from pipeline.encode.throughput import Throughput
-from pipeline.features import gathered, mapped, search
+from pipeline.features import gathered
 from pipeline.features.gathered import Gathered
 from pipeline.features.node import Items, provenance
 from pipeline.items.texts import Texts
 from pipeline.ops import joining
+
+if TYPE_CHECKING:
+    from pipeline.features import mapped, search
 
 
 class ChosenParams(Section):
@@ -46,6 +51,8 @@ class Chosen(Gathered):
 
     def prepare(self, progress: Progress) -> None:
         if self.of and not self.layout.tried(self.name).is_file():
+            from pipeline.features import search  # loads SciPy
+
             tried = search.search(self, self.own.width, self.own.seconds, self.own.mapped, progress)
             io.write_table(tried, self.layout.tried(self.name), schemas.TRIED)
 
@@ -53,6 +60,8 @@ class Chosen(Gathered):
         return [*super().inputs(), self.layout.interactions]
 
     def fitted(self, items: Items) -> search.Recipe:
+        from pipeline.features import search  # loads SciPy
+
         winner = self.winner
         of = [node for node in self.of if node.name in winner.of]
         places = [i for i, node in enumerate(self.of) if node.name in winner.of]
@@ -71,11 +80,15 @@ class Chosen(Gathered):
         return self.winner.map != "none" or any(node.learned for node in self.of if node.name in self.winner.of)
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
+        from pipeline.features import search  # loads SciPy
+
         again = search.fit_recipe(self.parts, self._whole.content, self.winner.map, self.own.width, self._targets(cold))
         return np.concatenate(list(map(again, self.parts())))
 
     @cached_property
     def winner(self) -> search.Candidate:
+        from pipeline.features import search  # loads SciPy
+
         rows = io.read_table(self.layout.tried(self.name), schemas.TRIED).to_pylist()
         (won,) = [row for row in rows if row["chosen"]]
         return search.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
@@ -86,4 +99,6 @@ class Chosen(Gathered):
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
 
     def _targets(self, cold: np.ndarray) -> mapped.Targets | None:
+        from pipeline.features import mapped
+
         return mapped.targets(self, self.own.width, cold) if self.winner.map != "none" else None

@@ -7,14 +7,13 @@ are not fitted on; all are mapped.
 Letters: U users, I items, T items with train interactions, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
+from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
 import schemas
@@ -23,14 +22,12 @@ from pipeline.config.base import Name, Positive, Rate, Section
 from pipeline.errors import UserError
 from pipeline.features.node import Node
 from pipeline.features.whitened import Fitted
+from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 
 class MappedParams(Section):
@@ -84,8 +81,6 @@ class Targets(NamedTuple):
 
 def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
     """Return at most `width` factors, without the interactions of items `cold`, int [C]."""
-    from pipeline.interactions.cooccurrence import user_item_matrix  # loads SciPy
-
     n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
     user, item = train_pairs(node.layout, cold)
     seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
@@ -123,8 +118,6 @@ def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
 
     `matrix`, not empty, is [U, I], 1 where a user has an item in train; the seed starts ARPACK and affects last bits.
     """
-    from scipy import sparse  # SciPy takes a third of a second, and settings do not need it
-
     scaled = matrix.astype(np.float64)
     users, items = scaled.sum(axis=1), scaled.sum(axis=0)
     left, right = (sparse.diags_array(1 / np.sqrt(np.maximum(1, counts))) for counts in (users, items))
@@ -143,8 +136,6 @@ def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength
         pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
         strength: penalty, as a share of the mean variance of x.
     """
-    from scipy import linalg
-
     with threadpool_limits(1):
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
         n = max(1, sum(n for n, _ in sums))  # of no rows the map is zero
