@@ -1,7 +1,7 @@
 """How OpenMP's threads, those of torch and FAISS, wait for each other: asleep, or spinning while the machine is idle.
 
-On two idle cores spinning takes a third off a step of training. Beside one busy process it makes a step twice as slow
-as sleeping does, and takes from that process (`python -m benchmarks busy`). So a stage looks before it loads torch.
+On two idle cores spinning takes a quarter off a step of training. Next to one busy process it makes a step twice as
+slow as sleeping does (`python -m benchmarks busy`). So a stage looks before it loads torch.
 """
 
 import os
@@ -9,10 +9,8 @@ import time
 from pathlib import Path
 
 POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-TURNS = "300000"
-"""of a loop, some milliseconds, then a thread sleeps; OpenMP's own default"""
-LOOK = 0.05
-"""seconds"""
+TURNS = "10000"  # of a loop, then a thread sleeps: as fast as OpenMP's 300,000, and gentler if the machine gets busy
+LOOK = 0.05  # seconds
 IDLE = 0.9
 """idle share of processor time, while this process sleeps, above which the machine counts as idle"""
 TIMES = Path("/proc/stat")

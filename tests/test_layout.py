@@ -64,7 +64,7 @@ print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
 @pytest.mark.parametrize(
     ("state", "given", "policy"),
     [
-        (IDLE, {}, "PASSIVE 300000"),
+        (IDLE, {}, "PASSIVE 10000"),
         (BUSY, {}, "PASSIVE None"),
         (IDLE, {"OMP_WAIT_POLICY": "PASSIVE"}, "PASSIVE None"),
         (IDLE, {"GOMP_SPINCOUNT": "77"}, "PASSIVE 77"),
