@@ -94,6 +94,10 @@ class Bucket:
                 return False
         return True
 
+    def delete(self, name: str) -> None:
+        with self.translate_errors():
+            self.objects.delete(name)
+
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError

@@ -1,7 +1,9 @@
-"""Uploads a release to an S3 bucket: data first, then the manifest, only if there is none, which makes it visible.
+"""Uploads a release to an S3 bucket.
 
-An object whose size and sha256 (in its metadata) are right is not sent again, so that the next call continues an
-interrupted one, or repairs a version that another publisher wrote to at the same moment.
+Objects cannot be renamed, so the manifest, put last and only if there is none, makes a version visible. Before any
+data, the publisher claims the version by an object next to it, `<version>.publishing`, with the hash of its manifest:
+a second publisher of the same content joins, one of other content is refused. The next call resumes an interrupted
+one: an object whose size and sha256 (in its metadata) are right is not sent again.
 """
 
 from __future__ import annotations
@@ -26,34 +28,29 @@ SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a tim
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
     """Publish a verified release to s3://bucket[/prefix], at `place`; see push.push."""
-    bucket = Bucket(f"s3://{s3_path(target)}/{place}", SILENCE)
-    whole = (release / manifests.NAME).read_bytes()
-    files = [*manifest.files, *signature.files(release)]
+    version = Version(f"s3://{s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
     try:
-        _refuse_other(bucket, whole)
-        _send(release, files, bucket, whole, progress)
-        if lacking := [f.path for f in files if not _holds(bucket, f)]:
-            raise UserError(f"{bucket.address}: {lacking[0]} changed while it was published; run again")
-        if not bucket.create(manifests.NAME, whole):
-            _refuse_other(bucket, whole)
+        if not version.is_released():
+            version.claim()
+            if not version.is_released():  # by another publisher, meanwhile
+                _send(release, [*manifest.files, *signature.files(release)], version, progress)
+                version.release()
+        version.unclaim()
     except Absent:
-        raise UserError(f"{bucket.address}: no such bucket") from None
+        raise UserError(f"{version.address}: no such bucket") from None
     except TransientError as e:
-        raise UserError(f"{bucket.address}: {e}; run again to continue") from None
-    return bucket.address
+        raise UserError(f"{version.address}: {e}; run again to continue") from None
+    return version.address
 
 
-def _send(release: Path, files: list[File], bucket: Bucket, whole: bytes, progress: Progress) -> None:
+def _send(release: Path, files: list[File], version: Version, progress: Progress) -> None:
     meter = Meter(sum(f.bytes for f in files), progress)
 
     def one(file: File) -> None:
-        if not meter.stopped.is_set() and not _holds(bucket, file):
-            data = (release / file.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != file.sha256:
-                raise UserError(f"{release / file.path}: changed while it was published; run again")
-            _refuse_other(bucket, whole)  # released by another publisher, meanwhile
-            bucket.put(file.path, data, file.sha256)
-        meter.add(file.bytes)
+        if not meter.stopped.is_set():
+            if not version.holds(file):
+                version.put_file(file, release / file.path)
+            meter.add(file.bytes)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
@@ -61,12 +58,61 @@ def _send(release: Path, files: list[File], bucket: Bucket, whole: bytes, progre
         except BaseException:
             meter.stopped.set()
             raise
+    if lacking := [f.path for f in files if not version.holds(f)]:
+        raise UserError(f"{version.address}: {lacking[0]} changed while it was published; run again")
 
 
-def _refuse_other(bucket: Bucket, whole: bytes) -> None:
-    if bucket.get(manifests.NAME) not in (None, whole):
-        raise AlreadyReleased
+class Version(Bucket):
+    """The objects of one version, and the claim in the folder above."""
 
+    def __init__(self, address: str, manifest: bytes) -> None:
+        super().__init__(address, SILENCE)
+        self.manifest, self.mark = manifest, hashlib.sha256(manifest).hexdigest().encode()
+        above, _, version = self.address.rpartition("/")
+        self.claims, self.claimed = Bucket(above), f"{version}.publishing"
 
-def _holds(bucket: Bucket, file: File) -> bool:
-    return bucket.head(file.path) == (file.bytes, file.sha256)
+    def is_released(self) -> bool:
+        """Return whether this manifest is there; raise AlreadyReleased if another is."""
+        manifest = self.get(manifests.NAME)
+        if manifest is not None and manifest != self.manifest:
+            self.unclaim()
+            raise AlreadyReleased
+        return manifest is not None
+
+    def claim(self) -> None:
+        """Claim the version, or join a publisher of the same content; UserError for one of other content."""
+        if self.claims.create(self.claimed, self.mark):
+            if self.claims.create(self.claimed, self.mark):
+                self.claims.delete(self.claimed)
+                raise UserError(
+                    f"{self.address}: this store ignores the condition of a PUT, so two publishers could mix; send to "
+                    "a folder, and copy that"
+                )
+        elif self.claimant() not in (self.mark, None):
+            raise UserError(
+                f"{self.address}: another publisher is at work on this version with other content; if that one was "
+                f"given up, delete {self.claims.address}/{self.claimed} and run again"
+            )
+
+    def claimant(self) -> bytes | None:
+        return self.claims.get(self.claimed)
+
+    def unclaim(self) -> None:
+        if self.claimant() == self.mark:
+            self.claims.delete(self.claimed)
+
+    def release(self) -> None:
+        """Put the manifest: from here on the version can be fetched."""
+        if self.claimant() != self.mark and not self.is_released():
+            raise UserError(f"{self.address}: our claim was deleted while we published; run again")
+        if not self.create(manifests.NAME, self.manifest):
+            self.is_released()
+
+    def holds(self, file: File) -> bool:
+        return self.head(file.path) == (file.bytes, file.sha256)
+
+    def put_file(self, file: File, path: Path) -> None:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise UserError(f"{path}: changed while it was published; run again")
+        self.put(file.path, data, file.sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -77,6 +78,20 @@ def denied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractCon
             looks("inf")
 
     return block
+
+
+@pytest.fixture
+def ignorant(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server ignore conditions."""
+    if SERVER is not None:
+        pytest.skip("only moto can ignore conditions")
+    app = importlib.import_module("moto.server").DomainDispatcherApplication
+    whole = app.__call__
+
+    def call(self: Any, environ: dict[str, Any], start: Any) -> Any:
+        return whole(self, {k: v for k, v in environ.items() if not k.startswith("HTTP_IF_")}, start)
+
+    monkeypatch.setattr(app, "__call__", call)
 
 
 def looks(after: int | str) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from pipeline.errors import UserError, installing
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.remote import fetch as fetching
-from pipeline.remote.bucket import Bucket
 from pipeline.remote.fetch import fetch
 from pipeline.remote.hub import root_card
 from pipeline.remote.push import push
+from pipeline.remote.s3 import Version
 from pipeline.run import running
 from stages import publish
 from tests.remote.test_fetch import content
@@ -132,17 +132,19 @@ def below(names: Iterable[str]) -> list[str]:
 Stored = Callable[[str], dict[str, str]]
 
 
-def sent(release: Path, target: str, number: int = 3) -> None:
+def begun(release: Path, target: str) -> Version:
     """Leave what a publisher leaves who is killed in the middle."""
-    version = Bucket(f"{target}/shop/0.1.0")
-    for file in manifests.load(release).files[:number]:
-        version.put(file.path, (release / file.path).read_bytes(), file.sha256)
+    version = Version(f"{target}/shop/0.1.0", (release / "manifest.json").read_bytes())
+    version.claim()
+    for file in manifests.load(release).files[:3]:
+        version.put_file(file, release / file.path)
+    return version
 
 
 def test_an_interrupted_publisher_leaves_nothing_visible_and_continues(
     s3: Any, stored: Stored, release: Path, bucket: str, target: str, tmp_path: Path
 ) -> None:
-    sent(release, target)
+    begun(release, target)
     first = manifests.load(release).files[0]
     key = f"below/shop/0.1.0/{first.path}"
     body = (release / first.path).read_bytes()
@@ -154,24 +156,49 @@ def test_an_interrupted_publisher_leaves_nothing_visible_and_continues(
     assert below(stored(bucket)) == [f"shop/0.1.0/{n}" for n in content(release)]
 
 
-def test_other_content_replaces_what_was_not_released(release: Path, other: Path, target: str, tmp_path: Path) -> None:
-    sent(release, target)
-    where = push(other, target)
+def test_other_content_waits_for_a_publisher_at_work(
+    s3: Any, release: Path, other: Path, bucket: str, target: str
+) -> None:
+    begun(release, target)
+    with pytest.raises(UserError, match=r"another publisher.*delete s3://bucket\d+/below/shop/0\.1\.0\.publishing"):
+        push(other, target)
+    s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.publishing")
+    push(other, target)
     with pytest.raises(UserError, match="released with other content"):
         push(release, target)
-    assert content(fetch(where, tmp_path / "here")) == content(other)
 
 
-def test_of_two_at_once_one_is_released_by_the_next_call_at_latest(
-    release: Path, other: Path, target: str, tmp_path: Path
+def test_a_publisher_whose_claim_was_deleted_releases_nothing(
+    s3: Any, stored: Stored, release: Path, bucket: str, target: str
 ) -> None:
-    where = f"{target}/shop/0.1.0"
+    version = begun(release, target)
+    s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.publishing")
+    with pytest.raises(UserError, match="our claim was deleted"):
+        version.release()
+    assert "below/shop/0.1.0/manifest.json" not in stored(bucket)
+
+
+def test_a_store_that_ignores_conditions_gets_nothing(
+    stored: Stored, release: Path, bucket: str, target: str, ignorant: None
+) -> None:
+    with pytest.raises(UserError, match="ignores the condition of a PUT, so two publishers could mix"):
+        push(release, target)
+    assert stored(bucket) == {}
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_of_two_at_once_one_wins_whole(
+    stored: Stored, release: Path, other: Path, bucket: str, target: str, tmp_path: Path, attempt: int
+) -> None:
     said = outcomes([release, other, release], target)
-    assert all(one == where or "released with other content" in one or "run again" in one for one in said), said
-    for one in (release, other):
-        with suppress(UserError):
-            push(one, target)  # releases, or repairs what is released
-    assert content(fetch(where, tmp_path / "here")) in (content(release), content(other))
+    won = [s for s in said if s == f"{target}/shop/0.1.0"]
+    lost = [s for s in said if "another publisher is at work" in s or "released with other content" in s]
+    assert won
+    assert lost
+    assert len(won) + len(lost) == 3
+    fetch(won[0], tmp_path / "here")
+    assert content(tmp_path / "here") in (content(release), content(other))
+    assert "below/shop/0.1.0.publishing" not in stored(bucket)
 
 
 def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
