@@ -20,6 +20,7 @@ from pathlib import Path
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import COLD
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.facts import ceiling as planted
 from pipeline.facts import league as leagues
@@ -34,7 +35,6 @@ BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures 
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes
 PROTOCOLS = {"_cold": "cold items", "_few": "3 interactions a user", "": "all users"}
 """end of a case's name -> the column of its figures"""
-ALONE = "cold items alone"  # end of the protocol's name that ranks cold items only
 
 
 def main(arguments: list[str]) -> None:
@@ -145,8 +145,8 @@ def content(folder: Layout, datasets: Sequence[str]) -> Iterator[str]:
         for suffix, users in PROTOCOLS.items():
             case = Layout(folder.root / folder.dataset / f"{name}_content{suffix}", name)
             found = comparisons(io.read_table(case.results, schemas.RESULTS))
-            one = next((c for c in found if c.protocol.endswith(ALONE)), found[0])
-            rows = [row for row in one.rows if row.features != "none" or not one.protocol.endswith(ALONE)]
+            one = next((c for c in found if c.protocol.endswith(COLD)), found[0])
+            rows = [row for row in one.rows if row.features != "none" or not one.protocol.endswith(COLD)]
             columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in rows}
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(("features", *columns), [(s, *(_single(of.get(s)) for of in columns.values())) for s in sets])

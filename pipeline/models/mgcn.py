@@ -80,7 +80,7 @@ class Fuser(nn.Module):
     """Behaviour-aware fuser: e_mul = (e_s + sum_m (e_m - e_s) * P_m) / (1 + M), e_s = sum_m softmax(scores)_m e_m.
 
     e_s is what the M modalities share, e_m - e_s what is specific to one; scores = q . tanh(W3 e_m + b3) and
-    P_m = sigmoid(W4 e_id + b4). A single modality is returned as it is, and there are no parameters.
+    P_m = sigmoid(W4 e_id + b4). A single modality is returned unchanged, and there are no parameters.
     """
 
     def __init__(self, modalities: int, dim: int) -> None:

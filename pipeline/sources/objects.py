@@ -25,7 +25,7 @@ def json_object(line: bytes) -> dict[str, Any]:
         raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
         record = orjson.loads(line)
-        if LONG_NUMBER.search(line):  # an identifier may be an integer beyond 64 bits, of which orjson makes a float
+        if LONG_NUMBER.search(line):  # an identifier may be an integer beyond 64 bits, which orjson turns into a float
             record = json.loads(line)
     except orjson.JSONDecodeError:
         record = _parse_lenient(line)

@@ -20,7 +20,7 @@ class Masked(NamedTuple):
     protocol: str
     fingerprint: str
     features: str
-    modality: str  # image or text; WHOLE for the set as it is
+    modality: str  # image or text; WHOLE for the unchanged set
     ratio: float
     recall: Cell  # on test, by seed
     change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, and where its recall is 0

@@ -23,12 +23,11 @@ from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.checkpoint import Checkpoint, named, part_of
 from pipeline.ops.device import pick
 from pipeline.ops.filters import Filter
+from pipeline.ops.rows import first_not_finite
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
 from pipeline.train.epochs import Epochs
 from pipeline.train.sampling import Sampler
-
-BLOCK = 1 << 16  # rows that are checked at a time
 
 
 @dataclass(frozen=True)
@@ -226,10 +225,8 @@ def _checked(
             f"modalities of widths {list(parts)} make {sum(parts)} columns, the features have {features.shape[1]}; "
             "correct benchmark.modalities"
         )
-    whole = np.empty((0, 1)) if features is None else features
-    for first in range(0, len(whole), BLOCK):
-        if (wrong := np.flatnonzero(~np.isfinite(whole[first : first + BLOCK]).all(1))).size:
-            raise UserError(f"features, row {first + int(wrong[0])}: not finite; encode again")
+    if features is not None and (wrong := first_not_finite(features)) is not None:
+        raise UserError(f"features, row {wrong}: not finite; encode again")
     if (
         edges is not None
         and int(max(edges["item_id"].to_numpy().max(), edges["neighbour_id"].to_numpy().max())) >= split.n_items

@@ -43,5 +43,5 @@ def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeyp
     assert all(np.array_equal(again[probe]["x"], some[probe]["x"]) for probe in DRAWN)
 
 
-def test_nobody_to_draw_is_said() -> None:
+def test_a_shop_without_users_is_skipped_with_the_reason() -> None:
     assert all(isinstance(task, str) for task in asking.ask(shop(users=0), DRAWN).values())

@@ -27,7 +27,7 @@ from pipeline.seeds import seed_for
 from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import Study
 
-FEATURES = "beit3-raw"  # CLS as it is, which is the article's feature, and what gradients reach
+FEATURES = "beit3-raw"  # raw CLS: the article's feature, which gradients reach
 STAGED, START, JOINT = "staged", "without pre-training", "joint"
 
 

@@ -34,7 +34,7 @@ class Contended(NamedTuple):
 
     model: str
     features: str
-    what: str  # image, text or noise; WHOLE for the set as it is
+    what: str  # image, text or noise; WHOLE for the unchanged set
     ratio: float  # share of the items with wrong content; 0 with WHOLE
     seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
 
