@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --report $@.json --editable
+INSTALL = $(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --report $@.json --editable
 HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed runs
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
 .PHONY: help repro init test browser bench realdata rehearsal fuzz kill figures vendor docs clean
 
@@ -77,7 +78,7 @@ docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no netw
 .venv/installed-test: .venv/installed
 	$(INSTALL) ".[$(FAISS),test]"
 	$(HASHES)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/torchscale.txt
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/torchscale.txt
 	touch $@
 
 .venv/installed-docs: .venv/installed
