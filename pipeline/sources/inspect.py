@@ -189,6 +189,8 @@ def _find_start(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[s
     line = f"images: {counts[best]:,} of {len(paths):,} items that name a file have it below {starts[best][0]}"
     if not counts[best]:
         line += f", {above} or {beside}, as {paths[0][0]!r}; correct the paths, or images.folder"
+        if Path(given).is_symlink():
+            line += f"; {given} is a link, and paths may not leave a folder: give {Path(given).resolve()}"
     elif best:
         line += f", and {counts[0]:,} below {given}, so paths start there"
     return starts[best][1], [line]

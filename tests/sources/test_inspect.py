@@ -161,6 +161,16 @@ def test_paths_of_rows_start_where_their_files_are(
     assert re.search(said, line)
 
 
+def test_a_link_that_leads_out_of_the_folder_is_named_with_what_it_links_to(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pictured(tmp_path, "covers/{0}.jpg", "", files=0)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "0.jpg").write_bytes(b"")
+    (tmp_path / "covers").symlink_to(elsewhere)
+    assert any(str(elsewhere) in line for line in new(images="covers"))
+
+
 def test_most_files_decide_and_several_paths_in_a_cell_are_read(tmp_path: Path) -> None:
     pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/covers/{}.jpg", files=5)
     pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/{}.jpg", files=40)
