@@ -110,7 +110,7 @@ def _network_alone(folder: Path) -> float:
 
     encoder = MiniLM(MiniLMParams())
     texts = pq.read_table(folder / "table.parquet")["text"][:READY].to_pylist()
-    order = np.argsort(encoder.lengths(texts), kind="stable")
+    order = np.argsort(encoder.reading(texts).read, kind="stable")
     ready = [encoder.prepare(None, [texts[i] for i in order[at : at + PASS]]) for at in range(0, len(texts), PASS)]
     best = float("inf")
     for _ in range(ROUNDS):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from pipeline.config.base import Section
@@ -29,10 +28,6 @@ class Encoder(Protocol):
     width: int  # F
     flops: float  # multiplications and additions so far; stays 0 if they are not counted
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text, int64 [B]: texts of equal length make a batch without padding."""
-        ...
-
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
         """Decode images and tokenise texts of B items that all have an image, or a text, or both.
 
@@ -43,15 +38,6 @@ class Encoder(Protocol):
     def encode(self, prepared: Any) -> Tensor:
         """Return float32 [B, F] of what `prepare` returned, finite, not normalised; a GPU may still compute it."""
         ...
-
-
-class NoTexts:
-    """Encoder methods for networks of images only."""
-
-    flops = 0.0
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return np.zeros(len(texts), np.int64)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def encode(
     if has_text.any():
         given = [text for text in texts if text.strip()]
         reading = encoder.reading(given) if isinstance(encoder, Reader) else None
-        lengths[has_text] = encoder.lengths(given) if reading is None else reading.read
+        lengths[has_text] = [len(text) for text in given] if reading is None else reading.read
 
     def prepare(rows: np.ndarray) -> Any:
         some_images = [image for i in rows if (image := images[i]) is not None]

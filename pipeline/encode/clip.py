@@ -98,9 +98,6 @@ class Clip:
     def halves(self) -> dict[str, int]:
         return {} if self._reading else {"image": self._half, "text": self._half}
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return np.ones(len(texts), np.int64)
-
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         side = self._network.visual.image_size[0]
         pixels = None if images is None else pinned(torch.from_numpy(squares(images, side)))

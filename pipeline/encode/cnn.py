@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.base import Section
-from pipeline.encode.base import Context, NoTexts, Spec
+from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
@@ -41,10 +41,10 @@ class CNNParams(Section):
     """stage whose mean and deviation per channel are the vector; none: the pooled last layer"""
 
 
-class CNN(NoTexts):
+class CNN:
     """Globally pooled features of the layer before the classifier, or of a stage."""
 
-    side = SIDE
+    side, flops = SIDE, 0.0
 
     def __init__(self, path: str, stage: int | None = None) -> None:
         import timm  # takes a second

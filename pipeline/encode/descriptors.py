@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode.base import Context, NoSettings, NoTexts, Spec
+from pipeline.encode.base import Context, NoSettings, Spec
 from pipeline.images.pixels import squares
 from pipeline.ops.rows import unit_rows
 
@@ -23,10 +23,10 @@ LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
 APART = 0.1  # least difference from the background in a channel, of 1, that makes a pixel part of the silhouette
 
 
-class Descriptors(NoTexts):
+class Descriptors:
     """Histogram, silhouette and gradients, concatenated, each of length 1."""
 
-    width = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS
+    width, flops = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS, 0.0
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
         if images is None:

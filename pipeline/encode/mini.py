@@ -80,9 +80,6 @@ class Truncating:
     def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int) -> None:
         self.tokenizer, self._max_tokens, self.flops = tokenizer, max_tokens, 0.0
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return self.reading(texts).read
-
     def reading(self, texts: Sequence[str]) -> Reading:
         there = np.array([len(ids) for ids in self.ids(texts, ENDLESS)], np.int64)
         return Reading(np.minimum(there, self._max_tokens), there)

@@ -5,7 +5,6 @@ from importlib.resources import files
 from threading import Lock
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -49,9 +48,6 @@ class MiniLM:
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
         self.width = int(self._network.config.hidden_size)
         self.flops = 0.0
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return self.reading(texts).read
 
     def reading(self, texts: Sequence[str]) -> Reading:
         return self._cut(texts).reading()
@@ -106,9 +102,6 @@ class Concatenated:
     @property
     def halves(self) -> dict[str, int]:
         return {"text": self.text.width, "image": self.image.width}
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return self.text.lengths(texts)
 
     def reading(self, texts: Sequence[str]) -> Reading:
         return self.text.reading(texts)

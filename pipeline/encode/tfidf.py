@@ -94,9 +94,6 @@ class Tfidf:
         self.terms, self.components = terms, components
         self.width, self.flops = components.shape[1], 0.0
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return np.ones(len(texts), np.int64)
-
     def reading(self, texts: Sequence[str]) -> Reading:
         there = np.array([len(words(text)) for text in texts], np.int64)
         return Reading(there, there)

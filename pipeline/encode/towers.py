@@ -9,7 +9,6 @@ from functools import partial
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -90,10 +89,6 @@ class Towers:
     def text_vectors(self, inputs: Any) -> Tensor:
         """Return float32 [B, F]."""
         raise NotImplementedError
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of characters of each text, int64 [B], close enough to batch similar texts."""
-        return np.array([len(text) for text in texts], np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         image = None if images is None else self.image_inputs(open_images(images))

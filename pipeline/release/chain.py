@@ -140,10 +140,6 @@ class ChainEncoder:
         """Take encoders and the modalities that each reads, in the order of the recipe's parts."""
         self._parts, self._recipe = parts, recipe
         self.width, self.flops = recipe.width, 0.0
-        self._lengths = next((encoder for encoder, reads in parts if "text" in reads), parts[0][0])
-
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return self._lengths.lengths(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         prepared = []

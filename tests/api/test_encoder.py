@@ -28,13 +28,10 @@ class Means:
 
     width, flops = 4, 0.0
 
-    def lengths(self, texts: list[str]) -> np.ndarray:
-        return np.array([len(text) for text in texts], np.int64)
-
     def prepare(self, images: list[bytes] | None, texts: list[str] | None) -> Tensor:
         rows = len(images or texts or ())
         colour = squares(images, 8).mean(axis=(1, 2)) if images else np.zeros((rows, 3))
-        length = self.lengths(texts)[:, None] if texts else np.zeros((rows, 1))
+        length = np.array([[len(text)] for text in texts]) if texts else np.zeros((rows, 1))
         return torch.from_numpy(np.hstack([colour, length])).float()
 
     def encode(self, prepared: Tensor) -> Tensor:

@@ -50,9 +50,6 @@ class Narrow:
         self.most, self.end = most, end
         self.passes: list[int] = []
 
-    def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        return np.array([len(text) for text in texts])
-
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
         return list(texts or ())
 
