@@ -46,7 +46,9 @@ COSINE = 0.999  # to torchscale's float32, that every vector of a way must reach
 
 
 class _Ids:
-    """A tokenizer of 64,010 pieces by table: text `i` has item i's ids."""
+    """A tokenizer by table: text `i` has item i's ids."""
+
+    vocab = SHAPE.vocab
 
     def __init__(self, ids: Sequence[np.ndarray]) -> None:
         self.ids = ids

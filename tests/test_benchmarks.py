@@ -15,10 +15,11 @@ from commands import alignrec
 
 import benchmarks
 import schemas
-from benchmarks import Measurement, __main__, _catalogue, _turns, notebook, scale
+from benchmarks import Measurement, __main__, _catalogue, _turns, encode, notebook, scale
 from benchmarks import _plain_catalogue as plain
 from benchmarks._turns import Turn, Way
 from pipeline import io
+from pipeline.beit3.config import SIZES
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 
@@ -73,6 +74,13 @@ def test_ratios_table_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_misspelt_benchmark_is_refused_with_the_names_that_exist() -> None:
     with pytest.raises(SystemExit, match=r"trian.*train"):
         __main__.main(["trian"])
+
+
+def test_a_network_without_a_dataset_reads_the_items_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "SHAPE", SIZES["small"])
+    vectors = encode._ours("float32").result
+    assert vectors.shape == (encode.ITEMS, SIZES["small"].width)
+    assert len(np.unique(vectors, axis=0)) == encode.ITEMS
 
 
 def test_growth_is_fitted_without_the_cost_of_starting() -> None:
