@@ -31,7 +31,7 @@ class SemanticIds:
             self.table: pa.Table = io.read_table(path, schemas.semantic_ids(self.facts.levels))
         except schemas.ContractError as e:
             raise UserError(f"{e}; make or fetch it again") from None
-        if fault := id_fault(self.table, self.facts):
+        if fault := id_fault([self.table], self.facts):
             raise UserError(f"{path}: {fault}; make or fetch it again")
 
     @property

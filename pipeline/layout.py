@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
     """A file that a package puts into a release."""
 
     to: str  # path in the release
-    source: Path | bytes | Mapping[str, Any]  # the file, its bytes, or what is written as JSON
+    source: Path | Mapping[str, Any] | Callable[[Path], object]  # the file, what is written as JSON, or what writes it
     table: str = ""  # kind of table, a key of TABLES in release/manifest.py; empty for none
 
 

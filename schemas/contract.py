@@ -35,10 +35,11 @@ def vector(width: int) -> pa.DataType:
     return pa.list_(pa.field("element", pa.float32(), nullable=False), width)
 
 
-def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
+def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int = 0) -> pa.Table:
     """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
 
-    Faults are missing or unexpected columns, other types, nulls, and values out of range or not finite.
+    Faults are missing or unexpected columns, other types, nulls, and values out of range or not finite. `first` is the
+    number of its first row, where the table is a part of one.
     """
     missing = [n for n in schema.names if n not in table.column_names]
     extra = [n for n in table.column_names if n not in schema.names]
@@ -54,7 +55,7 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
             raise ContractError(f"{where}: column '{f.name}' is {column.type}, expected {f.type}")
         bad = _first_bad_row(column, f)
         if bad:
-            raise ContractError(f"{where}: column '{f.name}', row {bad[0]}: {bad[1]}")
+            raise ContractError(f"{where}: column '{f.name}', row {first + bad[0]}: {bad[1]}")
     kept = dict(schema.metadata or {}) | dict(table.schema.metadata or {})
     return table.select(schema.names).cast(schema).replace_schema_metadata(kept or None)
 

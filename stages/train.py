@@ -1,8 +1,10 @@
 """train: split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
+import pyarrow as pa
 from tqdm import tqdm
 
 import schemas
@@ -49,12 +51,17 @@ def main(run: Run) -> None:
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     users = users.append_column("vector", io.vectors(trained.user))
     items = items.append_column("vector", io.vectors(cast(Any, trained.item)))  # AlignRec's are dense
-    run.write(users, layout.user_embeddings, schemas.user_embeddings(params.dim), **space)
-    run.write(items, layout.item_embeddings, schemas.item_embeddings(params.dim), **space)
+    run.write_all(parts(users), layout.user_embeddings, schemas.user_embeddings(params.dim), **space)
+    run.write_all(parts(items), layout.item_embeddings, schemas.item_embeddings(params.dim), **space)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
     run.rows_in, run.rows_out = len(data.split.train), len(users) + len(items)
+
+
+def parts(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield row groups that others read one at a time."""
+    return (table.slice(at, io.PART) for at in range(0, len(table), io.PART))
 
 
 def show_epoch(bar: tqdm, line: dict[str, Any]) -> None:

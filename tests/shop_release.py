@@ -39,8 +39,6 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         outputs=Outputs(layout, "sample"),
         publish=Publish(users="names"),
         items=[_items(items)],
-        interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
-        users=users,
         features={name: [path] for name, path in features.items()},
         pieces=pieces,
     )

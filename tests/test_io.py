@@ -96,6 +96,37 @@ def test_a_part_of_a_file_is_read_without_the_rest(tmp_path: Path) -> None:
         io.read_rows(path, schema, ["item_id"], 995, 10)
 
 
+@pytest.mark.parametrize("groups", [1, 16])
+def test_slices_hold_neither_other_row_groups_nor_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
+) -> None:
+    monkeypatch.setattr(io.tables, "LARGE", 2 << 20)
+    path, rows, width = tmp_path / "a.parquet", 16_000, 256  # 16 MB
+    x = np.random.default_rng(0).standard_normal((rows, width), np.float32)
+    kind = pa.schema([pa.field("vector", schemas.vector(width), nullable=False)])
+    table, size = pa.table([io.vectors(x)], kind), rows // groups
+    io.write_tables((table.slice(at, size) for at in range(0, rows, size)), path, kind)
+    del table
+    before, held, first = pa.total_allocated_bytes(), [], 0
+    for part in io.read_slices(path, kind, ["vector"], 300):
+        held.append(pa.total_allocated_bytes() - before)
+        assert np.array_equal(io.matrix(part["vector"]), x[first : first + len(part)])
+        first += len(part)
+    assert first == rows
+    assert max(held) < 8 << 20
+
+
+def test_a_fault_in_a_slice_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    path, schema = tmp_path / "a.parquet", pa.schema([schemas.contract.ITEM_ID])
+    pq.write_table(pa.table({"item_id": pa.array([*range(70), -1, 71], pa.int32())}), path, row_group_size=32)
+    for read in (lambda: io.read_slices(path, schema, None, 10), lambda: io.read_tables(path, schema)):
+        with pytest.raises(schemas.ContractError, match="row 70: -1 is below 0"):
+            list(read())
+    pq.write_table(pa.table({"other": pa.array([], pa.int32())}), path)
+    with pytest.raises(schemas.ContractError, match="has no column 'item_id'"):
+        list(io.read_slices(path, schema, None, 10))
+
+
 def test_arrays_one_after_the_other_are_mapped_and_leave_no_file(tmp_path: Path) -> None:
     parts = [np.arange(6, dtype=np.int32).reshape(3, 2), np.arange(4, dtype=np.int32).reshape(2, 2)]
     mapped = io.mapped(iter(parts), tmp_path / "new")

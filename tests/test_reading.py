@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -38,7 +39,7 @@ def here(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
         io.write_table(part, io.shard(folder / "release/features/beit3", "features", i), schemas.features(WIDTH))
     users = pa.table({"user_id": ids, "user": asins, "vector": io.vectors(x)})
     io.write_table(users, folder / "release/embeddings/users.parquet", schemas.user_embeddings(WIDTH))
-    io.write_bytes(folder / "release/embeddings/items.faiss", retrieval.to_bytes(retrieval.build(x, ITEMS)))
+    faiss.write_index(retrieval.flat(x), str(folder / "release/embeddings/items.faiss"))
     return folder
 
 

@@ -141,6 +141,6 @@ def _chosen(made: list[tuple[str, str]], features: list[str], method: str | None
 def _read(folder: Path) -> Codes:
     made = files.facts(folder)
     table = io.read_table(folder / files.IDS, schemas.semantic_ids(made.levels))
-    if fault := id_fault(table, made):
+    if fault := id_fault([table], made):
         raise UserError(f"{folder / files.IDS}: {fault}; make it again")
     return Codes(made, table, folder)

@@ -1,5 +1,6 @@
 """Content and gaps of items, and the stages' records: time, memory, machines, dropped rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.features import reading
 
 REASONS = 20  # reasons listed, most frequent first
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # whose results can depend on the machine
+States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
 Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
 
@@ -35,23 +37,34 @@ def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, 
     return Table(what, note, [*head, "items", "share"], rows, texts=len(columns))
 
 
-def gaps(items: pa.Table) -> list[list[str]]:
-    """Return rows of part, status, items and share, of statuses of table RELEASED_ITEMS other than `ok`."""
-    return [
-        [what, status, *_share(n, len(items))]
-        for what, column in (("image", "image_status"), ("text", "text_status"))
-        for status, n in statuses(items[column].drop_null()).items()
-        if status != "ok"
-    ]
+def states(items: Iterable[pa.Table]) -> States:
+    """Return the items of each status of image and text, in parts of table RELEASED_ITEMS with these columns."""
+    counted = Counter[tuple[str | None, str]]()
+    for part in items:
+        for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
+            counted[row["image_status"], row["text_status"]] += row["count_all"]
+    return counted
 
 
-def incomplete(items: pa.Table) -> dict[str, str]:
-    """Return the numbers of items of table RELEASED_ITEMS without image, text, either."""
-    image = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
-    text = pc.equal(items["text_status"], "ok")
+def gaps(states: States) -> list[list[str]]:
+    """Return rows of part, status, items and share, of statuses other than `ok`."""
+    rows = []
+    for place, what in enumerate(("image", "text")):
+        of = Counter[str]()
+        for state, n in states.items():
+            if (status := state[place]) not in (None, "ok"):
+                of[str(status)] += n
+        counted = sorted(of.items(), key=lambda one: (-one[1], one[0]))
+        rows += [[what, status, *_share(n, states.total())] for status, n in counted]
+    return rows
+
+
+def incomplete(states: States) -> dict[str, str]:
+    """Return the numbers of items without image, text, either."""
     lacking: dict[str, str] = {}
-    for what, present in {"image": image, "text": text, "either": pc.or_(image, text)}.items():
-        count, share = _share(len(items) - (pc.sum(present).as_py() or 0), max(len(items), 1))
+    for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
+        absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
+        count, share = _share(absent, max(states.total(), 1))
         lacking[what] = f"{count} ({share})"
     return lacking
 

@@ -201,17 +201,25 @@ def _last(units: np.ndarray, directed: np.ndarray, rows: np.ndarray, k: int) -> 
     return best[:, -1]
 
 
-def inverted(rows: np.ndarray) -> faiss.IndexIVFFlat:
-    """Return an inverted file of float32 [N, D] by inner product, over 4 sqrt(N) cells: k-means of the directions."""
-    n, width = rows.shape
-    cells = max(1, min(round(4 * n**0.5), n // 4))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
+def sampled(n: int) -> int:
+    """Return how many of N rows the cells of `inverted` are found on."""
+    return POINTS * _cells(n)
+
+
+def inverted(sample: np.ndarray, n: int) -> faiss.IndexIVFFlat:
+    """Return an inverted file without rows for N by inner product, over 4 sqrt(N) cells: k-means of the directions of
+    a sample, float32 [M, D]."""
+    width = sample.shape[1]
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, _cells(n), faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical = True
     index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 0, SEEN, 1
     with one_thread():  # sums in one order: the same centroids each time
-        index.train(rows)
-    index.add(rows)
+        index.train(sample)
     return index
+
+
+def _cells(n: int) -> int:
+    return max(1, min(round(4 * n**0.5), n // 4))
 
 
 @contextmanager

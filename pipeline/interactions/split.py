@@ -1,6 +1,6 @@
 """Train, valid and test as arrays. Letters: U users, I items, N pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -78,6 +78,19 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     times = _first(interactions["timestamp"], users.astype(np.int64) * n_items + items, which == TRAIN)
     own, divided = has_own_split(interactions), division(interactions)
     return Split(n_users, n_items, train, valid, test, dropped, own, divided, times)
+
+
+def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:
+    """Return the train pairs of some users, int64 [n] ascending, from parts of a table INTERACTIONS; errors of `load`.
+
+    The user of a pair is a place in `users`.
+    """
+    found = [np.empty(0, np.int64)]
+    for part in interactions:
+        user, item = _ids(part, "user_id", n_users), _ids(part, "item_id", n_items)
+        own = (part["split"].to_numpy() == TRAIN) & np.isin(user, users)
+        found.append(np.searchsorted(users, user[own]) * n_items + item[own])
+    return _pairs(np.unique(np.concatenate(found)), n_items)
 
 
 def asked(parts: Split) -> Split:

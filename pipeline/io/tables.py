@@ -17,6 +17,7 @@ from pipeline.io import files, fingerprint
 # how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
 PART = 16_384  # items of a row group of a table of items: what is held of it at a time
+LARGE = 16 << 20  # bytes of a row group that is mapped, as reading a part of it would hold all of it
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
@@ -31,25 +32,43 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
         pq.write_table(table, temporary, **PARQUET)
 
 
-def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
+def write_tables(
+    tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any] | None = None
+) -> None:
     """Do as `write_table` with a row group per table, one in memory at a time."""
-    kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
+    kept = schema.with_metadata({} if record is None else {"alignrec": json.dumps(record, sort_keys=True)})
     with files.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
             file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    first = 0
     with readable(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            yield schemas.check(file.read_row_group(number), schema, str(path))
+            table = file.read_row_group(number)
+            yield schemas.check(table, schema, str(path), first)
+            first += len(table)
 
 
-def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) -> Iterator[pa.Table]:
-    expected = pa.schema([schema.field(c) for c in columns])
-    with readable(path), pq.ParquetFile(path) as file:
+def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
+    """Do as `read_table` for at most `rows` rows at a time; a row group is held, or mapped if it is LARGE."""
+    expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    first = 0
+    with readable(path), _opened(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
-            yield schemas.check(pa.Table.from_batches([batch]).select(columns), expected, str(path))
+            table = pa.Table.from_batches([batch])
+            yield schemas.check(table if columns is None else table.select(columns), expected, str(path), first)
+            first += len(table)
+        if not first and columns is None:
+            schemas.check(file.schema_arrow.empty_table(), expected, str(path))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    metadata = pq.read_metadata(path)
+    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
+    # else all row groups are read ahead
+    return pq.ParquetFile(path, metadata=metadata, memory_map=largest > LARGE, pre_buffer=False)
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:

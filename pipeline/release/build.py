@@ -49,10 +49,11 @@ def replacing(folder: Path) -> Iterator[Path]:
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
     tables = _tables(folder, parts, record)
-    outputs, name = parts.outputs, parts.outputs.layout.dataset
-    used_by = _encoders(folder, parts.encoders)
-    items = io.read_table(folder / ITEMS, schemas.RELEASED_ITEMS, ["image_status", "text_status"])
-    counts = Counts(users=len(parts.users), items=len(items), interactions=len(parts.interactions))
+    outputs, layout = parts.outputs, parts.outputs.layout
+    used_by, name = _encoders(folder, parts.encoders), layout.dataset
+    states = content.states(_slices(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
+    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
+    counts = Counts(users=users, items=states.total(), interactions=interactions)
     described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
     made_by = _makers([*tables, *parts.upstream])
     said = Statement(
@@ -60,8 +61,8 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         licence=SOURCES[outputs.kind].licence,
         dataset=name,
         counts=counts,
-        lacking=content.incomplete(items),
-        head=statement.head(parts.interactions, counts.items),
+        lacking=content.incomplete(states),
+        head=statement.head(_slices(layout.interactions, schemas.INTERACTIONS, "item_id", "split"), counts.items),
         learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
         networks=networks(parts.features),
         users=statement.users({f.table for f in described}),
@@ -70,7 +71,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     )
     io.write_json(folder / croissant.NAME, croissant.describe(said, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
-    io.write_bytes(folder / "README.md", card.render(parts, said, items, described).encode())
+    io.write_bytes(folder / "README.md", card.render(parts, said, states, described).encode())
     written = Manifest(
         format=manifest.FORMAT,
         dataset=name,
@@ -93,17 +94,18 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
     tables, publish = {folder / ITEMS: "items"}, parts.publish
     if publish.interactions:
-        users = parts.users if publish.users == "names" else _numbered(parts.users)
-        for name, rows in (("interactions", parts.interactions), ("users", users)):
-            path = folder / f"{name}.parquet"
-            # of a protocol that needs content: without its record readers would not know what the split is
-            made = schemas.provenance(rows) if schemas.division(rows) else None
-            io.write_table(rows, path, manifest.TABLES[name](0), made)
+        layout = parts.outputs.layout
+        for name, rows in (("interactions", layout.interactions), ("users", layout.users)):
+            path, schema = folder / f"{name}.parquet", manifest.TABLES[name](0)
+            read = io.read_tables(rows, schema)
+            numbered = name == "users" and publish.users != "names"
+            io.write_tables(map(_numbered, read) if numbered else read, path, schema, io.record(rows) or None)
             tables[path] = name
     for to, source, table in parts.pieces:
         target = folder / to
-        if isinstance(source, bytes):
-            io.write_bytes(target, source)
+        if callable(source):
+            with io.atomic(target) as temporary:
+                source(temporary)
         elif not isinstance(source, Path):
             io.write_json(target, source)
         elif table == "user_embeddings" and publish.users != "names":
@@ -198,19 +200,30 @@ def _numbered(users: pa.Table) -> pa.Table:
 
 
 def _unnamed(source: Path, target: Path) -> None:
-    table = pq.read_table(source, partitioning=None).drop_columns(["user"])
-    schema = schemas.numbered_user_embeddings(table["vector"].type.list_size)
-    io.write_table(table.replace_schema_metadata(), target, schema, io.record(source) or None)
+    own = schemas.numbered_user_embeddings(_width(source))
+    parts = _slices(source, schemas.user_embeddings(_width(source)), *own.names)
+    io.write_tables(parts, target, own, io.record(source) or None)
 
 
 def _halve(source: Path, target: Path) -> None:
-    table = pq.read_table(source, partitioning=None)
+    own = schemas.features_half(_width(source))
+    parts = _slices(source, schemas.features(_width(source)), *own.names)
+    io.write_tables((_halved(part, own) for part in parts), target, own, io.record(source) or None)
+
+
+def _halved(part: pa.Table, schema: pa.Schema) -> pa.Table:
     with np.errstate(over="ignore"):  # what does not fit is infinite, which the schema refuses
-        vectors = io.matrix(table["vector"]).astype(np.float16)
-    schema = schemas.features_half(vectors.shape[1])
+        vectors = io.matrix(part["vector"]).astype(np.float16)
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type)
-    halved = table.set_column(table.column_names.index("vector"), schema.field("vector"), flat)
-    io.write_table(halved, target, schema, io.record(source) or None)
+    return part.set_column(part.column_names.index("vector"), schema.field("vector"), flat)
+
+
+def _slices(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
+    return io.read_slices(path, schema, [*columns], io.PART)
+
+
+def _width(path: Path) -> int:
+    return int(pq.read_schema(path).field("vector").type.list_size)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from pathlib import Path, PurePosixPath
 
 import jinja2
-import pyarrow as pa
 import yaml
 
 from pipeline.config.parameters import Shown
@@ -50,8 +49,8 @@ ENVIRONMENT = jinja2.Environment(
 )
 
 
-def render(parts: Parts, said: Statement, items: pa.Table, files: list[File]) -> str:
-    """Return the text of README.md; `files` are all others but the manifest, `items` has statuses, I rows."""
+def render(parts: Parts, said: Statement, states: content.States, files: list[File]) -> str:
+    """Return the text of README.md; `files` are all others but the manifest."""
     template = ENVIRONMENT.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
     outputs, features = parts.outputs, content.coverage(parts.features)
     judged = [one for one in outputs.coded if one.features in parts.features]
@@ -84,7 +83,7 @@ def render(parts: Parts, said: Statement, items: pa.Table, files: list[File]) ->
         processed=probes.processing(processed) if processed else "",
         studied=[*codes.tables(judged), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
-        gaps=content.gaps(items),
+        gaps=content.gaps(states),
         markdown=markdown,
     )
 

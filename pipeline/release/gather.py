@@ -26,21 +26,18 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
     layout, params, names = run.layout, _settings(run), _feature_sets(run)
     outputs = Outputs(layout, run.source.kind, stages=stages)
-    interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
     pieces = [
         *features.pieces(layout, names),
         *graph.pieces(layout, names),
         *semantic_ids.pieces(layout, names, params.semantic_ids),
-        *train.pieces(layout, interactions, params.users != "none", params.exact_up_to),
+        *train.pieces(layout, params.users != "none", params.exact_up_to),
         *_evidence(outputs),
     ]
     return Parts(
         outputs=outputs,
         publish=params,
         items=_items(layout, params),
-        interactions=interactions,
-        users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
         pieces=pieces,
         encoders=chains.gather(run, names),

@@ -114,7 +114,7 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         if not columns.id and not {*IDENTIFIERS} & {*there}:
             raise UserError(f"{file}: no column {', '.join(IDENTIFIERS)}; name that of the identifiers with --id")
         try:
-            with pq.ParquetFile(file) as opened:
+            with pq.ParquetFile(file, pre_buffer=False) as opened:  # else all of it is read ahead
                 for batch in opened.iter_batches(BLOCK, columns=list(dict.fromkeys(wanted))):
                     yield from batch.to_pylist()
         except (pa.ArrowException, ValueError, OSError) as e:

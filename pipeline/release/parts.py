@@ -24,8 +24,6 @@ class Parts:
     """with the defaults of the source in place of null"""
     items: Iterable[pa.Table]
     """schema RELEASED_ITEMS in batches of rows, readable once"""
-    interactions: pa.Table
-    users: pa.Table
     features: Mapping[str, list[Path]]
     pieces: list[Piece] = field(default_factory=list)
     encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)

@@ -6,6 +6,7 @@ n coded items, L levels, K codes a level.
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -124,15 +125,36 @@ def _fault(release: Path, manifest: Manifest, features: str, method: str) -> str
     levels = pq.read_schema(folder / files.IDS).field("codes").type.list_size
     if levels != facts.levels:
         return f"{levels} codes an item, codes.json says {facts.levels}"
-    if fault := id_fault(io.read_table(folder / files.IDS, schemas.semantic_ids(levels)), facts):
+    if fault := id_fault(io.read_slices(folder / files.IDS, schemas.semantic_ids(levels), None, io.PART), facts):
         return fault
     files.check_codebooks(folder, facts)
     return ""
 
 
-def id_fault(table: pa.Table, facts: files.Facts) -> str:
-    """Return the first fault of a table of semantic IDs, schema semantic_ids(L); empty where there is none."""
-    rows, codes = files.matrix(table)
+def id_fault(tables: Iterable[pa.Table], facts: files.Facts) -> str:
+    """Return the first fault of the parts of a table of semantic IDs, schema semantic_ids(L); empty if there is none.
+
+    Of an item its codes are held, 2 L bytes, and its suffix.
+    """
+    first, coded, kept = 0, list[np.ndarray](), list[list[np.ndarray]]()
+    for table in tables:
+        rows, codes = files.matrix(table)
+        if fault := _row_fault(table, rows, codes, facts, first):
+            return fault
+        suffix = [table["suffix"].drop_null().to_numpy()] if facts.collisions == "suffix" else []
+        kept.append([*codes.T.astype(np.uint16), *suffix])
+        coded.append(first + rows)
+        first += len(table)
+    if facts.collisions == "keep" or not sum(map(len, coded)):
+        return ""
+    columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
+    twice = _repeated(columns, facts.codes if facts.collisions == "reassign" else None)
+    if twice is None:
+        return ""
+    return f"row {np.concatenate(coded)[twice]}: the same ID as an earlier item, against policy '{facts.collisions}'"
+
+
+def _row_fault(table: pa.Table, rows: np.ndarray, codes: np.ndarray, facts: files.Facts, first: int) -> str:
     coded = np.zeros(len(table), bool)
     coded[rows] = True
     expected = {
@@ -141,24 +163,25 @@ def id_fault(table: pa.Table, facts: files.Facts) -> str:
     }
     for column, (is_there, should) in expected.items():
         if (wrong := np.flatnonzero(is_there != should)).size:
-            return f"row {wrong[0]}: column '{column}' does not agree with codes and policy"
+            return f"row {first + wrong[0]}: column '{column}' does not agree with codes and policy"
     outside = np.flatnonzero(((codes < 0) | (codes >= facts.codes)).any(axis=1))
     if outside.size:
-        return f"row {rows[outside[0]]}: codes {codes[outside[0]].tolist()}, expected 0 .. {facts.codes - 1}"
-    if facts.collisions == "keep" or not len(rows):
-        return ""
-    if facts.collisions == "suffix":
-        codes = np.column_stack([codes, table["suffix"].drop_null().to_numpy()])
-    first = np.unique(codes, axis=0, return_index=True)[1]
-    twice = np.setdiff1d(np.arange(len(codes)), first)
-    if facts.collisions == "reassign":
-        twice = twice[~_full(codes, twice, facts.codes)]
-    where = f"row {rows[twice[0]]}" if twice.size else ""
-    return where and f"{where}: the same ID as an earlier item, against policy '{facts.collisions}'"
+        at = outside[0]
+        return f"row {first + rows[at]}: codes {codes[at].tolist()}, expected 0 .. {facts.codes - 1}"
+    return ""
 
 
-def _full(codes: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """Return for n' rows of int32 [n, L] whether every last code after their prefix is in use, bool [n']."""
-    prefixes, used = np.unique(np.unique(codes, axis=0)[:, :-1], axis=0, return_counts=True)
-    full = {prefix.tobytes() for prefix in prefixes[used == k]}
-    return np.array([codes[row, :-1].tobytes() in full for row in rows], bool)
+def _repeated(columns: Sequence[np.ndarray], k: int | None) -> int | None:
+    """Return the first of n rows, given by columns [n], that equals an earlier one.
+
+    With `k`, rows may be equal where all k values of the last column occur with those of the others.
+    """
+    order = np.lexsort(columns[::-1])
+    changes = [np.append(True, np.diff(column[order]) != 0) for column in columns]
+    new, prefix = np.logical_or.reduce(changes), np.logical_or.reduce([*changes[:-1], np.zeros(len(order), bool)])
+    prefix[0] = True
+    twice = ~new
+    if k is not None:
+        group = np.cumsum(prefix) - 1
+        twice &= np.bincount(group, new)[group] < k
+    return int(order[twice].min()) if twice.any() else None

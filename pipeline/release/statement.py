@@ -4,7 +4,7 @@ The card and croissant.json are rendered from it. Terms: https://docs.mlcommons.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -165,11 +165,14 @@ def users(tables: set[str | None]) -> str:
     return f"{named} A user's vector reveals many of the items that the user had."
 
 
-def head(interactions: pa.Table, n_items: int) -> float | None:
-    """Return the share of train interactions, of table INTERACTIONS, that go to the most popular tenth of the items."""
-    items = interactions["item_id"].to_numpy()[interactions["split"].to_numpy() == schemas.TRAIN]
-    counts = np.sort(np.bincount(items, minlength=n_items))[::-1]
-    return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if len(items) else None
+def head(interactions: Iterable[pa.Table], n_items: int) -> float | None:
+    """Return the share of train interactions, of parts of table INTERACTIONS, that go to the most popular tenth of the
+    items."""
+    counts = np.zeros(n_items, np.int64)
+    for part in interactions:
+        counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
+    counts = np.sort(counts)[::-1]
+    return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
 
 
 def header(publish: Publish, licence: Licence) -> dict[str, Any]:

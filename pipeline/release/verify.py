@@ -7,24 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.probe import stored
-from pipeline.release import encoder, semantic_ids, signature
+from pipeline.release import encoder, semantic_ids, signature, tables
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
 
-SMALL, EXPANSION = 1 << 30, 10_000
-"""bytes of memory that any table may take, and the largest ratio to its size on disk of a larger one; equal vectors
-have a few hundred"""
 PROBES = "probes.json"
 TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
@@ -53,22 +44,17 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
     refuse_damaged(folder, manifest.files)
     total = sum(f.bytes for f in manifest.files)
     yield f"bytes and sha256 of every file agree ({total:,} bytes)"
-    tables = [f for f in manifest.files if f.table is not None]
     if manifest != known:
-        _refuse("not what the schemas say", _faults(folder, manifest, tables))
+        _refuse("not what the schemas say", _faults(folder, manifest))
     counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
-    yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
+    yield f"{sum(f.table is not None for f in manifest.files)} tables keep their schemas; ids agree ({counts})"
     if signed:
         yield signed
     yield f"release {hashlib.sha256(raw).hexdigest()}"
 
 
-def _faults(folder: Path, manifest: Manifest, tables: list[File]) -> list[str]:
-    ids = defaultdict[str, list[pa.Table]](list)
-    faults = [f"{f.path}: {fault}" for f in tables for fault in _table_faults(folder, f, manifest, ids)]
-    faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
-    faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
-    faults = faults or list(_mixed(folder, manifest))
+def _faults(folder: Path, manifest: Manifest) -> list[str]:
+    faults = tables.faults(folder, manifest) or list(_mixed(folder, manifest))
     faults = faults or semantic_ids.faults(folder, manifest) or list(claim_faults(folder, manifest))
     return faults or [*encoder.faults(folder, manifest), *_probe_faults(folder, manifest)]
 
@@ -115,70 +101,6 @@ def _damaged(folder: Path, files: Iterable[File]) -> Iterator[str]:
             yield f"{file.path}: changed, its sha256 is another"
 
 
-def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    """Return the faults of one table, and add its ids to `ids`, by folder of a feature set or by file."""
-    path = folder / file.path
-    try:
-        if manifests.shape(path) != (file.rows, file.columns):
-            return ["rows or columns are not as the manifest says"]
-        fields = pq.read_schema(path)
-        widths = [f.type.list_size for f in fields if pa.types.is_fixed_size_list(f.type)]
-        memory = 4 * int(file.rows or 0) * (len(fields) + sum(widths))
-        if memory > max(SMALL, EXPANSION * file.bytes):
-            return [f"takes {memory:,} bytes of memory, from {file.bytes:,} on disk"]
-        schema = manifests.TABLES[str(file.table)](widths[0] if widths else 1)
-        table = io.read_table(path, schema)
-        table.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
-    except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
-        fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make it first")
-        return [" ".join(fault.split())]  # Arrow's have several lines
-    if file.table in ("edges", "interactions"):
-        return _reference_faults(table, manifest, str(file.table))
-    if file.table == "tried":
-        return []
-    numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
-    names = ["user_id", "user"] if file.table in ("users", *manifests.USER_VECTORS) else ["item_id", "asin"]
-    names = [name for name in names if name in schema.names]
-    ids[numbered].append(table.select(names).replace_schema_metadata())
-    return []
-
-
-def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[str]:
-    counts = manifest.counts
-    if kind == "interactions" and len(table) != counts.interactions:
-        return [f"{len(table)} rows, expected {counts.interactions}"]
-    known = {"item_id": ("item", counts.items)}
-    known |= {"neighbour_id": ("item", counts.items)} if kind == "edges" else {"user_id": ("user", counts.users)}
-    for column, (what, count) in known.items():
-        wrong = np.flatnonzero(table[column].to_numpy() >= count)
-        if wrong.size:
-            return [f"row {wrong[0]}: {column} {table[column][int(wrong[0])]} is no {what}"]
-    return []
-
-
-def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
-    items, edges = manifest.counts.items, pq.read_table(folder / file.path, columns=["item_id", "neighbour_id"])
-    ends = edges["item_id"].to_numpy().astype(np.int64) * items + edges["neighbour_id"].to_numpy()
-    _, first = np.unique(ends, return_index=True)
-    if len(first) < len(ends):
-        row = int(np.setdiff1d(np.arange(len(ends)), first)[0])
-        return [f"{file.path}, row {row}: the edge from {ends[row] // items} to {ends[row] % items} is there twice"]
-    present = np.unique(edges["item_id"].to_numpy())  # memory grows with the edges, not with what the manifest counts
-    if len(present) == items:
-        return []
-    gaps = np.flatnonzero(present != np.arange(len(present)))
-    return [f"{file.path}: no edge of item {gaps[0] if gaps.size else len(present)}, not even to itself"]
-
-
-def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
-    has_vectors = defaultdict[str, bool](bool)
-    for file in manifest.files:
-        if file.table == "features":
-            has_vectors[str(file.feature_set)] |= _has_vectors(folder / file.path)
-    blank = [name for name, there in has_vectors.items() if not there]
-    return [f"features/{name}: every vector is zero; leave it out of publish.features" for name in blank]
-
-
 def _mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield the sets of vectors, of features or of the recommender, whose files differ in fingerprint."""
     sets = defaultdict[str, list[Path]](list)
@@ -192,38 +114,12 @@ def _mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield str(e).removeprefix(f"{folder}/")
 
 
-def _has_vectors(path: Path) -> bool:
-    return bool(io.matrix(pq.read_table(path, columns=["vector"])["vector"]).any())
-
-
 def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     if PROBES in {f.path for f in manifest.files}:
         try:
             stored.read(folder / PROBES)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
-
-
-def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    first: dict[str, pa.ChunkedArray] = {}
-    faults = []
-    for where, tables in ids.items():
-        table = pa.concat_tables(tables)
-        key, name = table.column_names[0], table.column_names[-1]  # where users have no names, both are the number
-        expected = manifest.counts.users if key == "user_id" else manifest.counts.items
-        numbers = table[key].to_numpy()
-        names = first.setdefault(name, table[name])
-        if len(numbers) != expected:
-            faults.append(f"{where}: {len(numbers)} rows, expected {expected}")
-        elif (wrong := np.flatnonzero(numbers != np.arange(expected))).size:
-            faults.append(f"{where}, row {wrong[0]}: {key} {numbers[wrong[0]]}, expected {wrong[0]}")
-        elif not names.equals(table[name]):
-            row = pc.index(pc.equal(names, table[name]), False).as_py()
-            faults.append(f"{where}, row {row}: {name} {table[name][row].as_py()!r}, elsewhere {names[row].as_py()!r}")
-        elif len(counts := names.value_counts()) < expected:
-            twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-            faults.append(f"{where}: {name} {twice!r} is there twice")
-    return faults
 
 
 def claim_faults(folder: Path, manifest: Manifest) -> Iterator[str]:

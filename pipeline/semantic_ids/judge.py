@@ -118,7 +118,7 @@ class Stored:
     path: Path
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
             for batch in file.iter_batches(BLOCK, columns=["item_id", "neighbour_id"]):
                 yield batch["item_id"].to_numpy(), batch["neighbour_id"].to_numpy()
 

@@ -160,7 +160,7 @@ class Tabular:
 
 def _parquet_lines(path: Path) -> Iterator[bytes]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             rows = 0
             for batch in file.iter_batches(PARQUET_ROWS):
                 yield from _rows_as_json(batch)

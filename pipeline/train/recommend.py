@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +19,7 @@ from pipeline.interactions import split
 from pipeline.interactions.split import Split
 from pipeline.layout import Layout
 from pipeline.sources.product import is_path
-from pipeline.train import retrieval
+from pipeline.train import embeddings, retrieval
 
 HISTORY = 5  # train items listed
 
@@ -129,29 +128,15 @@ def table(recommended: Recommendations) -> Table:
     return printed
 
 
-def vectors(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return the trained vectors: users float32 [U, D], items float32 [I, D]; UserError: of two trainings."""
-    io.one_set([path for path in (layout.user_embeddings, layout.item_embeddings) if path.is_file()])
-    kinds = ((layout.user_embeddings, schemas.user_embeddings), (layout.item_embeddings, schemas.item_embeddings))
-    user, item = (io.matrix(io.read_table(path, schema(_width(path)), ["vector"])["vector"]) for path, schema in kinds)
-    return user, item
-
-
 def _ranked(layout: Layout, parts: Split, number: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    user, item = vectors(layout)
+    user, item = (vectors.read() for vectors in embeddings.of(layout))
     if (len(user), len(item)) != (parts.n_users, parts.n_items):
         raise UserError(
             f"{layout.folder('train')}: vectors of {len(user)} users and {len(item)} items, the dataset has "
             f"{parts.n_users} and {parts.n_items}; run `alignrec train {layout.dataset}` again"
         )
-    index = retrieval.build(item, exact_up_to=len(item))
-    ids, scores = retrieval.retrieve(index, user, np.array([number]), k, parts.train)
+    ids, scores = retrieval.retrieve(retrieval.flat(item), user, np.array([number]), k, parts.train)
     return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
-
-
-def _width(path: Path) -> int:
-    """Return the width of a table's vectors; 1 where the table is missing, so that reading it raises."""
-    return pq.read_schema(path).field("vector").type.list_size if path.is_file() else 1
 
 
 def _titles(layout: Layout, n: int) -> pa.ChunkedArray:

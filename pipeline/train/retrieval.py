@@ -3,14 +3,17 @@
 Letters: I items, D width, N users, K cutoff.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.graph.approximate import inverted
 from pipeline.interactions.split import Pairs, contains, keys
+from pipeline.train.embeddings import Embeddings
+from pipeline.train.inverted import Inverted
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded
 SAMPLE = 1000  # users it is measured on
@@ -18,19 +21,64 @@ ENOUGH = 0.95  # recall that an inverted file must reach: it decides how many li
 BLOCK = 1024  # users a search
 
 
-def build(item: np.ndarray, exact_up_to: int) -> faiss.Index:
-    """Return an index of the item vectors, row number = item_id; the same bytes for the same vectors.
+class Indexed(NamedTuple):
+    """An index of the item vectors, row number = item_id; the same bytes for the same vectors."""
+
+    write: Callable[[Path], object]
+    facts: dict[str, Any]  # kind, items, width, recall at k, the users it was measured on; of `ivf` also its lists
+
+
+def flat(item: np.ndarray) -> faiss.Index:
+    """Return an exact index of item vectors, float32 [I, D]."""
+    index = faiss.IndexFlatIP(item.shape[1])
+    index.add(np.ascontiguousarray(item, np.float32))
+    return index
+
+
+def indexed(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> Indexed:
+    """Return an index, with its recall at k against the evaluation's full ranking.
 
     Args:
-        item: float32 [I, D].
-        exact_up_to: a larger catalogue gets an inverted file (k-means lists), searched in part; `tune` sets how much.
+        user: float32 [N, D], a sample.
+        seen: train pairs of these, which are never recommended; users are rows of `user`.
+        exact_up_to: a larger catalogue gets an inverted file (k-means lists), searched in part: as many lists as
+            ENOUGH takes.
     """
-    item = np.ascontiguousarray(item, np.float32)
-    if len(item) > exact_up_to:
-        return inverted(item)
-    index = faiss.IndexFlatIP(item.shape[1])
-    index.add(item)
-    return index
+    k, places = min(MEASURED_AT, len(item)), np.arange(len(user))
+    best = exact(user, item, k, seen)
+    shape = {"items": len(item), "width": item.width}
+    if len(item) <= exact_up_to:
+        index = flat(item.read())
+        found = recall(retrieve(index, user, places, k, seen)[0], best)
+        return Indexed(
+            lambda path: faiss.write_index(index, str(path)), {"kind": "flat"} | shape | _measured(found, k, len(user))
+        )
+    inverted = Inverted(item)
+    # a search finds the best items of all whose lists it comes to
+    place, searched, lists = inverted.places(user, best), 1, inverted.index.nlist
+    while (found := recall(np.where(place < searched, best, -1), best)) < ENOUGH and searched < lists:
+        searched = min(2 * searched, lists)
+    inverted.index.nprobe = searched
+    facts = {"kind": "ivf", "lists": lists, "searched": searched} | shape | _measured(found, k, len(user))
+    return Indexed(lambda path: inverted.write(path, item), facts)
+
+
+def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
+    """Return what `evaluation.ranking.topk` does of items in parts, float32 [n, D]: int32 [N, K]."""
+    from pipeline.evaluation.ranking import topk  # loads torch, which retrieval does not need
+
+    ids, scores, first = np.empty((len(user), 0), np.int32), np.empty((len(user), 0)), 0
+    for part in item:
+        own = (seen.items >= first) & (seen.items < first + len(part))
+        found = topk(user, part, min(k, len(part)), Pairs(seen.users[own], seen.items[own] - first))
+        score = np.einsum("nd,nkd->nk", user, part[found], dtype=np.float64)
+        ids = np.concatenate([ids, np.where(found < 0, -1, first + found)], axis=1)
+        scores = np.concatenate([scores, np.where(found < 0, -np.inf, score)], axis=1)
+        if first:
+            order = np.lexsort((ids, -scores), axis=1)
+            ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        ids, scores, first = ids[:, :k], scores[:, :k], first + len(part)
+    return ids
 
 
 def retrieve(
@@ -68,38 +116,11 @@ def retrieve(
     return ids, scores
 
 
-def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) -> dict[str, Any]:
-    """Set how many lists an inverted file searches to reach ENOUGH; return facts of the index and its recall.
-
-    Args:
-        item: float32 [I, D].
-        user: float32 [U, D].
-        seen: pairs never recommended, ordered by user.
-
-    Returns:
-        kind, items, width, recall at k against the evaluation's full ranking, the users it was measured on, and for an
-        inverted file its lists and how many of them are searched.
-    """
-    from pipeline.evaluation.ranking import topk  # loads torch, which retrieval does not need
-
-    k, n = min(MEASURED_AT, len(item)), min(SAMPLE, len(user))
-    users = np.linspace(0, len(user) - 1, n).astype(np.int64)
-    exact = topk(user, item, k, seen, users)
-    facts: dict[str, Any] = {"kind": "flat"}
-    if isinstance(index, faiss.IndexIVF):
-        index.nprobe = 1
-        while recall(retrieve(index, user, users, k, seen)[0], exact) < ENOUGH and index.nprobe < index.nlist:
-            index.nprobe = min(2 * index.nprobe, index.nlist)
-        facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
-    measured = recall(retrieve(index, user, users, k, seen)[0], exact)
-    return facts | {"items": len(item), "width": item.shape[1], "recall": round(measured, 4), "k": k, "users": n}
-
-
 def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
     """Return the share of the exact items [N, K] that are among the retrieved [N, K]; places of -1 do not count."""
     hits = (retrieved[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
     return float(hits.sum() / max((exact >= 0).sum(), 1))
 
 
-def to_bytes(index: faiss.Index) -> bytes:
-    return faiss.serialize_index(index).tobytes()
+def _measured(found: float, k: int, users: int) -> dict[str, Any]:
+    return {"recall": round(found, 4), "k": k, "users": users}

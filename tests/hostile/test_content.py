@@ -35,7 +35,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def doubled(table: pa.Table) -> pa.Table:
-    return pa.concat_tables([table, table.slice(0, 1)])
+    return pa.concat_tables([table.slice(0, 1), table])
+
+
+def unordered(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table.slice(1), table.slice(0, 1)])
 
 
 def blank(table: pa.Table) -> pa.Table:
@@ -52,6 +56,7 @@ FAULTS = {
     "no edges": ([EDGES], lambda t: t.slice(0, 0), f"{EDGES}: no edge of item 0, not even to itself"),
     "no edge of one": ([EDGES], lambda t: t.filter(pa.compute.field("item_id") != 3), f"{EDGES}: no edge of item 3"),
     "an edge twice": ([EDGES], doubled, "the edge from 0 to 0 is there twice"),
+    "edges in another order": ([EDGES], unordered, f"{EDGES}, row 23: an edge of item 0 after those of 5"),
     "two users of one name": (["users.parquet", "embeddings/users.parquet"], named_alike, "user 'U0' is there twice"),
     "vectors of nothing": ([FEATURES], blank, "features/beit3: every vector is zero"),
 }

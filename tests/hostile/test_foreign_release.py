@@ -220,7 +220,7 @@ def test_a_hostile_table_is_one_line(release: Path, case: str) -> None:
 def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
     release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("pipeline.release.verify")
+    module = importlib.import_module("pipeline.release.tables")
     monkeypatch.setattr(module, "SMALL", 1 << 20)
     monkeypatch.setattr(module, "EXPANSION", 100)
     table = pq.read_table(release / TABLE, partitioning=None)

@@ -149,8 +149,8 @@ def test_reassigned_codes_may_collide_only_where_all_last_codes_are_taken() -> N
         columns += [pa.nulls(n, pa.int32()), pa.nulls(n, pa.float32()), ["coded"] * n]
         return pa.table(columns, names=schemas.semantic_ids(2).names)
 
-    assert id_fault(table([[0, 0], [0, 1], [0, 1], [1, 1]]), made) == ""
-    assert id_fault(table([[0, 0], [0, 1], [1, 1], [1, 1]]), made).startswith("row 3: the same ID as an earlier item")
+    assert id_fault([table([[0, 0], [0, 1], [0, 1], [1, 1]])], made) == ""
+    assert id_fault([table([[0, 0], [0, 1], [1, 1], [1, 1]])], made).startswith("row 3: the same ID as an earlier item")
 
 
 def test_one_feature_set_is_fetched_with_only_its_codes(with_codes: Layout, tmp_path: Path) -> None:

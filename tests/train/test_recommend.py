@@ -15,7 +15,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.train import recommend
+from pipeline.train import embeddings, recommend
 from stages.cli import app
 
 
@@ -30,7 +30,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def test_a_user_gets_the_best_items_that_are_not_in_train(layout: Layout) -> None:
     recommended = recommend.recommend(layout, "U1", 4)
-    user, item = recommend.vectors(layout)
+    user, item = (vectors.read() for vectors in embeddings.of(layout))
     assert [i.item_id for i in recommended.trained] == [2, 1]
     expected = [i for i in np.argsort(-item @ user[1]) if i not in (1, 2)]
     assert [i.item_id for i in recommended.top] == expected

@@ -1,13 +1,20 @@
 """The index finds what exact ranking finds, says what it misses, and is the same bytes twice."""
 
+from pathlib import Path
+
 import faiss
 import numpy as np
+import pyarrow as pa
 import pytest
 
+import schemas
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs
 from pipeline.train import retrieval
+from pipeline.train.embeddings import Embeddings
+from pipeline.train.inverted import Inverted
 
 USERS, ITEMS, WIDTH = 300, 2000, 8
 
@@ -30,45 +37,96 @@ def seen(vectors: tuple[np.ndarray, np.ndarray]) -> Pairs:
 def test_the_flat_index_ranks_as_the_evaluation_does(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
     user, item = vectors
     users = np.array([7, 0, 299, 29, 7])
-    ids, scores = retrieval.retrieve(retrieval.build(item, ITEMS), user, users, 5, seen)
+    ids, scores = retrieval.retrieve(retrieval.flat(item), user, users, 5, seen)
     assert np.array_equal(ids, topk(user, item, 5, seen, users))
     assert np.allclose(scores, np.take_along_axis(user[users] @ item.T, ids, 1), atol=1e-5)
 
 
 def test_equal_scores_come_in_ascending_order_and_nothing_is_minus_one() -> None:
     seen = Pairs(np.array([0, 0, 0], np.int32), np.array([0, 2, 4], np.int32))
-    index = retrieval.build(np.ones((5, 2), np.float32), 5)
+    index = retrieval.flat(np.ones((5, 2), np.float32))
     ids, scores = retrieval.retrieve(index, np.ones((2, 2), np.float32), np.array([0, 1]), 5, seen)
     assert ids.tolist() == [[1, 3, -1, -1, -1], [0, 1, 2, 3, 4]]
     assert scores[0].tolist() == [2, 2, -np.inf, -np.inf, -np.inf]
 
 
-def test_an_inverted_file_searches_as_much_as_enough_recall_takes(
-    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs
+@pytest.fixture(scope="module")
+def stored(vectors: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
+    """The item vectors as `train` leaves them."""
+    ids, path = pa.array(range(ITEMS), pa.int32()), tmp_path_factory.mktemp("train") / "items.parquet"
+    table = pa.table({"item_id": ids, "asin": ids.cast(pa.string()), "vector": io.vectors(vectors[1])})
+    io.write_table(table, path, schemas.item_embeddings(WIDTH))
+    return Embeddings(path, schemas.item_embeddings)
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a part be smaller than the catalogue."""
+    monkeypatch.setattr(io, "PART", 300)
+
+
+def test_exact_ranking_is_the_same_by_parts_of_the_items(
+    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None
 ) -> None:
     user, item = vectors
-    index = retrieval.build(item, exact_up_to=ITEMS - 1)
-    facts = retrieval.tune(index, item, user, seen)
-    assert facts["kind"] == "ivf"
-    assert retrieval.ENOUGH <= facts["recall"] < 1
-    assert 1 < facts["searched"] < facts["lists"]
-    again = faiss.deserialize_index(np.frombuffer(retrieval.to_bytes(index), np.uint8))
-    assert again.nprobe == facts["searched"]
-    one = retrieval.retrieve(index, user, np.arange(USERS), 20, seen)
-    other = retrieval.retrieve(again, user, np.arange(USERS), 20, seen)
-    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert len([*stored]) == 7
+    assert np.array_equal(retrieval.exact(user, stored, 20, seen), topk(user, item, 20, seen))
+    all_seen = Pairs(np.zeros(ITEMS - 2, np.int32), np.arange(2, ITEMS, dtype=np.int32))
+    assert (retrieval.exact(user[:1], stored, 3, all_seen) == topk(user[:1], item, 3, all_seen)).all()
+
+
+def test_ties_across_parts_come_in_item_order(seen: Pairs) -> None:
+    parts, none = [np.ones((4, 2), np.float32)] * 3, Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+    assert retrieval.exact(np.ones((1, 2), np.float32), parts, 6, none).tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(
+    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None, tmp_path: Path
+) -> None:
+    """The recall that is stated is that of a search, and the file is what FAISS writes of an index in memory."""
+    user, item = vectors
+    made = retrieval.indexed(stored, user, seen, ITEMS - 1)
+    assert made.facts["kind"] == "ivf"
+    assert retrieval.ENOUGH <= made.facts["recall"] < 1
+    assert 1 < made.facts["searched"] < made.facts["lists"]
+    made.write(tmp_path / "items.faiss")
+    index = faiss.read_index(str(tmp_path / "items.faiss"))
+    assert (index.nprobe, index.ntotal) == (made.facts["searched"], ITEMS)
+    found, _ = retrieval.retrieve(index, user, np.arange(USERS), 20, seen)
+    assert retrieval.recall(found, topk(user, item, 20, seen)) == pytest.approx(made.facts["recall"], abs=1e-4)
     pairs = set(zip(seen.users.tolist(), seen.items.tolist(), strict=True))
-    assert not any((u, i) in pairs for u, row in enumerate(one[0].tolist()) for i in row)
+    assert not any((u, i) in pairs for u, row in enumerate(found.tolist()) for i in row)
+    index.reset()
+    index.add(item)
+    assert (tmp_path / "items.faiss").read_bytes() == faiss.serialize_index(index).tobytes()
 
 
-def test_the_bytes_are_the_same_with_any_number_of_threads(vectors: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_list_without_items_is_written_as_faiss_writes_it(stored: Embeddings, tmp_path: Path) -> None:
+    """Vectors of few directions leave most lists empty, whose sizes FAISS writes otherwise."""
+    few = np.eye(4, WIDTH, dtype=np.float32)[np.arange(ITEMS) % 4]
+    ids, path = pa.array(range(ITEMS), pa.int32()), tmp_path / "items.parquet"
+    table = pa.table({"item_id": ids, "asin": ids.cast(pa.string()), "vector": io.vectors(few)})
+    io.write_table(table, path, schemas.item_embeddings(WIDTH))
+    inverted = Inverted(Embeddings(path, schemas.item_embeddings))
+    inverted.write(tmp_path / "items.faiss", [few])
+    index = faiss.read_index(str(tmp_path / "items.faiss"))
+    index.reset()
+    index.add(few)
+    assert (tmp_path / "items.faiss").read_bytes() == faiss.serialize_index(index).tobytes()
+
+
+def test_the_bytes_are_the_same_with_any_number_of_threads(
+    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, tmp_path: Path
+) -> None:
     indexes = []
     before = faiss.omp_get_max_threads()
     for threads in (1, 2):
         faiss.omp_set_num_threads(threads)
-        indexes.append(retrieval.to_bytes(retrieval.build(vectors[1], exact_up_to=10)))
+        for most in (10, ITEMS):
+            retrieval.indexed(stored, vectors[0], seen, most).write(tmp_path / "items.faiss")
+            indexes.append((tmp_path / "items.faiss").read_bytes())
     faiss.omp_set_num_threads(before)
-    assert indexes[0] == indexes[1]
+    assert indexes[:2] == indexes[2:]
 
 
 def test_recall_counts_only_what_there_is_to_find() -> None:
@@ -79,4 +137,4 @@ def test_recall_counts_only_what_there_is_to_find() -> None:
 
 def test_more_than_the_catalogue_is_refused(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
     with pytest.raises(UserError, match=r"2001 items .* 2000"):
-        retrieval.retrieve(retrieval.build(vectors[1], ITEMS), vectors[0], np.array([0]), ITEMS + 1, seen)
+        retrieval.retrieve(retrieval.flat(vectors[1]), vectors[0], np.array([0]), ITEMS + 1, seen)

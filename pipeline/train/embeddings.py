@@ -1,0 +1,51 @@
+"""The vectors of a trained recommender on disk, read a part at a time."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.io.tables import readable
+from pipeline.layout import Layout
+
+
+class Embeddings:
+    """Column `vector` of a table, float32 [N, D]."""
+
+    def __init__(self, path: Path, schema: Callable[[int], pa.Schema]) -> None:
+        with readable(path):
+            metadata = pq.read_metadata(path)
+            self.width = int(metadata.schema.to_arrow_schema().field("vector").type.list_size)
+        self._path, self._schema, self._len = path, schema(self.width), metadata.num_rows
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield float32 [n, D] in order, n at most io.PART."""
+        for part in io.read_slices(self._path, self._schema, ["vector"], io.PART):
+            yield io.matrix(part["vector"])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of ascending rows, int64 [M]: float32 [M, D]."""
+        taken, first = np.empty((len(rows), self.width), np.float32), 0
+        for part in self:
+            a, b = np.searchsorted(rows, [first, first + len(part)])
+            taken[a:b] = part[rows[a:b] - first]
+            first += len(part)
+        return taken
+
+    def read(self) -> np.ndarray:
+        return self.take(np.arange(len(self)))
+
+
+def of(layout: Layout) -> tuple[Embeddings, Embeddings]:
+    """Return those of users and of items; UserError if they are absent, or of two trainings."""
+    paths = layout.user_embeddings, layout.item_embeddings
+    io.one_set([path for path in paths if path.is_file()])
+    user, item = paths
+    return Embeddings(user, schemas.user_embeddings), Embeddings(item, schemas.item_embeddings)

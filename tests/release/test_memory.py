@@ -1,0 +1,124 @@
+"""Publishing and verifying hold some rows of a table at a time, and of all tables only identifiers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.io import tables
+from pipeline.layout import Layout
+
+SIZES, USERS, PAIRS, K, WIDTH = (1_000, 5_000), 2, 36, 10, 64
+"""items; users an item, train pairs an item, neighbours, numbers a vector"""
+PART = 256
+HELD = 200
+"""bytes an item that may be held: names of it and of two users, of each 8 bytes more while they are compared, and its
+list; any one table takes more"""
+SETTINGS = {
+    "datasets": ["shop"],
+    "sources": {"shop": {"kind": "sample"}},
+    "publish": {"features": ["minilm-cnn"], "exact_up_to": 100},
+}
+PAGES = {"compression": "zstd", "data_page_size": 1 << 14, "dictionary_pagesize_limit": 1 << 14}
+"""so that a small table has many pages: one is held of each column"""
+MEASURED = f"""
+PAGES = {PAGES!r}
+import sys, tracemalloc
+from pathlib import Path
+import pyarrow as pa
+from pipeline import io
+from pipeline.io import tables
+from pipeline.layout import Layout
+from pipeline.release import verify
+
+what, part, settings, *roots = sys.argv[1:]
+io.PART = int(part)
+tables.LARGE, tables.PARQUET = 1 << 17, PAGES
+if what == "publish":
+    from pipeline.evaluation import ranking  # load torch
+    from pipeline.graph import approximate
+    from pipeline.run import running
+    from pipeline.train import retrieval
+    from stages import publish
+    from stages.params import load
+
+    approximate.POINTS, retrieval.SAMPLE = 1, 50
+for turn, root in enumerate(map(Path, [roots[0], *roots])):  # the first loads modules
+    tracemalloc.start() if turn else None
+    if what == "publish":
+        with running("publish", "shop", load(Path(settings)), root) as run:
+            publish.main(run)
+    else:
+        list(verify(Layout(root, "shop").release))
+    print("peak", tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory())
+    tracemalloc.stop()
+"""
+
+
+def written(root: Path, items: int) -> Layout:
+    """Write what `publish` reads of a catalogue, each table as one row group where the stage would hold it whole."""
+    layout, rng = toy.outputs(root), np.random.default_rng(items)
+    for name in ("beit3", "random"):
+        io.keep_only(layout.features(name), [])
+        io.keep_only(layout.edges(name).parent, [])
+    io.keep_only(layout.images, [])
+    ids, people = (pa.array(range(n), pa.int32()) for n in (items, USERS * items))
+    item_ids = pa.table({"item_id": ids, "asin": pa.array([f"B{i:09}" for i in range(items)])})
+    users = pa.table({"user_id": people, "user": pa.array([f"A{u:09}" for u in range(USERS * items)])})
+    blank, empty = [""] * items, pa.array([[]] * items, pa.list_(pa.string()))
+    texts = dict.fromkeys(("title", "brand", "description", "text"), blank)
+    table = item_ids.to_pydict() | texts | {"categories": empty, "text_status": ["empty"] * items, "image_urls": empty}
+    extra = {"tokens": pa.array([0] * items, pa.int32()), "extra": ["{}"] * items}
+    parts(pa.table(table | extra, schemas.ITEMS), layout.items, schemas.ITEMS)
+    parts(item_ids, layout.item_ids, schemas.ITEM_IDS)
+    parts(users, layout.users, schemas.USERS)
+    bought = {"user_id": np.arange(PAIRS * items) % (USERS * items), "item_id": rng.integers(0, items, PAIRS * items)}
+    pairs = np.arange(PAIRS * items)
+    bought |= {"rating": np.ones(len(pairs)), "timestamp": pairs, "split": pairs // items % 3}
+    parts(pa.table(bought).cast(schemas.INTERACTIONS), layout.interactions, schemas.INTERACTIONS)
+    vectors = io.vectors(rng.standard_normal((USERS * items, WIDTH), dtype=np.float32))
+    parts(users.append_column("vector", vectors), layout.user_embeddings, schemas.user_embeddings(WIDTH))
+    of_items = item_ids.append_column("vector", vectors[:items])
+    parts(of_items, layout.item_embeddings, schemas.item_embeddings(WIDTH))
+    flags = pa.array([True] * items)
+    features = item_ids.append_column("has_image", flags).append_column("has_text", flags)
+    features = features.append_column("vector", vectors[:items])
+    io.write_table(features, io.shard(layout.features("minilm-cnn"), "features", 0), schemas.features(WIDTH))
+    item, rank = np.repeat(np.arange(items), K), np.tile(np.arange(K), items)
+    edges = {"item_id": item, "neighbour_id": (item + rank) % items, "rank": rank, "cosine": 1 - rank / K}
+    io.write_table(pa.table(edges).cast(schemas.EDGES), layout.edges("minilm-cnn"), schemas.EDGES)
+    return layout
+
+
+def parts(table: pa.Table, path: Path, schema: pa.Schema) -> None:
+    """Write as the stages do that have no table whole."""
+    io.write_tables((table.slice(at, PART) for at in range(0, len(table), PART)), path, schema, {})
+
+
+@pytest.fixture(scope="module")
+def catalogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("catalogues")
+    (folder / "params.yaml").write_text(json.dumps(SETTINGS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "PARQUET", PAGES)
+        for items in SIZES:
+            written(folder / str(items), items)
+    return folder
+
+
+@pytest.mark.parametrize("what", ["publish", "verify"])
+def test_memory_grows_by_identifiers(catalogues: Path, what: str) -> None:
+    """Of Arrow, NumPy and Python; `verify` reads what `publish` left."""
+    roots = [str(catalogues / str(items)) for items in SIZES]
+    command = [sys.executable, "-c", MEASURED, what, str(PART), str(catalogues / "params.yaml"), *roots]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _, small, large = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak "))
+    assert (large - small) / (SIZES[1] - SIZES[0]) < HELD
