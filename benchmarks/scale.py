@@ -52,6 +52,7 @@ class Taken(NamedTuple):
     cpu: float  # seconds of all its threads and processes: other programs do not add to them
     wall: float
     mib: float  # largest resident size, of files that it maps too
+    own: float = 0.0  # the same without these files
 
 
 def run() -> Measurement:
@@ -103,7 +104,9 @@ def pipeline(folder: Path, settings: dict[str, Any], stages: Sequence[Stage] = I
         if turn.result.returncode:
             sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
         record = io.read_json(Layout(root, DATASET).cost(stage.name))
-        taken[stage.name] = Taken(turn.cpu, turn.wall, record["peak_memory_mib"])._asdict()
+        taken[stage.name] = Taken(
+            turn.cpu, turn.wall, record["peak_memory_mib"], record["own_memory_mib"] or 0
+        )._asdict()
         io.write_json(kept, taken)
     return {name: Taken(**figures) for name, figures in taken.items()}
 

@@ -2,10 +2,14 @@
 
 import resource
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # of `ru_maxrss`, in a MiB
+INTERVAL = 0.1  # seconds between two looks, of some 30 microseconds each
 # bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged
 ADDRESSES = 4 << 30
 TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
@@ -19,8 +23,41 @@ def has_addresses() -> bool:
 def peak_mib() -> int:
     """Return the largest resident size of this process, MiB: of its libraries and of the files that it maps too."""
     if STATUS.exists():  # ru_maxrss of a Linux process begins at the size of the parent that started it
-        return int(STATUS.read_text().split("VmHWM:", 1)[1].split(maxsplit=1)[0]) // 1024
+        return _kib("VmHWM") // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // UNIT
+
+
+class Own:
+    """Memory that only this process has: without the pages of files that it maps, which the system may drop."""
+
+    mib: int | None = None  # the most that was seen; None where the system does not tell
+
+
+@contextmanager
+def watched() -> Iterator[Own]:
+    """Yield what is sampled every INTERVAL until the block ends, as Linux keeps no peak of it."""
+    own, ended = Own(), threading.Event()
+
+    def look() -> None:
+        while True:
+            own.mib = max(own.mib or 0, _kib("RssAnon") // 1024)
+            if ended.wait(INTERVAL):
+                return
+
+    if not STATUS.exists() or "RssAnon:" not in STATUS.read_text():
+        yield own
+        return
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield own
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _kib(key: str) -> int:
+    return int(STATUS.read_text().split(f"{key}:", 1)[1].split(maxsplit=1)[0])
 
 
 def largest_child_mib() -> int:

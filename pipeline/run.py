@@ -186,7 +186,7 @@ def recorded(run: Run) -> Iterator[None]:
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
     started = time.perf_counter()
-    with progress.heartbeat(f"{run.stage} {run.dataset}", run.bars):
+    with progress.heartbeat(f"{run.stage} {run.dataset}", run.bars), memory.watched() as own:
         yield
     if run.kept:
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
@@ -195,6 +195,7 @@ def recorded(run: Run) -> Iterator[None]:
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
+        "own_memory_mib": own.mib,
         "measured": run.measured,
     }
     record = _run_record(run)

@@ -3,13 +3,15 @@
 import json
 import multiprocessing
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline import progress
+from pipeline import memory, progress
 from pipeline.errors import UserError
 from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
@@ -48,7 +50,34 @@ def test_a_run_leaves_a_record_and_ends_with_one_line(
     assert record["notes"] == {"mean": 7.5, "warnings": ["most are rare"]}
     assert record["params"]["lr"] == 5e-4
     assert (cost["seconds"] >= 0, cost["peak_memory_mib"] > 1, cost["measured"]) == (True, True, {"rate": 7})
+    assert cost["own_memory_mib"] is None or 1 < cost["own_memory_mib"] < cost["peak_memory_mib"]
     assert {"python", "torch", "pyarrow"} <= set(record["versions"])
+
+
+WATCHED = """
+import mmap, sys, time
+from pipeline import memory
+
+size = 64 << 20
+with open(sys.argv[1], "wb+") as file:
+    file.truncate(size)
+    with memory.watched() as before:
+        time.sleep(3 * memory.INTERVAL)
+    with memory.watched() as mapped, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
+        assert sum(pages[at] for at in range(0, size, mmap.PAGESIZE)) == 0
+        time.sleep(3 * memory.INTERVAL)
+    with memory.watched() as held:
+        kept = bytearray(b"1") * size
+        time.sleep(3 * memory.INTERVAL)
+print(mapped.mib - before.mib, held.mib - before.mib)
+"""
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="only Linux says what of a process is mapped")
+def test_pages_of_mapped_files_are_not_a_process_s_own_memory(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED, str(tmp_path / "file")], capture_output=True, text=True)
+    mapped, held = map(int, done.stdout.split())
+    assert (mapped < 16, held > 48) == (True, True)
 
 
 def test_without_a_terminal_a_long_run_says_every_minute_how_far_it_is(

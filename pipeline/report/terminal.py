@@ -96,14 +96,18 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
-    """Return rows, seconds and memory of each stage, from run records; of files that DVC fetched, a dash."""
-    printed = plain(f"{dataset}, stages", show_footer=True)
-    rows = [(r["stage"], r["rows_in"], r["rows_out"], r.get("seconds"), r.get("peak_memory_mib")) for r in records]
-    seconds, peak = sum(row[3] or 0 for row in rows), max((row[4] or 0 for row in rows), default=0)
-    footers = {"stage": "all", "rows in": "", "rows out": "", "seconds": f"{seconds:,.1f}", "peak MiB": f"{peak:,}"}
-    for name, footer in footers.items():
+    """Return rows, seconds and memory of each stage, from run records; of files that DVC fetched, a dash.
+
+    A process's own memory is that without the files that it maps, whose pages the system may drop.
+    """
+    printed, rows = plain(f"{dataset}, stages", show_footer=True), [*records]
+    seconds = sum(row.get("seconds") or 0 for row in rows)
+    peak, own = (max((row.get(key) or 0 for row in rows), default=0) for key in ("peak_memory_mib", "own_memory_mib"))
+    footers = {"stage": "all", "rows in": "", "rows out": "", "seconds": f"{seconds:,.1f}"}
+    for name, footer in (footers | {"peak MiB": f"{peak:,}", "own MiB": f"{own:,}"}).items():
         printed.add_column(name, footer, no_wrap=True, justify="left" if name == "stage" else "right")
-    for stage, rows_in, rows_out, spent, memory in rows:
-        cost = ("-", "-") if spent is None or memory is None else (f"{spent:,.1f}", f"{memory:,}")
-        printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", *cost)
+    for row in rows:
+        spent, *mib = (row.get(key) for key in ("seconds", "peak_memory_mib", "own_memory_mib"))
+        cost = ["-" if spent is None else f"{spent:,.1f}", *("-" if one is None else f"{one:,}" for one in mib)]
+        printed.add_row(row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}", *cost)
     return printed

@@ -61,7 +61,14 @@ def test_eighty_columns_cut_no_name() -> None:
 
 def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
     records = [
-        {"stage": stage, "rows_in": 10_000_000, "rows_out": 7, "seconds": 1234.56, "peak_memory_mib": 100 + i}
+        {
+            "stage": stage,
+            "rows_in": 10_000_000,
+            "rows_out": 7,
+            "seconds": 1234.56,
+            "peak_memory_mib": 100 + i,
+            "own_memory_mib": 90,
+        }
         for i, stage in enumerate(STAGES)
     ]
     console = Console(width=80, file=io.StringIO())
@@ -69,10 +76,10 @@ def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
     lines = [line.split() for line in console.file.getvalue().splitlines()]
     assert lines[0] == ["shop,", "stages"]
     assert [line for line in lines if line[0] == "interactions"] == [
-        ["interactions", "10,000,000", "7", "1,234.6", "101"]
+        ["interactions", "10,000,000", "7", "1,234.6", "101", "90"]
     ]
     assert [line[0] for line in lines if line[0] in STAGES] == [*STAGES]
-    assert lines[-1] == ["all", f"{1234.56 * len(STAGES):,.1f}", str(99 + len(STAGES))]
+    assert lines[-1] == ["all", f"{1234.56 * len(STAGES):,.1f}", str(99 + len(STAGES)), "90"]
 
 
 def test_figures_that_do_not_fit_continue_below_and_none_is_split() -> None:
