@@ -61,7 +61,7 @@ def run() -> Measurement:
     """Encode the same items with the same weights in every way, and hold each vector against torchscale's float32."""
     with _turns.process() as theirs, _turns.process() as ours:
         turns = {f"torchscale {precision}": partial(theirs, _torchscale, precision) for precision in PRECISIONS[:2]}
-        turns |= {f"ours {precision}": partial(ours, _ours, precision) for precision in PRECISIONS}
+        turns |= {f"ours {precision}": partial(ours, encoded, precision) for precision in PRECISIONS}
         ways = _turns.take(turns, work=ITEMS, warm_up=True)
         where = {precision: ours(_where, precision) for precision in PRECISIONS} if pick().type == "cpu" else {}
     vectors = {name: torch.from_numpy(way.last) for name, way in ways.items()}
@@ -143,7 +143,7 @@ def _encoder(precision: str) -> BEiT3Items:
     return BEiT3Items(_network(), _Ids(_ids()), PADDED, precision)  # type: ignore[arg-type]
 
 
-def _ours(precision: str) -> Turn[np.ndarray]:
+def encoded(precision: str) -> Turn[np.ndarray]:
     encoder, texts = _encoder(precision), [str(i) for i in range(ITEMS)]
     return timed(lambda: batching.encode(encoder, texts, _jpegs(), PASS, workers=WORKERS).vectors)
 

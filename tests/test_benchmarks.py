@@ -78,7 +78,7 @@ def test_a_misspelt_benchmark_is_refused_with_the_names_that_exist() -> None:
 
 def test_a_network_without_a_dataset_reads_the_items_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "SHAPE", SIZES["small"])
-    vectors = encode._ours("float32").result
+    vectors = encode.encoded("float32").result
     assert vectors.shape == (encode.ITEMS, SIZES["small"].width)
     assert len(np.unique(vectors, axis=0)) == encode.ITEMS
 
