@@ -26,7 +26,6 @@ from pipeline.errors import UserError
 from pipeline.http.fetch import is_web_page
 
 FORMAT: Literal[5] = 5
-OLDEST = 3
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"
 """present where the release is signed"""
@@ -36,8 +35,6 @@ MAX_BYTES = 64 << 20
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH, MAX_NAME = 1024, 255
 """bytes of a path and of each of its names: limits of file systems"""
-DIGESTED = 4
-"""the first format with a digest"""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -158,9 +155,8 @@ class Encoder(Part):
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[3, 4, 5]
-    """version of this schema; 4 added the digest, and vectors of users without their names; 5 tables of tried
-    candidates, and encoders that combine others"""
+    format: Literal[5]
+    """version of this schema"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
@@ -181,7 +177,7 @@ class Manifest(Part):
     part_of: Sha256 | None = None
     """hash of the whole release's manifest, where only a part of its files was fetched"""
     digest: Sha256 | None = None
-    """hash of all other keys, see `digest`; null in releases of format 3"""
+    """hash of all other keys, see `digest`"""
 
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
@@ -243,10 +239,9 @@ def parsed(folder: Path, data: bytes) -> Manifest:
             raise UserError(f"{path}: a web page, and no manifest; is that the address of a release?") from None
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version < OLDEST:
-        raise UserError(f"{path}: format {version}, and this alignrec reads from {OLDEST} on; publish it again")
-    if isinstance(version, int) and version > FORMAT:
-        raise UserError(f"{path}: format {version}, and this alignrec reads up to {FORMAT}; install a later alignrec")
+    if isinstance(version, int) and version != FORMAT:
+        remedy = "install a later alignrec" if version > FORMAT else "publish it again"
+        raise UserError(f"{path}: format {version}, and this alignrec reads format {FORMAT}; {remedy}")
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
@@ -265,8 +260,6 @@ def schema_json() -> str:
 
 
 def _refuse_altered(path: Path, manifest: Manifest, raw: Mapping[str, Any]) -> None:
-    if manifest.digest is None and manifest.format < DIGESTED:
-        return
     try:
         if digest(raw) == manifest.digest:
             return

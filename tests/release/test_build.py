@@ -220,8 +220,8 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda m: m.update(format=6, news=1), "format 6, .* up to 5"),
-        (lambda m: m.update(format=2), "format 2, .* from 3"),
+        (lambda m: m.update(format=6, news=1), "format 6, .* format 5"),
+        (lambda m: m.update(format=2), "format 2, .* format 5"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),

@@ -98,7 +98,6 @@ def test_methods_are_chosen_by_name(tmp_path: Path) -> None:
 def test_a_release_without_codes_verifies_as_before(release: Path) -> None:
     releases.drop(release, "semantic_ids/")
     shutil.rmtree(release / "semantic_ids")
-    releases.edit(release, lambda m: m.update(format=3))
     assert len(list(verify(release))) == 4
 
 

@@ -212,7 +212,7 @@ def test_a_hostile_path_is_refused_before_any_file(server: Folder, tmp_path: Pat
 
 
 FALSE_CLAIMS = {
-    "of the future": (lambda m: {"format": 6}, "format 6, and this alignrec reads up to 5", None),
+    "of the future": (lambda m: {"format": 6}, "format 6, and this alignrec reads format 5", None),
     "a table outside any folder": (
         lambda m: {"files": [f | {"path": "stray.parquet"} if f["path"] == FEATURES else f for f in m["files"]]},
         "it has , minilm-cnn",
