@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,15 @@ from typing import Any
 os.fsync = lambda number: None  # type: ignore[assignment]
 """No test cuts the power: a killed process loses nothing that it wrote, and the disk takes 5 ms for each flush."""
 CONTEXT = multiprocessing.get_context("forkserver")
-OURS = ["stages.cli", "stages.pretrain", "stages.study", "stages.report", "stages.publish", "pipeline.serve.command"]
+OURS = [
+    *("stages.cli", "stages.pretrain", "stages.study", "stages.report", "stages.publish", "pipeline.serve.command"),
+    *("pipeline.embed.command", "pipeline.embed.encoders", "pipeline.pretrain.train", "pipeline.features.write"),
+]
 THEIRS = [
     "pytest",
     "hypothesis",
     "torch",
+    "torch._dynamo",  # which an optimiser loads, in a second
     "pyarrow.dataset",
     "duckdb",
     "faiss",
@@ -77,6 +86,11 @@ class Started:
         return self.stdout.read(), self.stderr.read()
 
 
+def forked() -> None:
+    gc.freeze()  # what was loaded before stays, and no collection looks at it
+    multiprocessing.current_process().daemon = False  # so that it may start others
+
+
 def _enter(
     main: Callable[..., object], arguments: tuple[object, ...], cwd: Path, environment: Mapping[str, str],
     session: bool, output: Connection, errors: Connection,
@@ -89,7 +103,7 @@ def _enter(
     os.chdir(cwd)
     os.environ.update(environment)
     time.tzset()
-    multiprocessing.current_process().daemon = False  # so that it may start others
+    forked()
     if session:
         os.setsid()
     main(*arguments)
@@ -116,3 +130,21 @@ def command(*arguments: str) -> None:
 
 def alignrec(*arguments: str | Path, cwd: Path | None = None, session: bool = False, **environment: str) -> Started:
     return started(command, *map(str, arguments), cwd=cwd, session=session, **environment)
+
+
+@contextmanager
+def here(places: Any, make: Callable[[], Callable[[Any], Any]]) -> Iterator[Any]:
+    """Do as `engine.Processes.opened`, in this process: to load torch in a process of its own takes seconds.
+
+    Each job is done as soon as it is submitted; what goes to workers and comes from them is pickled all the same.
+    """
+    from pipeline.engine.local import Seats  # of the project that a forked command is of
+
+    worker = cache(pickle.loads(pickle.dumps(make)))
+
+    def submit(job: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(pickle.loads(pickle.dumps(worker()(pickle.loads(pickle.dumps(job))))))
+        return done
+
+    yield Seats(submit, places.number)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from processes import CONTEXT
+from processes import CONTEXT, forked, here
 
 ROOT = Path(__file__).parent.parent
 OURS = {"alignrec", "pipeline", "schemas", "stages"}
@@ -57,7 +56,7 @@ def _detached(*files: Any) -> tuple[int, ...]:
 def _main(name: str, arguments: list[str], folder: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
     """Be the command: its project's modules are loaded, not those of this clone."""
     os.setsid()
-    multiprocessing.current_process().daemon = False  # so that it may start others
+    forked()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -75,8 +74,10 @@ def _main(name: str, arguments: list[str], folder: str, environment: dict[str, s
         from dvc.cli import main
 
         sys.exit(main(arguments))
+    from pipeline.engine.processes import Processes
     from stages.__main__ import main as alignrec
 
+    Processes.opened = here  # type: ignore[method-assign]
     alignrec()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from test_newcomer import ENCODER, MODEL, PROBE
+from toyproject import copied, run
 
 import alignrec
 from stages import project
@@ -159,8 +157,12 @@ def test_a_key_is_changed_where_the_page_says(edit: str, tmp_path: Path) -> None
     assert first(plan, lambda stage: named in stage["params"]) == FIRST[edit]
 
 
+@pytest.mark.usefixtures("shims")
 @pytest.mark.parametrize("edit", PARTS)
-def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path: Path) -> None:
+def test_a_part_is_added_with_the_files_that_the_page_names(
+    edit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     name, texts, copy = NAMES[edit], PARTS[edit], clone(tmp_path / "clone")
     for path, text in texts.items():
         file = copy / path.replace("NAME", name)
@@ -169,7 +171,7 @@ def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path:
             text = entered(path, *text)
         file.write_text(text if isinstance(text, str) else text(path))
     (copy / "params.yaml").write_text(yaml.safe_dump(yaml.safe_load(PARAMS) | USED.get(edit, {})))
-    said(copy, "-m", "stages", "init")
+    run("alignrec", "init", cwd=copy)
     plan = yaml.safe_load((copy / "dvc.yaml").read_text())["stages"]
     new = {path.replace("NAME", name) for path in texts if "NAME" in path}
     expected = {"itself": name, "none": None}.get(FIRST[edit], FIRST[edit])
@@ -180,33 +182,26 @@ def test_a_part_is_added_with_the_files_that_the_page_names(edit: str, tmp_path:
 def shown(edit: str, copy: Path) -> None:
     if edit == "add a stage":
         assert "least: 1" in (copy / "params.yaml").read_text()
-        assert "how many items have a text" in said(copy, "-m", "stages", "census", "--help")
+        assert "how many items have a text" in run("alignrec", "census", "--help", cwd=copy)
         (copy / "p.yaml").write_text("datasets: [s]\nsources: {s: {kind: sample, users: 300, items: 100}}\n")
         for stage in ("download", "interactions", "items", "census"):
-            said(copy, "-m", "stages", stage, "s", "--params", "p.yaml")
+            run("alignrec", stage, "s", "--params", "p.yaml", cwd=copy)
         assert "with text" in (copy / "outputs/census/s/census.json").read_text()
     if edit == "add an export":
         release = str(alignrec.load("sample").folder)
-        said(copy, "-m", "stages", "export", release, "--format", "plain", "--features", "linear", "--to", "out")
+        run("alignrec", "export", release, "--format", "plain", "--features", "linear", "--to", "out", cwd=copy)
         assert len((copy / "out/items.txt").read_text().splitlines()) > 1000
         assert "an identifier a line" in (copy / "out/README.md").read_text()
     if edit == "add a probe":
         code = "from pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
-        assert "'distinct vectors'" in said(copy, "-c", code)
+        assert "'distinct vectors'" in run(sys.executable, "-c", code, cwd=copy)
 
 
 def clone(folder: Path) -> Path:
     for name in ("pipeline", "stages", "schemas", "alignrec"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copied(name, folder)
     (folder / ".dvc").mkdir()
     return folder
-
-
-def said(folder: Path, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(folder), "GIT_CEILING_DIRECTORIES": "/"}
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 def first(plan: Mapping[str, Any], reads: Any) -> str | None:

@@ -4,16 +4,22 @@ Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_
 BEiT3 files share the backbone; -itc ones have heads for contrast in place of those for masked modelling.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pipeline.beit3 import checkpoints, vqkd
+from pipeline.beit3 import checkpoints
 from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from pipeline.beit3.network import HEADS, BEiT3
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.beit3.vqkd import VQKD
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
 TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
@@ -99,8 +105,10 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
     return loaded._replace(ignored=left_out | loaded.ignored)
 
 
-def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQKD, checkpoints.Loaded]:
+def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, checkpoints.Loaded]:
     """Return the tokenizer in a safetensors file, its positions interpolated to `grid` patches a side; or UserError."""
+    from pipeline.beit3 import vqkd  # loads timm, which takes two seconds
+
     tensors = checkpoints.read(path)
     try:
         published = vqkd.shape(tensors, heads)
