@@ -96,7 +96,9 @@ def test_equal_vectors_and_as_many_codes_as_items_are_coded(name: str) -> None:
 def written(name: str) -> bytes:
     """Fit 3,000 vectors, enough for libraries to divide the work, and return all that follows from them."""
     x = groups(3000, 96)
-    made = fitted(name, x, **({"hidden": [256], "width": 64, "batch_size": 1000, "epochs": 2} if name == "rqvae" else {}))
+    made = fitted(
+        name, x, **({"hidden": [256], "width": 64, "batch_size": 1000, "epochs": 2} if name == "rqvae" else {})
+    )
     codes = [made.assign(given(x)), made.encode(x[:50])]
     arrays = [array for _, array in sorted(made.tensors().items())]
     return b"".join(array.tobytes() for array in [*arrays, *codes, *map(made.decode, codes)])
