@@ -77,9 +77,9 @@ def _noise(**params: Any) -> Any:
 def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
     (ended, whole, last), histories = (network(), network(), network()), []
     for net, patience in ((ended, 3), (whole, 99), (last, 0)):
-        trained = fit(net, _noise(steps=200, patience=patience), Checkpoint(tmp_path / "c", 1000), int)
+        trained = fit(net, _noise(steps=100, patience=patience), Checkpoint(tmp_path / "c", 1000), int)
         histories.append(trained.history)
-    assert [line["step"] for line in histories[1]] == list(range(10, 201, 10))
+    assert [line["step"] for line in histories[1]] == list(range(5, 101, 5))
     assert histories[0] == histories[1][: len(histories[0])]
     cosines = [line["cosine"] for line in histories[1]]
     best = int(np.argmax(cosines))
@@ -105,7 +105,7 @@ def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: 
 
         checkpoint = Checkpoint(tmp_path / f"{every}.safetensors", every)
         net, left = network(), stop or 0
-        history, teacher = fit(net, _noise(steps=200, patience=3), checkpoint, done)
+        history, teacher = fit(net, _noise(steps=100, patience=3), checkpoint, done)
         checkpoint.clear()
         assert teacher is not None
         written = [*(x.numpy() for x in net.state_dict().values()), teacher]
@@ -170,7 +170,7 @@ def test_running_whitening_whitens() -> None:
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for where in ("one", "two"):
-        shop(tmp_path / where, distill=1.0, distill_from=["tfidf"], steps=20)
+        shop(tmp_path / where, distill=1.0, distill_from=["tfidf"], steps=14)
         _ids(tmp_path / where)
     run(tmp_path / "one")
     history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
