@@ -55,9 +55,9 @@ def network(seed: int = 0) -> BEiT3:
     return BEiT3(Config(**shape, codes=8, mlm=True))
 
 
-def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -> Path:
-    """Write 96 items whose colour and thing are in text and image; a few lack one or both. Return the parameters."""
-    layout, rng, n = Layout(root, "toy"), np.random.default_rng(0), 96
+def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pretrain: Any) -> Path:
+    """Write n items whose colour and thing are in text and image; a few lack one or both. Return the parameters."""
+    layout, rng = Layout(root, "toy"), np.random.default_rng(0)
     colour, thing = rng.integers(0, 4, n), rng.integers(0, 4, n)
     seen = list(enumerate(zip(colour, thing, strict=True)))
     words = [f"a {list(COLOURS)[c]} {THINGS[t]}" if texts and i % 12 else "" for i, (c, t) in seen]
