@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import shims
+import torch.distributed.run as torchrun
 import yaml
 from pretraining import history, network, shop, task
+from processes import Started, started
+from shims import ROOT
 
 from pipeline import io
 from pipeline.errors import UserError
@@ -22,7 +24,7 @@ from pipeline.run import running
 from stages.params import load
 
 FIGURES = ("loss", "mim_loss", "mlm_loss", "distill_loss", "mlm_held_out_loss")
-STEPS = 12
+STEPS = 8
 
 
 def _prepared(root: Path) -> Path:
@@ -33,10 +35,19 @@ def _prepared(root: Path) -> Path:
     return root
 
 
-def _torchrun(root: Path) -> subprocess.Popen[str]:
-    ours = ["-m", "stages.cli", "pretrain", "toy", "--params", str(root / "params.yaml"), "--root", str(root)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ours]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def _torchrun(root: Path) -> Started:
+    ours = [shims.folder() / "alignrec", "pretrain", "toy", "--params", root / "params.yaml", "--root", root]
+    command = ["--standalone", "--nproc-per-node", "2", "--no-python", *map(str, ours)]
+    return started(torchrun.main, command, PYTHONPATH=str(ROOT))
+
+
+def _kill(process: Started) -> None:
+    """Kill it and the two that it started, which have sessions of their own."""
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +58,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = _torchrun(root)
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    _kill(process)
     assert checkpoint.exists(), "they were done before they could be killed"
     process = _torchrun(root)
     assert process.wait() == 0, process.stderr.read()
