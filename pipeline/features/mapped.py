@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 from scipy import linalg, sparse
-from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline import io
@@ -26,6 +25,7 @@ from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
+from pipeline.ops.threads import limited
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
 
@@ -136,7 +136,7 @@ def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength
         pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
         strength: penalty, as a share of the mean variance of x.
     """
-    with threadpool_limits(1):
+    with limited(1):
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
         n = max(1, sum(n for n, _ in sums))  # of no rows the map is zero
         mean = np.asarray(sum(total for _, total in sums)) / n

@@ -10,12 +10,12 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import torch
-from threadpoolctl import threadpool_limits
 
 from pipeline import engine
 from pipeline.graph import approximate, gpu
 from pipeline.graph.params import Graph
 from pipeline.ops.rows import unit_rows
+from pipeline.ops.threads import limited
 from pipeline.ops.topk import select
 
 # queries a search of GPUs, and of a thread of the CPU: bounds memory to that times I scores
@@ -112,7 +112,7 @@ def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.nd
     index = gpu.placed(flat, n, k + 1) if use_gpu else flat
     step, place = (PART, engine.Threads()) if index is flat else (BLOCK, None)
     blocks, search = (np.arange(at, min(at + step, n)) for at in range(0, n, step)), partial(_block, index, units, k)
-    with threadpool_limits(1):
+    with limited(1):
         for own, found in engine.map(lambda: search, blocks, place):
             cosines[own], ids[own] = found
     return cosines, ids

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline.config.base import Rate
@@ -21,6 +20,7 @@ from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Train
 from pipeline.ops.filters import Dense, Filter
 from pipeline.ops.rows import unit_rows
+from pipeline.ops.threads import limited
 
 BLOCK = 512  # rows of the matrix per step
 
@@ -80,13 +80,13 @@ def gram(seen: sp.csr_array) -> np.ndarray:
 
 def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     """Add x y^T to a matrix [I, I] in place, x and y float32 [I, F]."""
-    with threadpool_limits(torch.get_num_threads()):
+    with limited(torch.get_num_threads()):
         for at in range(0, len(matrix), BLOCK):
             matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
 
 
 def product(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
-    with threadpool_limits(torch.get_num_threads()):
+    with limited(torch.get_num_threads()):
         return matrix @ x
 
 
@@ -98,7 +98,7 @@ def invert(matrix: np.ndarray, name: str) -> np.ndarray:
     """Invert a symmetric float32 [I, I] in place, by Cholesky; UserError if it is not positive definite."""
     from scipy.linalg import lapack
 
-    with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order
+    with limited(torch.get_num_threads()):  # more threads add up in another order
         lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
         if not failed:
             lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
@@ -129,7 +129,7 @@ def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.nda
     from scipy.linalg import solve_triangular
 
     x = features.astype(np.float64)
-    with threadpool_limits(1):
+    with limited(1):
         root = np.linalg.cholesky(x.T @ x + l2 * np.eye(x.shape[1]))
         w = solve_triangular(root, x.T, lower=True).T  # [I, F]
     v = w / (1 - np.square(w).sum(1, keepdims=True))

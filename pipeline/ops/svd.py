@@ -2,8 +2,8 @@
 
 import numpy as np
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
+from pipeline.ops.threads import limited
 from pipeline.ops.whitening import orient
 
 
@@ -16,7 +16,7 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
     from scipy.sparse.linalg import svds
 
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
-    with threadpool_limits(1):
+    with limited(1):
         if width < min(matrix.shape):
             _, singular, right = svds(matrix, width, v0=start)
         else:  # ARPACK does not find all

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+
+from pipeline.ops.threads import limited
 
 # added to every variance, as a share of the mean variance: directions of little variance are not amplified
 FLOOR = 1e-3
@@ -45,7 +46,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
     """
     from scipy import linalg  # takes a third of a second, which those who only load a whitening need not wait for
 
-    with threadpool_limits(1):
+    with limited(1):
         mean, covariance = _moments(blocks)
         last = len(mean) - 1
         largest = [max(0, last + 1 - width), last]
@@ -62,7 +63,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
 
 def applied(whitening: Whitening, x: np.ndarray) -> np.ndarray:
     """Return vectors after `fit_pca`: [n, D] -> float32 [n, W]; rows of zeros stay zero."""
-    with threadpool_limits(1):
+    with limited(1):
         return np.where(x.any(axis=1, keepdims=True), whitening(x), np.float32(0))
 
 

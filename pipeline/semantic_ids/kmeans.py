@@ -9,9 +9,9 @@ from functools import partial
 import faiss
 import numpy as np
 import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
 from pipeline import engine
+from pipeline.ops.threads import limited
 
 DISTANCES = 2**22
 """held at a time, by each thread"""
@@ -26,7 +26,7 @@ DRAWN = 4096
 def cluster(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
     """Return the centroids of k-means by FAISS, float32 [K, F], of float32 [m, F], at least K."""
     rng = np.random.default_rng(seed)
-    with threadpool_limits(1):  # the order of sums decides the last bits
+    with limited(1):  # the order of sums decides the last bits
         start = _start(x, k, rng)
         kmeans = faiss.Kmeans(
             x.shape[1], k, niter=iterations, seed=seed % 2**31,
@@ -47,7 +47,7 @@ def means(x: np.ndarray, codes: np.ndarray, centroids: np.ndarray) -> np.ndarray
 
 def nearest(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Return the nearest centroid of each row, int64 [n]; of equal ones the first."""
-    with threadpool_limits(1, user_api="blas"):
+    with limited(1, user_api="blas"):
         parts = [distances(rows, centroids).argmin(axis=1) for rows in blocks(x, len(centroids))]
     return np.concatenate([np.empty(0, np.int64), *parts])
 
@@ -67,7 +67,7 @@ def blocks(x: np.ndarray, k: int) -> Iterator[np.ndarray]:
 
 
 def by_block(work: Callable[[np.ndarray], np.ndarray], given: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    with threadpool_limits(1, user_api="blas"):  # for all threads: one that set it by itself would reset it for others
+    with limited(1, user_api="blas"):  # for all threads: one that set it by itself would reset it for others
         yield from engine.threads(work, given)
 
 

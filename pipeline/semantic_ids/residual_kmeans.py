@@ -6,10 +6,10 @@ n vectors, F width, L levels, K codes a level.
 from typing import Self
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from pipeline.config.base import Positive, Section
 from pipeline.ops.arrays import Tensors, tensor
+from pipeline.ops.threads import limited
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 
@@ -60,5 +60,5 @@ class ResidualKMeans(Method):
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return the squared distance to each centroid of the last level, less a number of the row: float32 [b, K]."""
         rest = x - self.decode(codes) + self.centroids[-1][codes[:, -1]]
-        with threadpool_limits(1, user_api="blas"):
+        with limited(1, user_api="blas"):
             return kmeans.distances(rest, self.centroids[-1])

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from pipeline.config.base import Positive, Rate, Section, Weight
 from pipeline.errors import UserError
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.ops.device import one_thread, pick, sent
+from pipeline.ops.threads import limited
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams
@@ -219,7 +219,7 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
-    with threadpool_limits(1, user_api="blas"):
+    with limited(1, user_api="blas"):
         for number, layer in enumerate(layers):
             x = (x if number == 0 else np.maximum(x, 0)) @ layer.weight.T + layer.bias
     return x
