@@ -21,14 +21,10 @@ settings.register_profile("shared machine", deadline=None, suppress_health_check
 settings.load_profile("shared machine")
 
 LONGEST = (
-    "test_pipeline.py",
-    "test_contract.py",
-    "test_mini.py",
-    "test_parallel.py",
-    "test_newcomer.py",
-    "test_fuzz.py",
+    *("test_pipeline.py", "test_fuzz.py", "test_contract.py", "test_mini.py", "test_loop.py", "test_network.py"),
+    *("test_baby_split.py", "test_distillation.py", "test_edits.py", "test_parallel.py", "test_newcomer.py"),
 )
-"""files of minutes; several processes take a file at a time, and end together if these come first"""
+"""files that take longest; several processes take a file at a time, and end together if these come first"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
