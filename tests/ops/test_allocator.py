@@ -1,26 +1,24 @@
-import subprocess
+import resource
 import sys
 
 import pytest
-
-FAULTS = """
-import resource, sys
 import torch
+from processes import started
+
 from pipeline.ops.allocator import keep_large_buffers
-if sys.argv[1] == "kept":
-    assert keep_large_buffers()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    torch.ones(16 << 20)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
+
+
+def say_faults(keep: bool) -> None:
+    """Print the page faults of five times 64 MiB."""
+    if keep:
+        assert keep_large_buffers()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16 << 20)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_a_large_buffer_is_faulted_in_once() -> None:
-    """Five times 64 MiB."""
-    faults = [
-        int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, stdout=subprocess.PIPE).stdout)
-        for how in ("kept", "as it is")
-    ]
-    assert faults[0] < faults[1] / 2
+    kept, given_back = (int(started(say_faults, keep).communicate()[0]) for keep in (True, False))
+    assert kept < given_back / 2
