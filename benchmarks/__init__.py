@@ -17,6 +17,10 @@ from pipeline.versions import machine
 RESULTS = Path(__file__).parent / "results"
 
 
+class Absent(Exception):
+    """Data or a package that a benchmark needs and the project does not install; one line with what to do."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One comparison of ways that took turns. Figures of a way are medians of its rounds."""

@@ -15,7 +15,13 @@ def main(names: list[str]) -> None:
         sys.exit(f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}")
     waiting.choose()  # as a stage does, and before torch is loaded
     for name in names or known:
-        m = importlib.import_module(f"benchmarks.{name}").run()
+        try:
+            m = importlib.import_module(f"benchmarks.{name}").run()
+        except benchmarks.Absent as absent:
+            if names:
+                sys.exit(f"{name}: {absent}")
+            print(f"{name}: not run: {absent}\n", flush=True)
+            continue
         print("\n".join([*benchmarks.lines(name, m), f"-> {benchmarks.save(name, m)}\n"]), flush=True)
 
 

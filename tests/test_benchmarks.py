@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from commands import alignrec
 
 import benchmarks
 import schemas
-from benchmarks import Measurement, __main__, _catalogue, _turns, encode, notebook, scale
+from benchmarks import Measurement, __main__, _baby, _catalogue, _turns, accuracy, encode, notebook, scale
 from benchmarks import _plain_catalogue as plain
 from benchmarks._turns import Turn, Way
-from pipeline import io
+from pipeline import io, waiting
 from pipeline.beit3.config import SIZES
+from pipeline.interactions.split import Pairs, Split
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 
@@ -81,6 +83,59 @@ def test_a_network_without_a_dataset_reads_the_items_of_the_benchmark(monkeypatc
     vectors = encode.encoded("float32").result
     assert vectors.shape == (encode.ITEMS, SIZES["small"].width)
     assert len(np.unique(vectors, axis=0)) == encode.ITEMS
+
+
+def test_a_benchmark_that_lacks_something_says_so_and_the_others_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lacking.py").write_text("import benchmarks\ndef run(): raise benchmarks.Absent('no data; get it')\n")
+    (tmp_path / "other.py").write_text("def run(): raise KeyError('it ran')\n")
+    monkeypatch.setattr(benchmarks, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(waiting, "choose", lambda: None)
+    with pytest.raises(KeyError, match="it ran"):
+        __main__.main([])
+    assert capsys.readouterr().out == "lacking: not run: no data; get it\n\n"
+    with pytest.raises(SystemExit, match=r"^lacking: no data; get it$"):
+        __main__.main(["lacking"])
+
+
+def test_accuracy_says_what_to_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_baby, "DATA", tmp_path / "baby.inter")
+    with pytest.raises(benchmarks.Absent, match=r"baby\.inter is not there; ALIGNREC_BABY=PATH"):
+        accuracy.run()
+    _baby.DATA.write_text("userID\titemID\trating\ttimestamp\tx_label\n1\t2\t5\t0\t0\n0\t1\t5\t0\t1\n1\t0\t5\t0\t0\n")
+    split = _baby.published_split()
+    assert (split.n_users, split.n_items, split.train.items.tolist(), len(split.test)) == (2, 3, [0, 2], 0)
+    assert (split.valid.users.tolist(), split.valid.items.tolist()) == ([0], [1])
+    monkeypatch.setattr(accuracy, "PYTHON", tmp_path / "recbole/bin/python")
+    with (
+        pytest.raises(benchmarks.Absent, match=r"no .*/python: python -m venv .*/recbole && .* install 'recbole=="),
+        accuracy.recbole(tmp_path / "baby", split, {}, 0),
+    ):
+        pass
+
+
+def test_epochs_are_taken_by_turns_until_none_gets_better_and_the_time_is_that_of_the_median_draw() -> None:
+    recalls = {"a": [0.1, 0.3, 0.2, 0.2, 0.2, 0.2], "b": [0.1, 0.2, 0.25, 0.4, 0.3, 0.3]}
+    order: list[str] = []
+
+    def epoch(name: str) -> Turn[float]:
+        order.append(name)
+        return Turn(60.0, 120.0, recalls[name][order.count(name) - 1])
+
+    turns = accuracy.race({name: partial(epoch, name) for name in recalls}, patience=2)
+    assert "".join(order) == "abbaabbaabba"  # b is best after four, two more do not pass it
+    assert [accuracy.best(way) for way in turns.values()] == [0.3, 0.4]
+    assert [accuracy.epochs_to(0.285, iter(way).__next__) for way in turns.values()] == [2, 4]
+    with pytest.raises(RuntimeError, match=r"below 0\.2000 after 100 epochs"):
+        accuracy.epochs_to(0.2, lambda: Turn(1.0, 1.0, 0.1))
+    pairs = Pairs(np.array([0, 1], np.int32), np.array([0, 2], np.int32))
+    draws = {"ours": [2, 3, 5], "recbole": [4, 6, 9]}
+    m = accuracy.measured(
+        Split(2, 3, pairs, pairs, pairs), {"ours": turns["a"], "recbole": turns["b"]}, 0.285, draws, {}
+    )
+    assert (m.figure("ours"), m.figure("recbole"), m.ratio("ours").median) == (180, 360, 2)
+    assert m.details["minutes_cpu_minutes_recall"]["ours"][:2] == [(1.0, 2.0, 0.1), (2.0, 4.0, 0.3)]
 
 
 def test_growth_is_fitted_without_the_cost_of_starting() -> None:

@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from benchmarks import accuracy
 from pipeline import io
 from pipeline.export.content import ExportContent
 from pipeline.export.write import write
-from pipeline.interactions.split import Pairs, Split
+from pipeline.interactions.split import Pairs, Split, load
 from pipeline.models import MODELS
 from pipeline.models.base import Inputs
+from pipeline.models.lightgcn import LightGCN
 from pipeline.ops.filters import Filter
 
 pytestmark = [
@@ -35,7 +37,7 @@ pytestmark = [
 DOCS = Path(__file__).parents[2] / "docs"
 USERS, ITEMS, WIDTH = 120, 50, 16
 NEEDS = {
-    "recbole": ["recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3"],  # what RecBole's last release still runs with
+    "recbole": [*accuracy.RECBOLE],
     "cornac": ["cornac>=2.3,<4", "torch"],
     "lenskit": ["lenskit>=2025.8,<2026"],
     "rectools": ["rectools>=0.19,<0.20"],
@@ -121,6 +123,24 @@ def test_recbole_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None
     said = trained("recbole", content, tmp_path, RECBOLE)
     loaded = np.array(said["features"])[1:].astype(np.float32)
     assert np.array_equal(loaded, content.matrix("our-set")[said["order"]]), "each item has its own vector"
+
+
+def test_recbole_propagates_and_learns_like_ours(
+    content: ExportContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "PYTHON", environment("recbole", tmp_path))
+    assert content.interactions is not None
+    split = load(content.interactions, USERS, ITEMS)
+    torch.manual_seed(0)
+    ours = LightGCN(Inputs(split, None, None, torch.device("cpu")), accuracy.SETTINGS)
+    tables = {name: x.detach().numpy() for name, x in ours.named_parameters()}
+    with accuracy.recbole(tmp_path / "baby", split, tables, 0) as theirs, torch.no_grad():
+        for name, vectors in zip(tables, ours(), strict=True):
+            np.testing.assert_allclose(np.load(tmp_path / f"baby/{name}.npy"), vectors, atol=1e-6)
+        before = theirs.recall()
+        turns = [theirs.epoch() for _ in range(20)]
+    assert before < max(turn.result for turn in turns)
+    assert all(turn.wall > 0 and turn.cpu > 0 for turn in turns)
 
 
 CORNAC = """

@@ -10,29 +10,25 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.csv as pc
 import torch
 
 from benchmarks import _plain_alignrec
+from benchmarks._baby import published_split
 from pipeline.features import control
 from pipeline.graph import neighbours
-from pipeline.interactions.split import Pairs, Split
+from pipeline.interactions.split import Split
 from pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.train.loop import fit
 from pipeline.train.sampling import Sampler
 
-DATA = Path("../shared/data/baby_2014/baby.inter.gz")
 WIDTH = 768
 
 
 def main(seed: int) -> None:
-    if not DATA.exists():
-        sys.exit(f"{DATA} is not there: the real datasets lie next to the project")
     split = published_split()
     features = control.random(split.n_items, WIDTH, 0)
     edges = neighbours.neighbours(features, 10)
@@ -52,15 +48,6 @@ def main(seed: int) -> None:
     print(f"as the published code does it: {plain:.1f} s an epoch, {theirs:.0f} s to its best")
     if reached["fast"]:
         print(f"the fast recipe takes {curves['fast'][reached['fast'] - 1][0] / theirs:.1%} of that")
-
-
-def published_split() -> Split:
-    table = pc.read_csv(DATA, parse_options=pc.ParseOptions(delimiter="\t"))
-    users, items, label = (table[name].to_numpy() for name in ("userID", "itemID", "x_label"))
-    order = np.lexsort((items, users))
-    parts = [order[label[order] == kind] for kind in range(3)]
-    train, valid, test = (Pairs(users[part].astype("i4"), items[part].astype("i4")) for part in parts)
-    return Split(int(users.max()) + 1, int(items.max()) + 1, train, valid, test)
 
 
 def epochs_to(aim: float, found: list[tuple[float, float]]) -> int | None:
