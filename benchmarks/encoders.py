@@ -28,7 +28,7 @@ from pipeline.layout import Layout
 CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}
 """case -> network in tests/networks.py, items, and characters of the longest text"""
 PASS, WORKERS, TOKENS = 64, 2, 64
-READ = 24  # tokens that the network of the first case reads; it cuts texts, that of the second has them whole
+READ = 24  # tokens of the first case that both ways read; texts of the second are read whole
 SHORTEST = 10  # characters of the shortest text
 OURS, THEIRS = "ours", "sentence-transformers"
 
@@ -97,7 +97,7 @@ def _model(folder: str, case: str) -> str:
 
 @cache
 def _encoder(folder: str, case: str) -> Encoder:
-    given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS}
+    given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS, "chunks": 1}
     return FeatureSets(Layout(Path(folder), "none"), Encode(), {"net": given}).encoded("net").load()
 
 
