@@ -5,6 +5,7 @@ Letters: B texts, n chunks, W width.
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +24,11 @@ WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64
 """letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
 LONGEST_WORD = 256  # letters; a longer word is cut there
+TOGETHER = 256  # texts whose words are counted together
+KEPT, ENTRY = (
+    64 << 20,
+    128,
+)  # bytes of texts and words whose numbers of tokens are kept, and of each besides its letters
 
 
 class Reading(NamedTuple):
@@ -75,19 +81,43 @@ class Chunks(NamedTuple):
         return np.arange(len(self.texts)) if uncut else np.argsort(self.tokens, kind="stable")
 
 
+class Remembered:
+    """A Count that keeps what it has counted: the same texts are cut to know what is read of them, and to read it."""
+
+    def __init__(self, count: Count) -> None:
+        self._count, self._known, self._bytes = count, dict[str, int](), 0
+
+    def __call__(self, texts: list[str]) -> list[int]:
+        kept = self._known
+        found = {text: n for text in texts if (n := kept.get(text)) is not None}
+        if new := [text for text in dict.fromkeys(texts) if text not in found]:
+            counted = dict(zip(new, self._count(new), strict=True))
+            found |= counted
+            size = sum(len(text) + ENTRY for text in new)
+            if self._bytes + size > KEPT:  # a new one, as other threads may read the old one
+                self._known, self._bytes = {}, 0
+            self._known.update(counted)
+            self._bytes += size
+        return [found[text] for text in texts]
+
+
 def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
     """Cut texts, none empty, between words into parts of at most `room` tokens; a text that fits stays as it is.
 
     A word of more is cut too. Of a text `most` parts are read, and not what comes after them.
     """
-    short = [text for text in texts if len(text) <= LETTERS * room]
-    fits = iter(count(short) if short else [])
+    short = [number for number, text in enumerate(texts) if len(text) <= LETTERS * room]
+    fits = dict(zip(short, count([texts[i] for i in short]) if short else [], strict=True))
+    long = [number for number in range(len(texts)) if fits.get(number, room + 1) > room]
+    of_long: dict[int, tuple[list[str], list[int]]] = {}
+    for start in range(0, len(long), TOGETHER):
+        some = long[start : start + TOGETHER]
+        words = _words([texts[i] for i in some], count, room)
+        of_long |= {i: _packed(*own, room) for i, own in zip(some, words, strict=True)}
     parts: list[str] = []
     owner, tokens, there = [], [], []
     for number, text in enumerate(texts):  # texts differ in their number of words
-        own, lengths = [text], [next(fits)] if len(text) <= LETTERS * room else [room + 1]
-        if lengths[0] > room:
-            own, lengths = _packed(*_words(text, count, room), room)
+        own, lengths = of_long[number] if number in of_long else ([text], [fits[number]])
         there.append(sum(lengths))
         parts += own[:most]
         tokens += lengths[:most]
@@ -99,19 +129,21 @@ def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
+def _words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:
+    """Return the words of each text, none of more than `room` tokens if it can be cut, and the tokens of each word."""
     words = [
-        word[start : start + LONGEST_WORD] for word in WORD.findall(text) for start in range(0, len(word), LONGEST_WORD)
+        [word[at : at + LONGEST_WORD] for word in WORD.findall(text) for at in range(0, len(word), LONGEST_WORD)]
+        for text in texts
     ]
-    distinct = list(dict.fromkeys(words))
+    distinct = list(dict.fromkeys(chain.from_iterable(words)))
     known = dict(zip(distinct, count(distinct), strict=True))
     while long := [word for word, n in known.items() if n > room and len(word) > 1]:
         halves = {word: (word[: len(word) // 2], word[len(word) // 2 :]) for word in long}
-        words = [half for word in words for half in halves.get(word, (word,))]
+        words = [[half for word in own for half in halves.get(word, (word,))] for own in words]
         new = list(dict.fromkeys(half for pair in halves.values() for half in pair if half not in known))
         known = {word: n for word, n in known.items() if word not in halves}
         known |= dict(zip(new, count(new) if new else [], strict=True))
-    return words, [known[word] for word in words]
+    return [(own, [known[word] for word in own]) for own in words]
 
 
 def _packed(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:

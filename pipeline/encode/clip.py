@@ -20,7 +20,7 @@ import schemas
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Progress, Spec
-from pipeline.encode.chunks import MOST, Chunks, Reading, cut
+from pipeline.encode.chunks import MOST, Chunks, Reading, Remembered, cut
 from pipeline.encode.cnn import CNN_LITE
 from pipeline.encode.contrast import HEAD, ClipParams, Pairs, train
 from pipeline.encode.minilm import MINILM
@@ -90,6 +90,7 @@ class Clip:
     def __init__(self, network: Any, words: Words, most: int = MOST, reading: Whitening | None = None) -> None:
         self._reading = None if reading is None else [torch.from_numpy(x).to(device_of(network)) for x in reading]
         self._network, self._words, self._most = network.eval(), words, most
+        self._count = Remembered(words.count)
         self._longest: int = network.context_length
         self._half = int(network.text_projection.shape[1])
         self.width, self.flops = 2 * self._half if reading is None else reading.map.shape[1], 0.0
@@ -111,7 +112,7 @@ class Clip:
         return self._cut(texts).reading()
 
     def _cut(self, texts: Sequence[str]) -> Chunks:
-        return cut(texts, self._words.count, self._longest - 2, self._most)
+        return cut(texts, self._count, self._longest - 2, self._most)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config.base import Section
 from pipeline.encode import cnn
 from pipeline.encode.base import Context, Encoder, Spec
-from pipeline.encode.chunks import LONGEST, MOST, Chunks, Most, Reading, cut, lengths
+from pipeline.encode.chunks import LONGEST, MOST, Chunks, Most, Reading, Remembered, cut, lengths
 from pipeline.encode.towers import joined
 from pipeline.ops.device import pick, pinned, sent
 
@@ -46,6 +46,7 @@ class MiniLM:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._network = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(pick())
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
+        self._remembered = Remembered(self._count)
         self.width = int(self._network.config.hidden_size)
         self.flops = 0.0
 
@@ -63,7 +64,7 @@ class MiniLM:
         return prepared.parts.averaged([self._vectors(inputs) for inputs in prepared.inputs])
 
     def _cut(self, texts: Sequence[str]) -> Chunks:
-        return cut(texts, self._count, self.max_tokens - 2, self._most)
+        return cut(texts, self._remembered, self.max_tokens - 2, self._most)
 
     def _count(self, texts: list[str]) -> list[int]:
         with self._lock:

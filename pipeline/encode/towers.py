@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import chunks
-from pipeline.encode.chunks import Chunks, Reading
+from pipeline.encode.chunks import Chunks, Reading, Remembered
 from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
 
@@ -58,6 +58,7 @@ class Towers:
         self.room, self.most = room, most
         self.flops = 0.0
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
+        self._remembered = Remembered(self.count)
         self._widths: dict[str, int] = {}
         with torch.inference_mode():
             if "image" in self.reads:
@@ -117,7 +118,7 @@ class Towers:
         return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
 
     def _parts(self, texts: Sequence[str]) -> Chunks | None:
-        return None if self.room is None else chunks.cut(texts, self.count, self.room, self.most)
+        return None if self.room is None else chunks.cut(texts, self._remembered, self.room, self.most)
 
     def _cut(self, vectors: Tensor) -> Tensor:
         return vectors if self.dim is None else vectors[:, : self.dim]
