@@ -1,7 +1,8 @@
 """Items through networks of sentence-transformers: ours next to its own `encode` loop, with the same tiny networks.
 
-Two cases: texts, and images with texts in one pass. Both ways begin with JPEG bytes and texts, as the stage
-has them, and end with vectors in item order; networks this small show what is around them.
+Two cases: texts, most of them longer than the network reads, which ours cuts between words and theirs anywhere; and
+images with texts in one pass, where the vectors are equal. Both ways begin with JPEG bytes and texts, as the stage has
+them, and end with vectors in item order; networks this small show what is around them.
 """
 
 from __future__ import annotations
