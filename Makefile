@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the firs
 ITEMS ?= 300
 MINUTES ?= 60
 KILLS ?= 100
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1) # one more than cores: some tests wait
 
 .DEFAULT_GOAL := help
 
@@ -37,7 +38,7 @@ test: .venv/installed-test browser ## lint, type check, declared dependencies, a
 	mypy
 	deptry alignrec pipeline stages schemas
 	deptry tests benchmarks --ignore DEP002,DEP004 # those may import the product's packages and the tests' own
-	pytest --numprocesses=auto --maxprocesses=4
+	pytest --numprocesses=$(WORKERS) --maxprocesses=4
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
