@@ -9,7 +9,7 @@ from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # of `ru_maxrss`, in a MiB
-INTERVAL = 0.1  # seconds between two looks, of some 30 microseconds each
+INTERVAL = 0.1  # seconds between samples, which take 30 microseconds each
 # bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged
 ADDRESSES = 4 << 30
 TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
@@ -28,9 +28,9 @@ def peak_mib() -> int:
 
 
 class Own:
-    """Memory that only this process has: without the pages of files that it maps, which the system may drop."""
+    """Memory of this process without the pages of files that it maps, which the system may drop."""
 
-    mib: int | None = None  # the most that was seen; None where the system does not tell
+    mib: int | None = None  # the largest sample; None where the system has no such figure
 
 
 @contextmanager

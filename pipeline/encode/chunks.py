@@ -25,10 +25,8 @@ LETTERS = 64
 """letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
 LONGEST_WORD = 256  # letters; a longer word is cut there
 TOGETHER = 256  # texts whose words are counted together
-KEPT, ENTRY = (
-    64 << 20,
-    128,
-)  # bytes of texts and words whose numbers of tokens are kept, and of each besides its letters
+# bytes of all texts and words whose numbers of tokens are kept, and of each of them besides its letters
+KEPT, ENTRY = 64 << 20, 128
 
 
 class Reading(NamedTuple):

@@ -32,10 +32,10 @@ CHANGED = "rows or columns are not as the manifest says"
 
 
 class Fold(Protocol):
-    """What is looked for in the rows of a table, part by part."""
+    """A check of a table's rows, part by part."""
 
     def add(self, part: pa.Table, first: int) -> str:
-        """Take the next rows, the first of which has a number; return a fault, with which reading ends."""
+        """Check the next rows, numbered from `first`; return a fault, which ends the reading, or an empty string."""
 
 
 def faults(folder: Path, manifest: Manifest) -> list[str]:
@@ -66,7 +66,7 @@ def faults(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _numbered(file: File) -> str:
-    """Return where ids go on: the folder of a feature set, else the file."""
+    """Return across what ids are numbered: the folder of a feature set, else the file."""
     return file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
 
 
@@ -149,7 +149,7 @@ class Names:
 
     @cached_property
     def repeated(self) -> str | None:
-        """The first name that occurs twice; asked when all tables have been compared, as it lets the names go."""
+        """The first name that occurs twice; frees the names, so that it comes after all comparisons."""
         names, self._chunks = self._column, []
         order, rows = pc.sort_indices(names), []  # 8 bytes a name, where a hash table takes ten times that
         for at in range(0, len(names) - 1, io.PART):
