@@ -12,13 +12,12 @@ import numpy as np
 
 from pipeline.beit3 import vqkd
 from pipeline.beit3.config import SIZES, Config
-from pipeline.beit3.inference import flops, precisions
+from pipeline.beit3.inference import flops
 from pipeline.config.parameters import Parameters
 from pipeline.encode.base import FIRST
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.features.registry import Encoders, definition
-from pipeline.ops.device import pick
 from pipeline.plan.size import LONGEST
 from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
@@ -97,9 +96,8 @@ def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, 
     trained, held_out = BACKWARD * shown, MEASUREMENTS * own.held_out
     exact = items.image.sum() * visual_tokens(networks.vqkd) * bool(own.vqkd)
     exact += (1 - own.held_out) * encoding(c, items, ("image", "text"))
-    low = {"auto": "float32" if pick().type == "cpu" else "bfloat16"}.get(own.precision, own.precision)
     work = {"float32": float(exact)}
-    work[low] = work.get(low, 0.0) + (trained + held_out) * one
+    work[own.precision] = work.get(own.precision, 0.0) + (trained + held_out) * one
     return work
 
 
@@ -123,5 +121,4 @@ def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, fl
         fits = name == "beit3-untrained" and settings.get("whiten", True)
         fitted = min(1.0, FIRST / len(items.image)) if fits else 0.0
         work += one * (1 + fitted)
-    given = settings.get("precision", "auto")
-    return {precisions(networks.beit3, pick())[0] if given == "auto" else given: work}
+    return {settings.get("precision", "float32"): work}

@@ -26,6 +26,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
         "steps": 1000,
         "batch_size": 64,
         "lr": 0.0001,
+        "precision": "bfloat16",
     },
     "encode": {
         "encoders": [
@@ -34,7 +35,7 @@ OFFICIAL: dict[str, dict[str, Any]] = {
         ],
         "workers": 8,
     },
-    "encoders": {"beit3": {"precision": "auto", "max_tokens": 128, "whiten": False}},
+    "encoders": {"beit3": {"precision": "bfloat16", "max_tokens": 128, "whiten": False}},
     "train": {"features": "beit3-raw"},
 }  # what profiles/article.yaml says of the encoder: BEiT3-base from its official weights, by MIM and MLM only
 PASSES = 9.08  # over the items, as a thousand steps of 64 are over Baby's

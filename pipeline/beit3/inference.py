@@ -5,8 +5,7 @@
 - the last layer is computed only for CLS;
 - in bfloat16, where products are fast, other work is fused: LayerNorms' weights into the products that follow, GELU
   into the one before it, and patches are embedded by a product.
-Products and attention run in the chosen precision; the residual stream stays in float32. In int8, products multiply
-whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
+Products and attention run in the chosen precision; the residual stream stays in float32.
 
 Letters: B items, v vision rows an item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
 """
@@ -20,15 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from pipeline.beit3.config import FIRST_POSITION, Config
 from pipeline.beit3.network import BEiT3, Layer, Streams, VisionEmbed
-from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
-from pipeline.ops.device import device_of
 
 CPU_RUN = 2  # items whose attention a CPU computes at once: their scores stay in its cache
-CPU_ROWS = 256  # rows that a CPU takes through several maps at once in int8, for the same reason
-TINY = 1e-30  # the least scale, for rows of one value
 
 Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 
@@ -59,14 +54,12 @@ class Inference:
     """A BEiT3 that computes CLS and nothing else."""
 
     def __init__(self, network: BEiT3, precision: str) -> None:
-        """Lay out the weights of `network`, not to change any more; UserError if int8 products are lacking."""
+        """Lay out the weights of `network`, not to change any more; `precision` is float32 or bfloat16."""
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
         self._vision: Callable[[Tensor | None, None, int], Tensor] = body.vision_embed
         self._text, self._positions = body.text_embed, body.encoder.embed_positions
         self._norm = body.encoder.layer_norm.A
-        if precision == "int8" and not multiplies_bytes(device_of(network)):
-            raise UserError("encode.precision int8 needs a CPU that multiplies bytes (VNNI) and no GPU; take bfloat16")
         with torch.no_grad():
             if precision == "bfloat16":
                 self._vision = _patches(body.vision_embed, torch.bfloat16)
@@ -101,48 +94,15 @@ def flops(c: Config, image: bool, tokens: int) -> float:
     return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
 
 
-def precisions(c: Config, device: torch.device) -> list[str]:
-    """Return the precisions to try, fastest first; float32 is the last.
-
-    The processor decides, not a clock: the same machine must make the same bytes. Networks narrower than base gain
-    nothing. With tiles (AMX), bfloat16 is so fast that int8 spends more on rounding rows than it saves.
-    """
-    if c.width < SIZES["base"].width or not multiplies_bfloat16(device):
-        return ["float32"]
-    by_bytes = multiplies_bytes(device) and not has_tiles()
-    return [*(["int8"] if by_bytes else []), "bfloat16", "float32"]
-
-
-def has_tiles() -> bool:
-    return torch.cpu._is_amx_tile_supported()
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """bfloat16 products are fast on GPUs since Ampere, and on CPUs with AMX or AVX512-BF16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (has_tiles() or torch.cpu._is_avx512_bf16_supported())
-
-
-def multiplies_bytes(device: torch.device) -> bool:
-    """int8 products are exact and fast with VNNI; other processors saturate sums of two."""
-    return device.type == "cpu" and torch.cpu._is_vnni_supported()
-
-
 class _Layer:
     """A layer over rows."""
 
     def __init__(self, layer: Layer, precision: str) -> None:
-        attention, int8 = layer.self_attn, precision == "int8"
-        folds = precision == "bfloat16"  # in int8 a weight's step would grow with the LayerNorm's; float32 stays exact
-        self._dtype = torch.float32 if int8 else getattr(torch, precision)  # of the factors of products
-        attends_in = torch.bfloat16 if int8 else self._dtype
-        linear = _linear8 if int8 else partial(_linear, dtype=self._dtype)
-        up: Callable[[list[nn.Linear]], Map] = lambda layers: _chain(linear(layers), F.gelu)  # noqa: E731
-        if folds:
-            up = partial(_linear, dtype=self._dtype, gelu=True)
-        chain, fold = (_by_parts if int8 else _chain), (_folded if folds else _unfolded)
-        to, norm = _to(self._dtype), partial(_norm, affine=not folds)
+        attention = layer.self_attn
+        dtype = getattr(torch, precision)  # of the factors of products
+        folds = dtype == torch.bfloat16  # float32 stays exact
+        linear, fold = partial(_linear, dtype=dtype), (_folded if folds else _unfolded)
+        norm = partial(_norm, affine=not folds)
         self._heads = attention.heads
         self._before_attention, self._before_ffn = [], []
         self._query, self._key_value, self._out, self._ffn = [], [], [], []
@@ -151,13 +111,13 @@ class _Layer:
             out, inner = getattr(attention.out_proj, expert), getattr(attention.inner_attn_ln, expert)
             first, second = getattr(layer.self_attn_layer_norm, expert), getattr(layer.final_layer_norm, expert)
             ffn = getattr(layer.ffn, expert)
-            self._before_attention.append(_chain(norm(first, torch.float32), to))
-            self._query.append(chain(linear([fold(q, first)]), _to(attends_in)))
-            self._key_value.append(chain(linear([fold(k, first), fold(v, first)]), _to(attends_in)))
-            self._out.append(chain(to, norm(inner, self._dtype), linear([fold(out, inner)])))
-            self._before_ffn.append(_chain(norm(second, torch.float32), to))
-            down = linear([fold(ffn.fc2, ffn.ffn_layernorm)])
-            self._ffn.append(chain(up([fold(ffn.fc1, second)]), norm(ffn.ffn_layernorm, self._dtype), down))
+            self._before_attention.append(_chain(norm(first, torch.float32), _to(dtype)))
+            self._query.append(linear([fold(q, first)]))
+            self._key_value.append(linear([fold(k, first), fold(v, first)]))
+            self._out.append(_chain(norm(inner, dtype), linear([fold(out, inner)])))
+            self._before_ffn.append(_chain(norm(second, torch.float32), _to(dtype)))
+            up, down = linear([fold(ffn.fc1, second)], gelu=True), linear([fold(ffn.fc2, ffn.ffn_layernorm)])
+            self._ffn.append(_chain(up, norm(ffn.ffn_layernorm, dtype), down))
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
         """Vision [B v, D] and text [W, D] -> the same, or only CLS [B, D]."""
@@ -210,11 +170,6 @@ def _chain(*maps: Map) -> Map:
     return apply
 
 
-def _by_parts(*maps: Map) -> Map:
-    whole = _chain(*maps)
-    return lambda x: torch.cat([whole(part) for part in x.split(CPU_ROWS)])
-
-
 def _to(dtype: torch.dtype) -> Map:
     return lambda x: x.to(dtype)
 
@@ -260,35 +215,12 @@ def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False)
     """Return the product of concatenated layers, and its GELU with `gelu`: [n, in] -> [n, sum of out]."""
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
+    after = [F.gelu] if gelu else []
     if not by_onednn(weight.device, dtype):
-        return _chain(lambda x: F.linear(x, weight, bias), *([F.gelu] if gelu else []))
+        return _chain(lambda x: F.linear(x, weight, bias), *after)
     # oneDNN with weights in its own order: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, which
     # reorders them at each call, and a third faster in float32, for which F.linear takes MKL
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    then, algorithm = ("gelu", "none") if gelu else ("none", "")
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, then, [], algorithm)
-
-
-def _linear8(layers: Sequence[nn.Linear]) -> Map:
-    """Return the same in int8: float32 [n, in] -> [n, sum of out].
-
-    A row is low + step q, q in 0 .. 255 between its own least and largest value, so it does not depend on what else is
-    in the batch; a weight is a r, r in -127 .. 127 with a for each output. Then x w^T = step a (q r^T) + low (a r 1)^T.
-    """
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = torch.cat([layer.bias for layer in layers])
-    scale = weight.abs().amax(1).clamp_min(TINY) / 127  # [out]
-    rounded = (weight / scale[:, None]).round().to(torch.int8)
-    ones = scale * rounded.sum(1)  # [out]
-    packed, zeros = torch.ops.onednn.qlinear_prepack(rounded, None), torch.zeros(len(weight), dtype=torch.int32)
-
-    def product(x: Tensor) -> Tensor:
-        low = x.amin(1, keepdim=True)  # [n, 1]
-        step = (x.amax(1, keepdim=True) - low).clamp_min_(TINY) / 255
-        q = (x - low).mul_(1 / step).add_(0.5).to(torch.uint8)  # cut, so rounded
-        y = torch.ops.onednn.qlinear_pointwise(
-            q, 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return torch.addcmul(bias, y, step).addcmul_(low, ones)
-
-    return product
+    if gelu and dtype == torch.bfloat16:
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "gelu", [], "none")
+    return _chain(lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""), *after)

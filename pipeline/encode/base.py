@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Params = TypeVar("Params", bound=Section)
-FIRST = 4096  # first items whose images a kind may read that is not portable or decides settings; bounds memory
+FIRST = 4096  # first items whose images a kind may read that is not portable; bounds memory
 Progress = Callable[..., tqdm]  # makes a bar, given tqdm's `total`, `unit` and `initial`
 
 
@@ -72,7 +72,6 @@ class Spec(Generic[Params]):
     variant_of: str = ""  # the encoder whose settings it takes: the two must differ in one thing only
     fit: Callable[[Context, Params, Progress], None] | None = None
     """trains it on the dataset's own items and writes `Context.fitted`; resumes a killed run"""
-    settled: Callable[[Context, Params], Params] | None = None  # decides settings that depend on this machine
     origin: Callable[[str, Params], Origin] | None = None
     """finds and checks the files of a third-party model, given the settings' path; loads nothing"""
     library: str = ""  # the package that loads them

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline import io
 from pipeline.beit3 import stored
 from pipeline.beit3.config import FIRST_POSITION
-from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
+from pipeline.beit3.inference import Inference, flops
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.reading import halves
 from pipeline.beit3.tokenizer import Tokenizer
@@ -35,21 +35,16 @@ from pipeline.seeds import seed_for
 class BEiT3Params(Section):
     """Settings of kind `beit3`."""
 
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """precision of products; features are float32. CLS must keep a cosine of 0.999 to float32 on the first items,
-    before whitening. auto: the fastest that does: float32 for small; for base and large bfloat16 on a GPU or a CPU with
-    AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
+    AVX512-BF16; size mini encodes in float32"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
     whiten: bool = True
     """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: raw CLS"""
 
 
-Batch = tuple[list[bytes] | None, list[str] | None]  # images and texts of the same items
 TOKENS = 128  # per item, on average over those that are in the network at a time
-MIN_COSINE = 0.999  # to float32 that CLS keeps in any precision, before whitening
-AMONG, CHECKED = 64, 8
-"""first items among which, and how many of them with an image, a text and both, on which it is checked"""
 
 
 class Prepared(NamedTuple):
@@ -114,62 +109,9 @@ class BEiT3Items(mini.Truncating):
         return self._network.cls(image, None if tokens is None else sent(tokens, self._device), lengths)
 
 
-def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
-    """Return the settings with the precision decided and checked; all variants get the trained network's.
-
-    The processor and the dataset's first items decide, so a killed run decides the same again. UserError if this
-    device lacks the precision, or it changes the features too much.
-    """
-    if stored.is_mini(context.files):
-        if params.precision not in ("auto", "float32"):
-            raise UserError(f"beit3: mini encodes in float32, not {params.precision}; omit encoders.beit3.precision")
-        return params.model_copy(update={"precision": "float32"})
-    choices = precisions(stored.config(context.files), pick()) if params.precision == "auto" else [params.precision]
-    if choices == ["float32"]:
-        return params.model_copy(update={"precision": "float32"})
-    network, texts = stored.network(context.files).to(pick()), tokenizer(context.files)
-    batches = _first_items(context, texts is not None)
-    exact = BEiT3Items(network, texts, params.max_tokens, "float32")
-    for precision in choices:
-        if precision != "float32":
-            cosine = _cosine(exact, BEiT3Items(network, texts, params.max_tokens, precision), batches)
-        if precision == "float32" or cosine >= MIN_COSINE:
-            return params.model_copy(update={"precision": precision})
-    raise UserError(
-        f"beit3: precision {params.precision} changes the features of these weights: cosine {cosine:.5f} to float32, "
-        f"expected at least {MIN_COSINE}; take a finer one, or auto"
-    )
-
-
-def _first_items(context: Context, with_texts: bool) -> list[Batch]:
-    """Return some first items: with image and text, only their images, only their texts."""
-    layout = context.layout
-    texts = Texts(layout.items).slice(0, AMONG).to_pylist()
-    images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
-    if not with_texts:
-        texts = [""] * len(texts)
-    both = [(i, t) for i, t in zip(images, texts, strict=True) if i is not None and t.strip()][:CHECKED]
-    seen = [image for image in images if image is not None][:CHECKED]
-    read = [text for text in texts if text.strip()][:CHECKED]
-    batches = (([i for i, _ in both], [t for _, t in both]), (seen, None), (None, read))
-    return [batch for batch in batches if any(batch)]
-
-
-def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> float:
-    """Return the least cosine between the two over all items; 1 without items."""
-    pairs = ((rough.encode(rough.prepare(*batch)), exact.encode(exact.prepare(*batch))) for batch in batches)
-    return min((float(torch.cosine_similarity(*pair).min()) for pair in pairs), default=1.0)
-
-
 def whitens(context: Context, params: BEiT3Params) -> bool:
     """Return whether a map reads CLS; a release may lack it."""
     return params.whiten and context.files.whitening.is_file()
-
-
-def runnable(context: Context, precision: str) -> str:
-    """Return a precision; float32 if undecided, or if a release has one that this device lacks."""
-    lacking = context.pretrained is not None and precision == "int8" and not multiplies_bytes(pick())
-    return "float32" if lacking or precision == "auto" else precision
 
 
 def tokenizer(own: EncoderFiles) -> Tokenizer | None:
@@ -187,8 +129,10 @@ def make(context: Context, params: BEiT3Params) -> Encoder:
 
 def make_raw(context: Context, params: BEiT3Params, whitening: Whitening | None = None) -> Encoder:
     """Load the output of `pretrain`; the feature is raw CLS without a map."""
-    files, precision = context.files, runnable(context, params.precision)
+    files, precision = context.files, params.precision
     if stored.is_mini(files):
+        if precision != "float32":
+            raise UserError(f"beit3: mini encodes in float32, not {precision}; leave out encoders.beit3.precision")
         return mini.load(files, params.max_tokens, whitening)
     return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, precision, whitening)
 
@@ -217,7 +161,7 @@ def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None
         torch.manual_seed(seed_for("untrained", context.layout.dataset, context.params.seed))
         network = BEiT3(stored.config(files)).to(pick())
     fitted = None if vectors is None else whitening.fit(vectors)
-    return BEiT3Items(network, tokenizer(files), params.max_tokens, runnable(context, params.precision), fitted)
+    return BEiT3Items(network, tokenizer(files), params.max_tokens, params.precision, fitted)
 
 
 def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
@@ -229,11 +173,10 @@ def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
         )
     network = BEiT3(replace(stored.config(files), codes=0, mlm=False))
     network.load_state_dict(load_file(files.official), strict=True)
-    precision = runnable(context, params.precision)
-    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, precision)
+    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, params.precision)
 
 
-BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
+BEIT3 = Spec(make, BEiT3Params, pretrained=True)
 RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
 IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")

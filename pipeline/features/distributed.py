@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import FIRST
 from pipeline.encode.origin import plainly
@@ -36,7 +35,7 @@ class Cluster:
     """The cluster that a run uses for all sets."""
 
     def __init__(self, warn: Callable[[str], object]) -> None:
-        self._processors, self._decided = cluster.Processors(warn), dict[str, Section]()
+        self._processors = cluster.Processors(warn)
 
     def rows(self, node: Node, items: Items, shards: Sequence[Shard]) -> Iterator[tuple[Shard, pa.Table]]:
         """Yield the shards of a set with their rows, in order.
@@ -54,15 +53,6 @@ class Cluster:
             for shard in shards:
                 far.rows = [next(results)[1] for _ in far.looks]
                 yield shard, make(*shard)
-
-    def decided(self, network: Encoded) -> Section:
-        owner = network.entry.variant_of or network.name
-        if owner not in self._decided:
-            looks = [Look(network, ())]
-            work = partial(_decider, Parcel.of(looks, catalogue=True))
-            ((_, answer),) = cluster.spread(lambda job: pa.table({}), work, [0], self._processors, packages(looks))
-            self._decided[owner] = network.entry.params.model_validate_json(answer["own"][0].as_py())
-        return self._decided[owner]
 
 
 class _Far:
@@ -85,7 +75,7 @@ class Parcel(NamedTuple):
     files: dict[str, np.ndarray]  # path in the folder where it is opened -> uint8 [n]
 
     @classmethod
-    def of(cls, looks: Sequence[Look], catalogue: bool = False) -> "Parcel":
+    def of(cls, looks: Sequence[Look]) -> "Parcel":
         files: dict[str, np.ndarray] = {}
         for number, network in enumerate(look.network for look in looks):
             context, root = network.context, network.layout.root
@@ -95,7 +85,7 @@ class Parcel(NamedTuple):
             if origin := context.origin:
                 home, folder = _home(number, network), origin.folder
                 files |= {f"{home}/{path.relative_to(folder)}": _content(path) for path in origin.files()}
-            if catalogue or not network.entry.portable:
+            if not network.entry.portable:
                 files |= {f"root/{path.relative_to(root)}": content for path, content in _catalogue(network)}
         return cls([Look(replace(look.network), look.reads, look.known and Earlier(None)) for look in looks], files)
 
@@ -116,7 +106,7 @@ def packages(looks: Sequence[Look]) -> list[str]:
 def _catalogue(network: Encoded) -> Iterator[tuple[Path, np.ndarray]]:
     layout = network.layout
     yield layout.items, _content(layout.items)
-    if "image" in network.reads or network.entry.settled:
+    if "image" in network.reads:
         paths = io.shards(layout.images, "images")
         parts = [
             io.read_table(path, schemas.IMAGES).slice(first, rows)
@@ -168,12 +158,3 @@ def _worker(parcel: Parcel) -> cluster.Work[Job]:
 def _plain_errors(network: Encoded) -> Iterator[None]:
     with plainly(f"encoders.{network.name}") if network.context.origin else nullcontext():
         yield
-
-
-def _decider(parcel: Parcel) -> cluster.Work[int]:
-    def work(job: int, content: pa.Table) -> pa.Table:
-        with parcel.opened() as (look,):
-            own = look.network.decided()
-        return pa.table({"own": [own.model_dump_json()]})
-
-    return work

@@ -181,12 +181,6 @@ class Encoded(Separable):
         if self.entry.fit is not None and not self.context.fitted.is_file():
             self.entry.fit(self.context, self.own, progress)
 
-    def decided(self) -> Section:
-        """Return its settings with what its kind decides for this machine."""
-        assert self.entry.settled
-        own: Section = self.entry.settled(self.context, self.own)
-        return own
-
     @property
     def _network(self) -> dict[str, Any]:
         if (source := self.context.origin) is None:
@@ -214,10 +208,3 @@ def networks(node: Node, own: bool = False) -> list[Encoded]:
     if isinstance(node, Encoded):
         return [node]
     return [one for part in node.of if not (own and part.listed) for one in networks(part, own)]
-
-
-def settle(node: Node, decide: Callable[[Encoded], Section]) -> Node:
-    """Return a node whose settings no longer depend on the machine, by `decide` for each network that needs it."""
-    if isinstance(node, Encoded):
-        return node if node.entry.settled is None else replace(node, own=decide(node))
-    return replace(node, of=tuple(settle(part, decide) for part in node.of))

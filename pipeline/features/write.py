@@ -20,7 +20,7 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import earlier, reading, sameness
 from pipeline.features.distributed import Cluster
-from pipeline.features.encoded import Encoded, networks, settle, with_progress
+from pipeline.features.encoded import Encoded, networks, with_progress
 from pipeline.features.gathered import Gathered, distinguishes
 from pipeline.features.imported import Imported
 from pipeline.features.node import Items, Node, width
@@ -36,7 +36,6 @@ from pipeline.versions import versions
 Rows = tuple[int, int]  # the first and the last + 1 item of a shard
 Done = Callable[[int], object]
 NOT_OF_A_SET = ("encoders", "controls", "reuse")  # keys of `encode` that the rows of a set do not depend on
-PRECISIONS = ("float32", "bfloat16", "int8")  # those that a machine may choose
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
@@ -56,14 +55,11 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
     return failed
 
 
-def write(run: Run, given: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
+def write(run: Run, node: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note its timing and the provenance of its network."""
-    node, throughput = settle(given, on.decided if on else Encoded.decided), Throughput()
-    name, params = node.name, node.params
+    name, params, throughput = node.name, node.params, Throughput()
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
-        if getattr(given.own, "precision", None) == "auto":
-            _refuse_another_choice(run, node, facts)
         run.resume(node.folder, node.shared(), facts, name, modules=modules(node))
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = _fingerprint(node)
@@ -126,17 +122,6 @@ def _fingerprint(node: Node) -> dict[str, Any]:
     shards = node.images(node.reads) if isinstance(node, Encoded) else []
     images = io.record(shards[0]).get("params", {}) if shards else {}
     return space | {f"image_{key}": images[key] for key in ("size", "quality") if key in images}
-
-
-def _refuse_another_choice(run: Run, node: Node, facts: dict[str, Any]) -> None:
-    """Raise UserError if the set was begun on a machine that chose another precision: it would all be deleted."""
-    for then in {*PRECISIONS} - {facts["precision"]}:
-        if io.begun(node.folder, run.key(node.shared(), (facts | {"precision": then}, node.name), modules(node))):
-            network = networks(node)[0]
-            raise UserError(
-                f"{node.folder}: begun in {then}, and this machine would choose {facts['precision']}; give "
-                f"encoders.{network.entry.variant_of or network.name}.precision, or delete that folder"
-            )
 
 
 def _provenance(node: Node, width: int) -> dict[str, Any]:

@@ -118,8 +118,7 @@ def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
 
 
 def autocast(task: Task) -> torch.autocast:
-    low = task.params.precision == "bfloat16" or (task.params.precision == "auto" and task.device.type == "cuda")
-    return torch.autocast(task.device.type, torch.bfloat16, enabled=low)
+    return torch.autocast(task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16")
 
 
 def _parts(task: Task, items: np.ndarray) -> Iterator[np.ndarray]:

@@ -80,8 +80,8 @@ class Pretrain(Section):
     weight_decay: Weight = 0.05
     warmup: Share = 0.1
     """share of steps with rising learning rate, cosine after it"""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """precision of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of matrix products; bfloat16 is faster on a GPU"""
     compile: bool = False
     """use torch.compile, which takes a minute or more at the start; on a CPU it needs a C++ compiler"""
     checkpoint_every: Positive = 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -11,17 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.beit3 import inference
 from pipeline.beit3.config import SIZES, Config
-from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
+from pipeline.beit3.inference import Inference, flops
 from pipeline.beit3.network import BEiT3
-from pipeline.errors import UserError
 
 TINY = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
 BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
-INT8 = pytest.param(
-    "int8", marks=pytest.mark.skipif(not multiplies_bytes(torch.device("cpu")), reason="no VNNI on this processor")
-)
 LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": [7] * 5}
 
 
@@ -66,61 +60,17 @@ def test_it_equals_the_network_item_by_item(lengths: list[int], has: str) -> Non
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", INT8])
 @pytest.mark.parametrize("has_image", [True, False])
-def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -> None:
+def test_bfloat16_keeps_every_direction(has_image: bool) -> None:
     """Cosine to float32 at the base width; features are float32 all the same."""
     whole, lengths = network(BASE), [30, 2, 128, 64, 64, 5]
     images, texts = items(BASE, lengths)
     image = images if has_image else None
     expected = one_by_one(whole, image, texts, len(lengths))
-    actual = Inference(whole, precision).cls(image, torch.cat(texts), lengths)
+    actual = Inference(whole, "bfloat16").cls(image, torch.cat(texts), lengths)
     assert actual.dtype == torch.float32
     assert float(torch.cosine_similarity(actual, expected).min()) >= 0.999
     assert not torch.equal(actual, expected)
-
-
-@INT8.marks[0]
-def test_an_int8_feature_depends_on_its_item_alone() -> None:
-    """Each row has its own scale: by one of them all, the loud item would round its neighbours to nothing."""
-    whole, lengths = deepcopy(network(BASE)), [30, 2, 64]
-    with torch.no_grad():
-        whole.beit3.text_embed.weight[7] *= 1e6
-    images, texts = items(BASE, lengths)
-    texts[1][:] = 7
-    int8 = Inference(whole, "int8")
-    together = int8.cls(images, torch.cat(texts), lengths)
-    alone = [int8.cls(images[i : i + 1], texts[i], [n]) for i, n in enumerate(lengths)]
-    assert torch.equal(together, torch.cat(alone))
-    assert float(torch.cosine_similarity(together, one_by_one(whole, images, texts, 3)).min()) >= 0.998
-
-
-def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "multiplies_bytes", lambda _: False)
-    with pytest.raises(UserError, match="VNNI"):
-        Inference(network(TINY), "int8")
-
-
-@pytest.mark.parametrize(
-    ("has_tiles", "multiplies_bfloat16", "multiplies_bytes", "expected"),
-    [
-        (True, True, True, ["bfloat16", "float32"]),
-        (False, True, True, ["int8", "bfloat16", "float32"]),
-        (False, True, False, ["bfloat16", "float32"]),
-        (False, False, True, ["float32"]),
-        (False, False, False, ["float32"]),
-    ],
-)
-def test_the_processor_decides_what_is_worth_trying(
-    has_tiles: bool, multiplies_bfloat16: bool, multiplies_bytes: bool, expected: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(inference, "has_tiles", lambda: has_tiles)
-    monkeypatch.setattr(inference, "multiplies_bfloat16", lambda _: multiplies_bfloat16)
-    monkeypatch.setattr(inference, "multiplies_bytes", lambda _: multiplies_bytes)
-    cpu = torch.device("cpu")
-    assert precisions(SIZES["base"], cpu) == precisions(SIZES["large"], cpu) == expected
-    assert precisions(SIZES["small"], cpu) == ["float32"]
 
 
 def test_operations_are_counted_by_hand() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import featured
@@ -28,7 +26,7 @@ from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder
-from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
+from pipeline.encode.beit3 import BEiT3Items
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
@@ -310,81 +308,6 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     times = {path: path.stat().st_mtime_ns for paths in made.values() for path in paths}
     assert stage(tmp_path, params) == whole
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-
-
-@pytest.mark.parametrize("part", [None, (2, 2)])
-def test_a_machine_that_would_choose_another_precision_deletes_nothing(
-    part: tuple[int, int] | None, tmp_path: Path, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pretrained(tmp_path, network, model)
-    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.5)
-    layout, params = Layout(tmp_path, "shop"), dataset(tmp_path, {}, encoders=["beit3-raw"], controls=[])
-    toy.ended(layout)
-
-    def go(part: tuple[int, int] | None, *choices: str, **own: str) -> None:
-        monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: [*choices])
-        going = Run("encode", "shop", params.model_copy(update={"encoders": {"beit3": own}}), tmp_path)
-        going.part = part
-        perform(going, STAGES["encode"], lambda _: None)
-
-    go((1, 2), "bfloat16", "float32")
-    first = files.shards(layout.features("beit3-raw"), "features")
-    said = (
-        r"beit3-raw: begun in bfloat16, and this machine would choose float32; give encoders\.beit3\.precision, or del"
-    )
-    with pytest.raises(UserError, match=said):
-        go(part, "float32")
-    assert files.shards(layout.features("beit3-raw"), "features") == first != []
-    go((2, 2), precision="bfloat16")
-    assert precisions_of(layout, ["beit3-raw"]) == {"bfloat16"}
-    go(None, precision="float32")
-    assert precisions_of(layout, ["beit3-raw"]) == {"float32"}
-
-
-def precisions_of(layout: Layout, names: Sequence[str]) -> set[str]:
-    """Return the precisions that the metadata of all shards names."""
-    shards = [path for name in names for path in files.shards(layout.features(name), "features")]
-    return {json.loads(pq.read_schema(path).metadata[b"alignrec"])["params"]["precision"] for path in shards}
-
-
-@pytest.mark.parametrize(("least", "chosen"), [(0.99, "bfloat16"), (1.1, "float32")])
-def test_auto_takes_the_fastest_precision_that_keeps_the_features(
-    least: float, chosen: str, tmp_path: Path, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All variants take the same; metadata and record name it; a resumed run decides the same again."""
-    monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: ["bfloat16", "float32"])
-    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", least)
-    names, layout = [*BEIT3, "beit3-untrained"], Layout(tmp_path, "shop")
-    params = dataset(tmp_path, {}, encoders=names, controls=[])
-    pretrained(tmp_path, network, model)
-    whole = stage(tmp_path, params)
-    assert precisions_of(layout, names) == {chosen}
-    assert {files.read_json(layout.run_record("encode"))["notes"][name]["precision"] for name in names} == {chosen}
-    for name in names:
-        files.shard(layout.features(name), "features", 1).unlink()
-    assert stage(tmp_path, params) == whole
-    given = params.model_copy(update={"encoders": {"beit3": {"precision": chosen}}})
-    if chosen == "float32":
-        rough = params.model_copy(update={"encoders": {"beit3": {"precision": "bfloat16"}}})
-        with pytest.raises(UserError, match=r"precision bfloat16 .* cosine 0\.99"):
-            stage(tmp_path, rough)
-    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.99)
-    assert stage(tmp_path, given) == whole
-
-
-def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one(
-    context: Context, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A dataset's own is refused: on a cluster its rows would differ by node."""
-    for module in ("pipeline.beit3.inference", "pipeline.encode.beit3"):
-        monkeypatch.setattr(f"{module}.multiplies_bytes", lambda _: False)
-    pretrained(context.layout.root, network, model)
-    released = replace(context, pretrained=context.layout.encoder.folder)
-    params = BEiT3Params(precision="int8")
-    actual, exact = (ENCODERS["beit3"].make(released, p) for p in (params, BEiT3Params(precision="float32")))
-    np.testing.assert_array_equal(run(actual, TEXTS, IMAGES, 4), run(exact, TEXTS, IMAGES, 4))
-    with pytest.raises(UserError, match="VNNI"):
-        ENCODERS["beit3"].make(context, params)
 
 
 def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:

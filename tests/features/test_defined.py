@@ -19,7 +19,6 @@ from hub import hub as serving
 
 from pipeline import io
 from pipeline.encode import huggingface
-from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
@@ -281,21 +280,6 @@ def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def there(given: Params) -> Params:
     return given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
-
-
-def test_what_is_left_to_the_machine_the_one_decides_that_encodes(
-    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def settled(context: Any, own: Any) -> Any:
-        return own.model_copy(update={"dim": 16 if root.exists() else 8})
-
-    asked = spread_without(monkeypatch, root)
-    monkeypatch.setitem(vars(ENCODERS["huggingface"]), "settled", settled)
-    run(root, there(params(models, "text", "both")))
-    assert vectors(root, "text").shape[1] == 8
-    assert asked.count(0) == 2, "each network is asked once, whatever sets are made of it"
-    shard = io.shard(Layout(root, "shop").features("both"), "features", 0)
-    assert io.record(shard)["params"]["parts"]["text"]["dim"] == 8
 
 
 def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
