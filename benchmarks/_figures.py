@@ -22,14 +22,14 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import COLD
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
-from pipeline.facts import ceiling as planted
-from pipeline.facts import league as leagues
-from pipeline.facts import probes as probed
-from pipeline.facts import recommenders
-from pipeline.facts.article import PARTS
-from pipeline.facts.table import Table, markdown
-from pipeline.facts.words import figure, measure, short, spread
 from pipeline.layout import Layout
+from pipeline.report import ceiling as planted
+from pipeline.report import probes as probed
+from pipeline.report import recommenders
+from pipeline.report import standings as leagues
+from pipeline.report.article import PARTS
+from pipeline.report.table import Table, markdown
+from pipeline.report.words import figure, measure, short, spread
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes

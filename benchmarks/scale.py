@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from benchmarks import Measurement, _catalogue, _turns
 from benchmarks._turns import Way, short
 from pipeline import io
-from pipeline.facts.table import markdown
 from pipeline.layout import Layout
+from pipeline.report.table import markdown
 from pipeline.stage import Stage
 from stages.order import IN_ORDER
 

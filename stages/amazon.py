@@ -51,7 +51,7 @@ def categories(
     category: Annotated[str | None, typer.Option(help="only this one")] = None,
 ) -> None:
     """Amazon's categories: names and published sizes."""
-    from pipeline.facts.table import Table
+    from pipeline.report.table import Table
     from pipeline.report.terminal import drawn
 
     vintage = _vintage(year)

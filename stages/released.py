@@ -47,8 +47,7 @@ def is_release(what: str) -> bool:
 
 
 def show_ceiling(layout: Layout) -> None:
-    from pipeline.facts import ceiling
-    from pipeline.report import terminal
+    from pipeline.report import ceiling, terminal
 
     for table in ceiling.tables(io.read_json(layout.probes)):
         show(terminal.drawn(table, unbroken=range(table.texts), caption=table.note or None))
@@ -56,8 +55,7 @@ def show_ceiling(layout: Layout) -> None:
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
     with laid_out(what, root, "interactions") as layout:
-        from pipeline.facts import probes
-        from pipeline.report import terminal
+        from pipeline.report import probes, terminal
         from stages.probe import main
 
         with running("probe", layout.dataset, settings(what, params), layout.root) as run:

@@ -21,11 +21,13 @@ from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    from pipeline.facts import headline
-    from pipeline.facts.neighbours import neighbours
-    from pipeline.facts.outputs import Outputs
-    from pipeline.facts.users import users
-    from pipeline.report import page  # loads Pillow
+    from pipeline.report import (
+        headline,
+        page,  # loads Pillow
+    )
+    from pipeline.report.neighbours import neighbours
+    from pipeline.report.outputs import Outputs
+    from pipeline.report.users import users
 
     own = run.params[Report]
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())

@@ -10,9 +10,9 @@ from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.facts.table import Table
 from pipeline.features import registry
 from pipeline.layout import Layout
+from pipeline.report.table import Table
 from pipeline.run import running
 from stages import released
 from stages.arguments import Dataset, Order, ParamsFile, Published, Root
@@ -26,9 +26,9 @@ def summary(
     root: Root = Path("outputs"),
 ) -> None:
     """summarise the last runs: time, results, report and release."""
-    from pipeline.facts import content, verdict
-    from pipeline.facts.outputs import Outputs
+    from pipeline.report import content, verdict
     from pipeline.report import terminal as printed
+    from pipeline.report.outputs import Outputs
     from pipeline.report.params import Report
     from stages.params import read
 
@@ -74,8 +74,7 @@ def features(
     root: Root = Path("outputs"),
 ) -> None:
     """list the feature sets of a dataset; with --choose, try combinations on valid and keep the best."""
-    from pipeline.facts import probes
-    from pipeline.report import terminal
+    from pipeline.report import probes, terminal
 
     layout = Layout(root, dataset)
     if choose:
@@ -174,8 +173,8 @@ def compare(
 
 
 def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> None:
-    from pipeline.facts import codes as coding
-    from pipeline.facts import comparison as facts
+    from pipeline.report import codes as coding
+    from pipeline.report import comparison as facts
     from pipeline.report import terminal
 
     for name, source in comparison["sources"].items():

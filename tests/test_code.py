@@ -17,7 +17,7 @@ def names(module: str) -> set[str]:
     return {str(p.relative_to(code.ROOT)) for p in code.closure(module)}
 
 
-TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "facts/difference", "facts/table")
+TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "report/difference", "report/table")
 CLOSURES = [
     ("stages.interactions", [], ["pipeline/config/__init__.py"]),
     ("stages.train", ["pipeline/models/alignrec.py"], ["pipeline/models/bm3.py", "pipeline/stage.py"]),
@@ -41,8 +41,8 @@ def test_closure_follows_imports_but_not_the_harness(module: str, inside: list[s
 
 
 def test_little_depends_on_what_does_not_shape_it() -> None:
-    own = {f"pipeline/{name}.py" for name in (*TABLE, "facts/words", "models/__init__")}
-    assert names("pipeline.facts.table") == own
+    own = {f"pipeline/{name}.py" for name in (*TABLE, "report/words", "models/__init__")}
+    assert names("pipeline.report.table") == own
     used = names("pipeline.experiment.cell") | names("pipeline.experiment.pairs")  # else a table would train again
     cells = {path for path in used if path.startswith(("pipeline/experiment/", "pipeline/study/"))}
     assert cells == {f"pipeline/experiment/{name}.py" for name in ("cell", "pairs")}

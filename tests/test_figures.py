@@ -12,10 +12,10 @@ import toy
 import schemas
 from benchmarks import _figures
 from pipeline import io
-from pipeline.facts import headline
-from pipeline.facts.article import PARTS
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
+from pipeline.report import headline
+from pipeline.report.article import PARTS
+from pipeline.report.outputs import Outputs
 
 ROOT = Path(__file__).parent.parent
 PAGE = """# Page

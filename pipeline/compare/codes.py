@@ -20,13 +20,13 @@ from pipeline.compare.similarity import NEIGHBOURS
 from pipeline.config.base import known
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
-from pipeline.facts import codes as facts
-from pipeline.facts import comparison as compared
-from pipeline.facts.codes import AS_IT_IS, Judged
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import sampled
+from pipeline.report import codes as facts
+from pipeline.report import comparison as compared
+from pipeline.report.codes import AS_IT_IS, Judged
+from pipeline.report.outputs import Outputs
 from pipeline.report.page import sides
 from pipeline.report.plots import Section
 from pipeline.seeds import seed_for

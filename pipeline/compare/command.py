@@ -19,10 +19,10 @@ from pipeline.compare import feature_set
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import bounded
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
+from pipeline.report.outputs import Outputs
 from pipeline.run import Run
 
 CHANGED = 12

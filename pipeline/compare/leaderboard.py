@@ -11,13 +11,12 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell
-from pipeline.facts import published
-from pipeline.facts.table import Table, Value
-from pipeline.facts.words import measure, run, short, spread, title
 from pipeline.release.read import Release
-from pipeline.report import plots
+from pipeline.report import plots, published
 from pipeline.report.page import sides
 from pipeline.report.plots import Section
+from pipeline.report.table import Table, Value
+from pipeline.report.words import measure, run, short, spread, title
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20

@@ -12,15 +12,14 @@ import schemas
 from pipeline import io
 from pipeline.compare import releases, similarity
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.facts import comparison as facts
-from pipeline.facts import content
-from pipeline.facts.comparison import shared
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import Table
-from pipeline.report import gallery, judged
+from pipeline.report import comparison as facts
+from pipeline.report import content, gallery, judged
+from pipeline.report.comparison import shared
 from pipeline.report.gallery import Sheets
+from pipeline.report.outputs import Outputs
 from pipeline.report.page import sides
 from pipeline.report.plots import Section
+from pipeline.report.table import Table
 
 NEAR = 6
 """neighbours shown per item"""

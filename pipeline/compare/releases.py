@@ -13,11 +13,11 @@ from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import NEIGHBOURS, compared
 from pipeline.errors import UserError
-from pipeline.facts.comparison import shared
 from pipeline.ops.rows import unit_rows
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest
 from pipeline.release.read import Release
 from pipeline.release.semantic_ids import names as coded
+from pipeline.report.comparison import shared
 from pipeline.semantic_ids.files import IDS
 
 ITEMS = "items.parquet"

@@ -13,12 +13,12 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.facts.words import CONTROLS
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids
 from pipeline.release.semantic_ids import id_fault
+from pipeline.report.words import CONTROLS
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.base import Vectors
 from pipeline.semantic_ids.collisions import suffixes

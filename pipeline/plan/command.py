@@ -15,12 +15,12 @@ from pipeline import io
 from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
-from pipeline.facts.table import Table
 from pipeline.http.fetch import local
 from pipeline.images.params import Images
 from pipeline.layout import Layout
 from pipeline.plan import size
 from pipeline.pretrain.params import Pretrain
+from pipeline.report.table import Table
 from pipeline.sources import reachable
 from pipeline.sources.base import Downloaded
 from pipeline.sources.download import keys

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import code, io
 from pipeline.config.parameters import Shown
-from pipeline.facts import content
 from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, statement
 from pipeline.release.manifest import Counts, Maker, Manifest
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts, networks
 from pipeline.release.statement import Statement
+from pipeline.report import content
 from pipeline.sources.product import is_web
 from pipeline.sources.registry import SOURCES
 

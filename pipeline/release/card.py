@@ -7,12 +7,12 @@ import yaml
 
 from pipeline.config.parameters import Shown
 from pipeline.evaluation.evidence import candidates, masked_splits
-from pipeline.facts import codes, content, probes, recommenders, study
-from pipeline.facts.table import markdown
 from pipeline.release import croissant, statement
 from pipeline.release.manifest import File
 from pipeline.release.parts import Parts, network_rows
 from pipeline.release.statement import Statement
+from pipeline.report import codes, content, probes, recommenders, study
+from pipeline.report.table import markdown
 
 WHAT = {
     "items": "status of text and image, hashes of what was encoded, and the texts that are released",

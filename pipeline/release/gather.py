@@ -8,7 +8,6 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation import evidence
-from pipeline.facts.outputs import Outputs
 from pipeline.features import released as features
 from pipeline.graph import released as graph
 from pipeline.items.texts import Texts
@@ -17,6 +16,7 @@ from pipeline.release import build, chains, language, statement
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.release.parts import Parts
+from pipeline.report.outputs import Outputs
 from pipeline.run import Run
 from pipeline.semantic_ids import released as semantic_ids
 from pipeline.train import released as train

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import io
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Piece
 from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Encoder, Input
 from pipeline.release.params import Publish
+from pipeline.report.outputs import Outputs
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,15 @@ from typing import Any
 
 from pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts import ceiling, codes, probes, words
-from pipeline.facts import recommenders as facts
-from pipeline.facts.codes import Judged
-from pipeline.facts.difference import Difference
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.probes import CHANCE, Figures, Probed
-from pipeline.facts.words import CONTROLS, labelled
 from pipeline.models import RELEASED
-from pipeline.report import plots
+from pipeline.report import ceiling, codes, plots, probes, words
+from pipeline.report import recommenders as facts
+from pipeline.report.codes import Judged
+from pipeline.report.difference import Difference
+from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Intervals, Section, Span
+from pipeline.report.probes import CHANCE, Figures, Probed
+from pipeline.report.words import CONTROLS, labelled
 
 
 def recommenders(outputs: Outputs) -> Section:

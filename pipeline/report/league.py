@@ -2,12 +2,12 @@
 
 import pyarrow as pa
 
-from pipeline.facts import league as facts
-from pipeline.facts.difference import Difference
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.words import figure
 from pipeline.report import plots
+from pipeline.report import standings as facts
+from pipeline.report.difference import Difference
+from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Section
+from pipeline.report.words import figure
 
 RANKED = "Mean rank over splits and seeds; a bar joins models without a significant difference"
 

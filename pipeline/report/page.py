@@ -12,15 +12,14 @@ import jinja2
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.facts import codes, content, facets, verdict
-from pipeline.facts.facets import Items
-from pipeline.facts.neighbours import Neighbours
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import Table, escaped, markdown
-from pipeline.facts.users import SEED, User
-from pipeline.facts.words import CONTROLS, title
-from pipeline.report import atlas, gallery, plots, sections
+from pipeline.report import atlas, codes, content, facets, gallery, plots, sections, verdict
+from pipeline.report.facets import Items
+from pipeline.report.neighbours import Neighbours
+from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Section
+from pipeline.report.table import Table, escaped, markdown
+from pipeline.report.users import SEED, User
+from pipeline.report.words import CONTROLS, title
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
-from pipeline.facts.difference import Difference
-from pipeline.facts.table import Table
-from pipeline.facts.words import figure
+from pipeline.report.difference import Difference
+from pipeline.report.table import Table
+from pipeline.report.words import figure
 
 WIDTH, HEIGHT = 300, 176
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 20, 36

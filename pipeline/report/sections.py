@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from pipeline.facts import content, recommenders
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import Table
-from pipeline.report import judged, league, plots, studied
+from pipeline.report import content, judged, league, plots, recommenders, studied
+from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Section
+from pipeline.report.table import Table
 
 CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 

@@ -7,16 +7,15 @@ import pyarrow as pa
 
 import schemas
 from pipeline.evaluation.evidence import Cell, seeds_of
-from pipeline.facts import argument, study, words
-from pipeline.facts import tail as facts
-from pipeline.facts.argument import SHAPES, SPOILT
-from pipeline.facts.difference import Difference
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.tail import Groups, Shown
-from pipeline.facts.words import RECALL
 from pipeline.models import RELEASED
-from pipeline.report import plots
+from pipeline.report import argument, plots, study, words
+from pipeline.report import tail as facts
+from pipeline.report.argument import SHAPES, SPOILT
+from pipeline.report.difference import Difference
+from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Chart, Intervals, Picture, Section, Shares
+from pipeline.report.tail import Groups, Shown
+from pipeline.report.words import RECALL
 from pipeline.study import summaries
 from pipeline.study.summaries import WHOLE, Masked
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pipeline.errors import printable
 from pipeline.evaluation import evidence
-from pipeline.facts import recommenders, table
+from pipeline.report import recommenders, table
 
 LONGEST = 24
 """most characters of a cell that is never folded"""

@@ -8,11 +8,11 @@ from pipeline import io
 from pipeline.compare.page import pictures
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
-from pipeline.facts.neighbours import neighbours
-from pipeline.facts.outputs import Outputs
 from pipeline.probe import stored
 from pipeline.release.read import Release, unpacked
 from pipeline.report import page
+from pipeline.report.neighbours import neighbours
+from pipeline.report.outputs import Outputs
 from pipeline.report.params import Report
 from pipeline.serve.nearest import CHARACTERS, Nearest
 from pipeline.train.params import Released

@@ -7,13 +7,13 @@ import numpy as np
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.facts import content
 from pipeline.images.decode import normalise
 from pipeline.ops.rows import unit_rows
 from pipeline.release import encoded, encoder
 from pipeline.release.encoder import Loaded
 from pipeline.release.read import Release
 from pipeline.release.verify import refuse_damaged
+from pipeline.report import content
 
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
 """the longest text, largest file and largest image that are taken"""

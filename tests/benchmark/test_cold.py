@@ -14,10 +14,9 @@ from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import as_json, comparisons
-from pipeline.facts import recommenders
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
-from pipeline.report import sections, terminal
+from pipeline.report import recommenders, sections, terminal
+from pipeline.report.outputs import Outputs
 from pipeline.train import inputs
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -15,9 +15,9 @@ from commands import alignrec
 from pipeline import io
 from pipeline.compare import codes, codes_file
 from pipeline.errors import UserError
-from pipeline.facts import codes as facts
 from pipeline.layout import Layout
 from pipeline.probe import sampled
+from pipeline.report import codes as facts
 
 ASINS = toy.ASINS
 CODES = [[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], None]

@@ -18,11 +18,11 @@ from pipeline import io
 from pipeline.compare import command, feature_set, judge, similarity
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
-from pipeline.facts import comparison as facts
 from pipeline.layout import Layout
 from pipeline.ops import shapes
 from pipeline.probe import asking
 from pipeline.probe.base import Data
+from pipeline.report import comparison as facts
 from pipeline.run import running
 from stages import probe
 from stages.params import Params

@@ -16,11 +16,11 @@ from pipeline.compare import command, similarity
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import compared
 from pipeline.evaluation import statistics
-from pipeline.facts import comparison as facts
 from pipeline.interactions import profiles
 from pipeline.interactions.profiles import Profiles
 from pipeline.layout import Layout
 from pipeline.probe import linear_cf, questions, sampled
+from pipeline.report import comparison as facts
 
 WIDTH = 8
 COSINES, FEWEST = 20_000, 20

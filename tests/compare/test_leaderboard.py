@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from pipeline import io
 from pipeline.compare import leaderboard
 from pipeline.errors import UserError
-from pipeline.facts import published
 from pipeline.release import manifest
+from pipeline.report import published
 from pipeline.run import running
 from stages import publish
 from stages.cli import app

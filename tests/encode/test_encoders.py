@@ -30,13 +30,13 @@ from pipeline.encode.beit3 import BEiT3Items
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
-from pipeline.facts import content
 from pipeline.features import control
 from pipeline.features.imported import Import
 from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.ops import whitening
+from pipeline.report import content
 from pipeline.run import Run
 from pipeline.stage import perform
 from pipeline.vectors.given import File

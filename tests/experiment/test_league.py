@@ -17,10 +17,10 @@ from pipeline.evaluation.evidence import comparisons
 from pipeline.experiment.plans import league as plans
 from pipeline.experiment.run import Experiment, Work
 from pipeline.experiment.tables import league as tables
-from pipeline.facts import league as facts
 from pipeline.interactions.audit import audit
 from pipeline.layout import Layout
 from pipeline.models import MODELS
+from pipeline.report import standings as facts
 from pipeline.run import Run, running
 from stages import report
 from stages.benchmark import main

@@ -16,10 +16,10 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export.content import of_dataset
 from pipeline.export.write import write
-from pipeline.facts.neighbours import nearest
 from pipeline.graph.neighbours import neighbours
 from pipeline.release import manifest, verify
 from pipeline.report import atlas
+from pipeline.report.neighbours import nearest
 from pipeline.run import running
 from stages import publish, report
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 import schemas
-from pipeline.facts import probes as facts
 from pipeline.interactions import profiles
 from pipeline.probe import asking, cold_items, content_knn, questions, verdicts
 from pipeline.probe.base import Data
+from pipeline.report import probes as facts
 
 RNG = np.random.default_rng(0)
 ITEMS, USERS, TASTES = 300, 120, 6

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import schemas
-from pipeline.facts import probes
 from pipeline.ops import whitening
 from pipeline.probe import asking, forms, questions
 from pipeline.probe.base import Data
 from pipeline.probe.content_knn import content_neighbours
 from pipeline.probe.forms import POWERS, Processing
+from pipeline.report import probes
 from tests.probe.test_questions import toy_interactions
 
 RNG = np.random.default_rng(3)

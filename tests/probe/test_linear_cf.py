@@ -9,11 +9,11 @@ import torch
 
 import schemas
 from pipeline.evaluation.metrics import evaluate
-from pipeline.facts import probes as facts
 from pipeline.models import MODELS
 from pipeline.models.base import Inputs
 from pipeline.probe import asking, behaviour_support, linear_cf, sampled
 from pipeline.probe.base import Data
+from pipeline.report import probes as facts
 
 USERS, ITEMS, HOME = 200, 200, 10
 

@@ -11,12 +11,12 @@ import toy
 import schemas
 from pipeline import io
 from pipeline.evaluation import metrics
-from pipeline.facts import probes as facts
 from pipeline.interactions import cooccurrence, split
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import asking, categories, content_knn, item_cf, questions, zero_shot
 from pipeline.probe.base import Data
+from pipeline.report import probes as facts
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]

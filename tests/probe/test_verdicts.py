@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.facts import probes as facts
 from pipeline.ops import whitening
 from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.probe.verdicts import verdicts
+from pipeline.report import probes as facts
 
 KS = [10, 20]
 USERS = 400

@@ -14,8 +14,7 @@ from rich.table import Table
 import schemas
 from pipeline import io
 from pipeline.config.base import nearest
-from pipeline.facts import published
-from pipeline.report import terminal
+from pipeline.report import published, terminal
 from stages.order import STAGES
 
 from .cases import NAMES, Case, cases

@@ -16,8 +16,8 @@ from PIL import Image
 import schemas
 from pipeline import io
 from pipeline.benchmark.settings import protocol_of
-from pipeline.facts import published
 from pipeline.layout import Layout
+from pipeline.report import published
 from pipeline.train import inputs
 from stages.params import load
 

@@ -11,9 +11,9 @@ import yaml
 
 import schemas
 from pipeline import io
-from pipeline.facts.content import titles
 from pipeline.layout import Layout
 from pipeline.release import language, verify
+from pipeline.report.content import titles
 from pipeline.sources.registry import SOURCES
 from stages.params import read
 

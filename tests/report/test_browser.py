@@ -10,8 +10,8 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.facts import codes as facts
 from pipeline.layout import Layout
+from pipeline.report import codes as facts
 from pipeline.run import running
 from stages import report, semantic_ids
 

@@ -22,10 +22,10 @@ import schemas
 from benchmarks import _figures
 from pipeline import io
 from pipeline.evaluation.evidence import HEADLINE, cell, comparisons
-from pipeline.facts.table import markdown
-from pipeline.facts.words import figure
 from pipeline.layout import Layout
 from pipeline.report import atlas, gallery, plots, terminal
+from pipeline.report.table import markdown
+from pipeline.report.words import figure
 from pipeline.run import running
 from stages import publish, report
 

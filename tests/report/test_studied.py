@@ -8,11 +8,11 @@ from study_tables import CURVES, tail_table, variants
 import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import Comparison, Row
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.tail import by_study
-from pipeline.facts.users import users
 from pipeline.report import page, studied
+from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Intervals
+from pipeline.report.tail import by_study
+from pipeline.report.users import users
 from pipeline.run import Run, running
 from stages import report
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 from rich.console import Console
 
 import schemas
-from pipeline.facts.recommenders import BRIEF
-from pipeline.facts.table import Table
 from pipeline.report import terminal
+from pipeline.report.recommenders import BRIEF
+from pipeline.report.table import Table
 from stages.order import STAGES
 
 

@@ -18,10 +18,10 @@ from pipeline.experiment.observed import measure_geometry
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import geometry, wrong
 from pipeline.experiment.tables.wrong import Contended
-from pipeline.facts import argument
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Inputs
+from pipeline.report import argument
 from pipeline.report import studied as page
 from pipeline.run import Run
 from pipeline.train import inputs

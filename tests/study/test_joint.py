@@ -18,12 +18,12 @@ from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import joint
 from pipeline.experiment.tables.joint import START, Taught
-from pipeline.facts import argument
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRecParams
 from pipeline.models.base import Batch, Inputs
+from pipeline.report import argument
 from pipeline.report import studied as page
 from pipeline.train import inputs
 from stages.params import load

@@ -8,8 +8,8 @@ from math import inf
 from typing import Any
 
 from pipeline.evaluation.evidence import Cell
-from pipeline.facts.difference import BEST, Difference
-from pipeline.facts.words import after, figure
+from pipeline.report.difference import BEST, Difference
+from pipeline.report.words import after, figure
 
 CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
 Place = tuple[int, int]  # row, column

@@ -7,9 +7,9 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.facts import headline
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
+from pipeline.report import headline
+from pipeline.report.outputs import Outputs
 
 EMPTY = {"pretrain", "train", "mask", "curves", "heatmaps"}
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts.difference import BETTER, SAME, WORSE
-from pipeline.facts.probes import Probed, read
-from pipeline.facts.table import Table
-from pipeline.facts.words import CONTROLS, listed, measure, short, title
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
+from pipeline.report.difference import BETTER, SAME, WORSE
+from pipeline.report.probes import Probed, read
+from pipeline.report.table import Table
+from pipeline.report.words import CONTROLS, listed, measure, short, title
 
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}

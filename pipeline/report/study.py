@@ -8,12 +8,12 @@ import pyarrow as pa
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import collect
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts import argument, tail, words
-from pipeline.facts.difference import BEST, FLOORED, Difference
-from pipeline.facts.table import CHANGE, Table, mean
-from pipeline.facts.words import RECALL, figure, measure, with_error
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
+from pipeline.report import argument, tail, words
+from pipeline.report.difference import BEST, FLOORED, Difference
+from pipeline.report.table import CHANGE, Table, mean
+from pipeline.report.words import RECALL, figure, measure, with_error
 from pipeline.study import summaries
 
 Record = Mapping[str, Any]

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Comparison, collect, seeds_of
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts import words
-from pipeline.facts.difference import Difference
-from pipeline.facts.recommenders import equal
-from pipeline.facts.table import Table
-from pipeline.facts.words import CONTROLS
+from pipeline.report import words
+from pipeline.report.difference import Difference
+from pipeline.report.recommenders import equal
+from pipeline.report.table import Table
+from pipeline.report.words import CONTROLS
 
 CHOSEN = "what users chose in test"
 TAIL = "less popular half"

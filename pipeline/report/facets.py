@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.facts.content import paths
-from pipeline.facts.neighbours import Neighbours
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.words import title
+from pipeline.report.content import paths
+from pipeline.report.neighbours import Neighbours
+from pipeline.report.outputs import Outputs
+from pipeline.report.words import title
 from schemas import TRAIN
 
 WORD = re.compile(r"\w+")

@@ -7,12 +7,12 @@ from typing import Any
 
 from pipeline.evaluation.evidence import collect, seeds_of
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts import probes, verdict
-from pipeline.facts.difference import FLOORED, Difference, p_value
-from pipeline.facts.table import Table, mean
-from pipeline.facts.words import listed, spread, title
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
+from pipeline.report import probes, verdict
+from pipeline.report.difference import FLOORED, Difference, p_value
+from pipeline.report.table import Table, mean
+from pipeline.report.words import listed, spread, title
 
 FEW = 300  # users or items of a test, below which the verdict says how many would decide
 POWER = 0.8

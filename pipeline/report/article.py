@@ -7,13 +7,13 @@ import pyarrow as pa
 
 import schemas
 from pipeline.evaluation.evidence import MAIN, seeds_of
-from pipeline.facts import probes, recommenders, study, tail
-from pipeline.facts.argument import PROBED
-from pipeline.facts.difference import Difference
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import Table
-from pipeline.facts.words import RECALL, figure, labelled, protocol, short, spread
 from pipeline.models import RELEASED
+from pipeline.report import probes, recommenders, study, tail
+from pipeline.report.argument import PROBED
+from pipeline.report.difference import Difference
+from pipeline.report.outputs import Outputs
+from pipeline.report.table import Table
+from pipeline.report.words import RECALL, figure, labelled, protocol, short, spread
 
 PARTS = ("ablation", "mask", "tail", "hyper-parameters", "clip")
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.facts import probes
-from pipeline.facts.table import Table
 from pipeline.features.registry import CEILINGS, PLANTED
+from pipeline.report import probes
+from pipeline.report.table import Table
 
 
 def tables(figures: Mapping[str, Any] | None) -> list[Table]:

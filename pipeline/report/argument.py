@@ -7,11 +7,11 @@ import pyarrow as pa
 
 from pipeline.evaluation.evidence import Cell, cell
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts import words
-from pipeline.facts.difference import FLOORED, Difference
-from pipeline.facts.table import CHANGE, Table, mean
-from pipeline.facts.words import figure, measure, spread
 from pipeline.probe.registry import PROBES
+from pipeline.report import words
+from pipeline.report.difference import FLOORED, Difference
+from pipeline.report.table import CHANGE, Table, mean
+from pipeline.report.words import figure, measure, spread
 from pipeline.study.summaries import WHOLE
 
 Row = Mapping[str, Any]

@@ -8,8 +8,8 @@ import pyarrow as pa
 import toy
 from study_tables import CURVES, table, tail_table, variants
 
-from pipeline.facts import ceiling, codes, content, probes, study
-from pipeline.facts.neighbours import choose, nearest
+from pipeline.report import ceiling, codes, content, probes, study
+from pipeline.report.neighbours import choose, nearest
 from pipeline.run import running
 from stages import semantic_ids
 

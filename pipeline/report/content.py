@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.evaluation.evidence import collect, statuses
-from pipeline.facts.table import Table
 from pipeline.features import reading
+from pipeline.report.table import Table
 
 REASONS = 20  # reasons listed, most frequent first
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # whose results can depend on the machine

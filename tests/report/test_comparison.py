@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.facts.comparison import headline, verdicts
+from pipeline.report.comparison import headline, verdicts
 
 
 def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:

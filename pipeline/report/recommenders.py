@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits, seeds_of
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts import words
-from pipeline.facts.difference import FLOORED, Difference
-from pipeline.facts.table import CHANGE, Table, Value
-from pipeline.facts.words import after, figure, measure, short
 from pipeline.models import RELEASED, WAYS, way
+from pipeline.report import words
+from pipeline.report.difference import FLOORED, Difference
+from pipeline.report.table import CHANGE, Table, Value
+from pipeline.report.words import after, figure, measure, short
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 

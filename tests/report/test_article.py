@@ -8,9 +8,9 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.facts import article, headline
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.table import Table
+from pipeline.report import article, headline
+from pipeline.report.outputs import Outputs
+from pipeline.report.table import Table
 
 
 def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path: Path) -> None:

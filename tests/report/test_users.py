@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.facts import users
-from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
+from pipeline.report import users
+from pipeline.report.outputs import Outputs
 
 
 @pytest.fixture

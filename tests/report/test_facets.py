@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 import toy
 
-from pipeline.facts import facets, neighbours
-from pipeline.facts.outputs import Outputs
+from pipeline.report import facets, neighbours
+from pipeline.report.outputs import Outputs
 
 
 def edges(*near: list[int]) -> pa.Table:

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.benchmark.runs import Entry, keys, rankings
-from pipeline.facts import words
-from pipeline.facts.outputs import Outputs
 from pipeline.interactions import split
 from pipeline.interactions.split import Split
+from pipeline.report import words
+from pipeline.report.outputs import Outputs
 from schemas import TRAIN, clock
 
 USERS, MODELS, TOP = 3, 6, 8  # TOP items of a list; models by Recall@20

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import Comparison, ablations, comparisons
-from pipeline.facts import codes
-from pipeline.facts.codes import Judged
 from pipeline.layout import Layout
+from pipeline.report import codes
+from pipeline.report.codes import Judged
 from pipeline.run import quoted_record
 
 

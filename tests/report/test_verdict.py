@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from verdicts import paired, probes
 
-from pipeline.facts import verdict
-from pipeline.facts.words import title
+from pipeline.report import verdict
+from pipeline.report.words import title
 
 
 def decided(released: str, *evidence: Any) -> dict[str, list[str]]:

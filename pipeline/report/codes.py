@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.evaluation.evidence import cell, collect
-from pipeline.facts.table import Table
-from pipeline.facts.words import figure, listed, short
 from pipeline.layout import Layout
 from pipeline.probe.registry import PROBES
+from pipeline.report.table import Table
+from pipeline.report.words import figure, listed, short
 from pipeline.semantic_ids.quality import POPULARITY
 from pipeline.semantic_ids.registry import METHODS
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.facts import probes
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.words import CONTROLS
 from pipeline.features.registry import CEILINGS
 from pipeline.probe import categories
+from pipeline.report import probes
+from pipeline.report.outputs import Outputs
+from pipeline.report.words import CONTROLS
 
 CLASSES = 8  # most frequent categories that have a colour of their own
 COLUMNS = 3  # feature sets side by side

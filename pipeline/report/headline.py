@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pipeline import io
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Row
-from pipeline.facts import article, probes
-from pipeline.facts.outputs import Outputs
-from pipeline.facts.words import CONTROLS
+from pipeline.report import article, probes
+from pipeline.report.outputs import Outputs
+from pipeline.report.words import CONTROLS
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
 DIGITS = 4  # decimal places

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from pipeline.evaluation.evidence import Cell, cell, collect
 from pipeline.evaluation.statistics import LEVEL
-from pipeline.facts.difference import FLOORED, Difference
-from pipeline.facts.table import CHANGE, Table
-from pipeline.facts.words import listed, measure, run, title
+from pipeline.report.difference import FLOORED, Difference
+from pipeline.report.table import CHANGE, Table
+from pipeline.report.words import listed, measure, run, title
 
 HONEST, PUBLISHED = "honest", "published style"  # valid chooses, mean over runs; test chooses, one run of one split
 TAUS = {

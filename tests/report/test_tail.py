@@ -9,7 +9,7 @@ from study_tables import tail_table
 import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import comparisons
-from pipeline.facts import tail
+from pipeline.report import tail
 
 
 def test_the_tail_has_means_and_leads_with_intervals_and_marks_what_is_sure() -> None:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.evaluation.evidence import collect
-from pipeline.facts.difference import BEST, BETTER, SAME, WORSE
-from pipeline.facts.table import Place, Table
-from pipeline.facts.words import short, with_error
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
+from pipeline.report.difference import BEST, BETTER, SAME, WORSE
+from pipeline.report.table import Place, Table
+from pipeline.report.words import short, with_error
 
 CHANCE = "chance"
 SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other

@@ -1,1 +1,0 @@
-"""What was found: outputs of the stages as words and figures, which report, card, comparison and docs draw."""
