@@ -21,7 +21,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep ' ## ' Makefile
 
 repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
-	alignrec repair
+	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock # half-written by a killed DVC
+	@dvc stage list --quiet >/dev/null 2>&1 || mv dvc.lock .dvc/tmp/ # likewise: stages run once more, and resume
 	dvc repro
 	alignrec summary
 	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \

@@ -9,11 +9,9 @@ from typing import Annotated
 import typer
 
 from pipeline.layout import Layout
-from pipeline.sources.catalogue import Subset
 from pipeline.stage import Stage
-from stages import amazon, embedding, examples, released, results
+from stages import embedding, released, results
 from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
-from stages.help import Command
 from stages.images import main as main_of_images
 from stages.order import STAGES
 from stages.terminal import Group, bytes_bar, interruptible, say, show
@@ -24,7 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Raw reviews to verified multimodal item features. Begin with: alignrec new mine --interactions ratings.csv",
-    epilog="Each command has an example: alignrec compare --help",
 )
 IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare", "Releases"  # headings of --help
 
@@ -62,7 +59,7 @@ def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[i
         perform(run, stage, lambda run: check(run.params, params))
 
 
-def _command(stage: Stage) -> Callable[..., None]:
+def _stage_command(stage: Stage) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
         _perform(stage, dataset, params, root)
 
@@ -138,7 +135,7 @@ def probe(
 
 _SPECIAL: dict[str, Callable[..., None]] = {"images": images, "encode": encode, "probe": probe, "publish": publish}
 for _name, _stage in STAGES.items():
-    app.command(_name, help=_stage.does, rich_help_panel=IN_ORDER)(_SPECIAL.get(_name) or _command(_stage))
+    app.command(_name, help=_stage.does, rich_help_panel=IN_ORDER)(_SPECIAL.get(_name) or _stage_command(_stage))
 
 
 @app.command(rich_help_panel=BEGIN)
@@ -150,25 +147,22 @@ def new(
     items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
     images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
     column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
-    year: Annotated[int | None, typer.Option("--amazon", help="in place of files: year of an Amazon dataset")] = None,
-    category: Annotated[str | None, typer.Option(help="Amazon category; `alignrec categories` lists them")] = None,
-    subset: Annotated[Subset, typer.Option(help="Amazon reviews: the published 5-core, or all")] = "5-core",
-    split: Annotated[Path | None, typer.Option(help="a published split of the category")] = None,
-    official: Annotated[bool, typer.Option("--official", help="BEiT3-base from its official weights")] = False,
-    to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
+    amazon: Annotated[int | None, typer.Option(help="in place of files: 2014, 2018 or 2023, year of the data")] = None,
+    category: Annotated[str | None, typer.Option(help="Amazon category, as its publisher spells it")] = None,
+    to: Annotated[Path, typer.Option(help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
-    beit3: Annotated[bool, typer.Option("--beit3", help="train BEiT3 even if it takes long here")] = False,
 ) -> None:
     """write params.yaml for your files or an Amazon category, and make this folder a project."""
-    from stages.new import look, write
+    from stages.new import check_target, describe_category, describe_files, write
 
-    if (interactions is None) == (year is None):
+    if (interactions is None) == (amazon is None):
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
+    check_target(name, to, force)
     if interactions is not None:
-        looked = partial(look, name, interactions, items, images, column or [], beit3)
+        text, seen = describe_files(name, interactions, items, images, column or [])
     else:
-        looked = partial(amazon.look, name, int(year or 0), category, subset, split, official)
-    for line in write(name, looked, to, force):
+        text, seen = describe_category(name, int(amazon or 0), category)
+    for line in [*seen, *write(name, text, to)]:
         say(line)
 
 
@@ -193,24 +187,6 @@ def profile(
 
     for line in write(name, to):
         say(line)
-
-
-@app.command("new-plugin", rich_help_panel=BEGIN)
-def new_plugin(folder: Annotated[Path, typer.Argument(help="folder to create; the package takes its name")]) -> None:
-    """write a package for your own recommender, encoder and probe, with tests."""
-    from stages.plugin import write
-
-    for line in write(folder):
-        say(line)
-
-
-@app.command(rich_help_panel=BEGIN)
-def repair() -> None:
-    """delete files that a killed DVC left half-written; run it before `dvc repro`."""
-    from stages.repair import repair as delete_broken
-
-    for path in delete_broken(Path()):
-        say(f"deleted {path}: DVC was killed while it wrote it")
 
 
 @app.command(rich_help_panel=BEGIN)
@@ -242,16 +218,12 @@ def plan(
 
 
 _OTHERS: dict[str, list[Callable[..., None]]] = {
-    BEGIN: [amazon.categories],
-    LOOK: [results.summary, results.features, results.recommend, results.compare, released.diff, released.leaderboard],
+    LOOK: [results.summary, results.recommend, results.compare, released.diff, released.leaderboard],
     RELEASES: [*(released.verify, released.fetch, released.export), embedding.embed, released.serve, released.attest],
 }
 for _heading, _commands in _OTHERS.items():
-    for _other in _commands:
-        app.command(rich_help_panel=_heading)(_other)
-for _registered in app.registered_commands:
-    _registered.cls = Command
-    _registered.epilog = f"Example: {examples.example(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
+    for _command in _commands:
+        app.command(rich_help_panel=_heading)(_command)
 
 
 if __name__ == "__main__":

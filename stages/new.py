@@ -1,10 +1,12 @@
-"""`alignrec new`: inspects local files, writes a parameter file for them, and makes the folder a project."""
+"""`alignrec new`: writes a parameter file for local files or an Amazon category, and makes the folder a project."""
 
+import math
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pipeline import io
 from pipeline.config.base import known
@@ -12,53 +14,81 @@ from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
-from pipeline.plan.size import PIECE, Size
-from pipeline.sources import download, inspect, parameter_file
+from pipeline.interactions.catalogue import Catalogue
+from pipeline.sources import download, inspect
+from pipeline.sources.catalogue import KIND, SIZES, vintages
 from pipeline.sources.lines import refuse_blank
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from stages import project
-from stages.params import read
 
 PARAMS = project.PARAMS
-NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# seconds of pre-training up to which a project has BEiT3 unasked, and of a stage from which it is listed
-AFFORDABLE, LONG = 600.0, 60.0
-Found = tuple[str, list[str]]  # the text of a parameter file, and what was seen
+BEIT3_UP_TO = 10_000  # items that BEiT3 learns in ten minutes without a GPU
+CUTOFFS = (5, 10, 20, 50)
+BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2  # of mini, for minutes: batch size, tokens of a text, least steps, epochs
+LARGE = 20_000  # items from which recommenders have their published settings, with a thousand epochs
+QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # below
+MODELS, BUDGET = ["ease", "l3ae", "lightgcn", "alignrec"], 2
+# modality -> encoders where items have only this one
+TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}
+HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
+# which feature sets are judged, coded and released.
+"""
+AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
+datasets: [{name}]
+sources:
+  {name}: {{kind: {kind}, category: {category}}}
+"""
 
 
-def write(name: str, look: Callable[[], Found], to: Path, force: bool) -> Iterator[str]:
+def check_target(name: str, to: Path, force: bool) -> None:
     if not NAME.fullmatch(name):
         raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
-    shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)
-    if to.exists() and not force and not shipped:
+    if to.exists() and not force and not (to == PARAMS and project.is_shipped(Path(), PARAMS)):
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
-    text, seen = look()
+
+
+def write(name: str, text: str, to: Path) -> Iterator[str]:
+    """Write the text of a parameter file; yield what was done and what comes next."""
+    shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)
     io.write_bytes(to, text.encode())
-    yield from seen
     yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
     if to == PARAMS:
         yield from project.begin(Path())
-        yield "next: dvc repro"
+        yield "next: dvc repro; `alignrec plan` estimates how long it takes"
     else:
         yield f"next: alignrec download {name} --params {to}"
 
 
-def look(
-    name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str], beit3: bool = False
-) -> Found:
-    """Return the text of a parameter file for some files, and what was seen in them.
+def describe_category(name: str, year: int, category: str | None) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for an Amazon category, and a line on its size."""
+    known([str(year)], vintages(), "--amazon")
+    published = vintages()[str(year)]["categories"]
+    if category is None:
+        raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
+    known([category], published, "--category")
+    kind = KIND.format(year)
+    size = SIZES.get((kind, category)) or "of a size that is known once it is downloaded"
+    text = AMAZON.format(name=name, kind=kind, category=category, year=year)
+    return text, [f"{category} of {year}: {size}"]
 
-    `images` are a folder, archive or pattern; `columns` are given as `role=name`; `beit3` forces its training.
+
+def describe_files(
+    name: str, interactions: Path, items: Path | None, images: str | None, columns: Iterable[str]
+) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for local files, and what was seen in them.
+
+    `images` are a folder, archive or pattern; `columns` are given as `role=name`.
     """
-    flags = _flags(columns, list(filter(None, (interactions, items))))
+    flags = _parse_columns(columns, list(filter(None, (interactions, items))))
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
-    section, pictures = inspect.images(images, item_rows or rows) if images else ({}, [])
+    section, seen_images = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
     source = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
     left = catalogue.measure(Tabular(TabularSource.model_validate(source)), {"interactions": interactions})
-    seen = [*rows.described(), *(item_rows.described() if item_rows else [NO_ITEMS]), *pictures]
+    described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
+    seen = [*rows.described(), *described, *seen_images]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     seen.append(f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions")
     if ratings and ratings.explicit:
@@ -66,43 +96,76 @@ def look(
             f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
             f"{ratings.threshold:g} only what users liked would count"
         )
-    text = partial(
-        parameter_file.text, name, rows, item_rows, section, ratings, left.core, left.items, Encode().encoders
-    )
-    pieces = max(1, round(inspect.characters(item_rows) / PIECE)) if item_rows else int(bool(section))
-    size = Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)
-    if not pieces:
-        return text(), seen
-    written, lines = _estimate(name, text, size, beit3)
-    return written, [*seen, *lines]
+    beit3 = left.items <= BEIT3_UP_TO or _has_gpu()
+    if not beit3:
+        seen.append("BEiT3 is left out, as its pre-training takes long without a GPU: docs/pretraining.md")
+    return _parameters(name, rows, item_rows, section, left, beit3), seen
 
 
-def _estimate(name: str, text: Callable[[bool], str], size: Size, beit3: bool) -> Found:
-    from pipeline.features.registry import feature_sets
-    from pipeline.ops import device  # loads torch
-    from pipeline.plan import estimate
-    from pipeline.plan.command import duration
+def _parameters(
+    name: str,
+    interactions: inspect.Table,
+    items: inspect.Table | None,
+    images: Mapping[str, Any],
+    left: Catalogue,
+    beit3: bool,
+) -> str:
+    has_images = bool(images) or (items is not None and "image_urls" in items.roles)
+    content = _content(items is not None, has_images, left.items, beit3)
+    sections: dict[str, Any] = {
+        "datasets": [name],
+        "sources": {name: _source(interactions, items)},
+        "interactions": {"user_core": left.core, "item_core": left.core} if left.core else {},
+        "images": dict(images),
+        **content,
+        "train": QUICK if left.items < LARGE else {},
+        "benchmark": {"budget": BUDGET},
+    }
+    if content and left.items < LARGE:
+        encoders = content["encode"]["encoders"]
+        judged = [name for name in encoders if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
+        sections["benchmark"] = {"models": MODELS, "features": [*judged, "shuffled"], "budget": BUDGET}
+    if left.items < CUTOFFS[-1]:
+        ks = [k for k in CUTOFFS if k <= left.items] or [left.items]
+        sections["benchmark"]["ks"] = ks
+        sections["probe"] = {"ks": ks}
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}
+    return HEAD + "".join(yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value)
 
-    def estimated(given: str) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / PARAMS.name
-            path.write_text(given, encoding="utf-8")
-            params = read(path, name)
-        plan = estimate.Plan(params, size, feature_sets(params, name), device.gemm_rate("float32"))
-        return {stage: of.seconds for stage, of in estimate.stages(plan, {}).items()}
 
-    seconds, lines = estimated(text(True)), []
-    fits = beit3 or seconds["pretrain"] <= AFFORDABLE or device.pick().type == "cuda"
-    if not fits:
-        long = duration(seconds["pretrain"])
-        lines.append(f"BEiT3 is left out, as its pre-training would take about {long} here; --beit3 puts it in")
-        seconds = estimated(text(False))
-    total = f"dvc repro will take about {duration(sum(seconds.values()))} on this machine"
-    slow = ", ".join(f"{stage} {duration(s)}" for stage, s in seconds.items() if s >= LONG)
-    return text(fits), [*lines, f"{total}: {slow}" if slow else total]
+def _source(interactions: inspect.Table, items: inspect.Table | None) -> dict[str, Any]:
+    columns = interactions.renamed()
+    source = {"kind": "tabular", "interactions": str(interactions.path)}
+    if items is None:
+        return {**source, "columns": columns} if columns else source
+    item = items.roles["item"]
+    columns |= {role: column for role, column in items.renamed().items() if role != "item"}
+    other: dict[str, Any] = {"item_columns": {"item": item}} if item != columns.get("item", "item") else {}
+    other |= {"flat_categories": True} if items.flat else {}
+    return {**source, "items": str(items.path), **({"columns": columns} if columns else {}), **other}
 
 
-def _flags(columns: Iterable[str], files: list[Path]) -> dict[str, str]:
+def _content(text: bool, image: bool, items: int, beit3: bool) -> dict[str, Any]:
+    """Return the sections `pretrain` and `encode` for items that have these modalities."""
+    if not (text or image):
+        return {}
+    teachers = TEACHERS["text" if text else "image"]
+    encoders = Encode().encoders if text and image else ["beit3", *teachers, "linear"]
+    if not beit3:
+        return {"encode": {"encoders": [name for name in encoders if not name.startswith("beit3")]}}
+    steps = max(STEPS, math.ceil(PASSES * items / BATCH))
+    pretrain = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
+    alone = {} if text and image else {"distill_from": teachers}
+    return {"pretrain": {**pretrain, **alone}, "encode": {"encoders": encoders}}
+
+
+def _has_gpu() -> bool:
+    import torch  # takes seconds
+
+    return torch.cuda.is_available()
+
+
+def _parse_columns(columns: Iterable[str], files: list[Path]) -> Mapping[str, str]:
     """Return role -> column as given; UserError for unknown ones, blank files, and names that read as addresses."""
     flags = {}
     for given in columns:

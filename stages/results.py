@@ -7,17 +7,12 @@ import typer
 
 import schemas
 from pipeline import io
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.features import registry
 from pipeline.layout import Layout
-from pipeline.report.table import Table
-from pipeline.run import running
 from stages import released
-from stages.arguments import Dataset, Order, ParamsFile, Published, Root
+from stages.arguments import Order, ParamsFile, Published, Root
 from stages.order import STAGES
-from stages.terminal import interruptible, say, show
+from stages.terminal import say, show
 
 
 def summary(
@@ -62,57 +57,6 @@ def summary(
 def spent(layout: Layout, stage: str) -> dict[str, Any]:
     record: dict[str, Any] = io.read_json(layout.run_record(stage))
     return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
-
-
-def features(
-    dataset: Dataset,
-    choose: Annotated[
-        bool, typer.Option("--choose", help="make the best set that valid finds, from all others")
-    ] = False,
-    seconds: Annotated[int | None, typer.Option(min=1, help="budget of --choose; 30 by default")] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """list the feature sets of a dataset; with --choose, try combinations on valid and keep the best."""
-    from pipeline.report import probes, terminal
-
-    layout = Layout(root, dataset)
-    if choose:
-        from stages.encode import main
-        from stages.params import for_dataset, read
-
-        settings, name = _choose(read(params), seconds)
-        kept = f"what was tried so far is kept in {layout.features(name)}"
-        with interruptible(kept), running("encode", dataset, for_dataset(settings, dataset), root) as run:
-            main(run)
-        tried = io.read_table(layout.tried(name), schemas.TRIED).to_pylist()
-        candidates = probes.tried_table(name, tried)
-        show(terminal.drawn(candidates))
-        say(candidates.note)
-        say(f"to release it: {name} under encode.encoders, and under encoders {name}: {{kind: chosen}}")
-    else:
-        show(terminal.drawn(_sets(layout)))
-
-
-def _choose(params: Parameters, seconds: int | None) -> tuple[Parameters, str]:
-    encode = params[Encode]
-    name = next((one for one in encode.encoders if registry.kind(params.encoders, one) == registry.CHOSEN), "best")
-    given: dict[str, Any] = {"kind": registry.CHOSEN, **params.encoders.get(name, {})}
-    entry = given if seconds is None else given | {"seconds": seconds}
-    listed = [*encode.encoders, *([] if name in encode.encoders else [name])]
-    chosen = params.having(encode.model_copy(update={"encoders": listed}))
-    return chosen.model_copy(update={"encoders": {**params.encoders, name: entry}}), name
-
-
-def _sets(layout: Layout) -> Table:
-    if not (names := layout.feature_sets()):
-        raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")
-    rows = []
-    for name in names:
-        of = io.record(io.shards(layout.features(name), "features")[0]).get("params", {}).get("of", [])
-        width = str(io.width(layout.features(name)))
-        rows.append([name, width, ", ".join(of if isinstance(of, list) else [of])])
-    return Table("Feature sets", "", ["feature set", "width", "made of"], rows)
 
 
 def recommend(

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperGroup
@@ -18,7 +18,6 @@ from typer.core import TyperGroup
 from pipeline import memory
 from pipeline.errors import UserError, not_installed, printable
 from schemas import ContractError
-from stages.help import named
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,9 +98,6 @@ def interruptible(left: str) -> Iterator[None]:
 
 class Group(TyperGroup):
     """A command group whose errors are one line and exit code 1, and Ctrl-C one line and 130."""
-
-    def get_params(self, ctx: typer.Context) -> list[Any]:  # type: ignore[override]
-        return named(super().get_params(ctx), ctx)
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         write_any_character()

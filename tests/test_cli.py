@@ -1,7 +1,5 @@
 """The umbrella command: help, completion, what loads when, and mistakes in one line."""
 
-import re
-import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,15 +15,12 @@ from toyproject import environment
 
 from pipeline import io
 from pipeline.errors import installing
-from stages import examples
 from stages.arguments import parted
-from stages.cli import app
 from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}, other: {kind: sample}}\n"
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -47,27 +42,6 @@ def test_help_lists_stages_in_order_under_headings(tmp_path: Path) -> None:
     assert alignrec("--version", cwd=tmp_path).stdout == f"alignrec {version('alignrec')}\n"
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"make repro", "make test", "make clean"} <= {" ".join(line.split()[:2]) for line in listed.splitlines()}
-
-
-def test_help_ends_with_an_example_that_the_command_takes() -> None:
-    for name, command in COMMANDS.items():
-        program, given, *arguments = shlex.split(examples.example(name).partition(" && ")[0])
-        assert (program, given) == ("alignrec", name)
-        assert command.epilog == f"Example: {examples.example(name)}"
-        context = command.make_context(name, [], resilient_parsing=True)
-        values, rest, _ = command.make_parser(context).parse_args(arguments)
-        assert not rest
-        assert {p.name for p in command.params if p.required} <= {key for key, value in values.items() if value}
-
-
-@pytest.mark.parametrize("command", ["", "new", "compare", "export", "fetch", "recommend", "images"])
-def test_help_names_values_in_capitals_within_eighty_columns(command: str, tmp_path: Path) -> None:
-    shown = alignrec(*command.split(), "--help", cwd=tmp_path, COLUMNS="80").stdout
-    assert re.findall(r"<[\w\[\] |]+>|\{\w+\}(?!/)", shown.replace("images/{item}.jpg", "")) == []
-    assert max(map(len, shown.splitlines())) <= 80
-    if command == "compare":
-        assert "[OPTIONS] DATASET SETS..." in shown
-        assert re.search(r"--params +FILE +", shown)
 
 
 def test_bash_completes_commands_options_and_datasets(folder: Path) -> None:

@@ -1,6 +1,5 @@
-"""Where files lie, what a kill leaves of DVC's own files, and how OpenMP's threads wait."""
+"""Where files lie and how OpenMP's threads wait."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 from pipeline import waiting
 from pipeline.layout import File, Layout
 from stages.order import STAGES
-from stages.repair import repair
 
 
 def test_every_file_lies_in_a_stages_folder_of_its_dataset() -> None:
@@ -24,26 +22,6 @@ def test_every_file_lies_in_a_stages_folder_of_its_dataset() -> None:
         assert folders & {path, *path.parents}, name
     assert layout.encoder.folder in folders
     assert len({layout.run_record(stage) for stage in STAGES}) == len(STAGES)
-
-
-RWLOCK = json.dumps({"write": {"/out": {"pid": 1, "cmd": "dvc repro"}}, "read": {}})
-LOCK = "schema: '2.0'\nstages:\n  a:\n    cmd: b\n"
-
-
-def test_half_written_files_of_dvc_go_and_whole_ones_stay(tmp_path: Path) -> None:
-    rwlock, lock = tmp_path / ".dvc/tmp/rwlock", tmp_path / "dvc.lock"
-    assert repair(tmp_path) == []
-    rwlock.parent.mkdir(parents=True)
-    rwlock.write_text(RWLOCK)
-    lock.write_text(LOCK)
-    assert repair(tmp_path) == []
-    for share in (0.0, 0.3, 0.9):
-        rwlock.write_text(RWLOCK[: int(share * len(RWLOCK))])
-        assert repair(tmp_path) == [rwlock]
-    assert (rwlock.exists(), lock.read_text()) == (False, LOCK)
-    for text in ("", "schema: '2.0'\nstages:\n  a:\n    cm", "schema: '2.0'\nstages: {a"):
-        lock.write_text(text)
-        assert repair(tmp_path) == [lock]
 
 
 BEFORE = "cpu  1000 20 300 90000 40 5 6 7 0 0\ncpu0 500 10 150 45000 20 2 3 3 0 0\n"

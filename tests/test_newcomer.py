@@ -19,8 +19,68 @@ from pipeline.run import running
 from pipeline.semantic_ids import files
 from stages.params import load
 
-TEMPLATES = Path(__file__).parent.parent / "stages/plugin"
-ENCODER, MODEL, PROBE = ((TEMPLATES / f"{name}.py.jinja").read_text() for name in ("encoder", "model", "probe"))
+CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+ENCODER = CONTRIBUTING.partition("```python\n# my_parts.py\n")[2].partition("```")[0]
+MODEL = '''
+"""score(u, i) = e_u . (W x_i)."""
+import torch.nn.functional as nnf
+from torch import nn
+
+from pipeline.models.base import Recommender, bpr, embedding, pick
+from pipeline.models.params import Train
+
+
+class ContentMFParams(Train):
+    normalise: bool = True
+
+
+class ContentMF(Recommender):
+    Params = ContentMFParams
+    needs = frozenset({"features"})
+
+    def __init__(self, inputs, params):
+        super().__init__(inputs, params)
+        self.features = nnf.normalize(inputs.features) if params.normalise else inputs.features
+        self.user = embedding(inputs.split.n_users, params.dim)
+        self.project = nn.Linear(self.features.shape[1], params.dim, bias=False)
+
+    def forward(self):
+        return self.user, self.project(self.features)
+
+    def loss(self, batch):
+        positive, negative = (self.project(pick(self.features, i)) for i in (batch.positives, batch.negatives))
+        return {"bpr": bpr(pick(self.user, batch.users), positive, negative)}
+'''
+PROBE = '''
+"""Distinct: the share of items whose vector no other item has."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.probe.base import Probe
+
+
+@dataclass(frozen=True)
+class Distinct:
+    items: int
+
+    def answer(self, features, seed, relearned=None):
+        _, of, counts = np.unique(features, axis=0, return_inverse=True, return_counts=True)
+        return (counts[of.reshape(-1)] == 1).astype(np.float64)
+
+    def summary(self, sets):
+        figures = {name: {"share": float(own.mean()), "share_se": float(own.std())} for name, own in sets.items()}
+        return {"items": self.items, "chance": {"share": 0.0}} | figures
+
+
+DISTINCT = Probe(
+    lambda data: Distinct(data.items),
+    name="distinct vectors",
+    figure="share",
+    question="the share of items whose vector no other item has",
+    note="Which share of {n:,} items has a vector that no other item has?",
+)
+'''
 SOURCE = '''
 """Stationery: forty users, half of whom buy pens, half paper."""
 import json

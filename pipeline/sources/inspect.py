@@ -33,7 +33,6 @@ KNOWN = {
     "description": ("plot", "overview", "text", "summary"),
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
 }  # role -> names of its column in common datasets, as `plain` gives them
-TEXT = ("title", "brand", "categories", "description")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows
 OFTEN = 5  # least lists with a name for its depths to count
@@ -153,12 +152,6 @@ def ratings(seen: Table) -> Ratings | None:
     return Ratings(int(row[0]), float(row[1]), float(row[2]), bool(row[3])) if row[0] else None
 
 
-def characters(seen: Table) -> float:
-    columns = [column for role, column in seen.roles.items() if role in TEXT]
-    lengths = " + ".join(f"coalesce(length({_text(column)}), 0)" for column in columns)
-    return float(_ask(seen, f"SELECT avg({lengths})")[0] or 0) if columns else 0.0
-
-
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
     """Return section `images` for a folder, an archive, or a pattern such as `images/{item}.jpg`, and lines to print.
 
@@ -171,36 +164,30 @@ def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[st
     if not (Path(given).is_dir() or Path(given).is_file()):
         what = "a pipe or device" if Path(given).exists() else "no such folder"
         raise UserError(f"--images {given}: {what}; give a folder, an archive, or a pattern with {{item}}")
-    paths = _paths(seen) if "image_urls" in seen.roles and Path(given).is_dir() else []
-    if paths:
-        return _find_start(given, seen, paths)
-    patterns = [] if "image_urls" in seen.roles or not Path(given).is_dir() else _named_after_items(Path(given), seen)
+    folder = Path(given)
+    if not folder.is_dir():
+        return {"folder": given}, []
+    if "image_urls" in seen.roles:
+        return _find_start(folder, seen)
+    names = _ask(seen, f"SELECT list(DISTINCT {_text(seen.roles['item'])})")[0] or []
+    files = (folder / f"{name}{ending}" for name in names if name and Path(name).name == name for ending in IMAGES)
+    endings = Counter(path.suffix for path in files if path.is_file())
+    patterns = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
     return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {}), []
 
 
-def _find_start(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
+def _find_start(folder: Path, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
     """Return the section with the folder below which most items have a file."""
-    beside, above = seen.path.parent, Path(given).parent
-    starts: list[tuple[Path, dict[str, str | list[str]]]] = [
-        (Path(given), {"folder": given}), (beside, {}), (above, {"folder": str(above)}),
-    ]  # fmt: skip
-    counts = [sum(any(_below(folder, path) for path in of_item) for of_item in paths) for folder, _ in starts]
-    best = counts.index(max(counts))
-    line = f"images: {counts[best]:,} of {len(paths):,} items that name a file have it below {starts[best][0]}"
-    if not counts[best]:
-        line += f", {above} or {beside}, as {paths[0][0]!r}; correct the paths, or images.folder"
-        if Path(given).is_symlink():
-            line += f"; {given} is a link, and paths may not leave a folder: give {Path(given).resolve()}"
-    elif best:
-        line += f", and {counts[0]:,} below {given}, so paths start there"
-    return starts[best][1], [line]
-
-
-def _paths(seen: Table) -> list[list[str]]:
-    local = (
-        [url for url in p.image_urls if url and is_path(url) and url[:5].lower() != "file:"] for _, p in _records(seen)
-    )
-    return list(filter(None, local))
+    urls = ([url for url in product.image_urls if url and is_path(url)] for _, product in _records(seen))
+    paths = list(filter(None, urls))
+    beside = seen.path.parent  # where paths start by default
+    starts = [folder, beside, folder.parent]
+    counts = [sum(any(_below(start, path) for path in of_item) for of_item in paths) for start in starts]
+    start = starts[counts.index(max(counts))]
+    line = f"images: {max(counts):,} of {len(paths):,} items that name a file have it below {start}"
+    if not max(counts) and paths:
+        line += f", such as {paths[0][0]!r}; correct the paths, or images.folder; links may not leave the folder"
+    return ({} if start == beside != folder else {"folder": str(start)}), [line] if paths else []
 
 
 def _below(folder: Path, path: str) -> bool:
@@ -209,13 +196,6 @@ def _below(folder: Path, path: str) -> bool:
         return actual.is_relative_to(root) and actual.is_file()
     except (OSError, ValueError):  # a name that no file can have
         return False
-
-
-def _named_after_items(folder: Path, seen: Table) -> list[str]:
-    names = _ask(seen, f"SELECT list(DISTINCT {_text(seen.roles['item'])})")[0] or []
-    files = (folder / f"{name}{ending}" for name in names if name and Path(name).name == name for ending in IMAGES)
-    endings = Counter(path.suffix for path in files if path.is_file())
-    return [f"{{item}}{ending}" for ending, _ in endings.most_common()]
 
 
 def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:

@@ -29,9 +29,7 @@ AREAS = {
     ],
     "encoders": [f"encoder-{of}" for of in ("facts", "config", "weights", "map", "tokenizer")] + ["released-probes"],
     "whole": ["any-file"],
-    "releases": [
-        *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files")
-    ],
+    "releases": [*("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes")],
 }
 """module -> its targets"""
 TARGETS = {name: area for area, names in AREAS.items() for name in names}

@@ -14,7 +14,6 @@ import pyarrow as pa
 from pipeline.export.content import of_release
 from pipeline.io import sha256
 from pipeline.release import manifest, signature, verify
-from stages.repair import repair
 from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.target import Target, folder, written
 
@@ -56,14 +55,6 @@ def signed(data: bytes) -> None:
     signature.check(written("manifest.json", b"{}").parent, b"{}", None)
 
 
-def repaired(data: bytes) -> None:
-    project = folder("project")
-    (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
-    for path in (project / ".dvc/tmp/rwlock", project / "dvc.lock"):
-        path.write_bytes(data)
-    repair(project)
-
-
 def read(name: str) -> bytes:
     return (release() / name).read_bytes()
 
@@ -72,7 +63,6 @@ EDGES, FEATURES, ITEMS = "graph/beit3/edges.parquet", "features/beit3/features-0
 CODED = "semantic_ids/beit3/residual-kmeans"
 IDS, CODEBOOKS, FACTS = (f"{CODED}/{name}" for name in ("semantic_ids.parquet", "codebooks.safetensors", "codes.json"))
 PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS, IDS)]
-LOCK = b"schema: '2.0'\nstages:\n  a@b:\n    outs:\n    - path: o\n      hash: md5\n      md5: a\n      size: 1\n"
 KEYS = [
     b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8 x",
     b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n",
@@ -94,7 +84,4 @@ def targets() -> dict[str, Target]:
             replaced(CODEBOOKS), [read(CODEBOOKS), *test_foreign_release.CODEBOOKS.values(), b"", b"{}"], quick=10
         ),
         "codes": Target(replaced(FACTS), [read(FACTS), b"7", b"[]"], quick=10),
-        "dvc-files": Target(
-            repaired, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
-        ),
     }
