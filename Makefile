@@ -8,7 +8,7 @@ APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro init test browser bench realdata rehearsal fuzz kill figures vendor docs clean
+.PHONY: help repro recover init test browser bench realdata rehearsal fuzz kill figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -20,13 +20,15 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep ' ## ' Makefile
 
-repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
-	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock # half-written by a killed DVC
-	@dvc stage list --quiet >/dev/null 2>&1 || mv dvc.lock .dvc/tmp/ # likewise: stages run once more, and resume
+repro: .venv/installed recover ## regenerate everything for the datasets in params.yaml, then show what came out
 	dvc repro
 	alignrec summary
 	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \
 	echo "dvc.lock and outputs/figures are of this run, and differ from the commit's: docs/stages.md, What git keeps"
+
+recover: # from a DVC that was killed while it wrote these files; stages run once more, and resume
+	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
+	@dvc stage list --quiet >/dev/null 2>&1 || mv -f dvc.lock .dvc/tmp/
 
 init: .venv/installed ## dvc.yaml, and the table and picture of docs/stages.md, from the stages
 	alignrec init

@@ -14,7 +14,7 @@ UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change;
 
 def main(run: Run) -> None:
     from pipeline.http import fetch  # loads httpx
-    from pipeline.sources import download, mirrors
+    from pipeline.sources import download
 
     source, raw, params = run.source, run.layout.raw, run.params[Download]
     addresses: dict[str, list[str]] = {}
@@ -37,7 +37,7 @@ def main(run: Run) -> None:
         stored, hashes, used = download.download(
             run.layout.dataset, addresses, raw, expected, params.timeout, params.retries, bars
         )
-        addresses = mirrors.first(addresses, used, earlier)
+        addresses = download.sort_mirrors(addresses, used, earlier)
     dims = source.dims() if isinstance(source, Downloaded) else {}
     rows = download.listing(raw, stored, addresses, hashes, dims)
     io.write_json(run.layout.sources, rows)

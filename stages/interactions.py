@@ -72,7 +72,7 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 
 def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division: Division) -> SplitTables:
     from pipeline.interactions import build
-    from pipeline.sources import mapping, mmrec, published
+    from pipeline.sources import mapping, mmrec
 
     source, rule = run.source, run.params[Interactions].min_rating
     users, items = build.load_published(db, source.reader().ratings(raw))
@@ -80,9 +80,9 @@ def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division:
     if isinstance(source, MmrecSource):
         asins = mmrec.asins(mmrec.metadata(raw), items)
     else:
-        asins = mapping.numbered(raw[published.ITEMS], "itemID", ("asin", "parent_asin"), items)
-        if published.USERS in raw:
-            names = mapping.numbered(raw[published.USERS], "userID", ("user_id", "reviewerID"), users)
+        asins = mapping.numbered(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
+        if mmrec.USERS in raw:
+            names = mapping.numbered(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
     return build.import_published(db, asins, _clock(source) != "none", rule, division, names)
 
 

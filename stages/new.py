@@ -16,7 +16,7 @@ from pipeline.http.fetch import local
 from pipeline.interactions import catalogue
 from pipeline.interactions.catalogue import Catalogue
 from pipeline.sources import download, inspect
-from pipeline.sources.catalogue import KIND, SIZES, vintages
+from pipeline.sources.amazon import KIND, SIZES, vintages
 from pipeline.sources.lines import refuse_blank
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 from stages import project

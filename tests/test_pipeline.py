@@ -217,7 +217,6 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
             time.sleep(0.05)
         os.killpg(repro.pid, signal.SIGKILL)
         repro.wait()
-    run("alignrec", "repair", cwd=folder)
     run("dvc", "repro", "--single-item", "pretrain@shop", cwd=folder)
     assert due(folder) == []  # as its files are what they were
     assert release(folder) == release(undisturbed)

@@ -19,8 +19,8 @@ from pipeline.http.web import Client, Policy
 from pipeline.images.decode import Decoded, Room, failed, normalise
 from pipeline.images.files import Files
 from pipeline.images.params import Images
-from pipeline.sources.database import connected
 from pipeline.sources.product import is_path
+from pipeline.sources.sql import connected
 
 WINDOW = 64  # items under way at a time; bounds memory
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.sources.database import connected
+from pipeline.sources.sql import connected
 
 DRAWS = 20  # random divisions that the shift of popularity is held against
 SQL = """WITH train AS (SELECT * FROM rows WHERE split = 0), test AS (SELECT * FROM rows WHERE split = 2),

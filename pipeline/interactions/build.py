@@ -13,7 +13,7 @@ from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
 from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again, draw
-from pipeline.sources.database import connected
+from pipeline.sources.sql import connected
 
 BLOCK = 1 << 20  # rows that leave the database at a time
 SPARSEST, SPARE = 100, 1_000_000  # a published number is below this many times those that occur, or below the second

@@ -122,7 +122,7 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
 
     Each belongs to several items, and more than a share of them: column (title or text), value, and number of items.
     """
-    from pipeline.sources.database import connected  # loads DuckDB
+    from pipeline.sources.sql import connected  # loads DuckDB
 
     rows: list[dict[str, object]] = []
     with connected() as db:

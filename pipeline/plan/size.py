@@ -11,8 +11,8 @@ from pipeline.errors import UserError
 from pipeline.http.fetch import local
 from pipeline.layout import Layout
 from pipeline.sources import download
+from pipeline.sources.amazon import SIZES
 from pipeline.sources.base import Downloaded
-from pipeline.sources.catalogue import SIZES
 from pipeline.sources.feature_files import FEATURE
 from pipeline.sources.sample import SampleSource
 

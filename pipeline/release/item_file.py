@@ -18,9 +18,8 @@ from pipeline.config.base import nearest
 from pipeline.errors import UserError, one_line
 from pipeline.items.build import compose
 from pipeline.items.parse import KEPT, LONGEST_TEXT, Line, Reject, cleaned
-from pipeline.sources.header import column_names
-from pipeline.sources.lines import LONGEST_LINE
-from pipeline.sources.objects import json_object
+from pipeline.sources.delimited import column_names
+from pipeline.sources.lines import LONGEST_LINE, json_object
 from pipeline.sources.product import Product, as_json, as_list, as_text, json_lines
 from pipeline.sources.sql import named
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
-from pipeline.sources import published
+from pipeline.sources import mmrec
 from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.lines import lines as lines
 from pipeline.sources.product import Product, as_list, as_text, others
@@ -39,8 +39,8 @@ class Amazon2014(AmazonSource):
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    if published.INTERACTIONS in raw:
-        return published.ratings(raw)
+    if mmrec.INTERACTIONS in raw:
+        return mmrec.ratings(raw)
     return ratings_sql(raw["reviews"], csv_columns=("user", "item", "rating", "timestamp"))
 
 

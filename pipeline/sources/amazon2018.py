@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.sources import amazon2014, published
+from pipeline.sources import amazon2014, mmrec
 from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.objects import json_object
+from pipeline.sources.lines import json_object
 from pipeline.sources.product import Product, as_list, as_text, others
 
 KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
@@ -35,8 +35,8 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    if published.INTERACTIONS in raw:
-        return published.ratings(raw)
+    if mmrec.INTERACTIONS in raw:
+        return mmrec.ratings(raw)
     return amazon2014.ratings_sql(raw["reviews"], csv_columns=("item", "user", "rating", "timestamp"))
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pipeline.config.parameters import Licence
-from pipeline.sources import amazon2014, published
+from pipeline.sources import amazon2014, mmrec
 from pipeline.sources.amazon import HEADER, AmazonSource
-from pipeline.sources.objects import json_object
+from pipeline.sources.lines import json_object
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
@@ -46,8 +46,8 @@ key = partial(amazon2014.found, _ASIN)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
-    if published.INTERACTIONS in raw:
-        return published.ratings(raw)
+    if mmrec.INTERACTIONS in raw:
+        return mmrec.ratings(raw)
     path = raw["reviews"]
     columns = ("user_id", "parent_asin", "rating", "timestamp")
     table = read_csv(path, columns, header=True) if ".csv" in path.suffixes else read_lines(path, columns)

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import ne
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,10 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.fetch import Progress, local
+from pipeline.http.fetch import Progress, fetch, local
 from pipeline.sources import many_files
 from pipeline.sources.feature_files import FEATURE, HUB
-from pipeline.sources.mirrors import clear, fetch_packed
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -61,7 +62,7 @@ def bring(
 ) -> str | None:
     """Fetch an address, also a folder or a dataset of the Hub, as one file; return its sha256 where it is known."""
     if not is_folder(address) and not address.startswith(HUB):
-        return fetch_packed(address, target, expected, timeout, retries, progress)
+        return fetch(address, target, expected, timeout, retries, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
     with io.atomic(target) as temporary:
         if address.startswith(HUB):
@@ -89,7 +90,7 @@ def download(
     """
     stored, hashes, used = names(addresses), dict[str, str](), dict[str, str]()
     for role, name in stored.items():
-        one = bring if role.startswith(FEATURE) else fetch_packed
+        one = bring if role.startswith(FEATURE) else fetch
         failures: list[str] = []
         for address in addresses[role]:
             if (raw / name).exists():
@@ -98,7 +99,8 @@ def download(
                 digest = one(address, raw / name, expected.get(role), timeout, retries, progress(name))
                 hashes |= {name: digest} if digest else {}
                 used[role] = address
-                clear(raw, name)
+                for part in raw.glob(f".{name}.*"):  # of a mirror that broke off
+                    part.unlink(missing_ok=True)
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
@@ -106,6 +108,14 @@ def download(
             remedy = f". Local files work too: give paths as {keys(dataset, lacking)}" if lacking else ""
             raise UserError("; ".join(failures) + remedy)
     return stored, hashes, used
+
+
+def sort_mirrors(
+    addresses: Mapping[str, list[str]], used: Mapping[str, str], earlier: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """Return role -> addresses, beginning with the one that gave the file: `used` now, or `earlier` in sources.json."""
+    origins = {row["role"]: row["url"] for row in earlier} | dict(used)
+    return {role: sorted(mirrors, key=partial(ne, origins.get(role))) for role, mirrors in addresses.items()}
 
 
 def keys(dataset: str, roles: Iterable[str]) -> str:

@@ -12,13 +12,11 @@ from typing import Any
 import duckdb
 
 from pipeline.errors import UserError, one_line
-from pipeline.sources.database import connected
-from pipeline.sources.delimited import first
+from pipeline.sources.delimited import column_names, delimiter, first
 from pipeline.sources.feature_files import NAMES, plain
-from pipeline.sources.header import column_names, delimiter
 from pipeline.sources.product import Product, as_text, is_path, is_web
+from pipeline.sources.sql import connected, rating, stripped
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import rating, stripped
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, table
 
 KNOWN = {

@@ -4,9 +4,12 @@ Casts belong around `trimmed(...)` and `stripped(...)`: DuckDB 2.0 moves a bare 
 bad value is an error instead of a null.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from pipeline.sources.lines import check_encoding
 
@@ -74,3 +77,12 @@ def stripped(text: str) -> str:
 
 def named(value: Any) -> str | None:
     return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
+
+
+@contextmanager
+def connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database in memory. A date without a zone is in UTC there, wherever the machine is."""
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET enable_progress_bar = false")
+        yield db

@@ -13,14 +13,12 @@ from pydantic import model_validator
 from pipeline.config.base import Mirrors, Share, known
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Reader
-from pipeline.sources.database import connected
-from pipeline.sources.delimited import Repaired, repair
+from pipeline.sources.delimited import LOOKED_AT, Repaired, column_names, delimiter, repair
 from pipeline.sources.feature_files import WithFeatures
-from pipeline.sources.header import LOOKED_AT, column_names, delimiter
-from pipeline.sources.objects import json_object, unreadable
+from pipeline.sources.lines import json_object, unreadable
 from pipeline.sources.product import Product, as_list, as_text, json_lines, others
+from pipeline.sources.sql import connected, named, quoted, rating, read_csv, read_lines, stripped, trimmed
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import named, quoted, rating, read_csv, read_lines, stripped, trimmed
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
+from pipeline.code import ROOT
 from pipeline.io import sha256
 from pipeline.seeds import seed_for
 from stages.order import STAGES
@@ -99,7 +100,7 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
     forget(folder, target)
     in_time = killed(folder, seconds)
     try:
-        run("alignrec", "repair", cwd=folder)
+        run("make", "--makefile", str(ROOT / "Makefile"), "recover", cwd=folder)
         run("dvc", "repro", "--no-run-cache", cwd=folder)
         differing = differences(folder, reference)
     except AssertionError as e:  # of `run`: what the command printed

@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 
 from pipeline import memory
 from pipeline.errors import UserError
-from pipeline.sources.header import column_names
-from pipeline.sources.lines import lines
-from pipeline.sources.objects import json_object
+from pipeline.sources.delimited import column_names
+from pipeline.sources.lines import json_object, lines
 from stages import terminal
 from stages.cli import app
 

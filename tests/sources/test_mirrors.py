@@ -1,4 +1,4 @@
-"""Several addresses of a file: tried in order, never joined, packed alike; the one that gave it is kept."""
+"""Several addresses of a file: tried in order, never joined; the one that gave it is kept."""
 
 import gzip
 import json
@@ -9,19 +9,17 @@ from typing import Any
 import pytest
 from webserver import body, ranged, serving, status
 
-from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.run import running
+from pipeline.sources.amazon import ADDRESSES, addresses
 from pipeline.sources.amazon2023 import Amazon2023
-from pipeline.sources.catalogue import ADDRESSES, addresses
 from stages.download import main
 from stages.params import Params
 
 DATA = random.Random(0).randbytes(200_000)
 PACKED, OTHER = gzip.compress(DATA, mtime=0), gzip.compress(DATA[::-1], mtime=0)
 HTML = b"<!DOCTYPE html><html>gone</html>"
-ROWS = b"user_id,parent_asin,rating,timestamp\nU1,A1,5.0,1588687728923\nU2,A1,4.0,1588687728000\n"
 
 
 def run(root: Path, reviews: list[str], retries: int = 0, **source: Any) -> list[dict[str, Any]]:
@@ -78,24 +76,6 @@ def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_lin
         assert not (Layout(tmp_path, "d").raw / "x.csv.gz").exists()
         server.answers["/b/x.csv.gz"] = body(PACKED)
         assert run(tmp_path, urls)[0]["url"] == urls[1]
-
-
-def test_a_mirror_that_is_not_packed_is_packed_and_read(tmp_path: Path) -> None:
-    raw = Layout(tmp_path, "d").raw
-    with serving({"/b/x.csv": body(ROWS)}) as server:
-        urls = [f"{server.address}/a/x.csv.gz", f"{server.address}/b/x.csv"]
-        (row,) = run(tmp_path, urls)
-        packed = (raw / "x.csv.gz").read_bytes()
-        assert gzip.decompress(packed) == ROWS
-        assert (row["url"], row["name"], row["sha256"]) == (urls[1], "x.csv.gz", io.sha256(raw / "x.csv.gz"))
-        assert [p.name for p in raw.iterdir() if "x.csv" in p.name] == ["x.csv.gz"]
-        (raw / "x.csv.gz").unlink()
-        run(tmp_path, urls)
-        assert (raw / "x.csv.gz").read_bytes() == packed, "packed alike each time"
-        (raw / "x.csv.gz").unlink()
-        server.answers["/b/x.csv"] = body(ROWS + b"U3,A1,4.0,1588687728000\n")
-        with pytest.raises(UserError, match=r"b/x\.csv: .* sha256 is \w+, expected \w+"):
-            run(tmp_path, urls)
 
 
 @pytest.mark.parametrize("version", ADDRESSES)

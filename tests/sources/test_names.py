@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.sources.objects import json_object
+from pipeline.sources.lines import json_object
 from pipeline.sources.sql import WHITE, named, stripped
 
 # DuckDB takes a value that it is given as UTF-8, where surrogates are none

@@ -15,9 +15,8 @@ from pipeline.items.parse import Line, Parsed, clean, read
 from pipeline.release import item_file
 from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
 from pipeline.sources.base import Reader
-from pipeline.sources.header import column_names
-from pipeline.sources.lines import lines
-from pipeline.sources.objects import json_object
+from pipeline.sources.delimited import column_names
+from pipeline.sources.lines import json_object, lines
 from pipeline.sources.product import is_path, is_web, json_lines
 from pipeline.sources.tabular import TabularSource
 from tests.hostile import test_items, test_sources
