@@ -22,12 +22,6 @@ RELEASED_ITEMS = pa.schema(
 )  # fmt: skip
 
 
-def features_half(width: int) -> pa.Schema:
-    kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
-    full = features(width)
-    return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))
-
-
 def embedded(width: int, levels: int = 0) -> pa.Schema:
     """Return the schema of new items in the space of a released feature set of `width` dimensions.
 

@@ -134,8 +134,7 @@ def leaderboard(
     """write a page with the benchmarks of releases, next to published figures."""
     from pipeline.compare import leaderboard as board
 
-    entries = [entry for folder in releases or [] for entry in board.read(folder)]
-    io.write_bytes(to, board.html(entries).encode())
+    io.write_bytes(to, board.html([board.read(folder) for folder in releases or []]).encode())
     say(f"page: {to}")
 
 

@@ -11,8 +11,8 @@ from pipeline import io
 from pipeline.graph import neighbours
 from pipeline.layout import Layout, Piece
 from pipeline.release import build
+from pipeline.release.gather import Parts
 from pipeline.release.params import Publish
-from pipeline.release.parts import Parts
 from pipeline.report.outputs import Outputs
 
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.ITEMS)]

@@ -1,7 +1,6 @@
 """`alignrec leaderboard`: benchmarks of any number of releases and published figures, on one page."""
 
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -12,19 +11,15 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell
 from pipeline.release.read import Release
-from pipeline.report import plots, published
+from pipeline.report import published
 from pipeline.report.page import sides
 from pipeline.report.plots import Section
 from pipeline.report.table import Table, Value
-from pipeline.report.words import measure, run, short, spread, title
+from pipeline.report.words import measure
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20
-ROWS = 14
-"""most rows of a picture"""
-RECALL = 4 + HEADLINE.index(MAIN)
-"""sort column"""
-MEASURES = [f"{metric}@{k}" for metric, k in HEADLINE]
+FIGURES = [measure(*key) for key in HEADLINE]
 Name = Annotated[str, Field(max_length=120)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -53,15 +48,12 @@ class Results(BaseModel):
 
 
 class Entry(NamedTuple):
-    """A run of a release."""
+    """A run of a release, or a published figure."""
 
-    dataset: str
-    protocol: str
-    fingerprint: str
-    release: str
-    """dataset and version"""
     model: str
     features: str
+    source: str
+    """dataset and version of a release, or a citation"""
     cells: dict[tuple[str, int], Cell]
     """metric, k -> figure"""
 
@@ -69,111 +61,91 @@ class Entry(NamedTuple):
     def recall(self) -> float:
         return self.cells[MAIN].mean if MAIN in self.cells else -1.0
 
+    @property
+    def values(self) -> list[Value]:
+        seeds = max(len(cell.values) for cell in self.cells.values())
+        return [self.model, self.features, self.source, str(seeds or ""), *(self.cells.get(k, "") for k in HEADLINE)]
 
-def read(folder: Path) -> list[Entry]:
+
+Group = tuple[str, str, str]
+"""dataset, protocol, fingerprint: entries of one group are comparable"""
+
+
+def read(folder: Path) -> dict[Group, list[Entry]]:
     """Return the runs of a release: test figures at the best valid epoch, without ablations.
 
     Raises:
         UserError: not a release, no benchmark in it, or results that differ from the manifest.
     """
     manifest = Release(folder).manifest
-    entry = next((file for file in manifest.files if file.path == RESULTS), None)
-    path = folder / RESULTS
-    if entry is None or not path.is_file():
+    listed, path = next((file for file in manifest.files if file.path == RESULTS), None), folder / RESULTS
+    if listed is None or not path.is_file():
         raise UserError(f"{folder}: no {RESULTS} in this release; publish it after `alignrec benchmark`")
-    if path.stat().st_size > MAX_BYTES or io.sha256(path) != entry.sha256:
+    if path.stat().st_size > MAX_BYTES or io.sha256(path) != listed.sha256:
         raise UserError(f"{path}: is not the file that the manifest names; fetch the release again")
     try:
         rows = Results.model_validate(orjson.loads(path.read_bytes())).results
     except (orjson.JSONDecodeError, ValidationError) as e:
         raise UserError(f"{path}: not results as alignrec writes them; {str(e).splitlines()[0]}") from None
-    entries: dict[tuple[str, ...], Entry] = {}
+    source, found = f"{manifest.dataset} {manifest.version}", dict[Group, dict[tuple[str, str], Entry]]()
     for row in rows:
         if (row.split, row.selected_by, row.ablation) == ("test", "valid", ""):
-            key = (row.protocol, row.fingerprint, f"{manifest.dataset} {manifest.version}", row.model, row.features)
-            own = entries.setdefault(key, Entry(manifest.dataset, *key, {}))
-            own.cells[row.metric, row.k] = Cell(row.mean, row.sd, tuple(row.values))
-    return list(entries.values())
+            entries = found.setdefault((manifest.dataset, row.protocol, row.fingerprint), {})
+            entry = entries.setdefault((row.model, row.features), Entry(row.model, row.features, source, {}))
+            entry.cells[row.metric, row.k] = Cell(row.mean, row.sd, tuple(row.values))
+    return {group: [*entries.values()] for group, entries in found.items()}
 
 
-def html(entries: Sequence[Entry]) -> str:
+def html(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     """Return the page: a section per dataset and protocol, then the published figures of each dataset.
 
     Published figures join the rows that were measured under their protocol on their split, and no others.
     """
-    groups: dict[tuple[str, str, str], list[Entry]] = {}
-    for entry in sorted(entries, key=lambda e: (e.dataset, e.protocol, e.fingerprint, -e.recall, e.release)):
-        groups.setdefault(entry[:3], []).append(entry)
-    alike = {key: published.fingerprints().get(key[2], "") for key in groups}
-    names = sorted({figure.dataset for figure in published.figures()} - {*alike.values()})
-    sections = [_measured(f"measured-{n}", rows, alike[key]) for n, (key, rows) in enumerate(groups.items())]
+    groups: dict[Group, list[Entry]] = {}
+    for group, entries in (pair for release in releases for pair in release.items()):
+        groups.setdefault(group, []).extend(entries)
+    alike = {group: published.fingerprints().get(group[2], "") for group in groups}
+    sections = [_measured(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
     note = " ".join([*published.differences(), *published.left_out()])
+    names = sorted({figure.dataset for figure in published.figures()} - {*alike.values()})
     sections += [Section("published", "Published", "Published by others", note), *map(_published, names)]
-    count = len({entry.release for entry in entries})
+    count = len(releases)
     lead = f"{count} release{'s' * (count != 1)} and published figures. Only rows of one table are comparable."
-    best = "; ".join(_first(rows[0]) for rows in groups.values() if MAIN in rows[0].cells)
-    headline = best and f"Highest test {measure(*MAIN)} {best}."
-    return sides("leaderboard", "leaderboard", lead, sections, title="Leaderboard", headline=headline)
+    return sides("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
 
 
-def _first(entry: Entry) -> str:
-    on = f" on {title(entry.features)}" if entry.features != "none" else ""
-    return f"on {entry.dataset} ({entry.protocol}): {title(entry.model)}{on}, {short(f'{entry.recall:.3f}')}"
-
-
-def _measured(anchor: str, rows: Sequence[Entry], alike: str) -> Section:
-    """Return the runs of one dataset under one protocol.
-
-    Args:
-        alike: dataset whose published figures have this protocol and split; empty if there is none.
-    """
-    dataset, protocol, fingerprint = rows[0][:3]
-    lines = [*map(_own, rows), *([row.model, "", row.source, "", *_cells(row)] for row in _figures(alike))]
+def _measured(number: int, group: Group, entries: list[Entry], alike: str) -> Section:
+    """Return the runs of one group, with the published figures of dataset `alike` if it is not empty."""
+    dataset, protocol, fingerprint = group
     note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd where there are several seeds."
     if alike:
         note += f" Rows without seeds are published figures of this split ({_size(alike)}), with their source."
-    head = ["model", "features", f"release{' or source' if alike else ''}", "seeds", *(measure(*k) for k in HEADLINE)]
-    best = range(4, 4 + len(HEADLINE))
-    table = Table.of(f"{dataset} by {protocol}", note, head, sorted(lines, key=_worst_last), texts=3, best=best)
-    shown = [e for e in rows if MAIN in e.cells][:ROWS]
-    several = len({e.release for e in rows}) > 1
-    drawn = plots.intervals(
-        f"Test {measure(*MAIN)}, {spread(len(e.cells[MAIN].values) for e in shown) if shown else ''}",
-        [plots.mean(run(e.model, e.features) + (f", {e.release}" if several else ""), e.cells[MAIN]) for e in shown],
-        axis=measure(*MAIN),
-    )
-    note = f"Protocol {protocol}. All rows have one fingerprint, so they were judged on the same questions."
-    return Section(anchor, f"{dataset} ({protocol})", f"{dataset}, measured", note, [drawn], tables=[table])
+    table = _table(f"{dataset} by {protocol}", note, [*entries, *_figures(alike)])
+    title = f"{dataset} ({protocol})"
+    return Section(f"measured-{number}", title, f"{dataset}, measured", f"Protocol {protocol}.", tables=[table])
 
 
-def _worst_last(line: Sequence[Value]) -> float:
-    recall = line[RECALL]
-    return -recall.mean if isinstance(recall, Cell) else inf
+def _published(dataset: str) -> Section:
+    name, size = dataset.title(), _size(dataset)
+    note = f"{size}, not measured here." if size else "Not measured here."
+    table = _table(f"{name}, published", "", _figures(dataset))
+    return Section(f"published-{dataset}", name, name, note, tables=[table])
 
 
-def _own(entry: Entry) -> list[Value]:
-    seeds = str(max(len(cell.values) for cell in entry.cells.values()))
-    return [entry.model, entry.features, entry.release, seeds, *(entry.cells.get(key, "") for key in HEADLINE)]
+def _table(heading: str, note: str, entries: list[Entry]) -> Table:
+    rows = [entry.values for entry in sorted(entries, key=lambda entry: -entry.recall)]
+    head = ["model", "features", "release or source", "seeds", *FIGURES]
+    return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
 
 
-def _figures(dataset: str) -> list[published.Figure]:
-    found = (row for row in published.figures() if row.dataset == dataset)
-    return sorted(found, key=lambda row: -row.cells[MEASURES[HEADLINE.index(MAIN)]])
-
-
-def _cells(row: published.Figure) -> list[Value]:
-    return [Cell(row.cells[m], None, ()) if m in row.cells else "" for m in MEASURES]
+def _figures(dataset: str) -> list[Entry]:
+    names, entries = {f"{metric}@{k}": (metric, k) for metric, k in HEADLINE}, []
+    for row in (figure for figure in published.figures() if figure.dataset == dataset):
+        cells = {key: Cell(row.cells[name], None, ()) for name, key in names.items() if name in row.cells}
+        entries.append(Entry(row.model, "", row.source, cells))
+    return entries
 
 
 def _size(dataset: str) -> str:
     counts = published.sizes().get(dataset)
     return "{:,} users, {:,} items, {:,} interactions".format(*counts) if counts else ""
-
-
-def _published(dataset: str) -> Section:
-    head = ["model", "read in", *(measure(*key) for key in HEADLINE)]
-    rows = [[row.model, row.source, *_cells(row)] for row in _figures(dataset)]
-    name, size = dataset.title(), _size(dataset)
-    table = Table.of(f"{name}, published", "", head, rows, texts=2)
-    note = f"{size}, not measured here." if size else "Not measured here."
-    return Section(f"published-{dataset}", name, name, note, tables=[table])

@@ -80,28 +80,24 @@ def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str
     at = {asin: i for i, asin in enumerate(items["asin"].to_pylist())}
     pairs = []
     for name, f in diff["features"].items():
-        most = [(at[e["asin"]], e["overlap"]) for e in f["most_changed"] if e["overlap"] < 1]
-        if most:
+        if most := [(at[e["asin"]], e["overlap"]) for e in f["most_changed"] if e["overlap"] < 1]:
             old, new = releases.versions(a, b, name, common)
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
             pairs.append(_changed(old, new, most))
     packed, data = _with_images(pairs, items, pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
-    changes = Section("what", "What changed", "What changed", tables=_changes_tables(diff))
+    parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
+    tables = [Table("Contents", "", ["part", "difference"], parts, texts=2), _features_table(diff)]
     return sides(
-        "diff", diff["b"]["dataset"], releases.verdict(diff), [changes],
+        "diff", diff["b"]["dataset"], releases.verdict(diff),
+        [Section("what", "What changed", "What changed", tables=tables)],
         kind=kind, title=f"{diff['b']['dataset']} {diff['a']['version']} and {diff['b']['version']}", packed=packed,
         data=data, pairs=pairs, note=missing,
     )  # fmt: skip
 
 
-def _changes_tables(diff: dict[str, Any]) -> list[Table]:
-    parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
-    parts += [
-        [f"codes {name}", f"{c['changed']:,} of {c['items']:,} items have another ID"]
-        for name, c in diff["semantic_ids"].items()
-    ]
+def _features_table(diff: dict[str, Any]) -> Table:
     shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
     rows = [
         [name, f["bump"], shared(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
@@ -115,7 +111,7 @@ def _changes_tables(diff: dict[str, Any]) -> list[Table]:
         "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items. "
         "Neither is computed where the vectors are the same."
     )
-    return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows, texts=2)]
+    return Table("Features", note, head, rows, texts=2)
 
 
 def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:

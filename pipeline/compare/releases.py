@@ -1,6 +1,6 @@
 """Differences of two releases in schema, rows and values, and the semantic version that they call for."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import NEIGHBOURS, compared
 from pipeline.errors import UserError
 from pipeline.ops.rows import unit_rows
-from pipeline.release.manifest import SEMANTIC_IDS, Manifest
+from pipeline.release.manifest import File, Manifest
 from pipeline.release.read import Release
-from pipeline.release.semantic_ids import names as coded
 from pipeline.report.comparison import shared
-from pipeline.semantic_ids.files import IDS
 
 ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
@@ -38,8 +36,8 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common set the similarity on common items, the `bump`
-        it calls for, and the shapes in `a` and `b` unless equal; `semantic_ids`: per common set and method the number
-        of `items` and of `changed` IDs; `bump` and `version`: of the newer one, by semantic versioning.
+        it calls for, and the shapes in `a` and `b` unless equal; `bump` and `version`: of the newer one, by semantic
+        versioning.
 
     Raises:
         UserError: a release without items, or no item in common.
@@ -51,37 +49,29 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     items_b = items_a if ITEMS in same else pq.read_table(b / ITEMS, columns=["asin", "title"])
     if not (common := common_rows(items_a, items_b)):
         raise UserError(f"{a} and {b} have no item in common; are they releases of one dataset?")
-    schema, sets = _schema(old, new)
     found: dict[str, Any] = {
         "a": {"dataset": old.dataset, "version": old.version},
         "b": {"dataset": new.dataset, "version": new.version},
-        "schema": schema,
-        "rows": _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist()),
-        "values": _values(a, b, old, new),
+        "schema": _schema_changes(old, new),
+        "rows": _row_changes(items_a["asin"].to_pylist(), items_b["asin"].to_pylist()),
+        "values": _value_changes(a, b, old, new),
         "features": {},
-        "semantic_ids": {"/".join(k): _codes(a, b, k, common, same) for k in sorted({*coded(old)} & {*coded(new)})},
     }
-    for name in sets:
-        unread = {ITEMS, *_files(old, name), *_files(new, name)} <= same
-        similarity = _equal(len(common)) if unread else _features(a, b, name, common, changed)
-        if similarity is not None:
-            most = _named(similarity["most_changed"], items_a, common)
-            found["features"][name] = similarity | {"most_changed": most}
-    bump = _bump(found)
-    return found | {"bump": bump, "version": bumped(old.version, bump)}
-
-
-def _bump(found: dict[str, Any]) -> str:
+    for name in sorted({*old.sets("features")} & {*new.sets("features")}) if len(common) >= 3 else ():
+        files = {f.path for f in (*old.files, *new.files) if (f.table, f.feature_set) == ("features", name)}
+        found["features"][name] = similarity = _similarity(a, b, name, common, changed, {ITEMS, *files} <= same)
+        for entry in similarity["most_changed"]:
+            item = items_a.slice(common[entry.pop("item_id")][0], 1).to_pylist()[0]
+            entry |= {column: item[column] for column in ("asin", "title")}
     changes = ["major"] * bool(found["schema"]) + ["minor"] * bool(found["rows"]) + ["patch"] * bool(found["values"])
     changes += [f["bump"] for f in found["features"].values()]
-    changes += ["minor" for c in found["semantic_ids"].values() if c["changed"]]
-    return next((part for part in PARTS if part in changes), "none")
+    bump = next((part for part in PARTS if part in changes), "none")
+    return found | {"bump": bump, "version": bumped(old.version, bump)}
 
 
 def lines(diff: dict[str, Any]) -> Iterator[str]:
     parts = ("schema", "rows", "values")
     same = [part for part in parts if not diff[part]] + [n for n, f in diff["features"].items() if "a" not in f]
-    same += [f"codes {name}" for name, c in diff["semantic_ids"].items() if not c["changed"]]
     for part in parts:
         yield from (f"{part}: {line}" for line in diff[part])
     for name, f in diff["features"].items():
@@ -91,16 +81,13 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
         drawn = f" by {f['sampled']:,} items drawn by seed" if "sampled" in f else ""
         own = "" if cosine is None else f"cosine of old and new {cosine:.3f}, "
         yield (
-            f"{name}: {change(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{drawn}, "
+            f"{name}: {_describe(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{drawn}, "
             f"CKA {f['cka']:.4f}, {own}effective rank {old['effective_rank']:.1f} -> {new['effective_rank']:.1f}, "
             f"mean cosine {old['mean_cosine']:.3f} -> {new['mean_cosine']:.3f}"
         )
         for e in f["most_changed"]:
             if e["overlap"] < 1:
                 yield f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}"
-    for name, c in diff["semantic_ids"].items():
-        if c["changed"]:
-            yield f"codes {name}: {c['changed']:,} of {c['items']:,} items have another ID"
     if same:
         yield f"the same: {', '.join(same)}"
     yield f"version: {verdict(diff)}"
@@ -108,10 +95,10 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
 
 def verdict(diff: dict[str, Any]) -> str:
     versions = f"{diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
-    return f"{change(diff['bump'])}: {versions}"
+    return f"{_describe(diff['bump'])}: {versions}"
 
 
-def change(bump: str) -> str:
+def _describe(bump: str) -> str:
     return "nothing changed" if bump == "none" else f"a {bump} change"
 
 
@@ -144,90 +131,57 @@ def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
     return [(i, at[asin]) for i, asin in enumerate(before["asin"].to_pylist()) if asin in at]
 
 
-def _tables(release: Manifest) -> dict[str, list[tuple[str, str]]]:
-    """Return group of files (folder of a feature set, or file) -> columns."""
-    return {
-        f.path.rpartition("/")[0] if f.table == "features" else f.path: [(c.name, c.type) for c in f.columns or []]
-        for f in release.files
-        if f.table is not None
-    }
-
-
-def _schema(old: Manifest, new: Manifest) -> tuple[list[str], list[str]]:
-    """Return what breaks a reader of the old release, and the feature sets of both."""
-    before, after = _tables(old), _tables(new)
-    lines = [f"{where}: gone" for where in before if where not in after]
-    for where in before.keys() & after.keys():
-        lines += [f"{where}: column {n} was {t}" for n, t in before[where] if (n, t) not in after[where]]
-    common = sorted(w.rpartition("/")[2] for w in before.keys() & after.keys() if w.startswith("features/"))
-    return sorted(lines), common
-
-
-def _named(changed: list[dict[str, Any]], items: pa.Table, common: Pairs) -> list[dict[str, Any]]:
-    return [
-        {"overlap": entry["overlap"]}
-        | {column: items[column][common[entry["item_id"]][0]].as_py() for column in ("asin", "title")}
-        for entry in changed
-    ]
-
-
-def _files(release: Manifest, name: str) -> set[str]:
-    return {f.path for f in release.files if f.table == "features" and f.path.startswith(f"features/{name}/")}
-
-
-def _rows(before: list[str], after: list[str]) -> list[str]:
-    old, new = set(before), set(after)
-    lines = [f"{len(new - old):,} items new"] if new - old else []
-    lines += [f"{len(old - new):,} items gone"] if old - new else []
-    kept = [asin for asin in after if asin in old]
-    if kept != [asin for asin in before if asin in new]:
-        lines.append("items are numbered in another order")
-    return lines
-
-
-def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
-    """Return changed and new tables. Each file holds its version, so hashes that differ are no change of values."""
-    before = {f.path: f.sha256 for f in old.files if f.table is not None}
-    after = {f.path: f.sha256 for f in new.files if f.table is not None}
-    touched = [path for path, sha in after.items() if path in before and before[path] != sha]
-    read = partial(pq.read_table, partitioning=None)
-    changed = [f"{p}: changed" for p in touched if not read(a / p).equals(read(b / p))]
-    return sorted(changed + [f"{p}: new" for p in after if p not in before])
-
-
-def _codes(a: Path, b: Path, key: tuple[str, str], common: Pairs, same: Collection[str]) -> dict[str, int]:
-    if {ITEMS, "/".join((SEMANTIC_IDS, *key, IDS))} <= {*same}:
-        return {"items": len(common), "changed": 0}
-    old, new = (
-        pq.read_table(folder.joinpath(SEMANTIC_IDS, *key, IDS), columns=["codes", "suffix"], partitioning=None)
-        for folder in (a, b)
+def _schema_changes(old: Manifest, new: Manifest) -> list[str]:
+    """Return what breaks a reader of the old release, by folder of a feature set, or file."""
+    before, after = (
+        {f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or [] for f in _tables(release)}
+        for release in (old, new)
     )
-    rows = np.array(common, np.int64).reshape(-1, 2)
-    before, after = (table.take(rows[:, side]).to_pylist() for side, table in enumerate((old, new)))
-    return {"items": len(common), "changed": sum(x != y for x, y in zip(before, after, strict=True))}
+    changes = [f"{where}: gone" for where in before if where not in after]
+    for where in before.keys() & after.keys():
+        changes += [f"{where}: column {c.name} was {c.type}" for c in before[where] if c not in after[where]]
+    return sorted(changes)
 
 
-def _equal(items: int) -> dict[str, Any] | None:
-    if items < 3:
-        return None
-    similarity = {"neighbours": min(NEIGHBOURS, items - 1), "overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True}
-    return {"items": items, "most_changed": []} | similarity | {"bump": weight(similarity)}
+def _row_changes(before: list[str], after: list[str]) -> list[str]:
+    old, new = set(before), set(after)
+    changes = [f"{len(new - old):,} items new"] if new - old else []
+    changes += [f"{len(old - new):,} items gone"] if old - new else []
+    if [asin for asin in after if asin in old] != [asin for asin in before if asin in new]:
+        changes.append("items are numbered in another order")
+    return changes
 
 
-def _features(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any] | None:
-    """Return the similarity of a feature set in both releases on common items; None for fewer than 3."""
-    if len(common) < 3:
-        return None
-    old, new = versions(a, b, name, common)
-    if np.array_equal(old.vectors, new.vectors):
-        return _equal(len(common))
-    comparison = compared([old, new], changed)
-    similarity = {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")}
-    similarity |= {"cosine": _cosine(old.vectors, new.vectors), "equal": False}
-    return {"items": len(common)} | similarity | {"bump": weight(similarity)} | comparison["sets"]
+def _value_changes(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
+    """Return changed and new tables. Each file holds its version, so hashes that differ are no change of values."""
+    before, read = {f.path: f.sha256 for f in _tables(old)}, partial(pq.read_table, partitioning=None)
+    changes = []
+    for path, sha256 in ((f.path, f.sha256) for f in _tables(new)):
+        if path not in before:
+            changes.append(f"{path}: new")
+        elif before[path] != sha256 and not read(a / path).equals(read(b / path)):
+            changes.append(f"{path}: changed")
+    return sorted(changes)
 
 
-def _cosine(old: np.ndarray, new: np.ndarray) -> float | None:
+def _tables(release: Manifest) -> list[File]:
+    return [file for file in release.files if file.table is not None]
+
+
+def _similarity(a: Path, b: Path, name: str, common: Pairs, changed: int, unread: bool) -> dict[str, Any]:
+    """Return the similarity of a feature set in both releases on common items; `unread`: its files are the same."""
+    figures = {"neighbours": min(NEIGHBOURS, len(common) - 1), "overlap": 1.0, "cka": 1.0, "cosine": 1.0}
+    found: dict[str, Any] = {"items": len(common), "most_changed": [], **figures, "equal": True}
+    if not unread:
+        old, new = versions(a, b, name, common)
+        if not np.array_equal(old.vectors, new.vectors):
+            comparison = compared([old, new], changed)
+            found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
+            found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
+    return found | {"bump": weight(found)}
+
+
+def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
     if old.shape != new.shape:
         return None
     (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old), unit_rows(new)
@@ -237,10 +191,10 @@ def _cosine(old: np.ndarray, new: np.ndarray) -> float | None:
 
 
 def versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet]:
-    rows = np.array(common)
+    """Return a feature set of both releases, named a and b, on their common items."""
     sets = []
-    for which, folder, column in (("a", a, 0), ("b", b, 1)):
+    for which, folder, rows in (("a", a, [i for i, _ in common]), ("b", b, [j for _, j in common])):
         paths = io.shards(folder / "features" / name, "features")
         vectors = io.matrix(pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"])
-        sets.append(FeatureSet(which, str(folder), vectors[rows[:, column]]))
+        sets.append(FeatureSet(which, str(folder), vectors[rows]))
     return sets

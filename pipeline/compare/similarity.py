@@ -110,29 +110,32 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
 class _Set:
     """A feature set and its neighbours."""
 
-    name: str
-    vectors: np.ndarray
+    features: FeatureSet
     rows: np.ndarray
     """int [R], ascending"""
     near: np.ndarray
     """int [R, K]"""
-    identified: bool
+
+    @property
+    def identified(self) -> bool:
+        return self.features.identified
 
     @cached_property
     def directed(self) -> np.ndarray:
-        return np.asarray(self.vectors.any(axis=1))
+        return np.asarray(self.features.vectors.any(axis=1))
 
     @cached_property
-    def structured(self) -> bool:
-        rng, n = np.random.default_rng(seed_for("compare", "noise")), min(len(self.vectors), LOOKED_AT)
-        rows = self.vectors[np.sort(rng.choice(len(self.vectors), n, replace=False))]
+    def is_structured(self) -> bool:
+        vectors, rng = self.features.vectors, np.random.default_rng(seed_for("compare", "noise"))
+        n = min(len(vectors), LOOKED_AT)
+        rows = vectors[np.sort(rng.choice(len(vectors), n, replace=False))]
         centred = rows - rows.mean(axis=0)
         noise = rng.standard_normal((n, n), np.float32) @ centred
-        return _distance(centred) < NEARER * _distance(noise)
+        return _mean_distance(centred) < NEARER * _mean_distance(noise)
 
     @property
     def chance(self) -> float:
-        return self.near.shape[1] / max(len(self.vectors) - 1, 1)
+        return self.near.shape[1] / max(len(self.directed) - 1, 1)
 
     def share(self, other: _Set, place: np.ndarray | None = None) -> float:
         """Return the fraction of common neighbours, with row i of this set moved to place[i] if given."""
@@ -143,24 +146,22 @@ class _Set:
         both = (directed & other.directed)[self.rows]
         return float(overlap(near, other.near)[both].mean()) if both.any() else 0.0
 
-    def by_chance(self, other: _Set) -> bool:
+    def is_by_chance(self, other: _Set) -> bool:
         actual, rng = self.share(other), np.random.default_rng(seed_for("compare", "order"))
         if actual >= MANY * self.chance:
             return False
-        shares = [self.share(other, self._places(rng)) for _ in range(PERMUTATIONS)]
+        shares = []
+        for _ in range(PERMUTATIONS):
+            place = np.arange(len(self.directed))
+            for part in (self.rows, np.delete(place, self.rows)):  # rows that were searched stay among themselves
+                place[part] = part[rng.permutation(len(part))]
+            shares.append(self.share(other, place))
         return bool(actual <= np.mean(shares) + BY_CHANCE * np.std(shares, ddof=1))
 
-    def _places(self, rng: np.random.Generator) -> np.ndarray:
-        """Return a permutation, int [I], of the items within and without `rows`."""
-        places = np.arange(len(self.vectors))
-        for part in (self.rows, np.delete(places, self.rows)):
-            places[part] = part[rng.permutation(len(part))]
-        return places
-
-    def like(self, other: _Set) -> bool:
+    def is_like(self, other: _Set) -> bool:
         shared = self.share(other)
         many = shared >= MANY * self.chance and shared * self.near.size >= ENOUGH
-        return many and self.structured and other.structured
+        return many and self.is_structured and other.is_structured
 
 
 def doubtful(
@@ -177,16 +178,16 @@ def doubtful(
         others: more sets of the same items, read only as needed.
     """
     found, spare = [], iter(others)
-    known = {g.name: _Set(g.name, g.vectors, rows, neighbours[g.name], g.identified) for g in sets}
-    for one in [g for g in known.values() if not g.identified]:
+    known = {g.name: _Set(g, rows, neighbours[g.name]) for g in sets}
+    for name, one in [(name, g) for name, g in known.items() if not g.identified]:
         rest = [g for g in known.values() if g is not one]
         sure = [g for g in rest if g.identified] or rest
-        if not all(one.by_chance(other) for other in sure) or not one.structured:
+        if not all(one.is_by_chance(other) for other in sure) or not one.is_structured:
             continue
         for a, b in _alike(one, known, spare):
-            if one.by_chance(a) and one.by_chance(b):
-                shares = {other.name: round(one.share(other), 6) for other in (a, b)}
-                doubt = {"features": one.name, "neighbours": one.near.shape[1], "overlap": shares}
+            if one.is_by_chance(a) and one.is_by_chance(b):
+                shares = {other.features.name: round(one.share(other), 6) for other in (a, b)}
+                doubt = {"features": name, "neighbours": one.near.shape[1], "overlap": shares}
                 found.append(doubt | {"shared": round(a.share(b), 6), "chance": round(one.chance, 6)})
                 break
     return found
@@ -196,16 +197,16 @@ def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> It
     """Yield pairs of other sets that are alike, one of them with identifiers if any set has them."""
     some = any(other.identified for other in known.values())
     given = [other for other in known.values() if other is not one]
-    yield from ((a, b) for a, b in combinations(given, 2) if (a.identified or b.identified or not some) and a.like(b))
+    pairs = ((a, b) for a, b in combinations(given, 2) if a.identified or b.identified or not some)
+    yield from ((a, b) for a, b in pairs if a.is_like(b))
     for more in spare:
         if more.name not in known:
-            near = neighbours(more.vectors, one.near.shape[1], one.rows)
-            other = known[more.name] = _Set(more.name, more.vectors, one.rows, near, more.identified)
-            yield from ((a, other) for a in given if a.like(other))
+            other = known[more.name] = _Set(more, one.rows, neighbours(more.vectors, one.near.shape[1], one.rows))
+            yield from ((a, other) for a in given if a.is_like(other))
             given.append(other)
 
 
-def _distance(features: np.ndarray) -> float:
+def _mean_distance(features: np.ndarray) -> float:
     unit = unit_rows(features)[0]
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -1)

@@ -35,7 +35,7 @@ from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
 from pipeline.release import item_file, semantic_ids
 from pipeline.release import manifest as manifests
-from pipeline.release.build import image_sha256, text_sha256
+from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.run import ALTERED, Run
 from pipeline.semantic_ids import files
 from pipeline.versions import versions

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.filesize import decimal
@@ -28,8 +27,6 @@ from pipeline.sources.download import keys
 if TYPE_CHECKING:
     from pipeline.plan.estimate import Estimate, Plan
 
-BUSY = 0.7 * (os.cpu_count() or 1)  # running programs, above which they slow the measurement down
-
 
 class Planned(NamedTuple):
     """A heading, tables of stages and of files, remarks, and files that cannot be found."""
@@ -40,21 +37,18 @@ class Planned(NamedTuple):
     faults: list[str]
 
 
-def addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
-    source, own = params.source(dataset), params[Pretrain]
-    files = source.files() if isinstance(source, Downloaded) else {}
-    weights = {f"pretrain.{key}": [address] for key in ("init", "tokenizer", "vqkd") if (address := getattr(own, key))}
-    return {keys(dataset, [role]): mirrors for role, mirrors in files.items()} | weights
-
-
 def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[str], object] = print) -> Planned:
     """Estimate the stages of a dataset on this machine, scaled by their earlier runs.
 
     With `ask` addresses are asked, local files in any case; `begin` prints a line at once.
     """
-    files = {key: own for key, own in addresses(params, layout.dataset).items() if ask or local(own[0])}
-    begin(f"{layout.dataset}: asking for {len(files)} files, at most {reachable.WAIT:g} s; timing a matrix product")
-    asked, fault = reachable.ask(files), ""
+    source, images, weights = params.source(layout.dataset), params[Images], params[Pretrain]
+    files = source.files() if isinstance(source, Downloaded) else {}
+    addresses = {keys(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
+    addresses |= {f"pretrain.{key}": [own] for key in ("init", "tokenizer", "vqkd") if (own := getattr(weights, key))}
+    addresses = {key: mirrors for key, mirrors in addresses.items() if ask or local(mirrors[0])}
+    begin(f"{layout.dataset}: asking for {len(addresses)} files, at most {reachable.WAIT:g} s; timing a matrix product")
+    asked, fault = reachable.ask(addresses), ""
     try:
         found = size.measure(params, layout)
     except UserError as e:
@@ -69,15 +63,16 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
     tables = [Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1)] if rows else []
     if found is None:
         return Planned(layout.dataset, tables, [], list(dict.fromkeys([*faults, fault])))
-    own, raw = params[Images], sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-    remote = isinstance(params.source(layout.dataset), Downloaded) and not (own.folder or own.pattern)
+    raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
+    remote = isinstance(source, Downloaded) and not (images.folder or images.pattern)
     ran = runs(params, layout, gemm)
     taken = estimate.stages(estimate.Plan(params, found, feature_sets(params, layout.dataset), gemm, remote, raw), ran)
-    remarks = [*_lacking(taken, layout.root), *_explain([*taken], ran, gemm)]
+    remarks = [*_shortages(taken, layout), *_bases([*taken], ran, gemm)]
     return Planned(f"{layout.dataset}: {found}", [_stages(taken), *tables], remarks, faults)
 
 
 def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Plan, float]]:
+    """Return stage -> what it ran on and its seconds; runs of other datasets where this one has none."""
     from pipeline.plan.estimate import Plan
 
     ran, others = dict[str, tuple[Plan, float]](), sorted(path.name for path in layout.root.glob("interactions/*/"))
@@ -102,23 +97,29 @@ def _stages(taken: Mapping[str, Estimate]) -> Table:
     return Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows)
 
 
-def _lacking(taken: Mapping[str, Estimate], root: Path) -> Iterator[str]:
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+def _shortages(taken: Mapping[str, Estimate], layout: Layout) -> list[str]:
+    there = next(folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists())
     memory, free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), shutil.disk_usage(there).free
-    if (disk := sum(of.disk for of in taken.values())) > free:
-        yield f"too little disk: {_amount(disk)} are needed, {_amount(free)} are free in {there}"
-    for stage, of in taken.items():
-        if of.memory > memory:
-            yield f"too little memory for {stage}: {_amount(of.memory)} are needed, the machine has {_amount(memory)}"
+    disk = sum(of.disk for of in taken.values())
+    short = [f"too little disk: {_amount(disk)} are needed, {_amount(free)} are free in {there}"] * (disk > free)
+    return short + [
+        f"too little memory for {stage}: {_amount(of.memory)} are needed, the machine has {_amount(memory)}"
+        for stage, of in taken.items()
+        if of.memory > memory
+    ]
 
 
-def _explain(stages: list[str], ran: Mapping[str, object], gemm: float) -> Iterator[str]:
-    if scaled := [stage for stage in stages if stage in ran]:
-        yield f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"
-    if others := [stage for stage in stages if stage not in ran]:
-        rate = f"{gemm / 1e12:.2f} TFLOP/s, measured now" + " on a busy machine" * (os.getloadavg()[0] > BUSY)
-        yield f"computed for {rate}: {', '.join(others)}; scaled once any dataset, such as `sample`, has run here"
-    yield "assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link"
+def _bases(stages: list[str], ran: Mapping[str, object], gemm: float) -> list[str]:
+    scaled, others = ([stage for stage in stages if (stage in ran) == here] for here in (True, False))
+    lines = [f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"] * bool(scaled)
+    if others:
+        is_busy = os.getloadavg()[0] > 0.7 * (os.cpu_count() or 1)  # other programs slow the measurement down
+        rate = f"{gemm / 1e12:.2f} TFLOP/s, measured now" + " on a busy machine" * is_busy
+        lines.append(
+            f"computed for {rate}: {', '.join(others)}; scaled once any dataset, such as `sample`, has run here"
+        )
+    assumed = "an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link"
+    return [*lines, f"assumed: {assumed}"]
 
 
 def duration(seconds: float) -> str:

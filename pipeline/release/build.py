@@ -1,35 +1,25 @@
 """Builds a release folder next to the old one, and swaps it in once it is checked."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import schemas
 from pipeline import code, io
-from pipeline.config.parameters import Shown
-from pipeline.layout import EncoderFiles
+from pipeline.layout import EncoderFiles, Piece
 from pipeline.release import card, croissant, encoder, manifest, statement
-from pipeline.release.manifest import Counts, Maker, Manifest
-from pipeline.release.params import Publish
-from pipeline.release.parts import Parts, networks
+from pipeline.release.gather import Parts
+from pipeline.release.manifest import Counts, File, Maker, Manifest
 from pipeline.release.statement import Statement
 from pipeline.report import content
-from pipeline.sources.product import is_web
 from pipeline.sources.registry import SOURCES
 
 ITEMS = "items.parquet"
-BEYOND_TITLES = ("brand", "description", "text", "image_url")
-LEFT_OUT: dict[Shown, tuple[str, ...]] = {
-    "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
-}  # fmt: skip
-"""`publish.texts` -> columns that are left empty"""
 
 
 @contextmanager
@@ -48,82 +38,93 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
-    tables = _tables(folder, parts, record)
-    outputs, layout = parts.outputs, parts.outputs.layout
-    used_by, name = _encoders(folder, parts.encoders), layout.dataset
-    states = content.states(_slices(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
-    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
-    counts = Counts(users=users, items=states.total(), interactions=interactions)
-    described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
-    made_by = _makers([*tables, *parts.upstream])
-    said = Statement(
-        publish=parts.publish,
-        licence=SOURCES[outputs.kind].licence,
-        dataset=name,
-        counts=counts,
-        lacking=content.incomplete(states),
-        head=statement.head(_slices(layout.interactions, schemas.INTERACTIONS, "item_id", "split"), counts.items),
-        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
-        networks=networks(parts.features),
-        users=statement.users({f.table for f in described}),
-        inputs=parts.inputs,
-        stages=[*made_by],
-    )
-    io.write_json(folder / croissant.NAME, croissant.describe(said, described))
-    described.append(manifest.describe(folder, folder / croissant.NAME, None))
-    io.write_bytes(folder / "README.md", card.render(parts, said, states, described).encode())
+    tables = _write_tables(folder, parts, record)
+    used_by = _copy_encoders(folder / encoder.FOLDER, parts.encoders)
+    states = content.states(_read_parts(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
+    files = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
+    said = _state(parts, states, files, _makers([*tables, *parts.upstream]))
+    io.write_json(folder / croissant.NAME, croissant.describe(said, files))
+    files.append(manifest.describe(folder, folder / croissant.NAME, None))
+    io.write_bytes(folder / "README.md", card.render(parts, said, states, files).encode())
+    files.append(manifest.describe(folder, folder / "README.md", None))
     written = Manifest(
         format=manifest.FORMAT,
-        dataset=name,
+        dataset=said.dataset,
         version=parts.publish.version,
-        kind=outputs.kind,
-        counts=counts,
-        files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
+        kind=parts.outputs.kind,
+        counts=said.counts,
+        files=sorted(files, key=lambda f: f.path),
         inputs=parts.inputs,
         weights=parts.weights,
         encoders=dict(said.networks),
-        made_by=made_by,
+        made_by=dict(said.made_by),
         code=code.fingerprint("stages.publish"),
     )
     manifest.write(folder / manifest.NAME, written)
     return written
 
 
-def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
+def _state(parts: Parts, states: content.States, files: list[File], made_by: dict[str, Maker]) -> Statement:
+    outputs, layout = parts.outputs, parts.outputs.layout
+    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
+    counts = Counts(users=users, items=states.total(), interactions=interactions)
+    divided = _read_parts(layout.interactions, schemas.INTERACTIONS, "item_id", "split")
+    return Statement(
+        publish=parts.publish,
+        licence=SOURCES[outputs.kind].licence,
+        dataset=layout.dataset,
+        counts=counts,
+        lacking=content.incomplete(states),
+        head=statement.popular_share(divided, counts.items),
+        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
+        networks=statement.networks(parts.features),
+        tables={file.table for file in files},
+        inputs=parts.inputs,
+        made_by=made_by,
+    )
+
+
+def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
     """Write items, interactions and pieces; return the kind of table of each Parquet file."""
     io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
-    tables, publish = {folder / ITEMS: "items"}, parts.publish
+    tables, publish, layout = {folder / ITEMS: "items"}, parts.publish, parts.outputs.layout
     if publish.interactions:
-        layout = parts.outputs.layout
-        for name, rows in (("interactions", layout.interactions), ("users", layout.users)):
-            path, schema = folder / f"{name}.parquet", manifest.TABLES[name](0)
-            read = io.read_tables(rows, schema)
-            numbered = name == "users" and publish.users != "names"
-            io.write_tables(map(_numbered, read) if numbered else read, path, schema, io.record(rows) or None)
-            tables[path] = name
-    for to, source, table in parts.pieces:
-        target = folder / to
-        if callable(source):
-            with io.atomic(target) as temporary:
-                source(temporary)
-        elif not isinstance(source, Path):
-            io.write_json(target, source)
-        elif table == "user_embeddings" and publish.users != "names":
-            table = f"numbered_{table}"
-            _unnamed(source, target)
-        else:
-            _copy(source, target)
-            if table == "features" and publish.half:
-                half = folder / to.replace("features", "features-half", 1)
-                _halve(source, half)
-                tables[half] = "features_half"
-        if table:
+        read = io.read_tables(layout.interactions, schemas.INTERACTIONS)
+        _write(folder / "interactions.parquet", read, schemas.INTERACTIONS, layout.interactions)
+        users = io.read_tables(layout.users, schemas.USERS)
+        users = users if publish.users == "names" else map(_number_users, users)
+        _write(folder / "users.parquet", users, schemas.USERS, layout.users)
+        tables |= {folder / f"{name}.parquet": name for name in ("interactions", "users")}
+    for piece in parts.pieces:
+        target = folder / piece.to
+        if table := _write_piece(target, piece, publish.users == "names"):
             tables[target] = table
     return tables
 
 
-def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> dict[Path, list[str]]:
-    above = folder / encoder.FOLDER
+def _write_piece(target: Path, piece: Piece, named: bool) -> str:
+    """Write a file of a release, without the names of users unless `named`; return its kind of table."""
+    source = piece.source
+    if callable(source):
+        with io.atomic(target) as temporary:
+            source(temporary)
+    elif not isinstance(source, Path):
+        io.write_json(target, source)
+    elif piece.table == "user_embeddings" and not named:
+        own = schemas.numbered_user_embeddings(_width(source))
+        _write(target, _read_parts(source, schemas.user_embeddings(_width(source)), *own.names), own, source)
+        return "numbered_user_embeddings"
+    else:
+        _copy(source, target)
+    return piece.table
+
+
+def _write(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: Path) -> None:
+    io.write_tables(tables, target, schema, io.record(source) or None)
+
+
+def _copy_encoders(above: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> dict[Path, list[str]]:
+    """Write the encoders below a folder; return the feature sets that need each file."""
     used_by: dict[Path, list[str]] = {}
     for name, released in encoders.items():
         own = above / name
@@ -143,42 +144,6 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
     return used_by
 
 
-def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:
-    """Return schema RELEASED_ITEMS of n items: public image addresses and hashes are kept, image bytes never.
-
-    `images` has status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched. What
-    `publish.texts` leaves out is empty.
-    """
-    n = len(items)
-    blank = pa.array([""] * n, pa.string())
-    if images is None:
-        addresses = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
-        columns = dict.fromkeys(("sha256", "input_image_sha256"), blank)
-        nulls = {"status": pa.nulls(n, pa.string()), "phash": pa.nulls(n, pa.uint64())}
-        images = pa.table(columns | nulls | {"url": pa.array(addresses, pa.string())})
-    derived = {
-        "image_status": images["status"],
-        "image_sha256": images["sha256"],
-        "image_phash": images["phash"],
-        "input_image_sha256": images["input_image_sha256"],
-        "image_url": pa.array([a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()),
-        "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
-    }
-    derived |= dict.fromkeys(LEFT_OUT[publish.texts or "all"], blank)
-    if publish.texts == "none":
-        derived["categories"] = pa.array([[]] * n, schemas.RELEASED_ITEMS.field("categories").type)
-    names = schemas.RELEASED_ITEMS.names
-    return pa.table({name: derived[name] if name in derived else items[name] for name in names})
-
-
-def text_sha256(text: str | None) -> str:
-    return hashlib.sha256(text.encode()).hexdigest() if text and text.strip() else ""
-
-
-def image_sha256(image: bytes | None) -> str:
-    return hashlib.sha256(image).hexdigest() if image is not None else ""
-
-
 def _makers(paths: list[Path]) -> dict[str, Maker]:
     by_stage: dict[str, Maker] = {}
     for path in paths:
@@ -194,31 +159,12 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _numbered(users: pa.Table) -> pa.Table:
+def _number_users(users: pa.Table) -> pa.Table:
     number = users["user_id"].cast(pa.string())
     return users.set_column(users.column_names.index("user"), users.schema.field("user"), number)
 
 
-def _unnamed(source: Path, target: Path) -> None:
-    own = schemas.numbered_user_embeddings(_width(source))
-    parts = _slices(source, schemas.user_embeddings(_width(source)), *own.names)
-    io.write_tables(parts, target, own, io.record(source) or None)
-
-
-def _halve(source: Path, target: Path) -> None:
-    own = schemas.features_half(_width(source))
-    parts = _slices(source, schemas.features(_width(source)), *own.names)
-    io.write_tables((_halved(part, own) for part in parts), target, own, io.record(source) or None)
-
-
-def _halved(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    with np.errstate(over="ignore"):  # what does not fit is infinite, which the schema refuses
-        vectors = io.matrix(part["vector"]).astype(np.float16)
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type)
-    return part.set_column(part.column_names.index("vector"), schema.field("vector"), flat)
-
-
-def _slices(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
+def _read_parts(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
     return io.read_slices(path, schema, [*columns], io.PART)
 
 

@@ -1,5 +1,6 @@
-"""Images and texts to vectors in the space of a released feature set, in memory."""
+"""Images and texts to vectors in the space of a released feature set, in memory; and the hashes of what goes in."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,14 @@ from pipeline.encode import batching
 from pipeline.images.decode import Decoded, normalise
 from pipeline.images.params import Images
 from pipeline.release.encoder import MOST_AT_A_TIME, Facts, Loaded
+
+
+def text_sha256(text: str | None) -> str:
+    return hashlib.sha256(text.encode()).hexdigest() if text and text.strip() else ""
+
+
+def image_sha256(image: bytes | None) -> str:
+    return hashlib.sha256(image).hexdigest() if image is not None else ""
 
 
 def normalised(data: bytes, facts: Facts) -> Decoded:
@@ -21,10 +30,8 @@ def vectors(
 ) -> batching.Encoded:
     """Encode B items by the modalities that the feature set reads; texts may be empty, JPEGs None."""
     reads = loaded.facts.reads
-    written, shown = (
-        texts if "text" in reads else [""] * len(texts),
-        images if "image" in reads else [None] * len(images),
-    )
+    written = texts if "text" in reads else [""] * len(texts)
+    shown = images if "image" in reads else [None] * len(images)
     size, workers = min(loaded.facts.batch_size, MOST_AT_A_TIME), os.cpu_count() or 1
     encoded = batching.encode(loaded.encoder, written, shown, size, done, workers)
     if encoded.halved.any():

@@ -6,13 +6,13 @@ the feature set that shares them; third-party weights are named by package and v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from pipeline import io
@@ -123,15 +123,18 @@ def _save(save: Callable[..., None], make: Callable[..., Any], context: Any, own
     save(make(context, own), folder)  # fitted to the items again, which gives the same
 
 
+def _params(path: Path) -> dict[str, Any]:
+    return dict(io.record(path).get("params", {}))
+
+
 def names(folder: Path) -> list[str]:
+    """Return the feature sets of a release whose encoder it carries, sorted."""
     manifest = manifests.load(folder)
-    sets = {f.feature_set for f in manifest.files if f.table == "features"}
-    return [name for name in _carried(manifest) if name in sets]
+    return [name for name in _carried(manifest) if name in manifest.sets("features")]
 
 
 def _carried(manifest: Manifest) -> list[str]:
-    listed = (f.path.split("/") for f in manifest.files)
-    return sorted(parts[1] for parts in listed if parts[0] == FOLDER and parts[2:] == [NAME])
+    return sorted(f.path.split("/")[1] for f in manifest.files if fnmatchcase(f.path, f"{FOLDER}/*/{NAME}"))
 
 
 def facts(folder: Path, name: str) -> Facts:
@@ -140,21 +143,10 @@ def facts(folder: Path, name: str) -> Facts:
         available = names(folder)
         known = f"it has {', '.join(available)}" if available else "it has none; publish it again with this alignrec"
         raise UserError(f"{folder}: no encoder '{name}' in this release; {known}")
-    read = _read(folder / FOLDER / name / NAME)
+    read = Facts.read(folder / FOLDER / name / NAME, LARGEST_FACTS)
     if read.encoder not in ENCODERS and not read.parts:
         raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
     return read
-
-
-def _read(path: Path) -> Facts:
-    raw = io.read_json(path, LARGEST_FACTS)
-    try:
-        return Facts.model_validate(raw)
-    except ValidationError as e:
-        fault = e.errors(include_input=False, include_url=False)[0]
-        where = one_line(".".join(map(str, fault["loc"])) or "the file", 64)
-        said = one_line(fault["msg"].lower(), 160)
-        raise UserError(f"{path}: '{where}': {said}; fetch the release again") from None
 
 
 def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -163,25 +155,26 @@ def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     encoder.json keeps its schema; a network has the shape of its config.json, maps fit each other, all are finite, and
     one of them has the width of the feature set.
     """
-    listed = {f.path for f in manifest.files}
     widths: dict[str, set[int]] = {}
-    for path in sorted(path for path in listed if path.split("/")[0] == FOLDER and path.endswith(f"/{NAME}")):
+    for name in _carried(manifest):
+        own, shards = folder / FOLDER / name, manifest.paths(folder, "features", name)
         try:
-            made = _widths(folder / path, _read(folder / path), widths)
+            read = Facts.read(own / NAME, LARGEST_FACTS)
+            made = _widths(own, read, widths)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
-        name = path.split("/")[1]
-        if made and (width := _width(folder, manifest, name)) not in {None, *made}:
+        width = io.width(shards[0].parent) if shards else None
+        if made and width not in {None, *made}:
             of = " or ".join(map(str, sorted(made)))
-            yield f"{path}: its network gives {of} numbers, and the feature set has {width}"
-        if other := _other_space(folder, manifest, name):
-            yield f"{path}: encodes into another space than {name}: {other}; do not use them together"
+            yield f"{FOLDER}/{name}/{NAME}: its network gives {of} numbers, and the feature set has {width}"
+        if other := _space_difference(own, read, shards):
+            other = f"encodes into another space than {name}: {other}; do not use them together"
+            yield f"{FOLDER}/{name}/{NAME}: {other}"
 
 
-def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
+def _widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
     """Return the widths that an encoder may give, none where only packages know; `networks` caches them by folder."""
-    own = path.parent
     if read.parts:
         try:
             from pipeline.release import chain
@@ -191,41 +184,30 @@ def _widths(path: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
     if read.weights is None:
         return set()
     if not read.encoder.startswith(OURS):
-        for arrays_of in sorted(own.glob("*.safetensors")):
-            arrays.refuse_infinite(arrays_of)
+        for weights in sorted(own.glob("*.safetensors")):
+            arrays.refuse_infinite(weights)
         return set()
     if read.weights not in networks:
         networks[read.weights] = stored.check(EncoderFiles(own.parent / read.weights))
     return networks[read.weights]
 
 
-def _width(folder: Path, manifest: Manifest, name: str) -> int | None:
-    paths = _shards(folder, manifest, name)
-    return pq.read_schema(paths[0]).field("vector").type.list_size if paths else None
-
-
-def _shards(folder: Path, manifest: Manifest, name: str) -> list[Path]:
-    return [folder / f.path for f in manifest.files if (f.table, f.feature_set) == ("features", name)]
-
-
-def _other_space(folder: Path, manifest: Manifest, name: str) -> str:
+def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     """Return how an encoder's space differs from that of its feature set; empty if nothing says so."""
-    read = _read(folder / FOLDER / name / NAME)
-    made = fingerprint.one((path, io.record(path)) for path in _shards(folder, manifest, name))
-    present = {}
+    made, present = fingerprint.one((path, io.record(path)) for path in shards), {}
     if read.weights is not None and read.encoder.startswith(OURS):
-        present = {"weights": io.digest(EncoderFiles(folder / FOLDER / read.weights).present())}
-    own = fingerprint.of({fingerprint.KEY: read.fingerprint})
-    return fingerprint.difference(made, own) or fingerprint.difference(own, present)
+        present = {"weights": io.digest(EncoderFiles(own.parent / read.weights).present())}
+    stated = fingerprint.of({fingerprint.KEY: read.fingerprint})
+    return fingerprint.difference(made, stated) or fingerprint.difference(stated, present)
 
 
 def load(folder: Path, name: str) -> Loaded:
     """Load a released encoder of a verified release; UserError as `facts`, or for a missing package. Needs torch."""
     read, manifest = facts(folder, name), manifests.load(folder)
     refuse_absent(folder, read.packages)
-    own = folder / FOLDER / name
+    own, shards = folder / FOLDER / name, manifest.paths(folder, "features", name)
     made = _chain(folder, own, read) if read.parts else _single(folder, own, read, manifest.dataset)
-    if (width := _width(folder, manifest, name)) not in (None, made.width):
+    if shards and (width := io.width(shards[0].parent)) != made.width:
         raise UserError(f"{own / NAME}: gives {made.width} numbers, and the feature set has {width}; do not trust it")
     return Loaded(read, made)
 
@@ -240,8 +222,7 @@ def _single(folder: Path, own: Path, read: Facts, dataset: str) -> Encoder:
     try:
         params = spec.params.model_validate(read.settings)
     except ValidationError as e:
-        said = one_line(e.errors(include_url=False)[0]["msg"].lower(), 160)
-        raise UserError(f"{own / NAME}: settings: {said}; fetch the release again") from None
+        raise UserError(f"{own / NAME}: settings: {manifests.first_fault(e)}; fetch the release again") from None
     weights = folder / FOLDER / read.weights if read.weights else None
     return spec.make(Context(Layout(folder, dataset), Encode(), name=read.encoder, pretrained=weights), params)
 
@@ -270,10 +251,6 @@ def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
 
 def _same_network(a: Facts, b: Facts) -> bool:
     return (a.weights, a.settings) == (b.weights, b.settings) and ENCODERS[a.encoder].make is ENCODERS[b.encoder].make
-
-
-def _params(path: Path) -> dict[str, Any]:
-    return dict(io.record(path).get("params", {}))
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:

@@ -1,45 +1,73 @@
-"""Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
+"""Collects the outputs of one dataset's stages for a release; a missing stage is left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Shown
 from pipeline.errors import UserError
 from pipeline.evaluation import evidence
-from pipeline.features import released as features
-from pipeline.graph import released as graph
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout, Piece
-from pipeline.release import build, chains, language, statement
+from pipeline.release import chains, statement
+from pipeline.release.encoded import image_sha256, text_sha256
+from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
-from pipeline.release.parts import Parts
 from pipeline.report.outputs import Outputs
 from pipeline.run import Run
 from pipeline.semantic_ids import released as semantic_ids
+from pipeline.sources.product import is_web
 from pipeline.train import released as train
+
+BEYOND_TITLES = ("brand", "description", "text", "image_url")
+LEFT_OUT: dict[Shown, tuple[str, ...]] = {
+    "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
+}  # fmt: skip
+"""`publish.texts` -> columns that are left empty"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The content of a release; empty where a dataset has none."""
+
+    outputs: Outputs
+    publish: Publish
+    """with the defaults of the source in place of null"""
+    items: Iterable[pa.Table]
+    """schema RELEASED_ITEMS in batches of rows, readable once"""
+    features: Mapping[str, list[Path]]
+    pieces: list[Piece] = field(default_factory=list)
+    encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)
+    vector: str = ""
+    """sentences on the vectors of the encoder trained here"""
+    inputs: list[Input] = field(default_factory=list)
+    weights: list[Input] = field(default_factory=list)
+    upstream: list[Path] = field(default_factory=list)
+    """Parquet files of earlier stages whose parameters and versions the manifest records"""
 
 
 def parts(run: Run, stages: Sequence[str]) -> Parts:
     """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
     layout, params, names = run.layout, _settings(run), _feature_sets(run)
     outputs = Outputs(layout, run.source.kind, stages=stages)
+    features = {name: io.shards(layout.features(name), "features") for name in names}
     learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
-    pieces = [
-        *features.pieces(layout, names),
-        *graph.pieces(layout, names),
-        *semantic_ids.pieces(layout, names, params.semantic_ids),
-        *train.pieces(layout, params.users != "none", params.exact_up_to),
-        *_evidence(outputs),
-    ]
+    pieces = [Piece(f"features/{name}/{path.name}", path, "features") for name in names for path in features[name]]
+    graphs = {name: path for name in names if (path := layout.edges(name)).exists()}
+    pieces += [Piece(f"graph/{name}/{path.name}", path, "edges") for name, path in graphs.items()]
+    pieces += semantic_ids.pieces(layout, names, params.semantic_ids)
+    pieces += train.pieces(layout, params.users != "none", params.exact_up_to)
     return Parts(
         outputs=outputs,
         publish=params,
         items=_items(layout, params),
-        features={name: io.shards(layout.features(name), "features") for name in names},
-        pieces=pieces,
+        features=features,
+        pieces=[*pieces, *_evidence(outputs)],
         encoders=chains.gather(run, names),
         vector=statement.vector(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
@@ -57,7 +85,7 @@ def _settings(run: Run) -> Publish:
         raise UserError(
             "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
         )
-    spoken = language.detect(Texts(run.layout.items)) if params.language is None else params.language
+    spoken = statement.languages(Texts(run.layout.items)) if params.language is None else params.language
     decided = {"interactions": interactions, "users": users, "texts": params.texts or licence.texts, "language": spoken}
     return params.model_copy(update=decided)
 
@@ -84,17 +112,45 @@ def _evidence(outputs: Outputs) -> Iterator[Piece]:
 
 def _items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (build.released_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
+        yield from (released_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
         return
     first = 0
     for path in io.shards(layout.images, "images"):
-        images = pa.concat_tables(map(_hashed, io.read_tables(path, schemas.IMAGES)))
+        images = pa.concat_tables(map(_with_hashes, io.read_tables(path, schemas.IMAGES)))
         items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
         first += len(images)
-        yield build.released_items(items, images, params)
+        yield released_items(items, images, params)
 
 
-def _hashed(images: pa.Table) -> pa.Table:
-    hashes = [build.image_sha256(image.as_py()) for image in images["image"]]
+def _with_hashes(images: pa.Table) -> pa.Table:
+    hashes = [image_sha256(image.as_py()) for image in images["image"]]
     kept = images.select(["status", "url", "sha256", "phash"]).replace_schema_metadata()
     return kept.append_column("input_image_sha256", pa.array(hashes, pa.string()))
+
+
+def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:
+    """Return schema RELEASED_ITEMS of n items: public image addresses and hashes are kept, image bytes never.
+
+    `images` has status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched. What
+    `publish.texts` leaves out is empty.
+    """
+    n = len(items)
+    blank = pa.array([""] * n, pa.string())
+    if images is None:
+        addresses = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
+        columns = dict.fromkeys(("sha256", "input_image_sha256"), blank)
+        nulls = {"status": pa.nulls(n, pa.string()), "phash": pa.nulls(n, pa.uint64())}
+        images = pa.table(columns | nulls | {"url": pa.array(addresses, pa.string())})
+    derived = {
+        "image_status": images["status"],
+        "image_sha256": images["sha256"],
+        "image_phash": images["phash"],
+        "input_image_sha256": images["input_image_sha256"],
+        "image_url": pa.array([a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()),
+        "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
+    }
+    derived |= dict.fromkeys(LEFT_OUT[publish.texts or "all"], blank)
+    if publish.texts == "none":
+        derived["categories"] = pa.array([[]] * n, schemas.RELEASED_ITEMS.field("categories").type)
+    names = schemas.RELEASED_ITEMS.names
+    return pa.table({name: derived[name] if name in derived else items[name] for name in names})

@@ -10,20 +10,20 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import schemas
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import is_web_page
+from pipeline.release import contents
+from pipeline.release.contents import TABLES
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
@@ -40,33 +40,29 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 """within what every JSON reader keeps exactly"""
 
-TABLES: dict[str, Callable[[int], pa.Schema]] = {
-    "items": lambda width: schemas.RELEASED_ITEMS,
-    "interactions": lambda width: schemas.INTERACTIONS,
-    "users": lambda width: schemas.USERS,
-    "features": schemas.features,
-    "features_half": schemas.features_half,
-    "edges": lambda width: schemas.EDGES,
-    "item_embeddings": schemas.item_embeddings,
-    "user_embeddings": schemas.user_embeddings,
-    "numbered_user_embeddings": schemas.numbered_user_embeddings,
-    "semantic_ids": schemas.semantic_ids,
-    "tried": lambda width: schemas.TRIED,
-}
-"""kind of table -> its schema, given the width of its vectors or the number of its codes"""
 Table = Literal[*TABLES]  # type: ignore[valid-type]
-USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
-"""kinds of table with a vector per user"""
 SEMANTIC_IDS = "semantic_ids"
 """folder of <feature set>/<method>/ with codes and codebooks"""
-TRIED = "tried"
-"""folder of <feature set>.parquet, of sets that valid chose"""
 
 
 class Part(BaseModel):
-    """A closed, typed, read-only part of the manifest."""
+    """A closed, typed, read-only part of a release's JSON files."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def read(cls, path: Path, max_bytes: int) -> Self:
+        """Read an untrusted file; UserError names the first key that breaks the schema."""
+        try:
+            return cls.model_validate(io.read_json(path, max_bytes))
+        except ValidationError as e:
+            raise UserError(f"{path}: {first_fault(e)}; fetch the release again") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_input=False, include_url=False)[0]
+    where = one_line(".".join(map(str, fault["loc"])) or "the file", 64)
+    return f"'{where}': {one_line(fault['msg'].lower(), 160)}"
 
 
 class Column(Part):
@@ -93,13 +89,7 @@ class File(Part):
 
     @property
     def feature_set(self) -> str | None:
-        top, *below = self.path.split("/")
-        if top == SEMANTIC_IDS and below:
-            return below[0]
-        if top == TRIED and below:
-            return PurePosixPath(below[-1]).stem
-        owned = ("features", "features_half", "edges")
-        return PurePosixPath(self.path).parent.name if self.table in owned else None
+        return contents.feature_set(self.path)
 
 
 class Counts(Part):
@@ -179,6 +169,14 @@ class Manifest(Part):
     digest: Sha256 | None = None
     """hash of all other keys, see `digest`"""
 
+    def sets(self, table: str) -> list[str]:
+        """Return the feature sets that have a table of a kind, sorted."""
+        return sorted({str(file.feature_set) for file in self.files if file.table == table})
+
+    def paths(self, folder: Path, table: str, name: str) -> list[Path]:
+        """Return the files of a kind of table of a feature set, in the release `folder`."""
+        return [folder / file.path for file in self.files if (file.table, file.feature_set) == (table, name)]
+
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
     rows, columns = (None, None) if table is None else shape(path)
@@ -245,13 +243,17 @@ def parsed(folder: Path, data: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
-        fault = e.errors(include_input=False)[0]
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; this is no valid manifest") from None
+        raise UserError(f"{path}: {first_fault(e)}; this is no valid manifest") from None
     if not DATASET.fullmatch(manifest.dataset):
         raise UserError(f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release")
-    _refuse_bad_paths(path, [f.path for f in manifest.files])
-    _refuse_altered(path, manifest, raw)
+    if fault := _path_fault([file.path for file in manifest.files]):
+        raise UserError(f"{path}: {fault}; do not trust this release")
+    try:
+        altered = digest(raw) != manifest.digest
+    except TypeError:
+        raise UserError(f"{path}: nested too deeply; do not trust this release") from None
+    if altered:
+        raise UserError(f"{path}: altered, its digest differs; fetch the release again")
     return manifest
 
 
@@ -259,31 +261,24 @@ def schema_json() -> str:
     return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
 
 
-def _refuse_altered(path: Path, manifest: Manifest, raw: Mapping[str, Any]) -> None:
-    try:
-        if digest(raw) == manifest.digest:
-            return
-    except TypeError:
-        raise UserError(f"{path}: nested too deeply; do not trust this release") from None
-    raise UserError(f"{path}: altered, its digest differs; fetch the release again")
-
-
-def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
+def _path_fault(names: list[str]) -> str:
+    """Return the first path that leaves the folder, that no file system takes, or that clashes with another."""
     for name in names:
         parts = name.split("/")
         if any(p in ("", ".", "..") for p in parts) or any(c in name for c in "\\:\0") or not name.isprintable():
-            raise UserError(f"{manifest}: {name!r} is no path inside the release; do not trust this release")
+            return f"{name!r} is no path inside the release"
         if len(name.encode()) > MAX_PATH or max(len(p.encode()) for p in parts) > MAX_NAME:
-            raise UserError(f"{manifest}: {name!r} is longer than file systems take; do not trust this release")
+            return f"{name!r} is longer than file systems take"
     alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # one file on some systems
     times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
     for name in names:
         if alike[name] in (NAME, SIGNATURE):
-            raise UserError(f"{manifest}: lists {name} itself; do not trust this release")
+            return f"lists {name} itself"
         if times[alike[name]] > 1:
-            raise UserError(f"{manifest}: {name!r} is named twice; do not trust this release")
+            return f"{name!r} is named twice"
     ordered = sorted(path.replace("/", "\0") for path in times)  # a path below a file comes right after it
     for above, below in pairwise(ordered):
         if below.startswith(f"{above}\0"):
             path = below.replace("\0", "/")
-            raise UserError(f"{manifest}: {path!r}: its parent path is a file; do not trust this release")
+            return f"{path!r}: its parent path is a file"
+    return ""

@@ -48,8 +48,6 @@ class Publish(Section):
     """ISO 639 codes of the items' texts, such as en; one needs no brackets; by default detected in the texts"""
     contact: Line | None = None
     """e-mail address or page for requests to remove something from the release; the card names it"""
-    half: bool = False
-    """also release each feature set as float16, half the bytes: folder features-half"""
     licence: Line | None = None
     """of the released data: a name of SPDX's list such as CC-BY-4.0, a web address, or a sentence; by default the
     source's"""

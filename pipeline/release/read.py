@@ -17,8 +17,8 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.release import contents, semantic_ids
 from pipeline.release import manifest as manifests
-from pipeline.release import semantic_ids
 from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
 from pipeline.semantic_ids.files import IDS
@@ -45,7 +45,7 @@ class Release:
 
     @property
     def feature_sets(self) -> list[str]:
-        return self._sets("features")
+        return self.manifest.sets("features")
 
     def features(self, name: str) -> pa.Table:
         """Return a feature set, schema features(F), I rows in item order."""
@@ -60,15 +60,16 @@ class Release:
 
     def edges(self, name: str) -> pa.Table:
         """Return the nearest neighbours under a feature set, table EDGES."""
-        if name not in (graphs := self._sets("edges")):
+        if name not in (graphs := self.manifest.sets("edges")):
             raise UserError(f"{self.folder}: no graph of '{name}'; there are {', '.join(graphs) or 'none'}")
         return io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
 
     def embeddings(self, what: str) -> pa.Table:
         """Return the trained recommender's vectors of `items` or `users`, the latter with column `user` if named."""
         self.refuse_without("user embeddings" if what == "users" else "embeddings")
-        name = f"embeddings/{what}.parquet"
-        path, schema = self.folder / name, manifests.TABLES[str(self._tables.get(name))]
+        path = self.folder / f"embeddings/{what}.parquet"
+        schema = contents.TABLES[str(self._tables.get(f"embeddings/{what}.parquet"))].schema
+        assert schema is not None
         return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
 
     @property
@@ -95,7 +96,7 @@ class Release:
             )
         if {"embeddings", "user embeddings"} & {*needs} and "item_embeddings" not in tables:
             raise UserError(f"{self.folder}: this release has no embeddings of a trained recommender")
-        if "user embeddings" in needs and not tables & {*manifests.USER_VECTORS}:
+        if "user embeddings" in needs and not tables & {*contents.USER_VECTORS}:
             raise UserError(
                 f"{self.folder}: this release has no vectors of users, which are needed here; "
                 "its publisher may set publish.users"
@@ -109,19 +110,16 @@ class Release:
     def links(self, layout: Layout) -> dict[Path, Path]:
         folder, tables = self.folder.resolve(), set(self._tables.values())
         links = {folder / "features" / name: layout.features(name) for name in self.feature_sets}
-        links |= {folder / "graph" / name: layout.edges(name).parent for name in self._sets("edges")}
+        links |= {folder / "graph" / name: layout.edges(name).parent for name in self.manifest.sets("edges")}
         for name, method in semantic_ids.names(self.manifest):
             links[folder / manifests.SEMANTIC_IDS / name / method] = layout.semantic_ids(name, method)
         if "interactions" in tables:
             links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
         if "item_embeddings" in tables:
             links[folder / "embeddings/items.parquet"] = layout.item_embeddings
-        if tables & {*manifests.USER_VECTORS}:
+        if tables & {*contents.USER_VECTORS}:
             links[folder / "embeddings/users.parquet"] = layout.user_embeddings
         return links
-
-    def _sets(self, table: str) -> list[str]:
-        return sorted({str(f.feature_set) for f in self.manifest.files if f.table == table})
 
 
 @contextmanager

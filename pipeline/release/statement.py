@@ -4,54 +4,48 @@ The card and croissant.json are rendered from it. Terms: https://docs.mlcommons.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+import jinja2
 import numpy as np
 import pyarrow as pa
 
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Licence
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
-from pipeline.release.manifest import USER_VECTORS, Counts, Encoder, Input
+from pipeline.release.contents import USER_VECTORS
+from pipeline.release.manifest import Counts, Encoder, Input, Maker
 from pipeline.release.params import Publish
 
-ARTICLE = """@inproceedings{liu2024alignrec,
-  title     = {AlignRec: Aligning and Training in Multimodal Recommendations},
-  author    = {Liu, Yifan and Zhang, Kangning and Ren, Xiangyuan and Huang, Yanhua and Jin, Jiarui and Qin, Yingjie and Su, Ruilong and Xu, Ruiwen and Yu, Yong and Zhang, Weinan},
-  booktitle = {Proceedings of the 33rd ACM International Conference on Information and Knowledge Management (CIKM)},
-  year      = {2024},
-  note      = {arXiv:2403.12384}
-}"""  # noqa: E501
-SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-UNKNOWN = "unknown"
-"""the Hub's name of a licence that is not stated"""
-USES = [
-    "Research on recommendation with text and image features: comparing encoders and recommenders, cold items, "
-    "semantic IDs.",
-    "Not validated for decisions about persons, nor as a benchmark of image or text understanding.",
-]
-IMPACT = (
-    "Ready features make multimodal recommendation reproducible without each group encoding the catalogue again. "
-    "Recommenders trained on them repeat the popularity bias of the interactions, and vectors of users reveal much of "
-    "what a user had."
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=False,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
 )
+SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 VECTORS = {
     "beit3": "{} itself",
     "beit3-raw": "{} itself, read by no map",
     "beit3-official": "{} itself of the weights that training began from",
 }
 """feature set -> what it is; {} is replaced by what the network gives for an item"""
+SAMPLE, DOCUMENT, SHARE = 4000, 1000, 0.1
+"""of language detection: items at most, characters that are classified together, least share of a language"""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """Sentences and values for the card and croissant.json."""
+    """Values for the card and croissant.json, and their sentences."""
 
     publish: Publish
     licence: Licence
@@ -64,66 +58,48 @@ class Statement:
     learned: Sequence[str]
     """feature sets that train interactions went into"""
     networks: Mapping[str, Encoder]
-    users: str
+    tables: set[str | None]
+    """kinds of tables in the release"""
     inputs: Sequence[Input]
-    stages: Sequence[str]
+    made_by: Mapping[str, Maker]
+
+    def sentences(self, topic: str) -> list[str]:
+        """Return what statement.jinja says on a topic, one of its macros."""
+        return self.text(topic).splitlines()
+
+    def text(self, topic: str) -> str:
+        macro = getattr(TEMPLATES.get_template("statement.jinja").module, topic)
+        return str(macro(self)).strip()
 
     @property
-    def citation(self) -> str:
-        return f"{self.publish.cite or _entry(self.dataset, self.publish)}\n\n{ARTICLE}"
+    def users(self) -> str:
+        """What the release says of users; empty where it has their interactions and names."""
+        if "numbered_user_embeddings" not in self.tables and "interactions" in self.tables:
+            return ""
+        if not self.tables & {*USER_VECTORS, "users"}:
+            return "The release has no data of single users: neither names nor vectors."
+        named = "Users have numbers here, no names." if "user_embeddings" not in self.tables else "Users are named."
+        return f"{named} A user's vector reveals many of the items that the user had."
+
+    @property
+    def models(self) -> list[str]:
+        """Third-party models that made the feature sets."""
+        return list(dict.fromkeys(model for network in self.networks.values() for model in _models(network)))
 
     @property
     def licensed(self) -> str:
         return self.publish.licence or self.licence.address or self.licence.text
 
     @property
-    def is_unknown(self) -> bool:
-        return self.publish.licence is None and self.licence.header["license"] in (UNKNOWN, "other")
-
-    @property
-    def terms(self) -> str:
-        if self.publish.licence is None:
-            return self.licence.text
-        source = "" if self.licence.header["license"] == UNKNOWN else f" Source: {self.licence.text}"
-        return f"Licence of this release: {self.publish.licence.rstrip('.')}.{source}"
-
-    @property
-    def limitations(self) -> list[str]:
-        lacking = self.lacking
-        sentences = [
-            f"Of {self.counts.items:,} items, {lacking['image']} have no image, {lacking['text']} no text, "
-            f"{lacking['either']} neither; an item without both has a vector of zeros.",
-            "Vectors of different feature sets are not comparable, even of equal width.",
-        ]
-        if self.learned:
-            sentences.append(
-                f"Train interactions of this release's split went into {', '.join(self.learned)}: with another split, "
-                "these leak test interactions."
-            )
-        return sentences
-
-    @property
-    def biases(self) -> list[str]:
-        sentences = []
-        if self.head is not None:
-            sentences.append(
-                f"Popularity: the most popular tenth of the items has {self.head:.0%} of the train interactions, "
-                "counted after the source's filter."
-            )
-        if models := dict.fromkeys(model for one in self.networks.values() for model in _models(one)):
-            sentences.append(f"Vectors inherit the biases of the training data of these networks: {', '.join(models)}.")
-        if self.licence.synthetic:
-            sentences.append(f"{self.licence.synthetic} Their preferences follow the generator, not people.")
-        return sentences or ["None was measured: the release holds no interactions and no third-party network."]
-
-    @property
-    def personal(self) -> list[str]:
-        texts = (
-            "Item texts are as their sellers or authors wrote them, and were not searched for names of persons."
-            if self.publish.texts != "none"
-            else "Item texts are not part of the release; vectors were made of the unfiltered texts."
-        )
-        return [self.users or "Users are named as their source names them, with all their interactions.", texts]
+    def header(self) -> dict[str, Any]:
+        """The licence, as the Hub's metadata block has it."""
+        own = self.publish.licence
+        if own is None:
+            return dict(self.licence.header)
+        if SPDX.fullmatch(own):
+            return {"license": own.lower()}
+        link = {"license_link": own} if own.startswith(("http://", "https://")) else {}
+        return {"license": "other", "license_name": "stated-by-publisher", **link}
 
 
 def vector(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
@@ -155,19 +131,8 @@ def vector(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str
     return " ".join(sentences)
 
 
-def users(tables: set[str | None]) -> str:
-    """Return what a release with such tables says of users; empty where it has their interactions and names."""
-    if "numbered_user_embeddings" not in tables and "interactions" in tables:
-        return ""
-    if not tables & {*USER_VECTORS, "users"}:
-        return "The release has no data of single users: neither names nor vectors."
-    named = "Users have numbers here, no names." if "user_embeddings" not in tables else "Users are named."
-    return f"{named} A user's vector reveals many of the items that the user had."
-
-
-def head(interactions: Iterable[pa.Table], n_items: int) -> float | None:
-    """Return the share of train interactions, of parts of table INTERACTIONS, that go to the most popular tenth of the
-    items."""
+def popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
+    """Return the share of train interactions that the most popular tenth of the items has, given INTERACTIONS."""
     counts = np.zeros(n_items, np.int64)
     for part in interactions:
         counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
@@ -175,26 +140,33 @@ def head(interactions: Iterable[pa.Table], n_items: int) -> float | None:
     return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
 
 
-def header(publish: Publish, licence: Licence) -> dict[str, Any]:
-    if publish.licence is None:
-        return dict(licence.header)
-    if SPDX.fullmatch(publish.licence):
-        return {"license": publish.licence.lower()}
-    link = {"license_link": publish.licence} if publish.licence.startswith(("http://", "https://")) else {}
-    return {"license": "other", "license_name": "stated-by-publisher", **link}
+def networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
+    """Return feature set -> its encoder, of those (name -> Parquet files) that a third-party model made."""
+    facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
+    return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
 
 
 def _models(encoder: Encoder) -> list[str]:
     return [m for part in encoder.parts for m in _models(part)] or [encoder.model or encoder.kind]
 
 
-def _entry(dataset: str, publish: Publish) -> str:
-    fields = {
-        "title": f"alignrec features: {dataset}, version {publish.version}",
-        "author": " and ".join(f"{{{name}}}" for name in publish.creator or []),
-        "year": (publish.date or "")[:4],
-        "url": publish.url or "",
-        "note": "Multimodal item features",
-    }
-    body = ",\n".join(f"  {name:<6} = {{{value}}}" for name, value in fields.items() if value)
-    return f"@misc{{alignrec-{dataset}-{publish.version},\n{body}\n}}"
+def languages(texts: Texts) -> list[str]:
+    """Return ISO 639-1 codes, the language of most documents first; nothing where no item has a text."""
+    import py3langid  # a second, which other stages need not wait for
+
+    found = Counter(py3langid.classify(document)[0] for document in _documents(texts))
+    return [code for code, n in found.most_common() if n >= SHARE * found.total()]
+
+
+def _documents(texts: Texts) -> Iterator[str]:
+    """Join texts, in even steps over the catalogue, to documents: single titles are too short."""
+    step, joined, any_whole = max(1, -(-len(texts) // SAMPLE)), "", False
+    for number, text in enumerate(texts):
+        if number % step:
+            continue
+        joined += f"{text[:DOCUMENT]}\n" if text.strip() else ""
+        if len(joined) >= DOCUMENT:
+            yield joined
+            joined, any_whole = "", True
+    if joined and not any_whole:
+        yield joined

@@ -5,8 +5,7 @@ What is held are these rows and, of all tables together, the names of items and 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.release import contents
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Counts, File, Manifest
 
@@ -27,58 +27,49 @@ SMALL, EXPANSION = 1 << 30, 10_000
 have a few hundred"""
 HELD = 16 << 20
 """bytes of a table that are read at a time, about"""
-BLANK = "every vector is zero; leave it out of publish.features"
 CHANGED = "rows or columns are not as the manifest says"
 
 
-class Fold(Protocol):
-    """A check of a table's rows, part by part."""
+class Check(Protocol):
+    """A check of rows, of one table or of several, part by part."""
 
     def add(self, part: pa.Table, first: int) -> str:
         """Check the next rows, numbered from `first`; return a fault, which ends the reading, or an empty string."""
 
+    def fault(self) -> str:
+        """Return the fault of all rows together; empty if there is none."""
+
 
 def faults(folder: Path, manifest: Manifest) -> list[str]:
     """Return the faults of single tables; else those of ids across tables; else those of vectors; else of edges."""
-    groups = defaultdict[str, list[File]](list)
+    names = {"item": Names("asin"), "user": Names("user")}
+    ids, vectors, edges = dict[str, Check](), dict[str, Check](), dict[str, Check]()
+    found = []
     for file in manifest.files:
-        if file.table is not None:
-            groups[_numbered(file)].append(file)
-    names = {column: Names() for column in ("asin", "user")}
-    found, ids, vectors, edges = list[str](), list[Ids](), dict[str, Vectors](), list[Edges]()
-    for where, files in groups.items():
-        own = _ids(where, str(files[0].table), manifest.counts, names)
-        ids += own
-        for file in files:
-            folds: list[Fold] = [*own]
-            if file.table in ("edges", "interactions"):
-                folds.append(References(str(file.table), manifest.counts))
-            if file.table == "edges":
-                edges.append(Edges(file.path, manifest.counts.items))
-                folds.append(edges[-1])
-            if file.table == "features":
-                folds.append(vectors.setdefault(f"features/{file.feature_set}", Vectors()))
-            if fault := _fault(folder / file.path, file, manifest.counts, folds):
-                found.append(f"{file.path}: {fault}")
-    found = found or [fault for own in ids if (fault := own.fault())]
-    found = found or [f"{name}: {BLANK}" for name, one in vectors.items() if not one.present]
-    return found or [fault for one in edges if (fault := one.fault())]
+        if file.table is None:
+            continue
+        checks, numbered = list[Check](), contents.TABLES[file.table].numbered
+        where = file.path.rpartition("/")[0] if file.table == "features" else file.path
+        if numbered:  # across the files of a feature set
+            count = manifest.counts.items if numbered == "item" else manifest.counts.users
+            checks.append(ids.setdefault(where, Ids(where, f"{numbered}_id", count, names[numbered])))
+        if file.table in ("edges", "interactions"):
+            checks.append(References(file.table, manifest.counts))
+        if file.table == "edges":
+            checks.append(edges.setdefault(where, Edges(where, manifest.counts.items)))
+        if file.table == "features":
+            checks.append(vectors.setdefault(where, Vectors(where)))
+        if fault := _table_fault(folder / file.path, file, manifest.counts, checks):
+            found.append(f"{file.path}: {fault}")
+    for checks_of in (ids, vectors, edges):
+        found = found or [fault for check in checks_of.values() if (fault := check.fault())]
+    return found
 
 
-def _numbered(file: File) -> str:
-    """Return across what ids are numbered: the folder of a feature set, else the file."""
-    return file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
-
-
-def _ids(where: str, table: str, counts: Counts, names: Mapping[str, Names]) -> list[Ids]:
-    if table in ("edges", "interactions", "tried"):
-        return []
-    if table in ("users", *manifests.USER_VECTORS):
-        return [Ids(where, "user_id", counts.users, "user", names["user"])]
-    return [Ids(where, "item_id", counts.items, "asin", names["asin"])]
-
-
-def _fault(path: Path, file: File, counts: Counts, folds: Sequence[Fold]) -> str:
+def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]) -> str:
+    entry = contents.TABLES[str(file.table)]
+    if not contents.is_placed(file.path, str(file.table)):
+        return f"is no path of a table of kind {file.table}, which is {entry.path}"
     try:
         if manifests.shape(path) != (file.rows, file.columns):
             return CHANGED
@@ -89,11 +80,13 @@ def _fault(path: Path, file: File, counts: Counts, folds: Sequence[Fold]) -> str
             return f"takes {memory:,} bytes of memory, from {file.bytes:,} on disk"
         if file.table == "interactions" and file.rows != counts.interactions:
             return f"{file.rows} rows, expected {counts.interactions}"
-        schema, first = manifests.TABLES[str(file.table)](widths[0] if widths else 1), 0
+        if entry.schema is None:
+            return ""
+        schema, first = entry.schema(widths[0] if widths else 1), 0
         for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD // row))):
             part.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
-            for fold in folds:
-                if fault := fold.add(part, first):
+            for check in checks:
+                if fault := check.add(part, first):
                     return fault
             first += len(part)
         return "" if first == file.rows else CHANGED
@@ -106,32 +99,39 @@ class References:
     """Ids of a table that are those of other tables."""
 
     def __init__(self, table: str, counts: Counts) -> None:
-        self._known = {"item_id": ("item", counts.items)}
         more = ("neighbour_id", "item", counts.items) if table == "edges" else ("user_id", "user", counts.users)
-        self._known[more[0]] = more[1:]
+        self._known = (("item_id", "item", counts.items), more)
 
     def add(self, part: pa.Table, first: int) -> str:
-        for column, (what, count) in self._known.items():
+        for column, what, count in self._known:
             wrong = np.flatnonzero(part[column].to_numpy() >= count)
             if wrong.size:
                 return f"row {first + wrong[0]}: {column} {part[column][int(wrong[0])]} is no {what}"
+        return ""
+
+    def fault(self) -> str:
         return ""
 
 
 class Vectors:
     """Whether a feature set has any vector that is not zero."""
 
-    present = False
+    def __init__(self, where: str) -> None:
+        self._where, self._present = where, False
 
     def add(self, part: pa.Table, first: int) -> str:
-        self.present = self.present or bool(io.matrix(part["vector"]).any())
+        self._present = self._present or bool(io.matrix(part["vector"]).any())
         return ""
+
+    def fault(self) -> str:
+        return "" if self._present else f"{self._where}: every vector is zero; leave it out of publish.features"
 
 
 class Names:
     """The names of items or users, from the first table that has them, with which all others are compared."""
 
-    def __init__(self) -> None:
+    def __init__(self, column: str) -> None:
+        self.column = column
         self._owner: object = None
         self._chunks: list[pa.Array] = []
 
@@ -141,7 +141,7 @@ class Names:
             self._owner = owner
             self._chunks += names.chunks
             return None
-        known = self._column.slice(first, len(names))
+        known = self._all.slice(first, len(names))
         if known.equals(names):
             return None
         row = pc.index(pc.equal(known, names.slice(0, len(known))), False).as_py()
@@ -150,7 +150,7 @@ class Names:
     @cached_property
     def repeated(self) -> str | None:
         """The first name that occurs twice; frees the names, so that it comes after all comparisons."""
-        names, self._chunks = self._column, []
+        names, self._chunks = self._all, []
         order, rows = pc.sort_indices(names), []  # 8 bytes a name, where a hash table takes ten times that
         for at in range(0, len(names) - 1, io.PART):
             some = names.take(order.slice(at, io.PART + 1))
@@ -159,29 +159,28 @@ class Names:
         return names[min(rows)].as_py() if rows else None
 
     @property
-    def _column(self) -> pa.ChunkedArray:
+    def _all(self) -> pa.ChunkedArray:
         return pa.chunked_array(self._chunks, pa.string())
 
 
 class Ids:
     """Ids of a table, in one or several files: dense, in order, each with the name that it has elsewhere."""
 
-    def __init__(self, where: str, key: str, expected: int, name: str, names: Names) -> None:
-        self._where, self._key, self._expected, self._name, self._names = where, key, expected, name, names
+    def __init__(self, where: str, key: str, expected: int, names: Names) -> None:
+        self._where, self._key, self._expected, self._names = where, key, expected, names
         self._rows, self._wrong, self._other, self._named = 0, "", "", False
 
     def add(self, part: pa.Table, first: int) -> str:
-        numbers, at = part[self._key].to_numpy(), self._rows
+        numbers, at, name = part[self._key].to_numpy(), self._rows, self._names.column
         self._rows += len(numbers)
         wrong = np.flatnonzero(numbers != np.arange(at, self._rows))
         if wrong.size and not self._wrong:
             row = int(wrong[0])
             self._wrong = f", row {at + row}: {self._key} {numbers[row]}, expected {at + row}"
-        self._named = self._name in part.column_names  # users may have none
-        if self._named and not self._other and (found := self._names.differing(self, at, part[self._name])):
+        self._named = name in part.column_names  # users may have none
+        if self._named and not self._other and (found := self._names.differing(self, at, part[name])):
             row, elsewhere = found
-            own = part[self._name][row - at].as_py()
-            self._other = f", row {row}: {self._name} {own!r}, elsewhere {elsewhere!r}"
+            self._other = f", row {row}: {name} {part[name][row - at].as_py()!r}, elsewhere {elsewhere!r}"
         return ""
 
     def fault(self) -> str:
@@ -189,7 +188,7 @@ class Ids:
             return f"{self._where}: {self._rows} rows, expected {self._expected}"
         fault = self._wrong or self._other
         if not fault and self._named and (twice := self._names.repeated) is not None:
-            fault = f": {self._name} {twice!r} is there twice"
+            fault = f": {self._names.column} {twice!r} is there twice"
         return fault and f"{self._where}{fault}"
 
 

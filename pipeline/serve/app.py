@@ -62,7 +62,7 @@ def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlett
             why = one_line(e if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
             LOG.error("%s", why)
             return _refused(why, 503)
-        return JSONResponse({"items": [row._asdict() for row in found]}, headers=SAFE)
+        return JSONResponse({"items": found}, headers=SAFE)
 
     routes = [Route("/", show), Route("/nearest", ask, methods=["POST"])]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
@@ -74,10 +74,9 @@ def _refused(why: str, status: int) -> JSONResponse:
 
 
 async def _body(request: Request) -> bytes:
-    parts, size = [], 0
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > BYTES:
+        body += part
+        if len(body) > BYTES:
             raise Refused(f"the file is too large; {BYTES // 1_000_000} MB are taken")
-        parts.append(part)
-    return b"".join(parts)
+    return bytes(body)

@@ -51,16 +51,14 @@ def serve(
 
     from pipeline.serve.connections import AT_A_TIME, HELD, Patient
 
-    listening = _listen(host, port)
-    with listening:
-        number = listening.getsockname()[1]
+    with _listen(host, port) as listening:
         nearest.load(_preferred(nearest.encoders, params))
         shown = _preferred(release.feature_sets, params)
         text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != shown))
         if host not in LOCAL:
             say(f"warning: {host} can be reached from other machines, and answers them")
         named = f"[{host}]" if ":" in host else host
-        say(f"serving: http://{named}:{number}/ (Ctrl-C ends it)")
+        say(f"serving: http://{named}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
         hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
         config = uvicorn.Config(
             application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,

@@ -39,21 +39,22 @@ def changed(release: Path, to: Path, **row: object) -> Path:
 
 
 def test_rows_are_test_figures_of_whole_models(release: Path) -> None:
-    rows = {(e.model, e.features): e for e in leaderboard.read(release)}
+    (entries,) = leaderboard.read(release).values()
+    rows = {(e.model, e.features): e for e in entries}
     assert set(rows) == {("alignrec", "beit3"), ("lightgcn", "none")}  # no ablation
     assert rows["alignrec", "beit3"].recall == pytest.approx(0.31)
 
 
 def test_releases_judged_alike_share_a_table_and_others_do_not(release: Path, tmp_path: Path) -> None:
     alike, other = changed(release, tmp_path / "a"), changed(release, tmp_path / "b", fingerprint="e" * 16)
-    entries = [entry for folder in (release, alike, other) for entry in leaderboard.read(folder)]
-    page = leaderboard.html(entries)
+    boards = [leaderboard.read(folder) for folder in (release, alike, other)]
+    page = leaderboard.html(boards)
     assert page.count('id="measured-') == 2
-    assert leaderboard.html(entries) == page
+    assert leaderboard.html(boards) == page
 
 
 def test_published_figures_have_source_and_what_sets_them_apart(release: Path) -> None:
-    page = leaderboard.html(leaderboard.read(release))
+    page = leaderboard.html([leaderboard.read(release)])
     for row in published.figures():
         assert row.model in page
         assert row.source.replace("'", "&#39;") in page
@@ -74,7 +75,7 @@ def tables(page: str) -> dict[str, str]:
 
 def test_published_figures_join_the_rows_of_their_protocol_and_no_others(release: Path, tmp_path: Path) -> None:
     alike = changed(release, tmp_path / "f", fingerprint=BABY)
-    sections = tables(leaderboard.html([*leaderboard.read(alike), *leaderboard.read(release)]))
+    sections = tables(leaderboard.html([leaderboard.read(alike), leaderboard.read(release)]))
     joined, apart = (sections[name] for name in sorted(name for name in sections if name.startswith("measured-")))
     if BABY not in joined:
         joined, apart = apart, joined
@@ -89,7 +90,7 @@ def test_published_figures_join_the_rows_of_their_protocol_and_no_others(release
 
 def test_figures_of_another_rule_on_the_same_split_stand_apart(release: Path, tmp_path: Path) -> None:
     strict = changed(release, tmp_path / "g", fingerprint=OTHER, protocol="strict")
-    sections = tables(leaderboard.html(leaderboard.read(strict)))
+    sections = tables(leaderboard.html([leaderboard.read(strict)]))
     assert "COHESION" not in sections["measured-0"]
     assert "COHESION" in sections["published-baby"]
 
@@ -101,7 +102,7 @@ def test_without_any_release_the_published_figures_stand_alone(tmp_path: Path) -
 
 
 def test_a_hostile_name_is_text(release: Path, tmp_path: Path) -> None:
-    page = leaderboard.html(leaderboard.read(changed(release, tmp_path / "c", model="<script>alert(1)</script>")))
+    page = leaderboard.html([leaderboard.read(changed(release, tmp_path / "c", model="<script>alert(1)</script>"))])
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
 

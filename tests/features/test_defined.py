@@ -22,7 +22,7 @@ from pipeline.encode import huggingface
 from pipeline.errors import UserError
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
-from pipeline.release import parts as released
+from pipeline.release import card, statement
 from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
@@ -252,10 +252,10 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
             assert str(models).encode() not in path.read_bytes()
     record = json.loads(pq.read_schema(paths["text"][0]).metadata[b"alignrec"])
     assert record["encoder"] == about
-    read = released.networks(paths)
+    read = statement.networks(paths)
     assert read.keys() == {"text", "both"}
     assert read["text"].model_dump() == about | {"name": "", "parts": [], "map": ""}
-    rows = released.network_rows(read)
+    rows = card.network_rows(read)
     assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
     assert rows[0][2:5] == ["bert", source.revision, source.library]
 
@@ -312,4 +312,4 @@ def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving:
     run(root, params(models, "text", text=pinned))
     assert times(root)["text"] == stamps["text"]
     shards = io.shards(Layout(root, "shop").features("text"), "features")
-    assert released.networks({"text": shards})["text"].revision == commit
+    assert statement.networks({"text": shards})["text"].revision == commit

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import releases
@@ -96,25 +95,6 @@ def test_the_index_in_a_release_finds_what_exact_ranking_finds(plain: Path) -> N
     assert io.read_json(plain / "embeddings/index.json") == {
         "kind": "flat", "items": 6, "width": 3, "recall": 1.0, "k": 6, "users": 4,
     }  # fmt: skip
-
-
-def test_features_in_half_precision_are_released_on_demand_if_they_fit(tmp_path: Path) -> None:
-    layout, settings = toy.outputs(tmp_path), toy.params(publish={"features": ["beit3"], "half": True})
-    release = releases.published(layout, settings).release
-    full, half = (
-        pq.read_table(release / f"{where}/beit3/features-00000.parquet") for where in ("features", "features-half")
-    )
-    kind = half.schema.field("vector").type
-    assert (kind.list_size, kind.value_type) == (toy.WIDTH, pa.float16())
-    flat = half["vector"].combine_chunks().flatten().to_numpy()
-    assert np.array_equal(flat, io.matrix(full["vector"]).astype(np.float16).ravel())
-    assert half.drop_columns("vector").equals(full.drop_columns("vector"))
-    assert "| `features-half/beit3/features-00000.parquet` | 6 | " in (release / "README.md").read_text()
-    x = np.ones((toy.ITEMS, toy.WIDTH))
-    x[2, 0] = 1e6
-    toy.write_features(layout, "beit3", x, [f"A{i}" for i in range(toy.ITEMS)])
-    with pytest.raises(schemas.ContractError, match="row 2: element 0"):
-        releases.published(layout, settings)
 
 
 def test_the_card_has_the_hubs_block_figures_and_credits(plain: Path) -> None:

@@ -18,7 +18,7 @@ import schemas
 from pipeline import io
 from pipeline.config.base import checked
 from pipeline.errors import UserError
-from pipeline.release import croissant, manifest
+from pipeline.release import contents, croissant, manifest
 from pipeline.release.params import Publish
 from stages.params import load
 
@@ -76,7 +76,8 @@ def compare(dataset: Any, release: Path) -> None:
     found: dict[str, pa.Table] = {}
     for file in manifest.load(release).files:
         if file.table:
-            rows, name = pq.read_table(release / file.path, partitioning=None), croissant.record_set(file)
+            rows = pq.read_table(release / file.path, partitioning=None)
+            name = contents.record_set(file.path, str(file.table))
             found[name] = pa.concat_tables([found[name], rows], promote_options="default") if name in found else rows
     read: dict[str, list[Any]] = {name: [] for name in found}
     for records in sorted(dataset.metadata.record_sets, key=lambda one: one.uuid):

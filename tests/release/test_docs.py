@@ -60,7 +60,7 @@ def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.Monke
         assert result.exit_code == 0, f"{command}: {result.output}"
     assert pq.read_table("new").num_rows == 2
     assert pq.read_table("coded")["codes"].null_count == 0
-    assert "attested; text, image, vector and codes of 6 rows agree" in result.output
+    assert "attested; text, image and vector of 6 rows agree" in result.output
 
 
 def test_the_workflow_attaches_a_release_that_is_fetched(beside: Path, tmp_path: Path) -> None:

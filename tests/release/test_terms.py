@@ -12,7 +12,7 @@ import yaml
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.release import language, verify
+from pipeline.release import statement, verify
 from pipeline.report.content import titles
 from pipeline.sources.registry import SOURCES
 from stages.params import read
@@ -87,7 +87,7 @@ def test_the_card_names_a_contact_and_the_language(plain: Path, tmp_path: Path) 
     ],
 )
 def test_languages_are_detected_in_the_texts(texts: list[str], found: list[str]) -> None:
-    assert language.detect(texts) == found  # type: ignore[arg-type]
+    assert statement.languages(texts) == found  # type: ignore[arg-type]
 
 
 def test_others_files_are_released_only_when_they_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""What a release contains: its kinds of tables and its other files, one entry each.
+
+Manifest, checks, card and Croissant all work from this list.
+"""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import pyarrow as pa
+
+import schemas
+
+
+class Table(NamedTuple):
+    """A kind of table."""
+
+    path: str
+    """pattern of its files"""
+    description: str
+    schema: Callable[[int], pa.Schema] | None
+    """given the width of its vectors or the number of its codes; None: written by earlier versions only, not read"""
+    numbered: str = "item"
+    """what its rows number from 0, without gaps: item or user; empty where they do not"""
+
+
+def _fixed(schema: pa.Schema) -> Callable[[int], pa.Schema]:
+    return lambda width: schema
+
+
+TABLES = {
+    "items": Table(
+        "items.parquet",
+        "status of text and image, hashes of what was encoded, and the texts that are released",
+        _fixed(schemas.RELEASED_ITEMS),
+    ),
+    "interactions": Table(
+        "interactions.parquet", "who bought what, with the split", _fixed(schemas.INTERACTIONS), numbered=""
+    ),
+    "users": Table("users.parquet", "identifiers of the users", _fixed(schemas.USERS), numbered="user"),
+    "features": Table("features/*/*.parquet", "one vector per item", schemas.features),
+    "features_half": Table("features-half/*/*.parquet", "the same in float16", None, numbered=""),
+    "edges": Table(
+        "graph/*/edges.parquet", "nearest items by cosine, itself first", _fixed(schemas.EDGES), numbered=""
+    ),
+    "item_embeddings": Table(
+        "embeddings/items.parquet", "the trained recommender's item vectors", schemas.item_embeddings
+    ),
+    "user_embeddings": Table(
+        "embeddings/users.parquet",
+        "the trained recommender's user vectors; score = dot product",
+        schemas.user_embeddings,
+        numbered="user",
+    ),
+    "numbered_user_embeddings": Table(
+        "embeddings/users.parquet",
+        "the trained recommender's user vectors, by number; score = dot product",
+        schemas.numbered_user_embeddings,
+        numbered="user",
+    ),
+    "semantic_ids": Table(
+        "semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids
+    ),
+    "tried": Table("tried/*.parquet", "candidates of a set that valid chose", None, numbered=""),
+}  # fmt: skip
+OTHERS = {
+    "semantic_ids/*/*/codebooks.safetensors": "codebooks of the semantic IDs",
+    "semantic_ids/*/*/codes.json": "how the semantic IDs were made, and how good they are",
+    "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
+    "embeddings/index.json": "facts of the index, and its recall",
+    "results.json": "benchmark figures by seed",
+    "probes.json": "feature sets judged before training",
+    "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
+    "croissant.json": "this release for readers of MLCommons' Croissant",
+}
+USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
+
+
+def description(path: str, table: str | None, used_by: list[str]) -> str:
+    if used_by:
+        return f"encoder of {', '.join(used_by)}"
+    if table is not None:
+        return TABLES[table].description
+    return next((text for pattern, text in OTHERS.items() if fnmatchcase(path, pattern)), "")
+
+
+def is_placed(path: str, table: str) -> bool:
+    """Return whether a table of a kind may lie at a path."""
+    return fnmatchcase(path, TABLES[table].path)
+
+
+def feature_set(path: str) -> str | None:
+    """Return the feature set that a file belongs to, as features/<name>/... and tried/<name>.parquet say."""
+    top, *below = PurePosixPath(path).parts
+    return PurePosixPath(below[0]).stem if below and top in PER_SET else None
+
+
+PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
+
+
+def record_set(path: str, table: str) -> str:
+    """Return the name of a table's rows in Croissant and on the Hub, such as features-beit3."""
+    top, *folders = PurePosixPath(path).parent.parts or ("",)
+    return "-".join([top.replace("_", "-"), *folders]) if feature_set(path) else table
