@@ -12,7 +12,6 @@ from alignrec.interactions import Numbered, Splitting, number
 from alignrec.vectors import aligned, at_least_one
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
-from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
 from pipeline.probe import asking, forms
 from pipeline.probe.base import Data
@@ -89,7 +88,6 @@ def probe(
     interactions: Any,
     *,
     ids: Iterable[Any] | None = None,
-    categories: Sequence[Sequence[str]] | None = None,
     ks: Sequence[int] = CUTOFFS,
     protocol: str | None = None,
     user_core: int = 1,
@@ -98,16 +96,14 @@ def probe(
 ) -> ProbeResult:
     """Judge features as the stage `probe` does, with random, shuffled and constant ones as controls.
 
-    Zero-shot needs times, and the probe of categories needs `categories`; `skipped` has the reason for each probe that
-    could not be run. `protocol`, `user_core`, `item_core` and `seed` are those of alignrec.interactions.Splitting; the
-    seed is also that of controls and folds.
+    Zero-shot needs times; `skipped` has the reason for each probe that could not be run. `protocol`, `user_core`,
+    `item_core` and `seed` are those of alignrec.interactions.Splitting; the seed is also that of the controls.
 
     Args:
         vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
         interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
             alignrec.interactions.number.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
-        categories: path from the root of each row's item, such as `release.items["categories"].to_pylist()`.
         ks: cutoffs.
 
     Raises:
@@ -116,25 +112,18 @@ def probe(
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    return _judge(sets, data, categories, ks, seed)
+    return _judge(sets, data, ks, seed)
 
 
 def _judge(
     sets: Mapping[str, np.ndarray],
     data: Numbered,
-    categories: Sequence[Sequence[str]] | None,
     ks: Sequence[int],
     seed: int,
 ) -> ProbeResult:
     items = len(next(iter(sets.values())))
-    if categories is not None and len(categories) != items:
-        raise UserError(
-            f"categories: {len(categories)} of them for {items} vectors; give a path each, which may be empty"
-        )
-    asked = Data(data.table, items, categories or [()] * items)
+    asked = Data(data.table, items)
     parts = asking.ask(asked)
-    if categories is None:
-        parts["categories"] = "no categories were given"
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
     result = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}

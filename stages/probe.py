@@ -17,31 +17,26 @@ from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train.params import Released
 from stages.encode import ENCODE
 from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from pipeline.probe import asking, categories, forms, verdicts  # load SciPy
+    from pipeline.probe import asking, forms, verdicts  # load SciPy
 
     params, layout = run.params[Probe], run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
     names = layout.feature_sets()
-    described = run.read(layout.items, schemas.ITEMS, ["categories"])
-    read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
-    data = Data(interactions, items, described["categories"], read, _relearned(run, names))
-    probes, withheld = asking.ask(data), asking.withheld(data)
+    data = Data(interactions, items, _relearned(run, names))
+    probes = asking.ask(data)
     processing = forms.Processing(forms.ask(data), params.width)
     raw, processed = (
-        asking.answers(
-            probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld, learned
-        )
+        asking.answers(probes, run.progress(sets, total=len(names), unit="set"), params.ks, learned)
         for sets, learned in (
             (_sets(layout, names), data.relearned),
             (processing.sets(_sets(layout, names)), processing.relearned(data.relearned)),
         )
     )
-    figures = asking.summaries(probes, raw, params.ks, withheld, data.relearned)
+    figures = asking.summaries(probes, raw, params.ks, data.relearned)
     figures["processed"] = asking.processed(probes, processed, params.ks, processing.facts())
     ours = run.params[Released].features
     rivals = [name for name in names if not registry.is_ceiling(run.params.encoders, name)]
@@ -77,7 +72,7 @@ PROBE = Stage(
     "probe",
     does="feature sets judged without a recommender",
     writes="`probes.json`: feature sets judged before any training",
-    reads=(INTERACTIONS, ITEMS, ENCODE),
+    reads=(INTERACTIONS, ENCODE),
     sections=("train", *FEATURE_SETS),
     params=Probe,
     main=main,

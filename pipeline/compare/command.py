@@ -48,14 +48,11 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
 
     rows, whole = feature_set.common(sets), sets
     items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
-    categories, read = items["categories"].to_pylist(), {g.name: g.read_categories for g in sets}
-    data = Data(_interactions(layout, rows, len(asins)), len(rows), categories, read)
+    data = Data(_interactions(layout, rows, len(asins)), len(rows))
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
-    withheld = asking.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    comparison |= judge.judge(
-        sets, asking.ask(data), params[Probe].ks, seed, withheld, params[Probe].width, forms.ask(data)
-    ) | similarity.compared(sets, CHANGED, feature_set.encoded(layout, rows))
+    judged = judge.judge(sets, asking.ask(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
+    comparison |= judged | similarity.compared(sets, CHANGED, feature_set.encoded(layout, rows))
     comparison["items"] = {"compared": len(rows), "of": len(asins)}
     if seeds:
         comparison["training"] = trained(layout, params, whole, seeds, to)

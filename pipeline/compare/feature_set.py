@@ -8,14 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.probe import categories
 from pipeline.sources import download
 from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors.matching import match
@@ -35,8 +31,6 @@ class FeatureSet:
     """file, and how its rows were matched with items"""
     vectors: np.ndarray
     """float32 [I, F], finite"""
-    read_categories: bool | None = None
-    """whether its encoder read the categories; None if unknown"""
     identified: bool = True
     """whether its rows have identifiers"""
     folder: str = ""
@@ -63,8 +57,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     where, column = _column(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
-        read = categories.read_categories(layout, [path], _in_text(layout))[path]
-        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]), read)
+        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
     if "://" in path:
         with tempfile.TemporaryDirectory() as folder:
             brought = Path(folder) / next(iter(download.names({"features": [path]}).values()))
@@ -87,17 +80,9 @@ def _of_file(
     raw = format_of(path.name) == FOLDER and not path.is_dir()
     matched = match(path, asins, order, dim if raw else None, column=column)
     counted = matched.counted(asins, "are left out")
-    read = _read_text(path) and (True if _in_text(layout) else None)  # it may have read other texts
     source = f"{path.name}, {matched.how}{'; ' if counted else ''}{counted}"
     there = matched.place >= 0 if matched.missing else None
-    return FeatureSet(path.name, source, matched.rows(0, len(asins)), read, matched.identified, there=there)
-
-
-def _read_text(path: Path) -> bool | None:
-    """Return whether a text went into any row of a table; None if unknown."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []
-    flags = [pq.read_table(f, columns=["has_text"]) for f in files if "has_text" in pq.read_schema(f).names]
-    return categories.read_by(pa.concat_tables(flags), in_text=True) if flags else None
+    return FeatureSet(path.name, source, matched.rows(0, len(asins)), matched.identified, there=there)
 
 
 def encoded(layout: Layout, rows: np.ndarray) -> Iterator[FeatureSet]:
@@ -131,10 +116,6 @@ def distinct_names(wanted: Sequence[str]) -> list[str]:
             name = f"{first}-{count}"
         names.append(name)
     return names
-
-
-def _in_text(layout: Layout) -> bool:
-    return layout.items.exists() and "categories" in schemas.text_fields(io.read_table(layout.items, schemas.ITEMS, []))
 
 
 def named(spec: str) -> tuple[str, str]:

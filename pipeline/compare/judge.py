@@ -31,15 +31,14 @@ def judge(
     probes: Mapping[str, questions.Questions | Task | str],
     ks: Sequence[int],
     seed: int,
-    withheld: Mapping[str, Mapping[str, str]] | None = None,
     width: int = Probe().width,
     valid: Profiles | None = None,
 ) -> dict[str, Any]:
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
     Args:
-        probes, withheld: see asking.
-        seed: of controls and folds.
+        probes: see asking.
+        seed: of controls.
         width: upper bound of the width of processed sets.
         valid: chooses their forms, see forms.ask; None: all are whitened.
     """
@@ -47,8 +46,8 @@ def judge(
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     everything, processing = (named | controls_added).items(), forms.Processing(valid, width)
-    answers = asking.answers(probes, everything, ks, seed, withheld)
-    processed = asking.answers(probes, processing.sets(everything), ks, seed, withheld)
+    answers = asking.answers(probes, everything, ks)
+    processed = asking.answers(probes, processing.sets(everything), ks)
     comparisons = []
     for probe, of_probe in answers.items():
         for a, b in combinations(named, 2):
@@ -57,7 +56,7 @@ def judge(
                 x, y = (verdicts.cases(probe, of_probe[name], at) for name in (a, b))
                 comparisons.append((f"{probe} {figure}", a, b, x, y))
     return {
-        "probes": asking.summaries(probes, answers, ks, withheld),
+        "probes": asking.summaries(probes, answers, ks),
         "processed": asking.processed(probes, processed, ks, processing.facts()),
         "paired": corrected(comparisons, seed),
         "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),

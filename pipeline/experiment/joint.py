@@ -171,5 +171,5 @@ class Together(AlignRec):
 
 def hit_rates(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
     """Return probe -> hit rate at AT of processed features [I, F]."""
-    found = asking.answers(asked, [("", whitening.processed(vectors, WIDTH))], [AT], 0)
+    found = asking.answers(asked, [("", whitening.processed(vectors, WIDTH))], [AT])
     return {name: float(hits[""].mean()) for name, hits in found.items()}

@@ -14,10 +14,7 @@ MODELS: Registry[type[Recommender]] = Registry(
     {
         "itemknn": "pipeline.models.itemknn:ItemKNN",
         "contentknn": "pipeline.models.itemknn:ContentKNN",
-        "gfcf": "pipeline.models.gfcf:GFCF",
-        "chebycf": "pipeline.models.chebycf:ChebyCF",
         "ials": "pipeline.models.ials:IALS",
-        "slim": "pipeline.models.slim:SLIM",
         "ease": "pipeline.models.ease:EASE",
         "cease": "pipeline.models.ease:CEASE",
         "addease": "pipeline.models.ease:AddEASE",
@@ -34,19 +31,17 @@ MODELS: Registry[type[Recommender]] = Registry(
         "lattice": "pipeline.models.lattice:LATTICE",
         "freedom": "pipeline.models.freedom:FREEDOM",
         "mgcn": "pipeline.models.mgcn:MGCN",
-        "lgmrec": "pipeline.models.lgmrec:LGMRec",
-        "gume": "pipeline.models.gume:GUME",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
 )  # name -> recommender, the faster first
 RELEASED = "alignrec"  # the recommender of the release and of ablations
-TITLES = {"bm3-improved": "BM3, improved", "gfcf": "GF-CF", "ials": "iALS"}
+TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS"}
 """name -> its authors' spelling, where it is not the class's name"""
 WAYS = {
     "ids": (),
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
     "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
-    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "gume"),
+    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn"),
     "staged": ("alignrec",),
 }
 """use of content, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over

@@ -171,11 +171,6 @@ def learned(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | 
     return nn.ParameterList([x.clone() for x in modalities]) if learn else list(modalities)
 
 
-def drop(x: Tensor, rate: float) -> Tensor:
-    """Return a tensor with a share of its entries set to 0 and the others raised."""
-    return nnf.dropout(x, rate)
-
-
 def walk(graph: Sparse, x: Tensor, steps: int) -> Tensor:
     """Return x [N, D] after some products with a graph [N, N]."""
     for _ in range(steps):

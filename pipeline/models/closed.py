@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.models import adjacency
 from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Train
-from pipeline.ops.filters import Dense, Filter
+from pipeline.ops.filters import Filter
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.threads import limited
 
@@ -40,7 +40,7 @@ class Closed(Untrained):
         super().__init__(inputs, params)
         fits(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.seen(inputs.split)  # X [U, I]
-        self.filter = Dense(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
+        self.filter = Filter(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
 
     @abstractmethod
     def weigh(self, inputs: Inputs, params: Any) -> np.ndarray:
@@ -59,7 +59,7 @@ def fits(n_items: int, gib: float, name: str) -> None:
     if needed > gib:
         raise UserError(
             f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib if the machine has "
-            "the memory, or use slim, ials or gfcf, which need no such matrix"
+            "the memory, or use ials, which needs no such matrix"
         )
 
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.config.base import Positive, Rate, Weight
+from pipeline.config.base import Positive, Rate
 from pipeline.models import adjacency
 from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Grid, Train
@@ -30,9 +30,8 @@ class IALSParams(Train):
         "unobserved": [3e-2, 0.1, 0.3, 1.0],
     }
     sweeps: Positive = 16  # alternations, each over all users, then all items
-    l2: Rate = 3e-3  # weight of the penalty, lambda, before `frequency` scales it
+    l2: Rate = 3e-3  # weight of the penalty, lambda
     unobserved: Rate = 0.1  # weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0
-    frequency: Weight = 1.0  # power of a row's weight in its penalty, nu; 0: all rows have the same
 
 
 class Block(NamedTuple):
@@ -45,8 +44,8 @@ class Block(NamedTuple):
 class IALS(Untrained):
     """score(u, i) = w_u . h_i, of least sum over train of (score - 1)^2 + alpha_0 sum over all score^2 + penalties.
 
-    The penalty of a user is lambda (|N_u| + alpha_0 I)^nu |w_u|^2, that of an item likewise; lambda is scaled so that
-    the sum of all penalties is what it is with nu 1. Each alternation solves for all rows of one side exactly.
+    The penalty of a user is lambda (|N_u| + alpha_0 I) |w_u|^2, that of an item likewise. Each alternation solves for
+    all rows of one side exactly.
     """
 
     Params = IALSParams
@@ -71,14 +70,9 @@ class IALS(Untrained):
 def ridges(seen: sp.csr_array, params: IALSParams) -> tuple[np.ndarray, np.ndarray]:
     """Return the penalty of each user and of each item, float32 [U] and [I]."""
     n_users, n_items = seen.shape
-    weights = [
-        seen.sum(axis=1).astype(np.float64) + params.unobserved * n_items,
-        seen.sum(axis=0).astype(np.float64) + params.unobserved * n_users,
-    ]
-    powers = [w**params.frequency for w in weights]
-    scale = params.l2 * sum(w.sum() for w in weights) / sum(p.sum() for p in powers)
-    user, item = ((scale * p).astype(np.float32) for p in powers)
-    return user, item
+    user = seen.sum(axis=1).astype(np.float64) + params.unobserved * n_items
+    item = seen.sum(axis=0).astype(np.float64) + params.unobserved * n_users
+    return (params.l2 * user).astype(np.float32), (params.l2 * item).astype(np.float32)
 
 
 def group_rows(seen: sp.csr_array) -> Iterator[Block]:

@@ -79,36 +79,3 @@ class _InfoNCE(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         dx, dy = ctx.saved_tensors
         return grads[0] * dx, grads[0] * dy, None, None
-
-
-def cross_nce(x: Tensor, y: Tensor, at: Tensor, temperature: float) -> Tensor:
-    """Return sum_i log(sum_j exp(x_i . y_j / t)) - x_i . y_at_i / t, without a B x N matrix.
-
-    Args:
-        x, y: float [B, D] and [N, D], rows of length at most 1.
-        at: int64 [B], the partner of each row of x among those of y.
-        temperature: as of `info_nce`.
-    """
-    return _CrossNCE.apply(x / temperature, y, at)
-
-
-class _CrossNCE(torch.autograd.Function):
-    """sum_i log Z_i - x_i . y_at_i, Z_i = sum_j exp(x_i . y_j); forward computes both gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, at: Tensor) -> Tensor:
-        z, dx, dy = x.new_empty(len(x)), torch.empty_like(x), torch.zeros_like(y)
-        for part in (slice(first, first + ROWS) for first in range(0, len(x), ROWS)):
-            e = (x[part] @ y.T).exp_()  # [R, N]
-            z[part] = e.sum(1)
-            e /= z[part, None]
-            dx[part] = e @ y
-            dy += e.T @ x[part]
-        partner = y[at]
-        ctx.save_for_backward(dx - partner, dy.index_add(0, at, x, alpha=-1))
-        return z.log().sum() - (x * partner).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        dx, dy = ctx.saved_tensors
-        return grads[0] * dx, grads[0] * dy, None

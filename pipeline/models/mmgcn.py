@@ -16,13 +16,14 @@ from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal
 from pipeline.models.params import Regularised
 from pipeline.ops.sparse import Sparse
 
+LATENT = 256  # width to which the last modality is mapped
+
 
 class MMGCNParams(Regularised):
     """Keys of MMGCN; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
     layers: Positive = 3  # graph convolutions per modality; the published code always takes 3
-    latent: Positive = 256  # width to which the last modality is mapped
 
 
 class MMGCN(Recommender):
@@ -41,8 +42,8 @@ class MMGCN(Recommender):
         self.to_user = Sparse(adjacency.mean(seen), inputs.device)  # [U, I]
         self.to_item = Sparse(adjacency.mean(seen.T.tocsr()), inputs.device)  # [I, U]
         raw, dim = [m.shape[1] for m in self.modalities], params.dim
-        widths = [*raw[:-1], params.latent]  # W_m
-        self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], params.latent)])
+        widths = [*raw[:-1], LATENT]  # W_m
+        self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)])
         self.layers = nn.ModuleList(
             Layer(dim if n else width, dim, first=not n) for width in widths for n in range(params.layers)
         )

@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Weight
+from pipeline.config.base import Count, Rate
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.infonce import cosine_nce
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Regularised
+
+CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
+CONTRAST = 0.01  # weight of the self-supervised term
 
 
 class SLMRecParams(Regularised):
@@ -24,8 +27,6 @@ class SLMRecParams(Regularised):
     lr: Rate = 1e-3
     layers: Count = 3  # LightGCN layers over the user-item graph
     temperature: Rate = 0.2  # of the supervised term
-    chain_temperature: Rate = 0.5  # of the self-supervised term, whose products are not cosines
-    contrast: Weight = 0.01  # weight of the self-supervised task
 
 
 class SLMRec(Recommender):
@@ -68,10 +69,10 @@ class SLMRec(Recommender):
         behaviour, *content = (pick(view, batch.positives) for view in items)  # [B, D] each
         own = torch.arange(len(behaviour), device=behaviour.device)
         pairs = pair_views(behaviour, content[::-1], self.chain, self.heads)
-        fac = [nnf.cross_entropy(x @ y.T / params.chain_temperature, own) for x, y in pairs]
+        fac = [nnf.cross_entropy(x @ y.T / CHAIN_TEMPERATURE, own) for x, y in pairs]
         return {
             "main": cosine_nce(user, item, torch.ones_like(user[:, 0]), params.temperature),
-            "fac": params.contrast * torch.stack(fac).sum(),
+            "fac": CONTRAST * torch.stack(fac).sum(),
             # Adam's weight decay adds w p to the gradient of p: that of w/2 |p|^2
             "l2": params.l2 * l2(*self.parameters(), batch_size=1),
         }

@@ -25,21 +25,14 @@ def ask(data: Data, names: Iterable[str] = PROBES) -> dict[str, Questions | Task
 def neighbours(layout: Layout, names: Iterable[str] = PROBES) -> dict[str, Questions]:
     """Return those of the probes named that ask a dataset for neighbours; tasks do not, and some have no question."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    asked = ask(Data(interactions, len(io.read_table(layout.item_ids, schemas.ITEM_IDS)), []), names)
+    asked = ask(Data(interactions, len(io.read_table(layout.item_ids, schemas.ITEM_IDS))), names)
     return {name: probe for name, probe in asked.items() if isinstance(probe, Questions)}
-
-
-def withheld(data: Data) -> dict[str, Mapping[str, str]]:
-    """Return probe -> feature sets that it is not asked of -> why."""
-    return {name: probe.withheld(data) for name, probe in PROBES.items()}
 
 
 def answers(
     probes: Mapping[str, Questions | Task | str],
     sets: Iterable[tuple[str, np.ndarray]],
     ks: Sequence[int],
-    seed: int,
-    withheld: Mapping[str, Mapping[str, str]] | None = None,
     relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
@@ -47,10 +40,9 @@ def answers(
     Args:
         probes: see `ask`.
         sets: name and float32 [I, F] of each feature set; one is held at a time.
-        withheld: see `withheld`; such a set has no answer.
-        relearned: see `Data.relearned`.
+        relearned: see `Data.relearned`; a set that cannot be refitted has no answer where a probe hides items.
     """
-    left_out = withheld or {}
+    learned = relearned or {}
     answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
     asked = {probe: question for probe, question in probes.items() if isinstance(question, Questions)}
     whole = questions.joined(list(asked.values())) if asked else None
@@ -59,39 +51,43 @@ def answers(
         if whole is not None:
             parts = np.split(questions.hits(features, whole, ks), ends[:-1])
             for probe, part in zip(asked, parts, strict=True):
-                if name not in left_out.get(probe, {}):
-                    answers[probe][name] = part
+                answers[probe][name] = part
         for probe, task in probes.items():
-            if not isinstance(task, (Questions, str)) and name not in left_out.get(probe, {}):
-                answers[probe][name] = task.answer(features, seed, (relearned or {}).get(name))
+            if not isinstance(task, (Questions, str)) and name not in _skipped_sets(probe, learned):
+                answers[probe][name] = task.answer(features, learned.get(name))
     return answers
+
+
+def _skipped_sets(probe: str, relearned: Mapping[str, Relearned | None]) -> dict[str, str]:
+    """Return the feature sets that know what a probe hides and cannot be refitted without it -> why."""
+    reason = "it learned from interactions with the items that are cold here, and cannot be made without them"
+    return {name: reason for name, make in relearned.items() if make is None and PROBES[probe].hides_items}
 
 
 def summaries(
     probes: Mapping[str, Questions | Task | str],
     answers: Mapping[str, Mapping[str, np.ndarray]],
     ks: Sequence[int],
-    withheld: Mapping[str, Mapping[str, str]] | None = None,
     relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, Any]:
     """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
 
-    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one. The note of
-    a probe names the sets that it flatters, see `Probe.leak`.
+    A probe without questions is `{"skipped": reason}`, and so is a feature set that cannot be asked. The note of a
+    probe names the sets that it flatters, see `Probe.leak`.
     """
     out: dict[str, Any] = {}
     for probe, task in probes.items():
         if isinstance(task, str):
             out[probe] = {"skipped": task}
-        elif isinstance(task, Questions):
+            continue
+        if isinstance(task, Questions):
             out[probe] = questions.summary(task, answers[probe], ks, PROBES[probe].measure)
         else:
             out[probe] = task.summary(answers[probe])
-        if relearned and PROBES[probe].leak and not isinstance(task, str):
+        if relearned and PROBES[probe].leak:
             leak = f"Leak: of {', '.join(sorted(relearned))}, {PROBES[probe].leak}."
             out[probe]["note"] = f"{out[probe].get('note', '')} {leak}".strip()
-        if not isinstance(task, str):
-            out[probe] |= {name: {"skipped": reason} for name, reason in (withheld or {}).get(probe, {}).items()}
+        out[probe] |= {name: {"skipped": reason} for name, reason in _skipped_sets(probe, relearned or {}).items()}
     return out
 
 

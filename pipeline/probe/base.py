@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,9 +23,6 @@ class Data:
 
     interactions: pa.Table  # schema INTERACTIONS
     items: int  # I
-    categories: pa.ChunkedArray | Sequence[Sequence[str]]  # path from the root, of each item; may be empty
-    read_categories: Mapping[str, bool | None] = field(default_factory=dict)
-    """feature set -> whether its encoder read the categories, as part of the text; None where that is not known"""
     relearned: Mapping[str, Relearned | None] = field(default_factory=dict)
     """feature set that learned from train interactions -> what makes it without those of some; None: it cannot be"""
 
@@ -33,7 +30,7 @@ class Data:
 class Task(Protocol):
     """A probe that evaluates each feature set by itself, over n cases."""
 
-    def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
         """Return the figure of each case, number or bool [n]; of a probe that is `drawn` [n, D].
 
         Args:
@@ -54,11 +51,11 @@ class Probe:
     figure: str  # its headline figure: accuracy, or with its cutoff hit@20
     question: str  # the question in a phrase, for the dataset card
     note: str  # note to its table in the report; {n} is the number of groups or cases
-    withheld: Callable[[Data], Mapping[str, str]] = lambda data: {}
-    """returns the feature sets that are not asked, as they know the answer -> why"""
     leak: str = ""  # why its figures flatter a set that learned from train interactions; empty where they do not
     drawn: bool = False
     """whether its task answers in several draws, float64 [n, D], which tests resample as they do cases"""
+    hides_items: bool = False
+    """whether its draws hide items, so that a set that learned from interactions is refitted without them"""
 
     @property
     def title(self) -> str:

@@ -36,7 +36,7 @@ class ColdItems:
         """G, those who have a target in a draw."""
         return len(np.unique(np.concatenate([draw.user for draw in self.draws])))
 
-    def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
         """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
         return profiles.cold_recalls(self.draws, features if relearned is None else relearned, K)
 
@@ -66,12 +66,6 @@ def ask(data: Data) -> ColdItems | str:
     return ColdItems(draws) if draws else f"fewer than {FEWEST} items are cold in a draw, or no user has one"
 
 
-def withheld(data: Data) -> dict[str, str]:
-    """Return the feature sets that learned from interactions and cannot be made without those of cold items."""
-    reason = "it learned from interactions with the items that are cold here, and cannot be made without them"
-    return {name: reason for name, make in data.relearned.items() if make is None}
-
-
 COLD_ITEMS = Probe(
     ask,
     name="cold items",
@@ -80,6 +74,6 @@ COLD_ITEMS = Probe(
     note="A fifth of the items is cold in each of ten draws: their interactions are hidden, and only they are ranked, "
     "by mean cosine to a user's other items. A set that learned from interactions learns again without those of the "
     "cold items. ± is the standard error over {n:,} users and the draws, both resampled.",
-    withheld=withheld,
     drawn=True,
+    hides_items=True,
 )

@@ -61,7 +61,7 @@ class Linear:
     def base(self) -> np.ndarray:
         return self._recalls("test", self.ease[0], [-1 / self.ease[0].diagonal()])[0]
 
-    def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
         """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
         units = unit_rows(features)[0]
         found = {(0.0, 0.0): self._valid_of_ease}

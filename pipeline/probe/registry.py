@@ -17,7 +17,5 @@ PROBES: Registry[Probe] = Registry(
         "content_knn": "pipeline.probe.content_knn:CONTENT_KNN",
         "cold_items": "pipeline.probe.cold_items:COLD_ITEMS",
         "linear_cf": "pipeline.probe.linear_cf:LINEAR_CF",
-        "behaviour_support": "pipeline.probe.behaviour_support:BEHAVIOUR_SUPPORT",
-        "categories": "pipeline.probe.categories:CATEGORIES",
     },
 )  # key in probes.json -> probe, in the order of the report

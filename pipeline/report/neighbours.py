@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.features.registry import CEILINGS
-from pipeline.probe import categories
+from pipeline.items import categories
 from pipeline.report import probes
 from pipeline.report.outputs import Outputs
 from pipeline.report.words import CONTROLS

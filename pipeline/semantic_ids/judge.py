@@ -16,9 +16,10 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.cutoff import bounded
 from pipeline.evaluation.statistics import corrected
+from pipeline.items import categories
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import asking, categories, questions
+from pipeline.probe import asking, questions
 from pipeline.probe.base import Data, Task
 from pipeline.semantic_ids import files, quality
 from pipeline.semantic_ids.base import Method
@@ -100,7 +101,7 @@ def against(
     reference = Reference(len(paths), near, user[train], item[train], label)
     if vectors is None:
         return Judge(reference, f"not probed with {len(paths):,} items", seed)
-    probes = asking.ask(Data(interactions, len(paths), paths), PROBED)
+    probes = asking.ask(Data(interactions, len(paths)), PROBED)
     k = bounded(len(paths))
     return Judge(reference, Original(probes, k, _hits(probes, vectors, k, seed)), seed)
 
@@ -134,7 +135,7 @@ def _decoded(method: Method, ids: Codes, items: int) -> np.ndarray:
 
 def _hits(probes: Questions, vectors: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
     """Return probe -> hits at K of its groups, float64 [G], of the probes that have questions."""
-    answers = asking.answers(probes, [("vectors", vectors)], [k], seed)
+    answers = asking.answers(probes, [("vectors", vectors)], [k])
     return {probe: of_sets["vectors"][:, 0] for probe, of_sets in answers.items() if of_sets}
 
 

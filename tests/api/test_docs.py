@@ -76,7 +76,7 @@ def test_probe_and_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     names = run(block("probe"), beside, monkeypatch)
     assert 0.5 < names["hit"] <= 1
     assert "shuffled" in capsys.readouterr().out
-    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf", "behaviour_support"}
+    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf"}
     names = run(block("fit"), beside, monkeypatch)
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5
     assert names["score"] == pytest.approx(float(names["users"].of("u0") @ names["items"].of(names["item"])))

@@ -38,13 +38,12 @@ def test_figures_are_the_pipelines(probed: alignrec.ProbeResult, layout: Layout)
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     column = table.schema.get_field_index("timestamp")
     table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
-    asked = asking.ask(Data(table, shops.ITEMS, [()] * shops.ITEMS))
+    asked = asking.ask(Data(table, shops.ITEMS))
     ks = [5, 10, 20, 50]
-    expected = asking.summaries(asked, asking.answers(asked, [("vectors", shops.content())], ks, 0), ks)
+    expected = asking.summaries(asked, asking.answers(asked, [("vectors", shops.content())], ks), ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
         assert probed.figures[probe]["vectors"] == expected[probe]["vectors"]
-    assert probed.skipped.keys() == {"categories", "cold_items"}
-    assert probed.skipped["categories"] == "no categories were given"
+    assert probed.skipped.keys() == {"cold_items"}
     assert "fewer than" in probed.skipped["cold_items"]
     assert probed.dropped == {}
 
@@ -104,15 +103,14 @@ def test_several_sets_are_tested_against_each_other(
 
 
 def test_the_table_and_the_text(x: alignrec.Vectors, interactions: pa.Table) -> None:
-    paths = [["things", "red" if i % 2 else "blue"] for i in range(shops.ITEMS)]
-    result = alignrec.probe(x, interactions, categories=paths, ks=(10, 3))
+    result = alignrec.probe(x, interactions, ks=(10, 3))
     frame = result.table.to_pandas()
     assert list(frame.columns) == ["probe", "features", "figure", "value", "se"]
     row = frame[(frame.probe == "zero_shot") & (frame.features == "vectors") & (frame.figure == "hit@3")].iloc[0]
     assert row.value == result.figures["zero_shot"]["vectors"]["hit@3"]
     assert row.se == result.figures["zero_shot"]["vectors"]["hit@3_se"]
     head, _, first, *_ = str(result).splitlines()
-    figures = ["hit@10", "hit@10", "recall@10", "gain", "share", "accuracy"]
+    figures = ["hit@10", "hit@10", "recall@10", "gain"]
     assert head.split() == [word for pair in zip(result.figures, figures, strict=True) for word in pair]
     assert first.split()[:2] == ["vectors", f"{result.figures['zero_shot']['vectors']['hit@10']:.4f}"]
 
@@ -152,7 +150,6 @@ def test_mistakes_are_one_line(x: alignrec.Vectors, interactions: pa.Table) -> N
         (x, frame, {"protocol": "mmrec", "user_core": 99}, "no rating is left of 600"),
         (x, frame, {"user_core": 2}, "user_core, item_core: .*'split'"),
         (x, frame, {"ks": ()}, "ks: none"),
-        (x, frame, {"categories": [["a"]]}, "categories: 1 of them for 50 vectors"),
         (plain, frame, {}, "none of their items, i.*; the vectors are of 0, .*`ids`"),
         (plain, frame, {"ids": IDS[:7]}, "vectors: 50 vectors for 7 items"),
         (plain, frame, {"ids": ["i1"] * 50}, "ids: 'i1' occurs twice"),

@@ -13,7 +13,6 @@ import torch
 import toy
 from commands import alignrec
 
-import schemas
 from pipeline import io
 from pipeline.compare import command, feature_set, judge, similarity
 from pipeline.errors import UserError
@@ -21,8 +20,6 @@ from pipeline.experiment.plans import compare as plans
 from pipeline.layout import Layout
 from pipeline.ops import shapes
 from pipeline.probe import asking
-from pipeline.probe.base import Data
-from pipeline.report import comparison as facts
 from pipeline.run import running
 from stages import probe
 from stages.params import Params
@@ -109,32 +106,6 @@ def test_names(layout: Layout, tmp_path: Path) -> None:
             read(layout, spec)
     sets = [feature_set.FeatureSet("a", "", VECTORS)] * 3
     assert [g.name for g in feature_set.distinct(sets)] == ["a", "a-2", "a-3"]
-
-
-def test_it_is_known_whose_encoder_read_the_categories(layout: Layout, tmp_path: Path) -> None:
-    for name, flags in (("text", True), ("image", False), ("odd", "yes")):
-        flagged = table("asin", ASINS).append_column("has_text", pa.array([flags] * 6))
-        pq.write_table(flagged, tmp_path / f"{name}.parquet")
-    np.save(tmp_path / "x.npy", VECTORS)
-    specs = ["beit3", *(tmp_path / name for name in ("text.parquet", "image.parquet", "odd.parquet", "x.npy"))]
-    assert [read(layout, spec).read_categories for spec in specs] == [True, True, False, None, None]
-    items = io.read_table(layout.items, schemas.ITEMS)
-    io.write_table(items, layout.items, schemas.ITEMS, {"params": {"text": ["title"]}})
-    assert [read(layout, spec).read_categories for spec in specs] == [False, None, False, None, None]
-
-
-def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_path: Path) -> None:
-    sets = [
-        feature_set.FeatureSet(name, "", np.random.default_rng(3).normal(size=(40, 2)).astype(np.float32), read)
-        for name, read in (("a", True), ("b", False), ("c", False))
-    ]
-    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    data = Data(interactions, 40, [["x"], ["y"]] * 20, {g.name: g.read_categories for g in sets})
-    judged = judge.judge(sets, asking.ask(data), [5, 20], 0, asking.withheld(data))
-    reason = "the encoder read the categories in the text; items.text can leave them out"
-    assert judged["probes"]["categories"]["a"] == {"skipped": reason}
-    assert facts.remarks(judged) == [f"Category: Not shown for a: {reason}."]
-    assert [(t["a"], t["b"]) for t in judged["paired"] if t["measure"] == "categories accuracy"] == [("b", "c")]
 
 
 # --- geometry

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.models import adjacency, dualgnn
+from pipeline.models import adjacency, dualgnn, mmgcn, slmrec
 from pipeline.models.base import Batch
 from pipeline.models.lattice import LATTICE
 from pipeline.models.mmgcn import MMGCN
@@ -88,11 +88,12 @@ def exact_mean(network: MMGCN, oracle: Oracle) -> None:
 
 @DTYPES
 @pytest.mark.parametrize(("name", "modalities"), [("mmgcn", "tv"), ("mmgcn_image", "v")])
-def test_mmgcn(dtype: torch.dtype, name: str, modalities: str) -> None:
+def test_mmgcn(dtype: torch.dtype, name: str, modalities: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmgcn, "LATENT", 32)
     oracle = Oracle.load(name, dtype)
 
     def build() -> MMGCN:
-        network = oracle.build("mmgcn", mmgcn_sources(*modalities), l2=0.01, latent=32)
+        network = oracle.build("mmgcn", mmgcn_sources(*modalities), l2=0.01)
         assert isinstance(network, MMGCN)
         if dtype == torch.float64:
             exact_mean(network, oracle)
@@ -204,9 +205,10 @@ def without_sigmoid(oracle: Oracle) -> Oracle:
 
 
 @DTYPES
-def test_slmrec(dtype: torch.dtype) -> None:
+def test_slmrec(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slmrec, "CONTRAST", 0.1)
     oracle = without_sigmoid(Oracle.load("slmrec", dtype))
-    settings = {"layers": 2, "contrast": 0.1, "chain_temperature": 0.5, "temperature": 0.2}
+    settings = {"layers": 2, "temperature": 0.2}
     network = oracle.build("slmrec", slmrec_sources(), l2=0.0, **settings)
     terms = {"main": ["main"], "fac": ["ssl_image_id", "ssl_text_id"], "l2": []}
     oracle.check_scores(network, vectors=True)
@@ -214,9 +216,10 @@ def test_slmrec(dtype: torch.dtype) -> None:
 
 
 @DTYPES
-def test_slmrec_decays_as_adam_does(dtype: torch.dtype) -> None:
+def test_slmrec_decays_as_adam_does(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slmrec, "CONTRAST", 0.1)
     oracle = Oracle.load("slmrec", dtype)
-    network = oracle.build("slmrec", slmrec_sources(), l2=1e-4, layers=2, contrast=0.1)
+    network = oracle.build("slmrec", slmrec_sources(), l2=1e-4, layers=2)
     loss = network.loss
 
     def without_value(batch: Batch) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def data(**more: Any) -> Data:
     split = np.tile([0] * 16 + [1, 1, 2, 2], USERS)
     columns = [pa.array(x, pa.int32()) for x in PAIRS] + [pa.nulls(n, pa.float32()), pa.nulls(n, pa.int64())]
     table = pa.table([*columns, pa.array(split, pa.int8())], names=schemas.INTERACTIONS.names)
-    return Data(table, ITEMS, [()] * ITEMS, **more)
+    return Data(table, ITEMS, **more)
 
 
 def task() -> cold_items.ColdItems:
@@ -74,7 +74,7 @@ def test_every_item_is_cold_equally_often_and_in_no_profile() -> None:
 
 def test_content_is_told_from_noise_and_noise_is_chance() -> None:
     asked = task()
-    summary = asked.summary({name: asked.answer(x, 0) for name, x in (("good", GOOD), ("noise", NOISE))})
+    summary = asked.summary({name: asked.answer(x) for name, x in (("good", GOOD), ("noise", NOISE))})
     chance = summary["chance"]["recall@20"]
     assert chance == pytest.approx(20 / 60)
     good, noise = summary["good"], summary["noise"]
@@ -101,17 +101,17 @@ def test_a_set_that_learned_learns_again_without_the_cold_items() -> None:
         seen.append(cold)
         return NOISE
 
-    answers = asking.answers({"cold_items": asked}, [("told", GOOD)], [20], 0, relearned={"told": relearned})
+    answers = asking.answers({"cold_items": asked}, [("told", GOOD)], [20], relearned={"told": relearned})
     assert [cold.tolist() for cold in seen] == [draw.candidates.tolist() for draw in asked.draws]
-    np.testing.assert_array_equal(answers["cold_items"]["told"], asked.answer(NOISE, 0))
+    np.testing.assert_array_equal(answers["cold_items"]["told"], asked.answer(NOISE))
 
 
-def test_a_set_that_cannot_is_withheld_and_leaks_are_named() -> None:
+def test_a_set_that_cannot_be_refitted_is_skipped_and_leaks_are_named() -> None:
     given = data(relearned={"told": None})
-    asked, withheld = asking.ask(given), asking.withheld(given)
+    asked = asking.ask(given)
     sets = [("told", GOOD), ("good", GOOD)]
-    answers = asking.answers(asked, sets, [20], 0, withheld, given.relearned)
-    figures = asking.summaries(asked, answers, [20], withheld, given.relearned)
+    answers = asking.answers(asked, sets, [20], given.relearned)
+    figures = asking.summaries(asked, answers, [20], given.relearned)
     assert "cannot be made without" in figures["cold_items"]["told"]["skipped"]
     assert "Leak: of told" in figures["item_cf"]["note"]
     assert "Leak" not in figures["content_knn"].get("note", "")
@@ -120,7 +120,7 @@ def test_a_set_that_cannot_is_withheld_and_leaks_are_named() -> None:
 
 def test_verdicts_resample_users_and_draws() -> None:
     asked = {"cold_items": task()}
-    answers = asking.answers(asked, [("good", GOOD), ("noise", NOISE)], [20], 0)
+    answers = asking.answers(asked, [("good", GOOD), ("noise", NOISE)], [20])
     (row,) = verdicts.verdicts(answers, answers, [("good", "noise")], [20], 0)
     assert (row["probe"], row["measure"], row["verdict"]) == ("cold_items", "recall@20", "better")
     lucky = answers["cold_items"]["noise"] + np.array([0.9, *[-0.05] * 9])  # better in one draw of ten

@@ -19,7 +19,7 @@ from tests.probe.test_questions import toy_interactions
 
 RNG = np.random.default_rng(3)
 ITEMS = 50
-DATA = Data(toy_interactions(5, timed=False), ITEMS, [])
+DATA = Data(toy_interactions(5, timed=False), ITEMS)
 
 
 def tastes(scale: float, noise: float) -> np.ndarray:
@@ -71,8 +71,8 @@ def test_the_table_says_which_form_each_set_got(tmp_path: Path) -> None:
     asked = asking.ask(DATA)
     processing = Processing(forms.ask(DATA), 8)
     sets = {"common": tastes(30, 1), "plain": tastes(0, 1)}
-    raw = asking.answers(asked, sets.items(), [5], 0)
-    processed = asking.answers(asked, processing.sets(sets.items()), [5], 0)
+    raw = asking.answers(asked, sets.items(), [5])
+    processed = asking.answers(asked, processing.sets(sets.items()), [5])
     figures = asking.summaries(asked, raw, [5]) | {
         "processed": asking.processed(asked, processed, [5], processing.facts())
     }

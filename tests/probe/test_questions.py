@@ -1,7 +1,6 @@
 """Probes on toy worlds with one obvious answer."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +11,8 @@ import schemas
 from pipeline import io
 from pipeline.evaluation import metrics
 from pipeline.interactions import cooccurrence, split
-from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import asking, categories, content_knn, item_cf, questions, zero_shot
+from pipeline.probe import asking, content_knn, item_cf, questions, zero_shot
 from pipeline.probe.base import Data
 from pipeline.report import probes as facts
 
@@ -191,21 +189,20 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
 
 
 def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
-    probes = asking.ask(Data(toy_interactions(5, timed=False), 50, []))
+    probes = asking.ask(Data(toy_interactions(5, timed=False), 50))
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5], seed=0), [5])
+    figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5]), [5])
     assert figures["zero_shot"] == {"skipped": "the source has no real timestamps"}
     assert 0 <= figures["item_cf"]["f"]["hit@5"] <= 1
     assert 0 <= figures["content_knn"]["f"]["recall@5"] <= 1
-    assert "skipped" in figures["categories"]
 
 
 def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
     table = toy_interactions(5).replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
     for interactions in (table, toy_interactions(5)):
-        probes = asking.ask(Data(interactions, 50, []))
-        figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5], seed=0), [5])
+        probes = asking.ask(Data(interactions, 50))
+        figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5]), [5])
         assert 0 <= figures["zero_shot"]["f"]["hit@5"] <= 1
         note = facts.tables(figures)[0].note
         assert ("not their times" in note) == (interactions is table)
@@ -213,100 +210,9 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:
     table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
-    probes = asking.ask(Data(table, toy.ITEMS, []))
+    probes = asking.ask(Data(table, toy.ITEMS))
     assert isinstance(probes["zero_shot"], questions.Questions)
     assert isinstance(probes["item_cf"], questions.Questions)
     assert probes["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest
     pairs = zip(probes["item_cf"].members.indices.tolist(), probes["item_cf"].target.tolist(), strict=True)
     assert set(pairs) == {(0, 1), (1, 0), (2, 1), (2, 3), (3, 4), (4, 3)}
-
-
-def test_labels_come_from_the_first_level_that_tells_items_apart() -> None:
-    paths = [["shop", "a"]] * 12 + [["shop", "b", "deep"]] * 10 + [["shop", "rare"]] * 3 + [[]]
-    labels = categories.labels(paths)
-    assert labels is not None
-    assert labels.names == ["a", "b"]
-    assert labels.rows.tolist() == list(range(22))
-    assert labels.label.tolist() == [0] * 12 + [1] * 10
-    assert categories.labels([["shop"]] * 50) is None
-    assert categories.labels([]) is None
-
-
-def test_a_wide_feature_set_is_projected_and_still_read() -> None:
-    rng = np.random.default_rng(8)
-    labels = categories.labels([[f"c{i}"] for i in rng.integers(0, 3, 200)])
-    assert labels is not None
-    wide = np.eye(3)[labels.label] @ rng.normal(size=(3, categories.WIDEST + 1))
-    assert categories.accuracy(wide.astype(np.float32), labels, 0).mean() > 0.99
-
-
-def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
-    rng = np.random.default_rng(7)
-    paths = [[f"c{i}"] for i in rng.integers(0, 3, 300)]
-    labels = categories.labels(paths)
-    assert labels is not None
-    one_hot = np.eye(3)[labels.label]
-    linear = np.c_[one_hot @ rng.normal(size=(3, 8)), rng.normal(size=(300, 4))].astype(np.float32)
-    assert categories.accuracy(linear, labels, 0).all()
-    noise = categories.accuracy(rng.normal(size=(300, 12)).astype(np.float32), labels, 0).mean()
-    assert noise < 0.45
-    flat = categories.accuracy(np.ones((300, 5), np.float32), labels, 0).mean()
-    out = labels.summary({"linear": np.ones(300, bool)})
-    assert out["chance"]["accuracy"] == pytest.approx(flat, abs=1e-6)
-    assert out["linear"] == {"accuracy": 1.0, "accuracy_se": 0.0}
-
-
-# --- feature sets that know the answer
-
-
-def shop(tmp_path: Path, text: list[str] | None) -> Layout:
-    """Write 50 items in two categories, whose text is made of the fields `text`, and four feature sets."""
-    layout, n = Layout(tmp_path, "shop"), 50
-    asins = [f"A{i}" for i in range(n)]
-    blank = [""] * n
-    items = {
-        "item_id": pa.array(range(n), pa.int32()), "asin": asins, "title": blank, "brand": blank,
-        "categories": [["a" if i % 2 else "b"] for i in range(n)], "description": blank, "text": blank,
-        "text_status": ["empty"] * n, "image_urls": pa.array([[]] * n, pa.list_(pa.string())),
-        "tokens": pa.array([0] * n, pa.int32()), "extra": ["{}"] * n,
-    }  # fmt: skip
-    record = {} if text is None else {"params": {"text": text}}
-    io.write_table(pa.table(items), layout.items, schemas.ITEMS, record)
-    for name, has_text in (("beit3", True), ("cnn", False), ("theirs", None), ("shuffled", True)):
-        flags = pa.array([has_text] * n, pa.bool_())
-        vectors = io.vectors(np.random.default_rng(1).normal(size=(n, 3)))
-        columns = {"item_id": items["item_id"], "asin": asins, "has_image": flags, "has_text": flags}
-        path = io.shard(layout.features(name), "features", 0)
-        io.write_table(pa.table(columns | {"vector": vectors}), path, schemas.features(3))
-    return layout
-
-
-def judged(layout: Layout) -> dict[str, Any]:
-    items = io.read_table(layout.items, schemas.ITEMS, ["categories"])
-    names = layout.feature_sets()
-    read = categories.read_categories(layout, names, "categories" in schemas.text_fields(items))
-    data = Data(toy_interactions(5), 50, items["categories"].to_pylist(), read)
-    probes, withheld = asking.ask(data), asking.withheld(data)
-    sets = [(name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names]
-    return asking.summaries(probes, asking.answers(probes, sets, [5, 20], 0, withheld), [5, 20], withheld)
-
-
-@pytest.mark.parametrize("text", [None, ["title", "categories"]])
-def test_who_read_the_category_is_not_asked_for_it(tmp_path: Path, text: list[str] | None) -> None:
-    figures = judged(shop(tmp_path, text))
-    reason = "the encoder read the categories in the text; items.text can leave them out"
-    assert figures["categories"]["beit3"] == {"skipped": reason}
-    assert all("accuracy" in figures["categories"][name] for name in ("chance", "cnn", "theirs", "shuffled"))
-    assert figures["categories"]["note"] == "Whether the encoder of theirs read the categories is not known."
-    assert "hit@5" in figures["item_cf"]["beit3"]
-    table = next(t for t in facts.tables(figures) if t.heading == "Category")
-    assert "beit3" not in [row[0] for row in table.rows]
-    assert f"Not shown for beit3: {reason}." in table.note
-    assert f"Not shown for beit3: {reason}." in facts.read(figures)["categories"].remark
-    assert next(row for row in facts.headline(figures).rows if row[0] == "beit3")[-1] == ""
-
-
-def test_texts_without_categories_let_every_set_be_asked(tmp_path: Path) -> None:
-    figures = judged(shop(tmp_path, ["title", "brand", "description"]))
-    assert all("accuracy" in figures["categories"][name] for name in ("beit3", "cnn", "theirs", "shuffled"))
-    assert not any("Not shown" in t.note for t in facts.tables(figures))

@@ -58,9 +58,9 @@ def test_all_tests_are_corrected_together() -> None:
 
 def test_tasks_other_cutoffs_and_sets_that_were_not_asked() -> None:
     right = np.arange(USERS) % 2 == 0
-    raw = {"categories": {"a": right, "c": ~right}}
+    raw = {"linear_cf": {"a": right, "c": ~right}}
     (row,) = verdicts(raw, raw, [("a", "b"), ("a", "c")], [5], 0)
-    assert (row["measure"], row["b"], row["verdict"]) == ("accuracy", "c", "undecided")
+    assert (row["measure"], row["b"], row["verdict"]) == ("gain", "c", "undecided")
     hits = {"item_cf": {name: np.ones((9, 1)) for name in "ab"}}
     assert [r["measure"] for r in verdicts(hits, hits, [("a", "b")], [5], 0)] == ["hit@5"]
     assert verdicts(hits, hits, [], [5], 0) == []
@@ -81,18 +81,17 @@ def test_the_table_of_a_probe_marks_what_its_verdicts_say_of_other_sets() -> Non
 
 def test_processed_figures_stand_below_raw_ones() -> None:
     rng = np.random.default_rng(0)
-    data = Data(interactions(rng), 40, [])
+    data = Data(interactions(rng), 40)
     asked = asking.ask(data)
     # a large common offset hides what tells items apart, until it is taken away
     hidden = np.concatenate([np.full((40, 1), 30), np.eye(40)[np.arange(40) // 2 * 2]], axis=1).astype(np.float32)
     hidden += rng.normal(scale=1e-3, size=hidden.shape).astype(np.float32)
     sets = {"plain": rng.normal(size=(40, 8)).astype(np.float32), "hidden": hidden}
-    raw = asking.answers(asked, sets.items(), [5], 0)
-    processed = asking.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5], 0)
+    raw = asking.answers(asked, sets.items(), [5])
+    processed = asking.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5])
     figures = asking.summaries(asked, raw, [5]) | {"processed": asking.processed(asked, processed, [5], {"width": 30})}
     assert figures["processed"]["width"] == 30
     assert figures["processed"]["item_cf"].keys() == figures["item_cf"].keys()
-    assert "categories" not in figures["processed"]  # skipped, as the raw ones say
     table = next(t for t in facts.tables(figures) if t.heading == "Item-CF")
     assert table.head == ["feature set", "features", "hit@5"]
     assert [row[1] for row in table.rows] == ["raw"] * 3 + ["processed"] * 3

@@ -78,7 +78,7 @@ def test_the_recipe_is_the_datasets_own_encoder(shop: Path) -> None:
     row = only(table, variant="recipe", what="alignrec", features="beit3", metric="recall", k=20)
     assert row["mean"] == pytest.approx(np.mean(recalls), abs=1e-12)
     assert row["sd"] == pytest.approx(np.std(recalls, ddof=1), abs=1e-12)
-    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), studied.ITEMS, [])
+    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), studied.ITEMS)
     vectors = io.matrix(io.read_features(layout.features("beit3-image-masked"))["vector"])
     hits = questions.hits(vectors, asking.ask(data)["item_cf"], [20])  # type: ignore[arg-type]
     masked = only(table, variant="recipe", what="item_cf", features="beit3-image-masked", form="raw", k=20)

@@ -128,7 +128,7 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
         tensors = {
             f"{probe}/{name}/{form}": hits
             for form, read in zip(FORMS, (sets, processed), strict=True)
-            for probe, by_set in asking.answers(probes, read.items(), params.ks, 0).items()
+            for probe, by_set in asking.answers(probes, read.items(), params.ks).items()
             for name, hits in by_set.items()
         }
         io.write_bytes(variant.branch.answers, save_arrays(tensors))
