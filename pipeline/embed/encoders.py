@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.config.base import nearest
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import CLIP, ENCODERS
+from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.features import registry
 from pipeline.features.registry import FEATURES, Encoders
@@ -58,7 +58,5 @@ def _refuse_unfit(sections: Encoders, names: Iterable[str]) -> None:
             raise UserError(f"'{name}' learns from interactions, which a table lacks; make it in a project")
         if kind in ENCODERS and ENCODERS[kind].pretrained:
             raise UserError(f"'{name}' is trained by `pretrain`; name a release that carries it with --release")
-        if kind.split("-")[0] == CLIP:
-            raise UserError(f"'{name}' is trained on a dataset's own items; make it in a project")
         if kind in FEATURES and not registry.parts(sections, name):
             raise UserError(f"'encoders.{name}.of' is required for a table; name the encoders that it is made of")

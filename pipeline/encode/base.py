@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Params = TypeVar("Params", bound=Section)
-FIRST = 4096  # first items whose images a kind may read that is not portable; bounds memory
 Progress = Callable[..., tqdm]  # makes a bar, given tqdm's `total`, `unit` and `initial`
+FIRST = 4096  # first items whose images a kind may read that is not portable; bounds memory
 
 
 class Encoder(Protocol):
@@ -49,12 +49,6 @@ class Context:
     name: str = ""  # of the feature set
     origin: Origin | None = None  # source of a third-party model
     pretrained: Path | None = None  # folder of `pretrain`'s output, for example in a release; by default the layout's
-    kept: Path | None = None  # folder in which a kind with `fit` keeps its weights
-
-    @property
-    def fitted(self) -> Path:
-        """The weights of a kind with `fit`."""
-        return (self.kept or self.layout.features(self.name)) / f"{self.name}.safetensors"
 
     @property
     def files(self) -> EncoderFiles:
@@ -70,8 +64,6 @@ class Spec(Generic[Params]):
     reads: tuple[str, ...] = ("image", "text")  # modalities that it gets
     pretrained: bool = False  # whether it loads the output of the stage `pretrain`
     variant_of: str = ""  # the encoder whose settings it takes: the two must differ in one thing only
-    fit: Callable[[Context, Params, Progress], None] | None = None
-    """trains it on the dataset's own items and writes `Context.fitted`; resumes a killed run"""
     origin: Callable[[str, Params], Origin] | None = None
     """finds and checks the files of a third-party model, given the settings' path; loads nothing"""
     library: str = ""  # the package that loads them

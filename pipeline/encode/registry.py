@@ -9,7 +9,6 @@ from pipeline.registry import Registry
 if TYPE_CHECKING:
     from pipeline.encode.base import Spec
 
-CLIP = "clip"  # the kind that `encode` trains
 OURS = "beit3"  # how the kinds begin that read what `pretrain` makes
 OFFICIAL = "beit3-official"  # the kind that reads the weights of `pretrain.init` before training
 ENCODERS: Registry[Spec[Any]] = Registry(
@@ -23,8 +22,6 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "beit3-official": "pipeline.encode.beit3:OFFICIAL",
         "minilm": "pipeline.encode.minilm:MINILM",
         "tfidf": "pipeline.encode.tfidf:TFIDF",
-        "clip": "pipeline.encode.clip:CLIP",
-        "clip-untrained": "pipeline.encode.clip:UNTRAINED",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "descriptors": "pipeline.encode.descriptors:DESCRIPTORS",
         "minilm-cnn": "pipeline.encode.minilm:MINILM_CNN",

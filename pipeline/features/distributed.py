@@ -80,7 +80,6 @@ class Parcel(NamedTuple):
         for number, network in enumerate(look.network for look in looks):
             context, root = network.context, network.layout.root
             own = context.files.present() if network.entry.pretrained else []
-            own += [context.fitted] if network.entry.fit else []
             files |= {f"root/{path.relative_to(root)}": _content(path) for path in own}
             if origin := context.origin:
                 home, folder = _home(number, network), origin.folder
@@ -129,9 +128,8 @@ def _home(number: int, network: Encoded) -> str:
 
 def _moved(number: int, network: Encoded, folder: Path) -> Encoded:
     context, layout = network.context, replace(network.layout, root=folder / "root")
-    kept = context.kept and layout.root / context.kept.relative_to(network.layout.root)
     origin = context.origin and replace(context.origin, folder=folder / _home(number, network))
-    return replace(network, layout=layout, context=replace(context, layout=layout, kept=kept, origin=origin))
+    return replace(network, layout=layout, context=replace(context, layout=layout, origin=origin))
 
 
 def _read(looks: Sequence[Look], ids: pa.Table, texts: Any, job: Job) -> pa.Table:

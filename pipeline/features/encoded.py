@@ -151,7 +151,7 @@ class Encoded(Separable):
 
     def shared(self) -> list[Path]:
         """Return the network's files; all inputs of a kind that is fitted to the items."""
-        if self.entry.fit is not None or not self.entry.portable:
+        if not self.entry.portable:
             return self.inputs()
         return [*self.sources, *self._weights()]
 
@@ -176,11 +176,6 @@ class Encoded(Separable):
     def about(self) -> dict[str, Any]:
         return {"kind": self.kind} | self._network if self.context.origin else {}
 
-    def fit(self, progress: Callable[..., Any]) -> None:
-        """Train a kind with `fit`, unless that is done."""
-        if self.entry.fit is not None and not self.context.fitted.is_file():
-            self.entry.fit(self.context, self.own, progress)
-
     @property
     def _network(self) -> dict[str, Any]:
         if (source := self.context.origin) is None:
@@ -203,8 +198,6 @@ def with_progress(node: Node, items: Items) -> Maker:
     return counted
 
 
-def networks(node: Node, own: bool = False) -> list[Encoded]:
-    """Return the encoders that a node derives from; `own`: except those of parts that are written."""
-    if isinstance(node, Encoded):
-        return [node]
-    return [one for part in node.of if not (own and part.listed) for one in networks(part, own)]
+def networks(node: Node) -> list[Encoded]:
+    """Return the encoders that a node derives from."""
+    return [node] if isinstance(node, Encoded) else [one for part in node.of for one in networks(part)]

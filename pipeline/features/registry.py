@@ -15,7 +15,7 @@ from pipeline.config.base import Section, checked, known, nearest
 from pipeline.config.parameters import Parameters
 from pipeline.encode.origin import Pretrained, release
 from pipeline.encode.params import MODALITIES, Encode, variant
-from pipeline.encode.registry import CLIP, ENCODERS, OURS
+from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 from pipeline.sources.base import Downloaded
@@ -110,7 +110,7 @@ def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
 def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
     """Return the section with default parts of `linear` and `chosen`; `made` are a dataset's sets without controls."""
     hand = at_hand(encoders, made)
-    of = {LINEAR: hand, CHOSEN: [*hand, *(name for name in made if kind(encoders, name) in (OURS, CLIP))]}
+    of = {LINEAR: hand, CHOSEN: [*hand, *(name for name in made if kind(encoders, name) == OURS)]}
     left_open = {name: of.get(kind(encoders, name), []) for name in made if not parts(encoders, name)}
     return {**encoders, **{name: {**encoders.get(name, {}), "of": found} for name, found in left_open.items() if found}}
 
@@ -118,7 +118,7 @@ def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
 def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
     """Return the sets of pre-trained encoders, words or the source, without concatenations of two others."""
     given = [name for name in made if kind(encoders, name) in ENCODERS or not defined(encoders, name)]
-    own = [name for name in given if kind(encoders, name).split("-")[0] not in (OURS, CLIP)]
+    own = [name for name in given if kind(encoders, name).split("-")[0] != OURS]
     return [name for name in own if "-" not in name or not set(name.split("-")) <= set(own)]
 
 
@@ -167,8 +167,6 @@ def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str =
     for name in whole(encoders, distill_from):
         if kind(encoders, name).startswith(OURS):
             raise UserError(f"'{where}.distill_from': '{name}' is what is trained; name an encoder that exists before")
-        if kind(encoders, name).removesuffix("-untrained") == CLIP:
-            raise UserError(f"'{where}.distill_from': '{name}' is trained after pre-training; name another encoder")
         if _stored(encoders, name):
             raise UserError(f"'{where}.distill_from': '{name}' is made after pre-training; name what it is of")
 

@@ -27,7 +27,7 @@ from pipeline.features import gathered
 from pipeline.features.gathered import Gathered
 from pipeline.features.mapped import Targets, fit_map, targets
 from pipeline.features.node import Items
-from pipeline.features.registry import CLIP, OURS
+from pipeline.features.registry import OURS
 from pipeline.interactions import profiles
 from pipeline.items.texts import Texts
 from pipeline.ops import joining, whitening
@@ -154,8 +154,8 @@ class Trial:
 
     def affordable(self, seconds: float) -> list[Candidate]:
         parts = [self.node.of[i] for i in sorted({block.part for block in self.blocks})]
-        trained = [node.name for node in parts if node.kind in (OURS, CLIP)]
-        hand = [node.name for node in parts if node.kind not in (OURS, CLIP)]
+        trained = [node.name for node in parts if node.kind == OURS]
+        hand = [node.name for node in parts if node.kind != OURS]
         out: list[Candidate] = []
         spent = 0.0
         for candidate in candidates(hand, trained, any(self.is_image), self.maps):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 from pipeline.encode.base import Context
@@ -56,16 +55,6 @@ class FeatureSets:
 
     def __getitem__(self, name: str) -> Node:
         """Return a set, with its network fetched and checked; or UserError."""
-        return self._node(name, self.layout.features(name))
-
-    def encoded(self, name: str, kept: Path | None = None) -> Encoded:
-        given = self._given(name)
-        entry = ENCODERS[given["kind"]]
-        origin = entry.origin(f"encoders.{name}", given["own"]) if entry.origin else None
-        context = Context(self.layout, self.params, name, origin, kept=kept or self.layout.features(name))
-        return Encoded(**given, entry=entry, module=ENCODERS.module(given["kind"]), context=context)
-
-    def _node(self, name: str, kept: Path) -> Node:
         if name not in self.params.encoders and name in (*self.imports, *self.params.controls):
             of = tuple(map(self.__getitem__, self.parts(name)))
             given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
@@ -73,9 +62,16 @@ class FeatureSets:
                 return Imported(**given, kind="imported", file=self.imports[name].file)
             return Control(**given, kind="control")
         if kind(self.encoders, name) in ENCODERS:
-            return self.encoded(name, kept)
+            return self.encoded(name)
         given = self._given(name)
-        return FEATURES[given["kind"]](**given, of=tuple(self._part(name, part, kept) for part in self.parts(name)))
+        return FEATURES[given["kind"]](**given, of=tuple(self._part(name, part) for part in self.parts(name)))
+
+    def encoded(self, name: str) -> Encoded:
+        given = self._given(name)
+        entry = ENCODERS[given["kind"]]
+        origin = entry.origin(f"encoders.{name}", given["own"]) if entry.origin else None
+        context = Context(self.layout, self.params, name, origin)
+        return Encoded(**given, entry=entry, module=ENCODERS.module(given["kind"]), context=context)
 
     def _given(self, name: str) -> dict[str, Any]:
         which, own = kind(self.encoders, name), settings(self.encoders, name)
@@ -83,9 +79,8 @@ class FeatureSets:
         sources = tuple(home(which).source_files(which))
         return given | {"layout": self.layout, "params": self.params, "sources": sources}
 
-    def _part(self, name: str, part: str, kept: Path) -> Node:
-        """Return a part; one that is not written keeps its weights in the folder of the set."""
+    def _part(self, name: str, part: str) -> Node:
         if not defined(self.encoders, part) and part not in self.imports:
             which = f"{self.layout.dataset} has no feature set '{part}'"
             raise UserError(f"'encoders.{name}.of': {which}; import it or name another")
-        return self._node(part, self.layout.features(part) if part in self.params.encoders else kept)
+        return self[part]

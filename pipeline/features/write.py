@@ -66,8 +66,6 @@ def write(run: Run, node: Node, on: Cluster | None, ids: pa.Table, texts: Texts,
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
         items = Items(ids, texts, throughput, _synchronised(done))
         with run.alone():
-            for one in networks(node, own=True):
-                one.fit(run.progress)
             if isinstance(node, Gathered):
                 node.prepare(run.progress)
             if params.reuse:
@@ -125,11 +123,9 @@ def _fingerprint(node: Node) -> dict[str, Any]:
 
 
 def _provenance(node: Node, width: int) -> dict[str, Any]:
-    """Return the provenance of a set: third-party models, and weights that were trained for it here."""
-    about, fitted = node.about(), [one.context.fitted for one in networks(node, own=True) if one.entry.fit is not None]
-    named = {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
-    weights = [{"name": path.name, "sha256": io.sha256(path)} for path in fitted]
-    return named | ({"weights": weights} if weights else {})
+    """Return the provenance of a set of third-party models."""
+    about = node.about()
+    return {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
 
 
 def _synchronised(done: Done) -> Done:

@@ -6,16 +6,14 @@ from typing import Any
 import pyarrow as pa
 
 import schemas
-from pipeline.evaluation.evidence import MAIN, seeds_of
-from pipeline.models import RELEASED
-from pipeline.report import probes, recommenders, study, tail
-from pipeline.report.argument import PROBED
+from pipeline.evaluation.evidence import seeds_of
+from pipeline.report import recommenders, study, tail
 from pipeline.report.difference import Difference
 from pipeline.report.outputs import Outputs
 from pipeline.report.table import Table
-from pipeline.report.words import RECALL, figure, labelled, protocol, short, spread
+from pipeline.report.words import labelled, protocol, short
 
-PARTS = ("ablation", "mask", "tail", "hyper-parameters", "clip")
+PARTS = ("ablation", "mask", "tail", "hyper-parameters")
 
 
 def tables(outputs: Outputs) -> dict[str, list[Table]]:
@@ -30,7 +28,6 @@ def tables(outputs: Outputs) -> dict[str, list[Table]]:
         "hyper-parameters": [
             *study.sweep_points(outputs.plotted("curves")), *study.heatmaps(outputs.plotted("heatmaps"))
         ],
-        "clip": _clip(outputs),
     }  # fmt: skip
     return {part: several for part in PARTS if (several := list(found[part]))}
 
@@ -56,25 +53,3 @@ def _leads(table: pa.Table) -> Iterator[Table]:
 def _lead(row: Mapping[str, Any]) -> str:
     test = Difference.if_any(row)
     return f"{row['difference']:+.4f}" + ("*" if test is not None and test.sure else "")
-
-
-def _clip(outputs: Outputs) -> Iterator[Table]:
-    if not outputs.compared or outputs.probes is None:
-        return
-    comparison, asked = outputs.compared[0], probes.read(outputs.probes)
-    rows = {row.features: row for row in comparison.rows if row.model == RELEASED and not row.ablation}
-    names = [name for name in rows if name.split("-")[0] in ("beit3", "clip")]
-    if not any(name.startswith("clip") for name in names):
-        return
-    shown = [asked[key] for key in PROBED if key in asked]
-    figures = [probe.of("raw", probe.probe.figure) for probe in shown]
-    yield Table(
-        "CLIP and BEiT3",
-        f"Probes of the features as they are, and test {RECALL} of AlignRec, "
-        f"{spread(row.seeds for row in rows.values())}; protocol {comparison.protocol}, {comparison.fingerprint}.",
-        ["features", *(probe.name for probe in shown), RECALL],
-        [
-            [name, *(f"{of[name]:.3f}" if name in of else "" for of in figures), figure(rows[name].cells.get(MAIN))]
-            for name in names
-        ],
-    )

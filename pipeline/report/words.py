@@ -11,7 +11,7 @@ from pipeline.models import MODELS
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
 DRAWS = re.compile(r" in (\d+) draws")  # of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
-ENCODERS = {"beit3": "BEiT3", "clip": "CLIP", "cnn": "CNN", "minilm": "MiniLM", "tfidf": "TF-IDF"}
+ENCODERS = {"beit3": "BEiT3", "cnn": "CNN", "minilm": "MiniLM", "tfidf": "TF-IDF"}
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:

@@ -20,13 +20,12 @@ from pipeline.ops import device
 from pipeline.run import running
 from stages import encode
 
-CLIP = {"image": 16, "width": 32, "layers": 1, "steps": 3, "batch_size": 2, "held_out": 0.0}
-SETS = ["cnn", "clip", "clip-text-masked", "both"]
+SETS = ["cnn", "minilm-cnn", "minilm-cnn-text-masked", "both"]
 
 
 def stage(root: Path) -> dict[str, list[bytes]]:
     layout = toy.outputs(root)
-    encoders = {"clip": CLIP, "both": {"kind": "concat", "of": ["clip", "tfidf"]}}
+    encoders = {"both": {"kind": "concat", "of": ["cnn", "tfidf"]}}
     given = toy.params(encode={"encoders": SETS, "controls": ["shuffled"], "shard_rows": 2}, encoders=encoders)
     with running("encode", "shop", given, layout.root) as run:
         encode.main(run)

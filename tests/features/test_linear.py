@@ -58,7 +58,7 @@ def test_it_is_the_parts_relaxed_side_by_side_and_brought_to_one_width() -> None
 
 
 def test_what_is_at_hand_is_every_encoder_that_is_not_trained_here() -> None:
-    made = ["beit3", "beit3-raw", "clip", "tfidf", "minilm-cnn", "words", "white", "theirs", "minilm-cnn-image-masked"]
+    made = ["beit3", "beit3-raw", "tfidf", "minilm-cnn", "words", "white", "theirs", "minilm-cnn-image-masked"]
     encoders = {"words": {"kind": "minilm"}, "white": {"kind": "whitened", "of": "tfidf"}}
     assert at_hand(encoders, made) == ["tfidf", "minilm-cnn", "words", "theirs"]
     assert at_hand({}, ["minilm", "cnn", "minilm-cnn", "tfidf"]) == ["minilm", "cnn", "tfidf"]

@@ -22,13 +22,12 @@ from pipeline.layout import Layout
 from pipeline.ops import whitening
 from stages.params import Params, read
 
-CLIP = {"image": 16, "width": 32, "layers": 1, "steps": 6, "batch_size": 2, "held_out": 0.0}
 MODALITIES = {"image": "text", "text": "image"}
 """modality -> the other"""
 
 
 def params(*names: str, **encoders: dict[str, Any]) -> Params:
-    return featured.params(*names, **{"clip": CLIP} | encoders)
+    return featured.params(*names, **encoders)
 
 
 def both(name: str) -> list[str]:
@@ -88,7 +87,7 @@ def test_a_masked_set_is_what_the_encoder_gives_for_items_that_lack_the_modality
     assert mask.maskable(layout) == [name]
 
 
-@pytest.mark.parametrize("name", ["minilm-cnn", "clip", "side"])
+@pytest.mark.parametrize("name", ["minilm-cnn", "side"])
 def test_what_stands_side_by_side_is_not_encoded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -114,7 +113,7 @@ def test_a_masked_whitened_set_is_whitened_as_the_whole_one(tmp_path: Path) -> N
     assert mask.maskable(layout) == ["minilm-cnn", "white"]
 
 
-@pytest.mark.parametrize("of", ["tfidf", "cnn", "clip-image-masked", "ready-white"])
+@pytest.mark.parametrize("of", ["tfidf", "cnn", "minilm-cnn-image-masked", "ready-white"])
 def test_what_reads_one_modality_cannot_be_masked(tmp_path: Path, of: str) -> None:
     layout = toy.outputs(tmp_path)
     ready = {"role": "feature:ready", "name": "ready.npy", "url": "file:x", "bytes": 1, "sha256": "a" * 64}
@@ -124,7 +123,7 @@ def test_what_reads_one_modality_cannot_be_masked(tmp_path: Path, of: str) -> No
         "mine": {"kind": "masked", "of": of, "modality": "text"},
         "ready-white": {"kind": "whitened", "of": "ready"},
     }
-    listed = dict.fromkeys(["mine", of, *(["clip"] if "clip" in of else [])])
+    listed = dict.fromkeys(["mine", of, *(["minilm-cnn"] if "minilm" in of else [])])
     with pytest.raises(UserError, match=rf"{of} (reads only \w+s|is imported), so nothing can be masked"):
         stage(layout, params(*listed, **given))
 
@@ -137,14 +136,14 @@ def test_what_reads_one_modality_cannot_be_masked(tmp_path: Path, of: str) -> No
             r"no 'minilm-cnn-imge-masked'; did you mean 'minilm-cnn-image-masked'\?",
         ),
         ("[minilm, minilm-cnn-text-masked]", r"'minilm-cnn-text-masked' is made of 'minilm-cnn'; list it there too"),
-        ("[mine]", r"'encoders\.mine\.of': 'clip' is not under encode\.encoders; list it there too"),
+        ("[mine]", r"'encoders\.mine\.of': 'minilm-cnn' is not under encode\.encoders; list it there too"),
     ],
 )
 def test_masked_names_are_checked_when_parameters_are_read(tmp_path: Path, listed: str, message: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(
         f"datasets: [shop]\nsources: {{shop: {{kind: sample}}}}\nencode: {{encoders: {listed}}}\n"
-        "encoders: {mine: {kind: masked, of: clip, modality: image}}\n"
+        "encoders: {mine: {kind: masked, of: minilm-cnn, modality: image}}\n"
     )
     with pytest.raises(UserError, match=message):
         read(path)

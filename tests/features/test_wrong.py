@@ -50,8 +50,7 @@ def test_columns_of_a_modality_are_another_items_and_nothing_is_encoded_again(
 
 
 def test_where_modalities_do_not_stand_apart_the_encoder_reads_them_together(tmp_path: Path) -> None:
-    clip = {"image": 16, "width": 32, "layers": 1, "steps": 6, "batch_size": 2, "held_out": 0.0}
-    parts: dict[str, Any] = {"clip": clip, "white": {"kind": "whitened", "of": "minilm-cnn", "width": 3}}
+    parts: dict[str, Any] = {"white": {"kind": "whitened", "of": "minilm-cnn", "width": 3}}
     layout, names = toy.outputs(tmp_path), ["white-wrong-image", "white-wrong-text"]
     given = params("minilm-cnn", *names, of="white", **parts)
     stage(layout, given)

@@ -15,27 +15,13 @@ from pipeline.report.table import Table
 
 def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    io.write_json(layout.figures("article-clip"), [{"note": "of its own run"}])
+    io.write_json(layout.figures("article-tail"), [{"note": "of its own run"}])
     io.write_json(layout.figures("article-ablation"), [{"note": "earlier"}])
     headline.write(Outputs(layout, released="beit3"), "alignrec")
-    assert io.read_json(layout.figures("article-clip")) == [{"note": "of its own run"}]
+    assert io.read_json(layout.figures("article-tail")) == [{"note": "of its own run"}]
     (table,) = io.read_json(layout.figures("article-ablation"))
     assert table["head"][0] == "ablation"
     assert table["rows"]
-
-
-def test_clip_is_a_table_only_where_there_is_a_set_of_it(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    assert "clip" not in article.tables(Outputs(layout, released="beit3"))
-    results = io.read_table(layout.results, schemas.RESULTS)
-    one = results.filter(pa.compute.equal(results["features"], "beit3"))
-    place = results.schema.get_field_index("features")
-    other = one.set_column(place, results.schema.field(place), [["clip-taught"] * len(one)])
-    io.write_table(pa.concat_tables([results, other]).replace_schema_metadata(), layout.results, schemas.RESULTS)
-    (table,) = article.tables(Outputs(layout, released="beit3"))["clip"]
-    assert [row[0] for row in table.rows] == ["beit3", "clip-taught"]
-    assert table.rows[0][-1] == table.rows[1][-1] != ""
-    assert table.head[0] == "features"
 
 
 def test_the_lead_is_marked_where_it_is_sure_and_controls_are_left_out(tmp_path: Path) -> None:

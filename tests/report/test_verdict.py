@@ -85,13 +85,13 @@ def test_without_a_better_set_nothing_is_advised(outcome: str) -> None:
 
 def test_the_headline_is_one_sentence_of_what_was_decided() -> None:
     given = probes(
-        minilm_cnn="better better", linear="undecided undecided", clip="worse undecided", random="better better",
+        minilm_cnn="better better", linear="undecided undecided", cnn="worse undecided", random="better better",
         beit3_untrained="better better", minilm_cnn_image_masked="better better",
     )  # fmt: skip
     tests = paired(("lightgcn", "none", 0.034, 0.01), ("bpr", "none", 0.05, 0.01), ("l3ae", "beit3", -0.01, 0.5),
                    ("vbpr", "tfidf", 0.1, 0.01))  # fmt: skip
     assert verdict.headline("shop", "tabular", "beit3", given, tests) == (
-        "On shop, BEiT3 features beat MiniLM + CNN in 2 of 2 probes, are behind CLIP in 1 of 2 probes and are level "
+        "On shop, BEiT3 features beat MiniLM + CNN in 2 of 2 probes, are behind CNN in 1 of 2 probes and are level "
         "with linear; AlignRec on them is level with L3AE and beats LightGCN by .034."
     )
 

@@ -1,0 +1,104 @@
+"""CLIP trained on a dataset's own pairs of image and text, as a baseline of pre-training.
+
+    python -m experiments.clip sample clip.npy
+    python -m experiments.clip sample clip-taught.npy --distill 10     # with the teachers of `alignrec pretrain`
+    python -m experiments.clip sample clip-untrained.npy --steps 0
+    alignrec compare sample beit3 clip.npy clip-taught.npy clip-untrained.npy
+
+Letters: I items, B pairs of a batch, T tokens, W width of a tower.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, SimpleTokenizer
+from torch import Tensor, nn
+from tqdm import trange
+
+from pipeline.images.pixels import decode_all, normalised
+from pipeline.items.texts import Texts
+from pipeline.layout import Layout
+from pipeline.ops import joining
+from pipeline.ops.device import one_thread, pick
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.schedule import warmup_cosine
+from pipeline.seeds import seed_for
+
+SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as the small BEiT3's
+LETTERS = 64 * TOKENS  # of a text that are tokenised: one endless word would take hours
+BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
+TEACHERS, WEIGHTS = ("minilm", "cnn", "tfidf"), (1.0, joining.IMAGE, 1.0)
+
+
+def network(vocabulary: int, taught: int) -> Any:
+    """Return an untrained CLIP, with a linear map to `taught` numbers if there are any."""
+    vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE)
+    text = CLIPTextCfg(TOKENS, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
+    clip: Any = CLIP(WIDTH, vision, text)
+    clip.teacher = nn.Linear(2 * WIDTH, taught) if taught else None
+    return clip.to(pick())
+
+
+def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the vectors of images and of texts, each of length 1: [B, W] twice."""
+    image = clip.encode_image(normalised(pixels).to(pick()), normalize=True)
+    return image, clip.encode_text(torch.from_numpy(ids).to(pick()), normalize=True)
+
+
+def train(clip: Any, pairs: list[np.ndarray], target: np.ndarray | None, steps: int, distill: float, seed: int) -> None:
+    """Train in place on `pairs`, pixels and ids, with the rows of `target`."""
+    pixels, ids = pairs
+    optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), 1e-6, weight_decay=0.05)
+    contrast, rng = ClipLoss(), np.random.default_rng(seed)
+    for step in trange(steps, unit="step"):
+        batch = np.sort(rng.choice(len(ids), min(BATCH, len(ids)), replace=False))
+        image, text = encode(clip, pixels[batch], ids[batch])
+        loss = contrast(image, text, clip.logit_scale.exp())
+        if target is not None:
+            read = clip.teacher(torch.cat([image, text], 1))
+            loss += distill * (1 - torch.cosine_similarity(read, torch.from_numpy(target[batch]).to(read))).mean()
+        optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(clip.parameters(), 3.0)
+        optimizer.step()
+
+
+def target_of(layout: Layout) -> np.ndarray:
+    """Return the joint vector of the teachers, as `pretrain` learns from: float32 [I, W], of length 1."""
+    features = [np.load(layout.teacher_features(name)) for name in TEACHERS]
+    blocks = [joining.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
+    return unit_rows(joining.fit(lambda: [features], blocks, joining.WIDTH, joining.POWER)(features))[0]
+
+
+def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:
+    """Train CLIP on a dataset's items, and write their vectors, image beside text, as a .npy in item order."""
+    layout = Layout(Path("outputs"), dataset)
+    texts = [text[:LETTERS] for text in Texts(layout.items)]
+    has_text = np.array([bool(text.strip()) for text in texts])
+    tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
+    vocabulary, ids = np.unique(tokens, return_inverse=True)  # ascending: the end of a text keeps the largest number
+    target = target_of(layout) if distill else None
+    torch.manual_seed(seed_for("clip", dataset, seed))
+    clip = network(len(vocabulary), 0 if target is None else target.shape[1])
+    with TemporaryDirectory() as folder, one_thread():
+        row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
+        pairs = np.flatnonzero(has_text & (row >= 0))
+        own = target if target is None else target[pairs]
+        train(clip.train(), [pixels[row[pairs]], ids[pairs]], own, steps, distill, seed)
+        vectors = np.zeros((len(texts), 2 * WIDTH), np.float32)
+        with torch.inference_mode():
+            for some in np.array_split(np.arange(len(texts)), max(1, len(texts) // 256)):
+                both = torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1).cpu().numpy()
+                vectors[some] = both * np.repeat([row[some] >= 0, has_text[some]], WIDTH, axis=0).T
+    if clip.teacher is not None:
+        vectors = vectors @ clip.teacher.weight.detach().cpu().numpy().T
+    np.save(to, vectors)
+
+
+if __name__ == "__main__":
+    typer.run(main)
