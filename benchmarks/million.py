@@ -1,57 +1,117 @@
 """A million generated items through all stages next to a hundred thousand: how time and memory grow.
 
-Encoder, images and trainings are small, as in `scale`. Training is that of a large catalogue: features are fixed, and
-batches share a walk over the graph, ten times as many on ten times the graph. An hour or two, and 10 GB of disk in
-FOLDER, which is kept until both sizes are done: after a kill the same command goes on.
+Images and encoder are small and trainings short, so that the stages are measured, not a network. Training is that of a
+large catalogue: features are fixed, and batches share a walk over the graph. It takes an hour or two, and 10 GB of disk
+in FOLDER, which is kept until both sizes are done: after a kill the same command resumes.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks import Measurement, _catalogue, _turns, scale
+from benchmarks import Measurement, _catalogue, _turns
 from benchmarks._turns import Way, short
-from benchmarks.scale import Taken
+from pipeline import io
+from pipeline.layout import Layout
 from stages.order import IN_ORDER
 
 SIZES = {100_000: 10, 1_000_000: 100}  # items, and how many batches share a walk
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
-SETTINGS: dict[str, Any] = scale.SETTINGS | {
-    "encode": {"encoders": ["beit3"], "controls": ["random"]},
+DATASET = "shop"
+SETTINGS: dict[str, Any] = {
+    "interactions": {"user_core": 1, "item_core": 1},
+    "pretrain": {"steps": 20, "distill": 0, "codes": 32},
+    "encode": {"encoders": ["beit3"], "controls": ["random"], "shard_rows": 4096},
+    "graph": {"exact_up_to": 10_000},
+    "semantic_ids": {"codes": 64},
     "benchmark": {"models": ["lightgcn"], "features": ["beit3"], "seeds": 1, "workers": 1},
+    "study": {"mask": {"ratios": []}, "workers": 1},
 }
-HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), "times"]
-HEAD += [f"{of}MiB, {n:,}" for of in ("", "own ") for n in SIZES]  # own: without the pages of mapped files
-ABOVE = (
-    "**A million items** next to a hundred thousand (`python -m benchmarks million`): two million users, 13 million\n"
-    "interactions, small images and texts, a small encoder and a control, an epoch of training as below."
-)
+
+
+class Cost(NamedTuple):
+    """What a stage took, its start included."""
+
+    cpu: float  # seconds of all its threads and processes
+    wall: float
+    mib: float  # largest resident size, with the pages of mapped files
+    own: float  # the same without these pages
 
 
 def run() -> Measurement:
     """Run all stages at both sizes, each stage in a process."""
-    ways: dict[str, Way[dict[str, Taken]]] = {}
+    ways: dict[str, Way[dict[str, Cost]]] = {}
     for n, together in SIZES.items():
-        if not (there := FOLDER / str(n)).is_dir():
+        if not (folder := FOLDER / str(n)).is_dir():
             begun = FOLDER / f".{n}"
             shutil.rmtree(begun, ignore_errors=True)
             _catalogue.write(begun, n)
-            begun.rename(there)
-        settings = SETTINGS | {"train": {"epochs": 1, "mode": "frozen", "accumulate": together}}
-        turn = _turns.timed(partial(scale.pipeline, there, settings))
-        took = turn.result.values()
-        ways[f"{n:,} items"] = Way([_turns.Turn(sum(t.wall for t in took), sum(t.cpu for t in took), turn.result)], n)
+            begun.rename(folder)
+        train = {"epochs": 1, "mode": "frozen", "accumulate": together}
+        turn = _turns.timed(partial(run_stages, folder, SETTINGS | {"train": train}))
+        costs = turn.result.values()
+        ways[f"{n:,} items"] = Way([_turns.Turn(sum(c.wall for c in costs), sum(c.cpu for c in costs), turn.result)], n)
     small, large = (way.last for way in ways.values())
-    scale.show(ABOVE, HEAD, [row(stage.name, small, large) for stage in IN_ORDER])
+    print("\n".join(table_lines(small, large)))
     shutil.rmtree(FOLDER)
-    return scale.compared(ways)
+    first, last = ways
+    return Measurement(
+        ways=ways,
+        ours=last,
+        reference=first,
+        unit="items/s",
+        higher_is_better=True,
+        limit=ways[first].work / ways[first].wall.median,
+        limit_is=f"the rate at {first}, which stays where time grows with the items",
+        what="all stages on generated catalogues, a process each, with what starting them takes",
+        details={"stages": {name: {s: c._asdict() for s, c in way.last.items()} for name, way in ways.items()}},
+    )
 
 
-def row(stage: str, small: dict[str, Taken], large: dict[str, Taken]) -> list[str]:
-    """Return a row of the table."""
-    a, b = small[stage], large[stage]
-    return [stage, short(a.cpu), short(b.cpu), f"{b.cpu / a.cpu:.1f}", *map(short, (a.mib, b.mib, a.own, b.own))]
+def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
+    """Run all stages on the catalogue in a folder; return what each took.
+
+    Costs are kept in the folder: after a kill the stages that have ended are not run again.
+    """
+    root, params, kept = folder / "outputs", folder / "params.yaml", folder / "costs.json"
+    params.write_text(json.dumps(parameters(folder, settings)))
+    costs: dict[str, Any] = io.read_json(kept) if kept.is_file() else {}
+    for stage in IN_ORDER:
+        if stage.name in costs:
+            continue
+        command = [sys.executable, "-m", "stages", stage.name, DATASET, "--params", str(params), "--root", str(root)]
+        turn = _turns.timed(subprocess.run, command)
+        if turn.result.returncode:
+            sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
+        record = io.read_json(Layout(root, DATASET).cost(stage.name))
+        cost = Cost(turn.cpu, turn.wall, record["peak_memory_mib"], record["own_memory_mib"] or 0)
+        costs[stage.name] = cost._asdict()
+        io.write_json(kept, costs)
+    return {name: Cost(**figures) for name, figures in costs.items()}
+
+
+def parameters(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with the catalogue of a folder as the source."""
+    files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
+    images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
+    return {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
+
+
+def table_lines(small: dict[str, Cost], large: dict[str, Cost]) -> list[str]:
+    """Return a Markdown table: CPU seconds and MiB of each stage at both sizes."""
+    sizes = [f"{n:,}" for n in SIZES]
+    head = ["stage", *(f"CPU s, {n}" for n in sizes), "times", *(f"{of}MiB, {n}" for of in ("", "own ") for n in sizes)]
+    rows = [head, ["---"] * len(head)]
+    for stage, a in small.items():
+        b = large[stage]
+        rows.append(
+            [stage, short(a.cpu), short(b.cpu), f"{b.cpu / a.cpu:.1f}", *map(short, (a.mib, b.mib, a.own, b.own))]
+        )
+    return [f"| {' | '.join(row)} |" for row in rows]

@@ -12,18 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import alignrec
 
 import benchmarks
-import schemas
-from benchmarks import Measurement, __main__, _baby, _catalogue, _turns, accuracy, encode, notebook, scale
-from benchmarks import _plain_catalogue as plain
+from benchmarks import Measurement, __main__, _baby, _turns, accuracy, encode
 from benchmarks._turns import Turn, Way
-from pipeline import io, waiting
+from pipeline import waiting
 from pipeline.beit3.config import SIZES
 from pipeline.interactions.split import Pairs, Split
-from pipeline.layout import Layout
-from pipeline.ops.rows import unit_rows
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
 
@@ -136,42 +131,3 @@ def test_epochs_are_taken_by_turns_until_none_gets_better_and_the_time_is_that_o
     )
     assert (m.figure("ours"), m.figure("recbole"), m.ratio("ours").median) == (180, 360, 2)
     assert m.details["minutes_cpu_minutes_recall"]["ours"][:2] == [(1.0, 2.0, 0.1), (2.0, 4.0, 0.3)]
-
-
-def test_growth_is_fitted_without_the_cost_of_starting() -> None:
-    items = np.array(scale.SIZES) / scale.SIZES[0]
-    found = [scale.figures([100, 110, 150], list(3 + items**power))[1] for power in (1, 2)]
-    assert found == ["1.0", "2.0"]
-    per_item = 1024 * 30 / (scale.SIZES[2] - scale.SIZES[1])
-    assert scale.figures([100, 110, 140], [5.0, 5.1, 5.0]) == (per_item, "")
-    assert scale.figures([100, 110, 105], [1.0, 2.0, 3.0])[0] == 0
-    items = np.array(notebook.SIZES)
-    assert notebook.items_that_fit(list(500 + items / 1024)) == pytest.approx(1024 * (notebook.MEMORY - 500))
-    pairs = notebook.items_that_fit(list(4 * items**2 / 2**20), pairs=4)
-    assert pairs == pytest.approx((24 * 2**30 / 4) ** 0.5)
-    assert notebook.items_that_fit([500.0] * 3) == float("inf")
-
-
-def test_a_notebook_and_our_stages_make_the_same_vectors_of_the_same_items(tmp_path: Path) -> None:
-    plain.write_networks(networks := tmp_path / "networks")
-    _catalogue.write(files := tmp_path / "files", 200)
-    io.write_json(tmp_path / "params.yaml", scale.parameters(files, notebook.settings(networks)))
-    for stage in notebook.STAGES:
-        assert alignrec(stage.name, scale.DATASET, "--root", tmp_path, cwd=tmp_path).exit_code == 0
-    frame, names = plain.interactions(files)
-    layout = Layout(tmp_path, scale.DATASET)
-    assert (frame["item_id"].max() + 1, len(frame)) == (len(names), io.rows([layout.interactions]))
-    made = io.read_features(layout.features("both"))
-    at = [made["asin"].to_pylist().index(name) for name in names]
-    theirs = plain.encode(networks, texts := plain.items(files, names), plain.images(files, names))
-    text = io.read_table(layout.items, schemas.ITEMS)["text"].to_pylist()
-    assert texts == [text[i] for i in at]
-    for half in np.split(np.stack([theirs, io.matrix(made["vector"])[at]]), 2, axis=2):
-        mine, other = (unit_rows(vectors)[0] for vectors in half)
-        assert (mine * other).sum(axis=1).min() > 0.99
-    found = plain.graph(np.hstack([unit_rows(half)[0] for half in np.split(theirs, 2, axis=1)]))
-    edges = io.read_table(layout.edges("both"), schemas.EDGES).to_pydict()
-    ours = {*zip(edges["item_id"], edges["neighbour_id"], strict=True)}
-    same = {(at[item], at[other]) for item, row in enumerate(found.tolist()) for other in row}
-    assert len(ours) == len(same) == plain.NEIGHBOURS * len(names)
-    assert len(ours & same) > 0.95 * len(ours)
