@@ -30,10 +30,9 @@ recover: # from a DVC that was killed while it wrote these files; stages run onc
 	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
 	@dvc stage list --quiet >/dev/null 2>&1 || mv -f dvc.lock .dvc/tmp/
 
-init: .venv/installed ## dvc.yaml, and the table and picture of docs/stages.md, from the stages
+init: .venv/installed ## dvc.yaml, and the table of docs/stages.md, from the stages
 	alignrec init
 	python .ci/table.py
-	python .ci/dag.py
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .
@@ -63,9 +62,8 @@ fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
 	python -m tests.hostile.kill --kills $(KILLS)
 
-figures: .venv/installed-test ## the tables of README.md and docs/ and the tour, from the outputs that are there
+figures: .venv/installed-test ## the tables of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/*.md
-	python .ci/tour.py
 
 vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
 	$(PYTHON) .ci/vendor/build.py

@@ -1,21 +1,29 @@
 """Builds what the docs site has beside docs/: a hook of mkdocs.yml, which `make docs` runs.
 
-Pages of the top level and the tour are copied, and `generated.py` generates some from the code. Links to files of the
-repository are followed: to the site's page about them, or to a copy. Equations become MathML. A built page may ask
-nothing of a network.
+Pages of the top level are copied; the references of the Python API, the commands and the parameters come from the code.
+Links to files of the repository lead to the site's page about them, or to a copy. Equations become MathML. A built page
+may ask nothing of a network.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import posixpath
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import generated
+import alignrec
+from pipeline.config.parameters import Parameters
+from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import FEATURES
+from pipeline.models import MODELS
+from pipeline.sources.registry import SOURCES
+from stages.params import SECTIONS
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = {
     "index.md": "README.md",
-    "tour.md": "docs/tour.ipynb",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "security.md": "SECURITY.md",
@@ -33,11 +40,17 @@ COPIED = {
 """page of the site -> file of the repository"""
 SCRIPT = "iframe-worker.js"
 """makes the search work on pages that are opened from the disk"""
-ABOUT = {"schemas": "reference/columns.md", "params.py": "reference/parameters.md"}
-"""folder of the repository, or name of a file -> page that has its content"""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
 BADGE = re.compile(r"^\[?!\[[^\]]*\]\(https?:.*\n", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+KEYS = """    options:
+      heading_level: 4
+      inherited_members: true
+      show_bases: false
+      show_root_heading: false
+      show_root_toc_entry: false
+"""
+"""how mkdocstrings shows a class of parameters"""
 FETCHED = re.compile(
     r"<(?:script|img|source|iframe)\b[^>]*?\bsrc=[\"']?(?:https?:)?//[^\s>]*"
     r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect|icon))[^>]*\bhref=[\"']?(?:https?:)?//[^\s>]*"
@@ -53,8 +66,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for page, origin in COPIED.items():
         files.append(File.generated(config, page, content=_text(ROOT / origin)))
-    for page, make in generated.PAGES.items():
-        files.append(File.generated(config, page, content=make()))
+    for page, generate in GENERATED.items():
+        files.append(File.generated(config, page, content=generate()))
     files.append(File.generated(config, f"assets/{SCRIPT}", abs_src_path=str(Path(__file__).with_name(SCRIPT))))
     for path in sorted({path for file in files.documentation_pages() for path in _linked(_origin(file.src_uri))}):
         if (ROOT / path).exists() and page_of(path) == (copy := _copy(path)):
@@ -97,10 +110,11 @@ def fetching(site: Path) -> Iterator[str]:
 
 def page_of(path: str) -> str | None:
     """Return where the site has a file or folder of the repository; None for folders that it lacks."""
+    if (ROOT / path).is_dir():
+        return None
+    if path.endswith("params.py"):
+        return "reference/parameters.md"
     own = {origin: page for page, origin in COPIED.items()}
-    about = (page for name, page in ABOUT.items() if name == Path(path).name or path.startswith(f"{name}/"))
-    if (ROOT / path).is_dir() or path.endswith(".py"):
-        return next(about, None if (ROOT / path).is_dir() else _copy(path))
     return own.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else _copy(path))
 
 
@@ -125,7 +139,7 @@ def with_links(markdown: str, page: str) -> str:
 
 def _origin(page: str) -> str | None:
     """Return the file of the repository that a page is; None if it is generated."""
-    return None if page in generated.PAGES else COPIED.get(page, f"docs/{page}")
+    return None if page in GENERATED else COPIED.get(page, f"docs/{page}")
 
 
 def _linked(origin: str | None) -> Iterator[str]:
@@ -144,14 +158,46 @@ def _copy(path: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """Return a page's Markdown; of a notebook its texts, and its code and what that printed in blocks."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".ipynb":
-        return BADGE.sub("", text)
-    blocks = {"markdown": "{}\n", "code": "```python\n{}\n```\n", "printed": "```text\n{}\n```\n"}
-    parts = []
-    for cell in json.loads(text)["cells"]:
-        parts.append((cell["cell_type"], cell["source"]))
-        printed = (one["text"] if "text" in one else one["data"]["text/plain"] for one in cell.get("outputs", []))
-        parts += [("printed", lines) for lines in printed]
-    return "\n".join(blocks[kind].format("".join(lines).rstrip()) for kind, lines in parts)
+    return BADGE.sub("", path.read_text(encoding="utf-8"))
+
+
+def python_api() -> str:
+    """Return the page of the Python API, which mkdocstrings fills in from docstrings."""
+    head = "# Python API\n\nGenerated from the code. [In Python](../python.md) has an example of each.\n\n"
+    public = (getattr(alignrec, name) for name in sorted(alignrec.__all__, key=str.lower))
+    return head + "".join(f"::: {part.__module__}.{part.__name__}\n\n" for part in public)
+
+
+def commands() -> str:
+    """Return the page of commands, which typer writes."""
+    command = [sys.executable, "-m", "typer", "stages.cli", "utils", "docs", "--name", "alignrec"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    return done.stdout.replace("# `alignrec`", "# Commands", 1)
+
+
+def parameters() -> str:
+    """Return the page of parameters: a heading for each name that params.yaml may have, and its class's keys."""
+    lines = ["# Parameters\n", "Every key of `params.yaml`, generated from the code. An unknown key is refused.\n"]
+    families: dict[str, Mapping[str, type]] = {
+        "Sections": {"the whole file": Parameters} | SECTIONS,
+        "Recommenders": {name: MODELS[name].Params for name in MODELS.built_in},
+        "Encoders": {name: ENCODERS[name].params for name in ENCODERS.built_in}
+        | {name: FEATURES[name].Params for name in FEATURES.built_in},
+        "Sources": {name: SOURCES[name] for name in SOURCES.built_in},
+    }
+    for heading, kinds in families.items():
+        names: dict[type, list[str]] = {}
+        for name, kind in kinds.items():
+            names.setdefault(kind, []).append(f"`{name}`")
+        lines.append(f"## {heading}\n")
+        for kind, shared in names.items():
+            lines.append(f"### {', '.join(shared)}\n\n::: {kind.__module__}.{kind.__qualname__}\n{KEYS}")
+    return "\n".join(lines)
+
+
+GENERATED = {
+    "reference/python.md": python_api,
+    "reference/commands.md": commands,
+    "reference/parameters.md": parameters,
+}

@@ -11,7 +11,6 @@ import shipped
 import typer
 import yaml
 from commands import alignrec
-from scripts import script
 
 from pipeline.features.registry import kinds
 from pipeline.layout import Layout
@@ -128,17 +127,6 @@ def test_the_readme_is_short_and_shows_what_summary_prints() -> None:
     assert len(typed.split()) < 800
     layout = Layout(Path("outputs"), "sample")
     assert f"```text\nreport: {layout.report / 'index.html'}\nrelease: {layout.release}\n```\n" in README
-
-
-CHANGES = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2027-01-01\n\n### Added\n\n- new\n\n## [0.1.0]\n\n- old\n"
-
-
-def test_release_notes_are_the_section_of_the_version() -> None:
-    notes = script("notes").notes
-    assert [notes(CHANGES, version) for version in ("0.2.0", "0.1.0")] == ["### Added\n\n- new", "- old"]
-    for version in ("Unreleased", "0.3.0"):  # nothing in it; not there
-        with pytest.raises(LookupError, match=version):
-            notes(CHANGES, version)
 
 
 def test_the_tutorials_script_and_new_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

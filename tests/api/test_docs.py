@@ -1,6 +1,5 @@
-"""docs/python.md, docs/tour.ipynb and the README's Python run as they are written."""
+"""docs/python.md and the README's Python run as they are written."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,11 @@ import pyarrow as pa
 import pytest
 import shops
 import toy
-from PIL import Image
 from pyarrow import csv
-from scripts import script
 from shop_release import TITLES
 from shop_release import write as write_release
 
 import alignrec
-import schemas
 from pipeline import io
 from pipeline.layout import Layout
 
@@ -25,9 +21,6 @@ DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 README = (DOCS.parent / "README.md").read_text()
-TOUR = json.loads((DOCS / "tour.ipynb").read_text())
-RUNNER = script("tour")
-CELLS = ["".join(cell["source"]) for cell in TOUR["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.fixture(scope="module")
@@ -85,40 +78,6 @@ def test_probe_and_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.slow
-def test_encode_and_the_tour(
-    beside: Path, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One test, as loading the encoder takes seconds: the tour's release has features that it made."""
+def test_encode(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run(block("encoder"), beside, monkeypatch)
     assert np.all(np.abs(names["y"]).sum(axis=1) > 0)
-    images = [Image.new("RGB", (64, 64), "red" if i % 2 == 0 else "blue") for i in range(shops.ITEMS)]
-    vectors = names["encoder"].encode(images, TITLES)
-    paths = {
-        "beit3": io.shard(layout.features("f"), "features", 0),
-        "minilm-cnn": io.shard(tmp_path / "minilm-cnn", "features", 0),
-    }
-    like = io.read_table(paths["beit3"], schemas.features(shops.WIDTH))
-    table = like.set_column(like.schema.get_field_index("vector"), "vector", io.vectors(vectors))
-    io.write_table(table, paths["minilm-cnn"], schemas.features(vectors.shape[1]))
-    write_release(tmp_path / "outputs/publish/sample/release", layout, paths)
-    target = Layout(tmp_path / "outputs", "sample").interactions
-    io.write_table(io.read_table(layout.interactions, schemas.INTERACTIONS), target, schemas.INTERACTIONS)
-    (tmp_path / "docs").mkdir()
-    capsys.readouterr()
-    names = run("\n".join(CELLS), tmp_path / "docs", monkeypatch)
-    assert TITLES[int(np.argmax(names["cosines"]))].startswith("red"), "the drawing is a red ball"
-    shown = capsys.readouterr().out
-    for word in ("minilm-cnn ['red thing 0'", "content_knn recall@20", "AlignRec ", "LightGCN ", "recommended: ['"):
-        assert word in shown
-
-
-def test_the_notebook_is_kept_with_the_outputs_of_its_code() -> None:
-    """`make figures` runs it again."""
-    assert (TOUR["nbformat"], TOUR["nbformat_minor"]) == (4, 5)
-    assert len({cell["id"] for cell in TOUR["cells"]}) == len(TOUR["cells"])
-    assert TOUR["metadata"]["code"] == RUNNER.code(TOUR)
-    assert [cell["execution_count"] for cell in RUNNER.coded(TOUR)] == [*range(1, len(CELLS) + 1)]
-    assert all(cell["outputs"] for cell in RUNNER.coded(TOUR))
-    printed, value = RUNNER.outputs("print('a')\nprint('b')\n[2] * 2", {}, 2)
-    assert printed == {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]}
-    assert (value["output_type"], value["data"]) == ("execute_result", {"text/plain": ["[2, 2]"]})
