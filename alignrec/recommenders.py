@@ -14,14 +14,13 @@ import torch
 
 from alignrec.interactions import GIVEN, Numbered, Splitting, number
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
+from pipeline.benchmark.cell import Cell, Held
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked, known
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result
-from pipeline.experiment.cell import Cell, opened
-from pipeline.experiment.pairs import Held
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
@@ -202,15 +201,14 @@ def _train(cell: Cell, data: Numbered, parts: Split, params: Train, options: _Op
         name = f"{cell.model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
         checkpoint = Checkpoint(Path(options.checkpoint) / name, params.checkpoint_every)
     with _threads(params.threads):
-        trained = cell.data.train(cell, options.progress, checkpoint)
-        results = opened(cell, trained)
+        fitted, split = cell.train(options.progress, checkpoint)
+        results = cell.judge(fitted, split)
     if checkpoint:
         checkpoint.clear()
     judged = [
         {"protocol": variant.described(), "metrics": _metrics(result, parts)}
         for variant, result in zip(cell.protocol.variants, results, strict=True)
     ]
-    fitted = trained.fitted
     return Recommender(
         model=cell.model,
         users=data.users,

@@ -26,7 +26,6 @@ from pipeline.layout import Layout
 from pipeline.report import ceiling as planted
 from pipeline.report import probes as probed
 from pipeline.report import recommenders
-from pipeline.report import standings as leagues
 from pipeline.report.article import PARTS
 from pipeline.report.table import Table, markdown
 from pipeline.report.words import figure, measure, short, spread
@@ -123,15 +122,6 @@ def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield from _as_it_is(replace(table, rows=[row for row in table.rows if not only or row[0] in only]))
 
 
-def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield who stands where in the league, some models or feature sets of it or all."""
-    table = leagues.standing(io.read_table(layout.league, schemas.LEAGUE))
-    named = [row for row in table.rows if _named(row, table.rows, only)]
-    rows = [[*row[:2], *map(short, row[2:6]), *row[6:]] for row in named]
-    less = ("own split", "settings", "hours, all")
-    yield from _as_it_is(_without(replace(table, rows=rows), *less))
-
-
 def content(folder: Layout, datasets: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 by feature set, of cold items, of users with few train interactions, and of all users.
 
@@ -168,7 +158,6 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "probes": probes,
     "ceiling": ceiling,
     "article": article,
-    "league": league,
     "content": content,
 }  # name of a table -> its lines
 

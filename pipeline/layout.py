@@ -165,14 +165,12 @@ class Layout:
     protocol = File("benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies")
     metrics = File("benchmark", "metrics.json", "mean and sd of the headline metrics of every run")
     tuning = File("benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given.")
-    league = File("benchmark", "league.parquet", "Table LEAGUE; absent for one split.")
-    league_facts = File("benchmark", "league.json", "figures of pipeline/experiment/tables/league.py")
     runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/runs.py")
     report = File("report", "", "index.html and report.md")
     release = File("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
-        """Return the folder of a stage's trainings, a record and rankings each; see pipeline/experiment/store.py."""
+        """Return the folder of a stage's trainings, a record and rankings each; see pipeline/benchmark/store.py."""
         return self.folder(stage) / "cells"
 
     def study(self, part: str) -> Path:

@@ -47,12 +47,6 @@ class Run:
         self.measured: dict[str, Any] = {}  # what the run took, which no hash may see
         self.kept = False  # whether the run found all that it makes, so that its record stays too
 
-    def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
-        """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here."""
-        inner = Run(stage, self.dataset, params, layout.root, layout, f"{self.label} {label}")
-        inner.bars = self.bars
-        return inner
-
     def seed(self, *names: str | int) -> int:
         """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
         base = getattr(self.params.section(self.stage), "seed", 0)

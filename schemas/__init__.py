@@ -21,6 +21,6 @@ from schemas.interactions import (
 )
 from schemas.items import IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, embedded
-from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings
+from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import GEOMETRY, JOINT, JOINT_EPOCHS, MASK, STUDY, SWEEPS, TAIL, VARIANTS, WRONG
+from schemas.study import MASK, STUDY, SWEEPS, TAIL

@@ -90,33 +90,6 @@ TUNING = pa.schema(
 )
 
 
-LEAGUE = pa.schema(
-    [
-        RUN[0],
-        MODEL,
-        FEATURE_SET,
-        field("split", pa.int32(), "0 is the data's own; others divide the same interactions by other seeds", low=0),
-        field("number", pa.int32(), "of the setting, in the order in which they are tried", low=0),
-        RUN[4],
-        field("setting", pa.string(), "JSON: key of the model's settings -> value"),
-        *PROTOCOL,
-        field("budget", pa.int32(), "settings that each model tries", low=1),
-        K,
-        field("state", pa.string(), "how it ended", one_of=("complete", "failed")),
-        field("valid", pa.float64(), "valid Recall@20; null if it failed", nullable=True, low=0, high=1),
-        field("recall", pa.float64(), "at k on test, mean over users; likewise", nullable=True, low=0, high=1),
-        field("ndcg", pa.float64(), "likewise", nullable=True, low=0, high=1),
-        field("by_valid", pa.bool_(), "whether its setting has the best valid of its split: the honest figures"),
-        field("by_test", pa.bool_(),
-            "whether it has the best test of the first runs on the data's own split: published "
-            "tables are often made so"),
-        field("seconds", pa.float64(), "of CPU; null where it was trained by another command", nullable=True, low=0),
-        field("memory_mib", pa.int32(), "most that was resident, libraries included; likewise", nullable=True, low=0),
-        field("machine", pa.string(), "processor, cores, GPU; empty likewise"),
-    ]
-)  # fmt: skip
-
-
 def ranking(k: int) -> pa.DataType:
     return pa.list_(pa.field("element", pa.int32(), nullable=False), k)
 

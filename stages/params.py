@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import Benchmark, Search
-from pipeline.benchmark.settings import model_settings
+from pipeline.benchmark.params import Benchmark, Search, Study
+from pipeline.benchmark.settings import model_settings, sweep_params
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
@@ -26,8 +25,6 @@ from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded, Generated
-from pipeline.study.params import Study, part, spoilt
-from pipeline.study.settings import sweep_params, variant_params
 from pipeline.train.params import Released
 from stages.order import IN_ORDER
 
@@ -134,7 +131,7 @@ def check(params: Parameters, path: Path) -> None:
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
         for sweep in params[Study].sweeps:
             for setting in params[Study].settings(sweep):
-                checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
+                sweep_params(params, setting, f"study.sweeps.{sweep}")
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
 
@@ -177,7 +174,6 @@ def _names(params: Parameters) -> None:
         )
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
-    _wrong(params, made)
     known(params[Benchmark].models, MODELS, "benchmark.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
     if (control := params[Benchmark].control) is not None:
@@ -185,31 +181,3 @@ def _names(params: Parameters) -> None:
         known([control], judged, "benchmark.control")
     known(params[Search].spaces, MODELS, "search.spaces")
     _made(params)
-    _variants(params)
-
-
-def _wrong(params: Parameters, made: Iterable[str]) -> None:
-    wrong = params[Study].wrong
-    known(wrong.models, MODELS, "study.wrong.models")
-    for features in wrong.features if wrong.models else ():
-        known([features, *(spoilt(features, what) for what in wrong.what)], made, "study.wrong.features")
-
-
-def _variants(params: Parameters) -> None:
-    for variant in params[Study].variants:
-        own = variant_params(params, variant)[Pretrain]
-        encoders.check_teachers(params.encoders, own.distill_from, f"study.variants.{variant}")
-    for sweep in params[Study].sweeps:
-        for setting in params[Study].settings(sweep):
-            sweep_params(params, setting, f"study.sweeps.{sweep}")
-        if any(key.startswith("pretrain.") for key in params[Study].sweeps[sweep]):
-            _reads(params, params[Released].features, f"study.sweeps.{sweep}", "train.features")
-    if params[Study].variants:
-        _reads(params, "beit3", "study.variants", "encode.encoders")
-    if params[Study].joint.rates:
-        _reads(params, "beit3-raw", "study.joint", "encode.encoders")
-
-
-def _reads(params: Parameters, features: str, where: str, named: str) -> None:
-    if features not in params[Encode].encoders or not encoders.kind(params.encoders, features).startswith("beit3"):
-        raise UserError(f"'{where}': it trains encoders, and '{features}' reads none; name beit3 under {named}")

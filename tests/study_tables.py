@@ -28,19 +28,3 @@ def tail_table() -> pa.Table:
         for model, features, test in runs
     ]
     return table("tail", rows)
-
-
-def variants() -> pa.Table:
-    trained = {"what": "alignrec", "features": "beit3", "form": "raw", "metric": "recall", "k": 20, "seeds": 3,
-               "mean": 0.2, "sd": 0.01, "encoder_seed": 0}  # fmt: skip
-    probed = trained | {"what": "item_cf", "metric": "hit", "seeds": 1, "sd": None}
-    rows = [
-        trained | {"variant": "recipe"},
-        trained | {"variant": "article", "mean": 0.9},  # of its first encoder only
-        trained | {"variant": "article", "mean": 0.18} | SURE,
-        trained | {"variant": "taste"} | UNSURE,
-        trained | {"variant": "taste", "k": 10},
-        probed | {"variant": "recipe"},
-        probed | {"variant": "taste"} | SURE,
-    ]
-    return table("variants", rows)

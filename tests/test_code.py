@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import code
-from pipeline.experiment.tables import PLANS, TABLES
 from stages.order import STAGES
 
 
@@ -23,7 +22,7 @@ CLOSURES = [
     ("stages.train", ["pipeline/models/alignrec.py"], ["pipeline/models/bm3.py", "pipeline/stage.py"]),
     ("stages.report", ["pipeline/report/page.html", "pipeline/report/base.html"], ["pipeline/release/card.md"]),
     ("stages.publish", ["pipeline/release/card.md"], []),
-    ("stages.benchmark", [], ["pipeline/experiment/tables/tail.py"]),
+    ("stages.benchmark", [], ["pipeline/benchmark/tail.py"]),
     ("stages.cli", ["pipeline/report/terminal.py"], []),  # imported in a function
     (
         "stages.pretrain",
@@ -43,12 +42,12 @@ def test_closure_follows_imports_but_not_the_harness(module: str, inside: list[s
 def test_little_depends_on_what_does_not_shape_it() -> None:
     own = {f"pipeline/{name}.py" for name in (*TABLE, "report/words", "models/__init__")}
     assert names("pipeline.report.table") == own
-    used = names("pipeline.experiment.cell") | names("pipeline.experiment.pairs")  # else a table would train again
-    cells = {path for path in used if path.startswith(("pipeline/experiment/", "pipeline/study/"))}
-    assert cells == {f"pipeline/experiment/{name}.py" for name in ("cell", "pairs")}
-    used = set().union(*(names(registry.module(name)) for registry in (PLANS, TABLES) for name in registry))
-    assert "pipeline/experiment/tables/tail.py" in used
-    assert not used & {"pipeline/experiment/tables/benchmark.py", "pipeline/experiment/plans/search.py"}
+    used = names("pipeline.benchmark.cell")  # else a table would train again
+    cells = {path for path in used if path.startswith("pipeline/benchmark/")}
+    assert cells == {f"pipeline/benchmark/{name}.py" for name in ("cell", "runs")}
+    used = names("stages.study")
+    assert "pipeline/benchmark/tail.py" in used
+    assert not used & {f"pipeline/benchmark/{name}.py" for name in ("results", "compare")}
     encoders = {path for path in names("stages.pretrain") if path.startswith("pipeline/encode/")}
     assert encoders <= {"pipeline/encode/chunks.py"}  # how teachers read long texts
     assert not {path for stage in STAGES for path in names(f"stages.{stage}") if path.startswith("pipeline/http/")}

@@ -4,12 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import leagues
-import pyarrow as pa
 import pytest
 import toy
 
-import schemas
 from benchmarks import _figures
 from pipeline import io
 from pipeline.layout import Layout
@@ -37,9 +34,6 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         for raw in (probe for probe in probes.values() if "beit3" in probe):
             raw["planted"] = {key: value + 0.1 for key, value in raw["beit3"].items()}
         io.write_json(layout.probes, probes)
-    if kind == "league":
-        row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
-        io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), layout.league, schemas.LEAGUE)
     if kind == "article":
         headline.write(Outputs(layout, released="beit3"), "alignrec")
     named = layout.dataset

@@ -15,7 +15,7 @@ from pipeline import code
 ORDER = [
     *("io", "config", "ops", "engine", "http", "sources", "interactions", "items", "vectors", "images", "beit3"),
     *("encode", "features", "pretrain", "graph", "models", "evaluation", "train", "probe", "semantic_ids"),
-    *("benchmark", "study", "experiment", "report", "release", "remote", "export", "compare", "embed"),
+    *("benchmark", "report", "release", "remote", "export", "compare", "embed"),
     *("serve", "plan"),
 ]
 FILES = {

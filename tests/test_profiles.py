@@ -12,10 +12,10 @@ from toyproject import project, run
 from benchmarks import _raw2014, _rehearsal
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.inference import flops
+from pipeline.benchmark.plan import entries
 from pipeline.benchmark.settings import model_settings
 from pipeline.config import document
 from pipeline.errors import UserError
-from pipeline.experiment.plans.benchmark import entries
 from pipeline.features import registry as features_registry
 from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS

@@ -246,16 +246,3 @@ def test_seeds_come_from_names_and_the_seed_parameter(tmp_path: Path, params: Pa
     other = params.having(Released.model_validate({"seed": 1}))
     seeds = {Run("train", "shop", given, tmp_path).seed("init") for given in (params, other)}
     assert len(seeds) == 2
-
-
-def test_a_run_within_another_has_seeds_of_its_stage_and_shows_its_progress_there(
-    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outer = Run("study", "shop", params, tmp_path)
-    inner = outer.within("pretrain", params, outer.layout, "variants/x")
-    assert inner.seed("targets") == Run("pretrain", "shop", params, tmp_path).seed("targets")
-    assert inner.folder == outer.layout.folder("pretrain")
-    list(inner.progress(range(2), total=2, what="teachers"))
-    assert outer.bars == inner.bars != []
-    inner.warn("slow")
-    assert capsys.readouterr().err == "warning: study shop variants/x: slow\n"

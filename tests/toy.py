@@ -192,7 +192,7 @@ def write_study(layout: Layout) -> None:
         judged | {"modality": modality, "ratio": ratio, "seed": seed, "recall@20": value, "best_epoch": 3}
         for (modality, ratio), values in MASKED.items() for seed, value in enumerate(values)
     ]  # fmt: skip
-    for part, rows in {"mask": mask, "tail": [], "variants": [], "sweeps": []}.items():
+    for part, rows in {"mask": mask, "tail": [], "sweeps": []}.items():
         schema = schemas.STUDY[part]
         io.write_table(pa.Table.from_pylist(rows, schema), layout.study(part), schema, record("study"))
 

@@ -1,1 +1,1 @@
-"""Models x feature sets x seeds: jobs, results, paired tests; and searches of settings."""
+"""Models x feature sets x seeds, and the article's other tables: every training is a cell with a record of its own."""

@@ -1,13 +1,13 @@
-"""Sections `benchmark` and `search` of params.yaml."""
+"""Sections `benchmark`, `search` and `study` of params.yaml."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, Literal
+import itertools
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.base import Count, Name, Positive, Section
+from pipeline.config.base import Count, Name, Positive, Section, Share
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
 
@@ -38,13 +38,10 @@ class Benchmark(Section):
     """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
     budget: Count = 0
     """settings that each model tries on each feature set, the given one first, others drawn from `search.spaces`; best
-    valid Recall@20 chooses, test is not opened for them; 0: the given setting is used; see also `splits`"""
-    splits: Positive = 1
-    """the data's own, and others of the same interactions by other seeds; on several, each model tries `budget`
-    settings on each, its authors' grid first, and table LEAGUE says which differences are more than chance"""
+    valid Recall@20 chooses, test is not opened for them; 0: the given setting is used"""
     control: Name | None = None
     """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
-    null: only AlignRec is tested, see pipeline/experiment/tables/significance.py"""
+    null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
     workers: Positive = 2
     """runs at a time, one thread each"""
 
@@ -66,17 +63,15 @@ class Benchmark(Section):
 
 
 class Range(Section):
-    """The search range of one setting; whole numbers if both ends are."""
+    """The search range of one setting, on a logarithmic scale above 0; whole numbers if both ends are."""
 
     low: int | float
     high: int | float
-    log: bool = True
-    """whether to draw on a logarithmic scale"""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Range:
-        if not (0 if self.log else -math.inf) < self.low < self.high:
-            raise ValueError(f"low must be below high{', and both above 0 with log' if self.log else ''}")
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
         return self
 
 
@@ -84,12 +79,6 @@ RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-
 # unsquared norms: in a batch of 2048 rows one weighs 45 times less than its square
 NORMS: dict[str, Range] = RATES | {"l2": Range(low=1e-4, high=1.0)}
 LOSSES = {"cca": Range(low=1e-4, high=0.1), "reg": Range(low=1e-2, high=1.0), "uia": Range(low=1e-2, high=1.0)}
-AUTHORS: dict[str, list[int | float]] = {
-    "lr": [5e-3, 3e-3, 1e-3, 7e-4, 5e-4, 3e-4, 1e-4],
-    "cca": [1e-4, 1e-3, 5e-3, 1e-2, 1e-1],
-    "reg": [0.1, 0.2, 0.3, 0.4, 0.5],
-}
-"""the grid of AlignRec's authors, method.md section 4"""
 SPACES: dict[str, dict[str, Range]] = {
     "itemknn": {"neighbours": Range(low=5, high=500), "shrink": Range(low=1.0, high=1000.0)},
     "contentknn": {},
@@ -108,3 +97,48 @@ class Search(Section):
     spaces: dict[Name, dict[Name, Range]] = SPACES
     """model -> key of its settings -> range; a model that is not named has its default here, or those of lr and l2 that
     it reads"""
+
+
+class Mask(Section):
+    """Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec retrained."""
+
+    ratios: Annotated[list[Share], Field(max_length=100)] = [0.5]
+    """shares of items whose image (or text) is hidden; 0, the whole set, is always measured; empty: no training"""
+    seeds: Positive = 3
+    """trainings of AlignRec for each modality and ratio"""
+
+
+def _dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]:
+    for key in sweep:
+        section, _, rest = key.partition(".")
+        if section not in ("train", "graph") or not rest:
+            raise ValueError(f"'{key}' is no key of train or graph; write it as in train.lr or graph.k")
+    return sweep
+
+
+Values = Annotated[list[int | float], Field(min_length=1)]
+
+
+class Study(Section):
+    """What the article measures beyond models x feature sets; a part that is left empty takes no time."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"workers"})
+
+    mask: Mask = Mask()
+    tail: bool = True
+    """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
+    sweeps: dict[Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_dotted)]] = {}
+    """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are tried on valid; one key makes a curve, two a
+    heat map, more a heat map a pair"""
+    seeds: Positive = 5
+    """trainings of AlignRec for each value of a sweep"""
+    workers: Positive = 2
+    """trainings at a time, one thread each"""
+
+    def settings(self, sweep: str) -> list[dict[str, int | float]]:
+        space = self.sweeps[sweep]
+        return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+
+    def trainings(self, maskable: int) -> int:
+        masked = self.mask.seeds * maskable * 2 * len({*self.mask.ratios} - {0.0})
+        return masked + self.seeds * sum(len(self.settings(sweep)) for sweep in self.sweeps)

@@ -9,6 +9,7 @@ from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
 from pipeline.config.base import Section, checked
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.protocol import Protocol, protocol
+from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
 from pipeline.models import MODELS, RELEASED
@@ -46,9 +47,20 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
     """Return the ranges of a model's search: of `search.spaces`, else of its authors' grid, else of lr and l2."""
     kind = MODELS[model].Params
-    own = {key: Range(low=min(v), high=max(v), log=min(v) > 0) for key, v in kind.grid.items()}
+    own = {key: Range(low=min(v), high=max(v)) for key, v in kind.grid.items()}
     rates = {key: values for key, values in RATES.items() if key in kind.model_fields}
     return (SPACES | params[Search].spaces).get(model, own or rates)
+
+
+def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: str) -> Parameters:
+    """Return the parameters at one setting of a sweep, dotted key -> value; UserError names the path `where`."""
+    graph, train = (
+        {key.removeprefix(f"{section}."): value for key, value in setting.items() if key.startswith(f"{section}.")}
+        for section in ("graph", "train")
+    )
+    checked(MODELS[RELEASED].Params, train, f"{where}.train")
+    changed = checked(Graph, params[Graph].model_dump(exclude_unset=True) | graph, f"{where}.graph")
+    return with_settings(params.having(changed), RELEASED, train)
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 import schemas
 from pipeline import io
@@ -80,9 +78,9 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
-    from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
-    from pipeline.experiment.run import complete
-    from pipeline.experiment.store import Store
+    from pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
+    from pipeline.benchmark.experiment import complete
+    from pipeline.benchmark.store import Store
     from pipeline.train import inputs
 
     files = {g.name: to / "features" / f"{g.name}.npy" for g in sets}
@@ -90,9 +88,8 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
         io.write_npy(files[g.name], g.vectors)
     split = inputs.read(layout, None).split
     rules, k = protocol_of(params, layout.dataset, split), bounded(split.n_items)
-    planned, store = plans.plan(params, layout, files, seeds, rules, split.n_items), Store(to / "cells")
-    complete(planned.values(), store, params[Benchmark].workers, partial(tqdm, unit="run", disable=None))
-    found = {one: record for one, cell in planned.items() if (record := store.get(cell))}
+    planned = plans.plan(params, layout, files, seeds, rules, split.n_items)
+    found = complete(planned, Store(to / "cells"), params[Benchmark].workers)
     judged = [
         protocol.label
         | plans.summary(

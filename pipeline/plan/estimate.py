@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.inference import flops
-from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.params import Benchmark, Study
+from pipeline.benchmark.plan import entries
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
-from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.registry import CEILINGS, defined, definition, kind, networks, reads_pretrained, whole
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
@@ -27,7 +27,6 @@ from pipeline.plan.size import Size
 from pipeline.pretrain.params import Pretrain
 from pipeline.probe import sampled
 from pipeline.semantic_ids.params import SemanticIds
-from pipeline.study.params import Study
 from pipeline.train.params import Released
 
 PROCESS, TORCH, START = 5e8, 7e8, 3.0  # bytes of a stage, and of torch; seconds in which DVC starts a stage
@@ -144,25 +143,19 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training(RELEASED, one)
     memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
     closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
-    tried = (
-        bench.splits
-        * (1 + bench.budget)
-        * sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
-    )
+    runs = sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
     maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
-    count, encoders, joint = study.trainings(maskable)
-    seconds = 1.5 * count * alignrec + plan.pretrains * joint * one.epochs * 3 * plan.beit3()  # joint: with gradient
-    variants = plan.pretrains * encoders * (pretrain(plan).seconds + encode(plan).seconds)
+    count = study.trainings(maskable)
     released = rows * len(params[Encode].encoders) + 4 * plan.shape.weights + 2e3 * n
     asked = sets * (3 + (50 * min(sampled.most(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
     return {
         "train": Estimate(2 + alignrec, memory, 4 * vectors, f"at most {one.epochs} epochs"),
         "probe": Estimate(asked, TORCH + 2 * rows + 3e8 + min(4.0 * n**2, 4e9), 1e5, f"{sets} sets"),
-        "benchmark": Estimate(5 + tried / bench.workers, TORCH + bench.workers * (memory + closed), len(cells) * cell,
-                              f"{len(cells) * bench.splits * (1 + bench.budget):,} trainings"),
-        "study": Estimate(10 + seconds / study.workers + variants, TORCH + study.workers * memory,
-                          count * cell + 4 * encoders * plan.shape.weights,
-                          f"{count:,} trainings, {encoders} encoders"),
+        "benchmark": Estimate(5 + (1 + bench.budget) * runs / bench.workers,
+                              TORCH + bench.workers * (memory + closed), len(cells) * cell,
+                              f"{len(cells) * (1 + bench.budget):,} trainings"),
+        "study": Estimate(10 + 1.5 * count * alignrec / study.workers, TORCH + study.workers * memory, count * cell,
+                          f"{count:,} trainings"),
         "report": Estimate(7 + 6e-4 * n, PROCESS + 1e3 * n, 5e6, "the map"),
         "publish": Estimate(7 + released / 2e8, PROCESS + rows, released, "copies and hashes"),
     }  # fmt: skip

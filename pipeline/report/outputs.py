@@ -55,10 +55,8 @@ class Outputs:
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
-    league = _table(lambda layout: layout.league, schemas.LEAGUE)  # None of one split
     tuning = _table(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
     probes = _json_file(lambda layout: layout.probes, None)
-    league_facts = _json_file(lambda layout: layout.league_facts, None)
     protocols = _json_file(lambda layout: layout.protocol, [])
 
     @cached_property

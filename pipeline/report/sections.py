@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.report import content, judged, league, plots, recommenders, studied
+from pipeline.report import content, judged, plots, recommenders, studied
 from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Section
 from pipeline.report.table import Table
@@ -12,9 +12,9 @@ CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 
 def pictured(outputs: Outputs) -> list[Section]:
     sections = (
-        judged.recommenders(outputs), league.section(outputs), judged.probes_section(outputs),
+        judged.recommenders(outputs), judged.probes_section(outputs),
         judged.without_parts(outputs), studied.tail_section(outputs), *studied.sections(outputs),
-        *studied.argument_sections(outputs), judged.codes_section(outputs.coded),
+        judged.codes_section(outputs.coded),
     )  # fmt: skip
     return [s for s in sections if s]
 

@@ -8,13 +8,13 @@ from shops import ITEMS, two_tastes
 
 import schemas
 from pipeline import io
+from pipeline.benchmark import results as tables
 from pipeline.benchmark import runs
+from pipeline.benchmark.plan import entries
 from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import judge
-from pipeline.experiment.plans.benchmark import entries
-from pipeline.experiment.tables import benchmark as tables
 from pipeline.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -52,16 +52,17 @@ def test_overrides_change_only_what_they_name() -> None:
 
 def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]
     means = {"recall@20": recall, "ndcg@20": recall / 2}
-    run = {"model": model, "features": "f", "seed": seed, "ablation": "", "protocol": "mmrec", "fingerprint": "1"}
+    run = {"dataset": "shop", "model": model, "features": "f", "seed": seed, "ablation": ""}
+    run |= {"protocol": "mmrec", "fingerprint": "1"}
     return run | {"metrics": {"valid": means, "test": means}}
 
 
 def test_results_are_long_and_summary_is_mean_and_sd() -> None:
     records = [record("bpr", 0, 0.1), record("bpr", 1, 0.3), record("vbpr", 0, 0.5)]
-    table = schemas.check(tables.results("shop", records), schemas.RESULTS)
+    table = schemas.check(tables.results(records), schemas.RESULTS)
     assert len(table) == 3 * 2 * 2
     row = {key: value for key, value in records[0].items() if key != "metrics"}
-    row |= {"dataset": "shop", "split": "test", "metric": "recall", "k": 20, "selected_by": "valid", "value": 0.1}
+    row |= {"split": "test", "metric": "recall", "k": 20, "selected_by": "valid", "value": 0.1}
     assert table.slice(2, 1).to_pylist() == [row]
     summary = tables.summary(records, 20)
     assert summary["bpr"]["f"]["recall@20"] == pytest.approx({"mean": 0.2, "sd": np.sqrt(0.02)})

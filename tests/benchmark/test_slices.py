@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from shops import interactions
 
+from pipeline.benchmark import slices
 from pipeline.evaluation.metrics import judge
-from pipeline.experiment.tables import slices
 from pipeline.interactions import split
 
 # user 0 has three train items, user 1 four; item 3 is known to nobody in train, item 4 to user 1 alone

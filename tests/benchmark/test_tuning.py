@@ -11,16 +11,15 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import runs
+from pipeline.benchmark import runs, search
+from pipeline.benchmark.cell import outcome
+from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Range
+from pipeline.benchmark.plan import entries
 from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.search import Contender, Tried, halton
 from pipeline.benchmark.settings import model_settings, search_ranges
 from pipeline.errors import UserError
-from pipeline.experiment.cell import outcome
-from pipeline.experiment.plans import tuning
-from pipeline.experiment.plans.benchmark import entries
-from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Contender, Tried, halton
 from pipeline.layout import Layout
 from pipeline.run import Run
 from stages.params import Params
@@ -42,7 +41,7 @@ def params(search: dict[str, object] | None = None, **benchmark: object) -> Para
 
 
 def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
-    space = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3, log=False), "dim": Range(low=8, high=64)}
+    space = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3), "dim": Range(low=8, high=64)}
     many = halton(space, 200, seed=1)
     assert [halton(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
     assert halton(space, 3, seed=2) != many[:3]
@@ -56,16 +55,16 @@ def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
 def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first(tmp_path: Path) -> None:
     shops.outputs(tmp_path)
     settings = params(features=["f"], budget=3)
-    tried = tuning.tuned(experiment(tmp_path, settings), entries(settings)).tried
+    tried = search.tune(experiment(tmp_path, settings), entries(settings)).tried
     assert list(tried) == [("alignrec", "f"), ("bpr", "none")]  # the slow ones first
-    of_alignrec = tuning.settings(settings, "shop", "alignrec")
+    of_alignrec = search.settings(settings, "shop", "alignrec")
     assert [one.setting for one in tried["alignrec", "f"]] == of_alignrec
     assert of_alignrec[0] == {"lr": 0.01, "cca": 0.01}
     assert len({json.dumps(setting) for setting in of_alignrec}) == 3
-    assert tuning.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
+    assert search.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
 
 
-@pytest.mark.parametrize("given", [{"low": 0.2, "high": 0.1}, {"low": 0.0, "high": 0.1}])
+@pytest.mark.parametrize("given", [{"low": 0.2, "high": 0.1}, {"low": 0.1, "high": 0.1}])
 def test_an_empty_range_is_refused(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="low"):
         params({"spaces": {"bpr": {"lr": given}}})
@@ -85,12 +84,12 @@ def experiment(root: Path, settings: Params) -> Experiment:
 def test_without_a_budget_or_a_space_nothing_is_tried(tmp_path: Path) -> None:
     shops.outputs(tmp_path)
     for settings in (params(), params(models=["contentknn"], budget=4)):
-        assert tuning.tuned(experiment(tmp_path, settings), entries(settings)).tried == {}
+        assert search.tune(experiment(tmp_path, settings), entries(settings)).tried == {}
 
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
-    tuned = tuning.Tuned({Contender("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", 1, 0.5)]})
+    tuned = search.Tuned({Contender("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", 1, 0.5)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
         entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
         chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
@@ -102,10 +101,10 @@ def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_ne
     def tried(number: int, valid: float | None) -> Tried:
         return Tried(number, {}, "failed" if valid is None else "complete", 1, valid, reason="nan")
 
-    tuned = tuning.Tuned({Contender("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
+    tuned = search.Tuned({Contender("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
     assert tuned.chosen["bpr", "none"].number == 2
     with pytest.raises(UserError, match="bpr"):
-        _ = tuning.Tuned({Contender("bpr", "none"): [tried(0, None)]}).chosen
+        _ = search.Tuned({Contender("bpr", "none"): [tried(0, None)]}).chosen
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
@@ -151,9 +150,9 @@ def cells(layout: Layout, opens: str) -> list[Path]:
 
 def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = shops.outputs(tmp_path)
-    monkeypatch.setattr("pipeline.experiment.pairs.open_test", lambda *_: pytest.fail("test was opened"))
+    monkeypatch.setattr("pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    cell = tuning.cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
+    cell = search.cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
     record = outcome(cell)
     moved = rows.set_column(1, "item_id", shifted(rows))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)

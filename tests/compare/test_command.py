@@ -14,9 +14,9 @@ import toy
 from commands import alignrec
 
 from pipeline import io
+from pipeline.benchmark import compare as plans
 from pipeline.compare import command, feature_set, judge, similarity
 from pipeline.errors import UserError
-from pipeline.experiment.plans import compare as plans
 from pipeline.layout import Layout
 from pipeline.ops import shapes
 from pipeline.probe import asking

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.benchmark import significance
 from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import corrected, holm, paired
-from pipeline.experiment.tables import significance
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:

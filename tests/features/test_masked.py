@@ -15,9 +15,9 @@ from featured import stage, vectors
 
 import schemas
 from pipeline import io
+from pipeline.benchmark import mask
 from pipeline.encode import batching
 from pipeline.errors import UserError
-from pipeline.experiment.tables import mask
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from stages.params import Params, read

@@ -23,13 +23,6 @@ def test_parameter_files_are_valid(name: str, known: dict[str, cases.Case]) -> N
     assert load(known[name].params).datasets == [known[name].layout.dataset]
 
 
-@pytest.mark.parametrize("name", ["industrial", "tiktok"])
-def test_a_league_is_of_the_same_data(name: str, known: dict[str, cases.Case]) -> None:
-    league, own = load(cases.HERE / f"{name}_league.yaml", name), load(known[name].params, name)
-    assert (league.sources, league.train.features) == (own.sources, own.train.features)
-    assert (league.benchmark.splits, league.benchmark.features[0]) == (2, own.train.features)
-
-
 @pytest.mark.parametrize("name", cases.VARIANTS)
 def test_a_variant_differs_only_in_interactions(name: str, known: dict[str, cases.Case]) -> None:
     base_name, _ = cases.VARIANTS[name]

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import toy
-from study_tables import CURVES, tail_table, variants
+from study_tables import CURVES, tail_table
 
 import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import Comparison, Row
 from pipeline.report import page, studied
 from pipeline.report.outputs import Outputs
-from pipeline.report.plots import Intervals
 from pipeline.report.tail import by_study
 from pipeline.report.users import users
 from pipeline.run import Run, running
@@ -29,17 +28,15 @@ def test_the_tail_is_drawn_by_group_for_the_models_on_the_released_features() ->
 
 def test_the_page_has_a_section_for_each_part(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    for part, rows in (("tail", tail_table()), ("variants", variants())):
-        io.write_table(rows.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
+    io.write_table(tail_table().replace_schema_metadata(), layout.study("tail"), schemas.TAIL)
     io.write_json(layout.study_plot("curves"), CURVES)
     with running("report", "shop", toy.PARAMS, tmp_path) as run:
         report.main(run)
     page, text = ((layout.report / name).read_text() for name in ("index.html", "report.md"))
-    for anchor in ("tail", "mask", "variants", "settings-swept"):
+    for anchor in ("tail", "mask", "settings-swept"):
         assert page.count(f'<section id="{anchor}">') == page.count(f'href="#{anchor}"') == 1
     assert "### AlignRec's lead by popularity" in text
     assert text.count("### Recall@20 by popularity") == 1  # once, with intervals
-    assert "### AlignRec on the encoder of each variant" in text
     assert "measured on valid only" in text
 
 
@@ -57,14 +54,6 @@ def test_items_bought_in_test_are_framed_and_have_images(tmp_path: Path) -> None
     view = page.view(outputs, None, shown, seed=1)  # of a page that cannot search all items
     assert view
     assert set(view.images) == {item for user in shown for item in user.shown if toy.COLOURS[item]}
-
-
-def test_changes_of_variants_are_filled_where_they_are_sure() -> None:
-    (drawn,) = studied.variants_changes(variants())
-    assert isinstance(drawn, Intervals)
-    assert drawn.title == "Change in test Recall@20 against the recipe over 3 trainings, 95 % interval"
-    assert [(row.name, row.sure) for row in drawn.rows] == [("article", True), ("taste", False)]
-    assert studied.variants_changes(variants().slice(0, 0)) == []
 
 
 def test_a_sweep_is_a_curve() -> None:

@@ -15,14 +15,11 @@ from processes import started
 
 import schemas
 from pipeline import code, engine, io
-from pipeline.experiment.cell import Cell, outcome
-from pipeline.experiment.pairs import Stored
-from pipeline.experiment.run import Experiment, Work, complete
-from pipeline.experiment.store import Store, record_digest
-from pipeline.experiment.tables import PLANS, TABLES
+from pipeline.benchmark.cell import Cell, Stored
+from pipeline.benchmark.experiment import Experiment, Work, complete
+from pipeline.benchmark.store import Store, record_digest
 from pipeline.models import MODELS
-from pipeline.run import ALTERED, Run, running
-from stages import study
+from pipeline.run import ALTERED, Run
 from stages.params import Params
 
 PARAMS = {
@@ -171,7 +168,7 @@ def test_another_store_is_looked_into_first_and_left_alone(tmp_path: Path, train
     made.complete({0: cell(made)})
     before = contents(made.store)
     other = Store(tmp_path / "other", made.store.folder)
-    complete([cell(made), cell(made, 1)], other, 1, lambda done, total: done)
+    complete({0: cell(made), 1: cell(made, 1)}, other, 1)
     assert [trained.seed for trained in trainings] == [0, 1]
     assert {name.partition(".")[0] for name in contents(other)} == {cell(made, 1).key}
     assert contents(made.store) == before
@@ -222,34 +219,3 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, training
     alone.complete(dict(enumerate(cell(alone, seed) for seed in range(done + 2))))
     ours = contents(made.store)
     assert {name: ours[name] for name in contents(alone.store)} == contents(alone.store)
-
-
-# --- plans and tables of one's own
-
-
-OWN_PLAN = """
-from pipeline.experiment.cell import Cell, outcome
-from pipeline.experiment.pairs import Stored
-from pipeline.models import MODELS
-
-def plan(made):
-    settings = MODELS["bpr"].Params(epochs=2)
-    return {seed: Cell(Stored(made.layout), "bpr", settings, made.rules, seed, (5, 20)) for seed in range(2)}
-"""
-
-
-def test_a_plan_and_a_table_are_a_file_and_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "own_plan.py").write_text(OWN_PLAN)
-    (tmp_path / "own_table.py").write_text(
-        "def table(made, found):\n"
-        "    figures = [r.judged[0]['metrics']['test']['recall@5'] for r in found.values()]\n"
-        "    return {'own.json': figures}\n"
-    )
-    monkeypatch.setitem(PLANS.built_in, "own", "own_plan:plan")  # type: ignore[index]
-    monkeypatch.setitem(TABLES.built_in, "own", "own_table:table")  # type: ignore[index]
-    made = experiment(tmp_path / "shop")
-    with running("study", "shop", made.params, tmp_path / "shop") as run:
-        study.main(run)
-    figures = [outcome(cell(made, seed)).values["judged"][0]["metrics"]["test"]["recall@5"] for seed in (0, 1)]
-    assert io.read_json(made.layout.folder("study") / "own.json") == figures

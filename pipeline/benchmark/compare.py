@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.benchmark.cell import Cell, Stored
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
-from pipeline.experiment.cell import Cell
-from pipeline.experiment.pairs import Stored
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for

@@ -12,7 +12,6 @@ import schemas
 from pipeline import io
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.run import running
-from pipeline.study.settings import variant_params
 from stages import benchmark, study
 from stages.params import load
 
@@ -28,29 +27,11 @@ def test_the_profile_has_every_model_and_part() -> None:
     assert params.benchmark.ablations.items() > load(shipped.root() / "params.yaml").benchmark.ablations.items()
     assert params.study.mask.ratios == [n / 10 for n in range(11)]
     assert params.study.tail
-    assert "article" in params.study.variants
-    swept = {key for sweep in params.study.sweeps.values() if not isinstance(sweep, str) for key in sweep}
-    assert swept == {
-        "train.lr", "train.cca", "train.reg", "train.uia", "train.layers", "train.item_layers", "train.temperature",
-        "graph.k", "pretrain.steps",
+    swept = {"lr", "cca", "reg", "uia", "layers", "item_layers", "temperature"}
+    assert {key for sweep in params.study.sweeps.values() for key in sweep} == {
+        "graph.k", *(f"train.{name}" for name in swept)
     }  # fmt: skip
-
-
-def test_every_variant_differs_from_the_recipe_by_keys_that_exist() -> None:
-    params = load(PROFILE)
-    objectives = {}
-    for name, keys in params.study.variants.items():
-        own = type(params.pretrain).model_validate(params.pretrain.model_dump() | keys)
-        assert own != params.pretrain, name
-        objectives[name] = own.objective
-    assert objectives["article"] == "MIM + MLM"
-    assert objectives["random-words"] == params.pretrain.objective
-    assert all(f"`study.{table.partition('_')[0]}`" in PAGE for table in schemas.STUDY)
-    objective = load(PROFILE.with_name("objective.yaml"))
-    (name,) = objective.study.variants
-    own = variant_params(objective, name).pretrain
-    assert (own.objective, own.hide, own.words, own.steps) == ("MIM + MLM", 0, "random", objective.pretrain.steps)
-    assert objective.study.variants[name] == params.study.variants["article"]
+    assert all(f"`study.{table}`" in PAGE for table in schemas.STUDY)
 
 
 @pytest.mark.usefixtures("one_process")
@@ -62,7 +43,7 @@ def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path) -> None:
     small = toy.params(
         train={"features": "f", "dim": 4, "batch_size": 512, "epochs": 1},
         benchmark={"models": ["itemknn", "alignrec"], "features": ["f"], "seeds": 1, "ks": [5, 20]},
-        study=own | {"mask": own["mask"] | {"seeds": 1}, "variants": {}, "sweeps": {}},
+        study=own | {"mask": own["mask"] | {"seeds": 1}, "sweeps": {}},
     )
     for stage, main in (("benchmark", benchmark.main), ("study", study.main)):
         with running(stage, "shop", small, tmp_path) as run:

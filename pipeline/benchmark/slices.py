@@ -4,7 +4,7 @@ Letters: N test users, K cutoff, I items, P pairs of a test user and a target.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -99,10 +99,6 @@ def gini(counts: np.ndarray) -> float | None:
     n, total = len(counts), counts.sum()
     weights = 2 * np.arange(1, n + 1) - n - 1
     return float((weights * np.sort(counts)).sum() / (n * total)) if total else None
-
-
-def rows(named: dict[str, Any], evaluation: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:
-    return [named | figure._asdict() for figure in figures(evaluation, split, ks)]
 
 
 def _mean(what: str, label: str, metric: str, k: int, values: np.ndarray) -> Figure:

@@ -11,21 +11,19 @@ import toy
 
 import schemas
 from pipeline import engine, io
+from pipeline.benchmark import mask, summaries
+from pipeline.benchmark.cell import Hidden, outcome
+from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.mask import Masked
+from pipeline.benchmark.params import Mask
 from pipeline.benchmark.settings import protocol_of
 from pipeline.config.base import checked
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.evaluation.metrics import evaluate
-from pipeline.experiment.cell import outcome
-from pipeline.experiment.pairs import Hidden
-from pipeline.experiment.run import Experiment
-from pipeline.experiment.tables import mask
-from pipeline.experiment.tables.mask import Masked
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
 from pipeline.run import Run, running
 from pipeline.seeds import seed_for
-from pipeline.study import summaries
-from pipeline.study.params import Mask
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 from stages import benchmark

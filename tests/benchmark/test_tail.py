@@ -10,11 +10,10 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import runs
+from pipeline.benchmark import runs, tail
+from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import holm
-from pipeline.experiment.run import Experiment
-from pipeline.experiment.tables import tail
 from pipeline.interactions import split
 from pipeline.run import running
 from stages.params import Params
@@ -41,7 +40,7 @@ def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
 def tabled(root: Path, settings: Params) -> pa.Table:
     with running("study", "shop", settings, root) as run:
         experiment = Experiment(run, 1)
-        experiment.write(tail.table(experiment, {}))
+        experiment.write(tail.tables(experiment))
     return io.read_table(run.layout.study("tail"), schemas.TAIL)
 
 

@@ -3,84 +3,77 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.benchmark import runs
+from pipeline.benchmark import runs, significance, slices
+from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.search import Tuned
 from pipeline.benchmark.settings import search_ranges
+from pipeline.benchmark.store import Record
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import cell
-from pipeline.evaluation.metrics import Evaluation
-from pipeline.evaluation.protocol import Protocol
-from pipeline.experiment.plans.tuning import Tuned
-from pipeline.experiment.run import Experiment
-from pipeline.experiment.store import Record
-from pipeline.experiment.tables import significance, slices
 from pipeline.train.params import Released
 
-
-class _Judged(NamedTuple):
-    """Runs under one protocol."""
-
-    rows: list[dict[str, Any]]  # the run, protocol, fingerprint, metrics
-    slices: list[dict[str, Any]]
-    per_user: dict[Entry, dict[str, np.ndarray]]
+PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], NaN without a target in the run's draw
 
 
-def table(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
-    params, variants, dataset = experiment.params, experiment.rules.variants, experiment.dataset
-    under = [_under(experiment, found, number, protocol) for number, protocol in enumerate(variants)]
-    labels = [{"dataset": dataset} | protocol.label for protocol in variants]
-    k, reference = headline(params[Benchmark].ks), params[Released].features
-    compared = [(label, one.per_user) for label, one in zip(labels, under, strict=True)]
-    summaries = [label | summary(one.rows, k) for label, one in zip(labels, under, strict=True)]
-    metrics = summaries[0] if len(summaries) == 1 else {"dataset": dataset} | {s["protocol"]: s for s in summaries}
+def tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
+    """Return tables, or JSON values, by file name."""
+    params, variants = experiment.params, experiment.rules.variants
+    k = headline(params[Benchmark].ks)
+    judged: list[dict[str, Any]] = []
+    sliced: list[dict[str, Any]] = []
+    compared: list[tuple[dict[str, Any], PerUser]] = []
+    summaries = []
+    for number, protocol in enumerate(variants):
+        label = {"dataset": experiment.dataset} | protocol.label
+        rows = [label | entry._asdict() | record.judged[number] for entry, record in found.items()]
+        own, per_user = _measure(experiment, found, protocol.suffix)
+        judged += rows
+        sliced += [label | row for row in own]
+        compared.append((label, per_user))
+        summaries.append(label | summary(rows, k))
+    metrics = {"dataset": experiment.dataset} | {s["protocol"]: s for s in summaries}
+    control, draws = params[Benchmark].control, len(experiment.draws)
     files = {
-        "results.parquet": results(dataset, [row for one in under for row in one.rows]),
-        "slices.parquet": pa.Table.from_pylist([row for one in under for row in one.slices], schemas.SLICES),
-        "tests.parquet": significance.tests(compared, reference, k, params[Benchmark].control, len(experiment.draws)),
+        "results.parquet": results(judged),
+        "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
+        "tests.parquet": significance.tests(compared, params[Released].features, k, control, draws),
         "protocol.json": [protocol.described() | described(tuned, params) for protocol in variants],
-        "metrics.json": metrics | _settings(tuned),
+        "metrics.json": (metrics if len(summaries) > 1 else summaries[0]) | _settings(tuned),
         "runs.json": runs.listed({entry: record.key for entry, record in found.items()}),
     }
     return files | ({"tuning.parquet": tried(tuned)} if tuned.tried else {})
 
 
-def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, protocol: Protocol) -> _Judged:
-    under, ks = _Judged([], [], {}), experiment.params[Benchmark].ks
+def _measure(
+    experiment: Experiment, found: Mapping[Entry, Record], suffix: str
+) -> tuple[list[dict[str, Any]], PerUser]:
+    """Return the rows of SLICES, and the figures of all test users, under the protocol of a suffix."""
+    rows: list[dict[str, Any]] = []
+    per_user: PerUser = {}
+    ks = experiment.params[Benchmark].ks
     users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
     for entry, record in found.items():  # a run's rankings at a time
         split = experiment.splits[entry.seed % len(experiment.splits)]
-        row = entry._asdict() | record.judged[number]
-        evaluation = record.evaluation(protocol.suffix, split, ks)
-        under.rows.append(row)
-        under.slices.extend(slices.rows(named(experiment.dataset, row), evaluation, split, ks))
-        under.per_user[entry] = {
-            metric: _of(users, evaluation, evaluation.per_user[metric, headline(ks)]) for metric in significance.METRICS
-        }
-    return under
+        evaluation = record.evaluation(suffix, split, ks)
+        rows += [entry._asdict() | figure._asdict() for figure in slices.figures(evaluation, split, ks)]
+        per_user[entry] = {name: np.full(len(users), np.nan) for name in significance.METRICS}
+        for metric, values in per_user[entry].items():
+            values[np.searchsorted(users, evaluation.users)] = evaluation.per_user[metric, headline(ks)]
+    return rows, per_user
 
 
-def _of(users: np.ndarray, evaluation: Evaluation, values: np.ndarray) -> np.ndarray:
-    """Return figures of all test users, float64 [N], NaN without a target."""
-    out = np.full(len(users), np.nan)
-    out[np.searchsorted(users, evaluation.users)] = values
-    return out
-
-
-def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"dataset": dataset_name} | {key: row[key] for key in (*Entry._fields, "protocol", "fingerprint")}
-
-
-def results(dataset_name: str, judged: Iterable[dict[str, Any]]) -> pa.Table:
+def results(judged: Iterable[dict[str, Any]]) -> pa.Table:
     rows = [
-        named(dataset_name, run)
+        {key: run[key] for key in run if key != "metrics"}
         | {"split": part, "metric": name.split("@")[0], "k": int(name.split("@")[1])}
         | {"selected_by": "valid", "value": value}
         for run in judged
@@ -117,6 +110,7 @@ def tried(tuned: Tuned) -> pa.Table:
 
 
 def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
+    """Return what the protocol says of the tried settings; nothing without a budget."""
     if not tuned.tried:
         return {}
     spaces = {model: search_ranges(params, model) for model, _ in tuned.tried}

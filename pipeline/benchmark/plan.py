@@ -1,4 +1,4 @@
-"""The benchmark: models x feature sets x seeds, and ablations, with the chosen settings."""
+"""The runs of a benchmark: models x feature sets x seeds, and ablations, with the chosen settings."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -6,20 +6,18 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline import io
+from pipeline.benchmark.cell import Cell, Stored
+from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
+from pipeline.benchmark.search import Tuned
 from pipeline.benchmark.settings import model_settings, released_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.experiment.cell import Cell
-from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans.tuning import Tuned
-from pipeline.experiment.run import Experiment
 from pipeline.features import registry
 from pipeline.features.sets import FeatureSets
 from pipeline.graph.params import Graph
-from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
@@ -28,14 +26,35 @@ from pipeline.train.params import Released
 
 
 def entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    benchmark = params[Benchmark]
-    full = [
-        Entry(model, features, seed)
+    benchmark, released = params[Benchmark], params[Released].features
+    seeds, ablated = max(benchmark.seeds, draws), max(min(benchmark.ablation_seeds, benchmark.seeds), draws)
+    kinds = [
+        (model, features)
         for model in benchmark.models
         for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
-        for seed in range(max(benchmark.seeds, draws))
     ]
-    return list(dict.fromkeys([*full, *ablated_entries(params, draws)]))
+    if benchmark.ablations:
+        kinds.append((RELEASED, released))
+    ablations = [
+        Entry(RELEASED, released_settings(params, name).features, seed, name)
+        for name in benchmark.ablations
+        for seed in range(ablated)
+    ]
+    return list(dict.fromkeys([*(Entry(*kind, seed) for kind in kinds for seed in range(seeds)), *ablations]))
+
+
+def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
+    params = experiment.params
+    return {
+        entry: cell(
+            experiment,
+            _data(experiment, entry.features, entry.seed % len(experiment.draws)),
+            entry.model,
+            model_settings(tuned.params(params, entry), entry.model, entry.ablation),
+            entry.seed,
+        )
+        for entry in wanted
+    }
 
 
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
@@ -48,13 +67,7 @@ def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
 
 
-def whole(experiment: Experiment, layout: Layout, features: str, seed: int) -> Cell:
-    """Return AlignRec with the given settings on a feature set of a dataset or of a branch of it."""
-    params = experiment.params
-    return cell(experiment, Stored.of(params, layout, features), RELEASED, model_settings(params, RELEASED), seed)
-
-
-def data(experiment: Experiment, features: str, draw: int) -> Stored:
+def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     """Return the data of a run on a draw of the split.
 
     A feature set that learned from train interactions learns again from those of the draw; UserError if it cannot.
@@ -78,29 +91,3 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     io.write_npy(path, node.relearned(np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again
-
-
-def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
-    params = experiment.params
-    return {
-        entry: cell(
-            experiment,
-            data(experiment, entry.features, entry.seed % len(experiment.draws)),
-            entry.model,
-            model_settings(tuned.params(params, entry), entry.model, entry.ablation),
-            entry.seed,
-        )
-        for entry in wanted
-    }
-
-
-def ablated_entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    benchmark = params[Benchmark]
-    if not benchmark.ablations:
-        return []
-    full = [Entry(RELEASED, params[Released].features, seed) for seed in range(max(benchmark.seeds, draws))]
-    return full + [
-        Entry(RELEASED, released_settings(params, name).features, seed, name)
-        for name in benchmark.ablations
-        for seed in range(max(min(benchmark.ablation_seeds, benchmark.seeds), draws))
-    ]

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 import schemas
 from pipeline import io
+from pipeline.benchmark.cell import Cell, Outcome
 from pipeline.evaluation.metrics import Evaluation, judge
-from pipeline.experiment.cell import Cell, Outcome
 from pipeline.interactions.split import Split
 
 

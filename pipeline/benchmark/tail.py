@@ -3,7 +3,7 @@
 Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,26 +11,24 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import runs
-from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark import runs, slices
+from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.params import Benchmark, Study
 from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.significance import declared
+from pipeline.benchmark.store import evaluated
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import collect
-from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
-from pipeline.experiment.run import Experiment
-from pipeline.experiment.store import Record, evaluated
-from pipeline.experiment.tables import slices
-from pipeline.experiment.tables.significance import declared
 from pipeline.interactions.split import Split
 from pipeline.layout import Layout
 from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
-from pipeline.study.params import Study
 from pipeline.train.params import Released
 
 THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
+Contenders = Mapping[tuple[str, str], list[int]]  # model and feature set -> numbers of runs
 
 
 class Group(NamedTuple):
@@ -41,27 +39,20 @@ class Group(NamedTuple):
     members: np.ndarray  # bool [P] of popularity, bool [N] of history
 
 
-class Figures(NamedTuple):
-    """Recall of every contender, averaged over its seeds."""
-
-    users: np.ndarray  # float64 [N, C], of each test user
-    targets: np.ndarray  # float64 [P, C], whether the target was recommended
-
-
-def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.Table]:
-    params, split, rows = experiment.params, experiment.split, []
+def tables(experiment: Experiment) -> dict[str, pa.Table]:
+    params, split, rows = experiment.params, experiment.split, list[dict[str, Any]]()
     if params[Study].tail:
-        contenders = _contenders(experiment.layout)
-        k, seed = headline(params[Benchmark].ks), seed_for("tail", experiment.dataset)
+        k, contenders = headline(params[Benchmark].ks), _contenders(experiment.layout)
+        reference, seed = params[Released].features, seed_for("tail", experiment.dataset)
         for protocol in experiment.rules.variants:
-            figures = _figures(experiment.layout, contenders, split, k, protocol)
-            labelled = {"dataset": experiment.dataset, **protocol.label, "k": k}
-            rows += [
-                labelled | row
-                for group in groups(split)
-                for row in tested(group, figures, contenders, params[Released].features, seed)
-            ]
-    corrected(rows)
+            recalls = _recalls(experiment.layout, contenders, split, k, protocol.suffix)
+            label = {"dataset": experiment.dataset, **protocol.label, "k": k}
+            for group in groups(split):
+                values = recalls[group.slice][group.members]
+                rows += [label | row for row in tested(group, values, contenders, reference, seed)]
+    tests = [row for row in rows if "p" in row]
+    for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
+        row["p_holm"] = float(p)
     return {"tail.parquet": pa.Table.from_pylist(rows, schemas.TAIL)}
 
 
@@ -79,13 +70,12 @@ def groups(split: Split) -> Iterator[Group]:
 
 
 def tested(
-    group: Group, figures: Figures, contenders: dict[tuple[str, str], list[int]], reference: str, seed: int
+    group: Group, values: np.ndarray, contenders: Contenders, reference: str, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one group: every contender's mean and interval, and AlignRec's difference to it.
+    """Yield every contender's mean and interval over the recalls of a group, float64 [n, C], and AlignRec's difference.
 
-    `contenders` maps model and feature set to numbers of runs; differences are null without AlignRec on `reference`.
+    Differences are null without AlignRec on the feature set `reference`.
     """
-    values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
     low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
     names, others = list(contenders), compared(contenders, reference)
     tests: dict[tuple[str, str], dict[str, Any]] = {}
@@ -110,13 +100,7 @@ def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tupl
     return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
 
 
-def corrected(rows: Sequence[dict[str, Any]]) -> None:
-    tests = [row for row in rows if "p" in row]
-    for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
-        row["p_holm"] = float(p)
-
-
-def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
+def _contenders(layout: Layout) -> Contenders:
     draws = len(layout.draws())
     io.present([layout.runs])
     first = (entry for entry in runs.keys(layout) if not entry.ablation and entry.seed % draws == 0)
@@ -124,18 +108,16 @@ def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 
 
-def _figures(
-    layout: Layout, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
-) -> Figures:
+def _recalls(layout: Layout, contenders: Contenders, split: Split, k: int, suffix: str) -> dict[str, np.ndarray]:
+    """Return recall, averaged over seeds: history -> float64 [N, C], popularity (of each target) -> float64 [P, C]."""
     users, targets = [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
     for (model, features), seeds in contenders.items():
         recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
         for seed in seeds:
-            path = runs.rankings(layout, Entry(model, features, seed), protocol.suffix)
-            per_run = evaluated(path, split, [k])
+            per_run = evaluated(runs.rankings(layout, Entry(model, features, seed), suffix), split, [k])
             recall += per_run.per_user["recall", k] / len(seeds)
             hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
         users.append(recall)
         targets.append(hit)
-    return Figures(np.stack(users, 1), np.stack(targets, 1))
+    return {"history": np.stack(users, 1), "popularity": np.stack(targets, 1)}

@@ -1,0 +1,259 @@
+"""One training as a value: its data, the hash of all that determines it as its key, and its outcome.
+
+Letters: I items, F width of features, N test users, K cutoff.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.runs import NO_FEATURES
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import variant
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import Result, open_test
+from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
+from pipeline.interactions.split import Split
+from pipeline.layout import Layout
+from pipeline.models import MODELS
+from pipeline.models.params import Train
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.run import Run
+from pipeline.train import inputs
+from pipeline.train.inputs import TrainingData
+from pipeline.train.loop import Fit, fit
+
+Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
+RECALL = f"valid_recall@{CUTOFF}"
+
+
+class Data(ABC):
+    """The split, and at most one feature set with its graph; pickled for worker processes."""
+
+    parts: tuple[int, ...]  # widths of the modalities in the features; empty for one modality
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """Return the files to read, in a defined order; UserError names a missing one."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return all else that determines the data, JSON."""
+
+    @abstractmethod
+    def read(self) -> TrainingData: ...
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A modality hidden for a share of the items, whose vectors are those of the masked feature set."""
+
+    modality: str
+    ratio: float
+    seed: int  # draws the items; the same for both modalities
+
+    def rows(self, n_items: int) -> np.ndarray:
+        """Return the items whose modality is hidden, bool [I]; a larger ratio hides the same items and more."""
+        masked = np.zeros(n_items, bool)
+        masked[np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]] = True
+        return masked
+
+
+@dataclass(frozen=True)
+class Stored(Data):
+    """Outputs of a dataset, unchanged or changed in memory."""
+
+    layout: Layout
+    features: str | Path | None = None
+    """name of a feature set, or, with `graph`, a file .npy of vectors in item order; None for models that read ids"""
+    parts: tuple[int, ...] = ()
+    graph: Graph | None = None  # how the item graph is rebuilt; None: that of the stage is read
+    hidden: Hidden | None = None  # with `graph`
+
+    @classmethod
+    def of(cls, params: Parameters, layout: Layout, features: str) -> Stored:
+        parts = tuple(params[Benchmark].modalities.get(features, []))
+        return cls(layout, None if features == NO_FEATURES else features, parts)
+
+    def files(self) -> list[Path]:
+        if self.features is None or self.graph is None:
+            return inputs.files(self.layout, self._name)
+        tables = inputs.files(self.layout, None)
+        if isinstance(self.features, Path):
+            return [*tables, self.features]
+        return tables + [path for name in self._sets() for path in io.shards(self.layout.features(name), "features")]
+
+    def facts(self) -> dict[str, Any]:
+        """Return names, widths, and what is changed in memory."""
+        name = self.features.stem if isinstance(self.features, Path) else self.features
+        graph, hidden = self.graph and self.graph.model_dump(), self.hidden and asdict(self.hidden)
+        return {"features": name, "modalities": list(self.parts), "graph": graph, "hidden": hidden}
+
+    def read(self) -> TrainingData:
+        if self.features is None or self.graph is None:
+            return inputs.read(self.layout, self._name)
+        vectors = self._vectors()
+        return TrainingData(inputs.read(self.layout, None).split, vectors, neighbours.of_params(vectors, self.graph))
+
+    @property
+    def _name(self) -> str | None:
+        return None if self.features is None else str(self.features)
+
+    def _vectors(self) -> np.ndarray:
+        if isinstance(self.features, Path):
+            return np.asarray(np.load(self.features, allow_pickle=False))
+        vectors, *masked = (io.matrix(io.read_features(self.layout.features(name))["vector"]) for name in self._sets())
+        return np.where(self.hidden.rows(len(vectors))[:, None], masked[0], vectors) if self.hidden else vectors
+
+    def _sets(self) -> list[str]:
+        name = str(self.features)
+        return [name, variant(name, self.hidden.modality)] if self.hidden else [name]
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Data):
+    """Data in memory; the item graph is searched on the features."""
+
+    split: Split  # identified by the protocol's fingerprint
+    features: np.ndarray | None  # float32 [I, F]
+    graph_k: int  # neighbours of an item, itself included
+    parts: tuple[int, ...] = ()
+
+    def files(self) -> list[Path]:
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """Return the sha256 of the vectors, and how they are read."""
+        return {"features": self._sha256, "graph_k": self.graph_k, "modalities": list(self.parts)}
+
+    @cached_property
+    def _sha256(self) -> str:
+        return hashlib.sha256(b"" if self.features is None else np.ascontiguousarray(self.features).data).hexdigest()
+
+    def read(self) -> TrainingData:
+        edges = None if self.features is None else neighbours.neighbours(self.features, self.graph_k)
+        return TrainingData(self.split, self.features, edges)
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One training. Cells of equal keys leave equal bytes."""
+
+    data: Data
+    model: str
+    settings: Train  # of the model's class Params
+    protocol: Protocol  # selects the epoch; each of its variants judges
+    seed: int  # of initial values, order and negatives, see pipeline.seeds
+    ks: tuple[int, ...]
+    opens: Opens = "rankings"
+
+    @cached_property
+    def key(self) -> str:
+        """The sha256 of all that determines the result."""
+        return self._hash(self.facts)
+
+    @cached_property
+    def training(self) -> str:
+        """Like `key`, but equal for cells that differ only in `ks` and `opens`: they share a checkpoint."""
+        return self._hash(self._training)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that determines the result, except file contents, code and versions."""
+        return self._training | {"ks": self.ks, "opens": self.opens}
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "data": self.data.facts(),
+            "settings": self.settings.model_dump(mode="json"),
+            "protocol": self.protocol.fingerprint,
+            "seed": self.seed,
+        }
+
+    def _hash(self, facts: dict[str, Any]) -> str:
+        files = [*self.data.files(), *MODELS.source_files(self.model)]
+        return Run.key(files, facts, [__name__, MODELS.module(self.model)])
+
+    def train(
+        self, watch: Callable[[dict[str, Any]], object] | None = None, checkpoint: Checkpoint | None = None
+    ) -> tuple[Fit, Split]:
+        """Train without test; `watch` is called with each finished epoch's line of the history.
+
+        Raises:
+            UserError: an input is wrong, or the loss diverges.
+        """
+        data = self.data.read()
+        model = MODELS[self.model]
+        return fit(model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts), data.split
+
+    def judge(self, fitted: Fit, split: Split) -> list[Result]:
+        """Open test under each variant of the protocol."""
+        return [open_test(fitted.user, fitted.item, split, one, self.ks) for one in self.protocol.variants]
+
+
+class Outcome(NamedTuple):
+    """The record of one training, and its recommendations for test users."""
+
+    values: dict[str, Any]
+    """JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
+    curve (best valid Recall@20 up to each epoch), and judged, per protocol: protocol, fingerprint,
+    metrics, a part -> "recall@20" -> mean over users"""
+    rankings: dict[str, pa.Table]  # suffix of the protocol -> table rankings(K)
+
+
+def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
+    """Train and judge a cell; with `tolerant` a failed training is an outcome with its reason, else it raises."""
+    curve: list[float] = []
+
+    def watch(line: dict[str, Any]) -> None:
+        curve.append(max([line[RECALL], *curve[-1:]]))
+
+    failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": curve, "judged": []}
+    try:
+        fitted, split = cell.train(watch)
+        results = cell.judge(fitted, split) if cell.opens != "valid" else []
+    except UserError as e:
+        if not tolerant:
+            raise
+        return Outcome({"state": "failed", "reason": str(e), "epochs": len(curve), **failed}, {})
+    values = {
+        "state": "complete",
+        "reason": "",
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
+        "best": fitted.history[fitted.best_epoch],
+        "curve": np.maximum.accumulate([line[RECALL] for line in fitted.history]).tolist(),
+        "judged": [result.label | {"metrics": _means(result)} for result in results],
+    }
+    kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
+    return Outcome(values, {protocol.suffix: _ranked(result) for protocol, result in kept})
+
+
+def _ranked(result: Result) -> pa.Table:
+    top = result.test.top
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(top.shape[1]))
+    return pa.table({"user_id": result.test.users, "items": lists})
+
+
+def _means(result: Result) -> dict[str, dict[str, float]]:
+    return {
+        part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
+        for part, evaluation in (("valid", result.valid), ("test", result.test))
+    }

@@ -1,0 +1,137 @@
+"""Settings that every contender tries, equally many on each feature set; valid chooses, test is not opened.
+
+The first setting is the one as given. The others are a quasi-random sequence of the model's space, the same for every
+feature set, so that a larger budget continues a smaller one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.benchmark.cell import RECALL, Cell, Stored
+from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.params import Benchmark, Range
+from pipeline.benchmark.runs import NO_FEATURES, Entry
+from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
+from pipeline.benchmark.store import Record
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import collect
+from pipeline.models import MODELS, RELEASED
+from pipeline.seeds import seed_for
+from pipeline.train.params import Released
+
+DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
+Setting = dict[str, int | float]
+
+
+class Contender(NamedTuple):
+    """A model, and a feature set or NO_FEATURES."""
+
+    model: str
+    features: str
+
+
+class Tried(NamedTuple):
+    """A setting and the outcome of its training."""
+
+    number: int  # from 0
+    setting: Setting
+    state: str  # complete or failed
+    epochs: int
+    valid: float | None = None  # Recall@20; None if it failed
+    reason: str = ""
+
+    @classmethod
+    def of(cls, number: int, setting: Setting, record: Record) -> "Tried":
+        values = record.values
+        return cls(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Tried settings by contender; empty without a budget."""
+
+    tried: dict[Contender, list[Tried]]
+
+    @property
+    def chosen(self) -> dict[Contender, Tried]:
+        """The first setting of highest valid Recall@20 of each contender; UserError where all failed."""
+        return {contender: self._best(contender) for contender in self.tried}
+
+    def params(self, params: Parameters, entry: Entry) -> Parameters:
+        """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
+        full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
+        if full not in self.tried:
+            return params
+        return with_settings(params, entry.model, self._best(full).setting)
+
+    def _best(self, contender: Contender) -> Tried:
+        tried = self.tried[contender]
+        complete = [one for one in tried if one.state == "complete"]
+        if not complete:
+            on = "" if contender.features == NO_FEATURES else f" on {contender.features}"
+            raise UserError(
+                f"benchmark.budget: all {len(tried)} settings of {contender.model}{on} failed; the first: "
+                f"{tried[0].reason}; narrow search.spaces.{contender.model}"
+            )
+        return max(complete, key=lambda one: one.valid or 0.0)
+
+
+def tune(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
+    """Train the settings of every contender, slow models first."""
+    params, dataset = experiment.params, experiment.dataset
+    slow = [*reversed(MODELS)]
+    ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
+    contenders = dict.fromkeys(Contender(entry.model, entry.features) for entry in ordered)
+    tries = {one: settings(params, dataset, one.model) for one in contenders}
+    cells = {
+        (one, number): cell(experiment, one, setting)
+        for one, own in tries.items()
+        for number, setting in enumerate(own)
+    }
+    records = experiment.complete(cells, "settings", "setting", tolerant=True)
+    return Tuned(collect((one, Tried.of(n, tries[one][n], record)) for (one, n), record in records.items()))
+
+
+def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
+    """Return the settings of a model, `benchmark.budget` in all; none without a search space."""
+    budget, ranges = params[Benchmark].budget, search_ranges(params, model)
+    if not budget or not ranges:
+        return []
+    given = model_settings(params, model)
+    drawn = halton(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
+    return [{name: getattr(given, name) for name in ranges}, *drawn]
+
+
+def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
+    """Return the training of a setting; its seed depends on neither feature set nor setting."""
+    model, features = contender
+    data = Stored.of(experiment.params, experiment.layout, features)
+    chosen = model_settings(with_settings(experiment.params, model, setting), model)
+    seed = seed_for("tuning", experiment.dataset, model)
+    return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
+
+
+def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
+    """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
+    from scipy.stats import qmc  # takes half a second to load
+
+    points: Sequence[Sequence[float]] = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
+    return [
+        {name: _value(values, u) for (name, values), u in zip(ranges.items(), point, strict=True)} for point in points
+    ]
+
+
+def _value(values: Range, u: float) -> int | float:
+    """Return the value at share u, in [0, 1), of a range."""
+    whole = isinstance(values.low, int) and isinstance(values.high, int)
+    low, high = values.low, values.high + whole
+    value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)
+    if whole:
+        return min(math.floor(value), values.high)
+    return min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)

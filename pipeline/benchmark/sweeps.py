@@ -1,0 +1,97 @@
+"""Sweeps: AlignRec with other settings and item graphs, on valid only; table SWEEPS, curves and heat maps."""
+
+import itertools
+import json
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+import schemas
+from pipeline.benchmark.cell import Cell, Stored
+from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.params import Study
+from pipeline.benchmark.settings import model_settings, sweep_params
+from pipeline.benchmark.summaries import RECALL
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import cell as spread
+from pipeline.graph.params import Graph
+from pipeline.models import RELEASED
+from pipeline.seeds import seed_for
+from pipeline.train.params import Released
+
+Setting = dict[str, int | float]
+
+
+class Swept(NamedTuple):
+    """One training."""
+
+    sweep: str
+    setting: str  # JSON: key -> value
+    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
+
+
+def tables(experiment: Experiment) -> dict[str, Any]:
+    study, features = experiment.params[Study], experiment.params[Released].features
+    cells = {
+        Swept(sweep, json.dumps(setting), seed): cell(experiment, setting, seed, f"study.sweeps.{sweep}")
+        for sweep in study.sweeps
+        for setting in study.settings(sweep)
+        for seed in range(study.seeds)
+    }
+    label = {"dataset": experiment.dataset, "features": features, **experiment.rules.label}
+    rows = [
+        {**label, **one._asdict(), RECALL: record.best.get(f"valid_{RECALL}"),
+         "best_epoch": record.values["best_epoch"] or 0, "reason": record.values["reason"]}
+        for one, record in experiment.complete(cells, "sweeps", tolerant=True).items()
+    ]  # fmt: skip
+    swept = pa.Table.from_pylist(rows, schemas.SWEEPS)
+    return {"sweeps.parquet": swept, "curves.json": curves(swept), "heatmaps.json": heatmaps(swept)}
+
+
+def cell(experiment: Experiment, setting: Setting, seed: int, where: str) -> Cell:
+    """Return the cell of a setting; the item graph is rebuilt, in memory, where it differs."""
+    own = sweep_params(experiment.params, setting, where)
+    graph = own[Graph] if own[Graph] != experiment.params[Graph] else None
+    data = replace(Stored.of(own, experiment.layout, own[Released].features), graph=graph)
+    number = seed_for("sweep", experiment.dataset, RELEASED, seed)
+    return Cell(data, RELEASED, model_settings(own, RELEASED), experiment.rules, number, (CUTOFF,), "valid")
+
+
+def curves(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the points of one-key sweeps: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
+    rows = []
+    for (sweep, setting), values in _by_setting(table).items():
+        if len(changed := json.loads(setting)) == 1 and values:
+            ((key, value),) = changed.items()
+            figure = spread(values)
+            point = {"sweep": sweep, "key": key, "value": value, RECALL: figure.mean, "sd": figure.sd}
+            rows.append(point | {"seeds": len(values)})
+    return sorted(rows, key=lambda row: (row["sweep"], row["value"]))
+
+
+def heatmaps(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the best mean over seeds at each pair of values, a map per pair of keys.
+
+    Rows: map ("study alignrec <sweep>: train.lr, train.cca"), settings, x and y (values), valid, trials.
+    """
+    by_setting = _by_setting(table)
+    order = [*dict.fromkeys(sweep for sweep, _ in by_setting)]
+    means: dict[tuple[int, str, float, float], list[float]] = {}
+    for (sweep, setting), values in by_setting.items():
+        for (x, a), (y, b) in itertools.combinations(json.loads(setting).items(), 2):
+            if values:
+                means.setdefault((order.index(sweep), f"{x}, {y}", float(a), float(b)), []).append(spread(values).mean)
+    return [
+        {"map": f"study {RELEASED} {order[sweep]}: {pair}", "settings": pair, "x": f"{x:.3g}", "y": f"{y:.3g}",
+         "valid": max(found), "trials": len(found)}
+        for (sweep, pair, x, y), found in sorted(means.items())
+    ]  # fmt: skip
+
+
+def _by_setting(table: pa.Table) -> dict[tuple[str, str], list[float]]:
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in table.select(["sweep", "setting", RECALL]).to_pylist():  # a few thousand rows at most
+        runs = values.setdefault((row["sweep"], row["setting"]), [])
+        runs += [row[RECALL]] if row[RECALL] is not None else []
+    return values

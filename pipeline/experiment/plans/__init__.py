@@ -1,1 +1,0 @@
-"""Plans of the other commands: which cells a benchmark, a comparison and a league need."""

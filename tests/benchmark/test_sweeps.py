@@ -1,0 +1,153 @@
+"""Sweeps on a shop of two tastes: every value is trained once and measured on valid; test stays closed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shops
+import toy
+
+import schemas
+from pipeline import engine, io
+from pipeline.benchmark import sweeps
+from pipeline.benchmark.cell import Outcome, outcome
+from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.settings import model_settings, protocol_of
+from pipeline.benchmark.summaries import RECALL
+from pipeline.errors import UserError
+from pipeline.evaluation import trial
+from pipeline.graph import neighbours
+from pipeline.layout import Layout
+from pipeline.models import MODELS
+from pipeline.run import Run
+from pipeline.seeds import seed_for
+from pipeline.train import inputs
+from pipeline.train.loop import fit
+from stages.params import check
+
+pytestmark = pytest.mark.usefixtures("one_process")
+
+SWEEPS: dict[str, Any] = {
+    "rate": {"train.lr": [0.001, 0.01]},
+    "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},
+}
+PARAMS = toy.params(
+    train={"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
+    graph={"k": 4},
+    study={"sweeps": SWEEPS, "seeds": 2},
+)
+
+
+def experiment(root: Path) -> Experiment:
+    return Experiment(Run("study", "shop", PARAMS, root), 1)
+
+
+def swept(root: Path) -> None:
+    made = experiment(root)
+    made.write(sweeps.tables(made))
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A shop whose two sweeps have been run."""
+    layout = shops.outputs(tmp_path_factory.mktemp("shop"))
+    swept(layout.root)
+    return layout
+
+
+def rows(layout: Layout) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = io.read_table(layout.study("sweeps"), schemas.SWEEPS).to_pylist()
+    return table
+
+
+def values(layout: Layout, sweep: str, **setting: float) -> list[float]:
+    """Return valid Recall@20 by seed."""
+    wanted = sweep, json.dumps({key.replace("_", ".", 1): value for key, value in setting.items()})
+    return [row[RECALL] for row in rows(layout) if (row["sweep"], row["setting"]) == wanted]
+
+
+def test_every_setting_has_its_seeds_and_equal_trainings_run_once(layout: Layout) -> None:
+    assert [(row["sweep"], row["setting"], row["seed"]) for row in rows(layout)] == [
+        (sweep, json.dumps(setting), seed)
+        for sweep, settings in (
+            ("rate", [{"train.lr": 0.001}, {"train.lr": 0.01}]),
+            ("graph", [{"graph.k": k, "train.item_layers": n} for k in (2, 4) for n in (0, 1)]),
+        )
+        for setting in settings
+        for seed in (0, 1)
+    ]
+    assert len([*layout.cells("study").glob("*.json")]) == 2 * 5  # of six: the given setting is in both
+    assert values(layout, "rate", train_lr=0.01) == values(layout, "graph", graph_k=4, train_item_layers=1)
+
+
+def test_valid_is_that_of_the_setting_and_its_graph(layout: Layout) -> None:
+    data = inputs.read(layout, "f")
+    edges, seed = neighbours.neighbours(shops.content(), 2), seed_for("sweep", "shop", "alignrec", 1)
+    settings = model_settings(PARAMS, "alignrec")
+    fitted = fit(MODELS["alignrec"], data.split, data.features, edges, settings, seed)
+    assert values(layout, "graph", graph_k=2, train_item_layers=1)[1] == pytest.approx(fitted.valid[RECALL], abs=1e-12)
+    assert {row["fingerprint"] for row in rows(layout)} == {protocol_of(PARAMS, "shop", data.split).fingerprint}
+
+
+def trained(layout: Layout, **setting: float) -> Outcome:
+    own = {key.replace("_", ".", 1): value for key, value in setting.items()}
+    return outcome(sweeps.cell(experiment(layout.root), own, 0, "study.sweeps.x"), tolerant=True)
+
+
+def test_test_stays_closed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "evaluate", lambda *_: pytest.fail("test is opened"))
+    record = trained(layout, train_lr=0.01).values
+    assert record["best"][f"valid_{RECALL}"] == values(layout, "rate", train_lr=0.01)[0]
+
+
+def test_a_loss_that_diverges_is_a_row(layout: Layout) -> None:
+    record = trained(layout, train_lr=1e30).values
+    assert (record["state"], record["best"], "the loss diverged" in record["reason"]) == ("failed", {}, True)
+
+
+def test_one_key_is_a_curve_and_two_are_a_map(layout: Layout) -> None:
+    curves, maps = (io.read_json(layout.study_plot(name)) for name in ("curves", "heatmaps"))
+    points = [("rate", "train.lr", 0.001, 2), ("rate", "train.lr", 0.01, 2)]
+    assert [(p["sweep"], p["key"], p["value"], p["seeds"]) for p in curves] == points
+    by_seed = values(layout, "rate", train_lr=0.001)
+    assert (curves[0][RECALL], curves[0]["sd"]) == (np.mean(by_seed), np.std(by_seed, ddof=1))
+    assert {(p["map"], p["x"], p["y"]) for p in maps} == {
+        ("study alignrec graph: graph.k, train.item_layers", k, n) for k in ("2", "4") for n in ("0", "1")
+    }
+    found = next(p for p in maps if (p["x"], p["y"]) == ("2", "0"))
+    assert found["valid"] == np.mean(values(layout, "graph", graph_k=2, train_item_layers=0))
+
+
+def test_three_keys_have_a_map_a_pair() -> None:
+    settings = [{"train.cca": a, "train.reg": b, "graph.k": k} for a in (0.1, 0.2) for b in (0.3, 0.4) for k in (5, 9)]
+    label = {"dataset": "d", "sweep": "s", "features": "f", "protocol": "p", "fingerprint": "f", "reason": ""}
+    made = [
+        label | {"setting": json.dumps(s), "seed": 0, RECALL: 0.01 * i, "best_epoch": 0} for i, s in enumerate(settings)
+    ]
+    maps = sweeps.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
+    for pair in ("train.cca, train.reg", "train.cca, graph.k"):
+        assert len([p for p in maps if p["settings"] == pair]) == 4
+    best = next(p for p in maps if (p["settings"], p["x"], p["y"]) == ("train.cca, train.reg", "0.1", "0.3"))
+    assert best["valid"] == 0.01  # of k 5 and 9
+
+
+def test_only_what_lacks_is_trained(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, records = rows(layout), sorted(layout.cells("study").glob("*.json"))
+    lost, todo = records[0].read_bytes(), list[Any]()
+    records[0].unlink()
+    each = engine.each
+    monkeypatch.setattr(engine, "each", lambda work, jobs, n: (todo.extend(jobs), each(work, jobs, n))[1])
+    swept(layout.root)
+    swept(layout.root)
+    assert (len(todo), records[0].read_bytes(), rows(layout)) == (1, lost, before)
+
+
+@pytest.mark.parametrize("key", ["train.depth", "graph.m", "pretrain.steps", "lr"])
+def test_an_unknown_key_of_a_sweep_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises((UserError, ValueError), match=r"study\.?\S*sweeps"):
+        check(toy.params(study={"sweeps": {"x": {key: [1]}}}), tmp_path)
