@@ -25,7 +25,7 @@ from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.device import one_thread, pick
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.schedule import warmup_cosine
+from pipeline.pretrain.loop import warmup_cosine
 from pipeline.seeds import seed_for
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as the small BEiT3's

@@ -31,7 +31,7 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), 
 STEPS = 40
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
-UNTAUGHT: dict[str, Any] = {"size": "small", "words": "random", "distill": 0.0}
+UNTAUGHT: dict[str, Any] = {"size": "small", "distill": 0.0}
 """keys of an objective that reads no frozen encoder"""
 
 
@@ -43,10 +43,9 @@ def task(n: int = 24, **params: Any) -> Task:
     pixels = np.array(list(COLOURS.values()), np.uint8)[colour][:, None, None].repeat(8, 1).repeat(8, 2)
     row = np.where(np.arange(n) % 7 == 3, -1, np.arange(n))
     codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
-    quick = {"steps": 6, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01}
-    return Task(
-        Corpus(texts, row, pixels), codes, MASK, Pretrain(**(UNTAUGHT | quick | params)), 5, torch.device("cpu")
-    )
+    quick = {"steps": 6, "batch_size": 8, "threads": 1, "lr": 0.01}
+    own = Pretrain(**(UNTAUGHT | quick | params))
+    return Task(Corpus(texts, row, pixels), codes, MASK, own, 5, torch.device("cpu"), share_held_out=0.2)
 
 
 def network(seed: int = 0) -> BEiT3:
@@ -70,7 +69,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pre
     size = [16 if d else 0 for d in drawn]
     shown = [*ids, ["ok" if d else "missing" for d in drawn], empty, empty, drawn, size, size, empty]
     _write([*shown, [1 if d else None for d in drawn]], files.shard(layout.images, "images", 0), schemas.IMAGES)
-    settings = {"steps": STEPS, "vocab": 60, "codes": 16, "batch_size": 8, "held_out": 0.2, "checkpoint_every": 3}
+    settings = {"steps": STEPS, "codes": 16, "batch_size": 8, "checkpoint_every": 3}
     section = UNTAUGHT | settings | {"threads": 1} | pretrain
     params = root / "params.yaml"
     params.write_text(

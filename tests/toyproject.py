@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 300, items: 100}}
-pretrain: {size: small, vocab: 300, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
+pretrain: {size: small, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
 encode: {encoders: [beit3, beit3-image-masked, tfidf]}
 train: {batch_size: 512, epochs: 2}
 benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}

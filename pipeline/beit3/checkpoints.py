@@ -25,7 +25,7 @@ from pipeline.beit3.config import FIRST_POSITION
 from pipeline.errors import UserError, one_line
 from pipeline.http import archives
 from pipeline.http.fetch import is_web_page, local
-from pipeline.ops.tensors import is_plain
+from pipeline.ops.arrays import is_plain
 
 Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
 

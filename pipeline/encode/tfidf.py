@@ -28,7 +28,7 @@ from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError, one_line
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
-from pipeline.ops.svd import right_vectors
+from pipeline.ops.linalg import right_vectors
 from pipeline.seeds import seed_for
 
 WORD = re.compile(r"\w\w+")  # two letters or digits at least, in any script

@@ -24,8 +24,7 @@ from pipeline.features.whitened import Fitted
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
 from pipeline.ops import whitening
-from pipeline.ops.svd import right_vectors
-from pipeline.ops.threads import limited
+from pipeline.ops.linalg import limited, right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
 

@@ -14,8 +14,8 @@ import torch
 from pipeline import engine
 from pipeline.graph import approximate, gpu
 from pipeline.graph.params import Graph
+from pipeline.ops.linalg import limited
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.threads import limited
 from pipeline.ops.topk import select
 
 # queries a search of GPUs, and of a thread of the CPU: bounds memory to that times I scores

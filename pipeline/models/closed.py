@@ -19,8 +19,8 @@ from pipeline.models import adjacency
 from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Train
 from pipeline.ops.filters import Filter
+from pipeline.ops.linalg import limited
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.threads import limited
 
 BLOCK = 512  # rows of the matrix per step
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Rate
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
 from pipeline.models.params import Regularised
-from pipeline.ops.edges import SparsityPattern
+from pipeline.ops.sparse import SparsityPattern
 
 
 class GRCNParams(Regularised):

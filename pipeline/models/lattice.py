@@ -20,8 +20,7 @@ from pipeline.interactions.split import Split
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick
 from pipeline.models.params import Regularised
-from pipeline.ops.edges import SparsityPattern
-from pipeline.ops.sparse import Sparse
+from pipeline.ops.sparse import Sparse, SparsityPattern
 
 
 class LATTICEParams(Regularised):

@@ -1,14 +1,20 @@
-"""Named arrays in an untrusted safetensors file. Needs no torch."""
+"""Named arrays in files that others wrote, which are untrusted. Only `is_plain` needs torch."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from pipeline.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Tensors = Mapping[str, np.ndarray]  # name -> array
 AGAIN = "make or fetch it again"
@@ -57,3 +63,13 @@ def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.gener
     if not np.isfinite(x).all():
         raise UserError(f"tensor '{name}' holds values that are not finite")
     return x
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is dense and real, with memory for each element: others may take any amount of it."""
+    import torch
+
+    odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized
+    if odd or tensor.is_complex():
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.ops.threads import limited
+from pipeline.ops.linalg import limited, orient
 
 # added to every variance, as a share of the mean variance: directions of little variance are not amplified
 FLOOR = 1e-3
@@ -70,12 +70,6 @@ def applied(whitening: Whitening, x: np.ndarray) -> np.ndarray:
 def processed(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
     """Return vectors centred, reduced by PCA and scaled over themselves: float32 [n, D] -> [n, W], see `fit_pca`."""
     return applied(fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power), x)
-
-
-def orient(directions: np.ndarray) -> np.ndarray:
-    """Return columns [D, W] with signs such that the largest entry of each is positive."""
-    largest = np.abs(directions).argmax(axis=0)
-    return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
 
 
 def _moments(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
 from pipeline.plan.size import Size
-from pipeline.pretrain.params import Pretrain
+from pipeline.pretrain.params import VOCAB, Pretrain
 from pipeline.probe import sampled
 from pipeline.semantic_ids.params import SemanticIds
 from pipeline.train.params import Released
@@ -63,7 +63,7 @@ class Plan:
     @cached_property
     def shape(self) -> Config:
         own = self.params[Pretrain]
-        vocab, codes = Config().vocab if own.tokenizer else own.vocab, 8192 if own.vqkd else own.codes
+        vocab, codes = Config().vocab if own.tokenizer else VOCAB, 8192 if own.vqkd else own.codes
         return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
 
     @property

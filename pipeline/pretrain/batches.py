@@ -12,11 +12,10 @@ from torch import Tensor
 
 from pipeline.beit3.tokenizer import pad
 from pipeline.images import pixels
-from pipeline.ops.held_out import split
 from pipeline.pretrain import corpus as data
-from pipeline.pretrain.corpus import TEXT_ONLY, Corpus, Rates
+from pipeline.pretrain.corpus import IMAGE_MASK, TEXT_ONLY, Corpus, Rates
 from pipeline.pretrain.losses import NetworkInputs, Step
-from pipeline.pretrain.params import Pretrain
+from pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
 from pipeline.seeds import seed_for
 
 
@@ -30,6 +29,7 @@ class Task:
     params: Pretrain
     seed: int
     device: torch.device
+    share_held_out: float = HELD_OUT
     target: np.ndarray | None = None  # float32 [I, W], see `frozen.target`; None: no teachers
 
     def move(self, x: np.ndarray) -> Tensor:
@@ -37,20 +37,16 @@ class Task:
 
     @property
     def rates(self) -> Rates:
-        p = self.params
-        return Rates(p.image_mask, p.text_mask, TEXT_ONLY, p.hide)
+        return Rates(IMAGE_MASK, self.params.text_mask, TEXT_ONLY, self.params.hide)
 
     @cached_property
     def train(self) -> np.ndarray:
-        return self._split[0]
+        return np.setdiff1d(self.corpus.usable, self.held_out)
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        return self._split[1]
-
-    @property
-    def _split(self) -> tuple[np.ndarray, np.ndarray]:
-        return split(self.corpus.usable, self.params.held_out, seed_for(self.seed, "held out"))
+        order = np.random.default_rng(seed_for(self.seed, "held out")).permutation(self.corpus.usable)
+        return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
 
 
 def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:

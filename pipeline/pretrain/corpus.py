@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -16,6 +16,7 @@ from numpy.random import Generator
 from pipeline.beit3.tokenizer import UNK
 from pipeline.encode.chunks import Reading
 
+IMAGE_MASK = 0.4  # share of the patches that are masked, in blocks (BEiT3)
 TEXT_ONLY = 0.15  # share of the text ids that are masked where the image is absent or hidden (BEiT3)
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
 TOKENS = 128  # of an item, with padding, on average over those that are on the device at a time
@@ -79,8 +80,7 @@ class Masks:
     no_text: np.ndarray  # bool [B], no text, or hidden in this step
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(NamedTuple):
     """Shares that are masked or hidden."""
 
     patches: float  # share of the patches, block-wise

@@ -100,7 +100,7 @@ def resume(run: Run) -> None:
     named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published = [path for path in named if path is not None and path.is_file()]
     teachers, facts = registry.ingredients(encoders, names), [own.facts()]
-    if own.words == "minilm":
+    if own.size != "mini" and not own.init:
         facts.append({"words": registry.libraries(encoders, ["minilm"])})
     if own.size == "mini":
         facts.append({"start": registry.libraries(encoders, ["minilm", *mini.TOKENS])})

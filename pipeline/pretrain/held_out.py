@@ -14,7 +14,7 @@ from pipeline.beit3.mini import Mini, Network
 from pipeline.beit3.reading import centre, halves, ridge
 from pipeline.ops.whitening import Whitening, fit, fit_pca
 from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.corpus import TEXT_ONLY, Rates, parts
+from pipeline.pretrain.corpus import Rates, parts
 from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict, summary
 from pipeline.seeds import seed_for
 
@@ -30,8 +30,7 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
     accuracy of always predicting the most frequent token; `_rare_accuracy`, the accuracy on all other tokens.
     """
-    params = task.params
-    rates = Rates(params.image_mask, params.text_mask, TEXT_ONLY, 0.0)
+    rates = task.rates._replace(hidden=0.0)
     seed = seed_for(task.seed, "held out masks")
     outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
     for rows in _parts(task, task.held_out):

@@ -1,11 +1,6 @@
-"""The pre-training loop: steps over one or more processes, exact checkpoints at any step.
-
-AdamW has layer-wise learning rates as in BEiT (arXiv 2106.08254): lower near the input, where official weights have
-already learned, and higher for pieces of our own vocabulary.
-"""
+"""The pre-training loop: steps over one or more processes, exact checkpoints at any step."""
 
 import math
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +16,6 @@ from pipeline.beit3.mini import Mini, Network
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
-from pipeline.ops.schedule import warmup_cosine
 from pipeline.pretrain import corpus
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.held_out import autocast, cosine, measure, read_first
@@ -29,6 +23,7 @@ from pipeline.pretrain.losses import TERMS, PretrainingModel
 from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 
+WARMUP = 0.1  # share of steps with rising learning rate, cosine after it
 CLIP = 3.0  # largest norm of the gradient
 MEASUREMENTS = 20  # of held-out items per training
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
@@ -36,13 +31,9 @@ EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
 PIECES = 10.0
 """learning rate of piece embeddings relative to the rest, unless weights are given: most pieces occur in few steps"""
-TEXT = "network.beit3.text_embed"
+TEXT = "network.beit3.text_embed"  # piece embeddings
 NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")
 """parameters of `mini` that start from random numbers, and learn as fast as pieces; all others start from MiniLM"""
-LAYER = re.compile(r"network\.(?:beit3\.encoder\.)?layers\.(\d+)\.")
-EMBEDDINGS = (
-    TEXT, "network.beit3.vision_embed", "network.beit3.encoder.embed_positions", "network.image.", "network.text."
-)  # fmt: skip
 Weights = dict[str, Tensor]
 TEACHER = "teacher"  # key of the map from CLS to the teachers' vector, among weights
 
@@ -95,7 +86,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         epoch, place = divmod(now.step, per_epoch)
         if not plan or place == 0:
             plan = _plan(task, epoch)
-        rate = warmup_cosine(now.step, steps, task.params.warmup, task.params.lr)
+        rate = warmup_cosine(now.step, steps, WARMUP, task.params.lr)
         values = _step(training, task, plan[place], epoch, rate)
         now.sums = (np.array(now.sums) + values).tolist()
         now.step += 1
@@ -147,7 +138,7 @@ def _begin(network: Network, task: Task) -> Training:
     if params.compile:
         (network.beit3.encoder if isinstance(network, BEiT3) else network).compile(dynamic=True)
     distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
-    return Training(model, distributed, adamw(model, network.config.layers, params))
+    return Training(model, distributed, adamw(model, params))
 
 
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
@@ -206,14 +197,12 @@ def _means(task: Task, means: np.ndarray) -> dict[str, float]:
     return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
 
 
-def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
+def adamw(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
-        scale = params.layer_decay ** (layers + 1 - depth(name, layers))
-        if name.startswith(NEW if params.size == "mini" else TEXT) and not params.init:
-            scale *= PIECES
-        groups.setdefault((scale, decayed), []).append(parameter)
+        new = not params.init and name.startswith(NEW if params.size == "mini" else TEXT)
+        groups.setdefault((PIECES if new else 1.0, decayed), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": members, "weight_decay": params.weight_decay if decayed else 0.0, "scale": scale}
@@ -226,12 +215,14 @@ def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
     )
 
 
-def depth(name: str, layers: int) -> int:
-    if name.startswith(EMBEDDINGS):
-        return 0
-    return 1 + int(match[1]) if (match := LAYER.match(name)) else layers + 1
-
-
 def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
+
+
+def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
+    """Return the rate of step 0 .. steps-1: up over the share `warmup`, then half a cosine from `peak` to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Share, Weight
+from pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Weight
 
+VOCAB = 8000  # SentencePiece pieces at most, trained on the dataset's text
+HELD_OUT = 0.02  # share of items, MOST_HELD_OUT at most, that training does not see, to measure accuracy
+MOST_HELD_OUT = 2000  # more cost time at each measurement, and change little
 MINI: dict[str, Any] = {
     "max_tokens": 128,
-    "text_mask": 0.25,
-    "hide": 0.0,
     "steps": 300,
     "batch_size": 64,
     "lr": 1e-4,
-    "weight_decay": 0.01,
 }  # defaults of size mini: a network that starts from weights needs fewer steps at a lower rate
 
 
@@ -33,8 +33,6 @@ class Pretrain(Section):
     """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
     init_sha256: Sha256 | None = None
     """sha256 of the file that `init` names"""
-    words: Literal["random", "minilm"] = "minilm"
-    """what piece embeddings start from: noise, or MiniLM's word embeddings; with `init`, its own"""
     tokenizer: str | None = None
     """path or URL of a SentencePiece model, for official weights beit3.spm; none trains one"""
     tokenizer_sha256: Sha256 | None = None
@@ -47,23 +45,13 @@ class Pretrain(Section):
     max_tokens: Annotated[int, Field(ge=3)] = 1022
     """tokens per text, the rest is cut; published weights have 1,022 positions, interpolated for more; a network from
     scratch has as many as the longest text"""
-    vocab: Positive = 8000
-    """SentencePiece pieces at most, trained on the dataset's text"""
     codes: Positive = 128
     """centroids of k-means, at most"""
-    image_mask: Share = 0.4
-    """share of patches masked, block-wise"""
-    text_mask: Share = 0.5
-    """share of text tokens masked in an image-text pair; of other texts 15 %"""
-    hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """share of pairs whose image is hidden, and as many whose text is hidden"""
     distill: Weight = 10.0
     """weight of regressing the teachers' joint vector from CLS, also if image or text are hidden"""
     distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "descriptors", "tfidf"]
     """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds, not pre-trained here; by
     default those that read a modality of the data"""
-    held_out: Share = 0.02
-    """share of items, 2,000 at most, that training does not see, to measure accuracy"""
     steps: Count = 3000
     """steps of the optimiser at most; 0 leaves the network as initialised"""
     patience: Count = 0
@@ -75,11 +63,6 @@ class Pretrain(Section):
     """parts of a step that are computed one after another, for less memory; the step is the same"""
     lr: Rate = 5e-4
     """peak learning rate of AdamW; ten times as high for piece embeddings, unless `init` is given"""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """each layer's learning rate, relative to the layer above; below 1 to continue from `init`"""
-    weight_decay: Weight = 0.05
-    warmup: Share = 0.1
-    """share of steps with rising learning rate, cosine after it"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of matrix products; bfloat16 is faster on a GPU"""
     compile: bool = False
@@ -89,6 +72,20 @@ class Pretrain(Section):
     threads: Positive = 2
     """CPU threads per process; another number sums in another order, which changes last bits"""
     seed: int = 0
+
+    @property
+    def text_mask(self) -> float:
+        """Share of the pieces of a text with an image that are masked."""
+        return 0.25 if self.size == "mini" else 0.5
+
+    @property
+    def hide(self) -> float:
+        """Share of pairs whose image is hidden, and of pairs whose text is, so that CLS of either is taught."""
+        return 0.2 if self.distill and self.size != "mini" else 0.0
+
+    @property
+    def weight_decay(self) -> float:
+        return 0.01 if self.size == "mini" else 0.05
 
     @property
     def objective(self) -> str:
@@ -113,16 +110,4 @@ class Pretrain(Section):
             raise ValueError(
                 f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave that out, or give another size"
             )
-        return {"words": "random", **MINI, **given}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_words(cls, given: Any) -> Any:
-        return {"words": "random", **given} if isinstance(given, dict) and given.get("init") else given
-
-    @field_validator("words")
-    @classmethod
-    def _without_init(cls, start: str, info: ValidationInfo) -> str:
-        if start != "random" and info.data.get("init"):
-            raise ValueError("pretrain.init names weights with a text half of their own; leave one of the two out")
-        return start
+        return {**MINI, **given}

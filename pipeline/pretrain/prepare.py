@@ -22,7 +22,7 @@ from pipeline.layout import Layout
 from pipeline.pretrain import mini, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus, Ids
-from pipeline.pretrain.params import Pretrain
+from pipeline.pretrain.params import VOCAB, Pretrain
 from pipeline.pretrain.published import Cache
 from pipeline.seeds import seed_for
 
@@ -46,7 +46,7 @@ def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Token
             model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
             step = math.ceil(len(lines) / MOST_SENTENCES)  # so that they are of the whole catalogue
-            model = train(islice(lines, 0, None, max(1, step)), params.vocab)
+            model = train(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
             nothing = [np.array([BOS, EOS])] * len(lines)
             return Tokenised(nothing, np.full(len(lines), 2), NO_PIECES, NO_PIECES - 1)
@@ -124,10 +124,10 @@ def network_and_task(
         network, notes = published.start_network(params, tensors, n, pieces, rows)
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
-    if params.words == "minilm" and layout.encoder.tokenizer.is_file():  # else there are no texts
+    if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
         notes.append(published.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
     corpus = Corpus(ids, row, pixels, tokenised.there)
-    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target), notes
+    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes
 
 
 def _mini(
@@ -148,4 +148,4 @@ def _mini(
     tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions))
     corpus = Corpus(tokenised.ids, images.row, images.vectors, tokenised.there)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
-    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target), notes
+    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes

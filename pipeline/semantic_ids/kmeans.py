@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline import engine
-from pipeline.ops.threads import limited
+from pipeline.ops.linalg import limited
 
 DISTANCES = 2**22
 """held at a time, by each thread"""

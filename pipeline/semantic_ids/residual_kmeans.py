@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config.base import Positive, Section
 from pipeline.ops.arrays import Tensors, tensor
-from pipeline.ops.threads import limited
+from pipeline.ops.linalg import limited
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 

@@ -19,7 +19,7 @@ from pipeline.config.base import Positive, Rate, Section, Weight
 from pipeline.errors import UserError
 from pipeline.ops.arrays import Tensors, tensor
 from pipeline.ops.device import one_thread, pick, sent
-from pipeline.ops.threads import limited
+from pipeline.ops.linalg import limited
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import Method, Progress, Shape, Vectors, enough, same_width, silent
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams

@@ -83,7 +83,7 @@ def torch(path: Path, dim: int | None = None) -> Vectors:
 
 
 def _plain(path: Path, tensor: Any) -> np.ndarray:
-    from pipeline.ops.tensors import is_plain
+    from pipeline.ops.arrays import is_plain
 
     if not is_plain(tensor):
         raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")

@@ -78,7 +78,6 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "encode: {encoders: [cnn, cnn]}", "'encode.encoders': 'cnn' is listed twice"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon}}", "'sources.shop.kind': no 'amazon'; did you mean 'ama"),
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
-        (GOOD + "pretrain: {size: base, init: a.pth, words: minilm}", "'pretrain.words': value error, pretrain.init"),
         (GOOD + "pretrain: {distil: 2}", "unknown key 'pretrain.distil'; did you mean 'distill'?"),
         (GOOD + "images: {allow_file: 1}", "'images.allow_file': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),

@@ -19,7 +19,7 @@ from pipeline.encode.batching import encode
 from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
 from pipeline.ops import whitening
-from pipeline.ops.svd import right_vectors
+from pipeline.ops.linalg import right_vectors
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 

@@ -156,7 +156,7 @@ def study(root: Path) -> Stage:
 
 
 def pretrain(root: Path) -> Stage:
-    return Stage("pretrain", load(pretraining.shop(root, steps=4, vocab=40)), Layout(root, "toy"))
+    return Stage("pretrain", load(pretraining.shop(root, steps=4)), Layout(root, "toy"))
 
 
 def semantic_ids(root: Path) -> Stage:

@@ -10,7 +10,7 @@ from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, adjacency, dualgnn, freedom, grcn, itemknn, lattice, slmrec
 from pipeline.models.base import Batch, Inputs, Recommender
-from pipeline.ops.edges import SparsityPattern
+from pipeline.ops.sparse import SparsityPattern
 
 PAIRS = [(0, 0), (0, 1), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 3), (3, 4), (4, 4), (4, 1)]  # user 5, item 5: none
 USERS = ITEMS = 6

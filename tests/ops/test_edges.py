@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pipeline.ops.edges import SparsityPattern
+from pipeline.ops.sparse import SparsityPattern
 
 ROWS, COLUMNS = np.array([3, 0, 0, 1, 3, 3]), np.array([1, 2, 0, 1, 0, 3])  # row 2 and column 4 are empty
 EDGES = SparsityPattern(ROWS, COLUMNS, (4, 5), torch.device("cpu"))

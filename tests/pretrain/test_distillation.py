@@ -56,7 +56,7 @@ def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_ze
 def _taught(n: int, **params: Any) -> Any:
     """Return a task whose teacher knows each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
-    plain = task(n, steps=60, hide=0.0, **params)
+    plain = task(n, steps=60, **params)
     return replace(plain, target=target)
 
 
@@ -70,7 +70,7 @@ def _noise(**params: Any) -> Any:
     """Return a task whose teacher knows nothing of the items, so that what is learned of some is wrong of others."""
     target = np.random.default_rng(3).standard_normal((48, 4)).astype(np.float32)
     target /= np.linalg.norm(target, axis=1, keepdims=True)
-    plain = task(48, distill=4.0, hide=0.0, **params)
+    plain = task(48, distill=4.0, **params)
     return replace(plain, target=target)
 
 

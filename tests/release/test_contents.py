@@ -120,7 +120,7 @@ RANDOM, TRAINED = "random weights, ", "pre-trained by MIM + MLM."
         ({}, False, "CLS itself", RANDOM + TRAINED),
         ({"steps": 0}, True, "CLS, whitened", RANDOM + "not trained: it is as it was initialised."),
         (
-            {"words": "random", "init": "https://x.example/beit3_base.pth?token=1"},
+            {"init": "https://x.example/beit3_base.pth?token=1"},
             False,
             "CLS itself",
             f"`beit3_base.pth`, {TRAINED}",

@@ -1,10 +1,28 @@
-"""Truncated singular value decomposition of a sparse matrix, the same on every run."""
+"""Linear algebra with the same last bits on every run: several threads would add up in another order."""
+
+import sys
+from contextlib import AbstractContextManager
+from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import ThreadpoolController
 
-from pipeline.ops.threads import limited
-from pipeline.ops.whitening import orient
+
+def limited(number: int, user_api: str | None = None) -> AbstractContextManager[object]:
+    """Do as `threadpool_limits`, which looks through all loaded libraries each time, in 3 ms; here after an import."""
+    return _pools(len(sys.modules)).limit(limits=number, user_api=user_api)
+
+
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def orient(directions: np.ndarray) -> np.ndarray:
+    """Return columns [D, W] with signs such that the largest entry of each is positive."""
+    largest = np.abs(directions).argmax(axis=0)
+    return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:

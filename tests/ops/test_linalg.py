@@ -5,7 +5,7 @@ import faiss  # noqa: F401  (which brings BLAS)
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-from pipeline.ops import threads
+from pipeline.ops import linalg
 
 
 def numbers() -> dict[str, int]:
@@ -13,9 +13,9 @@ def numbers() -> dict[str, int]:
 
 
 def test_all_libraries_are_limited_and_get_back_what_they_had() -> None:
-    with threads.limited(3):
+    with linalg.limited(3):
         assert {*numbers().values()} == {3}
-        with threads.limited(1, user_api="blas"):
+        with linalg.limited(1, user_api="blas"):
             assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
         assert {*numbers().values()} == {3}
 
@@ -28,9 +28,9 @@ def test_libraries_are_looked_for_after_an_import_only(monkeypatch: pytest.Monke
             super().__init__()
             looked.append(self)
 
-    monkeypatch.setattr(threads, "ThreadpoolController", Counted)
+    monkeypatch.setattr(linalg, "ThreadpoolController", Counted)
     for name in ("one", "two"):
         monkeypatch.setitem(sys.modules, f"brings_library_{name}", ModuleType(name))
         for _ in range(3):
-            threads.limited(1)
+            linalg.limited(1)
     assert len(looked) == 2
