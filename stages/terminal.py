@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -106,30 +106,42 @@ class Group(TyperGroup):
                 returned = super().invoke(ctx)
             sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
             return returned
-        except (UserError, ContractError) as e:
-            fail(str(e))
-        except BrokenPipeError:  # of `alignrec ... | head`; click ends without a word
-            raise
-        except OSError as e:
-            fail(describe_io_error(e))
-        except ModuleNotFoundError as e:
-            if (lacking := not_installed(e)) is None:
+        except (Exception, KeyboardInterrupt) as e:
+            if isinstance(e, Interrupted) or _ends(e):
+                _end_interrupted(e)
+            elif (message := describe_error(e)) is None:
                 raise
-            fail(str(lacking))
-        except MemoryError:
-            fail(memory.TOO_LITTLE)
-        except (Interrupted, KeyboardInterrupt, ImportError, RuntimeError) as e:
-            if isinstance(e, Exception) and any(words in str(e) for words in LACKING):
-                fail(memory.TOO_LITTLE)
-                raise typer.Exit(1) from None
-            if not (isinstance(e, Interrupted) or _ends(e)):
-                raise
-            how, code = ("terminated", TERMINATED) if Terminated.seen else ("interrupted", INTERRUPTED)
-            left = str(e) if isinstance(e, Interrupted) else "nothing is left half-done"
-            say(f"{how}: {left}; run the same command again", err=True)
-            _end_at_once(code)
-            raise typer.Exit(code) from None
+            else:
+                fail(message)
         raise typer.Exit(1)
+
+
+def describe_error(error: BaseException) -> str | None:
+    """Return an error in one line; None for a bug, and for a closed pipe, as of `alignrec ... | head`."""
+    if isinstance(error, UserError | ContractError):
+        return str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in LACKING)
+    ):
+        return memory.TOO_LITTLE
+    if isinstance(error, ModuleNotFoundError):
+        lacking = not_installed(error)
+        return None if lacking is None else str(lacking)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return describe_io_error(error)
+    return None
+
+
+def _end_interrupted(error: BaseException) -> NoReturn:
+    how, code = ("terminated", TERMINATED) if Terminated.seen else ("interrupted", INTERRUPTED)
+    left = str(error) if isinstance(error, Interrupted) else "nothing is left half-done"
+    say(f"{how}: {left}; run the same command again", err=True)
+    # files survive a kill; threads would hold the process, such as one that waits for a silent server
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code) from None
 
 
 def fail(message: str) -> None:
@@ -147,14 +159,6 @@ def write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _end_at_once(code: int) -> None:
-    """End the process if threads would hold it, such as one that waits for a silent server; files survive a kill."""
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 @contextmanager
