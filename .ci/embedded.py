@@ -29,7 +29,7 @@ from pipeline.remote import embedded
 ROOT = Path(__file__).parent.parent
 RELEASE = Path("outputs/publish/sample/release")
 STAGE = "publish@sample"
-SETS = ("best", "linear", "beit3")
+SETS = ("linear", "beit3")
 MOST = 4_000_000
 """bytes of the zip file"""
 WHOLE = ("results.json", "probes.json")

@@ -135,10 +135,6 @@ class Layout:
         folders = self.folder("encode").glob("*/")
         return sorted(f.name for f in folders if any(f.glob("features-*.parquet")))
 
-    def tried(self, name: str) -> Path:
-        """Table TRIED of a feature set of kind `chosen`; absent for others."""
-        return self.features(name) / "tried.parquet"
-
     def edges(self, name: str) -> Path:
         """Table EDGES of one feature set."""
         return self.folder("graph") / name / "edges.parquet"

@@ -1,6 +1,7 @@
 """probe: feature sets judged without a recommender, raw and processed -> probes.json."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -43,8 +44,6 @@ def main(run: Run) -> None:
     pairs = [(ours, name) for name in rivals if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
     figures["learned"] = sorted(data.relearned)
-    chosen = [name for name in names if layout.tried(name).exists()]
-    figures["tried"] = {name: run.read(layout.tried(name), schemas.TRIED).to_pylist() for name in chosen}
 
     io.write_json(layout.probes, figures)
     io.keep_only(run.folder, [layout.probes])
@@ -57,15 +56,14 @@ def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarra
 
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
-    learning = [name for name in names if registry.learns(run.params.encoders, name)]
-    if not learning:
+    encoders = run.params.encoders
+    learned = [name for name in names if registry.learns(encoders, name)]
+    if not learned:
         return {}
     from pipeline.features.sets import FeatureSets  # load torch
 
-    sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    learned = {name: node for name in learning if (node := sets[name]).learned}
-    again = {name: node.relearns and not any(part.learned for part in node.of) for name, node in learned.items()}
-    return {name: node.relearned if again[name] else None for name, node in learned.items()}
+    sets = FeatureSets.of(run.layout, run.params[Encode], encoders)
+    return {name: partial(sets.relearned, name) if registry.relearns(encoders, name) else None for name in learned}
 
 
 PROBE = Stage(

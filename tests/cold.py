@@ -20,7 +20,7 @@ USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
 IDS = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-LEARNING = {"encode": {"encoders": ["mapped"], "controls": []}, "encoders": {"mapped": {"of": "f", "factors": 4}}}
+LEARNING = {"encode": {"encoders": ["mapped"], "controls": []}, "encoders": {"mapped": {"of": "f"}}}
 """parameters of the set that `draw_again` writes"""
 
 
@@ -75,7 +75,7 @@ def draw_again(layout: Layout) -> None:
 
 def learned(layout: Layout) -> np.ndarray:
     given = params(**LEARNING)
-    return FeatureSets.of(layout, given[Encode], given.encoders)["mapped"].relearned(np.zeros(0, np.int64))
+    return FeatureSets.of(layout, given[Encode], given.encoders).relearned("mapped", np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:

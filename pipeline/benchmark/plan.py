@@ -80,14 +80,13 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
-    node = FeatureSets.of(layout, params[Encode], params.encoders)[features]
-    if not node.learned:
-        return stored
-    if not node.relearns or any(part.learned for part in node.of):
+    if not registry.relearns(params.encoders, features):
         raise UserError(
             f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
             "from the others; leave it out, or set interactions.draws to 1"
         )
-    io.write_npy(path, node.relearned(np.zeros(0, np.int64)))
+    io.write_npy(
+        path, FeatureSets.of(layout, params[Encode], params.encoders).relearned(features, np.zeros(0, np.int64))
+    )
     experiment.made.append(path)
     return again

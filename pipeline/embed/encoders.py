@@ -54,7 +54,7 @@ def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images)
 def _refuse_unfit(sections: Encoders, names: Iterable[str]) -> None:
     for name in names:
         kind = registry.kind(sections, name)
-        if kind in FEATURES and FEATURES[kind].relearns:
+        if kind == registry.MAPPED:
             raise UserError(f"'{name}' learns from interactions, which a table lacks; make it in a project")
         if kind in ENCODERS and ENCODERS[kind].pretrained:
             raise UserError(f"'{name}' is trained by `pretrain`; name a release that carries it with --release")

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import io
-from pipeline.encode.base import Progress
+from pipeline.config.base import Name, Positive, Section
 from pipeline.errors import UserError
 from pipeline.features import sameness
 from pipeline.features.masked import Separable, blank, without
 from pipeline.features.node import Items, Maker, Node, shard, table
+from pipeline.ops import whitening
 from pipeline.ops.joining import Block
 
 Map = Callable[[Sequence[np.ndarray]], np.ndarray]  # the parts' vectors, float32 [n, F] each -> float32 [n, W]
@@ -32,9 +33,6 @@ class Gathered(Separable):
     @abstractmethod
     def fitted(self, items: Items) -> Map:
         """Return the map from the parts' vectors."""
-
-    def prepare(self, progress: Progress) -> None:
-        """Choose on valid what the settings leave open, unless that is done."""
 
     def parts(self) -> Iterator[list[np.ndarray]]:
         """Yield the parts' vectors, float32 [n, F] each, a shard at a time."""
@@ -66,15 +64,29 @@ class Gathered(Separable):
         return make
 
 
-def blocks(nodes: Sequence[Node], items: Items, image: float, distinct: Sequence[bool] | None = None) -> list[Block]:
-    """Return the blocks of some sets, without sets that give all items the same vector.
+class WhitenedParams(Section):
+    """Settings of kind `whitened`."""
 
-    Args:
-        image: weight of a block of images only; 0 leaves them out.
-        distinct: whether each set distinguishes items; read from its files by default.
-    """
-    kept = [distinguishes(node) for node in nodes] if distinct is None else distinct
-    return [block for i, node in enumerate(nodes) if kept[i] for block in _blocks(i, node, items, image)]
+    of: Name
+    """a feature set that `encode.encoders` names, or an imported one"""
+    width: Positive = 128
+    """directions kept at most, those of most variance"""
+
+
+class Whitened(Gathered):
+    """A feature set, centred, reduced by PCA and whitened: the processing that makes sets comparable."""
+
+    Params = WhitenedParams
+    own: WhitenedParams
+
+    def fitted(self, items: Items) -> Map:
+        own = whitening.fit_pca(lambda: (x for (x,) in self.parts()), self.own.width)
+        return lambda parts: whitening.applied(own, parts[0])
+
+
+def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
+    """Return the blocks of some sets; `image` is the weight of a block of images only."""
+    return [block for i, node in enumerate(nodes) for block in _blocks(i, node, items, image)]
 
 
 def distinguishes(node: Node) -> bool:
@@ -83,19 +95,12 @@ def distinguishes(node: Node) -> bool:
     return seen.items < 2 or not seen.equal
 
 
-def refuse_nothing(found: Sequence[Block], node: Node) -> None:
-    """Raise UserError for a set without blocks."""
-    if not found:
-        names = ", ".join(part.name for part in node.of)
-        raise UserError(f"'encoders.{node.name}': none of {names} distinguishes items; leave it out")
-
-
 def _blocks(part: int, node: Node, items: Items, image: float) -> list[Block]:
     whole = np.ones(node.width(items), bool)
     if node.reads == ("image",):
-        return [Block(part, whole, image)] if image else []
+        return [Block(part, whole, image)]
     zeroed = blank(node, "image", items) if "image" in node.reads else None
     if zeroed is None:
         return [Block(part, whole, 1.0)]
     text = zeroed(np.ones((1, len(whole)), np.float32))[0] != 0
-    return [Block(part, text, 1.0), *([Block(part, ~text, image)] if image else [])]
+    return [Block(part, text, 1.0), Block(part, ~text, image)]

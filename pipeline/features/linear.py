@@ -1,32 +1,40 @@
 """Baseline: PCA over all pre-trained encoders.
 
-ops/joining.py reduces all blocks of columns to one vector, with a weight for those of images only. Valid chooses the
-settings that the parameters leave open; nothing is fitted to interactions.
+ops/joining.py reduces all blocks of columns to one vector, with a weight for those of images only. Validation chooses
+among WAYS; nothing is fitted to interactions.
 """
 
 from functools import cached_property
-from itertools import product, starmap
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+import schemas
 from pipeline import io
-from pipeline.config.base import Name, Positive, Section, Share, Weight
-from pipeline.encode.base import Progress
-from pipeline.features.gathered import Gathered, blocks, refuse_nothing
+from pipeline.config.base import Name, Positive, Section
+from pipeline.encode.throughput import Throughput
+from pipeline.errors import UserError
+from pipeline.features.gathered import Gathered, blocks, distinguishes
 from pipeline.features.node import Items
-from pipeline.ops.joining import IMAGE, POWER, WIDTH, Fit, fit
+from pipeline.items.texts import Texts
+from pipeline.ops import joining, whitening
+from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, Fit
 
-POWERS, IMAGES = (POWER, 0.3), (IMAGE, 0.3, 1.0)  # candidates
+DRAWS = 5  # of cold items: each item is cold in one
+K = 20
 
 
 class Way(NamedTuple):
-    """Candidate settings; see LinearParams."""
+    """What validation chooses."""
 
-    power: float
-    image: float
-    reduced: bool
+    power: float  # of the standard deviation that each direction of a part is divided by
+    image: float  # weight of image-only columns, compared with 1 for all others
+    reduced: bool  # whether PCA reduces all parts together to one width
+
+
+WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
 
 
 class LinearParams(Section):
@@ -36,13 +44,6 @@ class LinearParams(Section):
     """feature sets that `encode.encoders` names, or imported ones; none: every encoder but those trained here"""
     width: Positive = WIDTH
     """directions kept at most, of each part and of all together"""
-    power: Share | None = None
-    """power of the standard deviation that each direction of a part is divided by: 1 whitens, 0 is plain PCA; none: .5
-    or .3, by valid"""
-    image: Weight | None = None
-    """weight of image-only columns, compared with 1 for all others; 0 leaves them out; none: .6, .3 or 1, by valid"""
-    reduced: bool | None = None
-    """whether PCA reduces all parts together to `width`; none: by valid"""
 
 
 class Linear(Gathered):
@@ -51,37 +52,64 @@ class Linear(Gathered):
     Params = LinearParams
     own: LinearParams
 
-    def prepare(self, progress: Progress) -> None:
-        from pipeline.features import search  # loads SciPy
-
-        if self.of and self._by_valid and not self._tried.is_file():
-            of = tuple(part.name for part in self.of)
-            ways = [search.Candidate(of, way.power, way.image, "none", way.reduced) for way in self._ways]
-            io.write_json(self._tried, search.score(self, self.own.width, ways))
+    def choose(self) -> None:
+        """Score all ways on validation, unless that is done."""
+        if self.of and self.layout.interactions.is_file() and not self._scores.is_file():
+            io.write_json(self._scores, self._scored())
 
     def inputs(self) -> list[Path]:
-        return [*super().inputs(), *([self.layout.interactions] if self._by_valid else [])]
+        return [*super().inputs(), *([self.layout.interactions] if self.layout.interactions.is_file() else [])]
 
     def fitted(self, items: Items) -> Fit:
-        found = blocks(self.of, items, self.way.image)
-        refuse_nothing(found, self)
-        return fit(self.parts, found, self.own.width, self.way.power, self.way.reduced)
+        way = self.way
+        return joining.fit(self.parts, self._blocks(items, way.image), self.own.width, way.power, way.reduced)
 
     @cached_property
     def way(self) -> Way:
-        scores = io.read_json(self._tried) if self._tried.is_file() else []
-        return self._ways[int(np.argmax(scores)) if scores else 0]
+        """The best way on validation; the first one without validation."""
+        scores = io.read_json(self._scores) if self._scores.is_file() else []
+        return WAYS[int(np.argmax(scores)) if scores else 0]
 
     @property
-    def _ways(self) -> list[Way]:
-        own = self.own
-        powers, images = (POWERS if own.power is None else (own.power,)), IMAGES if own.image is None else (own.image,)
-        return list(starmap(Way, product(powers, images, (True, False) if own.reduced is None else (own.reduced,))))
-
-    @property
-    def _by_valid(self) -> bool:
-        return len(self._ways) > 1 and self.layout.interactions.is_file()
-
-    @property
-    def _tried(self) -> Path:
+    def _scores(self) -> Path:
         return self.folder / "tried.json"
+
+    def _blocks(self, items: Items, image: float) -> list[Block]:
+        """Return the columns of the parts that distinguish items; UserError if there is none."""
+        kept = [distinguishes(part) for part in self.of]
+        if not any(kept):
+            names = ", ".join(part.name for part in self.of)
+            raise UserError(f"'encoders.{self.name}': none of {names} distinguishes items; leave it out")
+        return [block for block in blocks(self.of, items, image) if kept[block.part]]
+
+    def _scored(self) -> list[float]:
+        """Return the score of each way: geometric mean of content neighbours' Recall among all, and among cold items.
+
+        Without validation there is none.
+        """
+        from pipeline.interactions import profiles  # loads SciPy
+
+        ids = io.read_table(self.layout.item_ids, schemas.ITEM_IDS)
+        rows = io.read_table(self.layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+        user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
+        has, finds = ((user[split == part], item[split == part]) for part in (schemas.TRAIN, schemas.VALID))
+        warm = profiles.profiles(has, finds, profiles.asked(finds[0], len(ids), 0), len(ids))
+        if not len(warm.user):
+            return []
+        cold = profiles.cold_draws(has, finds, len(ids), DRAWS)
+        whole = self._blocks(Items(ids, Texts(self.layout.items), Throughput()), IMAGE)
+        reduced = [self._directions(block) for block in whole]
+        scores = []
+        for way in WAYS:
+            weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
+            own = [Block(i, np.ones(x.shape[1], bool), weights[i]) for i, x in enumerate(reduced)]
+            vectors = joining.fit(lambda: [reduced], own, self.own.width, way.power, way.reduced)(reduced)
+            of_all = float(np.nanmean(warm.recalls(vectors, K)))
+            of_cold = np.nanmean(profiles.cold_recalls(cold, vectors, K), axis=1).mean() if cold else of_all
+            scores.append(round(float(np.sqrt(of_all * of_cold)), 6))
+        return scores
+
+    def _directions(self, block: Block) -> np.ndarray:
+        """Return the principal directions of a block, float32 [I, W], to which any power can be given."""
+        x = np.concatenate([parts[block.part][:, block.columns] for parts in self.parts()])
+        return whitening.processed(x, self.own.width, 0)

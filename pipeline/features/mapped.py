@@ -1,32 +1,31 @@
-"""Another feature set, mapped linearly to collaborative factors of train interactions.
+"""Another feature set, mapped by ridge regression to collaborative factors of train interactions.
 
-R is the train matrix, its rows and columns scaled by the inverse root of their counts. The factors are its leading
-right singular vectors, and ridge regression gives the map from vectors to factors. Items without train interactions
-are not fitted on; all are mapped.
+The factors are the leading right singular vectors of the train matrix, its rows and columns scaled by the inverse root
+of their counts. The map is fitted to items with train interactions and applied to all.
 
-Letters: U users, I items, T items with train interactions, F and W widths.
+Letters: U users, I items, n items of a shard, F and W widths.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 from scipy import linalg, sparse
 
 import schemas
 from pipeline import io
-from pipeline.config.base import Name, Positive, Rate, Section
+from pipeline.config.base import Name, Section
 from pipeline.errors import UserError
-from pipeline.features.node import Node
-from pipeline.features.whitened import Fitted
+from pipeline.features.gathered import Gathered, Map
+from pipeline.features.node import Items
 from pipeline.interactions.cooccurrence import user_item_matrix
-from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.linalg import limited, right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
+
+FACTORS = 128  # at most, fewer if train interactions have a lower rank; the width of the set
+RIDGE = 1.0  # added to every variance, as a share of the mean variance
 
 
 class MappedParams(Section):
@@ -34,88 +33,57 @@ class MappedParams(Section):
 
     of: Name
     """a feature set that `encode.encoders` names, or an imported one"""
-    factors: Positive = 128
-    """singular vectors at most, fewer if train interactions have a lower rank; the width of the set"""
-    ridge: Rate = 1.0
-    """added to every variance, as a share of the mean variance"""
 
 
-class Mapped(Fitted):
+class Mapped(Gathered):
     """A feature set's vectors, mapped to the factors of train interactions."""
 
     Params = MappedParams
     own: MappedParams
-    relearns = True
 
     def inputs(self) -> list[Path]:
         return [*super().inputs(), self.layout.interactions]
 
-    @property
-    def learned(self) -> bool:
-        return True
-
-    def fit(self) -> Whitening:
-        return self._fit(np.zeros(0, np.int64))
+    def fitted(self, items: Items) -> Map:
+        own = self._fit(np.zeros(0, np.int64))
+        return lambda parts: whitening.applied(own, parts[0])
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        fitted = self._fit(cold)
-        return np.concatenate([whitening.applied(fitted, x) for x in self.vectors()])
+        """Return its vectors, fitted without the interactions of items `cold`, int [C]: float32 [I, W]."""
+        own = self._fit(cold)
+        return np.concatenate([whitening.applied(own, x) for (x,) in self.parts()])
 
     def _fit(self, cold: np.ndarray) -> Whitening:
-        goal = targets(self, self.own.factors, cold)
-        if not (goal.known & np.concatenate([x.any(axis=1) for x in self.vectors()])).any():
+        n_items = len(io.read_table(self.layout.item_ids, schemas.ITEM_IDS))
+        rows = io.read_table(self.layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+        user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
+        kept = (split == schemas.TRAIN) & ~np.isin(item, cold)
+        known = np.bincount(item[kept], minlength=n_items) > 0
+        known &= np.concatenate([x.any(axis=1) for (x,) in self.parts()])
+        if not known.any():
             raise UserError(
                 f"'encoders.{self.name}': no item of {self.layout.dataset} has both train interactions and a vector of "
                 f"{self.own.of}; leave it out"
             )
-        return fit_map(self.vectors, goal, self.own.ridge)
+        seed = seed_for(self.kind, self.layout.dataset, self.params.seed)
+        targets = factors(user_item_matrix(user[kept], item[kept], n_items), FACTORS, seed)
 
+        def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            start = 0
+            for (x,) in self.parts():
+                here = slice(start, start + len(x))
+                yield x[known[here]], targets[here][known[here]]
+                start += len(x)
 
-class Targets(NamedTuple):
-    """Targets of the regression."""
-
-    factors: np.ndarray  # float64 [I, W]
-    known: np.ndarray  # bool [I], items with train interactions
-
-
-def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
-    """Return at most `width` factors, without the interactions of items `cold`, int [C]."""
-    n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
-    user, item = train_pairs(node.layout, cold)
-    seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
-    known = np.bincount(item, minlength=n_items) > 0
-    return Targets(
-        factors(user_item_matrix(user, item, n_items), width, seed) if known.any() else np.zeros((0, 0)), known
-    )
-
-
-def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, strength: float) -> Whitening:
-    """Fit the map to items with targets and a vector; `vectors` returns all, float32 [n, F] at a time, twice."""
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        start = 0
-        for x in vectors():
-            here = slice(start, start + len(x))
-            known = targets.known[here] & x.any(axis=1)
-            yield x[known], targets.factors[here][known]
-            start += len(x)
-
-    return ridge(pairs, strength)
-
-
-def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item of train interactions, int32 [n] each, except of items `cold`, int [C]."""
-    rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
-    rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
-    user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
-    kept = ~np.isin(item, cold)
-    return user[kept], item[kept]
+        return ridge(pairs, RIDGE)
 
 
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return R's leading right singular vectors times the root of T: float64 [I, W], zero for other items.
+    """Return at most `width` factors of items times the root of their number, zero for items without users.
 
-    `matrix`, not empty, is [U, I], 1 where a user has an item in train; the seed starts ARPACK and affects last bits.
+    Args:
+        matrix: float32 [U, I], not empty, 1 where a user has an item in train.
+        seed: starts ARPACK and affects the last bits.
     """
     scaled = matrix.astype(np.float64)
     users, items = scaled.sum(axis=1), scaled.sum(axis=0)
@@ -127,17 +95,15 @@ def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
 
 
 def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
-    """Return the ridge regression from centred x to centred y.
-
-    Memory grows with F (F + W), not with rows. One thread: the order of sums decides the last bits.
+    """Return the ridge regression from centred x to centred y; memory grows with F (F + W), not with rows.
 
     Args:
         pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
         strength: penalty, as a share of the mean variance of x.
     """
-    with limited(1):
+    with limited(1):  # the order of sums decides the last bits
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
-        n = max(1, sum(n for n, _ in sums))  # of no rows the map is zero
+        n = sum(n for n, _ in sums)
         mean = np.asarray(sum(total for _, total in sums)) / n
         products = np.zeros((len(mean), len(mean)))
         crossed: np.ndarray | float = 0.0

@@ -54,7 +54,6 @@ class Node(ABC):
     sources: tuple[Path, ...] = ()  # files of a kind in another package
 
     Params: ClassVar[type[Section]]  # settings, `encoders.<name>`; parts are under `of`, a name or a list
-    relearns: ClassVar[bool] = False  # learns from train interactions, and can be fitted without those of some items
     stored: ClassVar[bool] = False  # reads its parts as `encode` wrote them
 
     @abstractmethod
@@ -94,18 +93,6 @@ class Node(ABC):
         own = {key: value for key, value in self.facts().items() if key not in ROUNDING}
         parts = {"parts": {node.name: node.space() for node in self.of}} if self.of else {}
         return {"kind": self.kind} | own | parts
-
-    @property
-    def learned(self) -> bool:
-        """Whether it or a part was fitted to train interactions."""
-        return any(node.learned for node in self.of)
-
-    def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors, fitted without the interactions of items `cold`, int [C]: float32 [I, F].
-
-        Only for kinds that `relearns`, whose parts did not learn.
-        """
-        raise NotImplementedError(self.kind)
 
     def width(self, items: Items) -> int:
         """Return F; of a set that is not written from the row of one item."""

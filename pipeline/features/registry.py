@@ -24,25 +24,23 @@ from pipeline.sources.feature_files import FEATURE
 if TYPE_CHECKING:
     from pipeline.features.node import Node
 
-PLANTED = "planted"
+PLANTED, MAPPED = "planted", "mapped"
 CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))  # only for generated catalogues
 Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
 FEATURES: Registry[type[Node]] = Registry(  # kinds that derive from other sets
     "features",
     {
         "concat": "pipeline.features.joined:Joined",
-        "whitened": "pipeline.features.whitened:Whitened",
-        "chosen": "pipeline.features.chosen:Chosen",
+        "whitened": "pipeline.features.gathered:Whitened",
         "linear": "pipeline.features.linear:Linear",
-        "mapped": "pipeline.features.mapped:Mapped",
+        MAPPED: "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
-        "wrong": "pipeline.features.wrong:Wrong",
         PLANTED: "pipeline.features.planted:Planted",
     },
 )
 TEXT = "minilm"  # text encoder that imported image features are concatenated with
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of kinds that read a network before it is trained here
-LINEAR, CHOSEN = "linear", "chosen"  # kinds that use all available encoders by default; the second also trained ones
+LINEAR = "linear"  # made of all encoders that are not trained here, by default
 
 
 def kinds() -> list[str]:
@@ -108,11 +106,10 @@ def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
 
 
 def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
-    """Return the section with default parts of `linear` and `chosen`; `made` are a dataset's sets without controls."""
-    hand = at_hand(encoders, made)
-    of = {LINEAR: hand, CHOSEN: [*hand, *(name for name in made if kind(encoders, name) == OURS)]}
-    left_open = {name: of.get(kind(encoders, name), []) for name in made if not parts(encoders, name)}
-    return {**encoders, **{name: {**encoders.get(name, {}), "of": found} for name, found in left_open.items() if found}}
+    """Return the section with default parts of `linear`; `made` are a dataset's sets without controls."""
+    of = at_hand(encoders, made)
+    left_open = [name for name in made if kind(encoders, name) == LINEAR and not parts(encoders, name)]
+    return {**encoders, **{name: {**encoders.get(name, {}), "of": of} for name in left_open if of}}
 
 
 def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
@@ -123,9 +120,8 @@ def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set only measures others: raw, not trained here, wrong content, or planted."""
-    wrong = any(kind(encoders, one) == "wrong" for one in whole(encoders, [name]))
-    return wrong or is_ceiling(encoders, name) or kind(encoders, name).endswith(("-raw", *NOT_TRAINED))
+    """Return whether a set only measures others: raw, not trained here, or planted."""
+    return is_ceiling(encoders, name) or kind(encoders, name).endswith(("-raw", *NOT_TRAINED))
 
 
 def is_ceiling(encoders: Encoders, name: str) -> bool:
@@ -236,8 +232,12 @@ def libraries(encoders: Encoders, names: Iterable[str]) -> list[str]:
 
 def learns(encoders: Encoders, name: str) -> bool:
     """Return whether a set or a part of it is fitted to train interactions."""
-    which = (kind(encoders, one) for one in whole(encoders, [name]) if one)
-    return any(one in FEATURES and FEATURES[one].relearns for one in which)
+    return any(kind(encoders, one) == MAPPED for one in whole(encoders, [name]))
+
+
+def relearns(encoders: Encoders, name: str) -> bool:
+    """Return whether a set that learns can be fitted again without the interactions of some items: no part learned."""
+    return kind(encoders, name) == MAPPED and not any(learns(encoders, part) for part in parts(encoders, name))
 
 
 def reads_pretrained(encoders: Encoders, names: Iterable[str]) -> bool:

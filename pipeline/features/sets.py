@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
+
 from pipeline.encode.base import Context
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
@@ -13,6 +15,7 @@ from pipeline.features import imported
 from pipeline.features.control import Control
 from pipeline.features.encoded import Encoded
 from pipeline.features.imported import Import, Imported
+from pipeline.features.mapped import Mapped
 from pipeline.features.node import Node
 from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, ordered, parts, settings
 from pipeline.layout import Layout
@@ -65,6 +68,12 @@ class FeatureSets:
             return self.encoded(name)
         given = self._given(name)
         return FEATURES[given["kind"]](**given, of=tuple(self._part(name, part) for part in self.parts(name)))
+
+    def relearned(self, name: str, cold: np.ndarray) -> np.ndarray:
+        """Return the vectors of a set of kind `mapped`, fitted without the interactions of items `cold`, int [C]."""
+        node = self[name]
+        assert isinstance(node, Mapped)
+        return node.relearned(cold)
 
     def encoded(self, name: str) -> Encoded:
         given = self._given(name)

@@ -23,6 +23,7 @@ from pipeline.features.distributed import Cluster
 from pipeline.features.encoded import Encoded, networks, with_progress
 from pipeline.features.gathered import Gathered, distinguishes
 from pipeline.features.imported import Imported
+from pipeline.features.linear import Linear
 from pipeline.features.node import Items, Node, width
 from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets
@@ -66,8 +67,8 @@ def write(run: Run, node: Node, on: Cluster | None, ids: pa.Table, texts: Texts,
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
         items = Items(ids, texts, throughput, _synchronised(done))
         with run.alone():
-            if isinstance(node, Gathered):
-                node.prepare(run.progress)
+            if isinstance(node, Linear):
+                node.choose()
             if params.reuse:
                 _lay_aside(node, items)
         _write_shards(run, node, items, on, record, done if on else int)

@@ -55,7 +55,8 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
         return None
     features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
     items = Items(ids, texts, Throughput())
-    blocks = gathered.blocks(nodes, items, IMAGE, [sameness.distinguishes(vectors) for vectors in features])
+    distinct = [sameness.distinguishes(vectors) for vectors in features]
+    blocks = [block for block in gathered.blocks(nodes, items, IMAGE) if distinct[block.part]]
     if not blocks:
         run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
         return None

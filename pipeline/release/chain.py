@@ -1,8 +1,7 @@
 """Feature sets that linear algebra makes of others, as encoders of a release: the encoders of the parts, and the maps.
 
-maps.safetensors has mean and map of every block, of all blocks side by side where PCA brings them to one width
-(`last`), and of the map to interactions where there is one (`ridge`, `both`); chain.json has the columns and the
-weight of each block.
+maps.safetensors has mean and map of every block, and of all blocks side by side where PCA brings them to one width
+(`last`); chain.json has the columns and the weight of each block.
 
 Letters: B items, F and W widths.
 """
@@ -20,7 +19,6 @@ from safetensors.numpy import load_file, save
 
 from pipeline import io
 from pipeline.errors import UserError, one_line
-from pipeline.features.search import Recipe
 from pipeline.ops.joining import Block, Fit
 from pipeline.ops.whitening import Whitening
 from pipeline.release.manifest import Part
@@ -52,11 +50,9 @@ class Chain(Part):
     blocks: list[ChainBlock] = Field(min_length=1, max_length=MOST)
 
 
-def write(folder: Path, recipe: Recipe) -> None:
-    fit, arrays = recipe.content, dict[str, np.ndarray]()
-    maps = {f"block-{i}": one for i, one in enumerate(fit.maps)}
-    further = (("last", fit.last), ("ridge", recipe.ridge), ("both", recipe.last))
-    maps |= {name: one for name, one in further if one is not None}
+def write(folder: Path, fit: Fit) -> None:
+    arrays = dict[str, np.ndarray]()
+    maps = {f"block-{i}": one for i, one in enumerate(fit.maps)} | ({"last": fit.last} if fit.last else {})
     for name, one in maps.items():
         arrays |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
     io.write_bytes(folder / MAPS, save(arrays))
@@ -72,11 +68,12 @@ def _described(block: Block) -> ChainBlock:
     return ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight))
 
 
-def read(folder: Path, widths: Sequence[int]) -> Recipe:
-    """Read an untrusted recipe for parts of some widths; UserError if it does not fit them or is damaged."""
+def read(folder: Path, widths: Sequence[int]) -> Fit:
+    """Read untrusted maps for parts of some widths; UserError if they do not fit them or are damaged."""
     try:
         chain, arrays = _described_by(folder), load_file(folder / MAPS)
-        maps = [_whitening(arrays, f"block-{i}") for i in range(len(chain.blocks))]
+        names = [*(f"block-{i}" for i in range(len(chain.blocks))), "last"]
+        maps = [_whitening(arrays, name) for name in names[:-1]]
         for block, own in zip(chain.blocks, maps, strict=True):
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
                 raise ValueError(f"a block of columns {block.first} to {block.last} of part {block.part}")
@@ -84,10 +81,9 @@ def read(folder: Path, widths: Sequence[int]) -> Recipe:
                 raise ValueError("a map of another width than its block")
         joined = sum(one.map.shape[1] for one in maps)
         last = _whitening(arrays, "last", joined) if "last.map" in arrays else None
-        content = Fit([_block(block, widths) for block in chain.blocks], maps, last)
-        ridge = _whitening(arrays, "ridge", content.width) if "ridge.map" in arrays else None
-        both = content.width + (ridge.map.shape[1] if ridge else 0)
-        return Recipe(content, ridge, _whitening(arrays, "both", both) if "both.map" in arrays else None)
+        if unknown := arrays.keys() - {f"{name}.{of}" for name in names for of in ("mean", "map")}:
+            raise ValueError(f"an unknown map {min(unknown)}")
+        return Fit([_block(block, widths) for block in chain.blocks], maps, last)
     except (ValidationError, SafetensorError, OSError, KeyError, ValueError) as e:
         raise UserError(f"{folder}: no chain of this release's encoders: {one_line(e, 100)}; {DAMAGED}") from None
 
@@ -136,10 +132,10 @@ class Prepared(NamedTuple):
 class ChainEncoder:
     """The encoders of the parts, and the maps from their vectors to one; see encode.base.Encoder."""
 
-    def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], recipe: Recipe) -> None:
-        """Take encoders and the modalities that each reads, in the order of the recipe's parts."""
-        self._parts, self._recipe = parts, recipe
-        self.width, self.flops = recipe.width, 0.0
+    def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: Fit) -> None:
+        """Take encoders and the modalities that each reads, in the order of the parts."""
+        self._parts, self._fit = parts, fit
+        self.width, self.flops = fit.width, 0.0
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         prepared = []
@@ -156,4 +152,4 @@ class ChainEncoder:
             if own is not None:
                 vectors[number] = encoder.encode(own).cpu().numpy()
         self.flops = sum(encoder.flops for encoder, _ in self._parts)
-        return torch.from_numpy(np.ascontiguousarray(self._recipe(vectors), np.float32))
+        return torch.from_numpy(np.ascontiguousarray(self._fit(vectors), np.float32))

@@ -11,10 +11,8 @@ from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import registry
-from pipeline.features.chosen import Chosen
 from pipeline.features.linear import Linear
-from pipeline.features.node import Items, Node, shard
-from pipeline.features.search import Recipe
+from pipeline.features.node import Items, shard
 from pipeline.features.sets import FeatureSets
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
@@ -33,52 +31,42 @@ def gather(run: Run, names: Sequence[str]) -> dict[str, ReleasedEncoder]:
     UserError if the features of such a set were made with other settings.
     """
     sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    chains: dict[str, Linear | Chosen] = {}
+    chains: dict[str, Linear] = {}
     for name in names:
-        if name in sets.params.encoders and registry.kind(sets.encoders, name) in (registry.LINEAR, registry.CHOSEN):
+        if name in sets.params.encoders and registry.kind(sets.encoders, name) == registry.LINEAR:
             node = sets[name]
-            assert isinstance(node, Linear | Chosen)
+            assert isinstance(node, Linear)
             chains[name] = node
-    parts = {name: [part.name for part in _parts(node)] for name, node in chains.items()}
+    parts = {name: [part.name for part in node.of] for name, node in chains.items()}
     released = encoder.gather(run.layout, dict.fromkeys([*names, *(part for some in parts.values() for part in some)]))
     whole = {name: some for name, some in parts.items() if some and all(part in released for part in some)}
     kept = {*names, *(part for some in whole.values() for part in some)}
     released = {name: one for name, one in released.items() if name in kept}
-    return released | {name: _released(chains[name], some, released) for name, some in whole.items()}
+    return released | {name: _released(chains[name], released) for name in whole}
 
 
-def _parts(node: Linear | Chosen) -> list[Node]:
-    return [one for one in node.of if not isinstance(node, Chosen) or one.name in node.winner.of]
-
-
-def _released(node: Linear | Chosen, parts: Sequence[str], released: Mapping[str, ReleasedEncoder]) -> ReleasedEncoder:
-    recipe, first = _recipe(node), released[parts[0]].facts
-    own = node.own.model_dump(exclude={"of"}) | (node.way._asdict() if isinstance(node, Linear) else {})
+def _released(node: Linear, released: Mapping[str, ReleasedEncoder]) -> ReleasedEncoder:
+    parts = [released[part.name].facts for part in node.of]
     facts = Facts(
         encoder=node.name,
-        reads=[one for one in ("image", "text") if any(one in released[part].facts.reads for part in parts)],
-        settings={"kind": node.kind, **own},
-        parts=list(parts),
+        reads=[modality for modality in ("image", "text") if any(modality in part.reads for part in parts)],
+        settings={"kind": node.kind, **node.own.model_dump(exclude={"of"}), **node.way._asdict()},
+        parts=[part.name for part in node.of],
         packages={},
-        batch_size=first.batch_size,
-        image_size=first.image_size,
-        image_quality=first.image_quality,
+        batch_size=parts[0].batch_size,
+        image_size=parts[0].image_size,
+        image_quality=parts[0].image_quality,
         fingerprint=fingerprint.of(io.record(node.shards[0])),
     )
-    return ReleasedEncoder(facts, [], partial(chain.write, recipe=recipe))
+    return ReleasedEncoder(facts, [], partial(chain.write, fit=_fit(node)))
 
 
-def _recipe(node: Linear | Chosen) -> Recipe:
+def _fit(node: Linear) -> Fit:
     """Fit the maps to all items again, which gives the same; UserError if the features are not those that they give."""
     ids = io.read_table(node.layout.item_ids, schemas.ITEM_IDS)
-    fitted = node.fitted(Items(ids, Texts(node.layout.items), Throughput()))
-    recipe = fitted if isinstance(fitted, Recipe) else Recipe(fitted, None, None)
-    parts, content = _parts(node), recipe.content
-    at = {node.of.index(part): i for i, part in enumerate(parts)}
-    blocks = [block._replace(part=at[block.part]) for block in content.blocks]
-    recipe = Recipe(Fit(blocks, content.maps, content.last), recipe.ridge, recipe.last)
+    fit = node.fitted(Items(ids, Texts(node.layout.items), Throughput()))
     there = io.matrix(shard(node.shards[0])["vector"])
-    given = recipe([io.matrix(shard(part.shards[0])["vector"]) for part in parts])
+    given = fit([io.matrix(shard(part.shards[0])["vector"]) for part in node.of])
     if given.shape != there.shape or np.abs(given - there).max() > CLOSE * max(1.0, float(np.abs(there).max())):
         raise UserError(f"{node.folder}: made with other settings; run `alignrec encode {node.layout.dataset}`")
-    return recipe
+    return fit

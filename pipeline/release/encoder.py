@@ -235,8 +235,8 @@ def _chain(folder: Path, own: Path, read: Facts) -> Encoder:
     if nested := [part for part in read.parts if facts(folder, part).parts]:
         raise UserError(f"{own / NAME}: '{nested[0]}' is made of others itself; do not trust this release")
     parts = [*load_all(folder, read.parts).values()]
-    recipe = chain.read(own, [part.encoder.width for part in parts])
-    return chain.ChainEncoder([(part.encoder, part.facts.reads) for part in parts], recipe)
+    fit = chain.read(own, [part.encoder.width for part in parts])
+    return chain.ChainEncoder([(part.encoder, part.facts.reads) for part in parts], fit)
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:

@@ -71,7 +71,7 @@ def probes_section(outputs: Outputs) -> Section:
     )
     if processed := (outputs.probes or {}).get("processed"):
         note += f" {probes.processing(processed)} Better: raw and processed, p below {LEVEL} after Holm's correction."
-    tables = [of for make in (probes.tables, ceiling.tables, probes.tried_tables) for of in make(outputs.probes)]
+    tables = [of for make in (probes.tables, ceiling.tables) for of in make(outputs.probes)]
     return Section("probes", "Probes", "Probes", note, pictures(outputs.probes), tables=tables)
 
 

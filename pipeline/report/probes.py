@@ -1,6 +1,6 @@
 """The probes, from probes.json or a comparison: feature sets judged without a recommender."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline.evaluation.evidence import collect
@@ -13,7 +13,6 @@ from pipeline.report.words import short, with_error
 CHANCE = "chance"
 SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
-FIGURES = ("warm", "cold", "score")
 
 
 class Probed(NamedTuple):
@@ -154,25 +153,3 @@ def processing(processed: Mapping[str, Any]) -> str:
         f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
         "the same, whitened."
     )
-
-
-def tried_tables(probes: Mapping[str, Any] | None) -> list[Table]:
-    return [tried_table(name, rows) for name, rows in (probes or {}).get("tried", {}).items()]
-
-
-def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    note = (
-        f"{len(rows)} candidates were tried on valid, and the best was kept, so its figures here are somewhat too "
-        "high: its figures on test are among the probes. Warm: Recall@20 of content neighbours among all items. Cold: "
-        "among cold items only, maps fitted without their interactions. Score: the root of warm times cold."
-    )
-    ranked = sorted(rows, key=lambda row: (-row["score"], row["number"]))
-    cells = [
-        [
-            *(", ".join(row["of"]), f"{row['power']:g}", f"{row['image']:g}", row["map"]),
-            *(f"{row[figure]:.4f}" for figure in FIGURES),
-        ]
-        for row in ranked
-    ]
-    head = ["made of", "power", "image", "map", *FIGURES]
-    return Table(f"What {name} was chosen from", note, head, cells, texts=4, marks={(0, len(head) - 1): BEST})

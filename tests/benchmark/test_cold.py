@@ -132,7 +132,7 @@ def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(tmp_
     layout = cold.outputs(tmp_path)
     cold.draw_again(layout)
     named = {"models": ["contentknn"], "features": ["twice"], "ks": [5, 20], "workers": 1}
-    twice = {"twice": {"kind": "mapped", "of": "mapped", "factors": 4}}
+    twice = {"twice": {"kind": "mapped", "of": "mapped"}}
     encoders = cold.LEARNING["encoders"] | twice
     encode = {**cold.LEARNING["encode"], "encoders": [*cold.LEARNING["encode"]["encoders"], "twice"]}
     settings = cold.params(benchmark=named, **cold.LEARNING | {"encoders": encoders, "encode": encode})

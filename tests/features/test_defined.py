@@ -291,9 +291,8 @@ def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
         "hub": {"kind": "huggingface", "model": "someone/net"},
         "two": {"kind": "huggingface", "model": str(local), "join": "mean"},
         "pair": {"kind": "concat", "of": ["text", "hub"]},
-        "wrong": {"kind": "wrong", "of": "two", "what": "text"},
     }
-    given = params(models, "text", "both", "two", "two-image-masked", "tfidf", "pair", "wrong", **more)
+    given = params(models, "text", "both", "two", "two-image-masked", "tfidf", "pair", **more)
     here = run(root, given)
     shutil.rmtree(root / "encode")
 

@@ -101,7 +101,7 @@ def fitted(raw: np.ndarray, width: int, power: float) -> np.ndarray:
     return whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), width, power), raw)
 
 
-def test_power_divides_directions_by_that_power_of_their_deviation(tmp_path: Path) -> None:
+def test_power_divides_directions_by_that_power_of_their_deviation() -> None:
     x = (np.random.default_rng(0).normal(size=(4000, 3)) * [8, 2, 1] + 5).astype(np.float32)
     deviation = {power: fitted(x, 3, power).std(axis=0) for power in (0.0, 0.5, 1.0)}
     centred = x - x.mean(axis=0)
@@ -110,16 +110,6 @@ def test_power_divides_directions_by_that_power_of_their_deviation(tmp_path: Pat
     np.testing.assert_allclose(deviation[0.0], singular / np.sqrt(len(x)), rtol=1e-4)
     np.testing.assert_allclose(deviation[0.5], np.sqrt(deviation[0.0]), rtol=0.01)  # but for the floor of variances
     np.testing.assert_allclose(deviation[1.0], 1, atol=0.02)
-    layout = toy.outputs(tmp_path)
-    relaxed = {"kind": "whitened", "of": "minilm", "width": 2, "power": 0.5}
-    stage(layout, params("minilm", "relaxed", relaxed=relaxed))
-    np.testing.assert_array_equal(vectors(layout, "relaxed"), fitted(vectors(layout, "minilm"), 2, 0.5))
-
-
-def test_a_width_that_is_given_is_no_more_than_the_sets(tmp_path: Path) -> None:
-    white = {"kind": "whitened", "of": "minilm", "width": 385}
-    with pytest.raises(UserError, match=r"'encoders\.white\.width'.*385.*384"):
-        stage(toy.outputs(tmp_path), params("white", "minilm", white=white))
 
 
 def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:

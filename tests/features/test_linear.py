@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import toy
 from featured import stage, vectors
@@ -14,13 +14,16 @@ from featured import stage, vectors
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.features.linear import WAYS, Way
 from pipeline.features.registry import at_hand
+from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
+from pipeline.run import running
+from stages.encode import main
 from stages.params import Params, for_dataset
-from tests.features import test_chosen
-from tests.probe import test_cold_items
+from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data
 
 RNG = np.random.default_rng(0)
 TEXT = (RNG.normal(size=(50, 6)) * [9, 4, 3, 1, 1, 0.2] + 2).astype(np.float32)
@@ -64,10 +67,9 @@ def test_what_is_at_hand_is_every_encoder_that_is_not_trained_here() -> None:
     assert at_hand({}, ["minilm", "cnn", "minilm-cnn", "tfidf"]) == ["minilm", "cnn", "tfidf"]
 
 
-def test_it_is_written_with_its_image_left_out_or_masked(tmp_path: Path) -> None:
+def test_it_is_written_whole_and_with_its_image_masked(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    names = "linear", "linear-image-masked", "words", "tfidf", "minilm-cnn"
-    stage(layout, params(*names, linear={"width": 3, "reduced": True}, words={"kind": "linear", "image": 0.0}))
+    stage(layout, params("linear", "linear-image-masked", "tfidf", "minilm-cnn", linear={"width": 3}))
     rows = io.read_features(layout.features("linear"))
     assert rows["vector"].type.list_size == 3
     assert rows["has_image"].to_pylist() == [c is not None for c in toy.COLOURS]
@@ -75,41 +77,78 @@ def test_it_is_written_with_its_image_left_out_or_masked(tmp_path: Path) -> None
     nothing = [i for i, c in enumerate(toy.COLOURS) if c is None and not toy.TITLES[i]]
     assert not vectors(layout, "linear")[nothing].any()
     assert not io.read_features(layout.features("linear-image-masked"))["has_image"].to_numpy().any()
-    without_text = [i for i, t in enumerate(toy.TITLES) if not t]
-    assert not vectors(layout, "words")[without_text].any()
 
 
-def by_valid(root: Path, without: int | None = None, **own: Any) -> tuple[list[float], np.ndarray]:
-    """Return what each way scored on valid in the shop of test_chosen, and the vectors, without a part of the split."""
-    layout, rows = test_chosen.shop(root), test_cold_items.data().interactions
-    io.write_json(layout.sources, [one | {"role": "feature:noise"} for one in io.read_json(layout.sources)])
+ASINS = [f"A{i}" for i in range(ITEMS)]
+
+
+def shop(root: Path) -> Layout:
+    """A shop whose words tell the tastes of test_cold_items, and a file of noise."""
+    layout = Layout(root, "shop")
+    ids = {"item_id": pa.array(range(ITEMS), pa.int32()), "asin": ASINS}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    io.write_table(data().interactions, layout.interactions, schemas.INTERACTIONS)
+    words = [" ".join(f"word{j}{int(10 * abs(v))}" for j, v in enumerate(row)) for row in GOOD]
+    blank = pa.array([""] * ITEMS)
+    texts = {"title": words, "brand": blank, "categories": pa.array([[]] * ITEMS, pa.list_(pa.string()))}
+    texts |= {"description": blank, "text": words, "text_status": ["ok"] * ITEMS}
+    texts |= {"image_urls": texts["categories"], "tokens": pa.array([6] * ITEMS, pa.int32()), "extra": ["{}"] * ITEMS}
+    io.write_table(pa.table(ids | texts), layout.items, schemas.ITEMS)
+    noise = root / "noise.npy"
+    np.save(noise, NOISE)
+    facts = {"name": noise.name, "url": f"file:{noise}", "bytes": noise.stat().st_size, "sha256": io.sha256(noise)}
+    (layout.raw / noise.name).parent.mkdir(parents=True, exist_ok=True)
+    (layout.raw / noise.name).write_bytes(noise.read_bytes())
+    io.write_json(layout.sources, [{"role": "feature:noise", **facts}])
+    return layout
+
+
+def by_valid(root: Path, without: int | None = None) -> tuple[list[float], np.ndarray]:
+    """Return what each way scored on validation, and the vectors, without a part of the split."""
+    layout, rows = shop(root), data().interactions
     kept = rows.filter(rows["split"].to_numpy() != without)
     io.write_table(kept, layout.interactions, schemas.INTERACTIONS)
-    own = {"of": ["tfidf", "noise"], "width": 8, **own}
     encode = {"encoders": ["tfidf", "linear"], "controls": [], "shard_rows": 128}
-    stage(layout, toy.params(encode=encode, encoders={"linear": own}))
-    tried = layout.features("linear") / "tried.json"
-    return io.read_json(tried) if tried.is_file() else [], vectors(layout, "linear")
+    stage(layout, toy.params(encode=encode, encoders={"linear": {"of": ["tfidf", "noise"], "width": 8}}))
+    return io.read_json(layout.features("linear") / "tried.json"), vectors(layout, "linear")
 
 
-def test_valid_chooses_what_is_left_open_and_test_does_not(tmp_path: Path) -> None:
+def as_given(root: Path, way: Way) -> np.ndarray:
+    """Return the vectors that a way makes of the parts that `by_valid` left."""
+    parts = [[vectors(Layout(root, "shop"), "tfidf"), NOISE]]
+    every = [Block(i, np.ones(x.shape[1], bool), 1.0) for i, x in enumerate(parts[0])]
+    return joining.fit(lambda: parts, every, 8, way.power, way.reduced)(parts[0])
+
+
+def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:
     scores, made = by_valid(tmp_path / "open")
-    ways = list(product((0.5, 0.3), (0.3, 0.6, 1.0), (True, False)))
-    assert len(scores) == len(ways)
-    power, image, reduced = ways[int(np.argmax(scores))]
-    none, alike = by_valid(tmp_path / "given", power=power, image=image, reduced=reduced)
-    assert none == []
-    np.testing.assert_array_equal(made, alike)
+    assert len(scores) == len(WAYS)
+    np.testing.assert_allclose(made, as_given(tmp_path / "open", WAYS[int(np.argmax(scores))]), atol=1e-5)
     again, unseen = by_valid(tmp_path / "untested", without=schemas.TEST)
     assert again == scores
     np.testing.assert_array_equal(made, unseen)
 
 
-def test_without_valid_nothing_is_chosen(tmp_path: Path) -> None:
-    scores, made = by_valid(tmp_path / "open", without=schemas.VALID)
+def test_without_valid_the_first_way_is_taken(tmp_path: Path) -> None:
+    scores, made = by_valid(tmp_path, without=schemas.VALID)
     assert scores == []
-    np.testing.assert_array_equal(made, by_valid(tmp_path / "given", power=0.5, image=0.3, reduced=True)[1])
-    assert made.shape[1] == 8
+    np.testing.assert_allclose(made, as_given(tmp_path, WAYS[0]), atol=1e-5)
+
+
+def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) -> None:
+    layout = shop(tmp_path)
+    items = io.read_table(layout.items, schemas.ITEMS)
+    same = items.set_column(items.column_names.index("text"), "text", pa.array(["red apple"] * ITEMS))
+    io.write_table(same, layout.items, schemas.ITEMS)
+    encode = {"encoders": ["tfidf", "linear"], "controls": [], "shard_rows": 128}
+    given = toy.params(encode=encode, encoders={"linear": {"of": ["tfidf", "noise"], "width": 8}})
+    with running("encode", "shop", given, tmp_path) as run:
+        main(run)
+        assert "linear: made without tfidf, whose vectors are all the same" in run.warnings
+    assert np.linalg.matrix_rank(vectors(layout, "linear")) > 1
+    nothing = toy.params(encode=encode, encoders={"linear": {"of": ["tfidf"]}})
+    with pytest.raises(UserError, match=r"'encoders\.linear': none of tfidf"):
+        stage(layout, nothing)
 
 
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:

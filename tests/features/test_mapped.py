@@ -70,12 +70,12 @@ def test_the_bytes_are_the_same_with_any_number_of_threads() -> None:
 
 
 def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing(tmp_path: Path) -> None:
-    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm", "factors": 2}}
+    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm"}}
     train(layout, pairs := [(0, 0), (0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 0), (3, 3)])
     stage(layout, params("near", "minilm", **given))
     x, first = vectors(layout, "minilm"), vectors(layout, "near")
     known = [0, 1, 3, 5]
-    targets = mapped.factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 2, 0)[known]
+    targets = mapped.factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0)[known]
     centred = x[known] - x[known].mean(axis=0)
     weights = np.linalg.solve(centred.T @ centred + np.square(centred).sum() / 384 * np.eye(384), centred.T @ targets)
     expected = (x - x[known].mean(axis=0)) @ weights
@@ -85,7 +85,7 @@ def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing
 
 
 def test_other_interactions_map_it_again_and_encode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm", "factors": 2}}
+    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm"}}
     stage(layout, params("minilm", "near", **given))
     before = io.shards(layout.features("near"), "features")[0].read_bytes()
     monkeypatch.setattr("pipeline.encode.batching.encode", None)

@@ -21,18 +21,15 @@ from pipeline.run import running
 from stages import encode, publish
 from stages.cli import app
 
-SETS = ["minilm-cnn", "tfidf", "linear", "best"]
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Outputs with a release of `linear` and `best`, whose parts are not released themselves."""
+    """Outputs with a release of `linear`, whose parts are not released themselves."""
     layout = toy.outputs(tmp_path_factory.mktemp("made"))
-    best = {"kind": "chosen", "of": ["tfidf", "minilm-cnn"], "width": 3, "seconds": 1}
     params = toy.params(
-        encode={"encoders": SETS, "controls": []},
-        encoders={"best": best, "linear": {"of": ["minilm-cnn", "tfidf"], "width": 4}},
-        publish={"features": ["linear", "best"]},
+        encode={"encoders": ["minilm-cnn", "tfidf", "linear"], "controls": []},
+        encoders={"linear": {"of": ["minilm-cnn", "tfidf"], "width": 4}},
+        publish={"features": ["linear"]},
     )
     for stage, main in (("encode", encode.main), ("publish", publish.main)):
         with running(stage, "shop", params, layout.root) as run:
@@ -48,7 +45,7 @@ def release(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) -> None:
     assert list(verify(release))
-    assert encoder.names(release) == ["best", "linear"]
+    assert encoder.names(release) == ["linear"]
     files = {f.path: f.used_by for f in manifest.load(release).files if f.path.startswith("encoders/")}
     assert set(files["encoders/tfidf/tfidf.safetensors"]) >= {"tfidf", "linear"}
     assert files["encoders/linear/maps.safetensors"] == ["linear"]
@@ -56,8 +53,7 @@ def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) ->
     assert all(f"linear: {part}" in card for part in ("minilm-cnn", "tfidf"))
 
 
-@pytest.mark.parametrize("name", ["linear", "best"])
-def test_items_of_the_release_get_their_released_vectors(made: Path, release: Path, tmp_path: Path, name: str) -> None:
+def test_items_of_the_release_get_their_released_vectors(made: Path, release: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     images = io.read_tables(made / "images/shop/images-00000.parquet", schemas.IMAGES)
     for row in next(iter(images)).to_pylist():
@@ -65,12 +61,12 @@ def test_items_of_the_release_get_their_released_vectors(made: Path, release: Pa
             (tmp_path / f"images/{row['asin']}.jpg").write_bytes(row["image"])
     lines = [json.dumps({"asin": f"A{i}", "text": text}) + "\n" for i, text in enumerate(toy.TITLES)]
     (tmp_path / "items.jsonl").write_text("".join(lines))
-    command = ["embed", "items.jsonl", "--release", release, "--encoder", name, "--images", "images", "--to", "new"]
+    command = ["embed", "items.jsonl", "--release", release, "--encoder", "linear", "--images", "images", "--to", "new"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         result = CliRunner().invoke(app, [str(one) for one in command])
     assert result.exit_code == 0, result.output
-    released = io.read_features(release / "features" / name)
+    released = io.read_features(release / "features/linear")
     width = released["vector"].type.list_size
     ours = io.read_table(tmp_path / "new/features-00000.parquet", schemas.embedded(width))
     np.testing.assert_allclose(io.matrix(ours["vector"]), io.matrix(released["vector"]), atol=1e-5)
@@ -79,7 +75,7 @@ def test_items_of_the_release_get_their_released_vectors(made: Path, release: Pa
 def test_it_is_attested_and_an_encoder_in_python(made: Path, release: Path) -> None:
     outcome = attest.attest(release, attest.inputs("shop", None, made), 6)
     assert outcome.agrees
-    assert set(outcome.rows[0].cosines) == {"linear", "best"}
+    assert set(outcome.rows[0].cosines) == {"linear"}
     vectors = alignrec.encoder(release, "linear").encode(texts=["red apple", None])
     assert vectors[0].any()
     assert not vectors[1].any()
@@ -121,6 +117,12 @@ def test_a_foreign_chain_is_refused_by_verify_and_load(copy: Path, change: dict[
 def test_a_map_that_does_not_fit_the_next_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][1:]})
     with pytest.raises(UserError, match=r"chain .*: last"):
+        encoder.load(copy, "linear")
+
+
+def test_a_map_that_is_unknown_is_refused(copy: Path) -> None:
+    arrays(copy, MAPS, lambda x: x | {"ridge.map": x["last.map"]})
+    with pytest.raises(UserError, match=r"an unknown map ridge\.map"):
         encoder.load(copy, "linear")
 
 

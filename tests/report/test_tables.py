@@ -60,19 +60,6 @@ def test_the_best_figure_of_each_column_is_marked() -> None:
     assert table.marks == {(1, 1): "best", (0, 2): "best"}
 
 
-def row(number: int, score: float) -> dict[str, object]:
-    figures = {"warm": score, "cold": score, "score": score}
-    return {"number": number, "of": ["tfidf", "cnn"], "power": 0.5, "image": 0.3, "map": "none", **figures}
-
-
-def test_the_best_is_first_and_the_number_of_candidates_is_told() -> None:
-    (table,) = probes.tried_tables({"tried": {"best": [row(0, 0.1), row(1, 0.3), row(2, 0.3), row(3, 0.2)]}})
-    assert [cells[-1] for cells in table.rows] == ["0.3000", "0.3000", "0.2000", "0.1000"]
-    assert table.rows[0][:4] == ["tfidf, cnn", "0.5", "0.3", "none"]
-    assert "4 candidates" in table.note
-    assert probes.tried_tables(None) == probes.tried_tables({}) == []
-
-
 def test_shares_are_of_the_way_from_chance_to_each_ceiling() -> None:
     hits = {"chance": 0.1, "planted": 0.5, "planted-text-masked": 0.3, "cnn": 0.2, "linear": 0.4, "shuffled": 0.1}
     figures = {"users": 5} | {name: {"hit@20": value} for name, value in hits.items()}
