@@ -198,7 +198,7 @@ def plan(
 ) -> None:
     """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be found."""
     from pipeline.plan import command
-    from pipeline.report.terminal import drawn
+    from pipeline.report.terminal import Drawn
     from stages.params import check, read
 
     faults = []
@@ -207,7 +207,7 @@ def plan(
         check(settings, params)
         planned = command.plan(settings, Layout(root, name), ask, partial(say, err=True))
         say(planned.heading)
-        show(*(drawn(table, unbroken=[0]) for table in planned.tables))
+        show(*(Drawn(table, unbroken=[0]) for table in planned.tables))
         for remark in planned.remarks:
             say(remark)
         for fault in planned.faults:

@@ -47,10 +47,10 @@ def is_release(what: str) -> bool:
 
 
 def show_ceiling(layout: Layout) -> None:
-    from pipeline.report import ceiling, terminal
+    from pipeline.report import probes, terminal
 
-    for table in ceiling.tables(io.read_json(layout.probes)):
-        show(terminal.drawn(table, unbroken=range(table.texts), caption=table.note or None))
+    for table in probes.ceiling(io.read_json(layout.probes)):
+        show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
 
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
@@ -62,7 +62,7 @@ def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
             main(run)
         figures = io.read_json(layout.probes)
     table = probes.headline(figures)
-    show(terminal.drawn(table, unbroken=range(table.texts), caption=table.note or None))
+    show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
     if to is not None:
         io.write_json(to, figures)
 

@@ -1,4 +1,4 @@
-"""report: the evidence of every stage -> index.html, report.md and neighbours.png."""
+"""report: the evidence of every stage -> index.html and report.md."""
 
 from pipeline import io
 from pipeline.errors import UserError
@@ -21,33 +21,26 @@ from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    from pipeline.report import (
-        headline,
-        page,  # loads Pillow
-    )
+    from pipeline.report import figures, page  # loads Pillow
     from pipeline.report.neighbours import neighbours
     from pipeline.report.outputs import Outputs
-    from pipeline.report.users import users
 
-    own = run.params[Report]
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     if not outputs.records:
         raise UserError(
             f"nothing of {run.layout.dataset} is there to report, as no stage has run; name it under `datasets` in "
             "params.yaml and run `dvc repro`"
         )
-    near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))
-    view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
-    html = page.html(outputs, view)
-    io.write_bytes(run.layout.report / "index.html", html.encode())
-    io.write_bytes(run.layout.report / "report.md", page.report_md(outputs, view).encode())
-    if near and view:
-        io.write_bytes(run.layout.report / "neighbours.png", page.poster(near, view))
-        run.note(gallery=len(near.items), pictures=len(view.images))
+    seed = run.seed("gallery")
+    near = neighbours(outputs, run.params[Report].gallery_items, seed)
+    view = page.view(outputs, near, seed)
+    html = page.html(outputs, view).encode()
+    io.write_bytes(run.layout.report / "index.html", html)
+    io.write_bytes(run.layout.report / "report.md", page.report_md(outputs).encode())
     run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0
-    run.note(bytes=len(html.encode()))
-    headline.write(outputs, RELEASED)
+    run.note(bytes=len(html), pictures=len(view.images) if view else 0)
+    figures.write(outputs, RELEASED)
 
 
 REPORT = Stage(

@@ -21,10 +21,8 @@ def summary(
     root: Root = Path("outputs"),
 ) -> None:
     """summarise the last runs: time, results, report and release."""
-    from pipeline.report import content, verdict
-    from pipeline.report import terminal as printed
+    from pipeline.report import terminal, verdict
     from pipeline.report.outputs import Outputs
-    from pipeline.report.params import Report
     from stages.params import read
 
     settings = read(params)
@@ -36,19 +34,13 @@ def summary(
                 f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
                 "`dvc repro`"
             )
-        show(printed.stages(name, records.values()))
-        own = settings[Report]
-        show(*map(printed.drawn, content.cost(records.get("encode", {}), own.watts, own.dollars)))
+        show(terminal.stages(name, records.values()))
         if layout.results.exists():
-            show(*printed.tables(io.read_table(layout.results, schemas.RESULTS), name))
+            show(*terminal.tables(io.read_table(layout.results, schemas.RESULTS), name))
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
-        for line in (
-            verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests),
-            verdict.advice(outputs.probes),
-        ):
-            if line:
-                say(line)
+        if line := verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests):
+            say(line)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
@@ -129,7 +121,7 @@ def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> Non
         else [*facts.judged(comparison), *facts.shapes(comparison), *facts.verdicts(comparison)]
     )
     for table in shown:
-        show(terminal.drawn(table))
+        show(terminal.Drawn(table))
     for remark in (coding if coded else facts).remarks(comparison):
         say(remark)
     say(f"page: {page}")

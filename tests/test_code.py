@@ -16,7 +16,7 @@ def names(module: str) -> set[str]:
     return {str(p.relative_to(code.ROOT)) for p in code.closure(module)}
 
 
-TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "report/difference", "report/table")
+TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "report/table")
 CLOSURES = [
     ("stages.interactions", [], ["pipeline/config/__init__.py"]),
     ("stages.train", ["pipeline/models/alignrec.py"], ["pipeline/models/bm3.py", "pipeline/stage.py"]),

@@ -10,8 +10,8 @@ import toy
 from benchmarks import _figures
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.report import headline
-from pipeline.report.article import PARTS
+from pipeline.report import figures
+from pipeline.report.figures import ARTICLE
 from pipeline.report.outputs import Outputs
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
             raw["planted"] = {key: value + 0.1 for key, value in raw["beit3"].items()}
         io.write_json(layout.probes, probes)
     if kind == "article":
-        headline.write(Outputs(layout, released="beit3"), "alignrec")
+        figures.write(Outputs(layout, released="beit3"), "alignrec")
     named = layout.dataset
     if kind == "content":
         named = "realdata shop"
@@ -53,11 +53,11 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
 
 def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
-    page.write_text(PAGE.format(kind="results", dataset="deeper/down:nothing"))
+    page.write_text(PAGE.format(kind="results", dataset="nothing"))
     _figures.main([str(page), "--root", str(tmp_path)])
-    assert page.read_text() == PAGE.format(kind="results", dataset="deeper/down:nothing")
+    assert page.read_text() == PAGE.format(kind="results", dataset="nothing")
     said = capsys.readouterr().err
-    assert "results deeper/down:nothing" in said
+    assert "results nothing" in said
     assert "alignrec benchmark nothing" in said
     with pytest.raises(ValueError, match=r"'result'; .*results, matrix"):
         _figures.rewritten(PAGE.format(kind="result", dataset="d"), tmp_path)
@@ -65,7 +65,7 @@ def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pyte
 
 def test_the_pages_tables_of_the_article_are_what_git_keeps_of_the_recorded_run(tmp_path: Path) -> None:
     page, layout = (ROOT / "docs" / "study.md").read_text(), Layout(tmp_path, "sample")
-    shown = [part for part in PARTS if f"<!-- figures: article sample {part} -->" in page]
+    shown = [part for part in ARTICLE if f"<!-- figures: article sample {part} -->" in page]
     assert shown
     for part in shown:
         name = f"outputs/figures/sample/article-{part}.json"

@@ -13,7 +13,7 @@ from pipeline import io
 from pipeline.compare import releases, similarity
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.report import comparison as facts
-from pipeline.report import content, gallery, judged
+from pipeline.report import content, gallery, sections
 from pipeline.report.comparison import shared
 from pipeline.report.gallery import Sheets
 from pipeline.report.outputs import Outputs
@@ -39,7 +39,7 @@ def html(
         for p in comparison["pairs"]
     ]
     shapes = [facts.sources(comparison), *facts.shapes(comparison)]
-    doubts, drawn = " ".join(facts.doubts(comparison)), judged.pictures(facts.probed(comparison))
+    doubts, drawn = " ".join(facts.doubts(comparison)), sections.probe_charts(facts.probed(comparison))
     parts = [
         Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),

@@ -22,10 +22,9 @@
       answer.textContent = `The nearest ${told.items.length} items, nearest first`;
       answers.replaceChildren(...told.items.slice(0, 12).map(card));
       if (!shop) return;
-      shop.state.asked = told.items.map(({ item }) => item);
+      const items = told.items.map(({ item }) => item);
+      Object.assign(shop.state, { asked: items, chosen: items[0] ?? -1 });
       shop.tell("kept");
-      shop.state.chosen = shop.state.asked[0] ?? -1;
-      shop.tell("shown");
     } catch (error) {
       answers.replaceChildren();
       answer.textContent = `Not answered: ${error instanceof TypeError ? "the server cannot be reached" : error.message}`;

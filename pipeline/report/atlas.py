@@ -19,10 +19,11 @@ FARTHEST = 4.0
 """largest move along an axis by one force"""
 
 
-def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
+def positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
+    """Return x and y of each item, in turn."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
-    return (layout(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).tolist()
+    return (layout(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).ravel().tolist()
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:

@@ -1,24 +1,20 @@
 """Semantic IDs: the quality of codes, and items grouped by prefix."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.evaluation.evidence import cell, collect
 from pipeline.layout import Layout
 from pipeline.probe.registry import PROBES
 from pipeline.report.table import Table
-from pipeline.report.words import figure, listed, short
+from pipeline.report.words import figure, short
 from pipeline.semantic_ids.quality import POPULARITY
 from pipeline.semantic_ids.registry import METHODS
 
 HEADING = "Semantic IDs"
 AS_IT_IS = "as it is"  # method of a file's codes
 PROBED = ("zero_shot", "item_cf")
-GROUPS, SHOWN = 12, 24  # groups, and items of each, that the page shows before a search
 AGREEMENT = {"neighbours": "neighbours", "co_purchase": "bought together", "category": "category"}
 
 
@@ -33,21 +29,6 @@ class Judged(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.features} · {self.method}"
-
-
-@dataclass(frozen=True)
-class Groups:
-    """The items of each prefix, for the page."""
-
-    codes: dict[str, list[list[int]]]  # feature set and method -> codes of each item; empty for an item without
-    shown: int = SHOWN
-
-    @property
-    def first(self) -> list[tuple[str, list[int]]]:
-        coded = enumerate(next(iter(self.codes.values())))
-        members = collect((codes[0], item) for item, codes in coded if codes)
-        largest = sorted(members, key=lambda code: (-len(members[code]), code))[:GROUPS]
-        return [(str(code), members[code]) for code in largest]
 
 
 def gathered(layout: Layout) -> list[Judged]:
@@ -70,20 +51,6 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
     if (features := comparison["neighbours_of"]) is None:
         return ["neighbours: unknown for files of codes; compare them with a feature set"]
     return [f"neighbours: files of codes are judged by those of {features}"]
-
-
-def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
-    from pipeline.semantic_ids import files
-
-    codes = {}
-    for j in judged:
-        table = pq.read_table(layout.semantic_ids(j.features, j.method) / files.IDS, columns=["item_id", "codes"])
-        rows, matrix = files.matrix(table)
-        of_item: list[list[int]] = [[] for _ in range(items)]
-        for item, row in zip(table["item_id"].to_numpy()[rows].tolist(), matrix.tolist(), strict=True):
-            of_item[item] = row
-        codes[j.name] = of_item
-    return Groups(codes) if codes else None
 
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
@@ -161,13 +128,13 @@ def _controls(judged: Sequence[Judged]) -> str:
     if not names:
         return ""
     are, them = ("are controls", "them") if names[1:] else ("is a control", "it")
-    return f" {listed(names)} {are}: useful codes must beat {them}."
+    return f" {', '.join(names)} {are}: useful codes must beat {them}."
 
 
 def _skip_reasons(judged: Sequence[Judged]) -> str:
     skipped = ((j.quality["reconstruction"].get("skipped"), j.method) for j in judged)
     reasons = collect((reason, method) for reason, method in skipped if reason)
-    return "".join(f" Not for {listed(list(dict.fromkeys(names)))}: {reason}." for reason, names in reasons.items())
+    return "".join(f" Not for {', '.join(dict.fromkeys(names))}: {reason}." for reason, names in reasons.items())
 
 
 def _with_chance(prefix: Mapping[str, Any], key: str) -> str:

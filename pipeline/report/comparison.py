@@ -1,81 +1,38 @@
 """A comparison of feature sets, the content of compare.json, as tables and as one sentence."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf
-from statistics import NormalDist
 from typing import Any
 
-from pipeline.evaluation.evidence import collect, seeds_of
-from pipeline.evaluation.statistics import LEVEL
-from pipeline.probe.registry import PROBES
+from pipeline.evaluation.evidence import Cell, collect, seeds_of
 from pipeline.probe.verdicts import agreed
 from pipeline.report import probes, verdict
-from pipeline.report.difference import FLOORED, Difference, p_value
-from pipeline.report.table import Table, mean
-from pipeline.report.words import listed, spread, title
+from pipeline.report.table import FLOORED, Difference, Table, p_value
+from pipeline.report.words import spread
 
-FEW = 300  # users or items of a test, below which the verdict says how many would decide
-POWER = 0.8
-NORMAL = NormalDist()
-VERBS = {"better": "beat", "worse": "are behind", "undecided": "are level with"}
 Record = Mapping[str, Any]
 
 
 def headline(comparison: Record) -> str:
-    first, under = next(iter(comparison["sets"]), ""), dict[str, dict[str, list[str]]]()
-    pairs = {b: places for (a, b), places in _pairs(comparison).items() if a == first}
-    for b, places in pairs.items():
-        for place, outcome in places.items():
-            if place.startswith("under "):
-                under.setdefault(place, {}).setdefault(VERBS[outcome], []).append(title(b))
-    models = [
-        f"{place.replace(model := place.removeprefix('under '), title(model))} they "
-        + listed([f"{verb} {listed(names)}" for verb, names in by_verb.items()])
-        for place, by_verb in under.items()
-    ]
-    return verdict.sentence(comparison.get("dataset", ""), "", first, list(verdict.on_probes(pairs)), models)
+    first = next(iter(comparison["sets"]), "")
+    rivals = {b: places for (a, b), places in _pairs(comparison).items() if a == first}
+    return verdict.sentence(comparison.get("dataset", ""), first, rivals)
 
 
 def verdicts(comparison: Record) -> list[Table]:
     pairs, trained = _pairs(comparison), _trainings(comparison)
-    more = {pair: _lacking(comparison, *pair, places) for pair, places in pairs.items()}
-    seeds = [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
-    few = (
-        f"Where fewer than {FEW} users or items (n) decide nothing, the difference of the headline figure is shown, "
-        "and how many would decide it."
-    )
+    notes = [verdict.RULE]
+    notes += [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
     doubted = (doubt["features"] for doubt in comparison.get("order", []))
-    notes = [verdict.RULE, *seeds, *[few] * any(more.values())]
     notes += [f"No verdict on {features}, whose rows look out of order." for features in doubted]
-    return [verdict.table(" ".join(notes), ["a", "against b"], pairs, more)] if pairs else []
-
-
-def _lacking(comparison: Record, a: str, b: str, places: Mapping[str, str]) -> dict[str, str]:
-    """Return place -> a - b and the cases that its test lacks, where few cases leave it undecided."""
-    tests = [*comparison["paired"], *(test for one in _trainings(comparison)[:1] for test in one["paired"])]
-    level = LEVEL / max(1, 2 * len(comparison["verdicts"]))
-    lacking = {}
-    for test in _of(tests, a, b):
-        name = test["measure"].split()[0]
-        place = f"in {PROBES[name].name}" if name in PROBES else f"under {name}"
-        if places.get(place) == "undecided" and test["n"] < FEW:
-            lacking[place] = f"{test['difference']:+.3f} (n {test['n']}{_cases_needed(test, level)})"
-    return lacking
-
-
-def _cases_needed(test: Record, level: float) -> str:
-    """Return the number of cases that would decide such a difference with power POWER, if above the given n."""
-    error = (test["high"] - test["low"]) / 2 / NORMAL.inv_cdf(0.975)
-    wanted = (NORMAL.inv_cdf(1 - level / 2) + NORMAL.inv_cdf(POWER)) * error
-    n = test["n"] * (wanted / test["difference"]) ** 2 if test["difference"] else inf
-    return f"; {n:,.0f} decide" if test["n"] < n < inf else ""
+    return [verdict.table(" ".join(notes), ["a", "against b"], pairs, {})] if pairs else []
 
 
 def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
+    """Return a, b -> place -> outcome; no outcomes for sets whose rows look out of order."""
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
-        places = verdict.probed(_of(comparison["verdicts"], a, b))
+        places = verdict.in_probes(_of(comparison["verdicts"], a, b))
         tests = (test for one in trained for test in _of(one["paired"], a, b))
         by_model = collect((f"under {test['measure'].split()[0]}", test) for test in tests)
         places |= {model: agreed(tests) for model, tests in by_model.items()}
@@ -160,7 +117,10 @@ def _of(rows: Iterable[Record], a: str, b: str) -> list[Record]:
 
 def _training(training: Record) -> Table:
     figure = next(key for key in training if "@" in key)
-    rows = [[model, name, mean(v)] for model, by_set in training[figure].items() for name, v in by_set.items()]
+    rows = [
+        [model, name, Cell(of["mean"], of["sd"], ())]
+        for model, by_set in training[figure].items() for name, of in by_set.items()
+    ]  # fmt: skip
     note = (
         f"Test figures at the best valid epoch, {spread([training['seeds']])}; protocol "
         f"{training['protocol']} ({training['fingerprint']})."

@@ -98,24 +98,6 @@ def drops(records: Records) -> Iterable[Table]:
         yield Table("Dropped or incomplete rows", note, ["stage", "reason", "rows"], rows, texts=2)
 
 
-def cost(record: Mapping[str, Any], watts: float, dollars: float) -> Iterable[Table]:
-    """Yield the cost of encoding a million items at the rates in the record of `encode`, with its cost.json; nothing
-    without rates. `watts` and `dollars` are the machine's power and its price per hour."""
-    rated = {name: facts["items_per_s"] for name, facts in record.get("measured", {}).items()
-             if isinstance(facts, Mapping) and facts.get("items_per_s") and "taken_over" not in facts}  # fmt: skip
-    if not rated:
-        return
-    hours = {name: 1e6 / rate / 3600 for name, rate in rated.items()}
-    yield Table(
-        "Encoding a million items",
-        f"From the rate of this run's {record['rows_in']:,} items, without loading, on {record['machine']}. Prices are "
-        f"assumed: {watts:g} W (`report.watts`) and {dollars:g} dollars per hour (`report.dollars`).",
-        ["features", "items a second", "hours", "watt-hours", "dollars"],
-        [[name, f"{rated[name]:,.0f}", f"{h:.2f}", f"{h * watts:,.0f}", f"{h * dollars:.2f}"]
-         for name, h in hours.items()],
-    )  # fmt: skip
-
-
 def hardware(records: Records) -> str:
     ran = [(records[stage], stage) for stage in TRAINING if records.get(stage)]
     kinds = collect((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)

@@ -1,6 +1,7 @@
-"""Items and their nearest neighbours under each feature set."""
+"""The items of the page: a drawn gallery, nearest neighbours under each feature set, groups of special items."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,11 @@ from pipeline.items import categories
 from pipeline.report import probes
 from pipeline.report.outputs import Outputs
 from pipeline.report.words import CONTROLS
+from schemas import TRAIN
 
+NEAR = 6  # neighbours of an item
+SEARCHABLE, MAPPED = 3_000, 100_000
+"""items of the largest catalogue that is shown with all its images, and of the largest that has a map"""
 CLASSES = 8  # most frequent categories that have a colour of their own
 COLUMNS = 3  # feature sets side by side
 
@@ -36,30 +41,23 @@ class Neighbours:
         return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
 
 
-def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mapped: int, seed: int) -> Neighbours | None:
-    """Choose the gallery's items; return None without items or graphs.
-
-    Args:
-        near: neighbours of each.
-        searchable: largest catalogue whose items are all shown.
-        mapped: largest catalogue whose items are all on the map, with the first three sets only.
-    """
+def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
+    """Draw `gallery` items; return None without items or graphs. Above SEARCHABLE items only the columns are read."""
     if outputs.items is None or not outputs.graphs:
         return None
     n = len(outputs.items)
     has_image = [False] * n
-    if outputs.statuses is not None:
-        for item, status in zip(*(outputs.statuses[c].to_pylist() for c in ("item_id", "status")), strict=True):
+    if (images := outputs.image_facts) is not None:
+        for item, status in zip(images["item_id"].to_pylist(), images["status"].to_pylist(), strict=True):
             has_image[item] = status == "ok"
-    paths = outputs.items["categories"].to_pylist()
-    items = choose([p[0] if p else "" for p in paths], has_image, gallery, seed)
+    taxonomy = outputs.items["categories"].to_pylist()
+    items = choose([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
     names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name))
     names = [name for name in names if name not in ("constant", *CEILINGS)]
     first = columns(names, outputs)
-    shown = first if searchable < n <= mapped else names
-    every = n <= max(mapped, searchable)
-    sets = {name: nearest(outputs.edges(name, None if every else items), near) for name in shown}
-    return Neighbours(items, sets, first, n <= searchable, every, *_classes(paths))
+    shown = first if SEARCHABLE < n <= MAPPED else names
+    sets = {name: nearest(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
+    return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *_classes(taxonomy))
 
 
 def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
@@ -77,17 +75,15 @@ def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
     return list(dict.fromkeys([*own, *best[:1], *controls[:1], *best, *names]))[:COLUMNS]
 
 
-def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
+def choose(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
     """Draw items: each category once before any twice, items with images first."""
-    order = np.random.default_rng(seed).permutation(len(categories))
-    seen: dict[tuple[bool, str], int] = {}
-    rounds = []
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    seen = Counter[tuple[bool, str]]()
+    rounds = {}
     for i in order:  # ranked by how many of the category came before
-        key = (not has_image[i], categories[i])
-        seen[key] = seen.get(key, 0) + 1
-        rounds.append((key[0], seen[key]))
-    ranked = sorted(range(len(order)), key=lambda j: rounds[j])
-    return [int(order[j]) for j in ranked[:count]]
+        seen[not has_image[i], labels[i]] += 1
+        rounds[i] = not has_image[i], seen[not has_image[i], labels[i]]
+    return sorted(order, key=lambda i: rounds[i])[:count]
 
 
 def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
@@ -98,14 +94,14 @@ def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
         return {}
     order = np.lexsort((rank[kept], item[kept]))
     item, other = item[kept][order], other[kept][order]
-    starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]][: len(item)])
+    starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]])
     ends = np.r_[starts[1:], len(item)]
     return {int(item[a]): other[a : min(b, a + count)].tolist() for a, b in zip(starts, ends, strict=True)}
 
 
-def _classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    labels = categories.labels(paths)
-    colour = np.full(len(paths), -1)
+def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
+    labels = categories.labels(taxonomy)
+    colour = np.full(len(taxonomy), -1)
     if labels is None:
         return [], colour.tolist()
     common = np.argsort(-np.bincount(labels.label), kind="stable")[:CLASSES]
@@ -113,3 +109,34 @@ def _classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     place[common] = np.arange(len(common))
     colour[labels.rows] = place[labels.label]
     return [labels.names[c] for c in common], colour.tolist()
+
+
+def popularity(interactions: pa.Table | None, items: int) -> list[int]:
+    """Return the train interactions of each item; empty where they are not known."""
+    if interactions is None:
+        return []
+    item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
+    return np.bincount(item[split == TRAIN], minlength=items).tolist()
+
+
+def facets(outputs: Outputs, bought: Sequence[int]) -> dict[str, list[int]]:
+    """Return name of a group -> its items, ascending; without empty groups."""
+    items, texts, images = outputs.items, outputs.texts, outputs.image_facts
+    assert items is not None
+    assert texts is not None  # the same file
+    found: dict[str, list[int]] = {}
+    if images is not None:
+        rows = list(zip(*(images[column].to_pylist() for column in ("item_id", "status", "sha256")), strict=True))
+        found["no image"] = sorted(item for item, status, _ in rows if status != "ok")
+        hashes = {item: sha256 for item, _, sha256 in rows}
+        found["duplicate image"] = shared([hashes.get(item) or "" for item in range(len(items))])
+    found["no text"] = [item for item, status in enumerate(items["text_status"].to_pylist()) if status != "ok"]
+    found["shared text"] = shared([" ".join(text.lower().split()) for text in texts["text"].to_pylist()])
+    found["cold"] = [item for item, n in enumerate(bought) if not n]
+    return {name: group for name, group in found.items() if group}
+
+
+def shared(values: Sequence[Hashable]) -> list[int]:
+    """Return the places of repeated values, without empty ones."""
+    counted = Counter(value for value in values if value)
+    return [place for place, value in enumerate(values) if counted[value] > 1]

@@ -24,10 +24,6 @@ def _json(path: Path, absent: Any) -> Any:
     return io.read_json(path) if path.exists() else absent
 
 
-def _json_file(of: Callable[[Layout], Path], absent: Any) -> cached_property[Any]:
-    return cached_property(lambda outputs: _json(of(outputs.layout), absent))
-
-
 def _table(
     of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
 ) -> cached_property[pa.Table | None]:
@@ -56,21 +52,27 @@ class Outputs:
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
     tuning = _table(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
-    probes = _json_file(lambda layout: layout.probes, None)
-    protocols = _json_file(lambda layout: layout.protocol, [])
 
     @cached_property
-    def statuses(self) -> pa.Table | None:
-        tables = list(self._images("status", "reason"))
-        return pa.concat_tables(tables) if tables else None
+    def probes(self) -> dict[str, Any] | None:
+        return _json(self.layout.probes, None)
 
     @cached_property
-    def hashes(self) -> pa.Table | None:
-        tables = list(self._images("sha256"))
+    def protocols(self) -> list[dict[str, Any]]:
+        return _json(self.layout.protocol, [])
+
+    @cached_property
+    def image_facts(self) -> pa.Table | None:
+        """Return item_id, status, reason and sha256 of the images."""
+        tables = list(self._images("status", "reason", "sha256"))
         return pa.concat_tables(tables) if tables else None
 
     def images(self) -> Iterator[pa.Table]:
         return self._images("image")
+
+    def _images(self, *columns: str) -> Iterator[pa.Table]:
+        for path in sorted(self.layout.images.glob("images-*.parquet")):
+            yield io.read_table(path, schemas.IMAGES, ["item_id", *columns])
 
     @cached_property
     def graphs(self) -> list[str]:
@@ -109,7 +111,3 @@ class Outputs:
         """Stage -> its run.json, of those that ran, in order; UserError for an edited one."""
         ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]
         return {stage: quoted_record(self.layout, stage) for stage in ran}
-
-    def _images(self, *columns: str) -> Iterator[pa.Table]:
-        for path in sorted(self.layout.images.glob("images-*.parquet")):
-            yield io.read_table(path, schemas.IMAGES, ["item_id", *columns])

@@ -1,4 +1,4 @@
-"""Pictures of figures: curves as SVG, intervals and shares as rows; and sections of them."""
+"""Charts of figures: curves as SVG, intervals as rows; and sections of charts and tables."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
-from pipeline.report.difference import Difference
-from pipeline.report.table import Table
+from pipeline.report.table import Difference, Table
 from pipeline.report.words import figure
 
 WIDTH, HEIGHT = 300, 176
@@ -36,11 +35,11 @@ class Chart:
 
 
 class Row(NamedTuple):
-    """A row of a picture of intervals."""
+    """A row of intervals."""
 
     name: str
     spans: Sequence[Span | None]
-    """one per key of the picture"""
+    """one per key"""
     figure: str
     sure: bool = True
     """whether its marks are filled"""
@@ -63,32 +62,29 @@ class Intervals:
     axis: str
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Parts of a whole, a bar per row."""
-
-    shape: ClassVar[str] = "shares"
-    title: str
-    keys: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[float]]]
-    """name, share of each key"""
+Picture = Chart | Intervals
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """A diagram of critical differences (Demsar 2006): bars join names without a significant difference."""
+class Section:
+    """A section of the page, with a link in the navigation."""
 
-    shape: ClassVar[str] = "ranks"
-    title: str
-    models: list[tuple[str, float, float, float, float]]
-    """name; x on the axis, y and x of the name, its side: 0 left, 1 right"""
-    bars: list[tuple[float, float, float]]
-    """left, right, height"""
-    marks: list[tuple[float, str]]
-    size: tuple[float, float]
+    anchor: str
+    link: str
+    heading: str
+    note: str = ""
+    drawn: Sequence[Picture | None] = ()
+    maps: Sequence[Table] = ()
+    """heat maps"""
+    tables: Sequence[Table] = ()
+    """folded on the page"""
 
+    @property
+    def pictures(self) -> list[Picture]:
+        return [picture for picture in self.drawn if picture is not None]
 
-Picture = Chart | Intervals | Shares | Ranks
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.maps or self.tables)
 
 
 def intervals(
@@ -150,6 +146,25 @@ def curves(title: str, places: Mapping[float, str] | Collection[float],
     return _chart(title, ends, places, (min(places), max(places)), axes)
 
 
+def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return a small chart per measure of a training curve; train_, valid_ and chance of one measure share a chart.
+
+    Args:
+        history: a mapping per epoch; values that are not finite numbers are left out.
+    """
+    groups: dict[str, dict[str, list[Point]]] = {}
+    for key in dict.fromkeys(k for row in history for k in row):
+        points = [(float(i), float(row[key]), 0.0) for i, row in enumerate(history) if _is_number(row.get(key))]
+        if points and key not in NOT_CURVES:
+            groups.setdefault(_measure(key), {})[key] = points
+    end = max(len(history) - 1, 1)
+    places = {x: f"{x:g}" for x in ticks(0, end) if x == int(x)}
+    return [
+        _chart(measure, lines, places, (0, end), ("measurement", measure.replace("_", " ")), last=True)
+        for measure, lines in groups.items()
+    ]
+
+
 def _chart(title: str, lines: Mapping[str, list[Point]], places: Mapping[float, str], axis: tuple[float, float],
            axes: tuple[str, str], last: bool = False) -> Chart:  # fmt: skip
     """Return a chart; `places` are marks and `axis` the ends of the horizontal axis, `last` shows last values."""
@@ -180,49 +195,6 @@ def _chart(title: str, lines: Mapping[str, list[Point]], places: Mapping[float, 
     return Chart(title, drawn, marks, [(down(v), f"{v:.4g}") for v in ticks(low, high)], *axes)
 
 
-def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Return a small chart per measure of a training curve; train_, valid_ and chance of one measure share a chart.
-
-    Args:
-        history: a mapping per epoch; values that are not finite numbers are left out.
-    """
-    groups: dict[str, list[str]] = {}
-    for key in dict.fromkeys(k for row in history for k in row):
-        if key not in NOT_CURVES and any(_is_number(row.get(key)) for row in history):
-            groups.setdefault(_measure(key), []).append(key)
-    end = max(len(history) - 1, 1)
-    places = {x: f"{x:g}" for x in ticks(0, end) if x == int(x)}
-    points = {
-        key: [(float(i), float(row[key]), 0.0) for i, row in enumerate(history) if _is_number(row.get(key))]
-        for keys in groups.values() for key in keys
-    }  # fmt: skip
-    return [
-        _chart(m, {key: points[key] for key in keys}, places, (0, end), ("measurement", m.replace("_", " ")), last=True)
-        for m, keys in groups.items()
-    ]
-
-
-def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]]) -> Ranks | None:
-    """Return the diagram of mean ranks, ascending; None for fewer than two; no two of a group differ significantly."""
-    if len(means) < 2:
-        return None
-    low, high = math.floor(min(means.values())), math.ceil(max(means.values()))
-    left, width, step, above = 170, 640, 15, 26
-    body = 8 * len(groups)
-
-    def at(rank: float) -> float:
-        return round(left + (rank - low) / max(high - low, 1) * (width - 2 * left), 1)
-
-    models = []
-    for i, (name, rank) in enumerate(means.items()):
-        side, row = (0.0, i) if 2 * i < len(means) else (1.0, len(means) - 1 - i)
-        height, end = above + body + 14.0 + step * row, width - left + 8.0 if side else left - 8.0
-        models.append((f"{name} {rank:.1f}", at(rank), height, end, side))
-    bars = [(at(means[g[0]]) - 4, at(means[g[-1]]) + 4, above + 10.0 + 8 * i) for i, g in enumerate(groups)]
-    marks = [(at(v), f"{v:g}") for v in sorted({low, *ticks(low, high), high})]
-    return Ranks(title, models, bars, marks, (width, above + body + 14 + step * ((len(means) + 1) // 2)))
-
-
 def ticks(low: float, high: float) -> list[float]:
     """Return about four round numbers from low to high."""
     if not high > low:
@@ -241,25 +213,3 @@ def _measure(key: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page, with a link in the navigation."""
-
-    anchor: str
-    link: str
-    heading: str
-    note: str = ""
-    drawn: Sequence[Picture | None] = ()
-    maps: Sequence[Table] = ()
-    """heat maps"""
-    tables: Sequence[Table] = ()
-    """folded on the page"""
-
-    @property
-    def pictures(self) -> list[Picture]:
-        return [picture for picture in self.drawn if picture is not None]
-
-    def __bool__(self) -> bool:
-        return bool(self.pictures or self.maps or self.tables)

@@ -1,18 +1,19 @@
 """The probes, from probes.json or a comparison: feature sets judged without a recommender."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.evaluation.evidence import collect
+from pipeline.features.registry import CEILINGS, PLANTED
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
-from pipeline.report.difference import BEST, BETTER, SAME, WORSE
-from pipeline.report.table import Place, Table
+from pipeline.report.table import BEST, BETTER, SAME, WORSE, Place, Table
 from pipeline.report.words import short, with_error
 
 CHANCE = "chance"
 SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
+Json = Mapping[str, Any] | None
 
 
 class Probed(NamedTuple):
@@ -64,33 +65,31 @@ class Probed(NamedTuple):
         return ", ".join(short(f"{of[name]:.3f}") for of in values if name in of)
 
 
-def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
+def read(figures: Json) -> dict[str, Probed]:
     """Return key of the probe -> its results, in the registry's order."""
-    figures = figures or {}
-    return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures}
+    return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures} if figures else {}
 
 
 def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
-    raw, processed = figures[key], figures.get("processed", {}).get(key)
-    asked = {"raw": raw, "processed": processed}
+    raw, processed = figures[key], figures.get("processed", {})
     verdicts = [row for row in figures.get("verdicts", []) if row["probe"] == key]
     against = next((row["a"] for row in verdicts), "")
     cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
     return Probed(
         probe,
-        {form: _sets(of) for form, of in asked.items() if of and "skipped" not in of},
+        {
+            form: {name: of for name, of in asked.items() if isinstance(of, dict) and "skipped" not in of}
+            for form, asked in {"raw": raw, "processed": processed.get(key)}.items()
+            if asked and "skipped" not in asked
+        },
         cases,
         unit,
         raw.get("skipped", ""),
         _caveat(raw),
         {(row["b"], row["measure"]): row["verdict"] for row in verdicts if row["a"] == against},
         against,
-        {name: of["form"] for name, of in figures.get("processed", {}).get("forms", {}).items()},
+        {name: of["form"] for name, of in processed.get("forms", {}).items()},
     )
-
-
-def _sets(figures: Mapping[str, Any]) -> dict[str, Figures]:
-    return {name: of for name, of in figures.items() if isinstance(of, dict) and "skipped" not in of}
 
 
 def _caveat(figures: Mapping[str, Any]) -> str:
@@ -100,7 +99,7 @@ def _caveat(figures: Mapping[str, Any]) -> str:
     return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
 
 
-def tables(figures: Mapping[str, Any] | None) -> list[Table]:
+def tables(figures: Json) -> list[Table]:
     return [_table(probed) for probed in read(figures).values()]
 
 
@@ -126,12 +125,12 @@ def _table(probed: Probed) -> Table:
             rows.append([name, *([probed.form_name(form, name)] if several else []), *cells])
     signs = f"Against {probed.against}, raw and processed: ▲ better, ▼ worse, = no significant difference."
     notes = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
-    note = " ".join(text for text in notes if text)
     head = ["feature set", *(["features"] if several else []), *columns]
-    return Table(title, note, head, rows, texts=texts, marks=marks)
+    return Table(title, " ".join(filter(None, notes)), head, rows, texts=texts, marks=marks)
 
 
-def headline(figures: Mapping[str, Any] | None) -> Table:
+def headline(figures: Json) -> Table:
+    """Return every feature set's headline figures in one table, raw and processed."""
     probes = read(figures).values()
     columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
     rows: list[list[str]] = []
@@ -153,3 +152,29 @@ def processing(processed: Mapping[str, Any]) -> str:
         f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
         "the same, whitened."
     )
+
+
+def ceiling(figures: Json) -> list[Table]:
+    """Return shares of the way from chance to each of CEILINGS, by probe; nothing without planted sets."""
+    columns: dict[str, dict[str, list[float]]] = {}
+    for probed in read(figures).values():
+        of = probed.of("raw", probed.probe.figure)
+        rooms = [(of[one], room) for one in CEILINGS if one in of and (room := of[one] - of[CHANCE]) > 0]
+        if PLANTED in of and rooms:
+            shares = {name: [1 - (top - value) / room for top, room in rooms] for name, value in of.items()}
+            columns[probed.probe.name] = shares
+    if not columns:
+        return []
+    first = next(iter(columns.values()))
+    names = sorted((name for name in first if name not in (CHANCE, *CEILINGS)), key=lambda name: -first[name][0])
+    note = (
+        "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way "
+        "from chance to it, raw, by headline figures: to all that is planted, to its part in texts, to its part in "
+        "images."
+    )
+    rows = [[name, *(_percents(column.get(name, [])) for column in columns.values())] for name in names]
+    return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
+
+
+def _percents(shares: Sequence[float]) -> str:
+    return ", ".join(f"{share:.0%}" for share in shares)

@@ -14,8 +14,7 @@ from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candid
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED, WAYS, way
 from pipeline.report import words
-from pipeline.report.difference import FLOORED, Difference
-from pipeline.report.table import CHANGE, Table, Value
+from pipeline.report.table import CHANGE, FLOORED, Difference, Table, Value
 from pipeline.report.words import after, figure, measure, short
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
@@ -42,7 +41,7 @@ def brief(heading: str, comparison: Comparison) -> Table:
     ablated = any(row.ablation for row in comparison.rows)
     names = ["ablation"] if ablated else ["model", "features"]
     rows = [
-        [*([_left_out(row, full)] if ablated else [row.model, row.features]), str(row.seeds),
+        [*([_ablation_name(row, full)] if ablated else [row.model, row.features]), str(row.seeds),
          *map(short, _figures(row, BRIEF))]
         for row in comparison.rows
     ]  # fmt: skip
@@ -50,7 +49,7 @@ def brief(heading: str, comparison: Comparison) -> Table:
     return Table(heading, "", head, rows, texts=len(names))
 
 
-def _left_out(row: Row, full: Collection[str]) -> str:
+def _ablation_name(row: Row, full: Collection[str]) -> str:
     """Return the name of an ablation, with its features where the full model has others."""
     if not row.ablation:
         return f"nothing: {row.model} on {row.features}"
@@ -58,6 +57,7 @@ def _left_out(row: Row, full: Collection[str]) -> str:
 
 
 def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
+    """Return the tests of AlignRec on the released features against each other run."""
     ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
     wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
     return [] if paired is None else paired.filter(equal(wanted)).to_pylist()

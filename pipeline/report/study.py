@@ -1,4 +1,4 @@
-"""The study: mask modality, sweeps of settings."""
+"""The article's study: mask modality and sweeps of settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +8,7 @@ import pyarrow as pa
 from pipeline.benchmark import summaries
 from pipeline.evaluation.evidence import collect
 from pipeline.report import tail, words
-from pipeline.report.difference import BEST
-from pipeline.report.table import Table
+from pipeline.report.table import BEST, Table
 from pipeline.report.words import RECALL, figure, with_error
 
 Record = Mapping[str, Any]

@@ -1,18 +1,58 @@
-"""A table of text with marks, for pages, Markdown and terminals."""
+"""The one table type: text with marks, for pages, Markdown and terminals; and the paired test that fills its cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
-from pipeline.report.difference import BEST, Difference
+from pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from pipeline.report.words import after, figure
 
+BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
 CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
+FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
 Place = tuple[int, int]  # row, column
+
+
+class Difference(NamedTuple):
+    """A paired test of two means: their difference, its 95 % interval, and p."""
+
+    low: float
+    middle: float
+    high: float
+    p: float
+    p_holm: float | None  # corrected for all tests of its table; None where it is not
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Difference:
+        return cls(*(row[key] for key in ("low", "difference", "high", "p", "p_holm")))
+
+    @property
+    def sure(self) -> bool:
+        return self.p_holm is not None and self.p_holm < LEVEL
+
+    @property
+    def mark(self) -> str:
+        return SAME if not self.sure else BETTER if self.middle > 0 else WORSE
+
+    @property
+    def cells(self) -> list[str]:
+        interval = f"{self.low:+.4f} .. {self.high:+.4f}"
+        return [f"{self.middle:+.4f}", interval, p_value(self.p, self.p_holm)]
+
+    @property
+    def words(self) -> str:
+        change, _, p = self.cells
+        return f"{change}, p {p}"
+
+    @property
+    def reversed(self) -> Difference:
+        return self._replace(low=0 - self.high, middle=0 - self.middle, high=0 - self.low)
+
+
 Value = str | Cell | Difference | None
 """text; a mean with its deviation; a paired test, or None where there is nothing to compare with: three columns"""
 
@@ -26,8 +66,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1  # columns of words, on the left; figures follow, aligned right
-    marks: Mapping[Place, str] = field(default_factory=dict)
-    """cell -> best of its column, or the outcome of its test: better, level, worse"""
+    marks: Mapping[Place, str] = field(default_factory=dict)  # cell -> best of its column, or the outcome of its test
     heat: Mapping[Place, float] = field(default_factory=dict)  # cell -> strength of its tint, 0 .. 1
 
     @classmethod
@@ -62,8 +101,9 @@ class Table:
         return markdown(self.head, self.rows)
 
 
-def mean(row: Mapping[str, Any]) -> Cell:
-    return Cell(row["mean"], row["sd"], ())
+def p_value(p: float, corrected: float | None = None) -> str:
+    """Return p, or the corrected one; with ≤ where p is the smallest possible."""
+    return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
 
 
 def _cells(value: Value) -> list[str]:

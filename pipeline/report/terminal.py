@@ -26,57 +26,42 @@ def plain(title: str = "", **options: Any) -> Table:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A table as wide as the terminal: figures that do not fit continue below, and no figure is split."""
+    """A table as wide as the terminal: figures that do not fit continue below, and no figure is split.
 
-    facts: table.Table
+    Control characters of the data have no effect.
+    """
+
+    table: table.Table
     unbroken: Collection[int] = ()
-    caption: str | None = None
+    """columns of words that are never folded"""
+    caption: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if not self.facts.head:
+        if not self.table.head:
             return
-        least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(self.widths)]
-        for number, columns in enumerate(bands(least, self.facts.texts, options.max_width)):
-            yield self._band(columns, self.facts.heading if number == 0 else "")
+        columns = zip_longest(self.table.head, *self.table.rows, fillvalue="")
+        widths = [max(cell_len(printable(cell)) for cell in column) for column in columns]
+        least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(widths)]
+        for number, band in enumerate(bands(least, self.table.texts, options.max_width)):
+            yield self._band(band, widths, self.table.heading if number == 0 else "")
         if self.caption:
             yield Text(printable(self.caption), style="dim italic")
 
-    @property
-    def widths(self) -> list[int]:
-        columns = zip_longest(self.facts.head, *self.facts.rows, fillvalue="")
-        return [max(cell_len(printable(cell)) for cell in column) for column in columns]
-
-    def _band(self, columns: Sequence[int], heading: str) -> Table:
+    def _band(self, columns: Sequence[int], widths: Sequence[int], heading: str) -> Table:
         printed = plain(heading)
         for i in columns:
-            figures = i >= self.facts.texts
+            figures = i >= self.table.texts
             printed.add_column(
-                Text(printable(self.facts.head[i])), justify="right" if figures else "left", overflow="fold",
-                no_wrap=i in self.unbroken or (figures and self.widths[i] <= LONGEST),
+                Text(printable(self.table.head[i])), justify="right" if figures else "left", overflow="fold",
+                no_wrap=i in self.unbroken or (figures and widths[i] <= LONGEST),
             )  # fmt: skip
-        for row in self.facts.rows:
+        for row in self.table.rows:
             printed.add_row(*(Text(printable(row[i])) for i in columns if i < len(row)))
         return printed
 
 
-def drawn(facts: table.Table, unbroken: Collection[int] = (), caption: str | None = None) -> Drawn:
-    """Return a table for a terminal, in which control characters of the data have no effect.
-
-    Args:
-        unbroken: columns of words that are never folded.
-        caption: line below the table.
-    """
-    return Drawn(facts, unbroken, caption)
-
-
 def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
-    """Yield the columns of each band: those of words, which fold, and as many others as fit.
-
-    Args:
-        widths: least characters of each column.
-        texts: columns of words, from the left.
-        room: characters of a line.
-    """
+    """Yield the columns of each band of at most `room` characters: the first `texts`, and as many others as fit."""
     words, band = list(range(texts)), list[int]()
     for column in range(texts, len(widths)):
         if band and sum(1 + widths[i] for i in (*words, *band, column)) > room + 1:
@@ -90,9 +75,9 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
     """Yield a table per fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
     for one in evidence.comparisons(results):
         title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
-        yield drawn(recommenders.brief(title, one))
+        yield Drawn(recommenders.brief(title, one))
     for one in evidence.ablations(results):
-        yield drawn(recommenders.brief(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
+        yield Drawn(recommenders.brief(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:

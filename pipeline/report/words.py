@@ -1,4 +1,4 @@
-"""Figures, names and lists in texts."""
+"""Figures and names as text."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,10 +39,6 @@ def title(name: str) -> str:
     return " ".join([" + ".join(ENCODERS[part] for part in known), *parts[len(known) :]])
 
 
-def listed(names: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
-
-
 def spread(counts: Iterable[int]) -> str:
     """Return `mean ± sd over 3 seeds`, or `1 seed`."""
     over = seeds_of(counts)
@@ -72,5 +68,6 @@ def after(text: str, label: str, mark: str = "; ") -> str:
 
 
 def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
+    """Yield each comparison with its protocol, or with an empty label where there is only one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""

@@ -23,14 +23,14 @@ SHUTDOWN = 2  # seconds that answers under way have when the server ends
 
 def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
     """Return the page of a release, with the images of the folder whose hash it names."""
-    own, manifest = params[Report], release.manifest
+    manifest = release.manifest
     with unpacked(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
             io.write_json(layout.probes, stored.read(probes))
         outputs = Outputs(layout, manifest.kind, _preferred(release.feature_sets, params))
-        near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
+        near = neighbours(outputs, params[Report].gallery_items, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
-        view = page.view(outputs, near, [], 0, pictures(images, release.items, at))
+        view = page.view(outputs, near, 0, pictures(images, release.items, at))
         return page.html(outputs, view, encoders, CHARACTERS).encode()
 
 

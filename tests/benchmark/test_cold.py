@@ -62,7 +62,7 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
     assert set(summary) == {"dataset", ALONE, EVERY}
     of_knn = [summary[p]["contentknn"]["f"]["recall@20"]["mean"] for p in (ALONE, EVERY)]
     assert of_knn[0] > of_knn[1]
-    titles = [t.facts.heading for t in terminal.tables(results, "shop")]
+    titles = [t.table.heading for t in terminal.tables(results, "shop")]
     assert sum(ALONE in t for t in titles) == sum(EVERY in t for t in titles) == 1
     notes = {c.protocol: recommenders.results(c).note for c in comparisons(results)}
     assert "only the cold items of test are ranked, train items masked" in notes[ALONE]
@@ -93,13 +93,12 @@ def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: P
 
 def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
     outputs = Outputs(layout, released=cold.params().train.features)
-    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.pictured(outputs)}
+    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.judged(outputs)}
     for anchor in ("results", "tail"):
         shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]
         assert shown[0] == shown[1] > 0
-    drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.pictured(outputs)}
-    for anchor in ("results", "tail"):
-        assert {title.rpartition("; ")[2] for title in drawn[anchor]} == {ALONE, EVERY}
+    drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.judged(outputs)}
+    assert {title.rpartition("; ")[2] for title in drawn["results"]} == {ALONE, EVERY}
 
 
 def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.evaluation.evidence import ablations, comparisons
 from pipeline.evaluation.statistics import FLOOR
 from pipeline.models import MODELS, WAYS
 from pipeline.report import recommenders
-from pipeline.report.difference import p_value
+from pipeline.report.table import p_value
 
 
 def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:

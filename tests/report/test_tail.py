@@ -1,15 +1,9 @@
-"""The long tail's tables and shares on rows whose figures are plain to see."""
+"""The long tail's tables and chart on rows whose figures are plain to see."""
 
-from pathlib import Path
-
-import pytest
-import toy
 from study_tables import tail_table
 
-import schemas
-from pipeline import io
-from pipeline.evaluation.evidence import comparisons
-from pipeline.report import tail
+from pipeline.evaluation.evidence import Comparison, Row
+from pipeline.report import sections, tail
 
 
 def test_the_tail_has_means_and_leads_with_intervals_and_marks_what_is_sure() -> None:
@@ -25,19 +19,10 @@ def test_the_tail_has_means_and_leads_with_intervals_and_marks_what_is_sure() ->
     assert tail.tails(tail_table().slice(0, 0)) == []
 
 
-def test_who_is_shown_stands_beside_what_users_chose(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    (judged,) = comparisons(io.read_table(layout.results, schemas.RESULTS))
-    k, slices = tail.sliced(io.read_table(layout.slices, schemas.SLICES), judged)
-    who = tail.shown(slices)
-    assert k == 20
-    parts = ["less popular half", "next four tenths", "most popular tenth"]  # no cold target, none shown
-    assert [list(of) for of in who.values()] == [parts] * 3
-    assert list(who)[:2] == [tail.CHOSEN, "AlignRec on beit3"]
-    assert list(who[tail.CHOSEN].values()) == pytest.approx([50 / 125, 58 / 125, 17 / 125])
-    assert list(who["AlignRec on beit3"].values()) == pytest.approx([0.5, 0.4, 0.1])
-    assert tail.in_words(who, "LightGCN") == [
-        "The less popular half of the items has 40% of what users chose in test, 50% of what LightGCN shows, and 50% "
-        "of what AlignRec on beit3 shows."
-    ]
-    assert tail.in_words(who, "nobody") == tail.in_words({}, "lightgcn") == []
+def test_the_tail_is_drawn_by_group_for_the_models_on_the_released_features() -> None:
+    judged = Comparison("mmrec", "e" * 16, [Row("alignrec", "beit3", "", {}), Row("bpr", "none", "", {})])
+    drawn = sections.groups_chart(tail.groups(tail_table(), judged, "popularity"), "recall", "beit3")
+    assert drawn
+    assert drawn.keys == ["AlignRec on beit3", "BPR"]  # neither another feature set nor a control
+    assert [row.name for row in drawn.rows] == ["tail", "head"]
+    assert drawn.rows[0].spans[0] == (71.43, 85.71, 100.0)

@@ -85,7 +85,7 @@ def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
 def test_figures_that_do_not_fit_continue_below_and_none_is_split() -> None:
     head, row = ["features", *(f"probe {i}" for i in range(9))], [f"0.31{i} ± 0.00{i}" for i in range(9)]
     console = Console(width=80, file=io.StringIO())
-    console.print(terminal.drawn(Table("A heading", "", head, [["minilm-cnn", *row]])))
+    console.print(terminal.Drawn(Table("A heading", "", head, [["minilm-cnn", *row]])))
     text = console.file.getvalue()
     assert [text.count(f"0.31{i} ± 0.00{i}") for i in range(9)] == [1] * 9
     assert (text.count("minilm-cnn"), text.count("A heading")) == (2, 1)

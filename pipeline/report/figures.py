@@ -1,15 +1,19 @@
-"""What DVC shows of a run and git keeps: some ten headline figures, and the rows of the plots."""
+"""What DVC shows of a run and git keeps: headline figures, the rows of the plots, the article's tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import schemas
 from pipeline import io
 from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.evidence import Row
-from pipeline.report import article, probes
+from pipeline.evaluation.evidence import Row, seeds_of
+from pipeline.report import probes, recommenders, study, tail
 from pipeline.report.outputs import Outputs
-from pipeline.report.words import CONTROLS
+from pipeline.report.table import Difference, Table
+from pipeline.report.words import CONTROLS, labelled, protocol, short
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
+ARTICLE = ("ablation", "mask", "tail", "hyper-parameters")
 DIGITS = 4  # decimal places
 
 
@@ -19,8 +23,8 @@ def write(outputs: Outputs, model: str) -> None:
     studied = {part: outputs.plotted(part) for part in ("mask", "curves", "heatmaps")}
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
-    for part, tables in article.tables(outputs).items():
-        io.write_json(outputs.layout.figures(f"article-{part}"), [article.kept(table) for table in tables])
+    for part, tables in article(outputs).items():
+        io.write_json(outputs.layout.figures(f"article-{part}"), [_kept(table) for table in tables])
     valid = [line["valid_recall@20"] for line in curves["train"]]
     last = curves["pretrain"][-1] if curves["pretrain"] else {}
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
@@ -51,3 +55,42 @@ def _probe_figures(outputs: Outputs) -> dict[str, float]:
     read = probes.read(outputs.probes)
     found = {key: read[key].of("raw", read[key].probe.figure) for key in PROBES if key in read}
     return {key: of[outputs.released] for key, of in found.items() if outputs.released in of}
+
+
+def article(outputs: Outputs) -> dict[str, list[Table]]:
+    """Return the article's tables, of the parts that ran."""
+    mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
+    found = {
+        "ablation": [
+            recommenders.ablations(list(recommenders.ablated(comparison, outputs.tests))).under(label)
+            for comparison, label in labelled(outputs.ablated)
+        ],
+        "mask": study.masked(mask),
+        "tail": list(_leads(tail.parts(leads))),
+        "hyper-parameters": [
+            *study.sweep_points(outputs.plotted("curves")), *study.heatmaps(outputs.plotted("heatmaps"))
+        ],
+    }  # fmt: skip
+    return {part: tables for part, tables in found.items() if tables}
+
+
+def _leads(parts: Iterable[list[tail.Row]]) -> Iterator[Table]:
+    for rows in parts:
+        if tested := [row for row in rows if row["difference"] is not None]:
+            note = (
+                f"{protocol(rows[0])} What AlignRec on the released features has more, Recall@{rows[0]['k']} on test, "
+                f"mean over {seeds_of(row['seeds'] for row in tested)}; * p below .05 by Holm's correction of these "
+                "tests."
+            )
+            yield tail.by_group(f"AlignRec's lead by {rows[0]['slice']}", note, tested, _lead, marked=False)
+
+
+def _lead(row: tail.Row) -> str:
+    return f"{row['difference']:+.4f}" + "*" * Difference.of(row).sure
+
+
+def _kept(table: Table) -> dict[str, Any]:
+    rows = [[short(cell) for cell in row] for row in table.rows]
+    for row, column in table.marks:
+        rows[row][column] = f"**{rows[row][column]}**"
+    return {"heading": table.heading, "note": short(table.note), "head": list(table.head), "rows": rows}
