@@ -35,7 +35,7 @@ def nothing(address: str, target: Path) -> None:
 
 def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path: Path) -> None:
     _official.beit3(tmp_path / "beit3.pth", SMALL)
-    path = checkpoints.prepare(str(tmp_path / "beit3.pth"), tmp_path, None, nothing)
+    path = tmp_path / "beit3.pth"
     tensors = checkpoints.read(path)
     shape = released.shape(tensors, "beit3.pth")
     assert (shape.vocab, shape.positions, shape.codes, shape.mlm) == (64_010, 1024, 8192, True)
@@ -63,7 +63,7 @@ def test_the_tokenizer_has_as_many_pieces_and_splits_the_texts(tmp_path: Path) -
 
 def test_the_visual_tokenizer_has_decoder_and_statistics_and_many_tokens(tmp_path: Path) -> None:
     _official.visual_tokenizer(tmp_path / "vqkd.pth", vqkd.Config(width=64, layers=1, heads=1))
-    path = checkpoints.prepare(str(tmp_path / "vqkd.pth"), tmp_path, None, nothing)
+    path = tmp_path / "vqkd.pth"
     network, loaded = released.load_vqkd(path, SMALL.grid)
     assert network.codes == 8192
     assert any(name.startswith("decoder.") for name in loaded.ignored)

@@ -1,14 +1,12 @@
-"""Published weight files: fetched once, read without running code, converted once, compared both ways.
+"""Published weight files: fetched once, read without running code, compared both ways.
 
-A published `.pth` is a zip that holds a pickle and raw tensors. It is read with PyTorch's restricted unpickler and
-rewritten as safetensors, whose header keeps the name and the sha256 of the file that it came from.
+A published `.pth` is a zip that holds a pickle and raw tensors. It is read with PyTorch's restricted unpickler.
 """
 
 import argparse
 import pickle
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline import io
@@ -63,31 +60,10 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
     return path
 
 
-def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    path = local(address)
-    target = folder / f"{Path(_name(address)).stem}.safetensors"
-    if path is None and target.exists() and _is_of(target, address, sha256):
-        return target
-    source = obtain(address, folder, sha256, fetch)
-    if source.suffix == ".safetensors":
-        return source
-    if path is not None and path.is_file() and target.exists() and _is_of(target, address, io.sha256(path)):
-        return target
-    convert(source, target)
-    if path is None:
-        source.unlink()
-    return target
-
-
-def convert(source: Path, target: Path) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in read_checkpoint(source).items()}
-    header = {"format": "pt", "source": source.name, "source_sha256": io.sha256(source)}
-    with io.atomic(target) as temporary:
-        save_file(tensors, temporary, header)
-
-
 def read(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; UserError for anything else."""
+    """Read the parameters in a file of safetensors, or in one of PyTorch; UserError for anything else."""
+    if path.suffix != ".safetensors":
+        return read_checkpoint(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -119,17 +95,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: a PyTorch file, but without named tensors; give the file as published")
     if odd := [name for name, tensor in tensors.items() if not is_plain(tensor)]:
         raise UserError(f"{path}: {_some(odd)}: no plain tensors of numbers; give the file as published")
-    return _parted(tensors, path)
-
-
-def _parted(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the tensors, each in memory of its own; UserError if that would be many times what the file holds."""
-    storages = {name: tensor.untyped_storage() for name, tensor in tensors.items()}
-    sharing = Counter(storage.data_ptr() for storage in storages.values())
-    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages.values()}.values())
+    held = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}.values())
     if sum(tensor.nbytes for tensor in tensors.values()) > MOST_SHARED * held:
         raise UserError(f"{path}: its tensors share their memory many times over; give the file as published")
-    return {n: t.clone() if sharing[storages[n].data_ptr()] > 1 else t for n, t in tensors.items()}
+    return tensors
 
 
 def fill(
@@ -225,12 +194,6 @@ def _check_sum(path: Path, sha256: str | None) -> None:
             raise UserError(
                 f"{path.name}: its sha256 is {actual}, expected {digits}; the file is damaged or another one"
             )
-
-
-def _is_of(target: Path, address: str, sha256: str | None) -> bool:
-    with safe_open(target, "pt") as file:
-        header = file.metadata() or {}
-    return header.get("source") == _name(address) and (not sha256 or header.get("source_sha256") == sha256.lower())
 
 
 def _name(address: str) -> str:

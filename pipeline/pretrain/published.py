@@ -52,9 +52,6 @@ class Cache:
     def file(self, address: str, sha256: str | None) -> Path:
         return checkpoints.obtain(address, self.folder, sha256, self.fetch)
 
-    def tensors(self, address: str, sha256: str | None) -> Path:
-        return checkpoints.prepare(address, self.folder, sha256, self.fetch)
-
 
 def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cache:
     def fetch_file(address: str, target: Path) -> None:
@@ -67,7 +64,7 @@ def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cac
 def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
     """Return the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
-    tensors = checkpoints.read(cache.tensors(params.init, params.init_sha256))
+    tensors = checkpoints.read(cache.file(params.init, params.init_sha256))
     released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
@@ -88,7 +85,7 @@ def visual_tokens(
 ) -> tuple[np.ndarray, int]:
     """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and how many tokens there are."""
     assert params.vqkd is not None
-    path = cache.tensors(params.vqkd, params.vqkd_sha256)
+    path = cache.file(params.vqkd, params.vqkd_sha256)
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)
     for first in range(0, len(images), BATCH):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import save
 from webserver import Folder, listening
 
 from benchmarks import _official
@@ -61,32 +61,10 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield server.address
 
 
-# --- reading and converting
-
-
-def test_conversion_keeps_every_tensor_and_the_sources_hash(file: Path, tmp_path: Path) -> None:
-    target = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
-    assert target == tmp_path / "made" / "beit3_tiny.safetensors"
-    with safe_open(target, "pt") as opened:
-        assert opened.metadata() == {"format": "pt", "source": file.name, "source_sha256": io.sha256(file)}
-    actual = checkpoints.read(target)
+def test_every_tensor_of_a_published_file_is_read(file: Path) -> None:
+    actual = checkpoints.read(file)
     assert actual.keys() == parameters().keys()
     assert all(torch.equal(actual[name], tensor) for name, tensor in parameters().items())
-
-
-def test_conversion_happens_once_and_again_when_the_file_changed(file: Path, tmp_path: Path) -> None:
-    target = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
-    first = target.stat().st_mtime_ns
-    assert checkpoints.prepare(f"file://{file}", tmp_path / "made", None, nothing).stat().st_mtime_ns == first
-    file.write_bytes(official_bytes(parameters(seed=2)))
-    checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
-    assert torch.equal(checkpoints.read(target)["mim_head.weight"], parameters(seed=2)["mim_head.weight"])
-
-
-def test_safetensors_are_used_where_they_lie(file: Path, tmp_path: Path) -> None:
-    ours = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
-    assert checkpoints.prepare(str(ours), tmp_path / "elsewhere", None, nothing) == ours
-    assert not (tmp_path / "elsewhere").exists()
 
 
 # --- what people give in place of a checkpoint
@@ -173,11 +151,11 @@ def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) 
         checkpoints.read_checkpoint(file)
 
 
-def test_a_broken_safetensors_file_is_reported(file: Path, tmp_path: Path) -> None:
-    converted = checkpoints.prepare(str(file), tmp_path, None, nothing)
-    converted.write_bytes(converted.read_bytes()[:-10])
+def test_a_broken_safetensors_file_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "beit3_tiny.safetensors"
+    path.write_bytes(save(parameters())[:-10])
     with pytest.raises(UserError, match=r"beit3_tiny\.safetensors: not a complete safetensors file"):
-        checkpoints.read(converted)
+        checkpoints.read(path)
 
 
 # --- checksums and URLs
@@ -185,9 +163,9 @@ def test_a_broken_safetensors_file_is_reported(file: Path, tmp_path: Path) -> No
 
 def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) -> None:
     true = io.sha256(file)
-    checkpoints.prepare(str(file), tmp_path / "made", true.upper(), nothing)
+    checkpoints.obtain(str(file), tmp_path / "made", true.upper(), nothing)
     with pytest.raises(UserError, match=rf"beit3_tiny\.pth: its sha256 is {true}, expected {'0' * 64}"):
-        checkpoints.prepare(str(file), tmp_path / "made", "0" * 64, nothing)
+        checkpoints.obtain(str(file), tmp_path / "made", "0" * 64, nothing)
     named = file.rename(tmp_path / f"vqkd-{true[:8]}.pth")
     assert checkpoints.obtain(str(named), tmp_path, None, nothing) == named
     wrong = named.rename(tmp_path / "vqkd-00000000.pth")
@@ -195,16 +173,15 @@ def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) 
         checkpoints.obtain(str(wrong), tmp_path, None, nothing)
 
 
-def test_weights_by_url_are_fetched_once_and_only_the_conversion_stays(server: str, file: Path, tmp_path: Path) -> None:
+def test_weights_by_url_are_fetched_once(server: str, file: Path, tmp_path: Path) -> None:
     file = file.rename(tmp_path / "served" / "beit3_tiny.pth")
     address = f"{server}/beit3_tiny.pth?token=secret"
-    target = checkpoints.prepare(address, tmp_path / "made", io.sha256(file), plain)
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["beit3_tiny.safetensors"]
-    assert b"secret" not in target.read_bytes()
+    target = checkpoints.obtain(address, tmp_path / "made", io.sha256(file), plain)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["beit3_tiny.pth"]
     assert checkpoints.read(target).keys() == parameters().keys()
-    assert checkpoints.prepare(address, tmp_path / "made", io.sha256(file), nothing) == target
-    with pytest.raises(AssertionError, match="nothing should be fetched"):  # another file was asked for
-        checkpoints.prepare(address, tmp_path / "made", "0" * 64, nothing)
+    assert checkpoints.obtain(address, tmp_path / "made", io.sha256(file), nothing) == target
+    with pytest.raises(UserError, match="its sha256 is"):  # another file was asked for
+        checkpoints.obtain(address, tmp_path / "made", "0" * 64, nothing)
 
 
 # --- BEiT3
@@ -308,7 +285,7 @@ def vqkd_file(tmp_path: Path) -> Path:
     }
     path = tmp_path / "vqkd.pth"
     path.write_bytes(official_bytes(tensors | extra))
-    return checkpoints.prepare(str(path), tmp_path / "made", None, nothing)
+    return path
 
 
 def test_a_visual_tokenizer_is_loaded_from_its_file(vqkd_file: Path) -> None:
