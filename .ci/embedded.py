@@ -24,7 +24,7 @@ from pipeline import io
 from pipeline.release import manifest as manifests
 from pipeline.release import verify
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote import embedded
+from pipeline.remote.addresses import SAMPLE_FILE
 
 ROOT = Path(__file__).parent.parent
 RELEASE = Path("outputs/publish/sample/release")
@@ -53,7 +53,7 @@ IDs and the study are in the whole release, whose manifest has the sha256
 
 def main() -> None:
     """Write alignrec/sample.zip from the recorded run's release, or exit with one line."""
-    target = ROOT / "alignrec" / embedded.FILE
+    target = ROOT / "alignrec" / SAMPLE_FILE
     run = recorded(yaml.safe_load((ROOT / "dvc.lock").read_text()), ROOT / ".dvc/cache/files/md5", ROOT / RELEASE)
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "release"

@@ -25,7 +25,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import read, verify
 from pipeline.release import semantic_ids as coded
 from pipeline.release.manifest import Manifest
-from pipeline.remote import base, embedded, stores
+from pipeline.remote import addresses, stores
 from pipeline.remote import fetch as fetching
 
 if TYPE_CHECKING:
@@ -176,11 +176,11 @@ def load(
         UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
     """
     address = str(release)
-    if base.is_archive(address):
+    if addresses.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    is_local = base.scheme_of(address) == "file" and embedded.archive(address) == address
+    is_local = addresses.scheme_of(address) == "file" and not addresses.is_embedded(address)
     kept = _path(cache) or platformdirs.user_cache_path("alignrec")
-    folder = base.path_of(address) if is_local else _fetch(address, features, kept)
+    folder = addresses.path_of(address) if is_local else _fetch(address, features, kept)
     if is_local or key is not None:  # a fetch verifies everything but the signer
         for _ in verify(folder, _path(key)):
             pass

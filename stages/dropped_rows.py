@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.images.files import NO_FILE
 from pipeline.images.params import Images
 from pipeline.run import Run
 from pipeline.sources.amazon import AmazonSource
@@ -99,13 +100,11 @@ def images(run: Run) -> None:
     text = f"{named - ok:,} of {named:,} images could not be had, {failures[status]:,} of them {status}, such as "
     text += repr(reasons.most_common(1)[0][0])
     if not ok and status == "blocked":
-        raise UserError(f"images: {text}; see `images` in the parameters: such as allow_file and private_hosts")
+        raise UserError(f"images: {text}; see `images` in the parameters: such as folder, outside and private_hosts")
     run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")
 
 
 def _gone(run: Run, named: int) -> None:
-    from pipeline.images.files import NO_FILE  # loads httpx
-
     def local() -> Iterator[dict[str, str]]:
         return (row for row in _rows(run, "url", "status", "reason") if row["url"] and is_path(row["url"]))
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.images import paths
+from pipeline.images import files
 from pipeline.images.params import Images
 from pipeline.run import Run
 from pipeline.stage import SOURCE, Stage
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 Done = Callable[[int], object]  # called with a number of items that are done
 ACCESS = {
-    *("folder", "pattern", "outside", "allow_file", "private_hosts", "mirrors"),
-    *("timeout", "retries", "per_host", "rate", "give_up_after", "shared_above"),
+    *("folder", "pattern", "outside", "private_hosts", "timeout"),
 }  # parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change
 
 
@@ -37,25 +36,25 @@ def main(run: Run, retry_failed: bool = False) -> None:
 
     If local files, addresses of its items or ACCESS have changed, a shard keeps only its images from the web.
     """
-    from pipeline.images import fetcher, files  # load Pillow and torch
+    from pipeline.images import fetcher  # loads Pillow and torch
 
     params, total = run.params[Images], io.rows(io.present([run.layout.items]))
     items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
     with run.alone():
         run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
-    start = paths.start(run.source, run.layout.raw, params.folder)
+    start = files.start_of(run.source, run.layout.raw, params.folder)
     shards: list[Path] = []
     with (
         run.progress(total=total, unit="image") as bar,
-        closing(files.opened(params, start)) as local,
+        closing(files.open_files(params, start)) as local,
         fetcher.Fetcher(params, local) as web,
     ):
         for number, part in enumerate(items):
             if not run.takes(number):
                 continue
             path = io.shard(run.folder, "images", number)
-            there = paths.fingerprint(run.layout, run.source, params, part.to_batches())
-            current = [params.model_dump(), paths.digest(part), there]
+            there = files.fingerprint(run.layout, run.source, params, part.to_batches())
+            current = [params.model_dump(), files.digest(part), there]
             _shard(run, web, _with_patterns(part, params.pattern, local), path, current, retry_failed, bar.update)
             shards.append(path)
     if run.part:
@@ -66,7 +65,7 @@ def main(run: Run, retry_failed: bool = False) -> None:
 
 def _with_patterns(items: pa.Table, patterns: list[str], local: Files) -> pa.Table:
     columns = items["asin"].to_pylist(), items["image_urls"].to_pylist()
-    candidates = pa.array(list(paths.candidates(*columns, patterns, local.has)), schemas.ITEMS.field("image_urls").type)
+    candidates = pa.array(list(files.candidates(*columns, patterns, local.has)), schemas.ITEMS.field("image_urls").type)
     return items.set_column(items.schema.get_field_index("image_urls"), "image_urls", candidates)
 
 
@@ -102,7 +101,7 @@ def _report(run: Run, shards: list[Path], start: Path | None) -> None:
         run.count(status, statuses[status])
     rows = (run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in shards)
     run.measure(folder=None if start is None else str(start))
-    run.note(**fetcher.duplicates(rows, run.params[Images].shared_above))
+    run.note(**fetcher.duplicates(rows))
 
 
 IMAGES = Stage(

@@ -1,1 +1,1 @@
-"""Transport: large files (fetch, ranged), many small ones (web), retries, permitted addresses."""
+"""HTTP: permitted addresses and deadlines (connections), requests (client), files (fetch); the Hub, and archives."""

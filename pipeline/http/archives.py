@@ -1,4 +1,4 @@
-"""Untrusted zip archives: what Python's zipfile raises becomes one line with the file's name."""
+"""Members of untrusted zip archives, read in bounded memory; faults are one line with the archive's name."""
 
 import lzma
 import zipfile
@@ -13,10 +13,20 @@ FAULTS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, LookupError, NotImplementedError,
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
-PIECE = 1 << 12  # bytes to read of an LZMA or bzip2 member at a time: zipfile unpacks everything that it reads at once
+BLOCK = 1 << 20  # bytes read at a time
+PIECE = 1 << 12  # the same of an LZMA member: zipfile unpacks everything that it reads at once
 
 
-def opened(path: Path, shown: str = "") -> zipfile.ZipFile:
+@contextmanager
+def readable(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except FAULTS as e:
+        raise UserError(f"{shown}: not readable as a zip file ({one_line(e, 100) or type(e).__name__})") from None
+
+
+def open_zip(path: Path, shown: str = "") -> zipfile.ZipFile:
+    """Open an archive, called `shown` in messages."""
     shown = shown or str(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise UserError(f"{shown}: a pipe or device, and no zip file")
@@ -27,9 +37,17 @@ def opened(path: Path, shown: str = "") -> zipfile.ZipFile:
             raise UserError(f"{shown}: no such file") from None
 
 
-@contextmanager
-def readable(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except FAULTS as e:
-        raise UserError(f"{shown}: not readable as a zip file ({one_line(e, 100) or type(e).__name__})") from None
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0) -> Iterator[bytes]:
+    """Yield a member from byte `start` on; UserError: damaged, encrypted, or packed by bzip2."""
+    if member.compress_type == zipfile.ZIP_BZIP2:
+        raise UserError(f"{shown}: bzip2 makes gigabytes of a kilobyte; pack it otherwise")
+    with readable(shown):
+        file = archive.open(member)
+        file.seek(start)
+    with file:
+        while True:  # a caller's own errors are raised between two reads, and are not the archive's
+            with readable(shown):
+                block = file.read(PIECE if member.compress_type == zipfile.ZIP_LZMA else BLOCK)
+            if not block:
+                return
+            yield block

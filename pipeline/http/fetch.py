@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.retries import TransientError, Unresolved, retry
+from pipeline.http.retries import TransientError, append
 
 if TYPE_CHECKING:
     import httpx
@@ -88,45 +89,45 @@ def _copy(address: str, source: Path, part: Path) -> None:
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
-    from pipeline.http import ranged  # httpx takes 0.1 s, which files of this machine need not wait for
+    from pipeline.http import client  # httpx takes 0.1 s, which files of this machine need not wait for
 
-    with ranged.client(timeout) as client:
+    with client.open_client(timeout) as web:
         try:
-            retry(lambda: _attempt(client, address, part, progress), retries + 1)
-        except Unresolved as e:
-            raise UserError(f"{address}: {e}") from None
-        except TransientError as e:
-            cause = f"{e}: {e.detail}" if e.detail else str(e)
-            raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None
+            append(lambda start: _read(web, address, part, start, progress), part, retries + 1)
+        except (TransientError, UserError) as e:
+            if not part.stat().st_size:
+                part.unlink()
+            if isinstance(e, UserError):
+                raise
+            raise UserError(f"{address}: {e} (after {retries + 1} tries); run again to continue") from None
 
 
-def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
-    from pipeline.http.patience import steady
-    from pipeline.http.ranged import first_byte, request
+def _read(web: httpx.Client, address: str, part: Path, start: int, progress: Progress) -> Iterator[bytes]:
+    """Yield the rest of a file, or all of it, after emptying `part`, if the server has another file by now."""
+    from pipeline.http.client import first_byte, request
+    from pipeline.http.connections import steady
 
     mark = part.with_suffix(".etag")
-    received = part.stat().st_size if part.exists() and mark.exists() else 0
-    with request(client, address, address, received, mark.read_text() if received else "") as response:
+    start = start if mark.exists() else 0
+    with request(web, address, address, start, mark.read_text() if start else "") as response:
         if response.status_code == 416:  # the part is not of the server's file
-            part.unlink(missing_ok=True)
+            mark.unlink()
             raise TransientError("the file changed while it was fetched", 0.0)
         if response.status_code not in (200, 206):
             raise UserError(f"{address}: HTTP {response.status_code} {response.reason_phrase}")
-        received = first_byte(response, received)
+        received = first_byte(response, start)
+        os.truncate(part, received)
         length = response.headers.get("Content-Length")
         total = received + int(length) if length else None
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        with part.open("ab") as f:
-            f.truncate(received)
-            if validator and validator.isascii() and not validator.startswith("W/"):
-                mark.write_text(validator)  # of what is in the part from here on
-            else:
-                mark.unlink(missing_ok=True)  # nothing says whether a later response is of the same file
-            for block in steady(response.iter_raw()):
-                received += f.write(block)
-                progress(received, total)
-    if total is not None and received != total:
-        raise TransientError(f"{received:,} of {total:,} bytes came")
+        if validator and validator.isascii() and not validator.startswith("W/"):
+            mark.write_text(validator)  # of what is in the part from here on
+        else:
+            mark.unlink(missing_ok=True)  # nothing says whether a later response is of the same file
+        for block in steady(response.iter_raw()):
+            received += len(block)
+            yield block
+            progress(received, total)
 
 
 def check(path: Path, name: str) -> None:

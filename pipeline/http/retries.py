@@ -1,17 +1,19 @@
-"""Which failures are retried, and after how long."""
+"""Which failures are retried, after how long, and how a file is continued after one."""
 
+import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TypeVar
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
-LOOKUPS = 3  # tries to resolve a name
 SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII: Python's isdigit takes digits that float refuses
+ENOUGH = 1 << 16  # new bytes of a try that count as progress
 
 Result = TypeVar("Result")
 
@@ -19,16 +21,9 @@ Result = TypeVar("Result")
 class TransientError(Exception):
     """A failure that a retry may cure."""
 
-    def __init__(self, cause: str, wait: float | None = None, detail: str = "") -> None:
+    def __init__(self, cause: str, wait: float | None = None) -> None:
         super().__init__(cause)
-        self.wait, self.detail = wait, detail
-
-
-class Unresolved(TransientError):
-    """No host has the name: it is wrong, or there is no network."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"name not resolved: {name}")
+        self.wait = wait
 
 
 def retry(work: Callable[[], Result], tries: int) -> Result:
@@ -37,10 +32,35 @@ def retry(work: Callable[[], Result], tries: int) -> Result:
         try:
             return work()
         except TransientError as e:
-            if isinstance(e, Unresolved) and attempt + 1 >= LOOKUPS:
-                raise
             time.sleep(pause(attempt, e.wait))
     return work()
+
+
+def append(
+    read: Callable[[int], Iterator[bytes]],
+    part: Path,
+    tries: int,
+    enough: int = ENOUGH,
+    sleep: Callable[[float], object] | None = None,
+) -> None:
+    """Append to a file what `read` yields from its end on; TransientError after `tries` in a row without `enough`."""
+    idle = 0
+    while True:
+        with part.open("ab") as f:
+            before = f.tell()
+            try:
+                for block in read(before):
+                    f.write(block)
+                    f.flush()  # downloaded bytes survive a kill
+                os.fsync(f.fileno())
+                return
+            except TransientError as e:
+                idle = 0 if part.stat().st_size - before >= enough else idle + 1
+                if idle == tries:
+                    raise
+                wait = e.wait
+        if idle:
+            (sleep or time.sleep)(pause(idle - 1, wait))
 
 
 def pause(attempt: int, requested: float | None = None) -> float:

@@ -1,11 +1,11 @@
 """Image addresses -> images or reasons, a row per item, whatever the order in which answers come."""
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 import schemas
 from pipeline import engine, io
 from pipeline.errors import UserError, one_line
-from pipeline.http.web import Client, Policy
+from pipeline.images.crawler import Crawler
 from pipeline.images.decode import Decoded, Room, failed, normalise
 from pipeline.images.files import Files
 from pipeline.images.params import Images
 from pipeline.sources.product import is_path
 from pipeline.sources.sql import connected
 
+SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it may be a placeholder
 WINDOW = 64  # items under way at a time; bounds memory
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
 NO_ADDRESS = "no address in the metadata"
@@ -49,7 +50,7 @@ Keep = Callable[[Outcome, list[str]], bool]  # (outcome, the item's present addr
 
 
 class Fetcher(ExitStack):
-    """Fetches images by one thread, normalises them by one per core; keeps connections from call to call.
+    """Fetches images in threads and normalises them, one per core; keeps connections from call to call.
 
     Pillow decodes, shrinks and encodes without holding Python's lock: processes were slower.
     """
@@ -57,63 +58,53 @@ class Fetcher(ExitStack):
     def __init__(self, params: Images, files: Files) -> None:
         super().__init__()
         self.params, self.files = params, files
-        self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
+        self._web = self.enter_context(closing(Crawler(params.timeout, params.max_bytes, params.private_hosts)))
         self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
         self._known_phashes = [int(known, 16) for known in params.placeholders if len(known) == 16]
-        self._room = Room(params.max_pixels)
-        self._runner = self.enter_context(asyncio.Runner())
-        self.callback(lambda: self._runner.run(self._web.close()))
+        self._room, self._cores = Room(params.max_pixels), Semaphore(engine.CORES)
         one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # torch would start more in each
-        self._decoders = self.enter_context(ThreadPoolExecutor(engine.CORES, **one_thread))
+        self._pool = ThreadPoolExecutor(WINDOW, **one_thread)
+        self.callback(self._pool.shutdown, cancel_futures=True)
+        self.callback(self._web.stop)
 
     def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
         """Return one result per item, in order: of the first of CANDIDATES that gives an image, else the first failure.
 
         `done` is called with numbers of items.
         """
-        return self._runner.run(self._all(candidates, done))
-
-    async def _all(self, candidates: list[list[str]], done: Callable[[int], object]) -> list[Result]:
-        results = [Result(failed("missing", NO_ADDRESS), "")] * len(candidates)
-        todo = iter(range(len(candidates)))
-
-        async def work() -> None:
-            for i in todo:  # shared: each worker takes the next item
-                if candidates[i]:
-                    results[i] = await self._item(candidates[i])
-                done(1)
-
-        await asyncio.gather(*(work() for _ in range(min(WINDOW, len(candidates)))))
+        results = []
+        for result in self._pool.map(self._item, candidates):
+            results.append(result)
+            done(1)
         return results
 
-    async def _item(self, urls: list[str]) -> Result:
-        results = list[Result]()
+    def _item(self, urls: list[str]) -> Result:
+        failures = list[Result]()
         for url in urls[:CANDIDATES]:
-            results.append(Result(await self._one(url), url))
-            if results[-1].decoded.status == "ok":
-                return results[-1]
-        decoded, url = results[0]
+            decoded = self._one(url)
+            if decoded.status == "ok":
+                return Result(decoded, url)
+            failures.append(Result(decoded, url))
+        if not failures:
+            return Result(failed("missing", NO_ADDRESS), "")
+        decoded, url = failures[0]
         if len(urls) > CANDIDATES:
             reason = f"{decoded.reason}; only the first {CANDIDATES} of {len(urls)} addresses were tried"
-            return Result(decoded._replace(reason=reason), url)
-        return results[0]
+            decoded = decoded._replace(reason=reason)
+        return Result(decoded, url)
 
-    async def _one(self, url: str) -> Decoded:
+    def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
             return failed("placeholder", "the address is that of a file for 'no image available'")
-        fetched = self.files.read(url, self.params.max_bytes) if is_path(url) else await self._web.get(url)
+        fetched = self.files.read(url, self.params.max_bytes) if is_path(url) else self._web.get(url)
         if fetched.data is None:
             return failed(fetched.status, fetched.reason)
-        loop = asyncio.get_running_loop()
         try:
-            decoded = await loop.run_in_executor(self._decoders, self._normalise, fetched.data)
+            decoded = self._normalise(fetched.data)
         except MemoryError:
-            try:
-                decoded = await loop.run_in_executor(self._decoders, self._normalise, fetched.data, True)
-            except MemoryError:
-                raise UserError(
-                    f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
-                ) from None
+            raise UserError(
+                f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
+            ) from None
         phash = decoded.phash
         if decoded.sha256 in self._known_sha256 or (
             phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
@@ -121,13 +112,15 @@ class Fetcher(ExitStack):
             return failed("placeholder", "one of images.placeholders", decoded.sha256)
         return decoded
 
-    def _normalise(self, data: bytes, exclusive: bool = False) -> Decoded:
-        """Normalise an image, if `exclusive` while no other is decoded."""
+    def _normalise(self, data: bytes) -> Decoded:
+        """Normalise an image; where memory does not suffice, once more while no other is decoded."""
         limits = self.params.size, self.params.quality, self.params.max_pixels
-        if not exclusive:
-            return normalise(data, *limits, self._room)
-        with self._room.taken():
-            return normalise(data, *limits)
+        try:
+            with self._cores:
+                return normalise(data, *limits, self._room)
+        except MemoryError:
+            with self._room.taken():
+                return normalise(data, *limits)
 
 
 def shard(
@@ -177,10 +170,10 @@ def unchanged(row: Outcome, urls: list[str]) -> bool:
     return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
 
 
-def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
+def duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
     """Count items whose bytes an earlier one has, and others of equal phash, from url, sha256 and phash of every item.
 
-    `shared` has the images of more than `above` items, most frequent first: candidates for images.placeholders.
+    `shared` has the images of more than SHARED_ABOVE items, most frequent first: candidates for images.placeholders.
     """
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
     batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())
@@ -192,7 +185,7 @@ def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
         )
         counts = "coalesce(sum(items), 0)::BIGINT - count(*), count(phash) - count(DISTINCT phash)"
         (same, near), *_ = db.execute(f"SELECT {counts} FROM images").fetchall()
-        many = f"SELECT sha256, items, url FROM images WHERE items > {above:d} ORDER BY items DESC, sha256"
+        many = f"SELECT sha256, items, url FROM images WHERE items > {SHARED_ABOVE:d} ORDER BY items DESC, sha256"
         return {"duplicates": same, "near_duplicates": near, "shared": db.sql(many).to_arrow_table().to_pylist()}
 
 

@@ -1,58 +1,67 @@
 """Image files of this machine, read in place, of a folder or of a zip or tar archive. Their names are untrusted."""
 
+import hashlib
+import os
 import posixpath
+import re
 import tarfile
+import threading
 import zipfile
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
+import orjson
+import pyarrow as pa
+
+from pipeline import io
+from pipeline.config.parameters import Source
 from pipeline.errors import UserError, one_line
 from pipeline.http import archives
-from pipeline.http.web import Fetched
+from pipeline.http.fetch import local
 from pipeline.images.params import Images
-from pipeline.images.paths import resolve
+from pipeline.layout import Layout
+from pipeline.sources.base import Downloaded
+from pipeline.sources.product import is_path
 
+ITEM = re.compile(r"\{(?:item|asin)\}")
+WEB = re.compile(r"https?://", re.IGNORECASE)
 GZIP = b"\x1f\x8b"
 DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
 LONGEST_HEADER = 1 << 20  # bytes of a member's extended header in a tar
 BUFFER = 1 << 16  # bytes read at a time: an image has some ten thousand
+
+
+class Fetched(NamedTuple):
+    """How fetching one address ended: `data`, or a status of schemas.IMAGE_STATUSES with its reason."""
+
+    data: bytes | None
+    status: str = "ok"
+    reason: str = ""
+
+
 NO_FILE = Fetched(None, "unreachable", "no such file")
+NO_START = Fetched(None, "blocked", "a path, and the item file is not on this machine; set images.folder")
 OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
 NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
-NO_START = "a path, and the item file is not on this machine; set images.folder"
-BZIP2 = "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"
-REFUSED = "files of this machine are refused; see images.allow_file"
 
 
-class Files(ABC):
-    """Where image files are read."""
+class Files:
+    """Where image files are read: here nowhere."""
 
-    @abstractmethod
     def has(self, address: str) -> bool:
         """Return whether `read` gives anything but NO_FILE."""
-
-    @abstractmethod
-    def read(self, address: str, max_bytes: int) -> Fetched:
-        """Return the bytes of a path or file address, or the reason why there are none."""
-
-    def close(self) -> None:  # noqa: B027
-        pass
-
-
-class Refused(Files):
-    """No files: every address ends as blocked."""
-
-    def __init__(self, reason: str) -> None:
-        self._blocked = Fetched(None, "blocked", reason)
-
-    def has(self, address: str) -> bool:
         return True
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        return self._blocked
+        """Return the bytes of a path or file address, or the reason why there are none."""
+        return NO_START
+
+    def close(self) -> None:
+        """Close what is open."""
 
 
 class Folder(Files):
@@ -63,20 +72,20 @@ class Folder(Files):
 
     def has(self, address: str) -> bool:
         try:
-            path = resolve(self._root, address)
+            path = _resolve(self._root, address)
             return path.is_file() or not path.is_relative_to(self._root)
         except (OSError, ValueError):
             return False
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         try:
-            path = resolve(self._root, address)
+            path = _resolve(self._root, address)
             if not (self._outside or path.is_relative_to(self._root)):
                 return OUTSIDE
             if not path.is_file():  # a folder or a device
                 return NO_FILE
             with path.open("rb") as file:
-                return _read_limited(file, max_bytes)
+                return _limited([file.read(max_bytes + 1)], max_bytes)
         except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
             return Fetched(None, "unreachable", "not a readable file")
 
@@ -102,27 +111,15 @@ class Zip(Archive):
     """Members of a zip archive."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except archives.FAULTS as e:
-            raise UserError(_unreadable(path, e)) from None
+        self._zip = archives.open_zip(path)
         self.members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
+        self.close = self._zip.close  # type: ignore[method-assign]
 
     def extract(self, member: zipfile.ZipInfo, max_bytes: int) -> Fetched:
         try:
-            if member.compress_type == zipfile.ZIP_BZIP2:
-                return Fetched(None, "unreachable", BZIP2)
-            with self._zip.open(member) as file:  # of LZMA zipfile unpacks all that it reads at once
-                return _read_limited(
-                    file, max_bytes, archives.PIECE if member.compress_type == zipfile.ZIP_LZMA else None
-                )
-        except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
-            return Fetched(None, "unreachable", f"not readable in the archive: {e}"[:200])
-        except archives.FAULTS as e:
-            return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
-
-    def close(self) -> None:
-        self._zip.close()
+            return _limited(archives.read_member(self._zip, member, "the archive"), max_bytes)
+        except UserError as e:
+            return Fetched(None, "unreachable", str(e)[:200])
 
 
 class Tar(Archive):
@@ -134,37 +131,34 @@ class Tar(Archive):
             try:
                 self.members = _places(self._file)
             except (tarfile.TarError, OSError, EOFError, ValueError) as e:
-                raise UserError(_unreadable(path, e)) from None
-            stack.pop_all()
+                raise UserError(
+                    f"{path}: not a readable zip, tar or tar.gz archive ({one_line(e, 100)}); unpack it and name the "
+                    "folder"
+                ) from None
+            self.close = stack.pop_all().close  # type: ignore[method-assign]
+        self._lock = threading.Lock()
 
     def extract(self, member: tuple[int, int], max_bytes: int) -> Fetched:
         first, size = member
         if size > max_bytes:
             return _too_large(max_bytes)
         try:
-            self._file.seek(first)
-            data = self._file.read(size)
+            with self._lock:
+                self._file.seek(first)
+                data = self._file.read(size)
         except (OSError, EOFError, ValueError) as e:
             return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
         return Fetched(data) if len(data) == size else Fetched(None, "truncated", "the archive ends before it")
 
-    def close(self) -> None:
-        self._file.close()
 
-
-def opened(params: Images, start: Path | None) -> Files:
-    if not params.allow_file:
-        return Refused(REFUSED)
+def open_files(params: Images, start: Path | None) -> Files:
     if start is None:
-        return Refused(NO_START)
+        return Files()
     if start.is_dir():
         return Folder(start, params.outside)
     if not start.is_file():
         raise UserError(f"{start}: no such folder or archive of images; see images.folder in the parameters")
-    try:
-        return Zip(start) if zipfile.is_zipfile(start) else Tar(start)
-    except zipfile.BadZipFile as e:
-        raise UserError(_unreadable(start, e)) from None
+    return Zip(start) if zipfile.is_zipfile(start) else Tar(start)
 
 
 def _open_seekable(path: Path) -> BinaryIO:
@@ -208,15 +202,13 @@ class _Headers:
         return self._file.read(size)
 
 
-def _unreadable(path: Path, why: Exception) -> str:
-    return f"{path}: not a readable zip, tar or tar.gz archive ({one_line(why, 100)}); unpack it and name the folder"
-
-
-def _read_limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
-    data = file.read(piece or max_bytes + 1)
-    while piece and len(data) <= max_bytes and (more := file.read(piece)):
-        data += more
-    return Fetched(data) if len(data) <= max_bytes else _too_large(max_bytes)
+def _limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
+    data = bytearray()
+    for block in blocks:
+        data += block
+        if len(data) > max_bytes:
+            return _too_large(max_bytes)
+    return Fetched(bytes(data))
 
 
 def _too_large(max_bytes: int) -> Fetched:
@@ -230,3 +222,78 @@ def _plain(name: str) -> str:
 def _member(address: str) -> str | None:
     name = posixpath.normpath(address)
     return None if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == ".." else name
+
+
+def start_of(source: Source, raw: Path, folder: str | None) -> Path | None:
+    """Return the folder or archive that paths of images start from; None if there is none on this machine.
+
+    By default, it is the folder of the item file, or else of the interactions.
+    """
+    if not isinstance(source, Downloaded):
+        return raw
+    if folder is not None:
+        return Path(folder)
+    files = source.files()
+    named = files.get("metadata") or next(iter(files.values()))
+    paths = [path for address in named if (path := local(address)) is not None]
+    return paths[0].parent if paths else None
+
+
+def _resolve(root: Path, address: str) -> Path:
+    """Return the path that a path or file address names; ValueError or OSError for an invalid one."""
+    if address[:5].lower() == "file:":
+        parts = urlsplit(address)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError("file addresses begin with file:///")
+        address = unquote(parts.path)
+    return Path(os.path.realpath(root / address))
+
+
+def candidates(
+    asins: Sequence[str],
+    image_urls: Sequence[list[str]],
+    patterns: Sequence[str],
+    present: Callable[[str], bool] = lambda path: True,
+) -> Iterator[list[str]]:
+    """Yield each item's addresses, best first: those of images.pattern that are web addresses or `present`, its own."""
+    for asin, urls in zip(asins, image_urls, strict=True):
+        filled = (_fill(pattern, asin) for pattern in patterns)
+        yield list(dict.fromkeys([*(a for a in filled if not is_path(a) or present(a)), *urls]))
+
+
+def _fill(pattern: str, asin: str) -> str:
+    name = quote(asin, safe="") if WEB.match(pattern) or pattern[:5].lower() == "file:" else asin
+    return ITEM.sub(lambda _: name, pattern)
+
+
+def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch]) -> str:
+    """Return a sha256 over addresses and contents of the image files that items (asin, image_urls) name."""
+    if not isinstance(source, Downloaded):
+        return io.digest([layout.sources])  # its images follow from what this lists
+    total, root = hashlib.sha256(), start_of(source, layout.raw, params.folder)
+    if root is None:
+        return total.hexdigest()
+    if root.is_file():
+        total.update(io.sha256(root).encode())
+        return total.hexdigest()
+    for batch in batches:
+        columns = batch["asin"].to_pylist(), batch["image_urls"].to_pylist()
+        for addresses in candidates(*columns, params.pattern):
+            for address in filter(is_path, addresses):
+                total.update(address.encode() + _content(root, address))
+    return total.hexdigest()
+
+
+def _content(root: Path, address: str) -> bytes:
+    try:
+        with _resolve(root, address).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (OSError, ValueError):
+        return b"none"
+
+
+def digest(items: pa.Table) -> str:
+    total = hashlib.sha256()
+    for batch in items.select(["asin", "image_urls"]).to_batches(8192):
+        total.update(orjson.dumps([column.to_pylist() for column in batch.columns]))
+    return total.hexdigest()

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.config.base import Address, Positive, Rate, Section
+from pipeline.config.base import Positive, Rate, Section
 
+RATE = 50.0  # requests a second to one host, at most
 PATTERN = re.compile(r"[^{}]*(?:\{(?:item|asin)\}[^{}]*)+")
 
 
@@ -28,30 +29,16 @@ class Images(Section):
     """JPEG quality of the stored image"""
     timeout: Rate = 20.0
     """seconds for one try"""
-    retries: Annotated[int, Field(ge=0)] = 3
-    """tries after the first, for transient failures"""
-    per_host: Positive = 8
-    """simultaneous requests to one host"""
-    rate: Rate = 50.0
-    """requests a second to one host, at most"""
-    give_up_after: Positive = 16
-    """connections in a row that a host refuses before the rest of its images end as unreachable"""
     folder: str | None = None
     """folder, or zip, tar or tar.gz archive, that paths of images start from; by default the folder of the item file"""
     pattern: Annotated[list[Pattern], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)] = []
     """path or address of an item's image, such as images/{item}.jpg, or several; tried before the item's own"""
     outside: bool = False
     """read images outside the folder too, where paths or links lead there; for data that you made yourself"""
-    allow_file: bool = True
-    """read images that are files of this machine; false refuses them all"""
     private_hosts: list[str] = []
     """hosts of private networks or of this machine, by name or number, that may be requested; others are refused"""
-    mirrors: dict[str, Annotated[Address, Field(pattern=r"^https?://[^/]+$")]] = {}
-    """host -> http(s)://host[:port] that is requested instead; the metadata's address is recorded"""
     placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
     """images that say there is none: sha256 of their bytes or, for all that look alike, phash in hexadecimal"""
-    shared_above: Positive = 10
-    """an image of more items than this is listed in run.json: it may be a placeholder"""
     max_bytes: Positive = 20_000_000
     """a larger download is refused"""
     max_pixels: Positive = 100_000_000

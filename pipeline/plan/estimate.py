@@ -19,7 +19,7 @@ from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.features.registry import CEILINGS, defined, definition, kind, networks, reads_pretrained, whole
 from pipeline.graph.params import Graph
-from pipeline.images.params import Images
+from pipeline.images.params import RATE
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
@@ -120,7 +120,7 @@ def encode(plan: Plan) -> Estimate:
 def estimate_features(plan: Plan) -> dict[str, Estimate]:
     params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
     graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
-    asking = n / params[Images].rate if plan.remote else 0.0
+    asking = n / RATE if plan.remote else 0.0
     searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
     books = len(ids.features) * len(ids.methods)
     coded = 1.5 + 60 * min(n, ids.fit_rows) * ids.levels * ids.codes * product

@@ -5,7 +5,7 @@ https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -93,29 +93,19 @@ def describe_files(files: Iterable[File], base: str) -> dict[str, Any]:
     }
 
 
-def folder(url: str, dataset: str, version: str, hub: str = HUB) -> str:
+def folder(url: str, dataset: str, version: str) -> str:
     """Return the web address of a release's folder, which ends in /, from `publish.url`."""
     place = f"{dataset}/{version}/"
     if not (found := TARGET.fullmatch(url)):
         return f"{url.rstrip('/')}/{place}"
     prefix = f"{found['prefix']}/" if found["prefix"] else ""
     revision = quote(found["revision"] or "main", safe="")
-    return f"{hub}/datasets/{found['owner']}/{found['name']}/resolve/{revision}/{quote(prefix + place)}"
+    return f"{HUB}/datasets/{found['owner']}/{found['name']}/resolve/{revision}/{quote(prefix + place)}"
 
 
-def page(url: str, hub: str = HUB) -> str:
+def page(url: str) -> str:
     found = TARGET.fullmatch(url)
-    return f"{hub}/datasets/{found['owner']}/{found['name']}" if found else url
-
-
-def readdressed(described: Mapping[str, Any], files: Iterable[File], base: str, url: str) -> dict[str, Any]:
-    listed = {one["@id"] for one in described["distribution"]}
-    return {"url": url, **described} | describe_files([file for file in files if file.path in listed], base)
-
-
-def is_absolute(described: Mapping[str, Any]) -> bool:
-    addresses = [str(one["contentUrl"]) for one in described["distribution"] if "contentUrl" in one]
-    return all(address.startswith(("http://", "https://")) for address in addresses)
+    return f"{HUB}/datasets/{found['owner']}/{found['name']}" if found else url
 
 
 def _file(file: File, base: str) -> dict[str, Any]:

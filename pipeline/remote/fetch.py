@@ -21,17 +21,17 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http import fetch as web
 from pipeline.http.fetch import is_web_page
-from pipeline.http.retries import TransientError, pause, retry
+from pipeline.http.hub import Absent
+from pipeline.http.retries import ENOUGH, TransientError, append, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote import embedded, stores
-from pipeline.remote.base import is_archive
-from pipeline.remote.stores import Absent, Store
+from pipeline.remote import stores
+from pipeline.remote.addresses import is_archive, locate, path_of, scheme_of
+from pipeline.remote.stores import Store
 
 WORKERS = 8
-TRIES = 6  # in a row with fewer new bytes than ENOUGH
-ENOUGH = 1 << 16  # of a small file a 64th
+TRIES = 6  # in a row that bring little: less than ENOUGH, of a small file than a 64th
 MAX_LISTED = 5  # bad files named in an error
 
 Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
@@ -56,9 +56,9 @@ def fetch(
     Raises:
         UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
     """
-    address, to = embedded.archive(address), Path(os.path.abspath(to))
+    to = Path(os.path.abspath(to))
     work = work_of(to)
-    with _exclusive(work, to), _open_store(address, work / "parts", progress) as source:
+    with _exclusive(work, to), _open_store(locate(address), work / "parts", progress) as source:
         manifest = _select(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
         if encoder is not None:  # the manifest of a part is another file
             (work / signature.NAME).unlink(missing_ok=True)
@@ -72,25 +72,14 @@ def fetch(
     return to
 
 
-@contextmanager
-def _open_store(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
-    if not is_archive(address):
-        yield stores.store(address)
-    elif stores.scheme_of(address) == "file":
-        path = stores.path_of(address)
-        yield stores.Archive(path, str(path))
-    else:
-        shown, whole = stores.Http(address).address, parts / f"{hashlib.sha256(address.encode()).hexdigest()}.zip"
-        try:
-            meter = lambda done, total: progress(done, total or done)  # noqa: E731
-            web.fetch(address, whole, None, stores.TIMEOUT, TRIES - 1, meter)
-            yield stores.Archive(whole, shown)
-        except UserError as e:
-            raise UserError(str(e).replace(address, shown)) from None
-        finally:
-            whole.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, or absent
-                parts.rmdir()
+def look(address: str) -> tuple[Manifest, str]:
+    """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _open_store(locate(address), Path(folder) / "parts", lambda done, total: None) as source,
+    ):
+        manifest = _manifest(source, Path(folder))
+        return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
 def work_of(to: Path) -> Path:
@@ -100,14 +89,25 @@ def work_of(to: Path) -> Path:
     return to.with_name(f".{to.name}.fetch")
 
 
-def look(address: str) -> tuple[Manifest, str]:
-    """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _open_store(embedded.archive(address), Path(folder) / "parts", lambda done, total: None) as source,
-    ):
-        manifest = _manifest(source, Path(folder))
-        return manifest, io.sha256(Path(folder) / manifests.NAME)
+@contextmanager
+def _open_store(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
+    if not is_archive(address):
+        yield stores.store(address)
+    elif scheme_of(address) == "file":
+        yield stores.Archive(path_of(address), str(path_of(address)))
+    else:
+        shown, whole = stores.Http(address).address, parts / f"{hashlib.sha256(address.encode()).hexdigest()}.zip"
+        try:
+            web.fetch(
+                address, whole, None, stores.TIMEOUT, TRIES - 1, lambda done, total: progress(done, total or done)
+            )
+            yield stores.Archive(whole, shown)
+        except UserError as e:
+            raise UserError(str(e).replace(address, shown)) from None
+        finally:
+            whole.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty, or absent
+                parts.rmdir()
 
 
 @contextmanager
@@ -134,10 +134,10 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
 
 def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
     try:
-        data = _small(source, manifests.NAME, manifests.MAX_BYTES)
+        data = _read_small(source, manifests.NAME, manifests.MAX_BYTES)
         io.write_bytes(work / manifests.NAME, data)
         if signed:
-            _signature(source, work)
+            _keep_signature(source, work)
             signature.check(work, data, key)
         return manifests.parsed(work, manifests.read(work))
     except Absent:
@@ -146,16 +146,16 @@ def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool =
         raise UserError(str(e).replace(str(work), source.address)) from None
 
 
-def _signature(source: Store, work: Path) -> None:
+def _keep_signature(source: Store, work: Path) -> None:
     """Keep the signature, if there is one: servers refuse access to missing files, or answer with a page."""
     (work / signature.NAME).unlink(missing_ok=True)
     with suppress(Absent, UserError):
-        data = _small(source, signature.NAME, signature.MAX_BYTES)
+        data = _read_small(source, signature.NAME, signature.MAX_BYTES)
         if len(data) <= signature.MAX_BYTES and not is_web_page(data):
             io.write_bytes(work / signature.NAME, data)
 
 
-def _small(source: Store, name: str, limit: int) -> bytes:
+def _read_small(source: Store, name: str, limit: int) -> bytes:
     """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
 
     def read() -> bytes:
@@ -197,9 +197,8 @@ def _is_complete(to: Path, manifest: Path) -> bool:
 def _download(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
     parts.mkdir(exist_ok=True)
     wanted = {f.sha256: f for f in files}
-    sizes = {sha256: f.bytes for sha256, f in wanted.items()}
-    _refuse_full_disk(parts, sizes, copies=sum(f.bytes for f in files) - sum(sizes.values()))
-    meter = Meter(sum(sizes.values()), progress)
+    _refuse_full_disk(parts, files)
+    meter = Meter(sum(f.bytes for f in wanted.values()), progress)
     pool = ThreadPoolExecutor(WORKERS)
     try:
         jobs = [pool.submit(fetch_one, source, f, parts, meter) for f in wanted.values()]
@@ -216,12 +215,15 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
         raise UserError(f"{source.address}: {named}. What is whole is kept; run again to fetch the rest")
 
 
-def _refuse_full_disk(parts: Path, sizes: dict[str, int], copies: int) -> None:
-    have = sum(p.stat().st_size for name in sizes for p in (parts / name, parts / f"{name}.part") if p.exists())
-    needed, free = sum(sizes.values()) + copies - have, shutil.disk_usage(parts).free
+def _refuse_full_disk(parts: Path, files: list[File]) -> None:
+    kept = {p: p.stat().st_size for f in files for p in (parts / f.sha256, _part(parts, f)) if p.exists()}
+    needed, free = sum(f.bytes for f in files) - sum(kept.values()), shutil.disk_usage(parts).free
     if needed > free:
-        what = f"to download, {copies:,} of them copies of equal files" if copies else "to download"
-        raise UserError(f"{parts.parent}: {needed:,} bytes {what}, but that disk has {free:,} free; make space")
+        raise UserError(f"{parts.parent}: {needed:,} bytes to download, but that disk has {free:,} free; make space")
+
+
+def _part(parts: Path, file: File) -> Path:
+    return parts / f"{file.sha256}.part"
 
 
 class Meter:
@@ -238,65 +240,50 @@ class Meter:
 
 
 def fetch_one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
-    whole, part = parts / file.sha256, parts / f"{file.sha256}.part"
+    """Fetch a file to `parts`, continuing what is there; return why it is not whole, if so."""
+    whole, part = parts / file.sha256, _part(parts, file)
     if whole.exists():
         meter.add(file.bytes)
         return None
-    resumed = part.exists()
-    fault = _whole(source, file, part, meter)
-    if fault is None and io.sha256(part) != file.sha256:
-        part.unlink()
-        meter.add(-file.bytes)
-        if resumed:  # the kept beginning may be of another file
-            return fetch_one(source, file, parts, meter)
-        return f"{file.path}: tampered with, its sha256 is not the manifest's"
+    resumed = part.stat().st_size if part.exists() else 0
+    meter.add(resumed)
+    fault = _complete(source, file, part, meter)
     if fault is not None:
         return f"{file.path}: {fault}"
-    part.rename(whole)
-    return None
+    if io.sha256(part) == file.sha256:
+        part.rename(whole)
+        return None
+    part.unlink()
+    meter.add(-file.bytes)
+    if resumed:  # the kept beginning may be of another file
+        return fetch_one(source, file, parts, meter)
+    return f"{file.path}: tampered with, its sha256 is not the manifest's"
 
 
-def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
+def _complete(source: Store, file: File, part: Path, meter: Meter) -> str | None:
     """Append to `part` until it has the file's size; return why it cannot."""
+
+    def read(have: int) -> Iterator[bytes]:
+        for block in source.read(file.path, have) if have < file.bytes else ():
+            yield block
+            meter.add(len(block))
+            have += len(block)
+            if have > file.bytes or meter.stopped.is_set():
+                return
+
     part.touch()
-    meter.add(part.stat().st_size)
-    idle = 0
-    while (have := part.stat().st_size) < file.bytes:
-        if meter.stopped.is_set():
-            return "stopped"
-        failure = None
-        try:
-            _append(source, file, part, have, meter)
-        except Absent:
-            return "missing"
-        except TransientError as e:
-            failure = e
-        gained = part.stat().st_size - have
-        if gained >= min(ENOUGH, file.bytes >> 6):
-            idle = 0
-            continue
-        if failure is None and not gained:  # the file ends early
-            return f"truncated, {have:,} of {file.bytes:,} bytes"
-        idle += 1
-        if idle == TRIES:
-            return f"cut off at {have:,} of {file.bytes:,} bytes ({failure or 'a few bytes a connection'})"
-        meter.stopped.wait(pause(idle - 1, failure.wait if failure else None))
+    try:
+        append(read, part, TRIES, min(ENOUGH, file.bytes >> 6), meter.stopped.wait)
+    except Absent:
+        return "missing"
+    except TransientError as e:
+        return f"cut off at {part.stat().st_size:,} of {file.bytes:,} bytes ({e})"
+    have = part.stat().st_size
     if have > file.bytes:
         meter.add(-have)
         part.unlink()
         return f"longer than the manifest's {file.bytes:,} bytes"
-    return None
-
-
-def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> None:
-    with part.open("ab") as f:
-        for block in source.read(file.path, have):
-            have += f.write(block)
-            f.flush()  # downloaded bytes survive a kill
-            meter.add(len(block))
-            if have > file.bytes or meter.stopped.is_set():
-                break
-        os.fsync(f.fileno())
+    return f"truncated, {have:,} of {file.bytes:,} bytes" if have < file.bytes else None
 
 
 def _assemble(files: list[File], work: Path) -> None:

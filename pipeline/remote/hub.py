@@ -10,13 +10,14 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.http import hub
+from pipeline.http.hub import Absent
 from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
-from pipeline.remote.base import hf_path
+from pipeline.remote.addresses import hf_path
 from pipeline.remote.fetch import Progress
-from pipeline.remote.stores import Absent, AlreadyReleased
+from pipeline.remote.stores import AlreadyReleased
 
 TRIES = 5  # attempts while others move the head
 CARD = "README.md"

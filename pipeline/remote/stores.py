@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +9,12 @@ from urllib.parse import quote
 
 from pipeline.errors import UserError
 from pipeline.http import archives, hub
+from pipeline.http.hub import Absent
 from pipeline.release.manifest import NAME as MANIFEST
-from pipeline.remote.base import BLOCK, CONNECT, TIMEOUT, Absent, hf_path, path_of, scheme_of, web_address
+from pipeline.remote.addresses import hf_path, path_of, scheme_of, web_address
+
+BLOCK = 4 << 20
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
 
 
 class AlreadyReleased(Exception):
@@ -28,10 +31,9 @@ class Store(Protocol):
 
 
 def store(address: str) -> Store:
-    """Return the store at a path, file://, http(s)://, s3://bucket/prefix or hf://datasets/owner/name/path."""
     scheme = scheme_of(address)
     if scheme == "s3":
-        from pipeline.remote.bucket import Bucket
+        from pipeline.remote.s3 import Bucket
 
         return Bucket(address)
     if scheme == "hf":
@@ -63,7 +65,7 @@ class Archive:
 
     def __init__(self, path: Path, address: str) -> None:
         self.address = address
-        self.zip = archives.opened(path, address)
+        self.zip = archives.open_zip(path, address)
         found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
         self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
 
@@ -72,34 +74,22 @@ class Archive:
             member = self.zip.getinfo(self.top + name)
         except KeyError:
             raise Absent from None
-        dense = member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-        size = archives.PIECE if dense else BLOCK
-        at = start
-        while True:  # a caller's own errors are raised between two reads, and are not the archive's
-            with archives.readable(f"{self.address}: {name}"):
-                if at == start:
-                    file = self.zip.open(member)
-                    file.seek(start)
-                if not (block := file.read(size)):
-                    file.close()
-                    return
-            at += len(block)
-            yield block
+        return archives.read_member(self.zip, member, f"{self.address}: {name}", start)
 
 
 class Http:
     """A folder of a web server; a query (a signature, say) goes with every request."""
 
     def __init__(self, address: str) -> None:
-        from pipeline.http import ranged
+        from pipeline.http.client import open_client
 
         self.url = web_address(address)
         self.address = str(self.url.copy_with(userinfo=b"", query=None))
-        self.client = ranged.client(TIMEOUT, CONNECT)
+        self.client = open_client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        from pipeline.http.patience import steady
-        from pipeline.http.ranged import first_byte, request
+        from pipeline.http.client import first_byte, request
+        from pipeline.http.connections import steady
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
         with request(self.client, url, f"{self.address}/{name}", start) as answer:

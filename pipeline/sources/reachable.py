@@ -64,14 +64,14 @@ def _size(address: str, wait: float) -> int | None:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         return path.stat().st_size
-    from pipeline.http import ranged
+    from pipeline.http.client import open_client, request
     from pipeline.http.retries import TransientError
 
     try:
-        with ranged.client(wait) as client, ranged.request(client, address, address, 0) as response:
+        with open_client(wait) as client, request(client, address, address) as response:
             status, headers = response.status_code, response.headers
     except TransientError as e:
-        raise UserError(f"{address}: {e}: {e.detail}" if e.detail else f"{address}: {e}") from None
+        raise UserError(f"{address}: {e}") from None
     if not 200 <= status < 300:
         raise UserError(f"{address}: HTTP {status}")
     if headers.get("content-type", "").startswith("text/html"):

@@ -19,8 +19,7 @@ from webserver import body, first, serving, status
 import schemas
 from pipeline import io as tables
 from pipeline.errors import UserError
-from pipeline.images import paths
-from pipeline.images.files import opened
+from pipeline.images.files import candidates, open_files
 from pipeline.images.params import Images
 from pipeline.sources.product import is_path
 from stages.cli import app
@@ -37,7 +36,7 @@ def png(colour: str = "red") -> bytes:
 
 def endings(start: Path, *addresses: str, **params: object) -> list[str]:
     """Return "ok", or status and reason, of each address."""
-    with closing(opened(Images(**params), start)) as local:  # type: ignore[arg-type]
+    with closing(open_files(Images(**params), start)) as local:  # type: ignore[arg-type]
         results = [local.read(address, LIMIT) for address in addresses]
     return ["ok" if r.data == png() else f"{r.status}: {r.reason}" for r in results]
 
@@ -83,11 +82,8 @@ def test_what_is_no_image_file_ends_with_a_reason(folder: Path) -> None:
     assert [e.split(":")[0] for e in endings(folder, "x" * 300, "a\x00b")] == ["unreachable"] * 2
 
 
-def test_files_are_refused_where_the_parameters_or_the_item_file_say_so(folder: Path) -> None:
-    assert endings(folder, "images/a b&c.png", allow_file=False) == [
-        "blocked: files of this machine are refused; see images.allow_file"
-    ]
-    with closing(opened(Images(), None)) as local:
+def test_files_of_an_item_file_elsewhere_are_refused() -> None:
+    with closing(open_files(Images(), None)) as local:
         assert "set images.folder" in local.read("a.png", LIMIT).reason
 
 
@@ -126,7 +122,7 @@ ARCHIVES = {"images.zip": zipped, "images.tar": tarred, "images.tar.gz": tarred}
 def test_members_of_an_archive_are_read_in_any_order(tmp_path: Path, name: str) -> None:
     files = {f"images/{i}.png": png() + bytes(i) for i in range(50)}
     ARCHIVES[name](tmp_path / name, files | {"./a b.png": png(), "../up.png": png(), "large.png": bytes(LIMIT + 1)})
-    with closing(opened(Images(), tmp_path / name)) as local:
+    with closing(open_files(Images(), tmp_path / name)) as local:
         for i in [*range(49, -1, -7), *range(50)]:
             assert local.read(f"images/{i}.png", LIMIT).data == png() + bytes(i)
     found = endings(tmp_path / name, "a b.png", "./images/../a b.png", "images", "none.png", "link.pngx")
@@ -154,7 +150,7 @@ def test_a_small_member_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
     size = (50 * LIMIT).to_bytes(4, "little")
     (tmp_path / "lies.zip").write_bytes(data.replace(size, (10).to_bytes(4, "little")))
     assert endings(tmp_path / "bomb.zip", "a.png") == [f"too_large: more than {LIMIT} bytes"]
-    assert endings(tmp_path / "lies.zip", "a.png")[0].startswith("truncated: damaged in the archive")
+    assert endings(tmp_path / "lies.zip", "a.png")[0].startswith("unreachable: the archive: not readable")
 
 
 def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
@@ -164,17 +160,17 @@ def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
     for flags in (6, data.index(b"PK\x01\x02") + 8):  # which say that there is a password
         data[flags] |= 1
     (tmp_path / "locked.zip").write_bytes(data)
-    assert endings(tmp_path / "a.zip", "a.png")[0].startswith("truncated: damaged in the archive")
-    assert endings(tmp_path / "locked.zip", "a.png")[0].startswith("unreachable: not readable in the archive")
+    assert endings(tmp_path / "a.zip", "a.png")[0].startswith("unreachable: the archive: not readable")
+    assert endings(tmp_path / "locked.zip", "a.png")[0].startswith("unreachable: the archive: not readable")
     tarred(tmp_path / "b.tar.gz", {f"{i}.png": os.urandom(5000) for i in range(50)})
     whole = (tmp_path / "b.tar.gz").read_bytes()
     bad = {"cut.tar.gz": whole[: len(whole) // 2], "text.tar": b"not an archive", "empty.zip": b""}
     for name, content in (bad | {"text.gz": gzip.compress(b"not a tar")}).items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}: not a readable"):
-            opened(Images(), tmp_path / name)
+            open_files(Images(), tmp_path / name)
     with pytest.raises(UserError, match=r"none: no such .*images\.folder"):
-        opened(Images(), tmp_path / "none")
+        open_files(Images(), tmp_path / "none")
 
 
 # --- patterns
@@ -183,7 +179,7 @@ def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
 def test_a_pattern_comes_first_and_counts_only_where_its_file_exists() -> None:
     patterns = ["images/{item}.jpg", "images/{asin}.png", "https://e/{item}.jpg"]
     there = {"images/a/b.jpg", "images/{item}.png"}
-    assert list(paths.candidates(["a/b", "{item}"], [["own.jpg"], []], patterns, there.__contains__)) == [
+    assert list(candidates(["a/b", "{item}"], [["own.jpg"], []], patterns, there.__contains__)) == [
         ["images/a/b.jpg", "https://e/a%2Fb.jpg", "own.jpg"],
         ["images/{item}.png", "https://e/%7Bitem%7D.jpg"],
     ]
@@ -303,21 +299,21 @@ def test_an_archive_is_read_in_place_and_again_when_it_changes(shop: Shop) -> No
     assert shop.statuses() == ["ok"] * 4 + ["unreachable", "ok"]
 
 
-def test_allowing_files_fetches_what_failed_and_images_from_the_web_stay(shop: Shop) -> None:
-    answers = {"/a": body(png("blue")), "/b": first(1, status(404), body(png("green")))}
-    with serving(answers) as server:
-        web = [f"{server.address}{path}" for path in answers]
+def test_images_from_the_web_stay_when_files_or_addresses_change(shop: Shop) -> None:
+    with serving({"/a": body(png("blue")), "/b": first(1, status(404), body(png("green")))}) as server:
+        web = [f"{server.address}{path}" for path in server.answers]
         shop.describe(*web, *(f"images/{i}.png" for i in range(4)))
-        closed = "private_hosts: ['127.0.0.1'], retries: 0"
-        shop.images = f"{{allow_file: false, {closed}}}"
+        shop.images = "{private_hosts: ['127.0.0.1'], folder: other}"
+        shutil.copytree(shop.root / "data/images", shop.root / "other/images")
+        (shop.root / "other/images/3.png").unlink()
         shop.run(*ALL)
-        assert shop.statuses() == ["ok", "http_error"] + ["blocked"] * 4
-        shop.images = f"{{{closed}}}"
+        assert shop.statuses() == ["ok", "http_error"] + ["ok"] * 3 + ["unreachable"]
+        shop.images = "{private_hosts: ['127.0.0.1']}"
         shop.run("images")
         assert shop.statuses() == ["ok"] * 6
         assert server.asked == {"/a": 1, "/b": 2}
         shop.describe(*web, *(f"images/{i}.png" for i in (3, 2, 1, 0)))  # other addresses of other items
-        shop.run("download", "interactions", "items", "images")
+        shop.run(*ALL)
         assert server.asked == {"/a": 1, "/b": 2}
         updated = shop.shards()
         shutil.rmtree(shop.root / "outputs/images")

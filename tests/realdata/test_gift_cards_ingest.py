@@ -11,6 +11,8 @@ from webserver import Answer, body, serving, status
 
 import schemas
 from pipeline import io
+from pipeline.images import crawler
+from pipeline.images.crawler import Crawler
 from pipeline.run import running
 from stages import download, images, interactions, items
 from stages.params import load
@@ -29,9 +31,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(HERE.parent.parent)  # the parameter file names data relative to the project
     try:
         params = load(HERE / "gift_cards.yaml")
-        with serving({}) as server:
-            mirrored = {"mirrors": {HOST: server.address}, "private_hosts": ["127.0.0.1"], "rate": 1000.0}
-            params = params.model_copy(update={"images": params.images.model_copy(update=mirrored)})
+        with serving({}) as server, pytest.MonkeyPatch.context() as patch:
+            get = Crawler.get
+            patch.setattr(Crawler, "get", lambda web, a: get(web, a.replace(f"https://{HOST}", server.address)))
+            patch.setattr(crawler, "RATE", 1000.0)
+            allowed = params.images.model_copy(update={"private_hosts": ["127.0.0.1"]})
+            params = params.model_copy(update={"images": allowed})
             for stage in (download, interactions, items, images):
                 with running(stage.__name__.split(".")[1], "gift_cards", params, actual) as run:
                     stage.main(run)

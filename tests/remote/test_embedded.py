@@ -19,7 +19,7 @@ import alignrec
 from pipeline import io
 from pipeline.code import ROOT
 from pipeline.release import manifest, verify
-from pipeline.remote import embedded
+from pipeline.remote.addresses import SAMPLE_FILE
 from pipeline.remote.fetch import fetch
 
 ARCHIVE = ROOT / "alignrec" / "sample.zip"
@@ -127,4 +127,4 @@ def test_its_figures_are_those_that_git_keeps_of_the_run(tmp_path: Path) -> None
 
 def test_the_wheel_carries_it() -> None:
     project = (ROOT / "pyproject.toml").read_text()
-    assert f'"{embedded.FILE}"' in project.split("[tool.setuptools.package-data]")[1].split("\n[")[0]
+    assert f'"{SAMPLE_FILE}"' in project.split("[tool.setuptools.package-data]")[1].split("\n[")[0]

@@ -1,6 +1,5 @@
 """A released version is visible as a whole, never changes, and survives two publishers."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -241,31 +240,6 @@ def test_the_command_sends_to_the_hub_in_one_commit_and_fetches_from_it(hf: Hub,
     assert set(hf.dataset.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
     alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", "here", cwd=tmp_path)
     assert content(tmp_path / "here") == content(release)
-
-
-def test_on_the_hub_croissant_says_where_each_file_is(hf: Hub, release: Path, tmp_path: Path) -> None:
-    unsigned = shutil.copytree(release, tmp_path / "release")
-    (unsigned / signature.NAME).unlink(missing_ok=True)
-    push(unsigned, TARGET)
-    assert push(unsigned, TARGET) == f"{TARGET}/shop/0.1.0"
-    assert len(hf.dataset.commits) == 2
-    fetch(f"{TARGET}/shop/0.1.0", tmp_path / "here")
-    there, here = content(unsigned), content(tmp_path / "here")
-    assert {name for name in there | here if there.get(name) != here.get(name)} == {"manifest.json", "croissant.json"}
-    described = json.loads((tmp_path / "here/croissant.json").read_text())
-    base = f"{hf.address}/datasets/owner/name/resolve/main/shop/0.1.0"
-    files = [one for one in described["distribution"] if one["@type"] == "cr:FileObject"]
-    assert all(one["contentUrl"] == f"{base}/{one['@id']}" for one in files)
-    assert described["url"] == f"{hf.address}/datasets/owner/name"
-
-
-@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="signs")
-def test_a_signed_release_goes_to_the_hub_as_it_was_signed(
-    hf: Hub, release: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    push(release, TARGET)
-    assert hf.dataset.files["shop/0.1.0/manifest.json"] == (release / "manifest.json").read_bytes()
-    assert "set publish.url before signing" in capsys.readouterr().err
 
 
 def test_a_commit_meanwhile_is_kept(hf: Hub, release: Path) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import socket
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from unittest.mock import patch
 
 import httpcore
 import httpx
 
 import schemas
-from pipeline.http import ranged, web
-from pipeline.http.addresses import host_of, is_valid
+from pipeline.http import client
+from pipeline.http.connections import Blocked, parse
 from pipeline.http.fetch import is_web_page, local
 from pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
-from pipeline.images.params import Images
+from pipeline.images import crawler
 from pipeline.remote.stores import store
 from tests.hostile import test_network
 from tests.hostile.fuzz.target import Target, encoded
@@ -26,8 +25,7 @@ ADDRESSES = encoded(["http://e/x?y#z", "https://u:p@e:8080/a b", *test_network.A
 REDIRECTS = encoded([a.replace("{port}", "80") for a in test_network.REDIRECTS])
 NUMBER = "203.0.113.9"
 BASE = httpx.URL(f"http://{NUMBER}/from")
-ASKING = Images(retries=0, max_bytes=50_000, rate=1e6, private_hosts=[NUMBER])
-POLICY = web.Policy(**{name: getattr(ASKING, name) for name in web.Policy._fields})
+MAX_BYTES = 50_000
 
 
 def waited(data: bytes) -> None:
@@ -45,50 +43,39 @@ def parsed(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     for base in (None, BASE):
         try:
-            url = web.parse_address(text, base)
-        except web.Failure:
+            url = parse(base.join(text) if base else text)
+        except (Blocked, httpx.InvalidURL, UnicodeError):
             continue
         assert url.scheme in ("http", "https")
-        assert is_valid(url)
-        host_of(url)
-        httpx.Request("GET", url.copy_with(host="203.0.113.9", username=None, password=None))
+        httpx.Request("GET", url.copy_with(host=NUMBER, username=None, password=None))
 
 
 def answer(head: bytes) -> Callable[[bytes], None]:
     def one(data: bytes) -> None:
-        backend = httpcore.MockBackend([head + data])
-        pool = partial(httpcore.ConnectionPool, network_backend=backend)
-        with patch.object(httpcore, "ConnectionPool", lambda **_: pool()):
-            transport = httpx.HTTPTransport()
+        transport = client.Transport(inner=httpcore.MockBackend([head + data]))
         with (
-            httpx.Client(transport=transport, timeout=1) as client,
-            ranged.request(client, "http://203.0.113.9/x", "x", 4) as response,
+            client.open_client(1, transport=transport) as web,
+            client.request(web, f"http://{NUMBER}/x", "x", 4) as response,
         ):
-            assert ranged.first_byte(response, 4) <= 4
+            assert client.first_byte(response, 4) <= 4
             for block in response.iter_raw():
                 is_web_page(block)
 
     return one
 
 
-async def _image(data: bytes) -> None:
-    client = web.Client(POLICY)
-    try:
-        fetched = await client.get(f"http://{NUMBER}/x")
-    finally:
-        await client.close()
-    assert fetched.status in schemas.IMAGE_STATUSES
-    assert len(fetched.data or b"") <= POLICY.max_bytes
-
-
 def image(data: bytes) -> None:
-    pool = partial(httpcore.AsyncConnectionPool, network_backend=httpcore.AsyncMockBackend([data]))
     here = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (NUMBER, 80))]
     with (
-        patch.object(httpcore, "AsyncConnectionPool", lambda **_: pool()),
+        patch.object(httpcore, "SyncBackend", lambda: httpcore.MockBackend([data])),
         patch.object(socket, "getaddrinfo", lambda *_, **__: here),
+        patch.object(crawler, "RETRIES", 0),
     ):
-        asyncio.run(_image(data))
+        web = crawler.Crawler(1, MAX_BYTES, [NUMBER])
+        fetched = web.get(f"http://{NUMBER}/x")
+        web.close()
+    assert fetched.status in schemas.IMAGE_STATUSES
+    assert len(fetched.data or b"") <= MAX_BYTES
 
 
 PARTIAL = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n"

@@ -1,22 +1,33 @@
-"""Addresses of stores, parsed and checked, and timeouts."""
+"""Addresses of releases: a path, file://, http(s)://, s3://bucket/prefix, hf://datasets/owner/name, or `sample`."""
 
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pipeline.errors import UserError
-from pipeline.http.hub import Absent as Absent
 from pipeline.release.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 4 << 20
-TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
+SAMPLE = "sample"  # the small release that the package carries, so that a first look needs no network
+SAMPLE_FILE = f"{SAMPLE}.zip"
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
+DATASET = re.compile(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?")
 INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"  # names no password
+
+
+def locate(address: str) -> str:
+    """Return the path of the package's zip file for SAMPLE, unless there is a path of this name; else the address."""
+    return str(Path(str(files("alignrec"))) / SAMPLE_FILE) if is_embedded(address) else address
+
+
+def is_embedded(address: str) -> bool:
+    return address == SAMPLE and not Path(address).exists()
 
 
 def is_archive(address: str) -> bool:
@@ -43,7 +54,7 @@ def path_of(address: str) -> Path:
 def s3_path(address: str) -> str:
     """Return bucket[/prefix]; UserError, without the address, if it names no bucket: it may hold keys."""
     path = _base(address.removeprefix("s3://"))
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*", path):
+    if not BUCKET.fullmatch(path):
         raise UserError(
             "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
         )
@@ -53,25 +64,20 @@ def s3_path(address: str) -> str:
 def hf_path(address: str) -> str:
     """Return datasets/owner/name[@revision][/path]; UserError if the address names no dataset repository."""
     path = _base(address.removeprefix("hf://"))
-    if not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?", path):
+    if not DATASET.fullmatch(path):
         raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
     return path
 
 
 def web_address(address: str) -> httpx.URL:
     """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
-    import httpx
-
-    from pipeline.http.addresses import is_valid
+    from pipeline.http.connections import Blocked, parse
 
     parts = _split(address)
     try:
-        url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
-        if url.scheme in ("http", "https") and url.host and is_valid(url):
-            return url
-    except (httpx.InvalidURL, UnicodeError):  # names that IDNA refuses
-        pass
-    raise UserError(INVALID)
+        return parse(parts._replace(path=_base(parts.path), fragment="").geturl())
+    except Blocked:
+        raise UserError(INVALID) from None
 
 
 def _split(address: str) -> SplitResult:
