@@ -79,7 +79,7 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         ("datasets: [shop]\nsources: {shop: {kind: amazon}}", "'sources.shop.kind': no 'amazon'; did you mean 'ama"),
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "pretrain: {distil: 2}", "unknown key 'pretrain.distil'; did you mean 'distill'?"),
-        (GOOD + "images: {allow_file: 1}", "'images.allow_file': input should be a valid boolean, found 1"),
+        (GOOD + "images: {outside: 1}", "'images.outside': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "reviews: is required"),
         (GOOD + "publish: {features: [beit4]}", "'publish.features': no 'beit4'; did you mean 'beit3'?"),
