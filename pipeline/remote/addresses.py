@@ -14,6 +14,8 @@ from pipeline.release.manifest import NAME as MANIFEST
 if TYPE_CHECKING:
     import httpx
 
+BLOCK = 4 << 20  # bytes read at a time
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
 SAMPLE = "sample"  # the small release that the package carries, so that a first look needs no network
 SAMPLE_FILE = f"{SAMPLE}.zip"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")

@@ -27,7 +27,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote import stores
-from pipeline.remote.addresses import is_archive, locate, path_of, scheme_of
+from pipeline.remote.addresses import TIMEOUT, is_archive, locate, path_of, scheme_of
 from pipeline.remote.stores import Store
 
 WORKERS = 8
@@ -98,9 +98,7 @@ def _open_store(address: str, parts: Path, progress: Progress) -> Iterator[Store
     else:
         shown, whole = stores.Http(address).address, parts / f"{hashlib.sha256(address.encode()).hexdigest()}.zip"
         try:
-            web.fetch(
-                address, whole, None, stores.TIMEOUT, TRIES - 1, lambda done, total: progress(done, total or done)
-            )
+            web.fetch(address, whole, None, TIMEOUT, TRIES - 1, lambda done, total: progress(done, total or done))
             yield stores.Archive(whole, shown)
         except UserError as e:
             raise UserError(str(e).replace(address, shown)) from None

@@ -11,10 +11,7 @@ from pipeline.errors import UserError
 from pipeline.http import archives, hub
 from pipeline.http.hub import Absent
 from pipeline.release.manifest import NAME as MANIFEST
-from pipeline.remote.addresses import hf_path, path_of, scheme_of, web_address
-
-BLOCK = 4 << 20
-TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
+from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, hf_path, path_of, scheme_of, web_address
 
 
 class AlreadyReleased(Exception):
@@ -33,7 +30,7 @@ class Store(Protocol):
 def store(address: str) -> Store:
     scheme = scheme_of(address)
     if scheme == "s3":
-        from pipeline.remote.s3 import Bucket
+        from pipeline.remote.bucket import Bucket
 
         return Bucket(address)
     if scheme == "hf":
