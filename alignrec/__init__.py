@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # each is imported on first use: torch takes seconds, and rea
     from alignrec.probes import ProbeResult, probe
     from alignrec.recommenders import Recommendation, Recommender, fit
     from alignrec.releases import Release, load
-    from alignrec.semantic_ids import SemanticIds
     from alignrec.vectors import Vectors
 
 __version__ = "0.1.0"
@@ -23,7 +22,6 @@ __all__ = [
     "Recommendation",
     "Recommender",
     "Release",
-    "SemanticIds",
     "UserError",
     "Vectors",
     "encoder",
@@ -38,7 +36,6 @@ _MODULES = {
     "Recommendation": "recommenders",
     "Recommender": "recommenders",
     "Release": "releases",
-    "SemanticIds": "semantic_ids",
     "Vectors": "vectors",
     "encoder": "encoders",
     "fit": "recommenders",

@@ -16,14 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from alignrec.semantic_ids import SemanticIds
 from alignrec.vectors import Vectors, similar
 from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.errors import UserError, not_installed
 from pipeline.release import manifest as manifests
 from pipeline.release import read, verify
-from pipeline.release import semantic_ids as coded
 from pipeline.release.manifest import Manifest
 from pipeline.remote import addresses, stores
 from pipeline.remote import fetch as fetching
@@ -124,12 +122,13 @@ class Release:
             raise UserError(f"no item '{asin}' in this release{similar(asin, vectors.rows)}")
         return vectors.of(asin)
 
-    def semantic_ids(self, features: str = PREFERRED, method: str | None = None) -> SemanticIds:
-        """Return the semantic IDs of a feature set by a method such as residual-kmeans, by default the only one.
+    def semantic_ids(self, features: str = PREFERRED) -> pa.Table:
+        """Return the semantic IDs of a feature set: columns item_id, asin, codes, suffix, ... of item 0 .. I-1.
 
-        UserError if there are none, or several to choose from.
+        `codes` are a list of int32 per item, null for an item without content; `suffix` separates items of equal codes.
+        UserError if the feature set has none.
         """
-        return SemanticIds(coded.folder_of(self.folder, self.info, features, method))
+        return self._tables.semantic_ids(features)
 
     def __repr__(self) -> str:
         counts = f"{self.info.counts.items:,} items, {self.info.counts.users:,} users"

@@ -139,9 +139,9 @@ class Layout:
         """Table EDGES of one feature set."""
         return self.folder("graph") / name / "edges.parquet"
 
-    def semantic_ids(self, features: str, method: str) -> Path:
-        """Return the folder of a feature set's semantic IDs by one method, see pipeline/semantic_ids/files.py."""
-        return self.folder("semantic_ids") / features / method
+    def codes(self, features: str) -> Path:
+        """Table semantic_ids(L) of one feature set."""
+        return self.folder("semantic_ids") / features / "codes.parquet"
 
     # --- recommender
     model = File("train", "model.safetensors", "parameters of the trained recommender")
@@ -154,6 +154,7 @@ class Layout:
         return self.folder(stage) / "history.json"
 
     # --- evidence
+    code_quality = File("semantic_ids", "codes.json", "feature set -> figures of pipeline/semantic_ids/judge.py")
     probes = File("probe", "probes.json", "intermediate evaluation of every feature set")
     results = File("benchmark", "results.parquet", "Table RESULTS.")
     slices = File("benchmark", "slices.parquet", "Table SLICES.")

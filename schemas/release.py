@@ -5,7 +5,6 @@ import pyarrow as pa
 from schemas.contract import field
 from schemas.feature_sets import features
 from schemas.items import IMAGE_STATUSES, ITEMS
-from schemas.semantic_ids import semantic_ids
 
 RELEASED_ITEMS = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
@@ -22,16 +21,12 @@ RELEASED_ITEMS = pa.schema(
 )  # fmt: skip
 
 
-def embedded(width: int, levels: int = 0) -> pa.Schema:
-    """Return the schema of new items in the space of a released feature set of `width` dimensions.
-
-    With `levels` they have the codes of its codebooks too.
-    """
+def embedded(width: int) -> pa.Schema:
+    """Return the schema of new items in the space of a released feature set of `width` dimensions."""
     ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
     image = [
         field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
-    coded = [semantic_ids(levels).field(name) for name in ("codes", "suffix", "cosine")] if levels else []
-    return pa.schema([*ids, *image, *hashes, vector_, *coded])
+    return pa.schema([*ids, *image, *hashes, vector_])

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.errors import UserError
 from pipeline.release.read import Release
 from stages.arguments import ParamsFile
 from stages.terminal import interruptible, say
@@ -22,15 +21,12 @@ def embed(
     text: Annotated[str | None, typer.Option(help="columns of text, such as title,description")] = None,
     image: Annotated[str | None, typer.Option(help="column of images: bytes, or paths in --images")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of image files; that of the table by default")] = None,
-    codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
         Release(release).verified()
-    elif codes is not None:
-        raise UserError("--codes are those of a release; name it with --release")
     from pipeline.embed import command, encoders  # load torch, which a damaged release need not wait for
     from pipeline.embed.prepare import Table
     from pipeline.encode.params import Encode
@@ -43,11 +39,10 @@ def embed(
         chosen = encoders.of_release(release, encoder, own)
     else:
         chosen = encoders.of_parameters(encoder, settings.encoders, own, settings[Images])
-    coded = command.Codes(release, encoder, codes) if release is not None and codes is not None else None
     named = tuple(name for name in (text or "").split(",") if name)
     table = Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with interruptible(f"items encoded so far are kept next to {to}"):
-        summary = command.embed(table, chosen, settings, to, coded)
+        summary = command.embed(table, chosen, settings, to)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejects:
         reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]

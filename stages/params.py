@@ -22,7 +22,6 @@ from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain
 from pipeline.release.params import Publish
 from pipeline.semantic_ids.params import SemanticIds
-from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded, Generated
 from pipeline.train.params import Released
@@ -126,9 +125,6 @@ def check(params: Parameters, path: Path) -> None:
                 checked(MODELS[model].Params, values, f"search.spaces.{model}")
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
-        for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
-            own = params[SemanticIds].settings.get(method, {})
-            checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
         for sweep in params[Study].sweeps:
             for setting in params[Study].settings(sweep):
                 sweep_params(params, setting, f"study.sweeps.{sweep}")
@@ -152,7 +148,6 @@ def _made(params: Parameters) -> None:
     for dataset in params.datasets:
         for where, names in named.items():
             known(names, feature_sets(params, dataset), where)
-    known(publish.semantic_ids or [], METHODS, "publish.semantic_ids")
     if ceilings := [name for name in publish.features if encoders.is_ceiling(params.encoders, name)]:
         raise UserError(
             f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
@@ -172,8 +167,6 @@ def _names(params: Parameters) -> None:
         raise UserError(
             f"'encode.encoders': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too"
         )
-    known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
-    known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
     known(params[Benchmark].models, MODELS, "benchmark.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
     if (control := params[Benchmark].control) is not None:

@@ -144,7 +144,7 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="mmrec, recbole, elliot, cornac, npy or hf; of semantic IDs minionerec or rqvae-recommender",
+            help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs",
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
@@ -155,7 +155,6 @@ def export(
         str, typer.Option("--zero-rows", help="rows of items without content: drawn at random, or drop the items")
     ] = "drawn",
     order: Order = None,
-    codes: Annotated[str | None, typer.Option(help="method whose semantic IDs to export; the first by default")] = None,
     root: Root = Path("outputs"),
 ) -> None:
     """export a dataset or release in the format of another tool."""
@@ -163,11 +162,11 @@ def export(
     from pipeline.export.rows import arranged
     from pipeline.export.write import wants_codes, write
 
-    coded = wants_codes(form, codes)
+    coded = wants_codes(form)
     if (Path(what) / "manifest.json").exists():
-        found = content.of_release(Path(what), features or [], coded, codes)
+        found = content.of_release(Path(what), features or [], coded)
     else:
-        found = content.of_dataset(Layout(root, what), features or [], coded, codes)
+        found = content.of_dataset(Layout(root, what), features or [], coded)
     exported = arranged(found, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
         notes = write(exported, form, to)
@@ -202,7 +201,7 @@ def attest(
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     root: Root = Path("outputs"),
 ) -> None:
-    """recompute rows of a release from text and image, and compare vectors and codes. Exit code 1 if they differ."""
+    """recompute rows of a release from text and image, and compare vectors. Exit code 1 if they differ."""
     Release(release).verified()
     from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
 

@@ -78,52 +78,35 @@ def compare(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model, or codebooks of each method")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
     order: Order = None,
     dim: Annotated[int | None, typer.Option("--dim", min=1, help="numbers of a row, of raw float32 files")] = None,
-    codes: Annotated[
-        list[str] | None, typer.Option("--codes", help="compare semantic IDs, coded by this method")
-    ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
-    """compare feature sets: probes, paired tests, likeness, most changed items; or their semantic IDs."""
-    from pipeline.compare import codes_file, command
+    """compare feature sets: probes, paired tests, likeness, most changed items."""
+    from pipeline.compare import command
 
     settings = released.settings(dataset, params)
-    coded = bool(codes) or any(map(codes_file.holds_codes, sets))
-    if coded and train:
-        raise UserError("--train trains on features, and these are codes; leave one of the two out")
     if train:
         from stages.params import check
 
         check(settings, params)
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
-        if coded:
-            from pipeline.compare.codes import compare as compare_codes
-
-            comparison = compare_codes(layout, settings, sets, codes or [], seeds, folder, order)
-        else:
-            comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order, dim)
-    _show_comparison(comparison, coded, folder / "index.html")
+        comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order, dim)
+    _show_comparison(comparison, folder / "index.html")
 
 
-def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> None:
-    from pipeline.report import codes as coding
+def _show_comparison(comparison: dict[str, Any], page: Path) -> None:
     from pipeline.report import comparison as facts
     from pipeline.report import terminal
 
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
-    shown = (
-        coding.tables(coding.compared(comparison))
-        if coded
-        else [*facts.judged(comparison), *facts.shapes(comparison), *facts.verdicts(comparison)]
-    )
-    for table in shown:
+    for table in [*facts.judged(comparison), *facts.shapes(comparison), *facts.verdicts(comparison)]:
         show(terminal.Drawn(table))
-    for remark in (coding if coded else facts).remarks(comparison):
+    for remark in facts.remarks(comparison):
         say(remark)
     say(f"page: {page}")
-    if not coded and (line := facts.headline(comparison)):
+    if line := facts.headline(comparison):
         say(line)

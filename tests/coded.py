@@ -16,7 +16,7 @@ from pipeline.run import running
 from stages import encode, graph, publish, semantic_ids
 from stages.params import Params
 
-CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 3, "collisions": "suffix"}
+CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 2}
 
 
 def params(publish: dict | None = None, **codes: object) -> Params:

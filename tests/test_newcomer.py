@@ -1,4 +1,4 @@
-"""Parts of a third-party package, from a recommender to a method of semantic IDs: one file and one entry each."""
+"""Parts of a third-party package, from a recommender to a source: one file and one entry each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pipeline.features.registry import FEATURES
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import running
-from pipeline.semantic_ids import files
 from stages.params import load
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
@@ -134,53 +133,6 @@ class Louder(Node):
 
         return louder
 '''
-METHOD = '''
-"""Signs: a code says which of two numbers are positive."""
-import numpy as np
-
-from pipeline.config.base import Section
-from pipeline.ops.arrays import tensor
-from pipeline.semantic_ids.base import same_width
-
-
-class SignsParams(Section):
-    first: int = 0
-
-
-class Signs:
-    Params = SignsParams
-    control = False
-    history = ()
-
-    def __init__(self, width, first):
-        self.width, self.first = width, first
-
-    @classmethod
-    def fit(cls, vectors, shape, params, seed, progress=None):
-        return cls(vectors.sample.shape[1], params.first)
-
-    @classmethod
-    def from_tensors(cls, tensors, shape):
-        return cls(*tensor(tensors, "facts", 2, dtype=np.int64).tolist())
-
-    def tensors(self):
-        return {"facts": np.array([self.width, self.first])}
-
-    def assign(self, vectors):
-        return np.concatenate([self.encode(x) for x in vectors.blocks()])
-
-    def encode(self, x):
-        same_width(x, self.width)
-        return (x[:, self.first : self.first + 2] > 0).astype(np.int32)
-
-    def decode(self, codes):
-        decoded = np.zeros((len(codes), self.width), np.float32)
-        decoded[:, self.first : self.first + 2] = 2 * codes - 1
-        return decoded
-
-    def last(self, x, codes):
-        return np.stack([x[:, self.first + 1], -x[:, self.first + 1]], axis=1)
-'''
 ENTRIES = """
 [alignrec.sources]
 stationery = newcomer.source:Stationery
@@ -192,15 +144,12 @@ louder = newcomer.features:Louder
 contentmf = newcomer.model:ContentMF
 [alignrec.probes]
 distinct = newcomer.probe:DISTINCT
-[alignrec.semantic_ids]
-signs = newcomer.method:Signs
 """
 PARAMS = """
 datasets: [desk]
 sources: {desk: {kind: stationery}}
 encode: {encoders: [loud, letters], controls: [random]}
 encoders: {letters: {scale: 2.0}, loud: {kind: louder, of: letters, times: 3.0}}
-semantic_ids: {features: [letters], methods: [signs], levels: 2, codes: 2, settings: {signs: {first: 3}}}
 train: {features: letters}
 benchmark: {models: [contentmf], features: [letters], seeds: 1, ks: [5, 10, 20],
   overrides: {contentmf: {normalise: false, epochs: 2}}}
@@ -213,7 +162,6 @@ FILES = {
     "features": FEATURE_SET,
     "model": MODEL,
     "probe": PROBE,
-    "method": METHOD,
 }
 
 
@@ -258,9 +206,6 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
         assert any(row.startswith("| letters |") for row in rows)
     quiet, loud = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in ("letters", "loud"))
     np.testing.assert_array_equal(loud, 3 * quiet)
-    facts, method = files.load(layout.semantic_ids("letters", "signs"))
-    assert (facts.settings, facts.width) == ({"first": 3}, 26)
-    assert method.encode(np.eye(26, dtype=np.float32))[3:5].tolist() == [[1, 0], [0, 1]]
     card = (layout.release / "README.md").read_text()
     assert "distinct vectors, " in card
     assert "Nobody owns stationery." in card
@@ -271,7 +216,6 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("good", "bad", "key", "meant"),
     [
-        ("first: 3", "fist: 3", "semantic_ids.settings.signs.fist", "first"),
         ("normalise:", "normalize:", "benchmark.overrides.contentmf.normalize", "normalise"),
         ("scale: 2.0", "scales: 2.0", "encoders.letters.scales", "scale"),
         ("times: 3.0", "time: 3.0", "encoders.loud.time", "times"),

@@ -17,7 +17,7 @@ train: {batch_size: 512, epochs: 2}
 benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}
 study: {mask: {seeds: 1}}
 report: {gallery_items: 4}
-semantic_ids: {features: [beit3], methods: [residual-kmeans, rqvae], codes: 8, settings: {rqvae: {epochs: 2}}}
+semantic_ids: {features: [beit3], codes: 8}
 """
 
 

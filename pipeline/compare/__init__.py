@@ -1,1 +1,1 @@
-"""Feature sets, semantic IDs and releases side by side; and leaderboards."""
+"""Feature sets and releases side by side; and leaderboards."""

@@ -65,6 +65,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
             entry |= {column: item[column] for column in ("asin", "title")}
     changes = ["major"] * bool(found["schema"]) + ["minor"] * bool(found["rows"]) + ["patch"] * bool(found["values"])
     changes += [f["bump"] for f in found["features"].values()]
+    changes += ["minor" for line in found["values"] if line.startswith("semantic_ids/")]
     bump = next((part for part in PARTS if part in changes), "none")
     return found | {"bump": bump, "version": bumped(old.version, bump)}
 

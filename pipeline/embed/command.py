@@ -33,11 +33,9 @@ from pipeline.features.node import Node, shard
 from pipeline.features.sets import FeatureSets
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
-from pipeline.release import item_file, semantic_ids
-from pipeline.release import manifest as manifests
+from pipeline.release import item_file
 from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.run import ALTERED, Run
-from pipeline.semantic_ids import files
 from pipeline.versions import versions
 
 FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
@@ -53,46 +51,15 @@ class Summary(NamedTuple):
     rejected: Counter[str]  # reason -> rows
 
 
-class Codes:
-    """Released codebooks; suffixes of equal codes count on from those of the release."""
-
-    def __init__(self, release: Path, name: str, method: str) -> None:
-        self.method = method
-        self._coded = semantic_ids.load(release, name, method)
-        self.levels = self._coded.facts.levels
-        self._next: Counter[bytes] | None = None
-        if self._coded.facts.collisions == "suffix":
-            folder = semantic_ids.folder_of(release, manifests.load(release), name, method)
-            released = io.read_table(folder / files.IDS, schemas.semantic_ids(self.levels))
-            self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
-
-    def columns(self, x: np.ndarray) -> dict[str, pa.Array]:
-        codes = semantic_ids.encoded(self._coded.method, x, self.levels)
-        none = codes[:, 0] == semantic_ids.NONE
-        cosines = pa.array(semantic_ids.cosines(self._coded.method, x, codes), mask=none)
-        return {"codes": semantic_ids.column(codes), "suffix": self._suffixes(codes, none), "cosine": cosines}
-
-    def _suffixes(self, codes: np.ndarray, none: np.ndarray) -> pa.Array:
-        if self._next is None:
-            return pa.nulls(len(codes), pa.int32())
-        suffix = np.zeros(len(codes), np.int32)
-        for row in np.flatnonzero(~none):  # one by one, as each counts for those that follow
-            key = codes[row].astype(np.int32).tobytes()
-            suffix[row] = self._next[key]
-            self._next[key] += 1
-        return pa.array(suffix, mask=none)
-
-
-def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None = None) -> Summary:
+def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary:
     """Encode the rows of a table.
 
     Args:
         table: see `item_file`.
         chosen: the encoder.
         params: sections `encode` and `encoders` are replaced by those of `chosen`; has a source DATASET.
-        to: new folder of features-*.parquet, schema embedded(F, L), and their provenance, _embed.json; unused rows go
+        to: new folder of features-*.parquet, schema embedded(F), and their provenance, _embed.json; unused rows go
             to `<to>.rejects.parquet` next to it.
-        codes: of a release, of L levels.
     """
     item_file.blocks(*table)  # refuses what is not there, before a folder is made
     with _exclusive(to):
@@ -100,9 +67,9 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
             node = FeatureSets(Work(to).layout, chosen.encode, chosen.sections)[chosen.name]
             _refuse_another(to / FACTS, _space(chosen, node))
             raise UserError(f"{to}: exists already; name another folder, or delete this one")
-        work = _work(table, chosen, params, to, codes)
+        work = _work(table, chosen, params, to)
         try:
-            return _encode(table, chosen, params, to, codes, work)
+            return _encode(table, chosen, params, to, work)
         except UserError:
             if not work.layout.item_ids.is_file():  # nothing that is worth keeping
                 shutil.rmtree(work.folder)
@@ -119,7 +86,7 @@ def _exclusive(to: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None, work: Work) -> Summary:
+def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Work) -> Summary:
     params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
     run = Run("encode", DATASET, params, work.folder, label="embed")
     sets = FeatureSets(work.layout, chosen.encode, chosen.sections)
@@ -132,7 +99,7 @@ def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: C
         failed = write.write_all(run, sets, ids, Texts(work.layout.items))
     if failed:
         raise next(iter(failed.values()))
-    counts = _finish(node, work, codes)
+    counts = _finish(node, work)
     rejects = prepare.rejected(work, work.record, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
     facts = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
@@ -143,7 +110,7 @@ def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: C
     return summary
 
 
-def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Codes | None) -> Work:
+def _work(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Work:
     """Return the folder of unfinished vectors, emptied if they are of another table, encoder or folder of images."""
     folder = to.absolute().with_name(f".{to.name}.parts")
     node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
@@ -152,7 +119,7 @@ def _work(table: Table, chosen: Chosen, params: Parameters, to: Path, codes: Cod
     space = _space(chosen, node)
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
     read = [io.sha256(path) for path in prepare.files(table)]
-    facts = [record, read, str(table.images and table.images.absolute()), codes and codes.method]
+    facts = [record, read, str(table.images and table.images.absolute())]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     if not io.begun(folder, key):
         _refuse_another(folder / FACTS, space)
@@ -173,14 +140,13 @@ def _refuse_another(facts: Path, space: fingerprint.Fingerprint) -> None:
         raise UserError(f"{facts.parent}: of another encoder: {found}, there and here; delete it, or name another --to")
 
 
-def _finish(node: Node, work: Work, codes: Codes | None) -> tuple[int, int, int]:
+def _finish(node: Node, work: Work) -> tuple[int, int, int]:
     counts = np.zeros(3, np.int64)
     for number, path in enumerate(node.shards):
         rows = shard(path)
         columns = {name: rows[name] for name in rows.column_names} | _inputs(rows, work.layout, int(counts[0]))
         vectors = io.matrix(rows["vector"])
-        columns |= codes.columns(vectors) if codes else {}
-        schema = schemas.embedded(vectors.shape[1], codes.levels if codes else 0)
+        schema = schemas.embedded(vectors.shape[1])
         made = pa.table({name: columns[name] for name in schema.names})
         made_by = io.record(path)
         record = work.record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.of(made_by)}

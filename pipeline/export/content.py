@@ -1,20 +1,17 @@
-"""The content of an export, read from a dataset's stages or from a release."""
+"""The content of an export, read from a dataset's stages or from a release, and text files that formats share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import csv
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.export.codes import Codes, Settled
-from pipeline.export.codes import of_dataset as of_layout
-from pipeline.export.codes import of_release as of_folder
 from pipeline.layout import Layout
 from pipeline.release.read import Release
 from pipeline.sources.product import is_web
@@ -34,8 +31,8 @@ class ExportContent:
     """feature set -> schema features(F), I rows"""
     users: pa.Table | None = None
     interactions: pa.Table | None = None
-    codes: Codes | None = None
-    """semantic IDs of the one feature set, for the formats that need them"""
+    codes: pa.Table | None = None
+    """schema semantic_ids(L), I rows, of the one feature set, for a format that needs them"""
     notes: Sequence[str] = ()
     """sentences for the README: which items are left out or in another order"""
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -48,10 +45,11 @@ class ExportContent:
         for name in self.features:
             np.save(folder / f"{name}.npy", self.matrix(name), allow_pickle=False)
 
-    @cached_property
-    def settled(self) -> Settled:
+    def coded_ids(self) -> np.ndarray:
+        """Return codes and suffix of items that all have an ID, int32 [I, L + 1]."""
         assert self.codes is not None
-        return self.codes.settled(self.matrix(self.codes.facts.features))
+        codes = np.array(self.codes["codes"].to_pylist(), np.int32).reshape(len(self.codes), -1)
+        return np.column_stack([codes, self.codes["suffix"].to_numpy()])
 
     def split(self, number: int) -> pa.Table:
         assert self.interactions is not None
@@ -64,41 +62,41 @@ class ExportContent:
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
 
 
-def of_dataset(layout: Layout, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
-    """Read the outputs of a dataset's stages: all feature sets or the named ones.
-
-    If `coded`, only one set, and its semantic IDs by `method` or the first.
-    """
-    codes = of_layout(layout, _chosen(features, layout.feature_sets()) if features else [], method) if coded else None
-    features = [codes.facts.features] if codes else features
+def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> ExportContent:
+    """Read the outputs of a dataset's stages: all feature sets or the named ones; if `coded`, one with semantic IDs."""
+    names, codes = _chosen(features, layout.feature_sets()), None
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    if coded:
+        names = [_coded([name for name in names if layout.codes(name).exists()], layout.dataset)]
+        codes = io.read_codes(layout.codes(names[0]))
+        if not codes["asin"].equals(ids["asin"]):
+            raise UserError(f"{layout.codes(names[0])}: of other items; run `alignrec semantic_ids {layout.dataset}`")
     items = io.read_table(layout.items, schemas.ITEMS) if layout.items.exists() else _without_texts(ids)
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
         items=items.select(FIELDS).append_column("image_url", pa.array(urls, pa.string())),
-        features={n: io.read_features(layout.features(n)) for n in _chosen(features, layout.feature_sets())},
+        features={name: io.read_features(layout.features(name)) for name in names},
         users=io.read_table(layout.users, schemas.USERS),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         codes=codes,
     )
 
 
-def of_release(folder: Path, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
+def of_release(folder: Path, features: list[str], coded: bool = False) -> ExportContent:
     release = Release(folder).refuse_without("items").verified()
-    codes = of_folder(folder, _chosen(features, release.feature_sets) if features else [], method) if coded else None
-    features = [codes.facts.features] if codes else features
-    manifest, available = release.manifest, release.feature_sets
-    tables = {str(f.table): folder / f.path for f in manifest.files}
+    manifest, names = release.manifest, _chosen(features, release.feature_sets)
+    tables = {str(f.table): f.path for f in manifest.files}
+    if coded:
+        names = [_coded([name for name in names if name in manifest.sets("semantic_ids")], manifest.dataset)]
     users = tables.get("users") or tables.get("user_embeddings")
-    interactions = tables.get("interactions")
     return ExportContent(
         name=manifest.dataset,
         items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
-        features={n: io.read_features(folder / "features" / n) for n in _chosen(features, available)},
-        users=io.read_table(users, schemas.USERS, schemas.USERS.names) if users else None,
-        interactions=io.read_table(interactions, schemas.INTERACTIONS) if interactions else None,
-        codes=codes,
+        features={name: release.features(name) for name in names},
+        users=io.read_table(folder / users, schemas.USERS, schemas.USERS.names) if users else None,
+        interactions=release.interactions if "interactions" in tables else None,
+        codes=release.semantic_ids(names[0]) if coded else None,
     )
 
 
@@ -108,8 +106,34 @@ def _chosen(wanted: list[str], available: list[str]) -> list[str]:
     return wanted or available
 
 
+def _coded(names: list[str], dataset: str) -> str:
+    if not names:
+        raise UserError(
+            f"{dataset}: no semantic IDs of these feature sets; name one under semantic_ids.features and run "
+            f"`alignrec semantic_ids {dataset}`"
+        )
+    if len(names) > 1:
+        raise UserError(f"several feature sets have semantic IDs; choose one with --features: {', '.join(names)}")
+    return names[0]
+
+
 def _without_texts(ids: pa.Table) -> pa.Table:
     blank = pa.array([""] * len(ids), pa.string())
     nothing = pa.array([[]] * len(ids), pa.list_(pa.string()))
     texts = {"title": blank, "brand": blank, "categories": nothing, "description": blank, "image_urls": nothing}
     return pa.table({"item_id": ids["item_id"], "asin": ids["asin"], **texts})
+
+
+def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:
+    options = csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="needed")
+    with path.open("wb") as f:
+        if header is not None:
+            f.write((delimiter.join(header) + "\n").encode())
+        csv.write_csv(table, f, options)
+
+
+def write_mappings(folder: Path, items: pa.Table, users: pa.Table | None, delimiter: str = "\t") -> None:
+    ending = "tsv" if delimiter == "\t" else "csv"
+    write_tsv(folder / f"items.{ending}", items.select(["item_id", "asin"]), ["item_id", "asin"], delimiter)
+    if users is not None:
+        write_tsv(folder / f"users.{ending}", users, ["user_id", "user"], delimiter)

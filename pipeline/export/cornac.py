@@ -5,8 +5,9 @@ Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, Image
 
 from pathlib import Path
 
-from pipeline.export.content import SPLITS, ExportContent
-from pipeline.export.text import whole_ratings, write_mappings, write_tsv
+import pyarrow.compute as pc
+
+from pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:
@@ -14,7 +15,10 @@ def write(content: ExportContent, folder: Path) -> str:
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]
         for number, split in enumerate(SPLITS):
-            write_tsv(folder / f"{split}.tsv", whole_ratings(content.split(number)).select(columns), None)
+            table = content.split(number)
+            rated = pc.fill_null(table["rating"], 1.0)  # Cornac needs a number
+            table = table.set_column(table.column_names.index("rating"), "rating", rated)
+            write_tsv(folder / f"{split}.tsv", table.select(columns), None)
     content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
     return _how(content, "UIRT" if timed else "UIR")

@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 import yaml
 
 from pipeline.encode.params import MODALITIES, variant
-from pipeline.export.content import ExportContent
-from pipeline.export.text import write_tsv
+from pipeline.export.content import ExportContent, write_tsv
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 

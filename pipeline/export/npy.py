@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.export.content import ExportContent
-from pipeline.export.text import write_mappings, write_tsv
+from pipeline.export.content import ExportContent, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:

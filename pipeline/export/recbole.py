@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from pipeline.export.content import SPLITS, ExportContent
-from pipeline.export.text import write_mappings, write_tsv
+from pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:

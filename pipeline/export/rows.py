@@ -1,4 +1,4 @@
-"""Other rows than the dataset's: no zero rows, none without a wanted ID, and the order of a given mapping file.
+"""Other rows than the dataset's: no zero rows, none without a wanted semantic ID, and the order of a mapping file.
 
 An item without content has a row of zeros. Others divide by its length: the published AlignRec ends in NaN, and in
 MMRec's FREEDOM the item is everyone's neighbour. So no export hands it on.
@@ -27,46 +27,30 @@ ZERO_ROWS = ("drawn", "drop")
 def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> ExportContent:
     """Return the content without zero rows, and in the order of a mapping file if there is one; or UserError."""
     if order is None:
-        return with_ids(without_zero_rows(content, zero_rows))
+        return without_zero_rows(content, zero_rows)
     asins = identifiers.order(order, content.items["asin"].to_pylist())
-    return with_ids(without_zero_rows(reorder(content, asins, order.name), zero_rows, fixed=True), fixed=True)
-
-
-def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
-    """Return the content without items that have no semantic ID, where the format wants IDs; `notes` say so.
-
-    UserError if rows have a given order (`fixed`), or no item has an ID.
-    """
-    if content.codes is None or (coded := content.codes.coded).all():
-        return content
-    if fixed:
-        raise UserError("items without content have no semantic ID, which leaves gaps in the given order; omit --order")
-    if not coded.any():
-        raise UserError(f"no item has a semantic ID by '{content.codes.facts.features}'; choose others with --features")
-    asins = content.items["asin"].filter(pa.array(coded)).to_pylist()
-    rest = _take(content, np.flatnonzero(coded), asins)
-    filled: dict[str, list[int]] = {name: [] for name in content.filled}  # filled were those without content
-    left_out = int((~coded).sum())
-    note = f"Items left out as they have no semantic ID: {left_out:,}; the others are renumbered."
-    return replace(rest, filled=filled, notes=[*content.notes, note, *_count_lost(content, rest)])
+    return without_zero_rows(reorder(content, asins, order.name), zero_rows, fixed=True)
 
 
 def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> ExportContent:
     """Return the content without rows of zeros; `filled` or `notes` say what was done, one of ZERO_ROWS.
 
-    UserError if it is another, none or all would be left, a set is all zeros, or rows are `fixed` and one would go.
+    Items without a semantic ID are dropped where the content has IDs. UserError if `how` is another, no item would be
+    left, a set is all zeros, or rows are `fixed` and one would go.
     """
     if how not in ZERO_ROWS:
         raise UserError(f"no way '{how}' with zero rows; there are {', '.join(ZERO_ROWS)}")
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
-    if how == "drawn":
+    if how == "drawn" and content.codes is None:
         features = {name: _fill(name, table, zero[name]) for name, table in content.features.items()}
         return replace(content, features=features, filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()})
-    empty = np.any([np.zeros(len(content.items), bool), *zero.values()], axis=0)
+    no_id = np.zeros(len(content.items), bool) if content.codes is None else content.codes["codes"].is_null().to_numpy()
+    empty = np.any([no_id, *zero.values()], axis=0)
     if not empty.any():
         return content
     if fixed:
-        raise UserError("--zero-rows drop would leave gaps in the given order; use --zero-rows drawn")
+        remedy = "use --zero-rows drawn" if content.codes is None else "omit --order"
+        raise UserError(f"items without content are left out, which leaves gaps in the given order; {remedy}")
     if empty.all():
         raise UserError("every item has a row of zeros in one of the feature sets; choose others with --features")
     asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
@@ -141,7 +125,7 @@ def _take(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> Exp
         interactions = interactions.set_column(at, interactions.schema.field(at), renumbered)
         interactions = interactions.filter(pc.greater_equal(interactions["item_id"], 0))
     features = {name: take(table) for name, table in content.features.items()}
-    codes = content.codes and replace(content.codes, table=take(content.codes.table))
+    codes = None if content.codes is None else take(content.codes)
     return replace(content, items=take(content.items), features=features, interactions=interactions, codes=codes)
 
 

@@ -10,21 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.export import cornac, elliot, hf, minionerec, mmrec, npy, recbole, rqvae_recommender
-from pipeline.export.content import ExportContent
-from pipeline.export.text import write_tsv
+from pipeline.export import cornac, hf, minionerec, mmrec, npy, recbole
+from pipeline.export.content import ExportContent, write_tsv
 
-CODED: dict[str, ModuleType] = {"minionerec": minionerec, "rqvae-recommender": rqvae_recommender}
-"""formats of semantic IDs"""
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,
     "recbole": recbole,
-    "elliot": elliot,
     "cornac": cornac,
     "npy": npy,
     "hf": hf,
-    **CODED,
+    "minionerec": minionerec,
 }
+CODED = "minionerec"
+"""the format of semantic IDs"""
 
 
 def write(content: ExportContent, form: str, to: Path) -> list[str]:
@@ -32,8 +30,6 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
 
     UserError for an unknown format, a folder that holds something, or a full disk.
     """
-    if wants_codes(form, None) and content.codes is None:
-        raise UserError(f"{content.name}: '{form}' is a format of semantic IDs, and none were read")
     to = to.resolve()
     if not to.name:
         raise UserError(f"{to}: cannot create a folder there; name one inside it")
@@ -50,12 +46,10 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
     return notes
 
 
-def wants_codes(form: str, method: str | None) -> bool:
+def wants_codes(form: str) -> bool:
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
-    if method is not None and form not in CODED:
-        raise UserError(f"--codes is for formats of semantic IDs, {', '.join(CODED)}; omit it for '{form}'")
-    return form in CODED
+    return form == CODED
 
 
 def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
@@ -100,8 +94,7 @@ def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
             "set and item. `filled.tsv` names these items."
         )
     sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
-    codes = [] if content.codes is None else ["\nSemantic IDs:\n", f"- {content.codes.described()}"]
-    return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, *codes, "\n"])
+    return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, "\n"])
 
 
 def _formulas(content: ExportContent) -> int:

@@ -1,7 +1,9 @@
 """Reading and writing: files, tables, and the shards of feature sets."""
 # ruff: noqa: F401, I001
 
-from pipeline.io.features import map_features, read_features, read_vectors, shard, shards, width  # fmt: skip
+from pipeline.io.features import (
+    map_features, read_codes, read_features, read_vectors, shard, shards, width,
+)  # fmt: skip
 from pipeline.io.files import (
     COST, COSTS, JOURNAL, KEY, RECORD, atomic, begin, begun, delete_unvouched, digest, files_below, flush,
     journal, keep_only, made_by, mapped, present, read_json, scratch, settle, sha256, sha256s, write_bytes,

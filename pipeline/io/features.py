@@ -38,6 +38,13 @@ def read_features(folder: Path) -> pa.Table:
     return table
 
 
+def read_codes(path: Path) -> pa.Table:
+    """Read the semantic IDs of a feature set, schema semantic_ids(L)."""
+    with readable(path):
+        levels = pq.read_schema(path).field("codes").type.list_size
+    return read_table(path, schemas.semantic_ids(levels))
+
+
 def map_features(folder: Path) -> np.ndarray:
     """Return what `read_features` reads of vectors, float32 [I, F], as a map of a file without a name."""
     schema = schemas.features(width(folder))

@@ -122,8 +122,8 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
     graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
     asking = n / RATE if plan.remote else 0.0
     searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
-    books = len(ids.features) * len(ids.methods)
-    coded = 1.5 + 60 * min(n, ids.fit_rows) * ids.levels * ids.codes * product
+    books = len(ids.features)
+    coded = 1.5 + 60 * n * ids.levels * ids.codes * product
     return {
         "download": Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is"),
         "interactions": Estimate(log / 4e7, PROCESS + 10 * log, log),

@@ -19,7 +19,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 def render(parts: Parts, said: Statement, states: content.States, files: list[File]) -> str:
     """Return the text of README.md; `files` are all others but the manifest."""
     outputs, coverage = parts.outputs, content.coverage(parts.features)
-    judged = [one for one in outputs.coded if one.features in parts.features]
+    coded = {name: figures for name, figures in outputs.coded.items() if name in parts.features}
     processed = (outputs.probes or {}).get("processed")
     return TEMPLATES.get_template("card.md").render(
         parts=parts,
@@ -42,7 +42,7 @@ def render(parts: Parts, said: Statement, states: content.States, files: list[Fi
         probed=list(probes.read(outputs.probes).values()),
         headline=probes.headline(outputs.probes),
         processed=probes.processing(processed) if processed else "",
-        studied=[*codes.tables(judged), *study.summed(outputs.study)],
+        studied=[*codes.tables(coded), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(states),
         markdown=markdown,

@@ -65,8 +65,6 @@ TABLES = {
     "tried": Table("tried/*.parquet", "candidates of a set that valid chose", None, numbered=""),
 }  # fmt: skip
 OTHERS = {
-    "semantic_ids/*/*/codebooks.safetensors": "codebooks of the semantic IDs",
-    "semantic_ids/*/*/codes.json": "how the semantic IDs were made, and how good they are",
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
     "embeddings/index.json": "facts of the index, and its recall",
     "results.json": "benchmark figures by seed",

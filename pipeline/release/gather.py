@@ -20,7 +20,6 @@ from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.report.outputs import Outputs
 from pipeline.run import Run
-from pipeline.semantic_ids import released as semantic_ids
 from pipeline.sources.product import is_web
 from pipeline.train import released as train
 
@@ -60,7 +59,8 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     pieces = [Piece(f"features/{name}/{path.name}", path, "features") for name in names for path in features[name]]
     graphs = {name: path for name in names if (path := layout.edges(name)).exists()}
     pieces += [Piece(f"graph/{name}/{path.name}", path, "edges") for name, path in graphs.items()]
-    pieces += semantic_ids.pieces(layout, names, params.semantic_ids)
+    coded = {name: path for name in names if (path := layout.codes(name)).exists()}
+    pieces += [Piece(f"semantic_ids/{name}/{path.name}", path, "semantic_ids") for name, path in coded.items()]
     pieces += train.pieces(layout, params.users != "none", params.exact_up_to)
     return Parts(
         outputs=outputs,

@@ -41,8 +41,6 @@ Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 """within what every JSON reader keeps exactly"""
 
 Table = Literal[*TABLES]  # type: ignore[valid-type]
-SEMANTIC_IDS = "semantic_ids"
-"""folder of <feature set>/<method>/ with codes and codebooks"""
 
 
 class Part(BaseModel):

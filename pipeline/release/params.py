@@ -33,8 +33,6 @@ class Publish(Section):
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
     """feature sets to release; where they are not given, all but the controls and imported files, and what is made by
     setting MiniLM before those: files of others are released only if they are named here"""
-    semantic_ids: list[Name] | None = None
-    """methods whose semantic IDs of those sets are released; by default all that are not controls"""
     interactions: bool | None = None
     """whether the release carries interactions, users and the split; by default where the source's licence says so"""
     users: Literal["none", "numbers", "names"] | None = None

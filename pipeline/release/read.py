@@ -17,11 +17,10 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.release import contents, semantic_ids
+from pipeline.release import contents
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
-from pipeline.semantic_ids.files import IDS
 
 
 class Release:
@@ -53,10 +52,12 @@ class Release:
             raise UserError(f"{self.folder}: no feature set '{name}'; there are {', '.join(self.feature_sets)}")
         return io.read_features(self.folder / "features" / name)
 
-    def semantic_ids(self, name: str, method: str | None = None) -> pa.Table:
-        """Return the codes of a feature set, schema semantic_ids(L), I rows."""
-        path = semantic_ids.folder_of(self.folder, self.manifest, name, method) / IDS
-        return io.read_table(path, schemas.semantic_ids(pq.read_schema(path).field("codes").type.list_size))
+    def semantic_ids(self, name: str) -> pa.Table:
+        """Return the codes of a feature set, schema semantic_ids(L), I rows in item order."""
+        files = {str(f.feature_set): f.path for f in self.manifest.files if f.table == "semantic_ids"}
+        if name not in files:
+            raise UserError(f"{self.folder}: no semantic IDs of '{name}'; there are {', '.join(files) or 'none'}")
+        return io.read_codes(self.folder / files[name])
 
     def edges(self, name: str) -> pa.Table:
         """Return the nearest neighbours under a feature set, table EDGES."""
@@ -111,8 +112,6 @@ class Release:
         folder, tables = self.folder.resolve(), set(self._tables.values())
         links = {folder / "features" / name: layout.features(name) for name in self.feature_sets}
         links |= {folder / "graph" / name: layout.edges(name).parent for name in self.manifest.sets("edges")}
-        for name, method in semantic_ids.names(self.manifest):
-            links[folder / manifests.SEMANTIC_IDS / name / method] = layout.semantic_ids(name, method)
         if "interactions" in tables:
             links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
         if "item_embeddings" in tables:

@@ -43,7 +43,7 @@ class Check(Protocol):
 def faults(folder: Path, manifest: Manifest) -> list[str]:
     """Return the faults of single tables; else those of ids across tables; else those of vectors; else of edges."""
     names = {"item": Names("asin"), "user": Names("user")}
-    ids, vectors, edges = dict[str, Check](), dict[str, Check](), dict[str, Check]()
+    ids, vectors, edges, coded = dict[str, Check](), dict[str, Check](), dict[str, Check](), dict[str, Check]()
     found = []
     for file in manifest.files:
         if file.table is None:
@@ -59,9 +59,11 @@ def faults(folder: Path, manifest: Manifest) -> list[str]:
             checks.append(edges.setdefault(where, Edges(where, manifest.counts.items)))
         if file.table == "features":
             checks.append(vectors.setdefault(where, Vectors(where)))
+        if file.table == "semantic_ids":
+            checks.append(coded.setdefault(where, SemanticIds(where)))
         if fault := _table_fault(folder / file.path, file, manifest.counts, checks):
             found.append(f"{file.path}: {fault}")
-    for checks_of in (ids, vectors, edges):
+    for checks_of in (ids, vectors, edges, coded):
         found = found or [fault for check in checks_of.values() if (fault := check.fault())]
     return found
 
@@ -125,6 +127,30 @@ class Vectors:
 
     def fault(self) -> str:
         return "" if self._present else f"{self._where}: every vector is zero; leave it out of publish.features"
+
+
+class SemanticIds:
+    """Items without codes say so; codes and suffix together are an item's own."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._numbered = path, list[np.ndarray]()
+
+    def add(self, part: pa.Table, first: int) -> str:
+        column, suffix = part["codes"].combine_chunks(), part["suffix"].combine_chunks()
+        coded, numbered = (x.is_valid().to_numpy(zero_copy_only=False) for x in (column, suffix))
+        codes = np.full((len(part), column.type.list_size), -1, np.int32)
+        codes[coded] = column.drop_null().flatten().to_numpy().reshape(-1, column.type.list_size)
+        wrong = (coded != pc.equal(part["status"], "coded").to_numpy()) | (numbered & ~coded)
+        wrong |= coded & (codes < 0).any(axis=1)
+        if wrong.any():
+            return f"row {first + wrong.argmax()}: codes, suffix and status do not agree"
+        self._numbered.append(np.column_stack([codes[numbered], suffix.drop_null().to_numpy()]))
+        return ""
+
+    def fault(self) -> str:
+        every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
+        twice = len(every) - len(np.unique(every, axis=0))
+        return f"{self._path}: {twice:,} items have the codes and suffix of another" if twice else ""
 
 
 class Names:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.probe import stored
-from pipeline.release import contents, encoder, semantic_ids, signature, tables
+from pipeline.release import contents, encoder, signature, tables
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File, Manifest
 
@@ -24,8 +24,8 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
     """Check a release folder, yielding a line for each check that passed.
 
     In order: the signature, if there is one; the manifest's schema and paths; that the folder holds its files and no
-    other; their sizes and hashes; the tables' schemas, columns and rows; ids across tables; codes against codebooks
-    and feature sets; the networks and maps of encoders.
+    other; their sizes and hashes; the tables' schemas, columns and rows; ids across tables; the networks
+    and maps of encoders.
 
     Args:
         key: public key that must have signed it.
@@ -112,4 +112,4 @@ def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield str(e).removeprefix(f"{folder}/")
 
 
-_CHECKS = (tables.faults, _mixed_sets, semantic_ids.faults, encoder.faults, _probe_faults)
+_CHECKS = (tables.faults, _mixed_sets, encoder.faults, _probe_faults)

@@ -15,8 +15,6 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import Comparison, ablations, comparisons
 from pipeline.layout import Layout
-from pipeline.report import codes
-from pipeline.report.codes import Judged
 from pipeline.run import quoted_record
 
 
@@ -102,9 +100,10 @@ class Outputs:
     def history(self, stage: str) -> list[dict[str, Any]]:
         return _json(self.layout.history(stage), [])
 
-    @cached_property
-    def coded(self) -> list[Judged]:
-        return codes.gathered(self.layout)
+    @property
+    def coded(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Feature set -> figures of its semantic IDs."""
+        return _json(self.layout.code_quality, {})
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""Semantic IDs: an item's vector as a few discrete codes, with the codebooks that made them."""
+"""Semantic IDs: an item's vector as a few discrete codes, from coarse to fine."""

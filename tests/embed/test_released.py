@@ -26,7 +26,7 @@ from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.features import earlier
 from pipeline.release import encoded
-from pipeline.release.build import image_sha256, text_sha256
+from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.release.encoder import Facts
 from pipeline.release.item_file import DEFAULT
 from stages.cli import app
@@ -66,14 +66,11 @@ def embedded(release: Path, folder: Path, to: str = "new", name: str = "beit3") 
     return command("embed", "--release", release, "--encoder", name, *where)
 
 
-def embed(
-    release: Path, name: str, items: Path, images: Path | None, to: Path, codes: str | None = None, rows: int = 16384
-) -> embedding.Summary:
+def embed(release: Path, name: str, items: Path, images: Path | None, to: Path, rows: int = 16384) -> embedding.Summary:
     """Embed with a number of rows per file."""
     chosen = encoders.of_release(release, name, Encode(shard_rows=rows))
-    coded = embedding.Codes(release, name, codes) if codes else None
     params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}})
-    return embedding.embed(Table(items, images, DEFAULT), chosen, params, to, coded)
+    return embedding.embed(Table(items, images, DEFAULT), chosen, params, to)
 
 
 def test_items_of_the_release_get_their_released_vectors(release: Path, tmp_path: Path) -> None:
@@ -163,28 +160,26 @@ def test_a_mistake_is_named_and_nothing_is_lost(release: Path, folder: Path, cha
     assert not (folder / "new").exists()
 
 
-def ended_at_a_mark(release: Path, folder: Path, codes: str | None) -> None:
+def ended_at_a_mark(release: Path, folder: Path) -> None:
     def killed(*args: Any) -> None:
         write(*args)
         os.kill(os.getpid(), signal.SIGKILL)
 
     write, earlier.write_mark = earlier.write_mark, killed
-    embed(release, "beit3", folder / "items.jsonl", folder / "images", folder / "new", codes, rows=1)
+    embed(release, "beit3", folder / "items.jsonl", folder / "images", folder / "new", rows=1)
 
 
-@pytest.mark.parametrize(("codes", "kills"), [(None, 1), ("residual-kmeans", 3)])
-def test_a_run_that_is_killed_goes_on_and_gives_the_same_bytes(
-    release: Path, folder: Path, codes: str | None, kills: int
-) -> None:
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_run_that_is_killed_goes_on_and_gives_the_same_bytes(release: Path, folder: Path, kills: int) -> None:
     whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
-    embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, codes, rows=1)
+    embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, rows=1)
     for number in range(1, kills + 1):
-        assert started(ended_at_a_mark, release, folder, codes).wait() == -signal.SIGKILL
+        assert started(ended_at_a_mark, release, folder).wait() == -signal.SIGKILL
         assert len([*work.glob("encode/table/beit3/features-*.parquet")]) == number
         assert not new.exists()
     written = {path: path.stat().st_mtime_ns for path in work.glob("images/table/*.parquet")}
     assert written
-    summary = embed(release, "beit3", folder / "items.jsonl", folder / "images", new, codes, rows=1)
+    summary = embed(release, "beit3", folder / "items.jsonl", folder / "images", new, rows=1)
     assert summary.items == 4
     files = sorted(path.name for path in whole.glob("*.parquet"))
     assert len(files) == 4

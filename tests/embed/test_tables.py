@@ -145,7 +145,6 @@ MISTAKES = [
     ("beit3", "'beit3' is trained by `pretrain`"),
     ("mapped", "'mapped' learns from interactions"),
     ("linear", "'encoders.linear.of' is required"),
-    ("minilm --codes pq", "--codes are those of a release"),
     ("sentence-transformers:nowhere/at/all", "no folder 'nowhere/at/all'"),
 ]
 

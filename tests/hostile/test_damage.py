@@ -30,8 +30,6 @@ from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run
-from pipeline.semantic_ids import files as semantic_files
-from pipeline.semantic_ids.registry import METHODS
 from pipeline.stage import perform
 from stages.order import STAGES
 from stages.params import Params, load
@@ -159,13 +157,7 @@ def pretrain(root: Path) -> Stage:
     return Stage("pretrain", load(pretraining.shop(root, steps=4)), Layout(root, "toy"))
 
 
-def semantic_ids(root: Path) -> Stage:
-    quick = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}}
-    part = {"features": ["random"], "methods": list(METHODS), "levels": 2, "codes": 2, "settings": quick}
-    return Stage("semantic_ids", toy.params(semantic_ids=part), toy.outputs(root))
-
-
-MAKERS = (download, images, encode, graph, semantic_ids, train, benchmark, study, pretrain)
+MAKERS = (download, images, encode, graph, train, benchmark, study, pretrain)
 BY_NAME = {make.__name__: make for make in MAKERS}
 
 
@@ -196,9 +188,6 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "image shard": ("images", lambda layout: io.shard(layout.images, "images", 1)),
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
     "edges": ("graph", lambda layout: layout.edges("random")),
-    "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
-    "codebooks": ("semantic_ids", lambda lay: lay.semantic_ids("random", "residual-kmeans") / semantic_files.CODEBOOKS),
-    "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
     "benchmark record": ("benchmark", lambda layout: runs.rankings(layout, RUN).with_suffix(".json")),
     "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
     "tuning record": ("benchmark", lambda layout: cell(layout, "benchmark", "valid")),

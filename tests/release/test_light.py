@@ -140,15 +140,13 @@ from pipeline.release.read import Release
 release, released = Release(Path({str(release)!r})).verified(), alignrec.load({str(release)!r})
 print(len(release.items), len(release.features("beit3")), len(release.interactions), len(release.edges("beit3")))
 ids = released.semantic_ids("beit3")
-print(ids.codes.shape)
-for need in (lambda: released.graph["beit3"], lambda: ids.encode(release.features("beit3")["vector"].to_pylist())):
-    try:
-        need()
-    except alignrec.UserError as e:
-        print(e)
+print(len(ids), ids["codes"].type.list_size)
+try:
+    released.graph["beit3"]
+except alignrec.UserError as e:
+    print(e)
 """
-    scipy, faiss = f"scipy is not installed: {installing('compare')}", f"faiss is not installed: {installing('cpu')}"
-    assert python(absent, tmp_path, code) == ["6 6 16 26", "(6, 2)", scipy, faiss]
+    assert python(absent, tmp_path, code) == ["6 6 16 26", "6 2", f"scipy is not installed: {installing('compare')}"]
 
 
 def test_the_python_api_names_the_extra(absent: set[str], tmp_path: Path) -> None:

@@ -15,11 +15,8 @@ from safetensors.torch import save
 
 from pipeline.beit3 import checkpoints
 from pipeline.beit3.tokenizer import Tokenizer, train
-from pipeline.compare import codes_file, feature_set
+from pipeline.compare import feature_set
 from pipeline.layout import Layout
-from pipeline.semantic_ids import files
-from pipeline.semantic_ids.base import Vectors
-from pipeline.semantic_ids.registry import METHODS
 from pipeline.vectors.matching import match
 from stages import params
 from tests.hostile import test_features, test_params
@@ -35,15 +32,6 @@ def compared(name: str, data: bytes) -> None:
     read = feature_set.read(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
     assert read.vectors.shape[0] == len(ASINS)
     assert np.isfinite(read.vectors).all()
-
-
-def codes(data: bytes) -> None:
-    path = str(written("f.parquet", data))
-    if codes_file.holds_codes(path):
-        ids = codes_file.read(path, ASINS).codes
-        assert ids.codes.shape[0] == len(ids.rows) <= len(ASINS)
-        assert ids.codes.min(initial=0) >= 0
-        assert ids.codes.max(initial=0) < ids.k
 
 
 def matched(name: str, dim: int | None = None) -> Callable[[bytes], None]:
@@ -86,36 +74,7 @@ def tokenized(data: bytes) -> None:
     assert len(tokenizer.pieces) == tokenizer.vocab
 
 
-def coded(name: str) -> Callable[[bytes], None]:
-    def one(data: bytes) -> None:
-        target = folder("semantic-ids")
-        for sound, content in SEMANTIC_IDS.items():
-            (target / sound).write_bytes(data if sound == name else content)
-        facts, method = files.load(target)
-        codes = method.encode(np.ones((2, facts.width), np.float32))
-        assert codes.shape == (2, facts.levels)
-        assert codes.max() < facts.codes
-        assert method.decode(codes).shape == (2, facts.width)
-
-    return one
-
-
-def semantic_ids() -> dict[str, bytes]:
-    target, x = folder("sound-semantic-ids"), np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    quick = {"hidden": [], "width": 2, "epochs": 1}
-    facts = files.Facts(
-        features="f", features_sha256="", width=4, method="rqvae", settings=quick, levels=3, codes=2,
-        collisions="suffix", seed=0,
-    )  # fmt: skip
-    kind = METHODS[facts.method]
-    files.write_codebooks(target, kind.fit(Vectors(lambda: [x], 9, x), facts.shape, kind.Params(**quick), 0))
-    files.write_facts(target, facts)
-    return {name: (target / name).read_bytes() for name in (files.CODEBOOKS, files.FACTS)}
-
-
-SEMANTIC_IDS = semantic_ids()
 VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
-CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 ARRAYS = [test_features.saved(np.ones((6, 2), np.float32)), *(data for data, _ in test_features.NPY.values())]
 JSONS = [
     '{"id": "A", "v": [1, 2.5]}\n{"id": "F", "v": [3, 4]}\n',
@@ -141,14 +100,9 @@ def targets() -> dict[str, Target]:
         "compared-parquet": Target(
             lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
         ),
-        "compared-codes": Target(
-            codes, [table(asin=ASINS, codes=CODES, suffix=[0] * 6), table(item_id=range(6), codes=CODES[::-1])]
-        ),
         "tokenizer": Target(tokenized, [TEXT, TEXT.replace(SPACE, b"\xdd\x96\x81")]),
         "parameters": Target(
             lambda data: params.read(written("params.yaml", data)),
             [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],
         ),
-        "semantic-codes": Target(coded(files.FACTS), [SEMANTIC_IDS[files.FACTS]]),
-        "semantic-codebooks": Target(coded(files.CODEBOOKS), [SEMANTIC_IDS[files.CODEBOOKS]]),
     }

@@ -20,7 +20,7 @@ AREAS = {
     ],
     "arrays": [
         *("npy", "vectors-json", "vectors-zip", "vectors-raw", "pth", "checkpoint", "safetensors", "compared-parquet"),
-        *("compared-codes", "tokenizer", "parameters", "semantic-codes", "semantic-codebooks"),
+        *("tokenizer", "parameters"),
     ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [
@@ -29,7 +29,7 @@ AREAS = {
     ],
     "encoders": [f"encoder-{of}" for of in ("facts", "config", "weights", "map", "tokenizer")] + ["released-probes"],
     "whole": ["any-file"],
-    "releases": [*("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes")],
+    "releases": [*("manifest", "signature", "edges", "features", "items", "semantic-ids")],
 }
 """module -> its targets"""
 TARGETS = {name: area for area, names in AREAS.items() for name in names}

@@ -60,8 +60,7 @@ def read(name: str) -> bytes:
 
 
 EDGES, FEATURES, ITEMS = "graph/beit3/edges.parquet", "features/beit3/features-00000.parquet", "items.parquet"
-CODED = "semantic_ids/beit3/residual-kmeans"
-IDS, CODEBOOKS, FACTS = (f"{CODED}/{name}" for name in ("semantic_ids.parquet", "codebooks.safetensors", "codes.json"))
+IDS = "semantic_ids/beit3/codes.parquet"
 PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS, IDS)]
 KEYS = [
     b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8 x",
@@ -80,8 +79,4 @@ def targets() -> dict[str, Target]:
         "features": Target(replaced(FEATURES), [PARQUET[1], *PARQUET], quick=10),
         "items": Target(replaced(ITEMS), [PARQUET[2], *PARQUET], quick=10),
         "semantic-ids": Target(replaced(IDS), [PARQUET[3], *PARQUET], quick=10),
-        "codebooks": Target(
-            replaced(CODEBOOKS), [read(CODEBOOKS), *test_foreign_release.CODEBOOKS.values(), b"", b"{}"], quick=10
-        ),
-        "codes": Target(replaced(FACTS), [read(FACTS), b"7", b"[]"], quick=10),
     }

@@ -1,0 +1,108 @@
+"""Residual k-means by FAISS: each level clusters what the levels before have left of vectors of length 1.
+
+I items, n of them with content, F width, L levels, K codes a level.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.ops.linalg import limited
+from pipeline.ops.rows import unit_rows
+from pipeline.semantic_ids.params import SemanticIds
+
+FIT_ROWS = 262_144
+"""vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time"""
+BLOCK = 8192
+
+
+class Coding(NamedTuple):
+    """The semantic IDs of a feature set."""
+
+    directed: np.ndarray
+    """bool [I], items whose vector has a direction; the others have no ID"""
+    codes: np.ndarray
+    """int32 [n, L]"""
+    suffix: np.ndarray
+    """int32 [n], numbers items of equal codes in item order, from 0"""
+    cosine: np.ndarray
+    """float32 [n], of vector and reconstruction"""
+
+
+def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
+    """Learn codebooks from a feature set and code its items; equal inputs give equal bytes."""
+    directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, BLOCK)])
+    if (n := int(directed.sum())) < params.codes:
+        raise UserError(f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer")
+    drawn = np.zeros(len(directed), bool)
+    drawn[np.random.default_rng(seed).choice(np.flatnonzero(directed), min(n, FIT_ROWS), replace=False)] = True
+    with limited(1):  # the order of sums decides the last bits
+        quantizer = learn_codebooks(np.concatenate(list(_unit_vectors(folder, drawn))), params, seed)
+        coded = [_encode(quantizer, x) for x in _unit_vectors(folder, directed) if len(x)]
+    codes, cosine = (np.concatenate(parts) for parts in zip(*coded, strict=True))
+    return Coding(directed, codes, number_duplicates(codes), cosine)
+
+
+def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
+    """Return L codebooks of K centroids, learned from float32 [n, F]."""
+    quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
+    quantizer.max_beam_size = 1  # a wider search reconstructs no better here, and separates neighbours
+    # clustering in growing dimensions halves the collisions, and begins with a PCA, which needs F vectors
+    kind = quantizer.Train_progressive_dim if len(x) >= x.shape[1] else quantizer.Train_default
+    quantizer.train_type = kind | quantizer.Skip_codebook_tables  # of (L K)^2 numbers, for beams only
+    quantizer.cp.seed = seed % 2**31
+    quantizer.cp.min_points_per_centroid = 1
+    quantizer.train(x)
+    return quantizer
+
+
+def number_duplicates(codes: np.ndarray) -> np.ndarray:
+    """Return the number of each item among those of equal codes: int32 [n, L] -> int32 [n], in item order from 0."""
+    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    number = np.empty(len(codes), np.int32)
+    number[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered)
+    return number
+
+
+def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
+    """Return schema semantic_ids(L) of all I items."""
+    directed, levels = coding.directed, coding.codes.shape[1]
+    codes = np.zeros((len(directed), levels), np.int32)
+    codes[directed] = coding.codes
+    suffix, cosine = np.zeros(len(directed), np.int32), np.zeros(len(directed), np.float32)
+    suffix[directed], cosine[directed] = coding.suffix, coding.cosine
+    none = pa.array(~directed)
+    columns = {
+        "item_id": ids["item_id"],
+        "asin": ids["asin"],
+        "codes": pa.FixedSizeListArray.from_arrays(codes.reshape(-1), type=schemas.codes(levels), mask=none),
+        "suffix": pa.array(suffix, mask=~directed),
+        "cosine": pa.array(cosine, mask=~directed),
+        "status": np.where(directed, "coded", "no_content"),
+    }
+    return pa.table(columns)
+
+
+def _unit_vectors(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the vectors of the wanted items, bool [I], scaled to length 1, a block at a time."""
+    first = 0
+    for x in io.read_vectors(folder, BLOCK):
+        yield unit_rows(x[wanted[first : first + len(x)]])[0]
+        first += len(x)
+
+
+def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes int32 [b, L] and the cosines of vectors, float32 [b, F], and what the codes stand for."""
+    packed = quantizer.compute_codes(x)
+    codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0))
+    reconstructed = unit_rows(quantizer.decode(packed))[0]
+    return codes.astype(np.int32), np.einsum("bf,bf->b", x, reconstructed)

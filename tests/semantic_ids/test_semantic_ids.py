@@ -1,0 +1,136 @@
+"""Codes of feature sets: learned, numbered, judged next to random ones, and written by the stage."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
+from pipeline.run import running
+from pipeline.semantic_ids import judge, quantizer
+from pipeline.semantic_ids.params import SemanticIds
+from pipeline.semantic_ids.quantizer import Coding
+from stages import semantic_ids
+
+ROWS, WIDTH, KINDS = 400, 10, 12
+
+
+def groups(seed: int = 0) -> np.ndarray:
+    """Return vectors around as many directions as there are kinds, float32 [n, F]."""
+    rng = np.random.default_rng(seed)
+    kind = rng.normal(size=(KINDS, WIDTH))[rng.integers(KINDS, size=ROWS)]
+    return (kind + 0.4 * rng.normal(size=(ROWS, WIDTH))).astype(np.float32)
+
+
+def written(root: Path, x: np.ndarray) -> Path:
+    folder, n = Layout(root, "shop").features("f"), len(x)
+    flags, names = pa.array([True] * n), [f"A{i}" for i in range(n)]
+    columns = {"item_id": pa.array(range(n), pa.int32()), "asin": names, "has_image": flags, "has_text": flags}
+    table = pa.table(columns | {"vector": io.vectors(x)})
+    io.write_table(table, io.shard(folder, "features", 0), schemas.features(x.shape[1]))
+    return folder
+
+
+def coded(root: Path, x: np.ndarray, seed: int = 3, **params: int) -> Coding:
+    return quantizer.code_items(written(root, x), SemanticIds(**{"levels": 3, "codes": 8, **params}), seed)
+
+
+def test_more_levels_reconstruct_vectors_better_and_equal_vectors_have_equal_codes(tmp_path: Path) -> None:
+    x = groups()
+    x[7], x[9] = 2 * x[3], 0
+    cosines = [coded(tmp_path / str(levels), x, levels=levels).cosine.mean() for levels in (1, 2, 4)]
+    assert cosines == sorted(cosines)
+    coding = coded(tmp_path / "three", x)
+    assert np.flatnonzero(~coding.directed).tolist() == [9]
+    assert coding.codes.shape == (ROWS - 1, 3)
+    assert (coding.codes.min(), coding.codes.max()) == (0, 7)
+    assert np.array_equal(coding.codes[3], coding.codes[7])
+
+
+@pytest.mark.parametrize("width", [WIDTH, 2 * ROWS])  # with fewer items than dimensions there is no whole PCA
+def test_a_code_is_the_nearest_centroid_of_what_is_left(width: int) -> None:
+    x = unit_rows(np.pad(groups(), ((0, 0), (0, width - WIDTH))))[0]
+    params = SemanticIds(levels=2, codes=8)
+    learned = quantizer.learn_codebooks(x, params, 0)
+    codebooks = quantizer.faiss.vector_to_array(learned.codebooks).reshape(2, 8, width)
+    rest, expected = x.copy(), []
+    for centroids in codebooks:
+        expected.append(((rest[:, None] - centroids) ** 2).sum(2).argmin(1))
+        rest -= centroids[expected[-1]]
+    packed = learned.compute_codes(x)
+    assert np.array_equal(quantizer.faiss.unpack_bitstrings(packed, 2, 3), np.stack(expected, axis=1))
+
+
+def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = coded(tmp_path / "a", groups())
+    monkeypatch.setattr(quantizer, "BLOCK", 64)
+    for a, b in zip(first, coded(tmp_path / "b", groups()), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert not np.array_equal(coded(tmp_path / "c", groups(), seed=4).codes, first.codes)
+    monkeypatch.setattr(quantizer, "FIT_ROWS", 100)
+    assert len(coded(tmp_path / "d", groups()).codes) == ROWS
+
+
+def test_items_of_equal_codes_are_numbered_in_item_order() -> None:
+    codes = np.array([[0, 1], [2, 2], [0, 1], [0, 1], [2, 2], [0, 0]], np.int32)
+    assert quantizer.number_duplicates(codes).tolist() == [0, 0, 1, 2, 1, 0]
+
+
+def test_the_table_has_a_row_per_item_and_no_code_without_content() -> None:
+    coding = Coding(
+        np.array([True, False, True]), np.array([[1, 2], [1, 2]], np.int32), np.array([0, 1], np.int32),
+        np.array([0.5, 1], np.float32),
+    )  # fmt: skip
+    ids = pa.table({"item_id": pa.array([0, 1, 2], pa.int32()), "asin": ["a", "b", "c"]})
+    rows = schemas.check(quantizer.as_table(ids, coding), schemas.semantic_ids(2)).to_pylist()
+    assert [row["codes"] for row in rows] == [[1, 2], None, [1, 2]]
+    assert [row["suffix"] for row in rows] == [0, None, 1]
+    assert [row["status"] for row in rows] == ["coded", "no_content", "coded"]
+    assert rows[1]["cosine"] is None
+
+
+def test_codes_are_a_power_of_two_and_at_most_the_items(tmp_path: Path) -> None:
+    assert [SemanticIds().for_items(n).codes for n in (3, 30, 100, 10**6)] == [2, 4, 16, 256]
+    assert SemanticIds(codes=512).for_items(3).codes == 512
+    with pytest.raises(ValueError, match="48 is not a power of two"):
+        SemanticIds(codes=48)
+    with pytest.raises(UserError, match=r"'semantic_ids.codes': 8 is more than the 3 items with content; give fewer"):
+        coded(tmp_path, np.eye(3, dtype=np.float32))
+
+
+def test_neighbours_share_codes_more_often_than_with_random_ones(tmp_path: Path) -> None:
+    directed = np.array([True, True, True, True, False])
+    coding = Coding(
+        directed, np.array([[0, 0], [0, 0], [1, 0], [1, 1]], np.int32), np.zeros(4, np.int32), np.ones(4, np.float32)
+    )
+    pairs = [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4)]
+    item, other = (pa.array(column, pa.int32()) for column in zip(*pairs, strict=True))
+    pq.write_table(pa.table({"item_id": item, "neighbour_id": other}), tmp_path / "edges.parquet")
+    figures = judge.judge_codes(coding, tmp_path / "edges.parquet", 4096, 0)
+    assert figures["codes"] == {"collide": 0.5, "neighbours": round(2 / 3, 6)}
+    assert figures["random"] == {"collide": 0, "neighbours": 0}
+
+
+def test_the_stage_writes_codes_and_figures_and_nothing_else(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    (layout.folder("semantic_ids") / "beit3" / "old").mkdir(parents=True)
+    (layout.folder("semantic_ids") / "beit3" / "old" / "codes.json").write_text("{}")
+    params = toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2})
+    found = []
+    for _ in range(2):
+        with running("semantic_ids", "shop", params, tmp_path) as run:
+            semantic_ids.main(run)
+        found.append(layout.codes("beit3").read_bytes())
+        assert sorted(p.name for p in layout.folder("semantic_ids").rglob("*.*") if p.suffix != ".lock") == [
+            *("codes.json", "codes.parquet", "cost.json", "run.json"),
+        ]
+        shutil.rmtree(layout.folder("semantic_ids"))
+    assert found[0] == found[1]
