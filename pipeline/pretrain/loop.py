@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline import parallel
@@ -34,8 +34,6 @@ PIECES = 10.0
 TEXT = "network.beit3.text_embed"  # piece embeddings
 NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")
 """parameters of `mini` that start from random numbers, and learn as fast as pieces; all others start from MiniLM"""
-Weights = dict[str, Tensor]
-TEACHER = "teacher"  # key of the map from CLS to the teachers' vector, among weights
 
 
 class Trained(NamedTuple):
@@ -62,27 +60,24 @@ class Now:
     step: int = 0  # steps taken
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since a measurement
-    best: float = -math.inf  # highest held-out cosine so far
-    worse: int = 0  # measurements since then
 
 
 def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
     """Train in place, from the checkpoint if there is one; `done` gets the checkpoint's steps, then each step.
 
-    With `patience` and teachers, training ends after that many measurements without a higher cosine on held-out items,
-    with the weights of the highest. The caller deletes the checkpoint. UserError for a loss that is not finite, or
-    batches too small for processes and parts.
+    The caller deletes the checkpoint. UserError for a loss that is not finite, or batches too small for processes and
+    parts.
     """
     training = _begin(network, task)
-    now, best = _resume(training, checkpoint)
+    now = _resume(training, checkpoint)
     if not now.step and isinstance(network, Mini):
         read_first(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
     steps = task.params.steps if per_epoch else 0
-    every, patience = max(1, math.ceil(steps / MEASUREMENTS)), task.params.patience
+    every = max(1, math.ceil(steps / MEASUREMENTS))
     done(now.step)
     plan: list[np.ndarray] = []
-    while now.step < steps and not 0 < patience <= now.worse:
+    while now.step < steps:
         epoch, place = divmod(now.step, per_epoch)
         if not plan or place == 0:
             plan = _plan(task, epoch)
@@ -92,41 +87,29 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         now.step += 1
         done(1)
         if now.step % every == 0 or now.step == steps:
-            best = _measured(training, task, now, rate, best)
+            _measure(training, task, now, rate)
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
             state = named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
-            checkpoint.save(state | named("best", best), vars(now))
-    stands = best or _weights(training)
-    teacher = stands.pop(TEACHER, None)
-    network.load_state_dict(stands)
-    return Trained(now.history, teacher.cpu().numpy() if teacher is not None and now.step else None)
+            checkpoint.save(state, vars(now))
+    taught = training.model.taught() if now.step else None
+    return Trained(now.history, None if taught is None else taught.cpu().numpy())
 
 
-def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
+def _measure(training: Training, task: Task, now: Now, rate: float) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = cosine(training.model, task)
     means = _means(task, np.array(now.sums) / since)
     figures = measure(training.model.network, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
-    if similar is None or not task.params.patience:
-        return {}
-    now.worse = 0 if similar > now.best else now.worse + 1
-    now.best = max(similar, now.best)
-    return best if now.worse else _weights(training)
 
 
-def _weights(training: Training) -> Weights:
-    weights = {name: x.clone() for name, x in training.model.network.state_dict().items()}
-    return weights | ({} if (taught := training.model.taught()) is None else {TEACHER: taught})
-
-
-def _resume(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
+def _resume(training: Training, checkpoint: Checkpoint) -> Now:
     if (saved := checkpoint.load()) is None:
-        return Now(), {}
+        return Now()
     training.model.load_state_dict(part_of(saved[0], "weights"))
     restore_adam(training.optimizer, part_of(saved[0], "adam"))
-    return Now(**saved[1]), part_of(saved[0], "best")
+    return Now(**saved[1])
 
 
 def _begin(network: Network, task: Task) -> Training:

@@ -53,10 +53,7 @@ class Pretrain(Section):
     """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds, not pre-trained here; by
     default those that read a modality of the data"""
     steps: Count = 3000
-    """steps of the optimiser at most; 0 leaves the network as initialised"""
-    patience: Count = 0
-    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends with
-    the weights of the highest, for an encoder of new items; 0: all steps, which suits the catalogue's items best"""
+    """steps of the optimiser; 0 leaves the network as initialised"""
     batch_size: Positive = 16
     """items per step of the optimiser, over all processes"""
     accumulate: Positive = 1

@@ -41,7 +41,6 @@ def train(run: Run) -> None:
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
             history, teacher = fit(network, task, checkpoint, bar.update)
-            bar.total = bar.n  # it may end early
     if parallel.rank():
         return
 

@@ -66,59 +66,6 @@ def test_the_loss_is_one_less_the_cosine_averaged_over_the_items_that_have_a_tar
     assert float(losses.teacher_loss(read, target)) == pytest.approx(1 - 2**-0.5)
 
 
-def _noise(**params: Any) -> Any:
-    """Return a task whose teacher knows nothing of the items, so that what is learned of some is wrong of others."""
-    target = np.random.default_rng(3).standard_normal((48, 4)).astype(np.float32)
-    target /= np.linalg.norm(target, axis=1, keepdims=True)
-    plain = task(48, distill=4.0, **params)
-    return replace(plain, target=target)
-
-
-def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
-    (ended, whole, last), histories = (network(), network(), network()), []
-    for net, patience in ((ended, 3), (whole, 99), (last, 0)):
-        trained = fit(net, _noise(steps=100, patience=patience), Checkpoint(tmp_path / "c", 1000), int)
-        histories.append(trained.history)
-    assert [line["step"] for line in histories[1]] == list(range(5, 101, 5))
-    assert histories[0] == histories[1][: len(histories[0])]
-    cosines = [line["cosine"] for line in histories[1]]
-    best = int(np.argmax(cosines))
-    assert len(histories[0]) < 20
-    assert max(cosines[: len(histories[0])]) == cosines[len(histories[0]) - 4], "three measurements in a row were worse"
-    assert histories[2] == histories[1], "without patience all steps are taken"
-    assert best < 19, "else the last weights would do"
-    weights = [torch.cat([x.flatten() for x in net.state_dict().values()]) for net in (ended, whole, last)]
-    assert torch.equal(weights[0], weights[1]) == (best < len(histories[0]))
-    assert not torch.equal(weights[1], weights[2]), "without patience the last weights stand"
-
-
-def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    def once(every: int, stop: int | None) -> tuple[list[Any], bytes]:
-        def done(steps: int) -> None:
-            nonlocal left
-            left -= steps
-            if stop is not None and left < 0:
-                raise Stopped
-
-        checkpoint = Checkpoint(tmp_path / f"{every}.safetensors", every)
-        net, left = network(), stop or 0
-        history, teacher = fit(net, _noise(steps=100, patience=3), checkpoint, done)
-        checkpoint.clear()
-        assert teacher is not None
-        written = [*(x.numpy() for x in net.state_dict().values()), teacher]
-        return history, b"".join(x.tobytes() for x in written)
-
-    whole = once(1000, None)
-    last = whole[0][-1]["step"]
-    for stop in (3, last - 15, last - 1):
-        with pytest.raises(Stopped):
-            once(7, stop)
-        assert once(7, None) == whole
-
-
 def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
     toy = _taught(48, distill=4.0)
     net = network()
