@@ -1,6 +1,6 @@
 """Section `interactions` of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,9 @@ from pipeline.config.base import Positive, Section
 
 class Interactions(Section):
     """Filtering, numbering, splitting."""
+
+    memory_limit: ClassVar[str] = "1GiB"
+    """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
 
     min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """explicit ratings as implicit feedback: lower ones are dropped, before users and items are counted; null: none"""
@@ -25,7 +28,5 @@ class Interactions(Section):
     draws: Positive = 5
     """`cold-items` and `sparse`: number of splits, each with other cold items or other train interactions; the
     benchmark's runs take them in turn, all else takes the first"""
-    memory_limit: str = "1GiB"
-    """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
     seed: int = 0
     """of splits that are random"""

@@ -1,6 +1,6 @@
 """Section `items` of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,12 +12,13 @@ TextField = Literal["title", "brand", "categories", "description"]
 class Items(Section):
     """Cleaning and composing text."""
 
+    shared_above: ClassVar[float] = 0.1
+    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
+
     max_reject_share: Share = 0.01
     """a larger share of unreadable metadata lines fails the stage"""
     text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
     """fields that make the text, in this order; without categories the category probe judges text encoders too"""
-    shared_above: Share = 0.1
-    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
 
     @field_validator("text")
     @classmethod
