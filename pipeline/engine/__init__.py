@@ -1,6 +1,5 @@
 """Independent jobs: in this process, in threads, over devices, over processes; cluster.py has them on a Ray cluster."""
 # ruff: noqa: F401
 
-from pipeline.engine.local import CORES, Devices, Threads
-from pipeline.engine.processes import Processes
-from pipeline.engine.spread import each, map, threads
+from pipeline.engine.local import CORES, Devices, Threads, map, threads
+from pipeline.engine.processes import Processes, each

@@ -7,12 +7,11 @@ need this package and its libraries, and no common folder. Retries, autoscaling 
 import logging
 import os
 import platform
-import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import chdir, closing
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -29,35 +28,23 @@ LOST = (
     f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
     "or lower `encode.batch_size`; `ray list workers` says why they ended"
 )
-# seconds to wait for the first worker before that is differences, and before it is given up; nodes may be started
-ROOM, PATIENCE = 60, 3600
-
-
-class Processors:
-    """Kinds of processor that jobs were done on."""
-
-    def __init__(self, warn: Callable[[str], object]) -> None:
-        self._warn, self._kinds = warn, set[str]()
-
-    def __call__(self, kind: str) -> None:
-        if kind not in self._kinds and len(self._kinds) == 1:
-            both = "; ".join(sorted({*self._kinds, kind}))
-            self._warn(
-                f"workers have several kinds of processor, which may round differently: {both}. Rows may differ from "
-                "those of one machine in their last digits; take nodes of one kind for equal bytes"
-            )
-        self._kinds.add(kind)
+MIXED = (
+    "workers have several kinds of processor, which may round differently: {}. Rows may differ from those of one kind "
+    "in their last digits; take nodes of one kind for equal bytes"
+)
+PATIENCE = 3600  # seconds to wait for the first worker; nodes may be started meanwhile
 
 
 def spread(
-    read: Read[Job], make: Callable[[], Work[Job]], jobs: Sequence[Job], processors: Processors,
+    read: Read[Job], make: Callable[[], Work[Job]], jobs: Sequence[Job], warn: Callable[[str], object],
     packages: Sequence[str] = (),
 ) -> Generator[tuple[Job, pa.Table], None, None]:  # fmt: skip
     """Yield every job with its result, in order; a few are held at a time. All arguments are pickled.
 
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
     this machine. A worker takes a GPU if the cluster has any, else as many CPUs as this process has threads, and as
-    many threads, so that sums are added in the same order. `packages` must have equal versions on all nodes.
+    many threads, so that sums are added in the same order; `warn` is told if processors differ. `packages` must have
+    equal versions on all nodes.
 
     Raises:
         UserError: Ray is not installed, a node has other code or libraries, or none has room for a worker for
@@ -66,21 +53,21 @@ def spread(
     if not jobs:
         return
     ray = _connect()
-    needs = _needs(ray)
-    worker = [ray.put((make, jobs)), needs.threads, facts(packages), packages]
-    for seconds in (ROOM, PATIENCE):
-        rows = _rows(ray, partial(_read, read, jobs, os.getcwd()), worker, needs, len(jobs), seconds)
-        try:
-            with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
-                for job, table, kind in (row for block in blocks for row in _results(block)):
-                    processors(kind)
-                    yield jobs[job], table
-            return
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray has tried again
-            raise UserError(LOST) from None
-        except ray.exceptions.GetTimeoutError:
-            print(f"{needs.lack}; waiting for one; `ray status` says what there is", file=sys.stderr, flush=True)
-    raise UserError(f"{needs.lack}; `ray status` says what there is")
+    threads, options, lack = _needs(ray)
+    worker = [ray.put((make, jobs)), threads, facts(packages), packages]
+    rows = _rows(ray, partial(_read, read, jobs, os.getcwd()), worker, options, len(jobs))
+    kinds = set[str]()
+    try:
+        with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
+            for job, table, kind in (row for block in blocks for row in _results(block)):
+                if len(kinds) == 1 and kind not in kinds:
+                    warn(MIXED.format("; ".join(sorted({*kinds, kind}))))
+                kinds.add(kind)
+                yield jobs[job], table
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray has tried again
+        raise UserError(LOST) from None
+    except ray.exceptions.GetTimeoutError:
+        raise UserError(f"{lack}; `ray status` says what there is") from None
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
@@ -92,23 +79,6 @@ def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
     if names:
         differences = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
         raise UserError(f"a node of the Ray cluster ({platform.node()}) has {differences}; install the same on all")
-
-
-class _Needs(NamedTuple):
-    """Resources of a worker."""
-
-    threads: int
-    resource: str
-    amount: int
-
-    @property
-    def options(self) -> dict[str, int]:
-        return {"num_cpus": 0, "num_gpus": 1} if self.resource == "GPU" else {"num_cpus": self.amount}
-
-    @property
-    def lack(self) -> str:
-        threads = f"of {self.threads} thread{'s' * (self.threads > 1)}"
-        return f"no node of the Ray cluster has room for a worker {'with a GPU' if self.resource == 'GPU' else threads}"
 
 
 def _connect() -> Any:
@@ -130,24 +100,26 @@ def _connect() -> Any:
     return ray
 
 
-def _needs(ray: Any) -> _Needs:
+def _needs(ray: Any) -> tuple[int, dict[str, int], str]:
+    """Return a worker's threads and resources, and what to say without room for it; UserError if no node fits it."""
     import torch
 
     threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]
     gpu = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
-    needs = _Needs(threads, *(("GPU", 1) if gpu else ("CPU", threads)))
-    fits = any(node["Resources"].get(needs.resource, 0) >= needs.amount for node in nodes)
+    resource, amount = ("GPU", 1) if gpu else ("CPU", threads)
+    lack = f"no node of the Ray cluster has room for a worker with {'a GPU' if gpu else f'{threads} threads'}"
+    fits = any(node["Resources"].get(resource, 0) >= amount for node in nodes)
     if not fits and not any("ray.io/node-group" in node["Labels"] for node in nodes):  # of KubeRay or `ray up`
-        raise UserError(f"{needs.lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
-    return needs
+        raise UserError(f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
+    return threads, {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": threads}, lack
 
 
-def _rows(ray: Any, read: Any, worker: list[Any], needs: _Needs, jobs: int, seconds: int) -> Any:
+def _rows(ray: Any, read: Any, worker: list[Any], options: dict[str, int], jobs: int) -> Any:
     data, batch = ray.data, {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     rows = data.from_items([*range(jobs)], override_num_blocks=jobs)
     rows.context.execution_options.preserve_order = True
     rows.context.enable_progress_bars = rows.context.print_on_execution_start = False
-    rows.context.wait_for_min_actors_s = seconds
+    rows.context.wait_for_min_actors_s = PATIENCE
     with warnings.catch_warnings():  # retries that are not endless are to get another name in Ray 2.64
         warnings.simplefilter("ignore", DeprecationWarning)
         return rows.map_batches(
@@ -161,7 +133,7 @@ def _rows(ray: Any, read: Any, worker: list[Any], needs: _Needs, jobs: int, seco
             fn_constructor_args=worker,
             compute=data.ActorPoolStrategy(min_size=1, max_size=jobs),
             max_task_retries=TRIES - 1,
-            **needs.options,
+            **options,
             **batch,
         )
 

@@ -1,13 +1,14 @@
-"""Places where workers do jobs, in this process: threads, or one per device."""
+"""Independent jobs, whose results are the same wherever the workers are: in threads, on devices, in processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, islice
 from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -29,10 +30,9 @@ class Seats(NamedTuple):
 
 
 class Place(Protocol):
-    """Where jobs are done."""
+    """Where jobs are done; `opened` waits for jobs that have begun, or ends them if it can."""
 
-    def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]:
-        """Open the place; it closes when the jobs that have begun are done, or at once if those can be ended."""
+    def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]: ...
 
 
 CORES = min(os.cpu_count() or 1, 8)  # threads at a time; each holds a block, and more than a few wait for memory
@@ -79,3 +79,41 @@ class Devices:
 
         with ThreadPoolExecutor(len(self.devices)) as pool:
             yield Seats(lambda job: pool.submit(work, job), len(self.devices))
+
+
+def map(
+    make: Make[Job, Result], jobs: Iterable[Job], on: Place | None = None, ordered: bool = True, ahead: int = 0
+) -> Iterator[tuple[Job, Result]]:
+    """Yield every job with its result; a job is taken when a result is consumed.
+
+    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it, and never on timing. What
+    a worker raises ends all; unfinished jobs are dropped.
+
+    Args:
+        make: makes a worker, if there are jobs; pickled for other processes, as are the jobs.
+        jobs: begun in this order, so the longest should come first where `ordered` is false.
+        on: where the workers are; None: one in this process.
+        ordered: whether results come in the jobs' order, or as they finish.
+        ahead: jobs taken beyond those that can be done at a time, so that no worker waits for the consumer.
+    """
+    source = iter(jobs)
+    if on is None:
+        worker = cache(make)
+        for job in source:
+            yield job, worker()(job)
+    elif first := list(islice(source, 1)):
+        with on.opened(make) as seats:
+            source = chain(first, source)
+            pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
+            try:
+                while pending:
+                    future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
+                    yield pending.pop(future), future.result()
+                    pending |= {seats.submit(job): job for job in islice(source, 1)}
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))

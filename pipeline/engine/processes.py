@@ -3,15 +3,15 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from pipeline.engine.local import Make, Seats, Worker
+from pipeline.engine.local import Job, Make, Result, Seats, Worker, map
 from pipeline.errors import UserError
 
 KILLED = (
@@ -40,6 +40,11 @@ class Processes:
                 if isinstance(e, BrokenProcessPool):
                     raise UserError(KILLED.format(self.number)) from None
                 raise
+
+
+def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+    """Yield every job with its result as they finish, by processes of one thread each; see `map`."""
+    return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)
 
 
 # of this process; the worker is made at the first job, as an error of the pool's own start names no cause

@@ -5,12 +5,12 @@ derived sets are computed here, so nodes need no files of this machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,75 +31,47 @@ Shard = tuple[int, int]  # first and last + 1 item
 Job = tuple[int, int, int]  # number of the network, and a shard
 
 
-class Cluster:
-    """The cluster that a run uses for all sets."""
+def encode(
+    node: Node, items: Items, shards: Sequence[Shard], warn: Callable[[str], object]
+) -> Iterator[tuple[Shard, pa.Table]]:
+    """Yield the shards of a set with their rows, in order; UserError as `cluster.spread`, which may `warn`."""
+    if not shards:
+        return
+    looks, made = list[Look](), list[pa.Table]()  # the networks of the set, and their rows of the current shard
 
-    def __init__(self, warn: Callable[[str], object]) -> None:
-        self._processors = cluster.Processors(warn)
+    def elsewhere(look: Look) -> Maker:
+        number = len(looks)
+        looks.append(look)
+        return lambda start, stop: made[number]
 
-    def rows(self, node: Node, items: Items, shards: Sequence[Shard]) -> Iterator[tuple[Shard, pa.Table]]:
-        """Yield the shards of a set with their rows, in order.
-
-        Raises:
-            UserError: see `cluster.spread`.
-        """
-        if not shards:
-            return
-        far = _Far()
-        make = node.rows(replace(items, done=int, elsewhere=far))
-        jobs = [(number, *shard) for shard in shards for number in range(len(far.looks))]
-        read, work = partial(_read, far.looks, items.ids, items.texts), partial(_worker, Parcel.of(far.looks))
-        with closing(cluster.spread(read, work, jobs, self._processors, packages(far.looks))) as results:
-            for shard in shards:
-                far.rows = [next(results)[1] for _ in far.looks]
-                yield shard, make(*shard)
-
-
-class _Far:
-    """The networks of a set, and their rows of the current shard."""
-
-    def __init__(self) -> None:
-        self.looks: list[Look] = []
-        self.rows: list[pa.Table] = []
-
-    def __call__(self, look: Look) -> Maker:
-        number = len(self.looks)
-        self.looks.append(look)
-        return lambda start, stop: self.rows[number]
-
-
-class Parcel(NamedTuple):
-    """Networks with their files."""
-
-    looks: list[Look]
-    files: dict[str, np.ndarray]  # path in the folder where it is opened -> uint8 [n]
-
-    @classmethod
-    def of(cls, looks: Sequence[Look]) -> "Parcel":
-        files: dict[str, np.ndarray] = {}
-        for number, network in enumerate(look.network for look in looks):
-            context, root = network.context, network.layout.root
-            own = context.files.present() if network.entry.pretrained else []
-            files |= {f"root/{path.relative_to(root)}": _content(path) for path in own}
-            if origin := context.origin:
-                home, folder = _home(number, network), origin.folder
-                files |= {f"{home}/{path.relative_to(folder)}": _content(path) for path in origin.files()}
-            if not network.entry.portable:
-                files |= {f"root/{path.relative_to(root)}": content for path, content in _catalogue(network)}
-        return cls([Look(replace(look.network), look.reads, look.known and Earlier(None)) for look in looks], files)
-
-    @contextmanager
-    def opened(self) -> Iterator[list[Look]]:
-        with TemporaryDirectory(prefix="alignrec-") as name:
-            for path, content in self.files.items():
-                Path(name, path).parent.mkdir(parents=True, exist_ok=True)
-                content.tofile(Path(name, path))
-            yield [look._replace(network=_moved(n, look.network, Path(name))) for n, look in enumerate(self.looks)]
+    make = node.rows(replace(items, done=int, elsewhere=elsewhere))
+    jobs = [(number, *shard) for shard in shards for number in range(len(looks))]
+    sent = [Look(replace(look.network), look.reads, look.known and Earlier(None)) for look in looks]
+    read, work = partial(_read, looks, items.ids, items.texts), partial(_worker, sent, _files(looks))
+    with closing(cluster.spread(read, work, jobs, warn, packages(looks))) as results:
+        for shard in shards:
+            made[:] = [next(results)[1] for _ in looks]
+            yield shard, make(*shard)
 
 
 def packages(looks: Sequence[Look]) -> list[str]:
     entries = [look.network.entry for look in looks]
     return sorted({name for entry in entries for name in (entry.library, *entry.packages)} - {""})
+
+
+def _files(looks: Sequence[Look]) -> dict[str, np.ndarray]:
+    """Return the files of the networks: path in the folder where a worker writes them -> uint8 [n]."""
+    files: dict[str, np.ndarray] = {}
+    for number, network in enumerate(look.network for look in looks):
+        context, root = network.context, network.layout.root
+        own = context.files.present() if network.entry.pretrained else []
+        files |= {f"root/{path.relative_to(root)}": _content(path) for path in own}
+        if origin := context.origin:
+            home, folder = _home(number, network), origin.folder
+            files |= {f"{home}/{path.relative_to(folder)}": _content(path) for path in origin.files()}
+        if not network.entry.portable:
+            files |= {f"root/{path.relative_to(root)}": content for path, content in _catalogue(network)}
+    return files
 
 
 def _catalogue(network: Encoded) -> Iterator[tuple[Path, np.ndarray]]:
@@ -137,22 +109,23 @@ def _read(looks: Sequence[Look], ids: pa.Table, texts: Any, job: Job) -> pa.Tabl
     return looks[number].reader(ids, texts)(start, stop)
 
 
-def _worker(parcel: Parcel) -> cluster.Work[Job]:
-    def encoding(look: Look) -> Encoding:
-        with _plain_errors(look.network):
-            encoder = look.network.load()
-        return look.encoding(lambda: encoder, Throughput())
+def _worker(looks: Sequence[Look], files: dict[str, np.ndarray]) -> cluster.Work[Job]:
+    def encoding(number: int, folder: Path) -> Encoding:
+        with _plain_errors(looks[number].network):
+            encoder = _moved(number, looks[number].network, folder).load()
+        return looks[number].encoding(lambda: encoder, Throughput())
 
     def work(job: Job, content: pa.Table) -> pa.Table:
-        with _plain_errors(parcel.looks[job[0]].network):
+        with _plain_errors(looks[job[0]].network):
             return encodings[job[0]](content)
 
-    with parcel.opened() as looks:
-        encodings = [encoding(look) for look in looks]
+    with TemporaryDirectory(prefix="alignrec-") as name:
+        for path, content in files.items():
+            Path(name, path).parent.mkdir(parents=True, exist_ok=True)
+            content.tofile(Path(name, path))
+        encodings = [encoding(number, Path(name)) for number in range(len(looks))]
     return work
 
 
-@contextmanager
-def _plain_errors(network: Encoded) -> Iterator[None]:
-    with plainly(f"encoders.{network.name}") if network.context.origin else nullcontext():
-        yield
+def _plain_errors(network: Encoded) -> AbstractContextManager[None]:
+    return plainly(f"encoders.{network.name}") if network.context.origin else nullcontext()

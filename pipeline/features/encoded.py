@@ -22,11 +22,11 @@ from pipeline.features import earlier
 from pipeline.features.earlier import texts_and_images
 from pipeline.features.masked import Blank, Separable
 from pipeline.features.node import Items, Maker, Node, table
-from pipeline.features.reading import append_reading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.encode.chunks import Reading
     from pipeline.encode.throughput import Throughput
     from pipeline.items.texts import Texts
 
@@ -78,6 +78,16 @@ class Look(NamedTuple):
             return rows.append_column("halved", pa.array(made.halved))
 
         return encode if self.known is None else partial(earlier.complete, encode)
+
+
+def append_reading(rows: pa.Table, reading: Reading | None) -> pa.Table:
+    """Append columns of the tokens of each text that were encoded, and of all; null for items without text."""
+    texts = rows["has_text"].to_numpy()
+    for name, numbers in reading._asdict().items() if reading else ():
+        of_all = np.zeros(len(rows), np.int64)
+        of_all[texts] = numbers
+        rows = rows.append_column(name, pa.array(of_all, mask=~texts))
+    return rows
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

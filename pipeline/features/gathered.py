@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.errors import UserError
-from pipeline.features import sameness
 from pipeline.features.masked import Separable, blank, without
 from pipeline.features.node import Items, Maker, Node, shard, table
 from pipeline.ops import whitening
@@ -87,12 +86,6 @@ class Whitened(Gathered):
 def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
     """Return the blocks of some sets; `image` is the weight of a block of images only."""
     return [block for i, node in enumerate(nodes) for block in _blocks(i, node, items, image)]
-
-
-def distinguishes(node: Node) -> bool:
-    """Return whether a set's vectors differ: zeros, or one vector for all, cannot be scaled."""
-    seen = sameness.look(node.shards)
-    return seen.items < 2 or not seen.equal
 
 
 def _blocks(part: int, node: Node, items: Items, image: float) -> list[Block]:

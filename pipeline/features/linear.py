@@ -16,7 +16,8 @@ from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
-from pipeline.features.gathered import Gathered, blocks, distinguishes
+from pipeline.features import quality
+from pipeline.features.gathered import Gathered, blocks
 from pipeline.features.node import Items
 from pipeline.items.texts import Texts
 from pipeline.ops import joining, whitening
@@ -76,7 +77,7 @@ class Linear(Gathered):
 
     def _blocks(self, items: Items, image: float) -> list[Block]:
         """Return the columns of the parts that distinguish items; UserError if there is none."""
-        kept = [distinguishes(part) for part in self.of]
+        kept = [quality.distinguishes(part.shards) for part in self.of]
         if not any(kept):
             names = ", ".join(part.name for part in self.of)
             raise UserError(f"'encoders.{self.name}': none of {names} distinguishes items; leave it out")

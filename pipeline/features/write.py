@@ -15,13 +15,11 @@ import schemas
 from pipeline import engine, io
 from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import plainly
-from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
-from pipeline.features import earlier, reading, sameness
-from pipeline.features.distributed import Cluster
+from pipeline.features import distributed, earlier, quality
 from pipeline.features.encoded import Encoded, networks, with_progress
-from pipeline.features.gathered import Gathered, distinguishes
+from pipeline.features.gathered import Gathered
 from pipeline.features.imported import Imported
 from pipeline.features.linear import Linear
 from pipeline.features.node import Items, Node, width
@@ -42,7 +40,6 @@ NOT_OF_A_SET = ("encoders", "controls", "reuse")  # keys of `encode` that the ro
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
     """Write all feature sets, parts first (in part of a run, only sets without parts); return those that failed."""
     failed: dict[str, Exception] = {}
-    on = cluster(run, sets.params)
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:
             if run.part and sets.parts(name):
@@ -50,13 +47,13 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
             try:
                 if lost := [part for part in ordered([name], sets.parts) if part in failed]:
                     raise UserError(f"its part '{lost[0]}' failed")
-                write(run, sets[name], on, ids, texts, bar.update)
+                write(run, sets[name], ids, texts, bar.update)
             except Exception as e:  # other sets do not depend on it; the stage raises it
                 failed[name] = e
     return failed
 
 
-def write(run: Run, node: Node, on: Cluster | None, ids: pa.Table, texts: Texts, done: Done) -> None:
+def write(run: Run, node: Node, ids: pa.Table, texts: Texts, done: Done) -> None:
     """Write a feature set, and note its timing and the provenance of its network."""
     name, params, throughput = node.name, node.params, Throughput()
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
@@ -71,7 +68,7 @@ def write(run: Run, node: Node, on: Cluster | None, ids: pa.Table, texts: Texts,
                 node.choose()
             if params.reuse:
                 _lay_aside(node, items)
-        _write_shards(run, node, items, on, record, done if on else int)
+        _write_shards(run, node, items, record, done if params.engine == "ray" else int)
     if reused := throughput.taken_over:
         print(f"{run.label}: {name}: {reused:,} rows taken over, {throughput.items:,} encoded", flush=True)
     if not run.part:
@@ -89,22 +86,19 @@ def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput)
     if measured := timing | ({"taken_over": reused, "encoded": throughput.items} if reused else {}):
         run.measure(**{node.name: measured})
     note = precision | _provenance(node, width(node.shards[0]))
-    if shares := reading.shares(node.shards):
+    if shares := quality.text_shares(node.shards):
         if shares.cut:
-            run.warn(shares.line(node.name))
+            run.warn(
+                f"{node.name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of the texts are cut"
+            )
         note |= shares.facts()
     if note:
         run.note(**{node.name: note})
     path = node.file.path if isinstance(node, Imported) else None
-    sameness.check(run, node.name, path, derived=bool(node.of) and path is None)
+    quality.check_vectors(run, node.name, path, derived=bool(node.of) and path is None)
     for part in node.of if isinstance(node, Gathered) and len(node.of) > 1 else ():
-        if not distinguishes(part):
+        if not quality.distinguishes(part.shards):
             run.warn(f"{node.name}: made without {part.name}, whose vectors are all the same")
-
-
-def cluster(run: Run, params: Encode) -> Cluster | None:
-    """Return where networks run; None: in this process."""
-    return Cluster(partial(run.warn, recorded=False)) if params.engine == "ray" else None
 
 
 def modules(node: Node) -> list[str]:
@@ -140,7 +134,7 @@ def _synchronised(done: Done) -> Done:
     return locked
 
 
-def _write_shards(run: Run, node: Node, items: Items, on: Cluster | None, record: dict[str, Any], done: Done) -> None:
+def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Done) -> None:
     """Write the shards that are missing or outdated; metadata do not depend on which other sets are made."""
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
@@ -152,22 +146,25 @@ def _write_shards(run: Run, node: Node, items: Items, on: Cluster | None, record
         if not (path.exists() and mark and mark.inputs == inputs and (node.params.reuse or not mark.taken_over)):
             earlier.mark_of(path).unlink(missing_ok=True)
             todo[start, stop] = inputs
-    for (start, stop), rows in _encode(node, items, on, todo):
+    for (start, stop), rows in _encode(run, node, items, todo):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         reused, schema = _count(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
             kept = (
-                record | _provenance(node, numbers) | reading.record(rows) | ({"taken_over": reused} if reused else {})
+                record
+                | _provenance(node, numbers)
+                | quality.text_record(rows)
+                | ({"taken_over": reused} if reused else {})
             )
             io.write_table(rows.select(schema.names), path, schema, kept)
             earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)
 
 
-def _encode(node: Node, items: Items, on: Cluster | None, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
+def _encode(run: Run, node: Node, items: Items, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
     """Yield shards with their rows, in the order in which they are ready."""
-    if on:
-        return on.rows(node, items, [*todo])
+    if node.params.engine == "ray":
+        return distributed.encode(node, items, [*todo], partial(run.warn, recorded=False))
     devices = visible()
     place = engine.Devices(devices) if len(devices) > 1 else None
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.evaluation.evidence import collect, statuses
-from pipeline.features import reading
+from pipeline.features.quality import text_shares
 from pipeline.report.table import Table
 
 REASONS = 20  # reasons listed, most frequent first
@@ -78,7 +78,7 @@ def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
             [pq.read_table(p, columns=["has_image", "has_text"], partitioning=None) for p in files]
         )
         shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
-        read = reading.shares(files) or (None, None)
+        read = text_shares(files) or (None, None)
         rows.append([name, width(files), *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
     return rows
 

@@ -58,7 +58,7 @@ def refuse(message: str) -> None:
 
 
 def ran(folder: Path, todo: list[dict[str, Any]]) -> list[tuple[dict[str, Any], pa.Table]]:
-    return list(spread(read, functools.partial(work, folder), todo, of_ray.Processors(refuse)))
+    return list(spread(read, functools.partial(work, folder), todo, refuse))
 
 
 def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,15 +84,6 @@ def test_a_node_with_other_code_or_libraries_is_refused() -> None:
     del other["torch"]
     with pytest.raises(UserError, match=r"edited.*pyarrow 25\.0\.0.*torch none"):
         of_ray.check_node(here, other)
-
-
-def test_a_second_kind_of_processor_is_said_once() -> None:
-    said = list[str]()
-    processors = of_ray.Processors(said.append)
-    for kind in ("EPYC", "EPYC", "Xeon", "EPYC", "Xeon, H100"):
-        processors(kind)
-    assert len(said) == 1
-    assert "EPYC; Xeon." in said[0]
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -176,9 +167,7 @@ def test_a_user_error_arrives_as_it_was(
 
 
 @pytest.mark.slow
-def test_a_cluster_without_room_is_said(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cluster_without_room_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
@@ -186,13 +175,11 @@ def test_a_cluster_without_room_is_said(
         ran(tmp_path, jobs(1))
     monkeypatch.undo()
 
-    monkeypatch.setattr(of_ray, "ROOM", 1)
     monkeypatch.setattr(of_ray, "PATIENCE", 2)
     taken = ray.remote(num_cpus=torch.get_num_threads())(Idle).remote()  # another job of the cluster
     ray.get(taken.ready.remote())
     with pytest.raises(UserError, match="ray status"):
         ran(tmp_path, jobs(1))
-    assert "waiting for one" in capfd.readouterr().err
     ray.kill(taken)
 
 
@@ -221,4 +208,4 @@ def deadly() -> Callable[[dict[str, Any], pa.Table], pa.Table]:
 def test_a_job_that_ends_every_process_is_given_up(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_ray, "TRIES", 2)
     with pytest.raises(UserError, match="10 times"):
-        list(spread(read, deadly, jobs(1), of_ray.Processors(refuse)))
+        list(spread(read, deadly, jobs(1), refuse))

@@ -13,7 +13,7 @@ from pipeline import io
 from pipeline.encode import tfidf
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
-from pipeline.features import sameness
+from pipeline.features import quality
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages.encode import main
@@ -102,7 +102,7 @@ def test_an_imported_file_of_zeros_is_an_error_that_names_it(tmp_path: Path) -> 
 def test_vectors_tell_items_apart_where_two_that_are_not_zero_differ() -> None:
     same = np.ones((5000, 3), np.float32)
     same[7] = 0
-    assert not sameness.distinguishes(same)
-    assert not sameness.distinguishes(np.zeros((3, 2), np.float32))
+    assert not quality.differ(same)
+    assert not quality.differ(np.zeros((3, 2), np.float32))
     same[4999, 1] = 2
-    assert sameness.distinguishes(same)
+    assert quality.differ(same)

@@ -1,0 +1,97 @@
+"""Quality of a feature set: the fraction of each text that was encoded, and vectors that do not distinguish items."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.run import Run
+
+KEY = "text"  # in the metadata of a file: sums of Reading.facts
+MOST = 0.5  # share of zero vectors above which a warning is due
+BLOCK = 4096  # rows held at a time
+EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
+
+
+class Shares(NamedTuple):
+    """Shares over the items with a text."""
+
+    read: float  # mean share of a text's tokens that was encoded
+    cut: float  # share of truncated texts
+
+    def facts(self) -> dict[str, float]:
+        return {"text_read": round(self.read, 4), "text_cut": round(self.cut, 4)}
+
+
+class Seen(NamedTuple):
+    """Counts of vectors."""
+
+    items: int
+    zero: int  # vectors of zeros
+    equal: bool  # all vectors are the same
+
+
+def text_record(rows: pa.Table) -> dict[str, dict[str, float]]:
+    from pipeline.encode.chunks import Reading  # loads torch
+
+    known = rows.filter(rows["read"].is_valid()) if "read" in rows.column_names else rows[:0]
+    return {KEY: Reading(known["read"].to_numpy(), known["there"].to_numpy()).facts()} if len(known) else {}
+
+
+def text_shares(files: Iterable[Path]) -> Shares | None:
+    """Return the shares of a feature set; None without texts, or if they are unknown."""
+    sums = Counter[str]()
+    for path in files:
+        sums.update(io.record(path).get(KEY, {}))
+    return Shares(sums["read"] / sums["items"], sums["cut"] / sums["items"]) if sums["items"] else None
+
+
+def check_vectors(run: Run, name: str, file: Path | None = None, derived: bool = False) -> None:
+    """Warn of equal or zero vectors; UserError if all are zero, unless `derived`: one vector, whitened, is zero."""
+    items, zero, equal = compare(_with_content(io.shards(run.layout.features(name), "features")))
+    if items and zero == items and not derived:
+        where = f"{file}: " if file else ""
+        raise UserError(f"{where}all {items:,} items with content have a vector of zeros; correct it, or leave it out")
+    if items > 1 and equal and zero < items:
+        run.warn(f"{name}: all {items:,} items with content have the same vector")
+    elif zero > MOST * items:
+        run.warn(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
+
+
+def distinguishes(paths: Iterable[Path]) -> bool:
+    """Return whether a set's vectors differ: zeros, or one vector for all, cannot be scaled."""
+    seen = compare(_with_content(paths))
+    return seen.items < 2 or not seen.equal
+
+
+def differ(vectors: np.ndarray) -> bool:
+    """Return whether two nonzero rows of vectors [I, F] differ."""
+    blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
+    return not compare(block[block.any(axis=1)] for block in blocks).equal
+
+
+def compare(blocks: Iterable[np.ndarray]) -> Seen:
+    items, zero, equal = 0, 0, True
+    first: np.ndarray | None = None
+    for vectors in blocks:
+        if not len(vectors):
+            continue
+        first = vectors[0] if first is None else first
+        items += len(vectors)
+        zero += int((~vectors.any(axis=1)).sum())
+        equal = equal and bool(np.abs(vectors - first).max() <= EQUAL * np.abs(first).max())
+    return Seen(items, zero, equal)
+
+
+def _with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    for path in paths:
+        rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
+        nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))
+        yield io.matrix(rows.filter(pc.invert(nothing).fill_null(True))["vector"])
