@@ -218,7 +218,7 @@ def plan(
 
 
 _OTHERS: dict[str, list[Callable[..., None]]] = {
-    LOOK: [results.summary, results.recommend, results.compare, released.diff, released.leaderboard],
+    LOOK: [results.summary, results.compare, released.diff, released.leaderboard],
     RELEASES: [*(released.verify, released.fetch, released.export), embedding.embed, released.serve, released.attest],
 }
 for _heading, _commands in _OTHERS.items():

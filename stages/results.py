@@ -51,25 +51,6 @@ def spent(layout: Layout, stage: str) -> dict[str, Any]:
     return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
 
 
-def recommend(
-    dataset: Published,
-    user: Annotated[str | None, typer.Option("--user", help="identifier in your data")] = None,
-    row: Annotated[int | None, typer.Option("--row", min=0, help="row of users.parquet, in place of --user")] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
-    root: Root = Path("outputs"),
-) -> None:
-    """recommend items to one user: the top K with titles and images."""
-    asked: str | int | None = user if row is None else row
-    if asked is None or None not in (user, row):
-        raise typer.BadParameter("give either --user, an identifier, or --row, a number")
-    with released.laid_out(dataset, root, "interactions", "user embeddings") as layout:
-        from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
-
-        recommendations = recommender.recommend(layout, asked, k)
-    say(recommender.history(recommendations))
-    show(recommender.table(recommendations))
-
-
 def compare(
     dataset: Published,
     sets: Annotated[

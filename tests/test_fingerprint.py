@@ -1,4 +1,4 @@
-"""Vectors of two fingerprints never form one set: embed, load, serve, recommend and compare name the difference."""
+"""Vectors of two fingerprints never form one set: embed, load, serve and compare name the difference."""
 
 from __future__ import annotations
 
@@ -148,7 +148,6 @@ def refused(release: Path) -> str:
     assert "\n" not in said
     for command in (
         ("serve", release, "--port", "0"),
-        ("recommend", release, "--row", "1"),
         ("compare", release, "beit3", "beit3-image-masked"),
         ("embed", "t.csv", "--release", release, "--encoder", "beit3", "--to", "v"),
     ):
@@ -199,7 +198,3 @@ def test_files_of_two_fingerprints_are_no_set(tmp_path: Path) -> None:
         done = run("compare", "shop", given, "random", "--root", layout.root, "--params", tmp_path / "params.yaml")
         assert done.exit_code == 1
         assert "not of one set with features-00000.parquet: revision 'a' and 'b'; make the set again" in done.output
-    recorded(layout.item_embeddings, inputs="a")
-    recorded(layout.user_embeddings, inputs="b")
-    done = run("recommend", "shop", "--row", "1", "--k", "3", "--root", layout.root)
-    assert "item_embeddings.parquet: not of one set with user_embeddings.parquet: inputs 'b' and 'a'" in done.output

@@ -80,8 +80,6 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.mark.parametrize(
     "command",
     [
-        ["recommend", "{release}", "--row", "0", "--k", "3"],
-        ["recommend", "{release}", "--user", EVIL],
         ["verify", "{release}"],
         ["verify", EVIL],
         ["diff", "{older}", "{release}"],

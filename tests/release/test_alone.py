@@ -1,4 +1,4 @@
-"""A release in place of a dataset: read, recommended from, compared, probed and exported from any directory."""
+"""A release in place of a dataset: read, compared, probed and exported from any directory."""
 
 import json
 import shutil
@@ -16,7 +16,6 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release.read import Release, unpacked
 from pipeline.run import running
-from pipeline.train import recommend
 from stages import probe
 from stages.cli import app
 from stages.params import Params, of_release
@@ -71,14 +70,6 @@ def test_it_replaces_the_datasets_outputs(alone: Path, made: Layout) -> None:
     assert not layout.root.exists()
 
 
-def test_recommend_is_the_datasets(alone: Path, made: Layout) -> None:
-    code, output = command("recommend", alone, "--user", "U1", "--k", 3)
-    assert code == 0, output
-    places = [output.index(f" {item.asin} ") for item in recommend.recommend(made, "U1", 3).top]
-    assert places == sorted(places)
-    assert "user U1 (row 1) has 2 train items" in output
-
-
 def test_compare_is_the_datasets(alone: Path, made: Layout, elsewhere: Path) -> None:
     np.save(elsewhere / "theirs.npy", np.random.default_rng(0).normal(size=(toy.ITEMS, 3)))
     code, output = command("compare", alone, "beit3", "theirs.npy", "--to", "out")
@@ -111,7 +102,7 @@ def test_parameters_are_those_that_the_release_records(alone: Path, copy: Path) 
         of_release(Release(copy), Path("params.yaml"))
 
 
-@pytest.mark.parametrize("args", [("recommend", "--user", "U1"), ("compare", "beit3"), ("probe",)], ids=lambda a: a[0])
+@pytest.mark.parametrize("args", [("compare", "beit3"), ("probe",)], ids=lambda a: a[0])
 def test_what_is_absent_is_named_in_one_line(copy: Path, elsewhere: Path, args: tuple[str, ...]) -> None:
     releases.drop(copy, "interactions.parquet", "users.parquet")
     code, output = command(args[0], copy, *args[1:])
@@ -123,15 +114,9 @@ def test_what_is_absent_is_named_in_one_line(copy: Path, elsewhere: Path, args: 
     assert not list(elsewhere.iterdir())
 
 
-def test_a_release_without_a_recommender_recommends_nothing(copy: Path) -> None:
-    releases.drop(copy, "embeddings/")
-    code, output = command("recommend", copy, "--user", "U1")
-    assert (code, output) == (1, f"error: {copy}: this release has no embeddings of a trained recommender\n")
-
-
 def test_a_damaged_release_is_not_read(copy: Path) -> None:
     (copy / "items.parquet").unlink()
-    code, output = command("recommend", copy, "--user", "U1")
+    code, output = command("compare", copy, "beit3")
     assert code == 1
     assert "items.parquet: missing" in output
     releases.edit(copy, lambda m: m.update(dataset="../../victim"))

@@ -171,7 +171,6 @@ def test_what_needs_more_names_the_extra(release: Path, absent: set[str], tmp_pa
     commands = {
         ("embed", "items.jsonl", "--release", "release", "--encoder", "beit3", "--to", "new"): "torch",
         ("attest", "release", "--data", "items.jsonl"): "torch",
-        ("recommend", "release", "--user", "U1"): "faiss",
         ("graph", "shop"): "torch",
     }
     code, _, errors = light(absent, tmp_path, *commands)
