@@ -104,7 +104,11 @@ def of_release(release: Release, path: Path) -> Parameters:
     declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
-    recorded = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}
+    made_by = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}
+    recorded = {  # an older version may have had other keys
+        name: {key: value for key, value in params.items() if key in SECTIONS[name].model_fields}
+        for name, params in made_by.items()
+    }
     try:
         return checked(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
     except UserError as e:

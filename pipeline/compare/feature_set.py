@@ -58,31 +58,25 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
         return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
-    if "://" in path:
-        with tempfile.TemporaryDirectory() as folder:
-            brought = Path(folder) / next(iter(download.names({"features": [path]}).values()))
-            download.bring(path, brought, None, TIMEOUT, RETRIES, lambda done, total: None)
-            return _named(_of_file(brought, layout, asins, order, dim), name, Path(path))
-    if not where.exists():
-        available = ", ".join(layout.feature_sets()) or "none"
-        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
-    return _named(_of_file(where, layout, asins, order, dim, column), name, where, column)
-
-
-def _named(features: FeatureSet, name: str, path: Path, column: str | None = None) -> FeatureSet:
-    own = short(Path(column) if column else path)
-    return replace(features, name=name or own, folder="" if name else path.resolve().parent.name)
-
-
-def _of_file(
-    path: Path, layout: Layout, asins: Sequence[str], order: Path | None, dim: int | None, column: str | None = None
-) -> FeatureSet:
-    raw = format_of(path.name) == FOLDER and not path.is_dir()
-    matched = match(path, asins, order, dim if raw else None, column=column)
-    counted = matched.counted(asins, "are left out")
-    source = f"{path.name}, {matched.how}{'; ' if counted else ''}{counted}"
-    there = matched.place >= 0 if matched.missing else None
-    return FeatureSet(path.name, source, matched.rows(0, len(asins)), matched.identified, there=there)
+    with tempfile.TemporaryDirectory() as folder:
+        file = where
+        if "://" in path:
+            file, where = Path(folder) / next(iter(download.names({"features": [path]}).values())), Path(path)
+            download.bring(path, file, None, TIMEOUT, RETRIES, lambda done, total: None)
+        elif not where.exists():
+            available = ", ".join(layout.feature_sets()) or "none"
+            raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
+        raw = format_of(file.name) == FOLDER and not file.is_dir()
+        matched = match(file, asins, order, dim if raw else None, column=column)
+        counted = matched.counted(asins, "are left out")
+        return FeatureSet(
+            name or short(Path(column) if column else where),
+            f"{file.name}, {matched.how}{'; ' if counted else ''}{counted}",
+            matched.rows(0, len(asins)),
+            matched.identified,
+            "" if name else where.resolve().parent.name,
+            matched.place >= 0 if matched.missing else None,
+        )
 
 
 def encoded(layout: Layout, rows: np.ndarray) -> Iterator[FeatureSet]:

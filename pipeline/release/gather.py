@@ -11,7 +11,6 @@ from pipeline import io
 from pipeline.config.parameters import Shown
 from pipeline.errors import UserError
 from pipeline.evaluation import evidence
-from pipeline.items.texts import Texts
 from pipeline.layout import Layout, Piece
 from pipeline.release import chains, statement
 from pipeline.release.encoded import image_sha256, text_sha256
@@ -69,7 +68,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         features=features,
         pieces=[*pieces, *_evidence(outputs)],
         encoders=chains.gather(run, names),
-        vector=statement.vector(outputs.records.get("pretrain"), layout, names),
+        vector=statement.describe_vectors(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],
         upstream=[p for p in (layout.interactions, layout.items, layout.results) if p.exists()],
@@ -77,7 +76,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
 
 
 def _settings(run: Run) -> Publish:
-    """Return section `publish` with what the source's licence and the texts decide in place of null."""
+    """Return section `publish` with what the source's licence decides in place of null."""
     params, licence = run.params[Publish], run.source.licence
     interactions = licence.interactions if params.interactions is None else params.interactions
     users = params.users or ("names" if interactions else "none")
@@ -85,8 +84,7 @@ def _settings(run: Run) -> Publish:
         raise UserError(
             "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
         )
-    spoken = statement.languages(Texts(run.layout.items)) if params.language is None else params.language
-    decided = {"interactions": interactions, "users": users, "texts": params.texts or licence.texts, "language": spoken}
+    decided = {"interactions": interactions, "users": users, "texts": params.texts or licence.texts}
     return params.model_copy(update=decided)
 
 

@@ -43,7 +43,7 @@ class Publish(Section):
     description, the text that was encoded, the image's address; titles: title and categories; none: nothing of these.
     By default what the source's licence allows: none for Amazon and MMRec folders, else all"""
     language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_several)] | None = None
-    """ISO 639 codes of the items' texts, such as en; one needs no brackets; by default detected in the texts"""
+    """ISO 639 codes of the items' texts, such as en, for the card; one needs no brackets"""
     contact: Line | None = None
     """e-mail address or page for requests to remove something from the release; the card names it"""
     licence: Line | None = None

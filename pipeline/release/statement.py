@@ -4,12 +4,10 @@ The card and croissant.json are rendered from it. Terms: https://docs.mlcommons.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import jinja2
 import numpy as np
@@ -18,7 +16,6 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Licence
-from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
 from pipeline.release.contents import USER_VECTORS
@@ -33,14 +30,6 @@ TEMPLATES = jinja2.Environment(
     trim_blocks=True,
 )
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-VECTORS = {
-    "beit3": "{} itself",
-    "beit3-raw": "{} itself, read by no map",
-    "beit3-official": "{} itself of the weights that training began from",
-}
-"""feature set -> what it is; {} is replaced by what the network gives for an item"""
-SAMPLE, DOCUMENT, SHARE = 4000, 1000, 0.1
-"""of language detection: items at most, characters that are classified together, least share of a language"""
 
 
 @dataclass(frozen=True)
@@ -68,8 +57,7 @@ class Statement:
         return self.text(topic).splitlines()
 
     def text(self, topic: str) -> str:
-        macro = getattr(TEMPLATES.get_template("statement.jinja").module, topic)
-        return str(macro(self)).strip()
+        return _say(topic, said=self)
 
     @property
     def users(self) -> str:
@@ -102,33 +90,29 @@ class Statement:
         return {"license": "other", "license_name": "stated-by-publisher", **link}
 
 
-def vector(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
+def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
     """Return sentences on the vectors of the released sets `names`; empty if none of them is BEiT3's.
 
     `record` is the run.json of `pretrain`.
     """
-    ours = [name for name in VECTORS if name in names]
+    ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
     if record is None or not ours or not layout.encoder.config.is_file():
         return ""
-    own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
+    settings = {key: value for key, value in record["params"].items() if key in Pretrain.model_fields}
     encoded = io.record(io.shards(layout.features(ours[0]), "features")[0]).get("params", {})
-    whitened = layout.encoder.whitening.is_file() and encoded.get("whiten", True)
-    is_a = VECTORS | ({"beit3": f"{{}}, {own.reading}"} if whitened else {})
-    sentences = [
-        f"`{name}` is {is_a[name].format(own.summary)}, {io.width(layout.features(name))} numbers." for name in ours
-    ]
-    shape = io.read_json(layout.encoder.config)
-    start = f"from `{PurePosixPath(urlsplit(own.init).path).name}`" if own.init else "from random weights"
-    images = f"for images of {shape.get('image')} pixels a side"
-    if own.size == "mini":
-        start, images = "from all-MiniLM-L6-v2", "for vectors of images by EfficientNet-Lite0 and descriptors"
-    losses = f"pre-trained by {own.objective}" if own.steps else "not trained: it is as it was initialised"
-    sentences.append(f"The network is a BEiT3 of {shape['layers']} layers, {images}, {start}, {losses}.")
-    if own.distill and own.steps:
-        sentences.append(
-            "AlignRec's article trains by MIM + MLM only and reads CLS itself: none of these is its feature."
-        )
-    return " ".join(sentences)
+    said = _say(
+        "vectors",
+        widths={name: io.width(layout.features(name)) for name in ours},
+        own=Pretrain.model_validate(settings),
+        whitened=layout.encoder.whitening.is_file() and encoded.get("whiten", True),
+        shape=io.read_json(layout.encoder.config),
+    )
+    return " ".join(said.split())
+
+
+def _say(topic: str, **values: Any) -> str:
+    """Return what a macro of statement.jinja says."""
+    return str(getattr(TEMPLATES.get_template("statement.jinja").module, topic)(**values)).strip()
 
 
 def popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
@@ -148,25 +132,3 @@ def networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
 
 def _models(encoder: Encoder) -> list[str]:
     return [m for part in encoder.parts for m in _models(part)] or [encoder.model or encoder.kind]
-
-
-def languages(texts: Texts) -> list[str]:
-    """Return ISO 639-1 codes, the language of most documents first; nothing where no item has a text."""
-    import py3langid  # a second, which other stages need not wait for
-
-    found = Counter(py3langid.classify(document)[0] for document in _documents(texts))
-    return [code for code, n in found.most_common() if n >= SHARE * found.total()]
-
-
-def _documents(texts: Texts) -> Iterator[str]:
-    """Join texts, in even steps over the catalogue, to documents: single titles are too short."""
-    step, joined, any_whole = max(1, -(-len(texts) // SAMPLE)), "", False
-    for number, text in enumerate(texts):
-        if number % step:
-            continue
-        joined += f"{text[:DOCUMENT]}\n" if text.strip() else ""
-        if len(joined) >= DOCUMENT:
-            yield joined
-            joined, any_whole = "", True
-    if joined and not any_whole:
-        yield joined

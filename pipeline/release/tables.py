@@ -219,36 +219,26 @@ class Ids:
 
 
 class Edges:
-    """A graph: by item, each edge once, and of each item one at least."""
+    """A graph: by item and rank, and of each item one edge at least."""
 
     def __init__(self, path: str, items: int) -> None:
         self._path, self._items = path, items
-        self._item, self._keys = -1, np.empty(0, np.int64)  # the last item, and its edges so far: at most I
-        self._gap: int | None = None
-        self._fault = ""
+        self._last, self._fault = (-1, 0), ""  # item and rank
 
     def add(self, part: pa.Table, first: int) -> str:
-        item = part["item_id"].to_numpy().astype(np.int64)
-        if self._fault or not len(item):
-            return ""
-        before = np.concatenate([[self._item], item[:-1]])
-        if (back := np.flatnonzero(item < before)).size:
-            row = int(back[0])
-            where = f", row {first + row}: an edge of item {item[row]} after those of {before[row]}"
-            self._fault = f"{where}; edges are in item order"
-        if self._gap is None and (gaps := np.flatnonzero(item > before + 1)).size:
-            self._gap = int(before[gaps[0]]) + 1
-        keys = np.concatenate([self._keys, item * self._items + part["neighbour_id"].to_numpy()])
-        _, once = np.unique(keys, return_index=True)
-        if len(once) < len(keys):
-            row = int(np.setdiff1d(np.arange(len(keys)), once)[0])
-            a, b = divmod(int(keys[row]), self._items)
-            self._fault = f", row {first + row - len(self._keys)}: the edge from {a} to {b} is there twice"
-        self._item, self._keys = int(item[-1]), keys[keys >= item[-1] * self._items]
+        item, rank = (part[name].to_numpy().astype(np.int64) for name in ("item_id", "rank"))
+        item_before, rank_before = (np.append(last, x[:-1]) for last, x in zip(self._last, (item, rank), strict=True))
+        next_rank = (item == item_before) & (rank == rank_before + 1)
+        wrong = np.flatnonzero(~(next_rank | ((item == item_before + 1) & (rank == 0))))
+        if wrong.size and not self._fault:
+            row = int(wrong[0])
+            self._fault = f"{self._path}, row {first + row}: rank {rank[row]} of item {item[row]} is not the next edge"
+            if item[row] > item_before[row] + 1:
+                self._fault = f"{self._path}: no edge of item {item_before[row] + 1}"
+        if len(part):
+            self._last = int(item[-1]), int(rank[-1])
         return ""
 
     def fault(self) -> str:
-        gap = self._item + 1 if self._gap is None else self._gap
-        if self._fault or gap == self._items:
-            return self._fault and f"{self._path}{self._fault}"
-        return f"{self._path}: no edge of item {gap}, not even to itself"
+        last = self._last[0] + 1
+        return self._fault or (f"{self._path}: no edge of item {last}" if last != self._items else "")

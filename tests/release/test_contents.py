@@ -110,53 +110,15 @@ def test_an_encoder_that_is_absent_or_unknown_here_is_refused(release: Path) -> 
         encoder.facts(release, "beit3")
 
 
-RANDOM, TRAINED = "random weights, ", "pre-trained by MIM + MLM."
-
-
-@pytest.mark.parametrize(
-    ("given", "whitened", "read", "trained"),
-    [
-        ({}, True, "CLS, whitened", RANDOM + TRAINED),
-        ({}, False, "CLS itself", RANDOM + TRAINED),
-        ({"steps": 0}, True, "CLS, whitened", RANDOM + "not trained: it is as it was initialised."),
-        (
-            {"init": "https://x.example/beit3_base.pth?token=1"},
-            False,
-            "CLS itself",
-            f"`beit3_base.pth`, {TRAINED}",
-        ),
-        (
-            {"distill": 10.0, "distill_from": ["tfidf"]},
-            True,
-            "CLS, read by the linear map to its teachers",
-            RANDOM + "pre-trained by MIM + MLM + 10 distill (tfidf). AlignRec's article trains by MIM + MLM only and "
-            "reads CLS itself: none of these is its feature.",
-        ),
-    ],
-)
-def test_the_card_says_what_our_vectors_are(
-    tmp_path: Path, given: dict, whitened: bool, read: str, trained: str
-) -> None:
-    layout = toy.outputs(tmp_path)
-    releases.pretrained(layout)
-    toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
-    if whitened:
-        io.write_bytes(layout.encoder.whitening, b"x")
-    record = {"params": {"steps": 12, "size": "small", "distill": 0.0} | given}
-    assert statement.vector(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
-        f"`beit3` is {read}, 2 numbers. `beit3-raw` is CLS itself, read by no map, 2 "
-        f"numbers. The network is a BEiT3 of 2 layers, for images of 32 pixels a side, from {trained}"
-    )
-    assert statement.vector(record, layout, ["minilm-cnn"]) == ""
-
-
-def test_the_card_says_what_mini_starts_from(built: Path, tmp_path: Path) -> None:
+def test_the_card_says_what_our_vectors_are(built: Path, tmp_path: Path) -> None:
     assert "\n`beit3` is CLS itself, 64 numbers. The network is a BEiT3 of 2" in (built / "README.md").read_text()
     layout = toy.outputs(tmp_path)
     releases.pretrained(layout)
-    io.write_bytes(layout.encoder.whitening, b"x")
-    assert statement.vector({"params": {"size": "mini", "distill": 0.0}}, layout, ["beit3"]) == (
-        "`beit3` is the means of the text's and the image's outputs, relaxed and joined, 2 numbers. The network is a "
-        "BEiT3 of 2 layers, for vectors of images by EfficientNet-Lite0 and descriptors, from all-MiniLM-L6-v2, "
-        "pre-trained by MIM + MLM."
+    toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
+    init = "https://x.example/beit3_base.pth?token=1"
+    record = {"params": {"steps": 12, "size": "small", "distill": 0.0, "init": init}}
+    assert statement.describe_vectors(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
+        "`beit3` is CLS itself, 2 numbers. `beit3-raw` is CLS itself, read by no map, 2 numbers. The network is a "
+        "BEiT3 of 2 layers, for images of 32 pixels a side, from `beit3_base.pth`, pre-trained by MIM + MLM."
     )
+    assert statement.describe_vectors(record, layout, ["minilm-cnn"]) == ""

@@ -88,17 +88,6 @@ def test_an_install_is_of_a_clone_or_a_wheel_and_never_a_name_that_anyone_may_ta
             assert not named.search(path.read_text(encoding="utf-8")), path
 
 
-def test_the_extras_bring_all_that_stages_need() -> None:
-    extras = PROJECT["optional-dependencies"]
-    for extra in ("cpu", "gpu"):
-        assert extras[extra][0] == "alignrec[stages]"
-        assert distribution(extras[extra][1]).startswith("faiss")
-    assert extras["stages"][0] == "alignrec[compare]"
-    brought = {distribution(r) for r in extras["stages"]}
-    assert brought >= {"torch", "dvc", "transformers", "open-clip-torch", "timm", "duckdb"}
-    assert brought.isdisjoint(distribution(r) for r in PROJECT["dependencies"])
-
-
 def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path) -> None:
     shutil.copytree(release, tmp_path / "release")
     export = ("export", "release", "--format")

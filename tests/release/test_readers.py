@@ -82,22 +82,6 @@ def test_pyarrow_reads_every_table_with_its_documentation(release: Path) -> None
             assert all(f.metadata and f.metadata[b"doc"] for f in table.schema)
 
 
-def test_polars_reads_a_feature_set(release: Path, x: np.ndarray) -> None:
-    polars = pytest.importorskip("polars")
-    table = polars.read_parquet(release / "features/beit3/*.parquet")
-    assert table["vector"].dtype == polars.Array(polars.Float32, toy.WIDTH)
-    assert np.array_equal(table["vector"].to_numpy(), x)
-    assert table["item_id"].to_list() == list(range(toy.ITEMS))
-
-
-def test_hugging_faces_library_reads_parquet_by_folder(release: Path, x: np.ndarray, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    folder = str(release / "features/beit3")
-    loaded = datasets.load_dataset("parquet", data_dir=folder, cache_dir=str(tmp_path), split="train")
-    assert np.array_equal(loaded.with_format("numpy")["vector"][:], x)
-    assert loaded["asin"][:] == [f"A{i}" for i in range(toy.ITEMS)]
-
-
 def test_hugging_faces_library_reads_every_configuration_of_the_card(release: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     names = datasets.get_dataset_config_names(str(release))
