@@ -36,19 +36,25 @@ class Compared:
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
     gaps: dict[str, dict[str, str]]  # other set -> place of a recommender -> difference in Recall
+    models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, by one protocol
     note: str  # users, seeds and protocols of the recommenders' tests
 
 
 def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
-    judged = [row for row in (probes or {}).get("verdicts", []) if row["a"] == released]
+    # a release of another version may have asked other probes
+    asked = [row for row in (probes or {}).get("verdicts", []) if row["probe"] in PROBES]
+    judged = [row for row in asked if row["a"] == released]
     outcomes: dict[str, dict[str, str]] = {}
     for other in dict.fromkeys(row["b"] for row in judged):
         outcomes[other] = in_probes([row for row in judged if row["b"] == other])
     rows = [] if tests is None else _main_tests(tests)
     several = len({row["fingerprint"] for row in rows}) > 1
     gaps: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row["features_a"] == released and row["model_b"] == RELEASED and row["features_b"] != released:
+    models: list[str] = []
+    for row in (row for row in rows if row["features_a"] == released):
+        if row["model_b"] != RELEASED and row["features_b"] in (released, "none"):
+            models += [agreed([row])] * (row["fingerprint"] == rows[0]["fingerprint"])
+        elif row["model_b"] == RELEASED and row["features_b"] != released:
             by = f" by {row['protocol']}" if several else ""
             place = f"under AlignRec{by}, {measure(MAIN[0], row['k'])}"
             outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
@@ -59,6 +65,7 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
         {name: places for name, places in outcomes.items() if name not in own | controls},
         {name: places for name, places in outcomes.items() if name in controls},
         gaps,
+        models,
         _tested(rows),
     )
 
@@ -116,30 +123,38 @@ def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] |
     found = compared(released, probes, tests)
     learned = (probes or {}).get("learned", ())
     unbeaten = [name for name, places in found.controls.items() if "better" not in places.values()]
-    return sentence(f"{dataset}{' (synthetic users)' * (kind == 'sample')}", released, found.rivals, unbeaten, learned)
+    where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
+    return sentence(where, released, found.rivals, found.models, unbeaten, learned)
 
 
 def sentence(
-    where: str, features: str, rivals: Mapping[str, Places], unbeaten: Sequence[str] = (), learned: Sequence[str] = ()
-) -> str:
-    """Return how often a set is better, level and worse, and the rival that only wins in the probes, if any.
+    where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = (),
+    learned: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Return how often a set, and AlignRec on it, are better and worse; empty without outcomes.
 
     Args:
+        models: outcomes against other models.
         unbeaten: controls that no test puts below the set.
         learned: sets that learned from interactions: what a probe leaks to them does not count for them.
     """
-    outcomes = [outcome for places in rivals.values() for outcome in places.values()]
-    if not outcomes:
-        return ""
-    better, level, worse = (outcomes.count(outcome) for outcome in ("better", "undecided", "worse"))
-    sets = f"{len(rivals)} other feature set{'s' * (len(rivals) > 1)}"
-    text = (
-        f"On {where}, {title(features)} is better in {better}, level in {level} and worse in {worse} of "
-        f"{len(outcomes)} comparisons with {sets}"
-    )
-    text += f", and not above the control {', '.join(unbeaten)}" if unbeaten else ""
+    clauses = []
+    if outcomes := [outcome for places in rivals.values() for outcome in places.values()]:
+        sets = f"{len(rivals)} other feature set{'s' * (len(rivals) > 1)}"
+        clauses.append(f"{title(features)} is {_counts(outcomes)} comparisons with {sets}")
+    if unbeaten:
+        clauses.append(f"no test puts it above the control {', '.join(unbeaten)}")
+    if models:
+        clauses.append(f"AlignRec on {title(features)} is {_counts(models)} comparisons with other models")
     name, won = superior(rivals, learned)
-    return text + (f"; {name} is better than it in {won} probe{'s' * (won > 1)} and worse in none." if name else ".")
+    if name:
+        clauses.append(f"{name} is better than it in {won} probe{'s' * (won > 1)} and worse in none")
+    return f"On {where}, {'; '.join(clauses)}." if clauses else ""
+
+
+def _counts(outcomes: Sequence[str]) -> str:
+    better, level, worse = (outcomes.count(outcome) for outcome in ("better", "undecided", "worse"))
+    return f"better in {better}, level in {level} and worse in {worse} of {len(outcomes)}"
 
 
 def superior(rivals: Mapping[str, Places], learned: Sequence[str]) -> tuple[str, int]:

@@ -18,7 +18,9 @@ def decided(released: str, *evidence: Any) -> dict[str, list[str]]:
 
 
 def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
-    tests = paired(("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", -0.01, 0.01))
+    tests = paired(
+        ("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", -0.01, 0.01), ("bpr", "none", 0.05, 0.01)
+    )
     evidence = probes(minilm_cnn="better better", tfidf="undecided worse")
     assert decided("beit3", evidence, tests) == {
         "head": ["zero-shot", "Item-CF", "under AlignRec, Recall@20"],
@@ -28,8 +30,9 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     (table,) = verdict.tables("beit3", evidence, tests)
     assert "test Recall@20 of 2,970 users over 3 seeds, mmrec." in table.note
     assert verdict.headline("shop", "tabular", "beit3", evidence, tests) == (
-        "On shop, BEiT3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; tfidf is "
-        "better than it in 1 probe and worse in none."
+        "On shop, BEiT3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; "
+        "AlignRec on BEiT3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models; "
+        "tfidf is better than it in 1 probe and worse in none."
     )
 
 
@@ -82,8 +85,8 @@ def test_the_rival_that_most_probes_decide_for_and_none_against_is_named(
 def test_a_set_that_no_test_sets_above_a_control_is_said_to_be_so(kind: str, users: str) -> None:
     given = probes(tfidf="better worse", random="undecided undecided", shuffled="undecided better")
     assert verdict.headline("shop", kind, "beit3", given, None) == (
-        f"On shop{users}, BEiT3 is better in 1, level in 0 and worse in 1 of 2 comparisons with 1 other feature set, "
-        "and not above the control random."
+        f"On shop{users}, BEiT3 is better in 1, level in 0 and worse in 1 of 2 comparisons with 1 other feature set; "
+        "no test puts it above the control random."
     )
     assert verdict.headline("shop", kind, "beit3", None, None) == ""
 
