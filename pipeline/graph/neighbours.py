@@ -13,6 +13,7 @@ import torch
 
 from pipeline import engine
 from pipeline.graph import approximate, gpu
+from pipeline.graph.approximate import Settled
 from pipeline.graph.params import Graph
 from pipeline.ops.linalg import limited
 from pipeline.ops.rows import unit_rows
@@ -55,32 +56,34 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bo
     return _edges(rows, cosines, rows[columns], np.flatnonzero(~usable))
 
 
-class Inverted(NamedTuple):
+class Approximate(NamedTuple):
     """Result of `inverted`."""
 
     tables: Iterator[pa.Table]  # schema EDGES, in item order
     usable: np.ndarray  # bool [I], the items that have a direction
-    settled: approximate.Settled
+    settled: Settled
 
 
-def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True) -> Inverted:
-    """Do as `neighbours` by an inverted file, holding a part of the catalogue, float32 [b, F], at a time.
+def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True) -> Approximate:
+    """Do as `neighbours` by an inverted file in a folder, holding a part of the catalogue, float32 [b, F], at a time.
 
-    The index stays in `folder`, 5 bytes a number. If `required`, UserError if too few exact neighbours are found.
+    If `required`, UserError if too few exact neighbours are found.
     """
-    files, usable = approximate.build(parts, width, folder)
+    index = approximate.Inverted(parts, width, folder)
+    usable = index.directed
     if not usable.any():
         none = np.empty((0, 0), int)
-        return Inverted(iter([_edges(none.ravel(), none, none, np.arange(len(usable)))]), usable, approximate.Settled())
+        return Approximate(iter([_edges(none.ravel(), none, none, np.arange(len(usable)))]), usable, Settled())
     k = min(k, int(usable.sum()))
-    settled = approximate.settle(files, usable, k, required)
-    return Inverted(_tables(approximate.search(files, usable, k, settled), usable), usable, settled)
+    settled = index.settle(k, required)
 
+    def tables() -> Iterator[pa.Table]:
+        for start, rows in zip(range(0, len(usable), approximate.PART), index.parts(), strict=True):
+            found = index.search(rows, k, settled.probes)
+            lone = start + np.flatnonzero(~usable[start : start + approximate.PART])
+            yield _edges(found.rows, found.cosines, found.ids, lone)
 
-def _tables(found: Iterator[approximate.Found], usable: np.ndarray) -> Iterator[pa.Table]:
-    for start, part in zip(range(0, len(usable), approximate.PART), found, strict=True):
-        lone = start + np.flatnonzero(~usable[start : start + approximate.PART])
-        yield _edges(part.rows, part.cosines, part.ids, lone)
+    return Approximate(tables(), usable, settled)
 
 
 def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:

@@ -41,8 +41,6 @@ class Split:
     dropped: Mapping[str, int] = field(default_factory=dict)
     own: bool = False  # whether the split came with the ratings, in a column of its own
     division: str = ""  # a division that needs content, with its number, such as `cold-items 0.2`; empty for others
-    # int64 [N], when each pair of train was first there; None where the source has no times
-    times: np.ndarray | None = None
 
     @property
     def is_cold(self) -> bool:
@@ -75,9 +73,8 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
         "user without train interactions": int((~known[users]).sum()),
     }
     dropped = {reason: n for reason, n in reasons.items() if n}
-    times = _first(interactions["timestamp"], users.astype(np.int64) * n_items + items, which == TRAIN)
     own, divided = has_own_split(interactions), division(interactions)
-    return Split(n_users, n_items, train, valid, test, dropped, own, divided, times)
+    return Split(n_users, n_items, train, valid, test, dropped, own, divided)
 
 
 def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:
@@ -128,14 +125,6 @@ def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: int) -> tuple[Pairs, int]:
     unique = np.unique(users[where].astype(np.int64) * n_items + items[where])
     return _pairs(unique, n_items), int(where.sum()) - len(unique)
-
-
-def _first(times: pa.ChunkedArray, keys: np.ndarray, where: np.ndarray) -> np.ndarray | None:
-    if times.null_count:
-        return None
-    time, keys = times.to_numpy()[where], keys[where]
-    order = np.lexsort((time, keys))
-    return np.asarray(time[order][np.unique(keys[order], return_index=True)[1]])
 
 
 def _pairs(unique: np.ndarray, n_items: int) -> Pairs:

@@ -35,8 +35,6 @@ class Train(Section):
     first epoch's, see docs/accuracy.md; null: it stops, as published"""
     decimals: Count | None = 4
     """decimals of valid Recall@20 when epochs are compared, as published; null: not rounded"""
-    by_time: bool = False
-    """whether an epoch visits train pairs in order of time; false: in random order"""
     compile: bool = False
     """compile a step's small kernels to CUDA graphs by torch.compile, which takes a minute at the start; GPU only"""
     checkpoint_every: Positive = 10

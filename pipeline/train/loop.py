@@ -52,6 +52,7 @@ def fit(
     progress: Callable[[dict[str, Any]], object] | None = None,
     checkpoint: Checkpoint | None = None,
     parts: Sequence[int] = (),
+    sampler: Callable[[Split], Sampler] = Sampler,
 ) -> Fit:
     """Train a recommender until valid Recall@20 stops improving; return its best epoch.
 
@@ -63,6 +64,7 @@ def fit(
         params: settings, of the model's class Params.
         progress: called with each finished epoch's line of the history.
         parts: widths of the modalities that stand side by side in features; empty: one modality.
+        sampler: draws the pairs and negatives of each epoch.
 
     Raises:
         UserError: an input is missing or of the wrong shape, valid is empty, or the loss diverges.
@@ -75,7 +77,7 @@ def fit(
         network = model(inputs, params).to(device)
         if not list(network.parameters()):
             return _without_training(network, split)
-        loop = _Loop(network, split, params, seed, checkpoint)
+        loop = _Loop(network, split, sampler(split), params, seed, checkpoint)
         loop.run(progress)
         return loop.fitted()
 
@@ -129,13 +131,21 @@ def ranked(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
 
 
 class _Loop(Epochs):
-    def __init__(self, network: Recommender, split: Split, params: Train, seed: int, checkpoint: Checkpoint | None):
+    def __init__(
+        self,
+        network: Recommender,
+        split: Split,
+        sampler: Sampler,
+        params: Train,
+        seed: int,
+        checkpoint: Checkpoint | None,
+    ):
         super().__init__()
         self.network: Recommender = network
         self.split, self.params, self.seed, self.checkpoint = split, params, seed, checkpoint
         self.epochs, self.patience = params.epochs, params.patience
         self.device = next(network.parameters()).device
-        self.sampler = Sampler(split, params.by_time)
+        self.sampler = sampler
         self.together = params.accumulate if isinstance(params, Accumulating) else 1
         self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
         self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))

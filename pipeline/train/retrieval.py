@@ -11,9 +11,9 @@ import faiss
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.graph import approximate
 from pipeline.interactions.split import Pairs, contains, keys
 from pipeline.train.embeddings import Embeddings
-from pipeline.train.inverted import Inverted
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded
 SAMPLE = 1000  # users it is measured on
@@ -46,21 +46,29 @@ def indexed(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -
     """
     k, places = min(MEASURED_AT, len(item)), np.arange(len(user))
     best = exact(user, item, k, seen)
-    shape = {"items": len(item), "width": item.width}
+
+    def found(index: faiss.Index) -> float:
+        return recall(retrieve(index, user, places, k, seen)[0], best)
+
+    facts: dict[str, Any] = {"kind": "flat"}
     if len(item) <= exact_up_to:
         index = flat(item.read())
-        found = recall(retrieve(index, user, places, k, seen)[0], best)
-        return Indexed(
-            lambda path: faiss.write_index(index, str(path)), {"kind": "flat"} | shape | _measured(found, k, len(user))
-        )
-    inverted = Inverted(item)
-    # a search finds the best items of all whose lists it comes to
-    place, searched, lists = inverted.places(user, best), 1, inverted.index.nlist
-    while (found := recall(np.where(place < searched, best, -1), best)) < ENOUGH and searched < lists:
-        searched = min(2 * searched, lists)
-    inverted.index.nprobe = searched
-    facts = {"kind": "ivf", "lists": lists, "searched": searched} | shape | _measured(found, k, len(user))
-    return Indexed(lambda path: inverted.write(path, item), facts)
+    else:
+        index = inverted(item)
+        while found(index) < ENOUGH and index.nprobe < index.nlist:
+            index.nprobe = min(2 * index.nprobe, index.nlist)
+        facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
+    facts |= {"items": len(item), "width": item.width, "recall": round(found(index), 4), "k": k, "users": len(user)}
+    return Indexed(lambda path: faiss.write_index(index, str(path)), facts)
+
+
+def inverted(item: Embeddings) -> Any:
+    """Return an inverted file of item vectors, which is in memory."""
+    rows = np.random.default_rng(0).choice(len(item), min(len(item), approximate.SAMPLE), replace=False)
+    index = approximate.trained(item.take(np.sort(rows)), len(item), "Flat")
+    for part in item:
+        index.add(part)
+    return index
 
 
 def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
@@ -120,7 +128,3 @@ def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
     """Return the share of the exact items [N, K] that are among the retrieved [N, K]; places of -1 do not count."""
     hits = (retrieved[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
     return float(hits.sum() / max((exact >= 0).sum(), 1))
-
-
-def _measured(found: float, k: int, users: int) -> dict[str, Any]:
-    return {"recall": round(found, 4), "k": k, "users": users}

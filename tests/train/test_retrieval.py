@@ -14,7 +14,6 @@ from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs
 from pipeline.train import retrieval
 from pipeline.train.embeddings import Embeddings
-from pipeline.train.inverted import Inverted
 
 USERS, ITEMS, WIDTH = 300, 2000, 8
 
@@ -83,7 +82,7 @@ def test_ties_across_parts_come_in_item_order(seen: Pairs) -> None:
 def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(
     vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None, tmp_path: Path
 ) -> None:
-    """The recall that is stated is that of a search, and the file is what FAISS writes of an index in memory."""
+    """The recall that is stated is that of a search."""
     user, item = vectors
     made = retrieval.indexed(stored, user, seen, ITEMS - 1)
     assert made.facts["kind"] == "ivf"
@@ -96,23 +95,6 @@ def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough
     assert retrieval.recall(found, topk(user, item, 20, seen)) == pytest.approx(made.facts["recall"], abs=1e-4)
     pairs = set(zip(seen.users.tolist(), seen.items.tolist(), strict=True))
     assert not any((u, i) in pairs for u, row in enumerate(found.tolist()) for i in row)
-    index.reset()
-    index.add(item)
-    assert (tmp_path / "items.faiss").read_bytes() == faiss.serialize_index(index).tobytes()
-
-
-def test_a_list_without_items_is_written_as_faiss_writes_it(stored: Embeddings, tmp_path: Path) -> None:
-    """Vectors of few directions leave most lists empty, whose sizes FAISS writes otherwise."""
-    few = np.eye(4, WIDTH, dtype=np.float32)[np.arange(ITEMS) % 4]
-    ids, path = pa.array(range(ITEMS), pa.int32()), tmp_path / "items.parquet"
-    table = pa.table({"item_id": ids, "asin": ids.cast(pa.string()), "vector": io.vectors(few)})
-    io.write_table(table, path, schemas.item_embeddings(WIDTH))
-    inverted = Inverted(Embeddings(path, schemas.item_embeddings))
-    inverted.write(tmp_path / "items.faiss", [few])
-    index = faiss.read_index(str(tmp_path / "items.faiss"))
-    index.reset()
-    index.add(few)
-    assert (tmp_path / "items.faiss").read_bytes() == faiss.serialize_index(index).tobytes()
 
 
 def test_the_bytes_are_the_same_with_any_number_of_threads(

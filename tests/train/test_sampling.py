@@ -1,11 +1,6 @@
-from dataclasses import replace
-
 import numpy as np
-import pyarrow as pa
-import pytest
 from shops import interactions, two_tastes
 
-from pipeline.errors import UserError
 from pipeline.interactions.split import contains, keys, load
 from pipeline.train.sampling import Sampler
 
@@ -32,20 +27,3 @@ def test_a_user_who_has_everything_is_left_out() -> None:
     split = load(interactions([(0, 0, 0), (0, 1, 0), (1, 0, 0)]), 2, 2)
     users, _, negatives = Sampler(split).epoch(np.random.default_rng(0))
     assert (users.tolist(), negatives.tolist()) == ([1], [1])
-
-
-def test_by_time_pairs_come_as_they_were_first_there_whatever_the_seed() -> None:
-    table = interactions([(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 2, 0), (0, 1, 0), (0, 3, 1)])
-    times = pa.array([50, 30, 10, 40, 20, 99], pa.int64())  # the pair (0, 1) twice, first at 20
-    split = load(table.set_column(3, "timestamp", times), 2, 4)
-    assert split.times is not None
-    assert split.times.tolist() == [50, 20, 10, 40]
-    for seed in (0, 1):
-        users, positives, _ = Sampler(split, by_time=True).epoch(np.random.default_rng(seed))
-        assert [*zip(users.tolist(), positives.tolist(), strict=True)] == [(1, 0), (0, 1), (1, 2), (0, 0)]
-
-
-def test_by_time_wants_times() -> None:
-    assert two_tastes().times is None
-    with pytest.raises(UserError, match=r"train\.by_time"):
-        Sampler(replace(two_tastes(), times=None), by_time=True)

@@ -1,0 +1,78 @@
+"""What each loss of AlignRec prevents: the shape of its vectors after each epoch of a training without the loss.
+
+python -m experiments.geometry sample       # docs/study.md, "What each loss prevents"
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+import typer
+from torch import Tensor
+
+from experiments.shared import opened
+from pipeline.benchmark.settings import released_settings
+from pipeline.models import RELEASED
+from pipeline.models.alignrec import AlignRec
+from pipeline.ops import shapes
+from pipeline.seeds import seed_for
+from pipeline.train import inputs
+from pipeline.train.loop import fit
+from pipeline.train.params import Released
+
+LOSSES = ("cca", "reg", "uia")
+
+
+@torch.no_grad()
+def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
+    """Return the shape of AlignRec's item vectors, with users and items of the train pairs, int [P].
+
+    id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one direction;
+    content_id: mean cosine of an item's two vectors; user_item: mean cosine of train pairs; kept: linear CKA of the
+    content vectors with the given features.
+    """
+    id_user, id_item = model.id_branch()
+    mm_user, mm_item = model.content_branch()
+    user, item = id_user + mm_user, id_item + mm_item
+    pairs = nnf.cosine_similarity(user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()])
+    ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
+    spectra = [shapes.spectrum(x) for x in (ids, content, given)]
+    return {
+        "id_rank": shapes.shape(ids, spectra[0]).effective_rank,
+        "content_rank": shapes.shape(content, spectra[1]).effective_rank,
+        "id_energy": shapes.leading(ids),
+        "content_energy": shapes.leading(content),
+        "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
+        "user_item": float(pairs.mean()),
+        "kept": shapes.linear_cka(content, given, spectra[1], spectra[2]),
+    }
+
+
+def main(
+    dataset: str, params: Path = Path("params.yaml"), root: Path = Path("outputs"), epochs: int | None = None
+) -> None:
+    """Train AlignRec to the last epoch, whole and without each loss; print a line an epoch."""
+    own, layout, _ = opened(dataset, params, root, "geometry")
+    data, settings = inputs.read(layout, own[Released].features), released_settings(own)
+    settings = settings.model_copy(update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs})
+    train = data.split.train
+    for without in ("", *LOSSES):
+        seen: list[dict[str, float]] = []
+
+        class Observed(AlignRec):
+            def forward(self) -> tuple[Tensor, Tensor]:
+                if not self.training:  # the loop ranks valid with it, once an epoch
+                    seen.append(measure(self, train.users, train.items))  # noqa: B023
+                return super().forward()
+
+        changed = settings.model_copy(update={without: 0.0} if without else {})
+        fitted = fit(Observed, *data, changed, seed_for("benchmark", dataset, RELEASED, 0))
+        for line, shape in zip(fitted.history, seen, strict=True):
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in shape.items())
+            recall = f"valid Recall@20 {line['valid_recall@20']:.4f}"
+            print(f"without {without or 'nothing'}, epoch {line['epoch']}: {recall}, {figures}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,81 @@
+"""What the experiments share: a dataset under other parameters, trained cells, and the table of their tests."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.benchmark.cell import Cell, Stored
+from pipeline.benchmark.compare import Compared, summary
+from pipeline.benchmark.experiment import complete
+from pipeline.benchmark.settings import model_settings, protocol_of
+from pipeline.benchmark.store import Store
+from pipeline.config.parameters import Parameters
+from pipeline.evaluation.cutoff import CUTOFF, bounded
+from pipeline.layout import Layout
+from pipeline.run import running
+from pipeline.seeds import seed_for
+from pipeline.train import inputs
+from stages.order import STAGES
+from stages.params import load
+
+RECALL = f"recall@{CUTOFF}"
+
+
+def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameters, Layout, Path]:
+    """Return the parameters of a dataset, its paths, and the folder of an experiment's own files."""
+    return load(params, dataset), Layout(root, dataset), root / "experiments" / name
+
+
+def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[str]) -> Layout:
+    """Run stages with other parameters under another root, where links stand for the outputs of all other stages."""
+    branch = Layout(root.resolve(), layout.dataset)
+    for name in (*STAGES, "teachers"):
+        if name not in stages and layout.folder(name).is_dir() and not branch.folder(name).exists():
+            branch.folder(name).parent.mkdir(parents=True, exist_ok=True)
+            branch.folder(name).symlink_to(layout.folder(name).resolve())
+    for name in stages:
+        with running(name, layout.dataset, params, branch.root) as run:
+            STAGES[name].main(run)
+    return branch
+
+
+def planned(params: Parameters, data: Mapping[str, Stored], models: Sequence[str], seeds: int) -> dict[Compared, Cell]:
+    """Return the trainings of each model on each data, by name; equal seeds draw equal negatives."""
+    layout = next(iter(data.values())).layout
+    split = inputs.read(layout, None).split
+    rules, ks = protocol_of(params, layout.dataset, split), (bounded(split.n_items),)
+    return {
+        Compared(model, name, seed): Cell(
+            stored, model, model_settings(params, model), rules, seed_for("compare", layout.dataset, model, seed), ks
+        )
+        for model in models
+        for name, stored in data.items()
+        for seed in range(seeds)
+    }
+
+
+def recalls(cells: Mapping[Compared, Cell], folder: Path, workers: int) -> dict[Compared, np.ndarray]:
+    """Train what has no record in a folder; return test recall of each user by training, float64 [N]."""
+    found = {}
+    for one, record in complete(cells, Store(folder / "cells"), workers).items():
+        data = cells[one].data
+        assert isinstance(data, Stored)
+        split = inputs.read(data.layout, None).split
+        k = bounded(split.n_items)
+        found[one] = record.evaluation(cells[one].protocol.suffix, split, [k]).per_user["recall", k]
+    return found
+
+
+def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str]) -> Iterator[str]:
+    """Yield a table: each name's recall by model, and its difference to the first name, tested over users."""
+    tested = summary(found, names)
+    pairs = {(row["measure"].split()[0], row["b"]): row for row in tested["paired"] if row["a"] == names[0]}
+    yield f"| model | | test {RECALL} | change | 95 % interval | p |\n|---|---|---|---|---|---|"
+    for model, figures in tested[RECALL].items():
+        for name, figure in figures.items():
+            spread = f"{figure['mean']:.4f}" + (f" ± {figure['sd']:.4f}" if figure["sd"] is not None else "")
+            row, change = pairs.get((model, name)), " | | "
+            if row:
+                change = f"{-row['difference']:+.4f} | {-row['high']:+.4f} .. {-row['low']:+.4f} | {row['p_holm']:.4f}"
+            yield f"| {model} | {name} | {spread} | {change} |"

@@ -1,0 +1,74 @@
+"""Variants of pre-training: encoders with other keys of `pretrain`, judged by probes and in AlignRec.
+
+python -m experiments.variants sample --profile mini        # docs/pretraining-results.md, "Mini"
+python -m experiments.variants sample --profile objective   # docs/pretraining-results.md, "The objective"
+python -m experiments.variants sample --profile steps       # by the length of pre-training
+"""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from experiments.shared import branched, compared, opened, planned, recalls
+from pipeline import io
+from pipeline.benchmark.cell import Stored
+from pipeline.benchmark.params import Benchmark
+from pipeline.config.base import checked
+from pipeline.encode.params import Encode
+from pipeline.models import RELEASED
+from pipeline.pretrain.params import Pretrain
+
+SMALL: dict[str, Any] = {"size": "small", "steps": 1056}
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "mini": {
+        "untrained": {"steps": 0, "distill": 0},
+        "article-100": {"steps": 100, "distill": 0},
+        "article-300": {"steps": 300, "distill": 0},
+        "taught-100": {"steps": 100},
+        "taught-300": {"steps": 300},
+    },
+    "objective": {"recipe": SMALL, "article": SMALL | {"words": "random", "distill": 0, "hide": 0, "batch_size": 32}},
+    "steps": {f"{steps} steps": SMALL | {"steps": steps} for steps in (0, 264, 528, 1056)},
+}
+"""name -> variant -> keys of `pretrain` that differ; the others are tested against the first variant"""
+SETS = ["beit3", "beit3-raw"]
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
+
+
+def main(
+    dataset: str,
+    profile: str = "mini",
+    params: Path = Path("params.yaml"),
+    root: Path = Path("outputs"),
+    seeds: int = 3,
+    steps: int | None = None,
+) -> None:
+    """Train an encoder for each variant, and print its probes at 20 and AlignRec's recall on it.
+
+    `steps` bounds the steps of every variant.
+    """
+    given, layout, folder = opened(dataset, params, root, f"variants/{profile}")
+    sets = given[Encode].model_copy(update={"encoders": SETS, "controls": []})
+    data = {}
+    for name, keys in PROFILES[profile].items():
+        section = checked(Pretrain, given[Pretrain].model_dump(exclude_unset=True) | keys, name)
+        if steps is not None:
+            section = section.model_copy(update={"steps": min(section.steps, steps)})
+        own = given.having(section, sets)
+        branch = branched(layout, folder / name.replace(" ", "-"), own, ["pretrain", "encode", "graph", "probe"])
+        probes = io.read_json(branch.probes)
+        for features in SETS:
+            figures = [f"{probe} {probes[probe][features]['hit@20']:.3f}" for probe in PROBES if _asked(probes, probe)]
+            print(f"{name}, {features}: {', '.join(figures)}")
+            data[f"{name}, {features}"] = Stored.of(own, branch, features)
+    cells = planned(given, data, [RELEASED], seeds)
+    print(*compared(recalls(cells, folder, given[Benchmark].workers), [*data]), sep="\n")
+
+
+def _asked(probes: dict[str, Any], name: str) -> bool:
+    return "hit@20" in probes.get(name, {}).get(SETS[0], {})
+
+
+if __name__ == "__main__":
+    typer.run(main)

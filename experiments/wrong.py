@@ -1,0 +1,89 @@
+"""Wrong content: do recommenders lose by another item's images, another item's texts, or noise?
+
+python -m experiments.wrong sample                     # the table of docs/study.md, "Wrong content"
+python -m experiments.wrong sample --model freedom --features minilm-cnn --seeds 3
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import typer
+
+import schemas
+from experiments.shared import branched, compared, opened, planned, recalls
+from pipeline import io
+from pipeline.benchmark.cell import Hidden, Stored
+from pipeline.benchmark.params import Benchmark
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import Encode
+from pipeline.graph.params import Graph
+from pipeline.layout import Layout
+from pipeline.seeds import seed_for
+
+Rng = np.random.Generator
+
+
+def noise(vectors: np.ndarray, rng: Rng) -> np.ndarray:
+    """Return normal numbers with each column's mean and deviation, float32 [I, F]."""
+    return (vectors.mean(0) + vectors.std(0) * rng.standard_normal(vectors.shape)).astype(np.float32)
+
+
+def changed(table: pa.Table, names: list[str], other: np.ndarray) -> pa.Table:
+    """Return a table with some columns of other rows, int64 [I]."""
+    for name in names:
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), table[name].take(other))
+    return table
+
+
+def encoded(params: Parameters, layout: Layout, root: Path, features: str, what: str, other: np.ndarray) -> np.ndarray:
+    """Return the vectors of a feature set, encoded with the images or texts of other items: float32 [I, F]."""
+    branch = Layout(root.resolve(), layout.dataset)
+    if what == "text":
+        items = io.read_table(layout.items, schemas.ITEMS)
+        io.write_table(changed(items, ["text", "text_status", "tokens"], other), branch.items, schemas.ITEMS)
+    else:
+        shards = io.shards(layout.images, "images")
+        table = pa.concat_tables(io.read_table(path, schemas.IMAGES) for path in shards)
+        table = changed(table, [name for name in table.column_names if name not in ("item_id", "asin")], other)
+        at = 0
+        for path in shards:
+            rows = io.rows([path])
+            io.write_table(table.slice(at, rows), branch.images / path.name, schemas.IMAGES)
+            at += rows
+    own = params.having(params[Encode].model_copy(update={"encoders": [features], "controls": []}))
+    branched(layout, root, own, ["encode"])
+    return io.matrix(io.read_features(branch.features(features))["vector"])
+
+
+def main(
+    dataset: str,
+    params: Path = Path("params.yaml"),
+    root: Path = Path("outputs"),
+    model: Annotated[list[str], typer.Option()] = ["alignrec"],  # noqa: B006
+    features: str = "beit3",
+    ratio: Annotated[list[float], typer.Option()] = [0.1, 0.5, 1.0],  # noqa: B006
+    seeds: int = 1,
+) -> None:
+    """Retrain with wrong content for a share of the items, and print how recall changes."""
+    own, layout, folder = opened(dataset, params, root, f"wrong/{features}")
+    vectors = io.matrix(io.read_features(layout.features(features))["vector"])
+    rng = np.random.default_rng(seed_for("wrong", dataset))
+    cycle = rng.permutation(len(vectors))
+    other = np.empty(len(vectors), np.int64)
+    other[cycle] = np.roll(cycle, 1)  # one cycle over all items: nobody keeps its own
+    wrong = {what: encoded(own, layout, folder / what, features, what, other) for what in ("image", "text")}
+    wrong["noise"] = noise(vectors, rng)
+    data = {"nothing": Stored.of(own, layout, features)}
+    for what, vectors_of in wrong.items():
+        for share in ratio:
+            path = folder / f"{what}-{share:g}.npy"
+            rows = Hidden(what, share, seed_for("mask", dataset)).rows(len(vectors))
+            io.write_npy(path, np.where(rows[:, None], vectors_of, vectors))
+            data[path.stem] = Stored(layout, path, data["nothing"].parts, own[Graph])
+    print(*compared(recalls(planned(own, data, model, seeds), folder, own[Benchmark].workers), [*data]), sep="\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,60 @@
+"""Every experiment runs on a tiny catalogue, and says something of each of its arms."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer import Typer
+from typer.testing import CliRunner
+
+TRAIN = {"features": "beit3", "dim": 8, "batch_size": 512, "epochs": 2, "lr": 0.01}
+PARAMS: dict[str, Any] = {
+    "datasets": ["shop"],
+    "sources": {"shop": {"kind": "sample", "users": 300, "items": 100}},
+    "pretrain": {"size": "small", "vocab": 300, "codes": 16, "steps": 4, "batch_size": 8, "distill_from": ["tfidf"]},
+    "encode": {"encoders": ["beit3", "beit3-raw", "tfidf"]},
+    "train": TRAIN,
+    "benchmark": {"workers": 1, "ks": [5, 20]},
+}
+EXPERIMENTS = {
+    "exposure": (["--draws", "2", "--budget", "1", "--model", "bpr"], ["catalogue all gini, bpr"]),
+    "geometry": (["--epochs", "1"], ["without nothing, epoch 0", "without uia, epoch 0"]),
+    "joint": (["--steps", "2", "--seeds", "1", "--rate", "0.1"], ["| staged |", "| joint, rate x 0.1 |"]),
+    "league": (["--model", "bpr", "--model", "vbpr", "--features", "beit3", "--seeds", "1", "--budget", "1"], ["tau"]),
+    "single_pass": (["--steps", "0", "--seeds", "1"], ["0 steps: valid Recall@20"]),
+    "variants": (["--profile", "objective", "--steps", "2", "--seeds", "1"], ["| article, beit3-raw |"]),
+    "wrong": (["--ratio", "1", "--features", "beit3"], ["| nothing |", "| image-1 |", "| text-1 |", "| noise-1 |"]),
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with params.yaml and the outputs of the stages up to the graph."""
+    from pipeline.run import running
+    from stages.order import STAGES
+    from stages.params import load
+
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    params = load(folder / "params.yaml", "shop")
+    for name in ("download", "interactions", "items", "images", "pretrain", "encode", "graph"):
+        with running(name, "shop", params, folder / "outputs") as run:
+            STAGES[name].main(run)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs(shop: Path, name: str) -> None:
+    options, said = EXPERIMENTS[name]
+    app = Typer()
+    app.command()(import_module(f"experiments.{name}").main)
+    files = ["--params", str(shop / "params.yaml"), "--root", str(shop / "outputs")]
+    done = CliRunner().invoke(app, ["shop", *files, *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [words for words in said if words not in done.output] == []
