@@ -39,7 +39,7 @@ test: .venv/installed-test browser ## lint, type check, declared dependencies, a
 	ruff check .
 	mypy
 	deptry alignrec pipeline stages schemas
-	deptry tests benchmarks --ignore DEP002,DEP004 # those may import the product's packages and the tests' own
+	deptry tests benchmarks experiments --ignore DEP002,DEP004 # those may import the product's packages and the tests' own
 	pytest --numprocesses=$(WORKERS) --maxprocesses=4
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped

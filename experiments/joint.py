@@ -1,130 +1,31 @@
 """Joint or staged: AlignRec and BEiT3 trained together, through CLS, or one after the other, from the same weights.
 
-    python -m experiments.joint sample        # docs/study.md, "Joint or staged"
-
-Each epoch encodes every item once with gradient, a share of them per step; a step reads the latest features of the
-others. After each epoch all items are encoded again and the item graph is rebuilt. Letters: I items, F width of CLS.
+python -m experiments.joint sample        # docs/study.md, "Joint or staged"
 """
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import torch
 import typer
-from torch import Tensor
 
-import schemas
 from experiments.shared import branched, compared, opened
-from pipeline import io
-from pipeline.beit3 import stored
-from pipeline.beit3.config import FIRST_POSITION
-from pipeline.beit3.tokenizer import Tokenizer
+from experiments.together import Encoder, Together
 from pipeline.benchmark.compare import Compared
 from pipeline.benchmark.settings import protocol_of, released_settings
-from pipeline.encode import batching
 from pipeline.encode.params import Encode
 from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
-from pipeline.images.pixels import squares
-from pipeline.layout import Layout
-from pipeline.models import RELEASED, adjacency
-from pipeline.models.alignrec import AlignRec, AlignRecParams
-from pipeline.models.base import Inputs
-from pipeline.ops.device import pick
-from pipeline.ops.sparse import Sparse
-from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.corpus import Corpus
-from pipeline.pretrain.held_out import NO_MASKING, features
-from pipeline.pretrain.losses import summary
+from pipeline.models import RELEASED
+from pipeline.models.alignrec import AlignRec
 from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 
 SET = "beit3-raw"  # raw CLS: the article's feature, which gradients reach
-
-
-class Encoder:
-    """BEiT3 and its items; the network is the only state."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.network = stored.network(layout.encoder)
-        config = self.network.config
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-        images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
-        there = np.array([image is not None for image in images])
-        ids = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts, config.positions - FIRST_POSITION)
-        pixels = squares([image for image in images if image is not None], config.image)
-        codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
-        corpus = Corpus(ids, np.where(there, np.cumsum(there) - 1, -1), pixels)
-        self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, pick(mps=False))
-        self.network.to(self._task.device)
-        self._known = torch.from_numpy(corpus.has_text | corpus.has_image).to(self._task.device)[:, None]
-        self.items = len(texts)
-
-    def some(self, items: np.ndarray) -> Tensor:
-        """Return CLS of items with gradient; zeros without image and text."""
-        return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
-
-    def all(self) -> np.ndarray:
-        """Return CLS of all items, float32 [I, F]."""
-        return features(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
-
-
-class Together(AlignRec):
-    """AlignRec on the features of an encoder; each step encodes some of them again."""
-
-    def __init__(self, given: Inputs, params: AlignRecParams, encoder: Encoder, graph: Graph, rate: float) -> None:
-        super().__init__(given, params)
-        self.encoder, self.network, self.graph, self.rate = encoder, encoder.network, graph, rate
-        self._device, self._table = given.device, self.features.data
-        steps = -(-len(given.split.train) // (params.batch_size * params.accumulate))
-        self._share = -(-encoder.items // steps)  # each item once an epoch
-        self._order: Iterator[Tensor] = iter(())
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Return the parameters of AlignRec, and those of the encoder at its own rate."""
-        inner = {*self.network.parameters()}
-        own = [p for p in self.parameters() if p.requires_grad and p not in inner]
-        return [{"params": own, "rate": 1.0}, {"params": [*self.network.parameters()], "rate": self.rate}]
-
-    @property
-    def content(self) -> Tensor:
-        """The current features, [I, F]; those of a step carry gradient."""
-        return self._table
-
-    @property
-    def target(self) -> Tensor:
-        """The same without gradient."""
-        return self._table.detach()
-
-    def start_epoch(self) -> None:
-        """Draw the order in which items are encoded."""
-        self._order = iter(torch.randperm(self.encoder.items).split(self._share))
-
-    def tables(self) -> tuple[Tensor, ...]:
-        """Return AlignRec's tables after encoding this step's share of the items."""
-        items, self._table = next(self._order, torch.arange(0)), self.features.data
-        if len(items):
-            fresh = self.encoder.some(items.numpy())
-            self._table = self.features.index_copy(0, items.to(self._device), fresh)
-            self.features.data[items] = fresh.detach()
-        return super().tables()
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Encode all items and rebuild the item graph before valid is ranked, once an epoch."""
-        if not self.training:
-            vectors = self.encoder.all()
-            self.features.data.copy_(torch.from_numpy(vectors))
-            self._table = self.features.data
-            edges = neighbours.of_params(vectors, self.graph)
-            graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
-            self.item_item = Sparse(graph, self._device)
-        return super().forward()
 
 
 def main(

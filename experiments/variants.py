@@ -28,7 +28,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "taught-100": {"steps": 100},
         "taught-300": {"steps": 300},
     },
-    "objective": {"recipe": SMALL, "article": SMALL | {"words": "random", "distill": 0, "hide": 0, "batch_size": 32}},
+    "objective": {"recipe": SMALL, "article": SMALL | {"distill": 0, "batch_size": 32}},
     "steps": {f"{steps} steps": SMALL | {"steps": steps} for steps in (0, 264, 528, 1056)},
 }
 """name -> variant -> keys of `pretrain` that differ; the others are tested against the first variant"""

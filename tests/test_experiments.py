@@ -15,7 +15,7 @@ TRAIN = {"features": "beit3", "dim": 8, "batch_size": 512, "epochs": 2, "lr": 0.
 PARAMS: dict[str, Any] = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample", "users": 300, "items": 100}},
-    "pretrain": {"size": "small", "vocab": 300, "codes": 16, "steps": 4, "batch_size": 8, "distill_from": ["tfidf"]},
+    "pretrain": {"size": "small", "codes": 16, "steps": 4, "batch_size": 8, "distill_from": ["tfidf"]},
     "encode": {"encoders": ["beit3", "beit3-raw", "tfidf"]},
     "train": TRAIN,
     "benchmark": {"workers": 1, "ks": [5, 20]},
