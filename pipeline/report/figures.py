@@ -1,16 +1,16 @@
 """What DVC shows of a run and git keeps: headline figures, the rows of the plots, the article's tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import schemas
 from pipeline import io
 from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.evidence import Row, seeds_of
+from pipeline.evaluation.evidence import Row
 from pipeline.report import probes, recommenders, study, tail
 from pipeline.report.outputs import Outputs
-from pipeline.report.table import Difference, Table
-from pipeline.report.words import CONTROLS, labelled, protocol, short
+from pipeline.report.table import Table
+from pipeline.report.words import CONTROLS, labelled, short
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
 ARTICLE = ("ablation", "mask", "tail", "hyper-parameters")
@@ -66,27 +66,12 @@ def article(outputs: Outputs) -> dict[str, list[Table]]:
             for comparison, label in labelled(outputs.ablated)
         ],
         "mask": study.masked(mask),
-        "tail": list(_leads(tail.parts(leads))),
+        "tail": tail.leads(leads),
         "hyper-parameters": [
             *study.sweep_points(outputs.plotted("curves")), *study.heatmaps(outputs.plotted("heatmaps"))
         ],
     }  # fmt: skip
     return {part: tables for part, tables in found.items() if tables}
-
-
-def _leads(parts: Iterable[list[tail.Row]]) -> Iterator[Table]:
-    for rows in parts:
-        if tested := [row for row in rows if row["difference"] is not None]:
-            note = (
-                f"{protocol(rows[0])} What AlignRec on the released features has more, Recall@{rows[0]['k']} on test, "
-                f"mean over {seeds_of(row['seeds'] for row in tested)}; * p below .05 by Holm's correction of these "
-                "tests."
-            )
-            yield tail.by_group(f"AlignRec's lead by {rows[0]['slice']}", note, tested, _lead, marked=False)
-
-
-def _lead(row: tail.Row) -> str:
-    return f"{row['difference']:+.4f}" + "*" * Difference.of(row).sure
 
 
 def _kept(table: Table) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.benchmark import summaries
-from pipeline.benchmark.summaries import WHOLE, Masked
+from pipeline.benchmark.summaries import WHOLE
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED
@@ -59,20 +59,20 @@ def _quality(outputs: Outputs) -> Iterator[Table]:
 
 def recommenders(outputs: Outputs) -> Section:
     compared = list(labelled(outputs.compared))
-    drawn = [draw(one, outputs, label) for one, label in compared for draw in (_means, leads)]
+    drawn = [chart for one, label in compared for chart in (_means(one, label), _leads(one, outputs, label))]
     paired = [] if outputs.tests is None else list(benchmark.tests(outputs.tests))
     tables = [benchmark.results(one).under(label) for one, label in compared] + paired
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
 
 
-def _means(comparison: Comparison, _: Outputs, label: str) -> Intervals | None:
+def _means(comparison: Comparison, label: str) -> Intervals | None:
     rows = [plots.mean(words.run(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
     title = f"Test {RECALL}, {words.spread(r.seeds for r in comparison.rows)}"
     return plots.intervals(words.after(title, label), rows, axis=RECALL)
 
 
-def leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
+def _leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
     """Return the lead of AlignRec on the released features over each run it was tested against."""
     found = benchmark.leads(comparison, outputs.tests, outputs.released)
     if not found:
@@ -135,14 +135,14 @@ def _span(values: Figures | None, figure: str) -> Span | None:
 def long_tail(outputs: Outputs) -> Section:
     table = outputs.study.get("tail", schemas.TAIL.empty_table())
     drawn: list[Picture | None] = []
-    tables = tail.tails(table)
+    tables = tail.leads(table)
     for comparison, label in labelled(outputs.compared):
         over = words.after(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
         for which in tail.SLICES:
             groups = tail.groups(table, comparison, which)
             drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released))
         k, slices = tail.sliced(outputs.slices, comparison)
-        means = [] if len(table) else [of for which in tail.SLICES for of in tail.means(slices, which, k)]
+        means = [of for which in tail.SLICES for of in tail.means(slices, which, k)]
         tables += [of.under(label) for of in (*tail.catalogue(slices, k), *means)]
     note = "A recommender can be right by showing everybody the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
@@ -166,29 +166,22 @@ def studied(outputs: Outputs) -> Iterator[Section]:
     yield Section("settings-swept", heading, heading, note, sweep_charts(curves), maps, points)
 
 
-def _mask_charts(mask: pa.Table) -> list[Picture | None]:
-    """Return Recall@20 over what is masked, per protocol and feature set: a curve from three ratios, else rows."""
-    drawn = []
+def _mask_charts(mask: pa.Table) -> list[Chart]:
+    """Return a chart per protocol and feature set: Recall@20 over the share of items that are masked."""
+    charts = []
     protocols = list(summaries.by_protocol(summaries.masked(mask)))
     for (protocol, _), rows in protocols:
         for features in dict.fromkeys(row.features for row in rows):
             own = [row for row in rows if row.features == features]
-            title = f"{features}: test {RECALL}, {words.spread(len(row.recall.values) for row in own)}"
-            drawn.append(_mask_chart(words.after(title, protocol if len(protocols) > 1 else ""), own))
-    return drawn
-
-
-def _mask_chart(title: str, rows: Sequence[Masked]) -> Picture | None:
-    ratios = sorted({row.ratio for row in rows})
-    if len(ratios) < 3:
-        lost = ["" if row.change is None else f", {row.change.mean:+.1%}" for row in rows]
-        means = [plots.mean(row.items, row.recall, change) for row, change in zip(rows, lost, strict=True)]
-        return plots.intervals(title, means, axis=RECALL)
-    lines = {
-        f"{modality} masked": {row.ratio: row.recall for row in rows if row.modality in (modality, WHOLE)}
-        for modality in dict.fromkeys(row.modality for row in rows if row.modality != WHOLE)
-    }
-    return plots.curves(f"{title}, by share masked", ratios, lines, ("share masked", RECALL))
+            lines = {
+                f"{modality} masked": {row.ratio: row.recall for row in own if row.modality in (modality, WHOLE)}
+                for modality in dict.fromkeys(row.modality for row in own if row.modality != WHOLE)
+            }
+            title = f"{features}: test {RECALL}, {words.spread(len(row.recall.values) for row in own)}, by share masked"
+            title = words.after(title, protocol if len(protocols) > 1 else "")
+            if lines:
+                charts.append(plots.curves(title, {row.ratio for row in own}, lines, ("share masked", RECALL)))
+    return charts
 
 
 def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:

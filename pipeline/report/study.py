@@ -63,5 +63,5 @@ def _heatmap(where: str, cells: Sequence[Record]) -> Table:
 
 
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
-    parts = {"mask": masked, "tail": tail.tails}
+    parts = {"mask": masked, "tail": tail.leads}
     return [table for part, of in parts.items() if part in study for table in of(study[part])]

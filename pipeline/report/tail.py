@@ -1,6 +1,6 @@
 """The long tail: items shown and users served, by popularity of items and length of histories."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ SLICES = {
 }
 OF = {"popularity": "targets", "history": "users"}
 
-Row = Mapping[str, Any]
 Run = tuple[str, str]  # model, features
 Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
 """run -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
@@ -97,43 +96,31 @@ def _text(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
     return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"
 
 
-def parts(tail: pa.Table) -> list[list[Row]]:
-    """Return the rows of each protocol and slice, without controls."""
-    rows = (row for row in tail.to_pylist() if row["features"] not in CONTROLS)
-    return list(collect(((row["fingerprint"], row["slice"]), row) for row in rows).values())
+def leads(tail: pa.Table) -> list[Table]:
+    """Return AlignRec's lead on the released features over each other run but controls, by group."""
+    rows = [row for row in tail.to_pylist() if row["difference"] is not None and row["features"] not in CONTROLS]
+    several = len({row["protocol"] for row in rows}) > 1
+    by_slice = collect(((row["fingerprint"], row["slice"]), row) for row in rows).values()
+    return [_leads(own).under(own[0]["protocol"] if several else "") for own in by_slice]
 
 
-def tails(tail: pa.Table) -> list[Table]:
-    found = parts(tail)
-    several = len({rows[0]["protocol"] for rows in found}) > 1
-    return [table.under(rows[0]["protocol"] if several else "") for rows in found for table in _tails(rows)]
-
-
-def _tails(rows: Sequence[Row]) -> Iterator[Table]:
+def _leads(rows: Sequence[Mapping[str, Any]]) -> Table:
+    labels = {row["label"]: f"{row['n']:,}" for row in rows}
+    by_run = collect((words.run(row["model"], row["features"]), row) for row in rows)
+    cells = [["n", *labels.values()]]
+    marks: dict[tuple[int, int], str] = {}
+    for r, (run, own) in enumerate(by_run.items(), start=1):
+        tests = {row["label"]: Difference.of(row) for row in own}
+        marks |= {(r, c): tests[at].mark for c, at in enumerate(labels, start=1) if at in tests and tests[at].sure}
+        cells.append([run, *(_lead(tests.get(label)) for label in labels)])
     which = rows[0]["slice"]
     note = (
-        f"{words.protocol(rows[0])} {SLICES[which]} Mean over "
-        f"{seeds_of(row['seeds'] for row in rows)}; 95 % intervals of the bootstrap."
+        f"{words.protocol(rows[0])} {SLICES[which]} What AlignRec on the released features has more, "
+        f"Recall@{rows[0]['k']} on test, mean over {seeds_of(row['seeds'] for row in rows)}; 95 % intervals of the "
+        f"bootstrap; marked where p is below {LEVEL} after Holm's correction for all of these tests."
     )
-    mean = lambda row: f"{row['mean']:.4f} ({row['mean_low']:.4f} .. {row['mean_high']:.4f})"  # noqa: E731
-    yield by_group(f"Recall@{rows[0]['k']} by {which}", note, rows, mean, marked=False)
-    if tested := [row for row in rows if row["difference"] is not None]:
-        note += (
-            " AlignRec's lead on the released features over each other run; marked where p is below "
-            f"{LEVEL} after Holm's correction for all of these tests."
-        )
-        lead = lambda row: f"{row['difference']:+.4f} ({row['low']:+.4f} .. {row['high']:+.4f})"  # noqa: E731
-        yield by_group(f"AlignRec's lead by {which}", note, tested, lead)
+    return Table(f"AlignRec's lead by {which}", note, ["run", *labels], cells, marks=marks)
 
 
-def by_group(heading: str, note: str, rows: Sequence[Row], text: Callable[[Row], str], marked: bool = True) -> Table:
-    """Return a row per run and a column per group, below the sizes of the groups."""
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows))
-    at = {(runs.index((row["model"], row["features"])), labels.index(row["label"])): row for row in rows}
-    tests = {place: Difference.of(row) for place, row in at.items() if row["difference"] is not None and marked}
-    marks = {(1 + r, 1 + c): test.mark for (r, c), test in tests.items() if test.sure}
-    sizes = {row["label"]: f"{row['n']:,}" for row in rows}
-    cells = [[text(at[r, c]) if (r, c) in at else "" for c in range(len(labels))] for r in range(len(runs))]
-    named = [[words.run(*run), *texts] for run, texts in zip(runs, cells, strict=True)]
-    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *named], marks=marks)
+def _lead(test: Difference | None) -> str:
+    return "" if test is None else f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})"

@@ -20,10 +20,6 @@ LONGEST = 24
 """most characters of a cell that is never folded"""
 
 
-def plain(title: str = "", **options: Any) -> Table:
-    return Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0, **options)
-
-
 @dataclass(frozen=True)
 class Drawn:
     """A table as wide as the terminal: figures that do not fit continue below, and no figure is split.
@@ -48,7 +44,7 @@ class Drawn:
             yield Text(printable(self.caption), style="dim italic")
 
     def _band(self, columns: Sequence[int], widths: Sequence[int], heading: str) -> Table:
-        printed = plain(heading)
+        printed = Table(title=heading or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
         for i in columns:
             figures = i >= self.table.texts
             printed.add_column(
@@ -80,19 +76,21 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
         yield Drawn(recommenders.brief(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
 
 
-def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
+def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:
     """Return rows, seconds and memory of each stage, from run records; of files that DVC fetched, a dash.
 
     A process's own memory is that without the files that it maps, whose pages the system may drop.
     """
-    printed, rows = plain(f"{dataset}, stages", show_footer=True), [*records]
-    seconds = sum(row.get("seconds") or 0 for row in rows)
-    peak, own = (max((row.get(key) or 0 for row in rows), default=0) for key in ("peak_memory_mib", "own_memory_mib"))
-    footers = {"stage": "all", "rows in": "", "rows out": "", "seconds": f"{seconds:,.1f}"}
-    for name, footer in (footers | {"peak MiB": f"{peak:,}", "own MiB": f"{own:,}"}).items():
-        printed.add_column(name, footer, no_wrap=True, justify="left" if name == "stage" else "right")
-    for row in rows:
-        spent, *mib = (row.get(key) for key in ("seconds", "peak_memory_mib", "own_memory_mib"))
-        cost = ["-" if spent is None else f"{spent:,.1f}", *("-" if one is None else f"{one:,}" for one in mib)]
-        printed.add_row(row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}", *cost)
-    return printed
+    records, costs = [*records], {"seconds": ",.1f", "peak_memory_mib": ",", "own_memory_mib": ","}
+    rows = [
+        [
+            *(row["stage"], f"{row['rows_in']:,}", f"{row['rows_out']:,}"),
+            *("-" if row.get(key) is None else f"{row[key]:{form}}" for key, form in costs.items()),
+        ]
+        for row in records
+    ]
+    spent = {key: [row[key] for row in records if row.get(key) is not None] for key in costs}
+    most = [f"{max(spent[key], default=0):,}" for key in list(costs)[1:]]
+    rows.append(["all", "", "", f"{sum(spent['seconds']):,.1f}", *most])
+    head = ["stage", "rows in", "rows out", "seconds", "peak MiB", "own MiB"]
+    return Drawn(table.Table(f"{dataset}, stages", "", head, rows), unbroken=[0])
