@@ -36,11 +36,6 @@ class Streams(NamedTuple):
     def plus(self, other: Streams) -> Streams:
         return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
 
-    def first(self) -> Streams:
-        if self.vision is not None:
-            return Streams(self.vision[:, :1], None)  # [B, 1, D]
-        return Streams(None, None if self.text is None else self.text[:, :1])
-
     def joined(self) -> Tensor:
         """Return [B, N, D]: vision before text."""
         present = [x for x in self if x is not None]
@@ -117,7 +112,7 @@ class Layer(nn.Module):
         y = self.self_attn_layer_norm(x)
         queries = y
         if first_only:
-            x, queries = x.first(), y.first()
+            x, queries = (Streams(s.vision[:, :1], None) for s in (x, y) if s.vision is not None)
         x = x.plus(self.self_attn(queries, y, visible))
         return x.plus(self.ffn(self.final_layer_norm(x)))
 
@@ -206,10 +201,12 @@ class BEiT3(nn.Module):
         padding: Tensor | None = None,
         patch_mask: Tensor | None = None,
         no_image: Tensor | None = None,
-        cls: bool = True,
         first_only: bool = False,
     ) -> Streams:
         """Encode images, texts or both.
+
+        CLS leads the text without an image too. The released code has no such pass, but it keeps the feature of an item
+        without an image in the same space as the others.
 
         Args:
             image: float [B, 3, S, S], normalised to [-1, 1].
@@ -217,8 +214,6 @@ class BEiT3(nn.Module):
             padding: bool [B, T], True after a text's end; a row may be True throughout (no text) if CLS is there.
             patch_mask: bool [B, P], True where the mask token stands for the patch.
             no_image: bool [B], True where the image is absent: CLS stays, its patches are hidden.
-            cls: without an image, whether CLS still leads the text; the released code has no such pass, but it
-                keeps the feature of an item without an image in the same space as the others.
             first_only: return only position 0, [B, 1, D]: the same numbers, computed without the others.
 
         Returns:
@@ -227,12 +222,10 @@ class BEiT3(nn.Module):
         present = image if image is not None else tokens
         if present is None:
             raise ValueError("neither image nor tokens")
-        vision = None
-        if image is not None or cls:
-            vision = self.beit3.vision_embed(image, patch_mask, len(present))  # [B, 1+P, D]
+        vision = self.beit3.vision_embed(image, patch_mask, len(present))  # [B, 1+P, D]
         text = None if tokens is None else self.beit3.text_embed(tokens)  # [B, T, D]
         hidden_patches = None
-        if no_image is not None and vision is not None:
+        if no_image is not None:
             hidden_patches = no_image[:, None].repeat(1, vision.shape[1])  # [B, 1+P]
             hidden_patches[:, 0] = False  # CLS stays
         return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)

@@ -61,17 +61,6 @@ def train(run: Run) -> None:
         run.note(visual_tokens=usage(task.codes, network.config.codes))
 
 
-def train_once(run: Run) -> None:
-    frozen.resume(run)
-    layout = run.layout
-    results = [layout.encoder.weights, layout.encoder.config, layout.encoder.whitening, layout.history("pretrain")]
-    listed = io.journal(run.folder)
-    optional = (layout.encoder.tokenizer, layout.encoder.word_pieces, layout.encoder.start, layout.visual_tokens)
-    results += [path for path in optional if path in listed]
-    if not all(path.is_file() for path in results) or layout.encoder_scratch.exists():  # which goes last
-        train(run)
-
-
 def _weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)

@@ -41,16 +41,6 @@ def test_first_only_gives_the_same_cls(network: BEiT3, inputs: Inputs) -> None:
 
 
 @torch.no_grad()
-def test_a_batch_equals_its_items_one_by_one(network: BEiT3, inputs: Inputs) -> None:
-    image, tokens, padding = inputs
-    together = network.cls(image, tokens, padding)
-    for row in range(len(image)):
-        length = int((~padding[row]).sum())
-        alone = network.cls(image[row : row + 1], tokens[row : row + 1, :length])
-        torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-12)
-
-
-@torch.no_grad()
 def test_a_hidden_modality_equals_an_absent_one(network: BEiT3, inputs: Inputs) -> None:
     image, tokens, padding = inputs
     no_image = torch.tensor([True, False, True, False])

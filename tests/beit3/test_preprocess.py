@@ -9,19 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
-from transformers import XLMRobertaTokenizer
 
-from pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, pad
+from pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer
 from pipeline.images import pixels
 
 # A SentencePiece model, texts, and their ids by XLMRobertaTokenizer of transformers 4.48.3 (the last kind that runs
 # SentencePiece itself, as BEiT3 uses it), with special tokens in a text taken as text.
 ORACLE = Path(__file__).parents[1] / "oracles" / "xlmr_ids.npz"
-NEXT_LINE = "\x85"  # the one character of 1,112,064 that transformers 5 takes for a space and SentencePiece does not
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +29,6 @@ def oracle() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def tokenizer(oracle: dict[str, np.ndarray]) -> Tokenizer:
     return Tokenizer(oracle["spm"].tobytes())
-
-
-@pytest.fixture(scope="module")
-def reference(oracle: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> XLMRobertaTokenizer:
-    folder = tmp_path_factory.mktemp("xlmr")
-    (folder / "sentencepiece.bpe.model").write_bytes(oracle["spm"].tobytes())
-    return XLMRobertaTokenizer.from_pretrained(folder)
 
 
 # --- images
@@ -74,24 +63,6 @@ def test_ids_equal_those_of_the_tokenizer_that_beit3_uses(tokenizer: Tokenizer, 
     actual = tokenizer.encode(texts, 10**6)
     assert len(texts) == len(expected) == 425
     assert [ids.tolist() for ids in actual] == [ids.tolist() for ids in expected]
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.characters(exclude_characters=NEXT_LINE, exclude_categories=["Cs"]))
-def test_ids_of_any_character_equal_the_installed_reference(
-    tokenizer: Tokenizer, reference: XLMRobertaTokenizer, character: str
-) -> None:
-    text = f"cat{character}sat {character}"
-    assert tokenizer.encode([text], 99)[0].tolist() == reference(text)["input_ids"]
-
-
-def test_cutting_and_padding_equal_the_reference(tokenizer: Tokenizer, reference: XLMRobertaTokenizer) -> None:
-    texts = ["", "the cat", "the cat sat on a mat with smiling eyes and a baby bottle", "привет 日本語 résumé"]
-    expected = reference(texts, padding="max_length", truncation=True, max_length=12)
-    ids, padding = pad(tokenizer.encode(texts, 12), 12)
-    assert ids.tolist() == expected["input_ids"]
-    assert (~padding).astype(int).tolist() == expected["attention_mask"]
-    assert ids[2, -1] == EOS  # a cut text still ends
 
 
 def test_a_text_cannot_name_special_tokens(tokenizer: Tokenizer) -> None:

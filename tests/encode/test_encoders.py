@@ -36,7 +36,6 @@ from pipeline.features.registry import settings
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.ops import whitening
-from pipeline.report import content
 from pipeline.run import Run
 from pipeline.stage import perform
 from pipeline.vectors.given import File
@@ -193,33 +192,6 @@ def stage(root: Path, params: Params) -> dict[str, bytes]:
 BEIT3 = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
 
-def test_what_is_read_of_texts_is_said_and_recorded(
-    tmp_path: Path, network: BEiT3, model: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
-    params = dataset(tmp_path, {}, encoders=["beit3", "beit3-text-masked", "minilm", "minilm-short"], controls=[])
-    params = params.model_copy(update={"encoders": {"minilm-short": {"kind": "minilm", "chunks": 1}}})
-    pretrained(tmp_path, network, model)
-    stage(tmp_path, params)
-    layout = Layout(tmp_path, "shop")
-    record = files.read_json(layout.run_record("encode"))
-    assert record["notes"]["minilm-short"]["text_cut"] == pytest.approx(1 / 6, abs=1e-4)
-    read = record["notes"]["minilm-short"]["text_read"]
-    assert read == pytest.approx((5 + 126 / 6000) / 6, abs=1e-4), "five short texts, and 126 tokens of 6,000"
-    assert record["notes"]["minilm"]["text_read"] > read, "32 times as many"
-    assert 0 < record["notes"]["beit3"]["text_cut"] < 1
-    assert "text_cut" not in record["notes"].get("beit3-text-masked", {}), "it reads none"
-    said = capsys.readouterr().err
-    assert "minilm-short: reads 84% of a text on average; 17% of the texts are cut" in said
-    covered = {
-        row[0]: row[2:]
-        for row in content.coverage(
-            {n: files.shards(layout.features(n), "features") for n in ("minilm-short", "beit3-text-masked")}
-        )
-    }
-    assert covered["minilm-short"] == ["0.0%", "75.0%", "83.7%", "16.7%"]
-    assert covered["beit3-text-masked"][2:] == ["", ""]
-
-
 def test_every_feature_set_is_whole_and_in_item_order(
     tmp_path: Path, network: BEiT3, model: bytes, beit3: BEiT3Items
 ) -> None:
@@ -308,19 +280,6 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     times = {path: path.stat().st_mtime_ns for paths in made.values() for path in paths}
     assert stage(tmp_path, params) == whole
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-
-
-def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:
-    params = dataset(tmp_path, {}, encoders=["beit3", "minilm"], controls=["constant"])
-    pretrained(tmp_path, network, model)
-    stage(tmp_path, params)
-    layout = Layout(tmp_path, "shop")
-    notes, cost = (files.read_json(path("encode")) for path in (layout.run_record, layout.cost))
-    spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
-    assert notes["notes"].keys() == {"beit3", "minilm", "warnings"}, "of texts that are cut"
-    measured = cost["measured"]
-    assert spans <= measured["minilm"].keys()
-    assert measured["beit3"].keys() - measured["minilm"].keys() == {"gemm_gflop_per_s", "share_of_gemm_rate"}
 
 
 def test_nothing_to_encode_leaves_controls_of_the_imported_width(tmp_path: Path) -> None:

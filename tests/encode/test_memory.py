@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import toy
 from torch import Tensor
 
 import alignrec
-from pipeline import io
 from pipeline.encode import batching
-from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.release import encoded
-from pipeline.run import running
-from stages.encode import main
 
 TEXTS = [f"{i} words" for i in range(10)]
 
@@ -102,31 +96,3 @@ def test_new_items_are_encoded_so_too_and_it_is_said(capsys: pytest.CaptureFixtu
     for _ in range(2):
         np.testing.assert_array_equal(encoded.vectors(loaded, TEXTS, [None] * len(TEXTS)).vectors, y)
     assert capsys.readouterr().err.count("warning: memory ran out") == 1
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Any]]:
-    """Return a function that runs the stage with an encoder of so much room, and returns its notes."""
-    layout = toy.outputs(tmp_path)
-    io.write_json(layout.sources, [])
-    encoders = {"encoders": ["tfidf"], "controls": [], "shard_rows": 3, "batch_size": 2}
-
-    def run(most: int) -> dict[str, Any]:
-        monkeypatch.setitem(vars(ENCODERS["tfidf"]), "make", lambda *_: Narrow(most))
-        with running("encode", "shop", toy.params(encode=encoders), layout.root) as going:
-            main(going)
-        notes: dict[str, Any] = io.read_json(layout.run_record("encode"))["notes"]
-        return notes
-
-    return run
-
-
-def test_the_stage_says_it_once_and_run_json_keeps_it(
-    stage: Callable[[int], dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = (
-        "tfidf: memory ran out, so items were encoded in half a batch, which changes their vectors by rounding; "
-        "set `encode.batch_size` to 1"
-    )
-    assert stage(1)["warnings"] == [said], "of two files"
-    assert capsys.readouterr().err.count("memory ran out") == 1

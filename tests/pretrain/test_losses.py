@@ -49,13 +49,6 @@ def test_masked_content_does_not_reach_the_prediction() -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_nothing_masked_costs_nothing() -> None:
-    step, model = _step()
-    bare = step._replace(patch_mask=torch.zeros_like(step.patch_mask), piece_mask=torch.zeros_like(step.piece_mask))
-    with torch.no_grad():
-        assert model(bare, bare.counts()).tolist() == [0] * 3
-
-
 def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
     toy, model = task(12), PretrainingModel(network(), MASK)
     whole = batch(toy, np.arange(12), toy.rates, 3)
