@@ -4,7 +4,7 @@ Each column documents its content, unit and shape. `check` validates a table aga
 """
 
 from schemas.contract import ContractError, check, field, vector
-from schemas.feature_sets import EDGES, TRIED, features, item_embeddings, numbered_user_embeddings, user_embeddings
+from schemas.feature_sets import EDGES, features, item_embeddings, numbered_user_embeddings, user_embeddings
 from schemas.interactions import (
     COLD_ITEMS,
     INTERACTIONS,

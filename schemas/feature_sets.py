@@ -4,20 +4,6 @@ import pyarrow as pa
 
 from schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector
 
-TRIED = pa.schema(
-    [
-        field("number", pa.int32(), "place in the list of candidates, from 0", low=0),
-        field("of", pa.list_(pa.string()), "feature sets that it is made of"),
-        field("power", pa.float64(), "of the standard deviation that each direction is divided by", low=0),
-        field("image", pa.float64(), "length of the image part, where all else has 1", low=0),
-        field("map", pa.string(), "to factors of train interactions", one_of=("none", "alone", "beside")),
-        field("warm", pa.float64(), "valid Recall@20 of content neighbours among all items", low=0),
-        field("cold", pa.float64(), "valid Recall@20 among only cold items, mean over draws", low=0),
-        field("score", pa.float64(), "the root of warm times cold: the highest is released", low=0),
-        field("chosen", pa.bool_(), "the one that is released"),
-    ]
-)  # candidates of a feature set of kind `chosen`, in the order in which they were tried; test is not looked at
-
 
 def features(width: int) -> pa.Schema:
     return pa.schema(

@@ -81,20 +81,6 @@ class Processed(BaseModel):
     forms: dict[Text, dict[Text, Text | Number]] = {}
 
 
-class Tried(Closed):
-    """A candidate, a row of schema TRIED."""
-
-    number: Count
-    of: list[Text]
-    power: Number
-    image: Number
-    map: Text
-    warm: Number
-    cold: Number
-    score: Number
-    chosen: bool
-
-
 class Probes(BaseModel):
     """The content of probes.json: what each probe found by its name, and what was made of that."""
 
@@ -103,7 +89,8 @@ class Probes(BaseModel):
     processed: Processed | None = None
     verdicts: list[Verdict] = []
     learned: list[Text] = []
-    tried: dict[Text, list[Tried]] = {}
+    tried: dict[Text, Any] = {}
+    """of earlier releases; not read"""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -130,5 +117,3 @@ def _answered(figures: Mapping[str, Any]) -> None:
     forms = (figures.get("processed") or {}).get("forms", {})
     if nameless := [name for name, of in forms.items() if not isinstance(of.get("form"), str)]:
         raise ValueError(f"no form of '{one_line(nameless[0], 64)}'")
-    if empty := [name for name, rows in figures.get("tried", {}).items() if not rows]:
-        raise ValueError(f"nothing tried for '{one_line(empty[0], 64)}'")

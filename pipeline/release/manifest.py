@@ -135,7 +135,7 @@ class Encoder(Part):
     name: str = ""
     """of a part"""
     map: str = ""
-    """of kind chosen: how factors of train interactions are used, `alone` or `beside` the content; empty: not used"""
+    """of earlier releases: how factors of train interactions were used; empty"""
     parts: list[Encoder] = []
     """of a kind that combines others, in order"""
 
