@@ -52,7 +52,7 @@ def embed(
 
 def _settings(path: Path | None):  # type: ignore[no-untyped-def]  # the class is made at run time
     from pipeline.config.base import checked
-    from pipeline.embed.work import DATASET
+    from pipeline.embed.prepare import DATASET
     from pipeline.sources.registry import SOURCES
     from stages.params import Params, read
 

@@ -10,7 +10,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +23,7 @@ from pipeline import io, progress
 from pipeline.config.parameters import Parameters
 from pipeline.embed import prepare
 from pipeline.embed.encoders import Chosen
-from pipeline.embed.prepare import Table
-from pipeline.embed.work import DATASET, Work
+from pipeline.embed.prepare import DATASET, Table, Work
 from pipeline.encode import batching
 from pipeline.errors import UserError, printable
 from pipeline.features import write
@@ -62,26 +60,18 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary
             to `<to>.rejects.parquet` next to it.
     """
     item_file.blocks(*table)  # refuses what is not there, before a folder is made
-    with _exclusive(to):
-        if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            node = FeatureSets(Work(to).layout, chosen.encode, chosen.sections)[chosen.name]
-            _refuse_another(to / FACTS, _space(chosen, node))
-            raise UserError(f"{to}: exists already; name another folder, or delete this one")
-        work = _work(table, chosen, params, to)
-        try:
-            return _encode(table, chosen, params, to, work)
-        except UserError:
-            if not work.layout.item_ids.is_file():  # nothing that is worth keeping
-                shutil.rmtree(work.folder)
-            raise
-
-
-@contextmanager
-def _exclusive(to: Path) -> Iterator[None]:
     lock = to.absolute().with_name(f".{to.name}.lock")
     with FileLock(lock):
         try:
-            yield
+            if to.exists() and (not to.is_dir() or any(to.iterdir())):
+                raise UserError(f"{to}: exists already; name another folder, or delete this one")
+            work = _work(table, chosen, to)
+            try:
+                return _encode(table, chosen, params, to, work)
+            except UserError:
+                if not work.layout.item_ids.is_file():  # nothing that is worth keeping
+                    shutil.rmtree(work.folder)
+                raise
         finally:
             lock.unlink(missing_ok=True)
 
@@ -110,34 +100,21 @@ def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Wo
     return summary
 
 
-def _work(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Work:
+def _work(table: Table, chosen: Chosen, to: Path) -> Work:
     """Return the folder of unfinished vectors, emptied if they are of another table, encoder or folder of images."""
     folder = to.absolute().with_name(f".{to.name}.parts")
     node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
     settings = {"encoder": chosen.name, "made": node.facts(), "encode": chosen.encode.facts()}
     columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
-    space = _space(chosen, node)
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
-    read = [io.sha256(path) for path in prepare.files(table)]
-    facts = [record, read, str(table.images and table.images.absolute())]
+    files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
+    facts = [record, [io.sha256(path) for path in files], str(table.images and table.images.absolute())]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     if not io.begun(folder, key):
-        _refuse_another(folder / FACTS, space)
         io.begin(folder, key)
-        io.write_json(folder / FACTS, {fingerprint.KEY: space})
     for path in io.delete_unvouched(folder):
         print(printable(f"warning: {path} {ALTERED}"), file=sys.stderr)
     return Work(folder, record)
-
-
-def _space(chosen: Chosen, node: Node) -> dict[str, Any]:
-    images = {f"image_{key}": getattr(chosen.images, key) for key in ("size", "quality")}
-    return node.space() | (images if "image" in node.reads else {})
-
-
-def _refuse_another(facts: Path, space: fingerprint.Fingerprint) -> None:
-    if facts.is_file() and (found := fingerprint.difference(fingerprint.of(io.read_json(facts)), space)):
-        raise UserError(f"{facts.parent}: of another encoder: {found}, there and here; delete it, or name another --to")
 
 
 def _finish(node: Node, work: Work) -> tuple[int, int, int]:

@@ -2,25 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 import schemas
 from pipeline import engine, io
-from pipeline.embed.work import Work
 from pipeline.errors import UserError
 from pipeline.images import fetcher
 from pipeline.images.decode import Decoded, failed, normalise
 from pipeline.images.fetcher import Result
 from pipeline.images.params import Images
 from pipeline.items.parse import Reject
+from pipeline.layout import Layout
 from pipeline.release import item_file
 from pipeline.release.item_file import Columns, Row
 from pipeline.sources import lines
 
+DATASET = "table"  # what a table is called in the folder
 HELD = 1024  # rejects in memory
 
 
@@ -30,6 +32,30 @@ class Table(NamedTuple):
     path: Path
     images: Path | None  # folder
     columns: Columns
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folder of unfinished vectors, laid out as the outputs of a dataset, so that `encode` works in it."""
+
+    folder: Path
+    record: dict[str, Any] = field(default_factory=dict)  # provenance of its tables
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.folder, DATASET)
+
+    @property
+    def done(self) -> Path:
+        return self.folder / "done"
+
+    @property
+    def rejects(self) -> Path:
+        return self.folder / "rejects"
+
+    @property
+    def rejected(self) -> Path:
+        return self.rejects / "rejected.json"
 
 
 class _Rejects:
@@ -132,10 +158,6 @@ def _decoded(row: Row, params: Images) -> Decoded:
     if (data := row.read(params.max_bytes)) is None:
         return failed("too_large", f"more than {params.max_bytes:,} bytes")
     return normalise(data, params.size, params.quality, params.max_pixels)
-
-
-def files(table: Table) -> list[Path]:
-    return sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
 
 
 def rejected(work: Work, record: dict[str, object], to: Path) -> Path | None:

@@ -16,7 +16,7 @@ import schemas
 from pipeline import io
 from pipeline.config.base import Name, Section
 from pipeline.errors import UserError
-from pipeline.features.gathered import Gathered, Map
+from pipeline.features.linear import Gathered, Map
 from pipeline.features.node import Items
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.ops import whitening

@@ -31,7 +31,7 @@ FEATURES: Registry[type[Node]] = Registry(  # kinds that derive from other sets
     "features",
     {
         "concat": "pipeline.features.joined:Joined",
-        "whitened": "pipeline.features.gathered:Whitened",
+        "whitened": "pipeline.features.linear:Whitened",
         "linear": "pipeline.features.linear:Linear",
         MAPPED: "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
@@ -152,8 +152,7 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
         if name in listed[:i]:
             raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
     for name in encoders:
-        _check_parts(encoders, name, [])
-        _check_made(encoders, name, names, [*listed, *imported])
+        _check_parts(encoders, name, names, [*listed, *imported], [])
 
 
 def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str = "pretrain") -> None:
@@ -167,21 +166,22 @@ def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str =
             raise UserError(f"'{where}.distill_from': '{name}' is made after pre-training; name what it is of")
 
 
-def _check_parts(encoders: Encoders, name: str, outer: list[str]) -> None:
-    """Refuse circles; `outer` are the sets that `name` is a part of."""
+def _check_parts(encoders: Encoders, name: str, names: list[str], made: list[str], outer: list[str]) -> None:
+    """Refuse circles, unknown parts, and for kinds that read stored parts those that `encode` does not write.
+
+    Args:
+        names: all sets that the parameters define.
+        made: those that `encode` writes or imports.
+        outer: sets that `name` is a part of.
+    """
+    where, of, stored = f"encoders.{name}.of", parts(encoders, name), _stored(encoders, name)
     if name in outer:
-        raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
-    for part in parts(encoders, name):
-        _check_parts(encoders, part, [*outer, name])
+        raise UserError(f"'{where}': it is a part of itself, by {' -> '.join([*outer, name])}")
+    for part in of:
+        _check_parts(encoders, part, names, made, [*outer, name])
         if kind(encoders, part) == PLANTED and kind(encoders, name) != "masked":
-            raise UserError(f"'encoders.{name}.of': '{part}' is what the generator knows, and no feature; leave it out")
-
-
-def _check_made(encoders: Encoders, name: str, names: list[str], made: list[str]) -> None:
-    """Refuse unknown parts, and for kinds that read stored parts those that `encode` does not write."""
-    of, where, stored = parts(encoders, name), f"encoders.{name}.of", _stored(encoders, name)
-    for part in of if stored else []:
-        if part in names and part not in made:
+            raise UserError(f"'{where}': '{part}' is what the generator knows, and no feature; leave it out")
+        if stored and part in names and part not in made:
             raise UserError(f"'{where}': '{part}' is not under encode.encoders; list it there too")
     known(of, made if stored else names, where)
 

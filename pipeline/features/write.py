@@ -19,9 +19,8 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import distributed, earlier, quality
 from pipeline.features.encoded import Encoded, networks, with_progress
-from pipeline.features.gathered import Gathered
 from pipeline.features.imported import Imported
-from pipeline.features.linear import Linear
+from pipeline.features.linear import Gathered, Linear
 from pipeline.features.node import Items, Node, width
 from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets

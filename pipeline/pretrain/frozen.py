@@ -22,7 +22,7 @@ from pipeline.encode.mini import hash_images
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.features import gathered, quality, registry
+from pipeline.features import linear, quality, registry
 from pipeline.features.encoded import with_progress
 from pipeline.features.node import Items, Node
 from pipeline.features.sets import FeatureSets
@@ -56,7 +56,7 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
     features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
     items = Items(ids, texts, Throughput())
     distinct = [quality.differ(vectors) for vectors in features]
-    blocks = [block for block in gathered.blocks(nodes, items, IMAGE) if distinct[block.part]]
+    blocks = [block for block in linear.blocks(nodes, items, IMAGE) if distinct[block.part]]
     if not blocks:
         run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
         return None
