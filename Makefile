@@ -31,7 +31,7 @@ recover: # from a DVC that was killed while it wrote these files; stages run onc
 	@dvc stage list --quiet >/dev/null 2>&1 || mv -f dvc.lock .dvc/tmp/
 
 init: .venv/installed ## dvc.yaml, and the table of docs/stages.md, from the stages
-	alignrec init
+	alignrec new
 	python .ci/table.py
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests

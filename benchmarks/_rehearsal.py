@@ -76,7 +76,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
         published(raw, size, [_raw2014.text(product) for product in _raw2014.write(raw, items)])
         params = parameters(document.read_extended(PROFILE), raw, size, items)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        _run("alignrec", "init", folder=folder)
+        _run("alignrec", "new", folder=folder)
         write_json(mark, options)
     elif json.loads(mark.read_text()) != options:
         sys.exit(f"rehearsal: {folder} is of a rehearsal with other options; give another --folder")

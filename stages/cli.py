@@ -140,7 +140,9 @@ for _name, _stage in STAGES.items():
 
 @app.command(rich_help_panel=BEGIN)
 def new(
-    name: Annotated[str, typer.Argument(help="dataset name: letters, digits, _ and -")],
+    name: Annotated[
+        str | None, typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml as it is")
+    ] = None,
     interactions: Annotated[
         Path | None, typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines")
     ] = None,
@@ -152,9 +154,16 @@ def new(
     to: Annotated[Path, typer.Option(help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
-    """write params.yaml for your files or an Amazon category, and make this folder a project."""
+    """make this folder a project: dvc.yaml, git, DVC, and params.yaml for your files, unless you wrote it yourself."""
     from stages.new import check_target, describe_category, describe_files, write
+    from stages.params import read
+    from stages.project import begin
 
+    if name is None:
+        read(Path("params.yaml"))
+        for line in begin(Path()):
+            say(line)
+        return
     if (interactions is None) == (amazon is None):
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
     check_target(name, to, force)
@@ -163,17 +172,6 @@ def new(
     else:
         text, seen = describe_category(name, int(amazon or 0), category)
     for line in [*seen, *write(name, text, to)]:
-        say(line)
-
-
-@app.command(rich_help_panel=BEGIN)
-def init() -> None:
-    """make this folder a project, from your own params.yaml: dvc.yaml, git and DVC."""
-    from stages.params import read
-    from stages.project import begin
-
-    read(Path("params.yaml"))
-    for line in begin(Path()):
         say(line)
 
 
@@ -219,7 +217,7 @@ def plan(
 
 _OTHERS: dict[str, list[Callable[..., None]]] = {
     LOOK: [results.summary, results.compare, released.diff, released.leaderboard],
-    RELEASES: [*(released.verify, released.fetch, released.export), embedding.embed, released.serve, released.attest],
+    RELEASES: [*(released.verify, released.fetch, released.export), embedding.embed, released.serve],
 }
 for _heading, _commands in _OTHERS.items():
     for _command in _commands:

@@ -9,7 +9,7 @@ from pipeline.sources.params import Download
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import SOURCE, Stage
 
-UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec init`, which adds them"
+UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 
 
 def main(run: Run) -> None:

@@ -25,7 +25,7 @@ from stages.params import read
 
 DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
-HEAD = """# The table of contents, in data-flow order: `alignrec init` writes it from the stages, unless it was edited.
+HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it from the stages, unless it was edited.
 """
 # every section of params.yaml, with the keys that people change most at their defaults
 SECTIONS = Path(__file__).with_name("sections.yaml")

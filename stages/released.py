@@ -1,4 +1,4 @@
-"""Commands for releases: verify, fetch, diff, leaderboard, export, serve, attest; and a release read as a dataset."""
+"""Commands for releases: verify, fetch, diff, leaderboard, export, serve; and a release read as a dataset."""
 
 import os
 from collections.abc import Iterator
@@ -70,10 +70,27 @@ def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
 def verify(
     folder: Annotated[Path, typer.Argument(help="a release folder")],
     key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
+    data: Annotated[str | None, typer.Option(help="recompute vectors: a dataset, or items as for `embed`")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of image files, for items in --data")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="rows of --data to recompute")] = 200,
+    encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
+    json_to: Annotated[Path | None, typer.Option("--json", help="also write what --data gave here")] = None,
+    root: Root = Path("outputs"),
 ) -> None:
-    """check a release folder: every file's bytes, hash, schema and counts, and the signature."""
+    """check every file of a release and its signature; with --data also its vectors. Exit code 1 if they differ."""
     for line in check(folder, key):
         say(line)
+    if data is None:
+        return
+    from pipeline.release import attest  # loads torch, which a damaged release need not wait for
+
+    outcome = attest.attest(folder, attest.inputs(data, images, root), sample, encoder or [])
+    for line in attest.lines(outcome, folder):
+        say(line)
+    if json_to:
+        io.write_json(json_to, attest.described(outcome))
+    if not outcome.agrees:
+        raise typer.Exit(1)
 
 
 def fetch(
@@ -190,25 +207,3 @@ def serve(
     from pipeline.serve import command  # loads torch, which a damaged release need not wait for
 
     command.serve(opened, own, opened.beside(root).images, host, port, say)
-
-
-def attest(
-    release: Annotated[Path, typer.Argument(help="a release folder")],
-    data: Annotated[str, typer.Option(help="a dataset, or a file of items as for `embed`")],
-    images: Annotated[Path | None, typer.Option(help="folder of image files, for a file of items")] = None,
-    sample: Annotated[int, typer.Option(min=1, help="rows to recompute")] = 200,
-    encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
-    json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
-    root: Root = Path("outputs"),
-) -> None:
-    """recompute rows of a release from text and image, and compare vectors. Exit code 1 if they differ."""
-    Release(release).verified()
-    from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
-
-    outcome = attesting.attest(release, attesting.inputs(data, images, root), sample, encoder or [])
-    for line in attesting.lines(outcome, release):
-        say(line)
-    if json_to:
-        io.write_json(json_to, attesting.described(outcome))
-    if not outcome.agrees:
-        raise typer.Exit(1)

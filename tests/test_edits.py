@@ -171,7 +171,7 @@ def test_a_part_is_added_with_the_files_that_the_page_names(
             text = entered(path, *text)
         file.write_text(text if isinstance(text, str) else text(path))
     (copy / "params.yaml").write_text(yaml.safe_dump(yaml.safe_load(PARAMS) | USED.get(edit, {})))
-    run("alignrec", "init", cwd=copy)
+    run("alignrec", "new", cwd=copy)
     plan = yaml.safe_load((copy / "dvc.yaml").read_text())["stages"]
     new = {path.replace("NAME", name) for path in texts if "NAME" in path}
     expected = {"itself": name, "none": None}.get(FIRST[edit], FIRST[edit])

@@ -117,7 +117,7 @@ def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_p
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["sources"] = _rehearsal.parameters(params, Path("raw"), "small", 60)["sources"]
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    run("alignrec", "init", cwd=folder)
+    run("alignrec", "new", cwd=folder)
     run("dvc", "repro", "download@baby", cwd=folder)
     after = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     assert {name: stage for name, stage in after.items() if name != "download@baby"} == before

@@ -1,4 +1,4 @@
-"""Any folder is a project: `alignrec new` and `alignrec init` write what DVC needs."""
+"""Any folder is a project: `alignrec new` writes what DVC needs."""
 
 import shutil
 import subprocess
@@ -51,8 +51,8 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
-    """Return the lines of a command that ends well, by default of `init`."""
-    done = alignrec(*(arguments or ["init"]), cwd=cwd, **changed)
+    """Return the lines of a command that ends well, by default of `new`."""
+    done = alignrec(*(arguments or ["new"]), cwd=cwd, **changed)
     assert done.exit_code == 0, done.output
     return done.stdout.splitlines()
 
@@ -124,7 +124,7 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     assert "dvc init --subdir" in begun(cwd=folder)
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=folder)
     (tmp_path / ".gitignore").write_text(".dvc\n")
-    done = alignrec("init", cwd=tmp_path)
+    done = alignrec("new", cwd=tmp_path)
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert f"{tmp_path}/.dvc" in done.stderr
 
@@ -173,7 +173,7 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
 )
 def test_a_section_of_no_stage_is_one_line(tmp_path: Path, section: str, says: str) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES + section + "\n")
-    done = alignrec("init", cwd=tmp_path)
+    done = alignrec("new", cwd=tmp_path)
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert says in done.stderr
     assert not (tmp_path / "dvc.yaml").exists()

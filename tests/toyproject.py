@@ -35,7 +35,7 @@ def project(folder: Path) -> Path:
     for name in ("pipeline", "stages", "schemas"):
         copied(name, folder)
     (folder / "params.yaml").write_text(PARAMS)
-    run("alignrec", "init", cwd=folder)
+    run("alignrec", "new", cwd=folder)
     return folder
 
 

@@ -159,7 +159,7 @@ def test_what_needs_more_names_the_extra(release: Path, absent: set[str], tmp_pa
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     commands = {
         ("embed", "items.jsonl", "--release", "release", "--encoder", "beit3", "--to", "new"): "torch",
-        ("attest", "release", "--data", "items.jsonl"): "torch",
+        ("verify", "release", "--data", "items.jsonl"): "torch",
         ("graph", "shop"): "torch",
     }
     code, _, errors = light(absent, tmp_path, *commands)
