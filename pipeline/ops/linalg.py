@@ -1,12 +1,17 @@
 """Linear algebra with the same last bits on every run: several threads would add up in another order."""
 
+from __future__ import annotations
+
 import sys
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 from threadpoolctl import ThreadpoolController
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 def limited(number: int, user_api: str | None = None) -> AbstractContextManager[object]:

@@ -4,14 +4,17 @@ Casts belong around `trimmed(...)` and `stripped(...)`: DuckDB 2.0 moves a bare 
 bad value is an error instead of a null.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from pipeline.sources.lines import check_encoding
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 
 def quoted(value: object) -> str:
@@ -80,8 +83,10 @@ def named(value: Any) -> str | None:
 
 
 @contextmanager
-def connected() -> Iterator[duckdb.DuckDBPyConnection]:
+def connected() -> Iterator[DuckDBPyConnection]:
     """Open a database in memory. A date without a zone is in UTC there, wherever the machine is."""
+    import duckdb  # a light install has none, and takes a release's parameters all the same
+
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET enable_progress_bar = false")
