@@ -1,11 +1,9 @@
 """CLIP trained on a dataset's own pairs of image and text, as a baseline of pre-training.
 
-    python -m experiments.clip sample clip.npy
-    python -m experiments.clip sample clip-taught.npy --distill 10     # with the teachers of `alignrec pretrain`
-    python -m experiments.clip sample clip-untrained.npy --steps 0
-    alignrec compare sample beit3 clip.npy clip-taught.npy clip-untrained.npy
-
-Letters: I items, B pairs of a batch, T tokens, W width of a tower.
+python -m experiments.clip sample clip.npy
+python -m experiments.clip sample clip-taught.npy --distill 10     # with the teachers of `alignrec pretrain`
+python -m experiments.clip sample clip-untrained.npy --steps 0
+alignrec compare sample beit3 clip.npy clip-taught.npy clip-untrained.npy
 """
 
 from pathlib import Path
@@ -29,7 +27,6 @@ from pipeline.pretrain.loop import warmup_cosine
 from pipeline.seeds import seed_for
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as the small BEiT3's
-LETTERS = 64 * TOKENS  # of a text that are tokenised: one endless word would take hours
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
 TEACHERS, WEIGHTS = ("minilm", "cnn", "tfidf"), (1.0, joining.IMAGE, 1.0)
 
@@ -44,21 +41,21 @@ def network(vocabulary: int, taught: int) -> Any:
 
 
 def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return the vectors of images and of texts, each of length 1: [B, W] twice."""
+    """Return the vectors of images and of texts, each of length 1: [n, W] twice."""
     image = clip.encode_image(normalised(pixels).to(pick()), normalize=True)
     return image, clip.encode_text(torch.from_numpy(ids).to(pick()), normalize=True)
 
 
-def train(clip: Any, pairs: list[np.ndarray], target: np.ndarray | None, steps: int, distill: float, seed: int) -> None:
-    """Train in place on `pairs`, pixels and ids, with the rows of `target`."""
-    pixels, ids = pairs
-    optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), 1e-6, weight_decay=0.05)
+def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: int) -> None:
+    """Train in place on the pixels, ids and teachers' vectors of pairs."""
+    pixels, ids, target = pairs
+    optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), weight_decay=0.05)
     contrast, rng = ClipLoss(), np.random.default_rng(seed)
     for step in trange(steps, unit="step"):
         batch = np.sort(rng.choice(len(ids), min(BATCH, len(ids)), replace=False))
         image, text = encode(clip, pixels[batch], ids[batch])
         loss = contrast(image, text, clip.logit_scale.exp())
-        if target is not None:
+        if distill:
             read = clip.teacher(torch.cat([image, text], 1))
             loss += distill * (1 - torch.cosine_similarity(read, torch.from_numpy(target[batch]).to(read))).mean()
         optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK)
@@ -78,24 +75,23 @@ def target_of(layout: Layout) -> np.ndarray:
 def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:
     """Train CLIP on a dataset's items, and write their vectors, image beside text, as a .npy in item order."""
     layout = Layout(Path("outputs"), dataset)
-    texts = [text[:LETTERS] for text in Texts(layout.items)]
+    texts = [text[: 64 * TOKENS] for text in Texts(layout.items)]  # one endless word would take hours
     has_text = np.array([bool(text.strip()) for text in texts])
     tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
     vocabulary, ids = np.unique(tokens, return_inverse=True)  # ascending: the end of a text keeps the largest number
-    target = target_of(layout) if distill else None
+    target = target_of(layout) if distill else np.zeros((len(texts), 0), np.float32)
     torch.manual_seed(seed_for("clip", dataset, seed))
-    clip = network(len(vocabulary), 0 if target is None else target.shape[1])
+    clip = network(len(vocabulary), target.shape[1])
     with TemporaryDirectory() as folder, one_thread():
         row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
         pairs = np.flatnonzero(has_text & (row >= 0))
-        own = target if target is None else target[pairs]
-        train(clip.train(), [pixels[row[pairs]], ids[pairs]], own, steps, distill, seed)
+        train(clip.train(), [pixels[row[pairs]], ids[pairs], target[pairs]], steps, distill, seed)
         vectors = np.zeros((len(texts), 2 * WIDTH), np.float32)
         with torch.inference_mode():
             for some in np.array_split(np.arange(len(texts)), max(1, len(texts) // 256)):
                 both = torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1).cpu().numpy()
                 vectors[some] = both * np.repeat([row[some] >= 0, has_text[some]], WIDTH, axis=0).T
-    if clip.teacher is not None:
+    if distill:
         vectors = vectors @ clip.teacher.weight.detach().cpu().numpy().T
     np.save(to, vectors)
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from pipeline.config.base import Section
 from pipeline.encode.origin import Origin
 from pipeline.encode.params import Encode
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Params = TypeVar("Params", bound=Section)
-Progress = Callable[..., tqdm]  # makes a bar, given tqdm's `total`, `unit` and `initial`
 FIRST = 4096  # first items whose images a kind may read that is not portable; bounds memory
 
 
