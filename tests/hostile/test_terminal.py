@@ -27,8 +27,8 @@ from webserver import Folder, hang, listening, serving
 import schemas
 from pipeline import io as files
 from pipeline.errors import UserError, printable
-from pipeline.export import text, write
-from pipeline.export.content import of_release
+from pipeline.export import content as exported
+from pipeline.export import write
 from pipeline.layout import Layout
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
@@ -142,9 +142,9 @@ ERRORS: dict[str, tuple[OSError, str]] = {
 def test_an_export_that_cannot_be_written_leaves_nothing(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    content = of_release(layout.release, ["beit3"], write.wants_codes(form, None))
+    content = exported.of_release(layout.release, ["beit3"], write.wants_codes(form))
     for error, fault in ERRORS.values():
-        for module, name in ((np, "save"), (text.csv, "write_csv"), (write.hf.pq, "write_table")):
+        for module, name in ((np, "save"), (exported.csv, "write_csv"), (write.hf.pq, "write_table")):
             monkeypatch.setattr(module, name, Mock(side_effect=error))
         with pytest.raises(UserError, match="nothing was left") as e:
             write.write(content, form, tmp_path / "new")
