@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
 
 Encoding = Callable[[pa.Table], pa.Table]  # item_id, asin, and `text` and `image` if they are read -> rows
 LOADING = Lock()  # libraries do not load networks in parallel, and one that draws weights sets torch's seed
-
-
-@runtime_checkable
-class Halves(Protocol):
-    """An encoder whose vectors may have separate columns for image and text."""
-
-    @property
-    def halves(self) -> dict[str, int]:
-        """Modality -> number of columns, in their order; empty if they are not separate."""
-        ...
 
 
 class Look(NamedTuple):
@@ -100,12 +90,9 @@ class Encoded(Separable):
     context: Context
 
     def load(self) -> Encoder:
-        encoder: Encoder = self.entry.make(self.context, self.own)
-        return encoder
-
-    def _loaded(self) -> Encoder:
         with LOADING:
-            return self.load()
+            encoder: Encoder = self.entry.make(self.context, self.own)
+        return encoder
 
     def rows(self, items: Items) -> Maker:
         """Return the row factory, with a hash of each item's content; with `encode.reuse`, known rows are reused."""
@@ -124,7 +111,7 @@ class Encoded(Separable):
     def _encode(self, items: Items, look: Look) -> Maker:
         if items.elsewhere is not None:
             return items.elsewhere(look)
-        read, encode = look.reader(items.ids, items.texts), look.encoding(self._loaded, items.throughput, items.done)
+        read, encode = look.reader(items.ids, items.texts), look.encoding(self.load, items.throughput, items.done)
 
         def make(start: int, stop: int) -> pa.Table:
             with items.throughput.on("read"):
@@ -138,8 +125,7 @@ class Encoded(Separable):
         return earlier.Earlier(self.folder if self.params.reuse else None)
 
     def apart(self, modality: str, items: Items) -> Blank | None:
-        encoder = self.load()
-        halves = encoder.halves if isinstance(encoder, Halves) else {}
+        halves: dict[str, int] = getattr(self.load(), "halves", {})  # modality -> columns, in order, if separate
         if modality not in halves:
             return None
         kept = np.repeat([name != modality for name in halves], list(halves.values()))

@@ -35,7 +35,7 @@ FEATURES: Registry[type[Node]] = Registry(  # kinds that derive from other sets
         "linear": "pipeline.features.linear:Linear",
         MAPPED: "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
-        PLANTED: "pipeline.features.planted:Planted",
+        PLANTED: "pipeline.features.control:Planted",
     },
 )
 TEXT = "minilm"  # text encoder that imported image features are concatenated with

@@ -157,9 +157,3 @@ def test_a_mistake_is_one_line_and_leaves_nothing(here: Path, args: str, fault: 
     assert output.startswith("error: ")
     assert fault in output
     assert [path.name for path in here.iterdir()] == ["t.parquet"]
-
-
-def test_the_encoder_of_a_tables_own_words() -> None:
-    pq.write_table(pa.table({"id": range(4), "text": ["red ball", "red car", "blue car", "blue ball"]}), "t.parquet")
-    made("t.parquet", "--encoder", "tfidf", to="v")
-    assert vectors("v").any(axis=1).all()

@@ -68,14 +68,6 @@ def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: py
     assert ran(tmp_path, []) == []
 
 
-@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:x"])
-def test_an_address_that_cannot_be_used_is_named(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match=address):
-        ran(tmp_path, jobs(1))
-
-
 def test_a_node_with_other_code_or_libraries_is_refused() -> None:
     here = of_ray.facts(["timm", "not-installed"])
     assert {"code", "python", "torch", "pyarrow", "numpy", "timm"} <= here.keys()
@@ -198,14 +190,3 @@ def test_a_node_with_a_gpu_takes_a_worker_whatever_its_cpus(
         assert len([*tmp_path.glob(f"*-{node.node_id}")]) == 1
     finally:
         cluster.remove_node(node)
-
-
-def deadly() -> Callable[[dict[str, Any], pa.Table], pa.Table]:
-    os._exit(1)
-
-
-@pytest.mark.slow
-def test_a_job_that_ends_every_process_is_given_up(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_ray, "TRIES", 2)
-    with pytest.raises(UserError, match="10 times"):
-        list(spread(read, deadly, jobs(1), refuse))

@@ -82,12 +82,6 @@ def after(code: str, **given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
-def test_threads_that_wait_sleep() -> None:
-    said = after("import stages.cli, torch", OMP_DISPLAY_ENV="verbose").stderr
-    assert [line.split("'")[1] for line in said.splitlines() if "GOMP_SPINCOUNT" in line] == ["0"]
-
-
 @pytest.mark.parametrize(
     ("first", "given", "left"),
     [
@@ -104,9 +98,3 @@ def test_how_threads_wait_is_set_before_torch_loads_unless_the_user_says_it(
     code = f"import json, os, sys; import {first}; assert not {{'torch', 'faiss'}} & set(sys.modules); "
     found = json.loads(after(code + f"print(json.dumps([os.environ.get(name) for name in {WAITING}]))", **given).stdout)
     assert found == left
-
-
-def test_workers_wait_as_their_parent_does() -> None:
-    assert dict(engine.each(os.getenv, ["OMP_WAIT_POLICY"], workers=1)) == {
-        "OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]
-    }

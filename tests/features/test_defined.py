@@ -202,19 +202,6 @@ def test_parts_stand_side_by_side_each_of_length_one(root: Path, models: Path, l
     assert table["has_image"].to_pylist() == [c is not None for c in COLOURS]
 
 
-def test_parts_that_are_made_anyway_are_encoded_once(root: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loads: list[str] = []
-    plain = huggingface.HuggingFace.__init__
-
-    def counted(self: huggingface.HuggingFace, source: Any, own: Any) -> None:
-        loads.append(source.model)
-        plain(self, source, own)
-
-    monkeypatch.setattr(huggingface.HuggingFace, "__init__", counted)
-    run(root, params(models, "both", "text", "image"))
-    assert sorted(loads) == ["bert", "dinov2"]
-
-
 # --- what is kept and what is about
 
 
@@ -260,14 +247,6 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     assert rows[0][2:5] == ["bert", source.revision, source.library]
 
 
-def test_the_path_of_a_folder_changes_no_byte(root: Path, models: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(models, tmp_path / "copy"))
-    first = run(root, params(models, "text", "two", "both"))
-    assert run(root, params(copy, "text", "two", "both")) == first
-    shutil.rmtree(root / "encode")
-    assert run(root, params(copy, "text", "two", "both")) == first
-
-
 # --- elsewhere
 
 
@@ -300,15 +279,3 @@ def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
     assert run(root, there(given)) == here
     networks = 1 + 1 + 1 + 1 + 1 + 1  # text, image of both, two, two without images, tfidf, hub of pair
     assert len(jobs) == networks * -(-len(TEXTS) // 3), "what is made of whole sets is made here"
-
-
-def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving: Any) -> None:
-    commit = moving.publish("someone/net", models / "bert")
-    run(root, params(models, "text", text={"kind": "huggingface", "model": "someone/net"}))
-    stamps = times(root)
-    moving.publish("someone/net", models / "bert")  # the branch moves on, a commit does not
-    pinned = {"kind": "huggingface", "model": "someone/net", "revision": commit}
-    run(root, params(models, "text", text=pinned))
-    assert times(root)["text"] == stamps["text"]
-    shards = io.shards(Layout(root, "shop").features("text"), "features")
-    assert statement.networks({"text": shards})["text"].revision == commit

@@ -114,14 +114,6 @@ def test_what_is_new_alone_is_encoded(
     assert sum(record.get("taken_over", 0) for record in records) == taken
 
 
-def test_where_nothing_is_taken_over_the_key_changes_no_byte(shop: Layout, model: Path, tmp_path: Path) -> None:
-    other = catalogue(tmp_path / "other", ITEMS)
-    assert stage(other, params(model, reuse=True)) == files(shop)
-    times = [path.stat().st_mtime_ns for path in io.shards(shop.features("net"), "features")]
-    stage(shop, params(model, reuse=True))
-    assert [path.stat().st_mtime_ns for path in io.shards(shop.features("net"), "features")] == times
-
-
 def test_without_the_key_nothing_that_was_taken_over_stays(shop: Layout, model: Path, tmp_path: Path) -> None:
     items, *_ = CHANGES["a-text"]
     stage(catalogue(shop.root, items), params(model, reuse=True))

@@ -16,7 +16,6 @@ from featured import stage, vectors
 import schemas
 from pipeline import io
 from pipeline.benchmark import mask
-from pipeline.encode import batching
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
@@ -85,21 +84,6 @@ def test_a_masked_set_is_what_the_encoder_gives_for_items_that_lack_the_modality
         assert masked[f"has_{other}"].equals(whole[f"has_{other}"])
         assert np.abs(io.matrix(masked["vector"]) - vectors(layout, name)).max() > 0.01
     assert mask.maskable(layout) == [name]
-
-
-@pytest.mark.parametrize("name", ["minilm-cnn", "side"])
-def test_what_stands_side_by_side_is_not_encoded_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    layout, side = toy.outputs(tmp_path), {"kind": "concat", "of": ["tfidf", "cnn"]}
-    stage(layout, params(name, side=side))
-    monkeypatch.setattr(batching, "encode", None)
-    stage(layout, params(*both(name), side=side))
-    x = vectors(layout, name)
-    without_image, without_text = (vectors(layout, variant) for variant in both(name)[1:])
-    np.testing.assert_array_equal(without_image + without_text, x)
-    assert not (without_image * without_text).any()
-    assert (np.abs(without_image).max(axis=0) > 0).sum() > 0 < (np.abs(without_text).max(axis=0) > 0).sum()
 
 
 def test_a_masked_whitened_set_is_whitened_as_the_whole_one(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import toy
 
-from pipeline import code, io
+from pipeline import code
 from pipeline.errors import UserError
 from pipeline.features import write
 from pipeline.features.imported import Import
@@ -63,20 +62,6 @@ def test_code_is_that_of_a_kind_and_of_its_parts() -> None:
             f"pipeline/{one}.py" for one in ("features/registry", "features/sets", "encode/registry")
         }
         assert ("pipeline/encode/batching.py" in files) == (name != "ready")
-
-
-def test_a_masked_part_that_is_not_written_loses_its_other_modality_too(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    encoders = {"words": {"kind": "masked", "of": "minilm-cnn", "modality": "image"},
-                "both": {"kind": "concat", "of": ["words", "cnn"]}}  # fmt: skip
-    given = toy.params(
-        encode={"encoders": ["minilm-cnn", "both", "both-text-masked"], "controls": []}, encoders=encoders
-    )
-    with running("encode", "shop", given, layout.root) as run:
-        main(run)
-    masked = io.matrix(io.read_features(layout.features("both-text-masked"))["vector"])
-    assert not masked[:, : 384 + 1280].any()
-    assert np.abs(masked[:, 384 + 1280 :]).max() > 0
 
 
 @pytest.mark.parametrize("kind", FEATURES.built_in)

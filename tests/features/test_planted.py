@@ -49,16 +49,6 @@ def test_products_are_the_chances_of_a_shopper_who_has_picked_one_item_to_pick_t
     np.testing.assert_allclose((x @ x.T)[[1, 0, 0], [2, 1, 2]], [a0_a2, a3_a0, a3_a0], rtol=1e-5)
 
 
-def test_what_texts_tell_stands_apart_from_what_images_show(tmp_path: Path) -> None:
-    node, x, items = rows(shop(tmp_path))
-    text, image = (node.apart(hidden, items)(x) for hidden in ("image", "text"))
-    np.testing.assert_array_equal(text + image, x)
-    assert not (text * image).any()
-    assert text.any(axis=1).all()
-    assert image.any(axis=1).all()
-    assert node.reads == ("image", "text")
-
-
 def test_it_is_a_control_and_never_part_of_another_set() -> None:
     names = ["tfidf", "planted", "planted-image-masked"]
     assert [name for name in names if is_control({}, name)] == names[1:]

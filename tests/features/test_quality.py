@@ -72,20 +72,6 @@ def test_zeros_for_all_items_are_an_error(tmp_path: Path, monkeypatch: pytest.Mo
         stage(tmp_path)
 
 
-def test_a_whitened_set_of_one_vector_for_all_is_zeros_and_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    giving(monkeypatch, torch.ones_like)
-    layout = toy.outputs(tmp_path)
-    encoders = {"white": {"kind": "whitened", "of": "tfidf"}}
-    params = toy.params(encode={"encoders": ["tfidf", "white"], "controls": []}, encoders=encoders)
-    with running("encode", "shop", params, tmp_path) as run:
-        main(run)
-    first, second = io.read_json(layout.run_record("encode"))["notes"]["warnings"]
-    assert "have the same vector" in first
-    assert second == "white: 5 of 5 items with content have a vector of zeros"
-
-
 def test_an_imported_file_of_zeros_is_an_error_that_names_it(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     layout.raw.mkdir(parents=True, exist_ok=True)
