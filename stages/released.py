@@ -88,8 +88,8 @@ def verify(
     for line in attest.lines(outcome, folder):
         say(line)
     if json_to:
-        io.write_json(json_to, attest.described(outcome))
-    if not outcome.agrees:
+        io.write_json(json_to, outcome)
+    if not outcome["agrees"]:
         raise typer.Exit(1)
 
 

@@ -72,36 +72,6 @@ class Files(NamedTuple):
         return (row for rows, _ in item_file.blocks(self.path, self.images) for row in rows)
 
 
-class Row(NamedTuple):
-    """How one item of the release compares with its inputs."""
-
-    asin: str
-    text: bool
-    image: bool
-    cosines: dict[str, float]
-    """feature set -> cosine of the released and the recomputed vector"""
-
-    @property
-    def differing(self) -> list[str]:
-        agree = {"text": self.text, "image": self.image, "vector": min(self.cosines.values()) >= AGREES}
-        return [what for what, agrees in agree.items() if not agrees]
-
-
-class Attestation(NamedTuple):
-    """The outcome of `attest`."""
-
-    rows: list[Row]
-    items: int
-    covered: int
-    """items of the release that the data has"""
-    unattested: list[str]
-    """feature sets whose encoder the release does not carry"""
-
-    @property
-    def agrees(self) -> bool:
-        return not any(row.differing for row in self.rows)
-
-
 def inputs(data: str, images: Path | None, root: Path) -> Dataset | Files:
     """Return where to read inputs: a file of items and a folder of images, or a dataset; UserError if neither."""
     if Path(data).is_file():
@@ -112,11 +82,16 @@ def inputs(data: str, images: Path | None, root: Path) -> Dataset | Files:
     raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
 
 
-def attest(release: Path, data: Dataset | Files, sample: int, names: Sequence[str] = ()) -> Attestation:
+def attest(release: Path, data: Dataset | Files, sample: int, names: Sequence[str] = ()) -> dict[str, Any]:
     """Recompute rows of a verified release, `sample` of those that the data covers.
 
     Equal inputs give equal rows. UserError if it carries no encoder of `names`, by default all, or no hashes of
     inputs, or the data has no item of it.
+
+    Returns:
+        `agrees`; `items` of the release, and how many the data covers; `unattested` feature sets, whose encoder is not
+        in the release; `rows`: `asin`, whether `text` and `image` agree, and by feature set the `cosines` of the
+        released and the recomputed vector.
     """
     manifest, available = manifests.load(release), encoder.names(release)
     loaded = encoder.load_all(release, names or available)
@@ -132,63 +107,64 @@ def attest(release: Path, data: Dataset | Files, sample: int, names: Sequence[st
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
     blocks = [chosen[first : first + BLOCK] for first in range(0, len(chosen), BLOCK)]
     rows = [row for at in blocks for row in _recompute(release, loaded, items.take(at), data, at)]
-    unattested = [name for name in manifest.sets("features") if name not in available]
-    return Attestation(rows, len(items), len(covered), unattested)
+    return {
+        "agrees": not any(map(_differing, rows)),
+        "items": len(items),
+        "covered": len(covered),
+        "unattested": [name for name in manifest.sets("features") if name not in available],
+        "rows": rows,
+    }
 
 
 def _recompute(
     release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Dataset | Files, at: Sequence[int]
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Compare B items of a release, its rows `at`, with their inputs."""
-    found = {item.asin: item for item in data.read({*items["asin"].to_pylist()})}
-    inputs = [found[asin] for asin in items["asin"].to_pylist()]
+    asins, texts_before, images_before = (column.to_pylist() for column in items.columns)
+    found = {item.asin: item for item in data.read({*asins})}
     facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
-    images = [
-        item.image
-        if item.image is None or image_sha256(item.image) == released
-        else encoded.normalised(item.image, facts).image
-        for item, released in zip(inputs, items["input_image_sha256"].to_pylist(), strict=True)
-    ]
-    texts = [item.text for item in inputs]
+    texts, images = [found[asin].text for asin in asins], []
+    for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
+        is_stored = image is None or image_sha256(image) == released
+        images.append(image if is_stored else encoded.normalised(image, facts).image)
     cosines = {
         name: _cosines(encoded.vectors(network, texts, images).vectors, _released(release, name, at))
         for name, network in loaded.items()
     }
     return [
-        Row(
-            item["asin"],
-            text_sha256(texts[n]) == item["input_text_sha256"],
-            image_sha256(images[n]) == item["input_image_sha256"],
-            {name: float(values[n]) for name, values in cosines.items()},
-        )
-        for n, item in enumerate(items.to_pylist())
+        {
+            "asin": asin,
+            "text": text_sha256(texts[n]) == texts_before[n],
+            "image": image_sha256(images[n]) == images_before[n],
+            "cosines": {name: float(values[n]) for name, values in cosines.items()},
+        }
+        for n, asin in enumerate(asins)
     ]
 
 
-def lines(attestation: Attestation, release: Path) -> Iterator[str]:
-    rows, agree = attestation.rows, {True: "agrees", False: "DIFFERS"}
+def _differing(row: Mapping[str, Any]) -> list[str]:
+    agree = {"text": row["text"], "image": row["image"], "vector": min(row["cosines"].values()) >= AGREES}
+    return [what for what, agrees in agree.items() if not agrees]
+
+
+def lines(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
+    rows, agree = outcome["rows"], {True: "agrees", False: "DIFFERS"}
     for row in rows:
-        parts = [f"text {agree[row.text]}", f"image {agree[row.image]}"]
-        parts += [f"{name} {agree[cosine >= AGREES]} (cosine {cosine:.5f})" for name, cosine in row.cosines.items()]
-        yield printable(f"{row.asin}: {', '.join(parts)}")
-    if attestation.covered < attestation.items:
-        yield f"the data has {attestation.covered:,} of the release's {attestation.items:,} items"
-    if attestation.unattested:
-        yield f"not attested, their encoder is not in the release: {', '.join(attestation.unattested)}"
-    lowest = min(cosine for row in rows for cosine in row.cosines.values())
-    if attestation.agrees:
-        yield f"{release}: attested; text, image and vector of {len(rows)} rows agree, lowest cosine {lowest:.5f}"
+        parts = [f"{what} {agree[row[what]]}" for what in ("text", "image")]
+        parts += [f"{name} {agree[x >= AGREES]} (cosine {x:.5f})" for name, x in row["cosines"].items()]
+        yield printable(f"{row['asin']}: {', '.join(parts)}")
+    if outcome["covered"] < outcome["items"]:
+        yield f"the data has {outcome['covered']:,} of the release's {outcome['items']:,} items"
+    if outcome["unattested"]:
+        yield f"not attested, their encoder is not in the release: {', '.join(outcome['unattested'])}"
+    lowest = f"lowest cosine {min(cosine for row in rows for cosine in row['cosines'].values()):.5f}"
+    if outcome["agrees"]:
+        yield f"{release}: attested; text, image and vector of {len(rows)} rows agree, {lowest}"
         return
-    counts = {what: sum(what in row.differing for row in rows) for what in ("text", "image", "vector")}
+    bad = [differing for row in rows if (differing := _differing(row))]
+    counts = {what: sum(what in differing for differing in bad) for what in ("text", "image", "vector")}
     found = ", ".join(f"{what} of {n}" for what, n in counts.items() if n)
-    bad = sum(bool(row.differing) for row in rows)
-    yield f"{release}: NOT attested; {bad} of {len(rows)} rows differ ({found}), lowest cosine {lowest:.5f}"
-
-
-def described(attestation: Attestation) -> dict[str, Any]:
-    """Return the outcome for JSON: `agrees`, `items`, `covered`, `unattested`, and `rows`."""
-    rows = [row._asdict() | {"agrees": not row.differing} for row in attestation.rows]
-    return {"agrees": attestation.agrees} | attestation._asdict() | {"rows": rows}
+    yield f"{release}: NOT attested; {len(bad)} of {len(rows)} rows differ ({found}), {lowest}"
 
 
 def _released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:

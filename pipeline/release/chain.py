@@ -8,17 +8,17 @@ Letters: B items, F and W widths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from pydantic import Field
+from safetensors.numpy import save
 
 from pipeline import io
 from pipeline.errors import UserError, one_line
+from pipeline.ops import arrays
 from pipeline.ops.joining import Block, Fit
 from pipeline.ops.whitening import Whitening
 from pipeline.release.manifest import Part
@@ -32,7 +32,6 @@ MAPS, NAME = "maps.safetensors", "chain.json"
 MOST, LARGEST = 64, 1 << 16
 """blocks, and bytes of chain.json"""
 WIDEST = 1 << 20
-DAMAGED = "fetch the release again"
 
 
 class ChainBlock(Part):
@@ -51,74 +50,46 @@ class Chain(Part):
 
 
 def write(folder: Path, fit: Fit) -> None:
-    arrays = dict[str, np.ndarray]()
     maps = {f"block-{i}": one for i, one in enumerate(fit.maps)} | ({"last": fit.last} if fit.last else {})
+    tensors, blocks = dict[str, np.ndarray](), list[ChainBlock]()
     for name, one in maps.items():
-        arrays |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
-    io.write_bytes(folder / MAPS, save(arrays))
-    blocks = [_described(block) for block in fit.blocks]
+        tensors |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
+    for block in fit.blocks:
+        columns = np.flatnonzero(block.columns)
+        first, last = int(columns[0]), int(columns[-1]) + 1
+        assert len(columns) == last - first, "the columns of a block are contiguous"
+        blocks.append(ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight)))
+    io.write_bytes(folder / MAPS, save(tensors))
     io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
 
 
-def _described(block: Block) -> ChainBlock:
-    columns = np.flatnonzero(block.columns)
-    first, last = int(columns[0]), int(columns[-1]) + 1
-    if len(columns) != last - first:
-        raise ValueError("the columns of a block are not contiguous")
-    return ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight))
+def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
+    """Read untrusted maps for parts of some widths, by default of those that the blocks need.
 
-
-def read(folder: Path, widths: Sequence[int]) -> Fit:
-    """Read untrusted maps for parts of some widths; UserError if they do not fit them or are damaged."""
+    UserError if they do not fit them or are damaged.
+    """
+    blocks, tensors = Chain.read(folder / NAME, LARGEST).blocks, arrays.read(folder / MAPS)
+    if widths is None:
+        widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MOST)]
     try:
-        chain, arrays = _described_by(folder), load_file(folder / MAPS)
-        names = [*(f"block-{i}" for i in range(len(chain.blocks))), "last"]
-        maps = [_whitening(arrays, name) for name in names[:-1]]
-        for block, own in zip(chain.blocks, maps, strict=True):
+        maps = [_whitening(tensors, f"block-{i}", block.last - block.first) for i, block in enumerate(blocks)]
+        for block in blocks:
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
-                raise ValueError(f"a block of columns {block.first} to {block.last} of part {block.part}")
-            if len(own.mean) != block.last - block.first:
-                raise ValueError("a map of another width than its block")
+                raise UserError(f"a block of columns {block.first} to {block.last} of part {block.part}")
         joined = sum(one.map.shape[1] for one in maps)
-        last = _whitening(arrays, "last", joined) if "last.map" in arrays else None
-        if unknown := arrays.keys() - {f"{name}.{of}" for name in names for of in ("mean", "map")}:
-            raise ValueError(f"an unknown map {min(unknown)}")
-        return Fit([_block(block, widths) for block in chain.blocks], maps, last)
-    except (ValidationError, SafetensorError, OSError, KeyError, ValueError) as e:
-        raise UserError(f"{folder}: no chain of this release's encoders: {one_line(e, 100)}; {DAMAGED}") from None
+        last = _whitening(tensors, "last", joined) if "last.map" in tensors else None
+        names = [f"block-{i}" for i in range(len(blocks))] + ["last"] * (last is not None)
+        if unknown := tensors.keys() - {f"{name}.{of}" for name in names for of in ("mean", "map")}:
+            raise UserError(f"an unknown map {one_line(min(unknown), 64)}")
+    except UserError as e:
+        raise UserError(f"{folder}: no chain of this release's encoders: {e}; fetch the release again") from None
+    columns = [np.arange(widths[block.part]) for block in blocks]
+    within = [(block.first <= own) & (own < block.last) for block, own in zip(blocks, columns, strict=True)]
+    return Fit([Block(b.part, own, b.weight) for b, own in zip(blocks, within, strict=True)], maps, last)
 
 
-def check(folder: Path) -> int:
-    """Check a chain by itself and return its width, whatever those of its parts; UserError as `read`."""
-    try:
-        blocks = _described_by(folder).blocks
-    except ValidationError as e:
-        raise UserError(f"{folder / NAME}: {one_line(e, 100)}; {DAMAGED}") from None
-    widths = [0] * (1 + max(block.part for block in blocks))
-    for block in blocks:
-        widths[block.part] = max(widths[block.part], block.last)
-    return read(folder, widths).width
-
-
-def _described_by(folder: Path) -> Chain:
-    return Chain.model_validate(io.read_json(folder / NAME, LARGEST))
-
-
-def _whitening(arrays: Mapping[str, np.ndarray], name: str, rows: int | None = None) -> Whitening:
-    mean, own = arrays[f"{name}.mean"], arrays[f"{name}.map"]
-    expected = len(mean) if rows is None else rows
-    sound = mean.ndim == 1 and own.ndim == 2 and len(own) == len(mean) == expected
-    if not sound or mean.dtype != np.float32 or own.dtype != np.float32:
-        raise ValueError(f"{name}: mean {mean.shape} and map {own.shape}")
-    if not (np.isfinite(mean).all() and np.isfinite(own).all()):
-        raise ValueError(f"{name} is not finite")
-    return Whitening(mean, own)
-
-
-def _block(block: ChainBlock, widths: Sequence[int]) -> Block:
-    columns = np.zeros(widths[block.part], bool)
-    columns[block.first : block.last] = True
-    return Block(block.part, columns, block.weight)
+def _whitening(tensors: arrays.Tensors, name: str, rows: int) -> Whitening:
+    return Whitening(arrays.tensor(tensors, f"{name}.mean", rows), arrays.tensor(tensors, f"{name}.map", rows, None))
 
 
 class Prepared(NamedTuple):

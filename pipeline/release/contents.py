@@ -73,6 +73,8 @@ OTHERS = {
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
+PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
+"""folders whose files belong to feature sets"""
 
 
 def description(path: str, table: str | None, used_by: list[str]) -> str:
@@ -80,7 +82,7 @@ def description(path: str, table: str | None, used_by: list[str]) -> str:
         return f"encoder of {', '.join(used_by)}"
     if table is not None:
         return TABLES[table].description
-    return next((text for pattern, text in OTHERS.items() if fnmatchcase(path, pattern)), "")
+    return OTHERS.get(path, "")
 
 
 def is_placed(path: str, table: str) -> bool:
@@ -92,9 +94,6 @@ def feature_set(path: str) -> str | None:
     """Return the feature set that a file belongs to, as features/<name>/... and tried/<name>.parquet say."""
     top, *below = PurePosixPath(path).parts
     return PurePosixPath(below[0]).stem if below and top in PER_SET else None
-
-
-PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
 
 
 def record_set(path: str, table: str) -> str:

@@ -180,7 +180,7 @@ def _widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
             from pipeline.release import chain
         except ModuleNotFoundError:  # SciPy is not installed, so nothing is checked
             return set()
-        return {chain.check(own)}
+        return {chain.read(own).width}
     if read.weights is None:
         return set()
     if not read.encoder.startswith(OURS):
