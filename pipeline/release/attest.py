@@ -125,8 +125,9 @@ def _recompute(
     facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
     texts, images = [found[asin].text for asin in asins], []
     for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
-        is_stored = image is None or image_sha256(image) == released
-        images.append(image if is_stored else encoded.normalised(image, facts).image)
+        if image is not None and image_sha256(image) != released:
+            image = encoded.normalised(image, facts).image
+        images.append(image)
     cosines = {
         name: _cosines(encoded.vectors(network, texts, images).vectors, _released(release, name, at))
         for name, network in loaded.items()

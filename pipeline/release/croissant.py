@@ -29,7 +29,8 @@ def describe(said: Statement, files: list[File]) -> dict[str, Any]:
     publish, dataset = said.publish, said.dataset
     is_unlicensed = publish.licence is None and said.licence.header["license"] in ("unknown", "other")
     creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # or a person
-    published = {"url": publish.url and page(publish.url), "creator": creators, "datePublished": publish.date}
+    date = publish.date and publish.date.isoformat()
+    published = {"url": publish.url and page(publish.url), "creator": creators, "datePublished": date}
     terms = said.licence.address or said.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
     return {

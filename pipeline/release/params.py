@@ -3,7 +3,7 @@
 import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.config.base import Name, Positive, Section
 from pipeline.config.parameters import Shown
@@ -14,15 +14,6 @@ def _several(given: Any) -> Any:
 
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
-
-
-def _written(date: Any) -> Any:
-    return date.isoformat() if type(date) is datetime.date else date
-
-
-def _day(date: str) -> str:
-    datetime.date.fromisoformat(date)
-    return date
 
 
 class Publish(Section):
@@ -54,10 +45,7 @@ class Publish(Section):
     url: Annotated[str, Field(pattern=r"^(https?://|hf://datasets/[^/]+/)[^/\s]\S*$")] | None = None
     """where the release will be read: the target of `publish --to hf://`, or a web folder that holds
     <dataset>/<version>/; file addresses in croissant.json are then absolute"""
-    date: (
-        Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day), BeforeValidator(_written)]
-        | None
-    ) = None
+    date: Annotated[datetime.date, Field(strict=False)] | None = None
     """day of publication, such as 2026-11-30"""
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""

@@ -20,7 +20,6 @@ from pipeline.interactions import profiles
 from pipeline.interactions.profiles import Profiles
 from pipeline.layout import Layout
 from pipeline.probe import linear_cf, questions, sampled
-from pipeline.report import comparison as facts
 
 WIDTH = 8
 COSINES, FEWEST = 20_000, 20
@@ -86,41 +85,6 @@ def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, mon
     for larger, smaller in ((2000, 1000), (4000, 2000)):
         assert work[larger]["hits"] < 2.5 * work[smaller]["hits"]
         assert work[larger]["resampled"] < 2 * work[smaller]["resampled"]
-
-
-def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = shop(tmp_path, 300)
-    vectors = np.load(tmp_path / "a.npy")
-    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    taste = interactions.group_by("user_id").aggregate([("item_id", "min")])["item_id_min"].to_numpy() % WIDTH
-    user, item = (interactions[c].to_numpy() for c in ("user_id", "item_id"))
-    np.add.at(vectors, (item, taste[user]), 0.5)  # so that features know something
-    np.save(tmp_path / "a.npy", vectors)
-
-    def figures(to: str) -> dict[str, Any]:
-        return command.compare(layout, toy.PARAMS, [str(tmp_path / f"{n}.npy") for n in "ab"], 0, tmp_path / to)
-
-    every = figures("all")
-    monkeypatch.setattr(sampled, "COSINES", 300 * 120)
-    monkeypatch.setattr(sampled, "FEWEST", 1)
-    some = figures("some")
-    assert "sampled" not in every["pairs"][0]
-    for probe in ("zero_shot", "item_cf", "content_knn"):
-        one, whole = some["probes"][probe], every["probes"][probe]
-        unit = next(key for key, n in whole.items() if isinstance(n, int))
-        assert one[unit] < whole[unit] / 2
-        assert f"{one[unit]:,} of {whole[unit]:,} {unit} were asked, drawn by seed." in one["note"]
-        figure = next(f for f in whole["a"] if f.endswith("@20"))
-        assert abs(one["a"][figure] - whole["a"][figure]) < 4 * one["a"][f"{figure}_se"]
-        assert one["a"][f"{figure}_se"] > whole["a"][f"{figure}_se"]
-    pair, of_all = some["pairs"][0], every["pairs"][0]
-    assert pair["sampled"] == 120
-    assert abs(pair["overlap"] - of_all["overlap"]) < 4 * pair["overlap_se"]
-    assert figures("again") == some
-    assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "some/index.html").read_bytes()
-    alike = facts.shapes(some)[1]
-    assert "Neighbours are those of 120 items, drawn by seed; ± is half a 95 % interval." in alike.note
-    assert alike.rows[0][2] == f"{pair['overlap']:.1%} ± {1.96 * pair['overlap_se']:.1%}"
 
 
 def test_neighbours_of_some_items_and_of_a_few_are_those_among_all(monkeypatch: pytest.MonkeyPatch) -> None:

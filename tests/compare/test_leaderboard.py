@@ -88,13 +88,6 @@ def test_published_figures_join_the_rows_of_their_protocol_and_no_others(release
     assert {"published", "published-sports", "published-electronics", "published-clothing"} <= sections.keys()
 
 
-def test_figures_of_another_rule_on_the_same_split_stand_apart(release: Path, tmp_path: Path) -> None:
-    strict = changed(release, tmp_path / "g", fingerprint=OTHER, protocol="strict")
-    sections = tables(leaderboard.html([leaderboard.read(strict)]))
-    assert "COHESION" not in sections["measured-0"]
-    assert "COHESION" in sections["published-baby"]
-
-
 def test_without_any_release_the_published_figures_stand_alone(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["leaderboard", "--to", str(tmp_path / "board.html")])
     assert result.exit_code == 0, result.output

@@ -160,18 +160,6 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
     assert "Made by The shop's group, published 2026-11-28." in card
 
 
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("https://a.example/b/", "https://a.example/b/shop/0.1.0/"),
-        ("hf://datasets/me/it", "https://huggingface.co/datasets/me/it/resolve/main/shop/0.1.0/"),
-        ("hf://datasets/me/it@v2/x/y", "https://huggingface.co/datasets/me/it/resolve/v2/x/y/shop/0.1.0/"),
-    ],
-)
-def test_where_files_will_be(url: str, address: str) -> None:
-    assert croissant.folder(url, "shop", "0.1.0") == address
-
-
 def test_a_licence_that_is_unknown_is_said_in_usage_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.config.parameters import OWN
     from pipeline.sources.sample import SampleSource
@@ -203,4 +191,4 @@ def test_the_keys_of_the_documents_are_valid(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs/release.md").read_text()
     (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "creator" in one]
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
-    assert load(tmp_path / "params.yaml")[Publish].date == "2026-11-30"
+    assert str(load(tmp_path / "params.yaml")[Publish].date) == "2026-11-30"

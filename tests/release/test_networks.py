@@ -43,8 +43,3 @@ def test_the_manifest_and_the_card_have_the_encoder(tmp_path: Path) -> None:
         io.write_json(folder / manifest.NAME, content)
         with pytest.raises(UserError, match="encoders"):
             manifest.load(folder)
-
-
-def test_a_release_of_our_own_networks_names_no_others(plain: Path) -> None:
-    assert manifest.load(plain).encoders == {}
-    assert "Made with these published networks" not in (plain / "README.md").read_text()

@@ -4,15 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
 import pytest
 import releases
 import toy
 
 import schemas
 from pipeline import io
-from pipeline.release import manifest
 
 EMPTY = 1
 """the item without content: its vector has no direction"""
@@ -72,14 +69,6 @@ def test_the_cards_cosine_query_runs_in_duckdb(release: Path, x: np.ndarray, mon
     expected = nearest(x, 3)
     assert [asin for asin, _ in rows] == [asin for asin, _ in expected]
     assert np.allclose([c for _, c in rows], [c for _, c in expected], atol=1e-6)
-
-
-def test_pyarrow_reads_every_table_with_its_documentation(release: Path) -> None:
-    for file in manifest.load(release).files:
-        if file.table:
-            table = pa.dataset.dataset(release / file.path).to_table()
-            assert table.num_rows == file.rows
-            assert all(f.metadata and f.metadata[b"doc"] for f in table.schema)
 
 
 def test_hugging_faces_library_reads_every_configuration_of_the_card(release: Path, tmp_path: Path) -> None:

@@ -173,24 +173,3 @@ def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any) -> N
     assert tab.inner_text("#count").startswith(f"{ANSWERED} found")
     titles = tab.locator("#answers .title").all_inner_texts()
     assert toy.TITLES[2] in titles  # as text: no dialog, see the fixture
-
-
-def test_an_image_in_the_box_finds_items_and_a_bad_one_is_refused(tab: Any, tmp_path: Path) -> None:
-    (tmp_path / "red.png").write_bytes(picture())
-    tab.set_input_files("#picture", str(tmp_path / "red.png"))
-    tab.click("#question button")
-    tab.locator("#answers figure").first.wait_for()
-    (tmp_path / "bad.png").write_bytes(b"<script>alert(1)</script>")
-    tab.set_input_files("#picture", str(tmp_path / "bad.png"))
-    tab.click("#question button")
-    tab.locator("#answer", has_text="Not answered").wait_for()
-    assert "cannot be used" in tab.inner_text("#answer")
-    assert tab.locator("#answers figure").count() == 0
-
-
-def test_a_server_that_is_gone_is_said(tab: Any) -> None:
-    tab.route("**/nearest*", lambda route: route.abort())
-    tab.fill("#words", "red")
-    tab.click("#question button")
-    tab.locator("#answer", has_text="Not answered").wait_for()
-    assert tab.inner_text("#answer") == "Not answered: the server cannot be reached"
