@@ -28,7 +28,6 @@ from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.pretrain.train import train_once
 from pipeline.run import Run
 from pipeline.stage import perform
 from stages.order import STAGES
@@ -253,19 +252,6 @@ def test_a_damaged_checkpoint_is_dropped(
     assert stage.files() == stage.whole
     line = f"warning: {name} {stage.layout.dataset}: {checkpoint} was altered"
     assert capsys.readouterr().err.count(line) == (damage != "deleted")
-
-
-@pytest.mark.parametrize("lost", ["tokenizer", "weights", "whitening"])
-def test_an_encoder_of_a_study_that_lost_a_file_is_trained_again(stages: Callable[[str], Stage], lost: str) -> None:
-    stage = stages("pretrain")
-    run = Run("pretrain", "toy", stage.params, stage.layout.root)
-    path: Path = getattr(stage.layout.encoder, lost)
-    before = path.stat().st_mtime_ns
-    train_once(run)
-    assert path.stat().st_mtime_ns == before
-    path.unlink()
-    train_once(run)
-    assert stage.files() == stage.whole
 
 
 # --- the journal

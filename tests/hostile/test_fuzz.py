@@ -1,6 +1,7 @@
 """The fuzz targets, each on its seeds and a few other inputs; and the campaign, which notices every kind of fault."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,18 @@ NEVER_SOUND = {"redirect", "signature"}
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 @pytest.mark.parametrize("name", sorted(registry.TARGETS.keys() - {"any-file"}))  # which test_any_file.py feeds
-def test_a_target_refuses_or_reads_whatever_comes(name: str) -> None:
+def test_a_target_reads_what_is_sound_refuses_what_is_not_and_bears_whatever_comes(name: str) -> None:
     target = registry.target(name)
     if name not in NEVER_SOUND:
         target.read(target.seeds[0])
-    for number in (*range(SEEDS), *range(len(target.seeds), len(target.seeds) + target.quick)):
+    for number, data in enumerate(target.refused):
+        start = time.process_time()
+        with pytest.raises(target.all_refusals) as e:  # noqa: PT012
+            target.read(data)
+            pytest.fail(f"input {number} was read")
+        assert (len(str(e.value)) < 600, str(e.value).isprintable()) == (True, True), number
+        assert time.process_time() - start < 5, number
+    for number in (*range(len(target.others))[:SEEDS], *range(len(target.seeds), len(target.seeds) + target.quick)):
         feed(target, mutated(name, number, target.seeds))
 
 

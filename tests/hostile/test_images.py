@@ -9,7 +9,6 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -49,23 +48,6 @@ def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: p
     assert "1000 x 1000 pixels in 30" in result.reason
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
-def test_a_large_image_is_averaged_to_what_a_small_one_would_be(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    blots = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 6), dtype=np.uint8)).resize((300, 420))
-    image = Image.new(mode, blots.size) if mode == "I;16" else blots.convert("RGB" if mode == "P" else mode)
-    image = image.quantize(256) if mode == "P" else image
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    whole = normalise(out.getvalue(), **LIMITS)
-    monkeypatch.setattr(decode, "LARGE", 1000)
-    monkeypatch.setattr(decode, "BAND", 5000)
-    averaged = normalise(out.getvalue(), **LIMITS)
-    assert (averaged.status, averaged.width, averaged.height) == ("ok", whole.width, whole.height)
-    assert averaged.phash is not None
-    assert whole.phash is not None
-    assert mode == "1" or (averaged.phash ^ whole.phash).bit_count() <= fetcher.NEAR
-
-
 def test_room_is_for_so_many_pixels_at_a_time() -> None:
     room, held, most, lock = Room(100), [0], [0], threading.Lock()
 
@@ -90,22 +72,6 @@ def test_room_is_for_so_many_pixels_at_a_time() -> None:
 def fetched(folder: Path, names: list[str]) -> list[fetcher.Result]:
     with fetcher.Fetcher(Images(), files.Folder(folder, outside=False)) as web:
         return web.fetch([[name] for name in names])
-
-
-def test_images_for_which_memory_was_too_little_together_are_decoded_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"{i}.jpg" for i in range(5)]
-    for name in names:
-        (tmp_path / name).write_bytes(jpeg())
-
-    def scarce(data: bytes, size: int, quality: int, most: int, room: Room | None = None) -> decode.Decoded:
-        if room is not None:  # others are decoded at the same time
-            raise MemoryError
-        return normalise(data, size, quality, most)
-
-    monkeypatch.setattr(fetcher, "normalise", scarce)
-    assert [result.decoded.status for result in fetched(tmp_path, names)] == ["ok"] * 5
 
 
 @pytest.mark.parametrize(

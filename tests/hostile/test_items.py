@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from pipeline.items.build import merge
-from pipeline.items.parse import LONGEST_TEXT, MOST_MARKS, Line, Parsed, Reject, clean, read
+from pipeline.items.parse import LONGEST_TEXT, Line, Parsed, Reject, clean, read
 from pipeline.sources import amazon2018
 from pipeline.sources.product import Product
 
@@ -51,21 +51,6 @@ def test_lines_of_one_item_that_each_add_a_field_take_time_that_grows_with_them(
         item = merge(item, Product("", "", [], "", [], {f"field{number}": "1"}))
     assert len(item.extra) == 100_000
     assert time.process_time() - start < 10
-
-
-def test_marks_without_end_stay_but_no_more_than_thirty_together() -> None:
-    text = "e" + "\u0301" * (2 * MOST_MARKS + 3)
-    assert clean(text).replace("\u034f", "").count("\u0301") == 2 * MOST_MARKS + 2  # one is in the é
-    assert clean(text) == clean(clean(text))
-    few = "e" + "\u0316\u0301" * (MOST_MARKS // 2)
-    assert "\u034f" not in clean(few)
-
-
-def test_markup_is_removed_as_before() -> None:
-    assert clean('a <b class="x">b</b> alt="Magazines"/> c') == "a b c"
-    assert clean('size = "5" wide') == 'size = "5" wide'
-    assert clean("a < b > c <br") == "a < b > c"
-    assert clean("x <script type='a'>if (a < b) {}</script> y") == "x y"
 
 
 REJECTS = {

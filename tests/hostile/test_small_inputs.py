@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import signal
 import subprocess
 import sys
@@ -35,21 +34,6 @@ def new(*arguments: str) -> str:
 @pytest.fixture(autouse=True)
 def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["a#b.csv", "a?b.csv", "http:/x.csv"])
-def test_new_refuses_names_that_stages_take_for_addresses(name: str) -> None:
-    Path(name).parent.mkdir(exist_ok=True)
-    Path(name).write_text(ROWS)
-    assert "error: " in (said := new("--interactions", name))
-    assert "rename" in said or "usable file name" in said
-
-
-def test_new_tells_a_pipe_and_a_folder_from_no_file() -> None:
-    os.mkfifo("pipe.csv")
-    Path("folder.csv").mkdir()
-    for name in ("pipe", "folder", "no such file"):
-        assert name in new("--interactions", f"{name.split()[0]}.csv").partition(": ")[2]
 
 
 @pytest.mark.parametrize(
@@ -122,19 +106,3 @@ def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> N
     done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: {memory.TOO_LITTLE}\n"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        ImportError("x: failed to map segment"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    ],
-)
-def test_memory_that_is_not_there_is_one_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        waiting("full", error)
-    said = capsys.readouterr().err
-    assert (end.value.code, said.count("\n")) == (1, 1)
-    assert said.startswith("error: too little memory")

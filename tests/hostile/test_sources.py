@@ -3,23 +3,16 @@
 import gzip
 from pathlib import Path
 
-import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from processes import started
 
-from pipeline import io
 from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.interactions import build
-from pipeline.interactions.division import Division
 from pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, products, read
 from pipeline.sources import amazon2014
-from pipeline.sources.amazon2014 import Amazon2014
-from pipeline.sources.base import downloaded
-from pipeline.sources.download import listing
 from pipeline.sources.lines import LONGEST_LINE, lines
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import TabularSource
@@ -165,12 +158,6 @@ def test_numbers_of_mmrec_that_are_none_are_refused_in_one_line(tmp_path: Path, 
     assert error in one_line(caught.value, path)
 
 
-def test_numbers_of_mmrec_may_be_written_as_floats(tmp_path: Path) -> None:
-    path = written(tmp_path / "m.inter", f"{INTER}1.0\t2.0\t1e39\t7.5\t0.0\n")
-    rows = ratings(MmrecSource(kind="mmrec", interactions=[str(path)]), "interactions", path)
-    assert rows == [(1, 2, None, 8, 0)]
-
-
 def print_read(*paths: Path) -> None:
     for path in paths:
         print(tabular(path))
@@ -214,23 +201,6 @@ def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> 
     assert rest[-1].name == "z"
 
 
-def test_a_quote_that_is_not_closed_at_the_end_is_not_silent(tmp_path: Path) -> None:
-    path = written(tmp_path / "i.csv", 'item,title\nx,t\ny,"t\nz,end\n')
-    good, *bad = outcomes(items_of(path), path, {"x", "y", "z"})
-    assert isinstance(good, Parsed)
-    assert [one.reason for one in bad if isinstance(one, Reject)] == ["not CSV: unexpected end of data"] * 2
-
-
-@pytest.mark.parametrize("name", ["A\u00a0", "A\t", "\u3000A", "18446744073709551616"])
-def test_an_items_text_is_found_whatever_blanks_its_identifier_has(tmp_path: Path, name: str) -> None:
-    interactions = written(tmp_path / "r.csv", f"{HEADER}u,{name},5,10\n")
-    ((_, asin, _, _),) = tabular(interactions)
-    cell = name if name.isdigit() else orjson.dumps(name).decode()
-    path = written(tmp_path / "i.jsonl", f'{{"item": {cell}, "title": "t"}}\n')
-    (parsed,) = outcomes(items_of(path), path, {asin})
-    assert isinstance(parsed, Parsed)
-
-
 def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
     path = tmp_path / "i.jsonl.gz"
     with gzip.open(path, "wb", 1) as f:
@@ -261,26 +231,3 @@ def test_a_large_literal_is_a_reject_at_once(line: bytes) -> None:
 
 
 # --- around
-
-
-def test_interactions_after_a_failed_download_name_it(tmp_path: Path) -> None:
-    sources = tmp_path / "download" / "shop" / "sources.json"
-    io.write_json(sources, [])
-    with pytest.raises(UserError, match="not downloaded; run `alignrec download shop` first"):
-        downloaded(sources)
-    reviews = written(sources.parent / "r.csv", ROWS)
-    io.write_json(sources, listing(sources.parent, {"reviews": "r.csv"}, {}, {}))
-    assert downloaded(sources) == {"reviews": reviews}
-    reviews.unlink()
-    with pytest.raises(UserError, match=r"r\.csv: not downloaded; run `alignrec download shop` first"):
-        downloaded(sources)
-
-
-def test_one_rating_of_1e39_costs_one_row(tmp_path: Path) -> None:
-    path = written(tmp_path / "r.csv", "a,x,5,1\na,y,1e39,2\na,z,4,3\n")
-    source = Amazon2014(kind="amazon2014", reviews=[str(path)])
-    with build.database(tmp_path / "scratch", "1GiB") as db:
-        tables = build.split(db, source.reader().ratings({"reviews": path}), 1, 1, Division())
-        ratings_left = np.concatenate([t["rating"].to_numpy() for t in tables.interactions])
-    assert tables.drops["missing_value"] == 1
-    assert sorted(ratings_left) == [4, 5]

@@ -1,13 +1,10 @@
 """What the commands print: no escape of data, one line per error, no traceback of a closed pipe or Ctrl-C."""
 
 import errno
-import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +19,7 @@ import toy
 from processes import Started
 from rich.table import Table
 from typer.testing import CliRunner
-from webserver import Folder, hang, listening, serving
+from webserver import Folder, listening
 
 import schemas
 from pipeline import io as files
@@ -105,11 +102,6 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
     assert [line for line in done.output.splitlines() if not line.isprintable()] == []
 
 
-def test_a_long_message_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.fail("x" * 1_000_000)
-    assert len(capsys.readouterr().err) < terminal.LONGEST + 20
-
-
 # --- pipes, disks, interruptions
 
 
@@ -153,22 +145,6 @@ def test_an_export_that_cannot_be_written_leaves_nothing(
     assert terminal.describe_io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full")
 
 
-@pytest.mark.parametrize("form", ["npy", "recbole"])
-def test_an_export_to_a_full_disk_is_one_line(layout: Layout, tmp_path: Path, form: str) -> None:
-    """On a real small disk, where the system lets a test mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = " ".join(alignrec("export", layout.release, "--format", form, "--to", disk / "here"))
-    script = f"mount -t tmpfs -o size=8192 none {disk} || exit 99; {command}; code=$?; ls -A {disk}; exit $code"
-    if not shutil.which("unshare"):
-        pytest.skip("no unshare here to mount a small disk with")
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
-    if done.returncode == 99 or "unshare" in done.stderr:
-        pytest.skip("this system lets no test mount a disk")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
-    assert "the disk is full" in done.stderr
-
-
 def interrupted(process: Started, ready: Callable[[], bool]) -> tuple[int | None, str]:
     deadline = time.monotonic() + 60
     while not ready() and time.monotonic() < deadline:
@@ -191,32 +167,3 @@ def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_
         server.pause = 0
         fetch(server.address, tmp_path / "here")
     assert (tmp_path / "here/manifest.json").exists()
-
-
-def test_an_interrupted_stage_says_what_it_left(tmp_path: Path) -> None:
-    with serving({"/x.gz": hang}) as server:
-        source = f"{{kind: tabular, interactions: '{server.address}/x.gz'}}"
-        (tmp_path / "params.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
-        code, err = interrupted(processes.alignrec("download", "shop", cwd=tmp_path), lambda: server.asked["/x.gz"] > 0)
-    assert (code, "Traceback" in err) == (130, False)
-    assert "outputs/download/shop; run the same command again\n" in err
-
-
-def test_an_interrupted_look_left_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("pipeline.release.manifest.read", interrupt)
-    monkeypatch.setattr(threading, "enumerate", list)  # else this process would end
-    done = CliRunner().invoke(app, ["verify", str(layout.release)])
-    assert done.exit_code == 130
-    assert done.output == "interrupted: nothing is left half-done; run the same command again\n"
-
-
-def test_a_terminal_of_few_characters_shows_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
-    monkeypatch.setattr(sys, "stdout", narrow)
-    terminal.write_any_character()
-    terminal.say("Käse 日")
-    narrow.flush()
-    assert narrow.buffer.getvalue() == b"K\xe4se ?\n"  # type: ignore[attr-defined]

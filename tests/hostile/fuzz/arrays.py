@@ -19,7 +19,7 @@ from pipeline.compare import feature_set
 from pipeline.layout import Layout
 from pipeline.vectors.matching import match
 from stages import params
-from tests.hostile import test_features, test_params
+from tests.hostile.fuzz.tables import GOOD, NPY, PARAMETERS, npy_of, tensors
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 ASINS = ["A", "B", "C", "D", "E", "F"]
@@ -75,26 +75,36 @@ def tokenized(data: bytes) -> None:
 
 
 VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
-ARRAYS = [test_features.saved(np.ones((6, 2), np.float32)), *(data for data, _ in test_features.NPY.values())]
+CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 JSONS = [
     '{"id": "A", "v": [1, 2.5]}\n{"id": "F", "v": [3, 4]}\n',
     '{"A": [1, 2],\n "B": [3, -1e3], "x": [0, 0]}',
     '[{"asin": "A", "vector": [1]}, {"asin": "C", "vector": [NaN]}]',
 ]
 WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
-TENSORS = [saved(torch.ones(6, 2)), saved({"model": WEIGHTS}), *(saved(v) for v, _ in test_features.tensors().values())]
+ODD = tensors()
+NO_FEATURES = [saved(value) for value, _ in ODD.values()]
+NO_WEIGHTS = [saved({"model": {"b": value}}) for value, is_plain in ODD.values() if not is_plain]
+CHECKPOINT = saved({"model": WEIGHTS})
+SHARED = dict.fromkeys(map(str, range(100)), torch.ones(999))
 
 
 @cache
 def targets() -> dict[str, Target]:
     return {
-        "npy": Target(lambda data: compared("f.npy", data), ARRAYS),
+        "npy": Target(lambda data: compared("f.npy", data), [npy_of(np.ones((6, 2), np.float32))], refused=NPY),
         "vectors-json": Target(matched("f.json"), encoded(JSONS)),
         "vectors-zip": Target(matched("f.zip"), [zipped(**{a: np.ones(2) for a in ASINS}), zipped(A=np.ones((1, 3)))]),
         "vectors-raw": Target(matched("f.feature", 2), [np.ones(12, np.float32).tobytes(), b"abc"]),
-        "pth": Target(lambda data: compared("f.pth", data), TENSORS),
+        "pth": Target(lambda data: compared("f.pth", data), [saved(torch.ones(6, 2))], refused=NO_FEATURES),
         "checkpoint": Target(
-            lambda data: checkpoints.read_checkpoint(written("c.pth", data)), [*TENSORS[1:], across_disks(TENSORS[1])]
+            lambda data: checkpoints.read_checkpoint(written("c.pth", data)),
+            [CHECKPOINT, across_disks(CHECKPOINT)],
+            refused=[
+                *NO_WEIGHTS,
+                saved({1: torch.ones(9)}),
+                saved(dict.fromkeys(map(str, range(100)), torch.ones(999))),
+            ],
         ),
         "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
         "compared-parquet": Target(
@@ -102,7 +112,6 @@ def targets() -> dict[str, Target]:
         ),
         "tokenizer": Target(tokenized, [TEXT, TEXT.replace(SPACE, b"\xdd\x96\x81")]),
         "parameters": Target(
-            lambda data: params.read(written("params.yaml", data)),
-            [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],
+            lambda data: params.read(written("params.yaml", data)), [GOOD.encode()], refused=encoded(PARAMETERS)
         ),
     }

@@ -17,15 +17,22 @@ class Target(NamedTuple):
     """Reads any bytes and returns, or raises a refusal; anything else that it raises is a fault of ours."""
 
     read: Callable[[bytes], object]
-    seeds: Sequence[bytes]  # first a sound input, then those of the tables of tests/hostile
-    refusals: tuple[
-        type[Exception], ...
-    ] = ()  # besides UserError and ContractError, what the caller counts as a reject
+    others: Sequence[bytes]  # first a sound input, then those that may be read or refused
+    refusals: tuple[type[Exception], ...] = ()  # besides UserError and ContractError, rejects of its caller
     quick: int = 10  # mutations in `make test`; fewer where an input takes a tenth of a second
+    refused: Sequence[bytes] = ()  # inputs that must be refused in one line
+
+    @property
+    def seeds(self) -> list[bytes]:
+        return [*self.others, *self.refused]
+
+    @property
+    def all_refusals(self) -> tuple[type[Exception], ...]:
+        return (UserError, ContractError, *self.refusals)
 
 
 def feed(target: Target, data: bytes) -> None:
-    with suppress(UserError, ContractError, *target.refusals):
+    with suppress(*target.all_refusals):
         target.read(data)
 
 
