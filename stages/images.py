@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from pipeline.images.files import Files
 
 Done = Callable[[int], object]  # called with a number of items that are done
-ACCESS = {
-    *("folder", "pattern", "outside", "private_hosts", "timeout"),
-}  # parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change
+ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
+"""parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change"""
 
 
 def main(run: Run, retry_failed: bool = False) -> None:

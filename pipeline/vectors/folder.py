@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError, one_line
+from pipeline.http import archives
 from pipeline.sources.many_files import LARGEST, PER_ITEM, members, read_member
 from pipeline.vectors import arrays
 from pipeline.vectors.base import Vectors, empty, identified, vector
@@ -29,18 +30,12 @@ def folder(path: Path, dim: int | None = None) -> Vectors:
 
 def archive(path: Path, dim: int | None = None) -> Vectors:
     """Open a .zip, as `download` packs a folder, or a .npz with an array per item."""
-    try:
-        packed = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
-        raise UserError(f"{path}: not a readable zip file: {one_line(e, 100)}") from None
+    packed = archives.open_zip(path)
 
     def of_member(info: zipfile.ZipInfo) -> bytes:
         if info.file_size > LARGEST:
             raise UserError(f"{path}, {info.filename}: has {info.file_size:,} bytes; one item's vector has fewer")
-        try:
-            return packed.read(info)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError) as e:
-            raise UserError(f"{path}, {info.filename}: {one_line(e, 100)}") from None
+        return b"".join(archives.read_member(packed, info, f"{path}, {info.filename}"))
 
     found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
     return _open(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]

@@ -106,7 +106,7 @@ def test_a_damaged_archive_of_images_is_refused_in_one_line(tmp_path: Path, afte
     data[at : at + len(after)] = after
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(UserError, match=r"a\.zip: ") as caught:
-        files.opened(Images(), tmp_path / "a.zip")
+        files.open_files(Images(), tmp_path / "a.zip")
     assert str(caught.value).isprintable()
 
 
@@ -122,7 +122,7 @@ def test_a_header_of_a_tar_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
     with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as f:
         f.write(header("long", size, kind) + bytes(size) + header("a.png", 0, tarfile.REGTYPE) + bytes(1024))
     with pytest.raises(UserError, match=r"a\.tar\.gz.*67,108,864"):
-        files.opened(Images(), tmp_path / "a.tar.gz")
+        files.open_files(Images(), tmp_path / "a.tar.gz")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_bomb_in_a_zip_takes_no_memory(tmp_path: Path, compression: int, statu
     with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as archive:
         archive.writestr("a.png", bytes(256 << 20))
         archive.writestr("b.png", b"abc", zipfile.ZIP_LZMA)
-    archive = files.opened(Images(), tmp_path / "a.zip")
+    archive = files.open_files(Images(), tmp_path / "a.zip")
     tracemalloc.start()
     read = archive.read("a.png", 1_000_000)
     peak = tracemalloc.get_traced_memory()[1]

@@ -21,7 +21,6 @@ from pipeline import io as tables
 from pipeline.errors import UserError
 from pipeline.images.files import candidates, open_files
 from pipeline.images.params import Images
-from pipeline.sources.product import is_path
 from stages.cli import app
 from stages.params import load
 
@@ -85,14 +84,6 @@ def test_what_is_no_image_file_ends_with_a_reason(folder: Path) -> None:
 def test_files_of_an_item_file_elsewhere_are_refused() -> None:
     with closing(open_files(Images(), None)) as local:
         assert "set images.folder" in local.read("a.png", LIMIT).reason
-
-
-PATHS = ("a.png", "/a/b.png", "file:///a.png", "FILE:/a", "a: b.png", "C:\\a.png", "..", "")
-OTHERS = ("http://e/a.png", "HTTPS://e", "//e/a.png", "s3://b/a.png", "data:image/png;base64,A")
-
-
-def test_a_path_is_a_path_and_another_address_is_none() -> None:
-    assert [name for name in PATHS + OTHERS if is_path(name)] == list(PATHS)
 
 
 # --- archives
@@ -329,20 +320,3 @@ def test_shards_of_items_that_are_gone_are_deleted(shop: Shop) -> None:
     (shop.root / "data/bought.csv").write_text("\n".join(["user,item,timestamp", *rows]))
     shop.run(*ALL)
     assert len(shop.shards()) == 5
-
-
-MISTAKES = {
-    "{foldr: data}": "params.yaml: unknown key 'images.foldr'; did you mean 'folder'?",
-    "{folder: dta}": "dta: no such folder or archive of images",
-    "{folder: params.yaml}": "params.yaml: not a readable zip, tar or tar.gz archive",
-}
-
-
-@pytest.mark.parametrize(("images", "line"), MISTAKES.items())
-def test_a_mistake_is_one_line(shop: Shop, images: str, line: str) -> None:
-    shop.run(*ALL[:3])
-    shop.images = images
-    done = shop.command("images")
-    assert done.exit_code == 1
-    assert done.stderr.startswith(f"error: {line}")
-    assert done.stderr.count("\n") == 1

@@ -6,21 +6,18 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import processes
 import pytest
 import toy
-from commands import alignrec
 from webserver import Folder, listening
 
 from pipeline.errors import UserError
 from pipeline.io import sha256
 from pipeline.release import manifest, verify
 from pipeline.remote import fetch as module
-from pipeline.remote import stores
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
 from stages import publish
@@ -211,27 +208,6 @@ def test_a_hostile_path_is_refused_before_any_file(server: Folder, tmp_path: Pat
     assert left(tmp_path) == []
 
 
-FALSE_CLAIMS = {
-    "of the future": (lambda m: {"format": 6}, "format 6, and this alignrec reads format 5", None),
-    "a table outside any folder": (
-        lambda m: {"files": [f | {"path": "stray.parquet"} if f["path"] == FEATURES else f for f in m["files"]]},
-        "it has , minilm-cnn",
-        "beit3",
-    ),
-    "other counts": (lambda m: {"counts": m["counts"] | {"items": 7}}, "6 rows, expected 7", None),
-}
-
-
-@pytest.mark.parametrize(("change", "says", "encoder"), FALSE_CLAIMS.values(), ids=FALSE_CLAIMS)
-def test_a_manifest_with_false_claims_is_refused(
-    server: Folder, tmp_path: Path, change: Callable[[Any], dict[str, object]], says: str, encoder: str | None
-) -> None:
-    edit(server, **change(json.loads((server.folder / "manifest.json").read_text())))
-    with pytest.raises(UserError, match=says):
-        fetch(server.address, tmp_path / "here", encoder=encoder)
-    assert not (tmp_path / "here").exists()
-
-
 def test_no_release_there_and_no_server_there(published: Path, server: Folder, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(module, "TRIES", 3)
@@ -311,16 +287,6 @@ def test_files_with_equal_content_are_two_files(published: Path, tmp_path: Path)
     here = tmp_path / "here"
     assert (here / "probes.json").read_bytes() == (here / "results.json").read_bytes()
     assert (here / "probes.json").stat().st_ino != (here / "results.json").stat().st_ino
-
-
-def test_an_address_shows_no_secret() -> None:
-    assert stores.Http("https://me:secret@host/x/?key=secret#f").address == "https://host/x"
-
-
-def test_the_command_says_where_and_which(published: Path, tmp_path: Path) -> None:
-    done = alignrec("fetch", published, "--to", "here", "--encoder", "beit3", cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == "fetched: here"
-    assert done.stderr == ""
 
 
 def test_fetching_and_verifying_need_no_heavy_package(published: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http import connections, retries
 from pipeline.http.fetch import Progress, fetch
-from pipeline.http.retries import pause
 from pipeline.sources.download import download, expectations, listing, local_hashes, names
 from stages.download import UNAWARE
 
@@ -183,11 +182,6 @@ def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download
     assert expectations(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
     with pytest.raises(UserError, match="sha256 of 'z': this source has a, b, c, d"):
         expectations(addresses, {"z": "pinned"}, seen)
-
-
-def test_pauses_grow_obey_the_server_and_end() -> None:
-    assert [0.25 * 2**n <= pause(n) <= 0.75 * 2**n for n in range(6)] == [True] * 6
-    assert (pause(0, 7.0), pause(0, 1e9), pause(50)) == (7.0, 60.0, 60.0)
 
 
 def test_a_dvc_yaml_that_does_not_see_local_files_is_named(tmp_path: Path) -> None:

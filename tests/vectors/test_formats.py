@@ -100,41 +100,6 @@ def test_a_larger_file_gives_its_part(tmp_path: Path) -> None:
     assert (matched.unknown, matched.missing) == (8 * ITEMS, 0)
 
 
-LINE = '{"id": "B000000000", "v": [1, 2]}\n'
-TEXTS = {
-    "two widths": (LINE + '{"id": "B000000001", "v": [1, 2, 3]}\n', "row 1: 3 numbers, the rows before have 2"),
-    "a list of lists": ('{"id": "B000000000", "v": [1, [2]]}\n', "row 0: holds"),
-    "no vector": ('{"id": "B000000000", "v": []}\n', "row 0: 0 lists of numbers (none), expected one"),
-    "two vectors": ('{"id": "B000000000", "v": [1], "w": [2]}\n', "row 0: 2 lists of numbers (v, w)"),
-    "no identifier": ('{"id": "B000000000", "v": [1, 2]}\n{"name": "x", "v": [1, 2]}\n', "row 1: no identifier"),
-    "an identifier twice": (LINE * 2, "id 'B000000000' occurs twice"),
-    "no JSON": (f"{LINE}oops\n", "line 2: not JSON"),
-    "text": ("a,b\n1,2\n", "line 1: not JSON"),
-    "nothing": ("", "holds no vectors"),
-    "an empty object": ("{}", "holds no vectors"),
-    "an empty array": ("[ ]", "holds no vectors"),
-    "a mapping cut off": ('{"B000000000": [1, 2],\n "B000000001": [3,', "cut off"),
-    "an array cut off": ('[{"id": "B000000000", "v": [1, 2]}', "cut off"),
-    "a mapping of two widths": ('{"B000000000": [1, 2], "B000000001": [3]}', "row 1: 1 numbers"),
-    "a mapping to text": ('{"B000000000": "x"}', "row 0: holds"),
-    "nested without end": ("[" * 100_000, "not JSON"),
-    "a huge number": ('{"B000000000": [' + "9" * 5000 + "]}", "not JSON, or cut off"),
-    "other words": ('{"B000000000": [1, 2]; "B000000001": [3, 4]}', "not JSON, or cut off"),
-}
-
-
-@pytest.mark.parametrize(("text", "said"), TEXTS.values(), ids=TEXTS)
-@pytest.mark.parametrize("ending", ["json", "jsonl"])
-def test_json_that_does_not_fit_is_one_line(tmp_path: Path, ending: str, text: str, said: str) -> None:
-    path = tmp_path / f"x.{ending}"
-    path.write_text(text)
-    with pytest.raises(UserError) as caught:
-        match(path, ASINS).rows(0, ITEMS)
-    assert said in str(caught.value)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 300 + len(str(tmp_path))
-
-
 def test_a_mapping_on_one_line_and_one_with_blanks_are_the_same(tmp_path: Path) -> None:
     rows = dict(zip(ASINS, VECTORS.tolist(), strict=True))
     for name, text in (("a", json.dumps(rows)), ("b", json.dumps(rows, indent=4)), ("c", json.dumps(rows) + "\n \n")):

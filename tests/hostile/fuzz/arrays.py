@@ -19,7 +19,7 @@ from pipeline.compare import feature_set
 from pipeline.layout import Layout
 from pipeline.vectors.matching import match
 from stages import params
-from tests.hostile.fuzz.tables import GOOD, NPY, PARAMETERS, npy_of, tensors
+from tests.hostile.fuzz.tables import GOOD, JSON_VECTORS, NPY, PARAMETERS, npy_of, tensors
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 ASINS = ["A", "B", "C", "D", "E", "F"]
@@ -93,7 +93,7 @@ SHARED = dict.fromkeys(map(str, range(100)), torch.ones(999))
 def targets() -> dict[str, Target]:
     return {
         "npy": Target(lambda data: compared("f.npy", data), [npy_of(np.ones((6, 2), np.float32))], refused=NPY),
-        "vectors-json": Target(matched("f.json"), encoded(JSONS)),
+        "vectors-json": Target(matched("f.json"), encoded(JSONS), refused=encoded(JSON_VECTORS)),
         "vectors-zip": Target(matched("f.zip"), [zipped(**{a: np.ones(2) for a in ASINS}), zipped(A=np.ones((1, 3)))]),
         "vectors-raw": Target(matched("f.feature", 2), [np.ones(12, np.float32).tobytes(), b"abc"]),
         "pth": Target(lambda data: compared("f.pth", data), [saved(torch.ones(6, 2))], refused=NO_FEATURES),

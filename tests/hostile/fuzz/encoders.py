@@ -104,6 +104,22 @@ def numbers(name: str) -> Iterator[bytes]:
     yield json.dumps(whole | {"more": 1}).encode()
 
 
+NO_CONFIG = {
+    **{"layers": 10**9, "image": 10**9, "patch": 7, "vocab": 10**6, "width": 128, "heads": 3, "ffn": 65},
+    **{"positions": -1, "codes": 8, "mlm": "yes", "more": 1},
+}
+NO_PROBES = {"verdicts": 7, "zero_shot": {"chance": {"hit@10": "x"}}, "processed": {"width": -1}}
+NO_FACTS = {
+    **{"batch_size": 0, "image_size": 10**9, "image_quality": 0, "reads": ["sound"], "weights": "../../x"},
+    **{"packages": {"": "1"}, "encoder": "huggingface"},
+}
+
+
+def wrong(name: str, values: dict[str, Any]) -> list[bytes]:
+    whole = json.loads(read(name))
+    return [json.dumps(whole | {key: value}).encode() for key, value in values.items()]
+
+
 def tensors_of(sound: bytes) -> Iterator[bytes]:
     """Yield a file of weights with another shape, type, name or value of a tensor, and what is no such file."""
     arrays = load(sound)
@@ -123,10 +139,10 @@ def tensors_of(sound: bytes) -> Iterator[bytes]:
 @cache
 def targets() -> dict[str, Target]:
     return {
-        "encoder-facts": Target(encoding(FACTS), [read(FACTS), *numbers(FACTS)]),
-        "encoder-config": Target(encoding(CONFIG), [read(CONFIG), *numbers(CONFIG)]),
-        "encoder-weights": Target(encoding(WEIGHTS), [read(WEIGHTS), *tensors_of(read(WEIGHTS))]),
-        "encoder-map": Target(encoding(WHITENING), [read(WHITENING), *tensors_of(read(WHITENING))]),
+        "encoder-facts": Target(encoding(FACTS), [read(FACTS), *numbers(FACTS)], refused=wrong(FACTS, NO_FACTS)),
+        "encoder-config": Target(encoding(CONFIG), [read(CONFIG), *numbers(CONFIG)], refused=wrong(CONFIG, NO_CONFIG)),
+        "encoder-weights": Target(encoding(WEIGHTS), [read(WEIGHTS)], refused=[*tensors_of(read(WEIGHTS))]),
+        "encoder-map": Target(encoding(WHITENING), [read(WHITENING)], refused=[*tensors_of(read(WHITENING))]),
         "encoder-tokenizer": Target(encoding(TOKENIZER), [read(TOKENIZER), b"", read(TOKENIZER)[:100]]),
-        "released-probes": Target(shown, [read(PROBES), *numbers(PROBES)]),
+        "released-probes": Target(shown, [read(PROBES), *numbers(PROBES)], refused=wrong(PROBES, NO_PROBES)),
     }

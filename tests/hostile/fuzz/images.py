@@ -45,7 +45,7 @@ def with_exif(data: bytes) -> None:
 
 
 def archived(name: str, data: bytes) -> None:
-    archive = files.opened(Images(), written(name, data))
+    archive = files.open_files(Images(), written(name, data))
     try:
         for address in ("a.jpg", "../a.jpg", "b/a.jpg", ""):
             archive.has(address)

@@ -25,16 +25,34 @@ from tests.hostile.fuzz.target import Target, encoded, folder, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS
 
 CSV = [ROWS.encode(), *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.csv"])]
-CSV += encoded([c for n, c, _ in test_sources.REFUSED.values() if n == "r.csv"])
+NO_CSV = [
+    ROWS.encode("utf-16"),
+    ROWS.encode("utf-16-le"),
+    ROWS.encode("utf-32"),
+    bytes(10_000),
+    b"u" * 200_000 + b",item\n",
+    ROWS.replace("\n", "\r").encode(),
+    b"user,item,item\na,x,y\n",
+    f"{HEADER}a,x,5,{'soon ' * 1000}\n".encode(),
+]
 JSON = b'{"user":"a","item":"x","rating":5,"timestamp":10}\n'
 REVIEW = (
     b'{"reviewerID":"a","user_id":"a","asin":"x","parent_asin":"x","overall":5.0,"rating":5.0,'
     b'"unixReviewTime":10,"timestamp":10000}\n'
 )
 JSONS = [JSON * 3, REVIEW * 3, *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.jsonl"])]
-INTERS = encoded(
-    [INTER + "0\t0\t5\t1\t0\n0\t1\t4\t2\t1\n", *(INTER + rows for rows, _ in test_sources.INTER_REFUSED.values())]
+INTERS = encoded([INTER + "0\t0\t5\t1\t0\n0\t1\t4\t2\t1\n"])
+NO_INTERS = encoded(
+    [
+        INTER + row
+        for row in (
+            *("1.5\t0\t5\t1\t0\n", "0\t0.5\t5\t1\t0\n", "0\t0\t5\t1\t0.6\n", "0\t-1\t5\t1\t0\n", "a\tb\tc\td\te\n"),
+            *("0\t50000000\t5\t1\t0\n", "2000000000\t0\t5\t1\t0\n", f"0\t{'9' * 300}\t5\t1\t0\n"),
+        )
+    ]
 )
+NO_JSON = ['{"user":1}'.encode("utf-16"), b"5\n"]
+NO_PARQUET = [ROWS.encode(), b"PAR1" + b"\xff" * 64 + b"\x20\0\0\0PAR1"]
 DATES = ["2024-03-10", "2024-03-10 02:30:00+09", "1710028800", "1710028800000", "infinity", "294248-01-01", "epoch"]
 CORES = "".join(f"u{u},i{i},{1 + i % 5},{10 * u + i}\n" for u in range(6) for i in range(5))
 KEEP = Division()
@@ -112,16 +130,20 @@ NUMBERED = [b'{"itemID": 0, "asin": "A"}\n{"itemID": 3}\n', b'{"itemID": 1.5}\n'
 @cache
 def targets() -> dict[str, Target]:
     return {
-        "ratings-csv": Target(lambda data: tabular("r.csv", data), CSV, quick=SLOW),
-        "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW),
+        "ratings-csv": Target(lambda data: tabular("r.csv", data), CSV, quick=SLOW, refused=NO_CSV),
+        "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW, refused=NO_JSON),
         "ratings-parquet": Target(
-            lambda data: tabular("r.parquet", data), [parquet(), parquet().replace(b"user", b"\xe5ser")], quick=SLOW
+            lambda data: tabular("r.parquet", data),
+            [parquet(), parquet().replace(b"user", b"\xe5ser")],
+            quick=SLOW,
+            refused=NO_PARQUET,
         ),
         "ratings-amazon": Target(amazon, [REVIEW * 3, b"a,x,5.0,10\na,y,4.0,20\n", ROWS.encode()], quick=SLOW),
         "ratings-inter": Target(
             lambda data: ratings(MmrecSource(kind="mmrec", interactions=["m.inter"]), "interactions", "m.inter", data),
             INTERS,
             quick=SLOW,
+            refused=NO_INTERS,
         ),
         "date": Target(date, encoded(DATES), quick=SLOW),
         "k-core": Target(core, [CORES.encode(), CSV[0]], quick=SLOW),

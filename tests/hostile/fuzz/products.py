@@ -19,7 +19,7 @@ from pipeline.sources.delimited import column_names
 from pipeline.sources.lines import json_object, lines
 from pipeline.sources.product import is_path, is_web, json_lines
 from pipeline.sources.tabular import TabularSource
-from tests.hostile import test_items, test_sources
+from tests.hostile import test_items
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 TABULAR = TabularSource(kind="tabular", interactions=["r.csv"], items=["i.csv"]).reader()
@@ -32,9 +32,14 @@ SOUND = orjson.dumps(
         **{"images": [{"variant": "MAIN", "large": "http://e/x.jpg"}], "details": {"Brand": "g"}, "store": None},
     }
 )
-LITERALS = [line[:2000] for line in test_sources.LITERALS.values()]
+LITERALS = [
+    b"{'asin': 'A', 'a': (" + b"1," * 4_000_000 + b")}",
+    b"{'asin': '" + b"\\'" * 500_000,
+    b"'" * 1_000_001,
+    b"{'asin': 'A', 'a': '\\x41', 'b': '" + b"\\'\\\"" * 300_000,
+]
 LITERAL = b"{'asin': 'A', 'title': \"it's\", 'categories': [['e', 'f']], 'related': {'bought': ('x',), 'n': None}}"
-RECORDS = [SOUND, LITERAL, b"null", b"[1]", b"5", b"{" * 2000, *LITERALS]
+RECORDS = [SOUND, LITERAL, b"null", b"[1]", b"5", b"{" * 2000, *(line[:2000] for line in LITERALS)]
 TABLE = b'item,title,image_urls\nx,"a, b",http://e/x.jpg|y.jpg\ny,,\n'
 
 
@@ -99,7 +104,7 @@ def table_lines(data: bytes) -> None:
 def targets() -> dict[str, Target]:
     return {
         "json-object": Target(json_object, RECORDS, (ValueError,)),
-        "literal": Target(amazon2014.parse, [LITERAL, *RECORDS], (ValueError,)),
+        "literal": Target(amazon2014.parse, [LITERAL, *RECORDS], (ValueError,), refused=LITERALS),
         "product-amazon2014": Target(product(amazon2014), [LITERAL, *RECORDS]),
         "product-amazon2018": Target(product(amazon2018), RECORDS),
         "product-amazon2023": Target(product(amazon2023), RECORDS),

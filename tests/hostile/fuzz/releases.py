@@ -14,7 +14,6 @@ import pyarrow as pa
 from pipeline.export.content import of_release
 from pipeline.io import sha256
 from pipeline.release import manifest, signature, verify
-from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.target import Target, folder, written
 
 
@@ -62,6 +61,15 @@ def read(name: str) -> bytes:
 EDGES, FEATURES, ITEMS = "graph/beit3/edges.parquet", "features/beit3/features-00000.parquet", "items.parquet"
 IDS = "semantic_ids/beit3/codes.parquet"
 PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS, IDS)]
+NO_MANIFESTS = [
+    b"[" * 200_000,
+    b'{"made_by": ' + b'{"a": ' * 200_000,
+    b'{"format": ' + b"9" * 5000 + b"}",
+    b'{"dataset": "\xff"}',
+    b"<!DOCTYPE html><html><body>Sign in</body></html>",
+    b"",
+    b"7",
+]
 KEYS = [
     b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8 x",
     b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n",
@@ -71,9 +79,7 @@ KEYS = [
 @cache
 def targets() -> dict[str, Target]:
     return {
-        "manifest": Target(
-            parsed, [read(manifest.NAME), *(data[:5000] for data, _ in test_foreign_release.BYTES.values())]
-        ),
+        "manifest": Target(parsed, [read(manifest.NAME)], refused=NO_MANIFESTS),
         "signature": Target(signed, KEYS),
         "edges": Target(replaced(EDGES), PARQUET, quick=10),
         "features": Target(replaced(FEATURES), [PARQUET[1], *PARQUET], quick=10),

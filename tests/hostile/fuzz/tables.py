@@ -1,4 +1,4 @@
-"""Inputs of readers that must be refused in one line: parameters, arrays, tensors."""
+"""Inputs of readers that must be refused in one line: parameters, arrays, tensors, vectors in JSON."""
 
 from __future__ import annotations
 
@@ -104,3 +104,26 @@ def tensors() -> dict[str, tuple[object, bool]]:
     plain = {"one number": torch.tensor(1.0), "one dimension": torch.ones(6), "no width": torch.ones(6, 0)}
     plain["three dimensions"] = torch.ones(6, 2, 1)
     return {name: (value, False) for name, value in odd.items()} | {name: (x, True) for name, x in plain.items()}
+
+
+LINE = '{"id": "A", "v": [1, 2]}\n'
+JSON_VECTORS = [
+    LINE + '{"id": "B", "v": [1, 2, 3]}\n',
+    '{"id": "A", "v": [1, [2]]}\n',
+    '{"id": "A", "v": []}\n',
+    '{"id": "A", "v": [1], "w": [2]}\n',
+    LINE + '{"name": "x", "v": [1, 2]}\n',
+    LINE * 2,
+    f"{LINE}oops\n",
+    "a,b\n1,2\n",
+    "",
+    "{}",
+    "[ ]",
+    '{"A": [1, 2],\n "B": [3,',
+    '[{"id": "A", "v": [1, 2]}',
+    '{"A": [1, 2], "B": [3]}',
+    '{"A": "x"}',
+    "[" * 100_000,
+    '{"A": [' + "9" * 5000 + "]}",
+    '{"A": [1, 2]; "B": [3, 4]}',
+]
