@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alignrec.interactions import Numbered, Splitting, number
+from alignrec.interactions import Splitting, number
 from alignrec.vectors import aligned, at_least_one
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
@@ -76,11 +76,8 @@ class ProbeResult:
 
     def _headline(self, probe: str) -> str:
         names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
-        return (
-            measure
-            if measure in names
-            else next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
-        )
+        at_cutoff = next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
+        return measure if measure in names else at_cutoff
 
 
 def probe(
@@ -112,17 +109,7 @@ def probe(
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    return _judge(sets, data, ks, seed)
-
-
-def _judge(
-    sets: Mapping[str, np.ndarray],
-    data: Numbered,
-    ks: Sequence[int],
-    seed: int,
-) -> ProbeResult:
-    items = len(next(iter(sets.values())))
-    asked = Data(data.table, items)
+    asked = Data(data.table, len(names))
     parts = asking.ask(asked)
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
     result = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))

@@ -73,7 +73,7 @@ def test_probe_and_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     names = run(block("fit"), beside, monkeypatch)
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5
     assert names["score"] == pytest.approx(float(names["users"].of("u0") @ names["items"].of(names["item"])))
-    tested = ["load", "SemanticIds", "encoder", "probe", "fit"]
+    tested = ["load", "encoder", "probe", "fit"]
     assert [re.findall(r"alignrec\.(\w+)\(", code)[-1] for code in BLOCKS] == tested
 
 

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import coded
 import pytest
 import releases
 import toy
@@ -21,12 +20,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """All outputs, with a release whose encoder is a tiny BEiT3."""
     return releases.outputs(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture(scope="session")
-def with_codes(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """All outputs, with a release that has semantic IDs of drawn features."""
-    return coded.outputs(tmp_path_factory.mktemp("coded"))
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path
         ("fetch", "release", "--to", "fetched"),
         ("fetch", "release", "--to", "part", "--encoder", "beit3"),
         *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole", "hf")),
-        *((*export, form, "--features", "beit3", "--to", form) for form in ("minionerec", "rqvae-recommender")),
+        (*export, "minionerec", "--features", "beit3", "--to", "minionerec"),
         ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
     ]
     code, _, errors = light(absent, tmp_path, *commands)

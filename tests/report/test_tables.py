@@ -8,6 +8,7 @@ import pyarrow as pa
 import toy
 from study_tables import CURVES
 
+from pipeline import io
 from pipeline.report import codes, content, probes, sections, study
 from pipeline.run import running
 from stages import semantic_ids
@@ -55,17 +56,13 @@ def test_a_sweep_is_a_table_of_points_and_a_heat_map() -> None:
     assert [text for _, text in chart.x_marks] == ["0.001", "0.01", "0.1"]
 
 
-SECTION = {"features": ["beit3"], "methods": ["residual-kmeans", "random"], "levels": 2, "codes": 2}
-
-
-def test_methods_come_with_controls_in_the_order_of_the_registry(tmp_path: Path) -> None:
+def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    with running("semantic_ids", "shop", toy.params(semantic_ids=SECTION), tmp_path) as run:
+    with running(
+        "semantic_ids", "shop", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path
+    ) as run:
         semantic_ids.main(run)
-    judged = codes.gathered(layout)
-    assert [(j.features, j.method) for j in judged] == [("beit3", method) for method in SECTION["methods"]]
-    table = codes.headline(judged)
-    assert all(len(row) == len(table.head) for row in table.rows)
-    assert "random is a control: useful codes must beat it." in table.note
-    assert table.rows[1][-2:] == ["", ""]  # random codes reconstruct nothing
-    assert "Not for random: the codes stand for no vector." in codes.cost(judged).note
+    (table,) = codes.tables(io.read_json(layout.code_quality))
+    assert [row[0] for row in table.rows] == ["beit3", "beit3, random codes"]
+    assert all(len(row) == len(table.head) and row[1].endswith("%") for row in table.rows)
+    assert codes.tables({}) == []
