@@ -99,7 +99,7 @@ def _model(folder: str, case: str) -> str:
 @cache
 def _encoder(folder: str, case: str) -> Encoder:
     given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS, "chunks": 1}
-    return FeatureSets(Layout(Path(folder), "none"), Encode(), {"net": given}).encoded("net").load()
+    return FeatureSets(Layout(Path(folder), "none"), Encode(), {"net": given})["net"].load()
 
 
 def _our_turn(folder: str, case: str) -> Turn[np.ndarray]:

@@ -58,35 +58,27 @@ class FeatureSets:
 
     def __getitem__(self, name: str) -> Node:
         """Return a set, with its network fetched and checked; or UserError."""
-        if name not in self.params.encoders and name in (*self.imports, *self.params.controls):
-            of = tuple(map(self.__getitem__, self.parts(name)))
-            given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
-            if name in self.imports:
-                return Imported(**given, kind="imported", file=self.imports[name].file)
+        of = tuple(self._part(name, part) for part in self.parts(name))
+        given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
+        if name not in self.params.encoders and name in self.imports:
+            return Imported(**given, kind="imported", file=self.imports[name].file)
+        if name not in self.params.encoders and name in self.params.controls:
             return Control(**given, kind="control")
-        if kind(self.encoders, name) in ENCODERS:
-            return self.encoded(name)
-        given = self._given(name)
-        return FEATURES[given["kind"]](**given, of=tuple(self._part(name, part) for part in self.parts(name)))
+        which, own = kind(self.encoders, name), settings(self.encoders, name)
+        given |= {"kind": which, "own": own, "listed": name in self.params.encoders}
+        given |= {"sources": tuple(home(which).source_files(which))}
+        if which in FEATURES:
+            return FEATURES[which](**given)
+        entry = ENCODERS[which]
+        origin = entry.origin(f"encoders.{name}", own) if entry.origin else None
+        context = Context(self.layout, self.params, name, origin)
+        return Encoded(**given, entry=entry, module=ENCODERS.module(which), context=context)
 
     def relearned(self, name: str, cold: np.ndarray) -> np.ndarray:
         """Return the vectors of a set of kind `mapped`, fitted without the interactions of items `cold`, int [C]."""
         node = self[name]
         assert isinstance(node, Mapped)
         return node.relearned(cold)
-
-    def encoded(self, name: str) -> Encoded:
-        given = self._given(name)
-        entry = ENCODERS[given["kind"]]
-        origin = entry.origin(f"encoders.{name}", given["own"]) if entry.origin else None
-        context = Context(self.layout, self.params, name, origin)
-        return Encoded(**given, entry=entry, module=ENCODERS.module(given["kind"]), context=context)
-
-    def _given(self, name: str) -> dict[str, Any]:
-        which, own = kind(self.encoders, name), settings(self.encoders, name)
-        given = {"name": name, "kind": which, "own": own, "listed": name in self.params.encoders}
-        sources = tuple(home(which).source_files(which))
-        return given | {"layout": self.layout, "params": self.params, "sources": sources}
 
     def _part(self, name: str, part: str) -> Node:
         if not defined(self.encoders, part) and part not in self.imports:

@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 def loaded(folder: Folder, name: str, **given: object) -> Encoder:
     encoders = {"mine": {"kind": NETWORKS[name][0], "model": str(folder(name)), **given}}
-    return FeatureSets(Layout(Path("nowhere"), "toy"), Encode(), encoders).encoded("mine").load()
+    return FeatureSets(Layout(Path("nowhere"), "toy"), Encode(), encoders)["mine"].load()
 
 
 def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int = 4) -> batching.Encoded:

@@ -38,7 +38,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def find(given: dict[str, object], kind: str = "huggingface") -> Origin:
     encoders: Encoders = {"mine": {"kind": kind, **given}}
     params = Params.model_validate({"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "encoders": encoders})
-    source = FeatureSets(Layout(Path("nowhere"), "toy"), params.encode, encoders).encoded("mine").context.origin
+    source = FeatureSets(Layout(Path("nowhere"), "toy"), params.encode, encoders)["mine"].context.origin
     assert source is not None
     return source
 

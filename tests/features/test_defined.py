@@ -224,7 +224,7 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     layout = Layout(root, "shop")
     notes = io.read_json(layout.run_record("encode"))["notes"]
     about = notes["text"]["encoder"]
-    source = FeatureSets(layout, params(models).encode, params(models).encoders).encoded("text").context.origin
+    source = FeatureSets(layout, params(models).encode, params(models).encoders)["text"].context.origin
     assert source is not None
     assert about == {
         "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
