@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pipeline.export.text import write_tsv
 
 from benchmarks import RESULTS, Absent, Measurement, _turns
 from benchmarks._baby import published_split
 from benchmarks._plain_alignrec import steps
 from benchmarks._turns import Turn, Way, timed
+from pipeline.export.content import write_tsv
 from pipeline.interactions.split import Split
 from pipeline.io import write_json
 from pipeline.models.base import Batch, Inputs

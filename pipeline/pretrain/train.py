@@ -10,7 +10,7 @@ from safetensors.torch import save
 from pipeline import io, parallel
 from pipeline.beit3.mini import Network
 from pipeline.beit3.network import HEADS
-from pipeline.features.reading import summed
+from pipeline.features.quality import Shares
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
@@ -52,10 +52,11 @@ def train(run: Run) -> None:
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
-    if shares := summed([task.corpus.reading().facts()]):
+    if items := (sums := task.corpus.reading().facts())["items"]:
+        shares = Shares(sums["read"] / items, sums["cut"] / items)
         run.note(**shares.facts())
         if shares.cut:
-            run.warn(shares.line("BEiT3"))
+            run.warn(f"BEiT3: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of the texts are cut")
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
     if len(task.codes):
         run.note(visual_tokens=usage(task.codes, network.config.codes))
