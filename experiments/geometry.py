@@ -12,7 +12,7 @@ import typer
 from torch import Tensor
 
 from experiments.shared import opened
-from pipeline.benchmark.settings import released_settings
+from pipeline.benchmark.settings import model_settings
 from pipeline.models import RELEASED
 from pipeline.models.alignrec import AlignRec
 from pipeline.ops import shapes
@@ -54,7 +54,7 @@ def main(
 ) -> None:
     """Train AlignRec to the last epoch, whole and without each loss; print a line an epoch."""
     own, layout, _ = opened(dataset, params, root, "geometry")
-    data, settings = inputs.read(layout, own[Released].features), released_settings(own)
+    data, settings = inputs.read(layout, own[Released].features), model_settings(own, RELEASED)
     settings = settings.model_copy(update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs})
     train = data.split.train
     for without in ("", *LOSSES):

@@ -13,7 +13,7 @@ import typer
 from experiments.shared import branched, compared, opened
 from experiments.together import Encoder, Together
 from pipeline.benchmark.compare import Compared
-from pipeline.benchmark.settings import protocol_of, released_settings
+from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.encode.params import Encode
 from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
@@ -38,7 +38,10 @@ def main(
 ) -> None:
     """Train staged, without pre-training and jointly, at rates of the encoder; print test recall and its tests."""
     given, layout, folder = opened(dataset, params, root, "joint")
-    sets, settings = given[Encode].model_copy(update={"encoders": [SET], "controls": []}), released_settings(given)
+    sets, settings = (
+        given[Encode].model_copy(update={"encoders": [SET], "controls": []}),
+        model_settings(given, RELEASED),
+    )
     settings = settings.model_copy(update={"patience": settings.epochs})
     branches = {}
     for name, keys in {"staged": {"steps": steps}, "start": {"steps": 0, "distill": 0.0}}.items():

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.compare import Compared, summary
+from pipeline.benchmark.compare import Compared, cells, summary
 from pipeline.benchmark.experiment import complete
-from pipeline.benchmark.settings import model_settings, protocol_of
+from pipeline.benchmark.settings import protocol_of
 from pipeline.benchmark.store import Store
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.layout import Layout
 from pipeline.run import running
-from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from stages.order import STAGES
 from stages.params import load
@@ -44,26 +43,18 @@ def planned(params: Parameters, data: Mapping[str, Stored], models: Sequence[str
     """Return the trainings of each model on each data, by name; equal seeds draw equal negatives."""
     layout = next(iter(data.values())).layout
     split = inputs.read(layout, None).split
-    rules, ks = protocol_of(params, layout.dataset, split), (bounded(split.n_items),)
-    return {
-        Compared(model, name, seed): Cell(
-            stored, model, model_settings(params, model), rules, seed_for("compare", layout.dataset, model, seed), ks
-        )
-        for model in models
-        for name, stored in data.items()
-        for seed in range(seeds)
-    }
+    return cells(params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items)
 
 
-def recalls(cells: Mapping[Compared, Cell], folder: Path, workers: int) -> dict[Compared, np.ndarray]:
+def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> dict[Compared, np.ndarray]:
     """Train what has no record in a folder; return test recall of each user by training, float64 [N]."""
     found = {}
-    for one, record in complete(cells, Store(folder / "cells"), workers).items():
-        data = cells[one].data
+    for one, record in complete(trainings, Store(folder / "cells"), workers).items():
+        data = trainings[one].data
         assert isinstance(data, Stored)
         split = inputs.read(data.layout, None).split
         k = bounded(split.n_items)
-        found[one] = record.evaluation(cells[one].protocol.suffix, split, [k]).per_user["recall", k]
+        found[one] = record.evaluation(trainings[one].protocol.suffix, split, [k]).per_user["recall", k]
     return found
 
 

@@ -33,19 +33,20 @@ def plan(
     params: Parameters, layout: Layout, files: Mapping[str, Path], seeds: int, rules: Protocol, items: int
 ) -> dict[Compared, Cell]:
     """Return the cells: each model on each feature set's vectors (.npy, in item order), over several seeds."""
+    data = {name: Stored(layout, path, graph=params[Graph]) for name, path in files.items()}
+    return cells(params, data, MODELS, seeds, rules, items)
+
+
+def cells(
+    params: Parameters, data: Mapping[str, Stored], models: Sequence[str], seeds: int, rules: Protocol, items: int
+) -> dict[Compared, Cell]:
     return {
         Compared(model, name, seed): Cell(
-            Stored(layout, path, graph=params[Graph]),
-            model,
-            model_settings(params, model),
-            rules,
-            seed_for("compare", layout.dataset, model, seed),
-            (bounded(items),),
+            stored, model, model_settings(params, model), rules,
+            seed_for("compare", stored.layout.dataset, model, seed), (bounded(items),),
         )
-        for model in MODELS
-        for name, path in files.items()
-        for seed in range(seeds)
-    }
+        for model in models for name, stored in data.items() for seed in range(seeds)
+    }  # fmt: skip
 
 
 def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:

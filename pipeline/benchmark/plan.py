@@ -11,7 +11,7 @@ from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.benchmark.search import Tuned
-from pipeline.benchmark.settings import model_settings, released_settings
+from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
@@ -36,8 +36,8 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
     if benchmark.ablations:
         kinds.append((RELEASED, released))
     ablations = [
-        Entry(RELEASED, released_settings(params, name).features, seed, name)
-        for name in benchmark.ablations
+        Entry(RELEASED, changed.get("features", released), seed, name)
+        for name, changed in benchmark.ablations.items()
         for seed in range(ablated)
     ]
     return list(dict.fromkeys([*(Entry(*kind, seed) for kind in kinds for seed in range(seeds)), *ablations]))

@@ -14,9 +14,7 @@ from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.search import Tuned
-from pipeline.benchmark.settings import search_ranges
 from pipeline.benchmark.store import Record
-from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import cell
 from pipeline.train.params import Released
@@ -41,13 +39,15 @@ def tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) 
         compared.append((label, per_user))
         summaries.append(label | summary(rows, k))
     metrics = {"dataset": experiment.dataset} | {s["protocol"]: s for s in summaries}
+    how = {"budget": params[Benchmark].budget, "selection": f"best valid recall@{CUTOFF} of one training a setting"}
+    searched = {"tuning": how} if tuned.tried else {}
     control, draws = params[Benchmark].control, len(experiment.draws)
     files = {
         "results.parquet": results(judged),
         "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
         "tests.parquet": significance.tests(compared, params[Released].features, k, control, draws),
-        "protocol.json": [protocol.described() | described(tuned, params) for protocol in variants],
-        "metrics.json": (metrics if len(summaries) > 1 else summaries[0]) | _settings(tuned),
+        "protocol.json": [protocol.described() | searched for protocol in variants],
+        "metrics.json": metrics if len(summaries) > 1 else summaries[0],
         "runs.json": runs.listed({entry: record.key for entry, record in found.items()}),
     }
     return files | ({"tuning.parquet": tried(tuned)} if tuned.tried else {})
@@ -101,35 +101,8 @@ def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
 def tried(tuned: Tuned) -> pa.Table:
     chosen = tuned.chosen
     rows = [
-        {**contender._asdict(), "trial": one.number, "state": one.state,
-         "setting": json.dumps(one.setting), "epochs": one.epochs, "valid": one.valid,
-         "chosen": one is chosen[contender], "reason": one.reason}
-        for contender, own in tuned.tried.items() for one in own
+        {**contender._asdict(), "trial": number, "setting": json.dumps(one.setting), "valid": one.valid,
+         "chosen": one is chosen[contender], **{key: one.record.values[key] for key in ("state", "epochs", "reason")}}
+        for contender, own in tuned.tried.items() for number, one in enumerate(own)
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schemas.TUNING)
-
-
-def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
-    """Return what the protocol says of the tried settings; nothing without a budget."""
-    if not tuned.tried:
-        return {}
-    spaces = {model: search_ranges(params, model) for model, _ in tuned.tried}
-    return {
-        "tuning": {
-            "budget": params[Benchmark].budget,
-            "selection": f"best valid recall@{CUTOFF} of one training a setting",
-            "spaces": {m: {key: r.model_dump() for key, r in ranges.items()} for m, ranges in spaces.items()},
-            "chosen": [
-                {**contender._asdict(), "tried": len(tuned.tried[contender])}
-                | {"number": one.number, "setting": one.setting, "valid": one.valid}
-                for contender, one in tuned.chosen.items()
-            ],
-        }
-    }
-
-
-def _settings(tuned: Tuned) -> dict[str, Any]:
-    nested: dict[str, dict[str, Any]] = {}
-    for (model, features), one in tuned.chosen.items():
-        nested.setdefault(model, {})[features] = one.setting
-    return {"settings": nested} if nested else {}

@@ -37,19 +37,15 @@ class Contender(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """A setting and the outcome of its training."""
+    """A setting and the record of its training."""
 
-    number: int  # from 0
     setting: Setting
-    state: str  # complete or failed
-    epochs: int
-    valid: float | None = None  # Recall@20; None if it failed
-    reason: str = ""
+    record: Record
 
-    @classmethod
-    def of(cls, number: int, setting: Setting, record: Record) -> "Tried":
-        values = record.values
-        return cls(number, setting, values["state"], values["epochs"], record.best.get(RECALL), values["reason"])
+    @property
+    def valid(self) -> float | None:
+        """Recall@20; None if it failed."""
+        return self.record.best.get(RECALL)
 
 
 @dataclass(frozen=True)
@@ -72,12 +68,12 @@ class Tuned:
 
     def _best(self, contender: Contender) -> Tried:
         tried = self.tried[contender]
-        complete = [one for one in tried if one.state == "complete"]
+        complete = [one for one in tried if one.valid is not None]
         if not complete:
             on = "" if contender.features == NO_FEATURES else f" on {contender.features}"
             raise UserError(
                 f"benchmark.budget: all {len(tried)} settings of {contender.model}{on} failed; the first: "
-                f"{tried[0].reason}; narrow search.spaces.{contender.model}"
+                f"{tried[0].record.values['reason']}; narrow search.spaces.{contender.model}"
             )
         return max(complete, key=lambda one: one.valid or 0.0)
 
@@ -95,7 +91,7 @@ def tune(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
         for number, setting in enumerate(own)
     }
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    return Tuned(collect((one, Tried.of(n, tries[one][n], record)) for (one, n), record in records.items()))
+    return Tuned(collect((one, Tried(tries[one][n], record)) for (one, n), record in records.items()))
 
 
 def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
 from pipeline.config.base import Section, checked
@@ -15,9 +15,6 @@ from pipeline.interactions.split import Split
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import Train
 from pipeline.train.params import Released
-
-if TYPE_CHECKING:
-    from pipeline.models.alignrec import AlignRecParams
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
@@ -32,10 +29,6 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     changed = benchmark.ablations[ablation] if ablation else {}
     changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
     return checked(kind, shared | own | changed, f"benchmark.overrides.{model}")
-
-
-def released_settings(params: Parameters, ablation: str = "") -> AlignRecParams:
-    return cast("AlignRecParams", model_settings(params, RELEASED, ablation))
 
 
 def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) -> Parameters:

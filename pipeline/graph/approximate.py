@@ -28,14 +28,6 @@ CROWDED = 16  # times the average cell's rows that are looked at in a cell: wher
 TIE = 1e-6  # cosines that differ by less count as equal
 
 
-class Found(NamedTuple):
-    """Neighbours of some rows, the row itself first."""
-
-    rows: np.ndarray  # int64 [n]
-    cosines: np.ndarray  # float32 [n, K], descending
-    ids: np.ndarray  # int64 [n, K]; -1 fills up a row for which the index returns fewer
-
-
 class Settled(NamedTuple):
     """Number of cells, cells probed, and recall."""
 
@@ -113,8 +105,11 @@ class Inverted:
         """Yield the rows that have a direction, of PART rows at a time, int64 [n]."""
         return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
 
-    def search(self, rows: np.ndarray, k: int, probes: int) -> Found:
-        """Return the K nearest of each row among the candidates of some cells, by exact cosine, equal ones by row."""
+    def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the K nearest of each row among the candidates of some cells, itself first, equal ones by row.
+
+        Exact cosines, float32 [n, K], and rows, int64 [n, K], -1 where the index returns fewer.
+        """
         self.index.nprobe = probes
         self.index.max_codes = CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
         ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
@@ -125,7 +120,7 @@ class Inverted:
             found = np.concatenate([own[:, None], np.where(found == own[:, None], -1, found)], axis=1)
             ranked += [self._rank(own[to : to + step], found[to : to + step], k) for to in range(0, len(own), step)]
         cosines, ids = map(np.concatenate, zip(*ranked, strict=True))
-        return Found(rows, cosines, ids)
+        return cosines, ids
 
     def _rank(self, rows: np.ndarray, found: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         cosines = np.einsum("nf,ncf->nc", self._units[rows], self._units[found])
@@ -140,7 +135,7 @@ class Inverted:
         rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
         last, probes, most = self._last(rows, k), 1, max(min(cells, FEW), cells // MOST * required)
         while True:
-            _, cosines, ids = self.search(rows, k, probes)
+            cosines, ids = self.search(rows, k, probes)
             hits = (ids >= 0) & (cosines >= last[:, None] - TIE)
             recall = float(hits[:, 1:].mean()) if k > 1 else 1.0
             if recall >= RECALL or probes == most:

@@ -79,9 +79,8 @@ def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, requ
 
     def tables() -> Iterator[pa.Table]:
         for start, rows in zip(range(0, len(usable), approximate.PART), index.parts(), strict=True):
-            found = index.search(rows, k, settled.probes)
             lone = start + np.flatnonzero(~usable[start : start + approximate.PART])
-            yield _edges(found.rows, found.cosines, found.ids, lone)
+            yield _edges(rows, *index.search(rows, k, settled.probes), lone)
 
     return Approximate(tables(), usable, settled)
 
