@@ -16,7 +16,6 @@ from numpy.lib.format import open_memmap
 
 import schemas
 from pipeline import io
-from pipeline.config.parameters import Parameters
 from pipeline.encode.batching import read_images
 from pipeline.encode.mini import hash_images
 from pipeline.encode.origin import plainly
@@ -97,7 +96,8 @@ def _modalities(layout: Layout, texts: Texts) -> set[str]:
 
 
 def resume(run: Run) -> None:
-    own, encoders, names, layout = run.params[Pretrain], run.params.encoders, taught_by(run.params), run.layout
+    own, encoders, layout = run.params[Pretrain], run.params.encoders, run.layout
+    names = registry.whole(encoders, own.distill_from if own.distill else ())
     named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published = [path for path in named if path is not None and path.is_file()]
     teachers, facts = registry.ingredients(encoders, names), [own.facts()]
@@ -109,15 +109,6 @@ def resume(run: Run) -> None:
         facts += [{"batch_size": run.params[Encode].batch_size}, *teachers.facts]
     files = [layout.items, *io.shards(layout.images, "images"), *published, *teachers.files]
     run.resume(run.folder, files, facts, modules=["pipeline.pretrain.train", *teachers.modules])
-
-
-def is_read(params: Parameters) -> bool:
-    return registry.reads_pretrained(params.encoders, params[Encode].encoders)
-
-
-def taught_by(params: Parameters) -> list[str]:
-    own = params[Pretrain]
-    return registry.whole(params.encoders, own.distill_from if own.distill else ())
 
 
 def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
