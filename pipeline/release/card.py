@@ -10,7 +10,7 @@ from pipeline.release import contents
 from pipeline.release.gather import Parts
 from pipeline.release.manifest import Encoder, File
 from pipeline.release.statement import TEMPLATES, Statement
-from pipeline.report import codes, content, probes, recommenders, study
+from pipeline.report import content, probes, recommenders, study
 from pipeline.report.table import markdown
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -42,7 +42,7 @@ def render(parts: Parts, said: Statement, states: content.States, files: list[Fi
         probed=list(probes.read(outputs.probes).values()),
         headline=probes.headline(outputs.probes),
         processed=probes.processing(processed) if processed else "",
-        studied=[*codes.tables(coded), *study.summed(outputs.study)],
+        studied=[*study.semantic_ids(coded), *study.summed(outputs.study)],
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(states),
         markdown=markdown,

@@ -79,12 +79,9 @@ def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
         )
         shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
         read = text_shares(files) or (None, None)
-        rows.append([name, width(files), *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
+        width = pq.read_schema(files[0]).field("vector").type.list_size
+        rows.append([name, width, *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
     return rows
-
-
-def width(files: list[Path]) -> int:
-    return int(pq.read_schema(files[0]).field("vector").type.list_size)
 
 
 def _share(n: int, of: int) -> tuple[str, str]:

@@ -45,7 +45,7 @@ class Outputs:
     items = _table(
         lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories", "text_status"]
     )
-    texts = _table(lambda layout: layout.items, schemas.ITEMS, ["asin", "text"])
+    texts = _table(lambda layout: layout.items, schemas.ITEMS, ["text"])
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)

@@ -120,10 +120,10 @@ def _tip(name: str, span: Span, key: str) -> str:
     return f"{name}{f', {key}' if key else ''}: {span[1]:.4g}{ends}"
 
 
-def mean(name: str, cell: Cell, more: str = "") -> Row:
-    """Return a row of mean ± sd; `more` follows the figure."""
+def mean(name: str, cell: Cell) -> Row:
+    """Return a row of mean ± sd."""
     sd = cell.sd or 0.0
-    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], figure(cell) + more)
+    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], figure(cell))
 
 
 def change(name: str, test: Difference | None, words: str | None = None) -> Row:

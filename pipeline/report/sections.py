@@ -11,7 +11,7 @@ from pipeline.benchmark.summaries import WHOLE
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED
-from pipeline.report import codes, content, plots, probes, study, tail, words
+from pipeline.report import content, plots, probes, study, tail, words
 from pipeline.report import recommenders as benchmark
 from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Chart, Intervals, Picture, Section, Span
@@ -30,7 +30,7 @@ UNITS = {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
 def judged(outputs: Outputs) -> list[Section]:
     """Return the sections that judge features and recommenders."""
     found = (recommenders(outputs), probed(outputs), ablations(outputs), long_tail(outputs), *studied(outputs))
-    coded = Section("semantic-ids", codes.HEADING, codes.HEADING, tables=codes.tables(outputs.coded))
+    coded = Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=study.semantic_ids(outputs.coded))
     return [section for section in (*found, coded) if section]
 
 

@@ -1,4 +1,4 @@
-"""The article's study: mask modality and sweeps of settings."""
+"""The article's study, mask modality and sweeps of settings; and the quality of semantic IDs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from pipeline.report.table import BEST, Table
 from pipeline.report.words import RECALL, figure, with_error
 
 Record = Mapping[str, Any]
+CODES = ("collide", "neighbours")  # figures of semantic IDs
 
 
 def masked(mask: pa.Table) -> list[Table]:
@@ -65,3 +66,17 @@ def _heatmap(where: str, cells: Sequence[Record]) -> Table:
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
     parts = {"mask": masked, "tail": tail.leads}
     return [table for part, of in parts.items() if part in study for table in of(study[part])]
+
+
+def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
+    """Return the figures of each feature set's codes and of the control, see pipeline/semantic_ids/judge.py."""
+    note = (
+        "Collide: share of items that have all codes of another, which a suffix separates. Neighbours: how often an "
+        "item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
+    )
+    rows = [
+        [f"{name}, random codes" if method == "random" else name, *(f"{figures[key]:.1%}" for key in CODES)]
+        for name, methods in quality.items()
+        for method, figures in methods.items()
+    ]
+    return [Table("Semantic IDs", note, ["codes", *CODES], rows, texts=1)] if rows else []

@@ -9,7 +9,7 @@ import toy
 from study_tables import CURVES
 
 from pipeline import io
-from pipeline.report import codes, content, probes, sections, study
+from pipeline.report import content, probes, sections, study
 from pipeline.run import running
 from stages import semantic_ids
 
@@ -62,7 +62,7 @@ def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
         "semantic_ids", "shop", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path
     ) as run:
         semantic_ids.main(run)
-    (table,) = codes.tables(io.read_json(layout.code_quality))
+    (table,) = study.semantic_ids(io.read_json(layout.code_quality))
     assert [row[0] for row in table.rows] == ["beit3", "beit3, random codes"]
     assert all(len(row) == len(table.head) and row[1].endswith("%") for row in table.rows)
-    assert codes.tables({}) == []
+    assert study.semantic_ids({}) == []
