@@ -53,8 +53,8 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     Raises:
         UserError: missing, unreadable, without a row of any item, of unknown order, or not finite.
     """
-    name, path = named(spec)
-    where, column = _column(path)
+    name, path = split_name(spec)
+    where, column = _split_column(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
         return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
@@ -70,7 +70,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         matched = match(file, asins, order, dim if raw else None, column=column)
         counted = matched.counted(asins, "are left out")
         return FeatureSet(
-            name or short(Path(column) if column else where),
+            name or short_name(Path(column) if column else where),
             f"{file.name}, {matched.how}{'; ' if counted else ''}{counted}",
             matched.rows(0, len(asins)),
             matched.identified,
@@ -95,24 +95,19 @@ def common(sets: Sequence[FeatureSet]) -> np.ndarray:
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
-    """Return the sets under distinct names: files of one name get their folder's, else see distinct_names."""
-    count = Counter(g.name for g in sets)
-    wanted = [short(Path(f"{g.folder}-{g.name}")) if g.folder and count[g.name] > 1 else g.name for g in sets]
-    return [replace(g, name=name) for name, g in zip(distinct_names(wanted), sets, strict=True)]
-
-
-def distinct_names(wanted: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    for first in wanted:
-        name, count = first, 1
-        while name in names:
+    """Return the sets under distinct names: files of one name get their folder's, and equal names a number."""
+    times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
+    for g in sets:
+        name = first = short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
+        count = 1
+        while name in found:
             count += 1
             name = f"{first}-{count}"
-        names.append(name)
-    return names
+        found[name] = replace(g, name=name)
+    return [*found.values()]
 
 
-def named(spec: str) -> tuple[str, str]:
+def split_name(spec: str) -> tuple[str, str]:
     """Split `name=path`; the name may be missing, and a path may contain =."""
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
@@ -122,12 +117,12 @@ def named(spec: str) -> tuple[str, str]:
     return name, path
 
 
-def _column(path: str) -> tuple[Path, str | None]:
+def _split_column(path: str) -> tuple[Path, str | None]:
     where, colon, column = path.rpartition(":")
     tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
     split = bool(colon and column and where) and tables and not Path(path).exists()
     return (Path(where), column) if split else (Path(path), None)
 
 
-def short(path: Path) -> str:
+def short_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"
