@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.filesize import decimal
 
-from pipeline import io
-from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
@@ -25,7 +22,7 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.download import keys
 
 if TYPE_CHECKING:
-    from pipeline.plan.estimate import Estimate, Plan
+    from pipeline.plan.estimate import Estimate
 
 
 class Planned(NamedTuple):
@@ -38,7 +35,7 @@ class Planned(NamedTuple):
 
 
 def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[str], object] = print) -> Planned:
-    """Estimate the stages of a dataset on this machine, scaled by their earlier runs.
+    """Estimate the stages of a dataset on this machine.
 
     With `ask` addresses are asked, local files in any case; `begin` prints a line at once.
     """
@@ -65,29 +62,14 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
         return Planned(layout.dataset, tables, [], list(dict.fromkeys([*faults, fault])))
     raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
     remote = isinstance(source, Downloaded) and not (images.folder or images.pattern)
-    ran = runs(params, layout, gemm)
-    taken = estimate.stages(estimate.Plan(params, found, feature_sets(params, layout.dataset), gemm, remote, raw), ran)
-    remarks = [*_shortages(taken, layout), *_bases([*taken], ran, gemm)]
+    taken = estimate.stages(estimate.Plan(params, found, feature_sets(params, layout.dataset), gemm, remote, raw))
+    is_busy = os.getloadavg()[0] > 0.7 * (os.cpu_count() or 1)  # other programs slow the measurement down
+    remarks = [
+        *_shortages(taken, layout),
+        f"computed for {gemm / 1e12:.2f} TFLOP/s, measured now" + " on a busy machine" * is_busy,
+        "assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link",
+    ]
     return Planned(f"{layout.dataset}: {found}", [_stages(taken), *tables], remarks, faults)
-
-
-def runs(params: Parameters, layout: Layout, gemm: float) -> dict[str, tuple[Plan, float]]:
-    """Return stage -> what it ran on and its seconds; runs of other datasets where this one has none."""
-    from pipeline.plan.estimate import Plan
-
-    ran, others = dict[str, tuple[Plan, float]](), sorted(path.name for path in layout.root.glob("interactions/*/"))
-    for own in (Layout(layout.root, name) for name in dict.fromkeys([layout.dataset, *others])):
-        records = {path.parent.parent.name: path for path in own.root.glob(f"*/{own.dataset}/{io.COST}")}
-        if (counted := size.count(own, 0)) is None:
-            continue
-        for stage in records:
-            kind, given = type(getattr(params, stage)), io.read_json(own.run_record(stage))["params"]
-            with suppress(UserError):  # a key that is no longer valid: as it is asked now
-                as_run = params.having(checked(kind, given, stage))
-                params = as_run if as_run.section(stage) else params
-        then = Plan(params, counted, own.feature_sets(), gemm)
-        ran = {stage: (then, float(io.read_json(path)["seconds"])) for stage, path in records.items()} | ran
-    return ran
 
 
 def _stages(taken: Mapping[str, Estimate]) -> Table:
@@ -107,19 +89,6 @@ def _shortages(taken: Mapping[str, Estimate], layout: Layout) -> list[str]:
         for stage, of in taken.items()
         if of.memory > memory
     ]
-
-
-def _bases(stages: list[str], ran: Mapping[str, object], gemm: float) -> list[str]:
-    scaled, others = ([stage for stage in stages if (stage in ran) == here] for here in (True, False))
-    lines = [f"scaled by what ran here, where a resumed stage counts its last part: {', '.join(scaled)}"] * bool(scaled)
-    if others:
-        is_busy = os.getloadavg()[0] > 0.7 * (os.cpu_count() or 1)  # other programs slow the measurement down
-        rate = f"{gemm / 1e12:.2f} TFLOP/s, measured now" + " on a busy machine" * is_busy
-        lines.append(
-            f"computed for {rate}: {', '.join(others)}; scaled once any dataset, such as `sample`, has run here"
-        )
-    assumed = "an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link"
-    return [*lines, f"assumed: {assumed}"]
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,9 @@
-"""Seconds, memory and disk of each stage from counts and shapes, scaled by its earlier runs here.
+"""Seconds, memory and disk of each stage from counts and shapes.
 
 Constants are of `sample` and Baby on two cores.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -37,7 +36,6 @@ SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # of the GEMM rate that siz
 MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
 # epoch after which `patience` begins; seconds of a step without a graph; per second: graph operations, scores
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
-LEAST = 0.1  # share of the computed time that a measured stage takes at least: a resumed run took less than a whole one
 
 
 class Estimate(NamedTuple):
@@ -65,10 +63,6 @@ class Plan:
         own = self.params[Pretrain]
         vocab, codes = Config().vocab if own.tokenizer else VOCAB, 8192 if own.vqkd else own.codes
         return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
-
-    @property
-    def pretrains(self) -> bool:
-        return bool(self.size.pieces) and reads_pretrained(self.params.encoders, self.params[Encode].encoders)
 
     @property
     def frozen(self) -> float:
@@ -161,14 +155,10 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     }  # fmt: skip
 
 
-def stages(plan: Plan, ran: Mapping[str, tuple[Plan, float]]) -> dict[str, Estimate]:
+def stages(plan: Plan) -> dict[str, Estimate]:
     found = estimate_features(plan) | estimate_evidence(plan)
-    for name, (then, seconds) in ran.items():
-        if name not in ("download", "images"):  # whose time is the network's
-            share = max(LEAST, seconds / max((estimate_features(then) | estimate_evidence(then))[name].seconds, 1e-3))
-            found[name] = found[name]._replace(seconds=found[name].seconds * share)
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
-    elif not plan.pretrains:
+    elif not reads_pretrained(plan.params.encoders, plan.params[Encode].encoders):
         found["pretrain"] = Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
     return {name: one._replace(seconds=one.seconds + START) for name, one in found.items()}

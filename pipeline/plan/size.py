@@ -1,6 +1,7 @@
 """Size of a dataset: as its stages counted it, as published, or from its files."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -42,47 +43,35 @@ class Size:
 def measure(params: Parameters, layout: Layout) -> Size:
     source = params.source(layout.dataset)
     has_content = not isinstance(source, Downloaded) or "metadata" in source.files()
-    pieces = _pieces(layout, NAMES if isinstance(source, SampleSource) else LONGEST) if has_content else 0
-    if found := count(layout, pieces):
-        return found
+    pieces = (NAMES if isinstance(source, SampleSource) else LONGEST) * has_content
+    if layout.items.exists():
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+        pieces = max(1, round((pc.mean(pc.utf8_length(texts)).as_py() or 0) / PIECE))
+    if (record := layout.run_record("interactions")).exists():
+        done = io.read_json(record)
+        users, items = done["notes"]["users"], done["notes"]["items"]
+        return Size(users, items, done["rows_out"], pieces, f"counted in {record}", round(items / SURVIVE))
     if isinstance(source, SampleSource):
         given = (source.users, source.items, source.users)
         users, items, left = (round(n * r) for n, r in zip(given, SAMPLE, strict=True))
         return Size(users, items, left, pieces, "as the embedded dataset's filter leaves them", source.items)
     if published := SIZES.get((source.kind, getattr(source, "category", None) or "")):
         return Size(*published, pieces, "as published", round(published.items / SURVIVE))
-    return _measure(params, layout.dataset, pieces)
+    return _measure(source, layout.dataset, pieces)
 
 
-def count(layout: Layout, pieces: int) -> Size | None:
-    if not (record := layout.run_record("interactions")).exists():
-        return None
-    done = io.read_json(record)
-    users, items = done["notes"]["users"], done["notes"]["items"]
-    origin = f"counted in {record}"
-    return Size(users, items, done["rows_out"], _pieces(layout, pieces), origin, round(items / SURVIVE))
-
-
-def _pieces(layout: Layout, otherwise: int) -> int:
-    if not layout.items.exists():
-        return otherwise
-    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
-    return max(1, round((pc.mean(pc.utf8_length(texts)).as_py() or 0) / PIECE))
-
-
-def _measure(params: Parameters, dataset: str, pieces: int) -> Size:
+def _measure(source: Any, dataset: str, pieces: int) -> Size:
     from pipeline.interactions import catalogue  # loads DuckDB
 
-    source = params.source(dataset)
     files = source.files() if isinstance(source, Downloaded) else {}
-    paths = {role: local(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
-    raw = {role: path for role, path in paths.items() if path is not None}
-    if not paths or raw.keys() < paths.keys():
+    raw = {role: local(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
+    if not raw or None in raw.values():
         raise UserError(
             f"{dataset}: no published size; run `alignrec download {dataset} && alignrec interactions {dataset}`, "
             "then plan the rest"
         )
-    if missing := next((path for path in raw.values() if not path.is_file()), None):
+    paths = {role: path for role, path in raw.items() if path is not None}
+    if missing := next((path for path in paths.values() if not path.is_file()), None):
         raise UserError(download.MISSING.format(missing))
-    left = catalogue.measure(source.reader(), raw)
+    left = catalogue.measure(source.reader(), paths)
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)

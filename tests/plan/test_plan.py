@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.features.registry import feature_sets
 from pipeline.layout import Layout
 from pipeline.ops import device
-from pipeline.plan import command, estimate, size
+from pipeline.plan import estimate, size
 from pipeline.sources import reachable
 from stages.cli import app
 from stages.order import STAGES
@@ -38,7 +38,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
     plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, layout.dataset), GEMM, True, 7e9)
-    return estimate.stages(plan, {})
+    return estimate.stages(plan)
 
 
 SAMPLE = {"shop": {"kind": "sample"}}
@@ -119,50 +119,8 @@ def test_the_seconds_of_sample_are_those_that_it_took(tmp_path: Path) -> None:
     asked, layout = params(tmp_path, SAMPLE, **sections)
     sets = [f"set {n}" for n in range(13)] + ["beit3", "minilm-cnn", "beit3-image-masked", "minilm-cnn-image-masked"]
     plan = estimate.Plan(asked, size.measure(asked, layout), sets, 2e11)
-    computed = {stage: of.seconds - estimate.START for stage, of in estimate.stages(plan, {}).items()}
+    computed = {stage: of.seconds - estimate.START for stage, of in estimate.stages(plan).items()}
     assert computed == pytest.approx(computed | TOOK, rel=0.35)
-
-
-# --- what ran here
-
-
-def ran(folder: Path, dataset: str, stage: str, seconds: float, given: dict, **record: object) -> None:
-    layout = Layout(folder / "outputs", dataset)
-    io.write_json(layout.run_record(stage), {"params": given, **record})
-    io.write_json(layout.cost(stage), {"seconds": seconds})
-
-
-def scaled(folder: Path, **sections: object) -> dict[str, float]:
-    asked, layout = params(folder, SAMPLE, **sections)
-    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, "shop"), GEMM)
-    return {stage: of.seconds for stage, of in estimate.stages(plan, command.runs(asked, layout, GEMM)).items()}
-
-
-def test_a_stage_that_ran_takes_as_long_again_and_scales_with_its_settings(tmp_path: Path) -> None:
-    computed = scaled(tmp_path)
-    counts = {"rows_out": 31_692, "notes": {"users": 2_970, "items": 1_559}}
-    ran(tmp_path, "shop", "interactions", 1.0, {}, **counts)
-    (tmp_path / "outputs/items/shop").mkdir(parents=True)
-    texts = toy.outputs(tmp_path / "toy").items  # its texts say how many pieces there are
-    (tmp_path / "outputs/items/shop" / texts.name).write_bytes(texts.read_bytes())
-    ran(tmp_path, "shop", "pretrain", 300.0, {"steps": 100})
-    ran(tmp_path, "shop", "train", 1e-9, {"epochs": 20}, gone={})
-    once = scaled(tmp_path, pretrain={"steps": 100}, train={"epochs": 20})
-    assert once["pretrain"] == pytest.approx(300 + estimate.START)
-    assert 303 < scaled(tmp_path, pretrain={"steps": 200})["pretrain"] < 604
-    assert once["train"] < computed["train"]  # resumed: not as if it took no time
-    assert once["train"] > 0
-    assert once["images"] == computed["images"]  # the network's time
-
-
-def test_another_dataset_scales_where_the_own_one_has_not_run_and_a_removed_key_does_no_harm(tmp_path: Path) -> None:
-    counts = {"rows_out": 3_169, "notes": {"users": 297, "items": 156}}
-    ran(tmp_path, "other", "interactions", 1.0, {}, **counts)
-    ran(tmp_path, "other", "graph", 1.0, {"k": 10})
-    ran(tmp_path, "other", "benchmark", 10.0, {"variant_of_old": 1})
-    found = command.runs(*params(tmp_path, SAMPLE), GEMM)
-    assert {stage: seconds for stage, (_, seconds) in found.items()} == {"interactions": 1, "graph": 1, "benchmark": 10}
-    assert found["graph"][0].size.users == 297
 
 
 # --- addresses
