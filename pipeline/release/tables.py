@@ -41,30 +41,24 @@ class Check(Protocol):
 
 
 def faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the faults of single tables; else those of ids across tables; else those of vectors; else of edges."""
-    names = {"item": Names("asin"), "user": Names("user")}
-    ids, vectors, edges, coded = dict[str, Check](), dict[str, Check](), dict[str, Check](), dict[str, Check]()
-    found = []
+    """Return the faults of single tables; else those of ids across tables; else those of graphs and semantic IDs."""
+    counts, names = manifest.counts, {"item": Names("asin"), "user": Names("user")}
+    ids, others, found = dict[str, Ids](), list[Check](), []
     for file in manifest.files:
         if file.table is None:
             continue
         checks, numbered = list[Check](), contents.TABLES[file.table].numbered
-        where = file.path.rpartition("/")[0] if file.table == "features" else file.path
         if numbered:  # across the files of a feature set
-            count = manifest.counts.items if numbered == "item" else manifest.counts.users
+            where = file.path.rpartition("/")[0] if file.table == "features" else file.path
+            count = counts.items if numbered == "item" else counts.users
             checks.append(ids.setdefault(where, Ids(where, f"{numbered}_id", count, names[numbered])))
-        if file.table in ("edges", "interactions"):
-            checks.append(References(file.table, manifest.counts))
-        if file.table == "edges":
-            checks.append(edges.setdefault(where, Edges(where, manifest.counts.items)))
-        if file.table == "features":
-            checks.append(vectors.setdefault(where, Vectors(where)))
-        if file.table == "semantic_ids":
-            checks.append(coded.setdefault(where, SemanticIds(where)))
-        if fault := _table_fault(folder / file.path, file, manifest.counts, checks):
+        if own := OWN.get(file.table):
+            others.append(own(file.path, counts))
+            checks.append(others[-1])
+        if fault := _table_fault(folder / file.path, file, counts, checks):
             found.append(f"{file.path}: {fault}")
-    for checks_of in (ids, vectors, edges, coded):
-        found = found or [fault for check in checks_of.values() if (fault := check.fault())]
+    for some in (ids.values(), others):
+        found = found or [fault for check in some if (fault := check.fault())]
     return found
 
 
@@ -100,57 +94,20 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
 class References:
     """Ids of a table that are those of other tables."""
 
-    def __init__(self, table: str, counts: Counts) -> None:
-        more = ("neighbour_id", "item", counts.items) if table == "edges" else ("user_id", "user", counts.users)
-        self._known = (("item_id", "item", counts.items), more)
+    def __init__(self, path: str, counts: Counts) -> None:
+        self._path, self._items = path, counts.items
+        self._known = {"item_id": counts.items, "neighbour_id": counts.items, "user_id": counts.users}
 
     def add(self, part: pa.Table, first: int) -> str:
-        for column, what, count in self._known:
-            wrong = np.flatnonzero(part[column].to_numpy() >= count)
+        for column in (name for name in part.column_names if name in self._known):
+            wrong = np.flatnonzero(part[column].to_numpy() >= self._known[column])
             if wrong.size:
+                what = "user" if column == "user_id" else "item"
                 return f"row {first + wrong[0]}: {column} {part[column][int(wrong[0])]} is no {what}"
         return ""
 
     def fault(self) -> str:
         return ""
-
-
-class Vectors:
-    """Whether a feature set has any vector that is not zero."""
-
-    def __init__(self, where: str) -> None:
-        self._where, self._present = where, False
-
-    def add(self, part: pa.Table, first: int) -> str:
-        self._present = self._present or bool(io.matrix(part["vector"]).any())
-        return ""
-
-    def fault(self) -> str:
-        return "" if self._present else f"{self._where}: every vector is zero; leave it out of publish.features"
-
-
-class SemanticIds:
-    """Items without codes say so; codes and suffix together are an item's own."""
-
-    def __init__(self, path: str) -> None:
-        self._path, self._numbered = path, list[np.ndarray]()
-
-    def add(self, part: pa.Table, first: int) -> str:
-        column, suffix = part["codes"].combine_chunks(), part["suffix"].combine_chunks()
-        coded, numbered = (x.is_valid().to_numpy(zero_copy_only=False) for x in (column, suffix))
-        codes = np.full((len(part), column.type.list_size), -1, np.int32)
-        codes[coded] = column.drop_null().flatten().to_numpy().reshape(-1, column.type.list_size)
-        wrong = (coded != pc.equal(part["status"], "coded").to_numpy()) | (numbered & ~coded)
-        wrong |= coded & (codes < 0).any(axis=1)
-        if wrong.any():
-            return f"row {first + wrong.argmax()}: codes, suffix and status do not agree"
-        self._numbered.append(np.column_stack([codes[numbered], suffix.drop_null().to_numpy()]))
-        return ""
-
-    def fault(self) -> str:
-        every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
-        twice = len(every) - len(np.unique(every, axis=0))
-        return f"{self._path}: {twice:,} items have the codes and suffix of another" if twice else ""
 
 
 class Names:
@@ -218,14 +175,15 @@ class Ids:
         return fault and f"{self._where}{fault}"
 
 
-class Edges:
+class Edges(References):
     """A graph: by item and rank, and of each item one edge at least."""
 
-    def __init__(self, path: str, items: int) -> None:
-        self._path, self._items = path, items
-        self._last, self._fault = (-1, 0), ""  # item and rank
+    _last, _fault = (-1, 0), ""
+    """item and rank of the last row"""
 
     def add(self, part: pa.Table, first: int) -> str:
+        if unknown := super().add(part, first):
+            return unknown
         item, rank = (part[name].to_numpy().astype(np.int64) for name in ("item_id", "rank"))
         item_before, rank_before = (np.append(last, x[:-1]) for last, x in zip(self._last, (item, rank), strict=True))
         next_rank = (item == item_before) & (rank == rank_before + 1)
@@ -242,3 +200,33 @@ class Edges:
     def fault(self) -> str:
         last = self._last[0] + 1
         return self._fault or (f"{self._path}: no edge of item {last}" if last != self._items else "")
+
+
+class SemanticIds:
+    """Items without codes say so; codes and suffix together are an item's own."""
+
+    def __init__(self, path: str, counts: Counts) -> None:
+        self._path, self._numbered = path, list[np.ndarray]()
+
+    def add(self, part: pa.Table, first: int) -> str:
+        column, suffix = part["codes"].combine_chunks(), part["suffix"].combine_chunks()
+        coded, numbered = (x.is_valid().to_numpy(zero_copy_only=False) for x in (column, suffix))
+        codes = np.full((len(part), column.type.list_size), -1, np.int32)
+        codes[coded] = column.drop_null().flatten().to_numpy().reshape(-1, column.type.list_size)
+        wrong = (coded != pc.equal(part["status"], "coded").to_numpy()) | (numbered & ~coded)
+        wrong |= coded & (codes < 0).any(axis=1)
+        if wrong.any():
+            return f"row {first + wrong.argmax()}: codes, suffix and status do not agree"
+        self._numbered.append(np.column_stack([codes[numbered], suffix.drop_null().to_numpy()]))
+        return ""
+
+    def fault(self) -> str:
+        every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
+        twice = len(every) - len(np.unique(every, axis=0))
+        return f"{self._path}: {twice:,} items have the codes and suffix of another" if twice else ""
+
+
+OWN: dict[str, type[References | SemanticIds]] = {
+    "interactions": References, "edges": Edges, "semantic_ids": SemanticIds
+}  # fmt: skip
+"""kind of table -> what only its own rows can break"""

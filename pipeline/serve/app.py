@@ -1,8 +1,9 @@
-"""The web application: the page at /, and queries at /nearest, whose sizes are bounded."""
+"""The web application: the page at /, and queries at /nearest; sizes, numbers and waiting times are bounded."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 from pipeline.errors import UserError, installing, one_line
 from pipeline.serve.nearest import BYTES, Nearest, Refused
@@ -15,11 +16,15 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ModuleNotFoundError as e:
     raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
 
 WAITING = 8  # questions that may wait for their turn; more are turned away. One waits when it is there in full
 BODY = 15  # seconds until a question must be there
+HEADERS = 5.0  # seconds until a connection must have asked in full, from when it was made or last answered
+ANSWER = 120.0  # seconds until it must have taken its answer
+HELD = 64  # connections of all, see uvicorn's `limit_concurrency`
 LOG = logging.getLogger("uvicorn.error")
 OURS = "x-alignrec"
 """header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
@@ -80,3 +85,48 @@ async def _body(request: Request) -> bytes:
         if len(body) > BYTES:
             raise Refused(f"the file is too large; {BYTES // 1_000_000} MB are taken")
     return bytes(body)
+
+
+class Patient(H11Protocol):
+    """HTTP with a deadline for requests and answers."""
+
+    patience: asyncio.TimerHandle | None = None
+    since = 0.0  # when it began to wait, on the loop's clock
+
+    @property
+    def asked(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait; with too many connections those that have not asked in full make way, the oldest first."""
+        super().connection_made(transport)
+        others = (cast(Patient, one) for one in self.connections if one is not self)
+        idle = sorted((one for one in others if not one.asked or one.cycle.more_body), key=lambda one: one.since)
+        for one in idle[: max(0, len(self.connections) - HELD + 1)]:
+            one.give_up()
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.patience:
+            self.patience.cancel()
+        super().connection_lost(exc)
+
+    def give_up(self) -> None:
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _wait(self) -> None:
+        if self.patience:
+            self.patience.cancel()
+        self.since = self.loop.time()
+        self.patience = self.loop.call_later(HEADERS, self._expire)
+
+    def _expire(self) -> None:
+        if self.asked and self.loop.time() - self.since < ANSWER:
+            self.patience = self.loop.call_later(HEADERS, self._expire)
+        else:
+            self.give_up()

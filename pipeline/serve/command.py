@@ -23,11 +23,10 @@ SHUTDOWN = 2  # seconds that answers under way have when the server ends
 
 def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
     """Return the page of a release, with the images of the folder whose hash it names."""
-    manifest = release.manifest
     with unpacked(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
             io.write_json(layout.probes, stored.read(probes))
-        outputs = Outputs(layout, manifest.kind, _preferred(release.feature_sets, params))
+        outputs = Outputs(layout, release.manifest.kind, _preferred(release.feature_sets, params))
         near = neighbours(outputs, params[Report].gallery_items, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
         view = page.view(outputs, near, 0, pictures(images, release.items, at))
@@ -44,14 +43,17 @@ def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
     """Serve a release until the process is interrupted, at any free port if it is 0."""
-    from pipeline.serve.app import application  # names the extra, where it is not installed
+    from pipeline.serve.app import HELD, Patient, application  # names the extra, where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))
     import uvicorn
 
-    from pipeline.serve.connections import AT_A_TIME, HELD, Patient
-
-    with _listen(host, port) as listening:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address, family=family)  # who comes before uvicorn waits
+    except OSError as e:
+        raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
+    with listening:
         nearest.load(_preferred(nearest.encoders, params))
         shown = _preferred(release.feature_sets, params)
         text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != shown))
@@ -63,18 +65,6 @@ def serve(
         config = uvicorn.Config(
             application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
             date_header=False, http=Patient, ws="none", limit_concurrency=HELD, timeout_keep_alive=5,
-            timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=AT_A_TIME,
+            timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=1 << 14,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()  # so that who comes before uvicorn waits
-    except OSError as e:
-        raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
-    return listening

@@ -62,18 +62,18 @@ class Nearest:
             reads = loaded.facts.reads
             if not (text and "text" in reads) and not (image and "image" in reads):
                 raise Refused(f"{name} reads {' and '.join(reads)}: give one of these")
-            stored = [self._stored(loaded, image) if image else None]
-            vector, has_direction = unit_rows(encoded.vectors(loaded, [text], stored).vectors)
+            stored = None
+            if image:
+                decoded = normalise(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)
+                if (stored := decoded.image) is None:
+                    why = f"{decoded.status.replace('_', ' ')}; {decoded.reason}"
+                    raise Refused(f"this image cannot be used: {why}")
+            vector, has_direction = unit_rows(encoded.vectors(loaded, [text], [stored]).vectors)
         if not has_direction[0]:
             raise Refused(f"{name} finds nothing to go by in this; try other words, or another encoder")
         cosines = np.where(directed, units @ vector[0], -2.0)
         order = [int(i) for i in np.argsort(-cosines, kind="stable")[:NEAREST] if directed[i]]
-        columns = ("item", "title", "category", "cosine")
-        rows = ((i, self._titles[i], self._paths[i], round(float(cosines[i]), 4)) for i in order)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
-
-    def _stored(self, loaded: Loaded, image: bytes) -> bytes:
-        decoded = normalise(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)
-        if decoded.image is None:
-            raise Refused(f"this image cannot be used: {decoded.status.replace('_', ' ')}; {decoded.reason}")
-        return decoded.image
+        return [
+            {"item": i, "title": self._titles[i], "category": self._paths[i], "cosine": round(float(cosines[i]), 4)}
+            for i in order
+        ]

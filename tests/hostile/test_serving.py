@@ -15,7 +15,7 @@ import httpx
 import pytest
 from processes import Started, command, started
 
-from pipeline.serve import app, connections
+from pipeline.serve import app
 
 OURS = {"x-alignrec": "1"}
 HEADERS, BODY = 1.0, 3
@@ -30,7 +30,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def impatient(*arguments: str) -> None:
-    connections.HEADERS, app.BODY = HEADERS, BODY
+    app.HEADERS, app.BODY = HEADERS, BODY
     command(*arguments)
 
 
