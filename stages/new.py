@@ -13,8 +13,8 @@ from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
-from pipeline.interactions import catalogue
-from pipeline.interactions.catalogue import Catalogue
+from pipeline.interactions import repairs
+from pipeline.interactions.repairs import Catalogue
 from pipeline.sources import download, inspect
 from pipeline.sources.amazon import KIND, SIZES, vintages
 from pipeline.sources.lines import refuse_blank
@@ -86,7 +86,7 @@ def describe_files(
     section, seen_images = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
     source = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
-    left = catalogue.measure(Tabular(TabularSource.model_validate(source)), {"interactions": interactions})
+    left = repairs.measure_catalogue(Tabular(TabularSource.model_validate(source)), {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     seen = [*rows.described(), *described, *seen_images]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"

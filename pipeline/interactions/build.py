@@ -11,8 +11,8 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.errors import UserError, one_line
-from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
-from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again, draw
+from pipeline.interactions import division as divisions
+from pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, count
 from pipeline.sources.sql import connected
 
 BLOCK = 1 << 20  # rows that leave the database at a time
@@ -21,7 +21,6 @@ ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for part in range(3)}
 SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
 """a source's own split, in small letters -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0"""
-Db = duckdb.DuckDBPyConnection
 
 
 class Query:
@@ -63,7 +62,7 @@ def database(folder: Path, memory_limit: str) -> Iterator[Db]:
 def split(
     db: Db, ratings: str, user_core: int, item_core: int, division: Division, min_rating: float | None = None
 ) -> SplitTables:
-    """Filter, split and number raw ratings.
+    """Filter, split and number raw ratings; UserError if there is none, most lack a value, or nothing is left.
 
     Ids count from 0 in order of first appearance among the rows that are left; duplicates in (user, item, timestamp)
     keep their first row. Under `sparse` items stay in the catalogue, though all their rows may have left.
@@ -71,24 +70,16 @@ def split(
     Args:
         ratings: SQL that selects user, item (strings), rating, timestamp in the file's order; rating or timestamp may
             be null throughout, where the source has none.
-        user_core: least ratings of a user, and
-        item_core: of an item; dropped in turn until none has fewer.
+        user_core, item_core: least ratings of a user, and of an item; dropped in turn until none has fewer.
         min_rating: lower ratings are dropped, before all else is counted; None keeps all.
-
-    Raises:
-        UserError: there is no rating, most lack a value, or nothing is left.
     """
-    cores = {"user": user_core, "item": item_core}
-    rows, drops = clean(db, ratings, cores, division.seed, min_rating)
-    drops["below_k_core"] += shrink(db, cores)
-    name = divide(db, division)
-    drops["user_without_train"] = delete_untrained(db)
+    rows, drops = divisions.load_core(db, ratings, {"user": user_core, "item": item_core}, division.seed, min_rating)
+    name = divisions.divide(db, division)
+    drops["user_without_train"] = divisions.delete_untrained(db)
     return _numbered(db, rows, drops, name)
 
 
-def import_split(
-    db: Db, ratings: str, min_rating: float | None = None, division: Division | None = None
-) -> SplitTables:
+def import_split(db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT) -> SplitTables:
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
     The SQL also selects split, keys of SPLITS; UserError for others. Only a division that needs content changes it.
@@ -102,31 +93,27 @@ def import_split(
             f"interactions, row {unknown[0]}: split is {unknown[1]!r}; expected train, valid, test, or 0, 1, 2"
         )
     rows = count(db, "SELECT count(*) FROM raw")
-    rated, drops = whole(db, min_rating)
+    rated, drops = divisions.complete_rows(db, min_rating)
     for what in ("user", "item"):
-        db.execute(
-            f"""CREATE TABLE {what}_names AS
-            SELECT {what} AS name, row_number() OVER ()::UINTEGER AS code, {_hash(division, what)} AS hash
-            FROM {rated} GROUP BY {what}"""
-        )
+        code = f"SELECT {what} AS name, row_number() OVER ()::UINTEGER AS code FROM {rated} GROUP BY {what}"
+        divisions.create_names(db, what, code, division.seed)
     db.execute(
         f"""CREATE TABLE parted AS
         SELECT pos, u.code AS user, i.code AS item, rating, timestamp, {part}::TINYINT AS split
         FROM {rated} AS r JOIN user_names u ON u.name = r.user JOIN item_names i ON i.name = r.item"""
     )
     db.execute("DROP TABLE raw")
-    name = divide_again(db, division, "imported") if division and division.needs_content else ""
-    drops["user_without_train"] = delete_untrained(db)
+    name = divisions.divide_again(db, division, "imported") if division.needs_content else ""
+    drops["user_without_train"] = divisions.delete_untrained(db)
     return _numbered(db, rows, drops, name)
-
-
-def _hash(division: Division | None, name: str) -> str:
-    return f"md5_number_lower(concat_ws(',', {division.seed if division else 0}, {name}))"  # as `clean` has it
 
 
 def _numbered(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitTables:
     if not count(db, "SELECT count(*) FROM parted"):
-        raise nothing_left(rows, drops)
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
+        cores = "lower interactions.user_core and item_core or give more data"
+        remedy = divisions.REMEDIES.get(max(drops, key=drops.__getitem__), cores)
+        raise UserError(f"no rating is left of {rows:,}: {reasons}; {remedy}")
     for what in ("user", "item"):
         db.execute(
             f"""CREATE TABLE {what}_ids AS
@@ -160,8 +147,8 @@ def _tables(
 
 
 def draw_again(db: Db, division: Division, first: SplitTables) -> Query:
-    draw(db, division)
-    delete_untrained(db)
+    divisions.draw(db, division)
+    divisions.delete_untrained(db)
     _left_out(db)
     return first.interactions
 
@@ -190,20 +177,15 @@ def load_published(db: Db, ratings: str) -> tuple[int, int]:
         )
     if not count(db, "SELECT count(*) FROM raw"):
         raise UserError("the .inter file has no rows")
-    for what in ("user", "item"):
-        _refuse_gaps(db, what)
+    for what in ("user", "item"):  # all numbers below the largest take memory
+        largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
+        if largest >= max(SPARSEST * distinct, SPARE):
+            line = count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
+            raise UserError(
+                f"the .inter file, line {line}: {what}ID {largest:,}, and only {distinct:,} {what}s have rows; MMRec "
+                f"numbers {what}s from 0 on without gaps"
+            )
     return count(db, "SELECT max(user) + 1 FROM raw"), count(db, "SELECT max(item) + 1 FROM raw")
-
-
-def _refuse_gaps(db: Db, what: str) -> None:
-    """Refuse numbers of users or items far above their count: all below the largest take memory."""
-    largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
-    if largest >= max(SPARSEST * distinct, SPARE):
-        line = count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
-        raise UserError(
-            f"the .inter file, line {line}: {what}ID {largest:,}, and only {distinct:,} {what}s have rows; MMRec "
-            f"numbers {what}s from 0 on without gaps"
-        )
 
 
 def import_published(
@@ -211,13 +193,13 @@ def import_published(
     asins: list[str],
     keep_time: bool,
     min_rating: float | None = None,
-    division: Division | None = None,
+    division: Division = DEFAULT,
     names: list[str] | None = None,
 ) -> SplitTables:
-    """Return what `load_published` loaded: numbers and split are the source's. `names` are the users', by number.
+    """Return what `load_published` loaded: numbers and split are the source's, and only a division
+    that needs content changes it.
 
-    Users and items that have a number but no rows stay. Only a division that needs content changes the split.
-    `keep_time` says whether times mean something.
+    Users and items that have a number but no rows stay. `names` are the users', by number.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
@@ -230,12 +212,11 @@ def import_published(
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
     below, name = rows - count(db, "SELECT count(*) FROM parted"), ""
-    if division and division.needs_content:  # which reads tables of names: users go by number, items by identifier
-        for what, named in (("user", "user_id::VARCHAR AS name, user_id"), ("item", "asin AS name, item_id")):
-            source = f"SELECT {named} AS code FROM {'users' if what == 'user' else 'asins'}"
-            db.execute(f"CREATE TABLE {what}_names AS SELECT *, {_hash(division, 'name')} AS hash FROM ({source})")
-        name = divide_again(db, division, MMREC)
-    drops = {"user_without_train": delete_untrained(db)} | ({"below_min_rating": below} if below else {})
+    if division.needs_content:  # which reads tables of names: users go by number, items by identifier
+        divisions.create_names(db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed)
+        divisions.create_names(db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed)
+        name = divisions.divide_again(db, division, MMREC)
+    drops = {"user_without_train": divisions.delete_untrained(db)} | ({"below_min_rating": below} if below else {})
     drops |= _left_out(db)
     interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
     users_sql, items_sql = "SELECT * FROM users ORDER BY user_id", "SELECT * FROM asins ORDER BY item_id"

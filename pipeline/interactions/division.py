@@ -1,11 +1,10 @@
-"""Divisions of ratings into train, valid and test, as SQL (method.md section 6)."""
+"""Filters of raw ratings, and divisions into train, valid and test, as SQL (method.md section 6)."""
 
 from typing import NamedTuple
 
-import duckdb
+from duckdb import DuckDBPyConnection as Db
 
 from pipeline.errors import UserError
-from pipeline.interactions.clean import count
 from schemas import COLD_ITEMS, SPARSE
 
 PARTS = ("train", "valid", "test")  # names of 0, 1, 2
@@ -29,6 +28,11 @@ BY_USER = {
 }
 """name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
 fifths and nine tenths of all ratings are past; ratings of one second stay together."""
+# reason that drops most -> what to do; otherwise the cores are too high
+REMEDIES = {
+    "below_min_rating": "lower interactions.min_rating",
+    "user_without_train": "give users rows in train, or another interactions.protocol",
+}
 PROTOCOLS = (*BY_USER, COLD_ITEMS, SPARSE)  # names of all divisions
 
 
@@ -47,7 +51,84 @@ class Division(NamedTuple):
         return self.protocol in (COLD_ITEMS, SPARSE)
 
 
-def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
+DEFAULT = Division()
+
+
+def create_names(db: Db, what: str, rows: str, seed: int) -> None:
+    """Create the table of users' or items' names from SQL for name and code; the hash orders them by the seed."""
+    db.execute(
+        f"""CREATE TABLE {what}_names AS
+        SELECT name, code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM ({rows})"""
+    )
+
+
+def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
+    """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others.
+
+    UserError if there is no row, most lack a value, or there is nothing to compare with `min_rating`.
+    """
+    # a column that is null throughout is one that the source does not have
+    has = [c for c in ("rating", "timestamp") if count(db, f"SELECT count({c}) FROM raw")]
+    kept = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
+    rows, left = count(db, "SELECT count(*) FROM raw"), count(db, f"SELECT count(*) FROM raw WHERE {kept}")
+    if not rows:
+        raise UserError("the interactions have no rows that can be read; is the file empty, or the metadata in place?")
+    drops = {"missing_value": rows - left}
+    if 2 * left < rows:
+        nulls = {c: count(db, f"SELECT count(*) - count({c}) FROM raw") for c in ("user", "item", *has)}
+        raise UserError(
+            f"interactions: {rows - left:,} of {rows:,} rows lack a value or cannot be read "
+            f"({', '.join(f'{n:,} without {c}' for c, n in nulls.items() if n)}); are reviews and metadata swapped, or "
+            "is the source of another `kind` or with other `columns`?"
+        )
+    if min_rating is not None:
+        if "rating" not in has:
+            raise UserError("interactions.min_rating needs ratings, and this source has none; leave it out")
+        kept += f" AND rating >= {float(min_rating)}"
+        drops["below_min_rating"] = left - count(db, f"SELECT count(*) FROM raw WHERE {kept}")
+    return f"(SELECT rowid AS pos, * FROM raw WHERE {kept})", drops
+
+
+def load_core(
+    db: Db, ratings: str, cores: dict[str, int], seed: int, min_rating: float | None
+) -> tuple[int, dict[str, int]]:
+    """Load the k-core of the ratings into `core`, with codes of users and items; return rows read and drops."""
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives it, and `pos` from here on
+    db.execute("SET preserve_insertion_order = false")
+    before, drops = complete_rows(db, min_rating)
+    rows, table = count(db, "SELECT count(*) FROM raw"), "raw"
+    counts = [rows - sum(drops.values())]
+    for what, least in cores.items():  # those that have too few even with duplicates go first, to save time
+        enough = f"SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least}"
+        create_names(db, what, f"SELECT name, row_number() OVER ()::UINTEGER AS code FROM ({enough})", seed)
+        db.execute(
+            f"""CREATE TABLE enough_{what} AS
+            SELECT r.* REPLACE (code AS {what}) FROM {before} AS r JOIN {what}_names ON name = r.{what}"""
+        )
+        db.execute(f"DROP TABLE {table}")
+        table = before = f"enough_{what}"
+    counts.append(count(db, f"SELECT count(*) FROM {table}"))
+    db.execute(
+        f"""CREATE TABLE core AS SELECT min(pos) AS pos, user, item, arg_min(rating, pos) AS rating, timestamp
+        FROM {table} GROUP BY user, item, timestamp"""
+    )
+    db.execute(f"DROP TABLE {table}")
+    counts.append(count(db, "SELECT count(*) FROM core"))
+    few = " OR ".join(
+        f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
+        for what, least in cores.items()
+    )
+    while count(db, f"DELETE FROM core WHERE {few}"):  # each pass may push others below
+        pass
+    below = counts[0] - counts[1] + counts[2] - count(db, "SELECT count(*) FROM core")
+    return rows, drops | {"below_k_core": below, "duplicate": counts[1] - counts[2]}
+
+
+def count(db: Db, sql: str) -> int:
+    return int(db.execute(sql).fetchall()[0][0])
+
+
+def divide(db: Db, division: Division) -> str:
     """Give each rating of table `core` its split, in table `parted`; return what `divide_again` does, else nothing.
 
     The database has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code,
@@ -60,16 +141,25 @@ def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
     if base == COLD_ITEMS:
         db.execute("CREATE TABLE parted AS SELECT *, 0::TINYINT AS split FROM core")
     else:
-        _by_user(db, base, timed)
+        order, rule = BY_USER[base]
+        if order == TIME and not timed:
+            raise UserError(f"interactions.protocol {base} needs times, and this source has none; use mmrec")
+        db.execute(
+            f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
+            FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
+                  FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
+                               count(*) OVER (PARTITION BY user) AS n
+                        FROM {_with_key("core")} AS core))"""
+        )
     db.execute("DROP TABLE core")
     return divide_again(db, division, base) if division.needs_content else ""
 
 
-def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -> str:
+def divide_again(db: Db, division: Division, base: str) -> str:
     """Change the split of table `parted` to one that needs content; `split` is null where a rating is left out.
 
-    It is `cold-items`, whatever the split was, or `sparse`, which changes only train. The table is kept as
-    `undivided`, for other draws. The division is returned with its number. UserError if too few items would be cold.
+    The table is kept as `undivided`, for other draws. The division is returned with its number. UserError if too few
+    items would be cold.
     """
     db.execute("ALTER TABLE parted RENAME TO undivided")
     draw(db, division)
@@ -78,7 +168,7 @@ def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -
     return f"{SPARSE} {division.most_train} of {base}"
 
 
-def draw(db: duckdb.DuckDBPyConnection, division: Division) -> None:
+def draw(db: Db, division: Division) -> None:
     rule, rows = _cold_items(db, division) if division.protocol == COLD_ITEMS else _sparse(db, division)
     db.execute(
         f"""CREATE OR REPLACE TABLE parted AS
@@ -86,28 +176,14 @@ def draw(db: duckdb.DuckDBPyConnection, division: Division) -> None:
     )
 
 
-def delete_untrained(db: duckdb.DuckDBPyConnection) -> int:
+def delete_untrained(db: Db) -> int:
     return count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
 
 
-def _by_user(db: duckdb.DuckDBPyConnection, protocol: str, timed: bool) -> None:
-    order, rule = BY_USER[protocol]
-    if order == TIME and not timed:
-        raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
-    db.execute(
-        f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
-        FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
-              FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
-                           count(*) OVER (PARTITION BY user) AS n
-                    FROM {_with_key("core")} AS core))"""
-    )
-
-
-def _cold_items(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str]:
+def _cold_items(db: Db, division: Division) -> tuple[str, str]:
     """Return SQL that puts all ratings of a share of the items into valid or test, all others into train; and its rows.
 
-    Cold items depend on the seed and the identifiers, not on the order of rows. Draws are parts of a partition of the
-    items; when all were cold once, another partition follows.
+    Draws are parts of a partition of the items; when all were cold once, another partition follows.
     """
     items = count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)
@@ -127,7 +203,7 @@ def _cold_items(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str,
     return f"({rule})", "undivided JOIN cold USING (item)"
 
 
-def _sparse(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str]:
+def _sparse(db: Db, division: Division) -> tuple[str, str]:
     """Return SQL that leaves a user few train ratings, and its rows: the latest, or random ones of several draws."""
     timed = division.draws == 1 and count(db, "SELECT count(timestamp) FROM undivided")
     drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"

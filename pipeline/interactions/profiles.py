@@ -1,6 +1,6 @@
 """Recall of content neighbours: which targets of a user are among the K items nearest to the user's profile.
 
-All targets of a user share one ranking. G users, I items, n pairs, C candidates, F feature width, K cutoff.
+Letters: G users, I items, n pairs, C candidates, F feature width, K cutoff.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,31 +50,23 @@ class Profiles:
             block = slice(first, first + step)
             scores = sums @ float64_units(features, self.candidates[block]).T  # [G, step]
             scores[own_items[:, block].nonzero()] = -np.inf
-            _count(scores, self.user, own, slack, above, reached)
+            at_once = max(1, SCORES // max(1, scores.shape[1]))
+            for at in range(0, len(own), at_once):
+                pairs = slice(at, at + at_once)
+                theirs, value, near = scores[self.user[pairs]], own[pairs, None], slack[pairs, None]
+                above[pairs] += (theirs > value + near).sum(axis=1)
+                reached[pairs] += (theirs >= value - near).sum(axis=1)
         found = np.clip((k - above) / (reached - above), 0, 1)
         with np.errstate(invalid="ignore"):
             means: np.ndarray = np.bincount(self.user, found, users) / np.bincount(self.user, minlength=users)
         return means
 
 
-def _count(
-    scores: np.ndarray, row: np.ndarray, own: np.ndarray, slack: np.ndarray, above: np.ndarray, reached: np.ndarray
-) -> None:
-    """Add up for each pair the candidates of a block [G, C] that score higher than its target, or at least as high."""
-    step = max(1, SCORES // max(1, scores.shape[1]))
-    for at in range(0, len(row), step):
-        part = slice(at, at + step)
-        theirs, value, near = scores[row[part]], own[part, None], slack[part, None]
-        above[part] += (theirs > value + near).sum(axis=1)
-        reached[part] += (theirs >= value - near).sum(axis=1)
-
-
 def asked(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
     """Return a sample of users, int64, ascending: as many as SCORED allows for I items."""
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
-    return np.sort(
-        np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))[:most]
-    )
+    shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))
+    return np.sort(shuffled[:most])
 
 
 def profiles(
@@ -96,9 +88,8 @@ def profiles(
     sought.eliminate_zeros()
     user, target = sought.nonzero()
     order = np.lexsort((target, user))
-    user, target = user[order].astype(np.int64), target[order].astype(np.int64)
-    kept = np.diff(mine.indptr)[user] > 0
-    return Profiles(mine, user[kept], target[kept], candidates)
+    order = order[np.diff(mine.indptr)[user[order]] > 0]
+    return Profiles(mine, user[order].astype(np.int64), target[order].astype(np.int64), candidates)
 
 
 def cold_draws(
@@ -128,9 +119,8 @@ def cold_recalls(
     `features` are float32 [I, F], or a function that makes them without the interactions of some items, int64 [C].
     """
     sets = (features(draw.candidates) if callable(features) else features for draw in draws)
-    recalls = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)
-    found: np.ndarray = recalls[~np.isnan(recalls).all(axis=1)]
-    return found
+    recalls: np.ndarray = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)
+    return recalls[~np.isnan(recalls).all(axis=1)]
 
 
 def _matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:

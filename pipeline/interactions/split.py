@@ -58,23 +58,21 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions
     leave (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates.
     """
-    users = _ids(interactions, "user_id", n_users)
-    items = _ids(interactions, "item_id", n_items)
-    which = interactions["split"].to_numpy()
-    train, repeated = _unique(users, items, which == TRAIN, n_items)
-    if not len(train):
+    users, items = _ids(interactions, "user_id", n_users), _ids(interactions, "item_id", n_items)
+    which, pairs = interactions["split"].to_numpy(), users.astype(np.int64) * n_items + items
+    if not (which == TRAIN).any():
         raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
     known = np.zeros(n_users, bool)
-    known[train.users] = True
-    valid, repeated_valid = _unique(users, items, (which == VALID) & known[users], n_items)
-    test, repeated_test = _unique(users, items, (which == TEST) & known[users], n_items)
-    reasons = {
-        "pair repeated in its split": repeated + repeated_valid + repeated_test,
-        "user without train interactions": int((~known[users]).sum()),
-    }
+    known[users[which == TRAIN]] = True
+    known_user = known[users]
+    train, valid, test = (
+        _pairs(np.unique(pairs[(which == part) & known_user]), n_items) for part in (TRAIN, VALID, TEST)
+    )
+    unknown = int((~known_user).sum())
+    repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
+    reasons = {"pair repeated in its split": repeated, "user without train interactions": unknown}
     dropped = {reason: n for reason, n in reasons.items() if n}
-    own, divided = has_own_split(interactions), division(interactions)
-    return Split(n_users, n_items, train, valid, test, dropped, own, divided)
+    return Split(n_users, n_items, train, valid, test, dropped, has_own_split(interactions), division(interactions))
 
 
 def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:
@@ -111,8 +109,7 @@ def keys(pairs: Pairs, n_items: int) -> np.ndarray:
 
 
 def union(one: Pairs, other: Pairs, n_items: int) -> Pairs:
-    merged = np.union1d(keys(one, n_items), keys(other, n_items))
-    return _pairs(merged, n_items)
+    return _pairs(np.union1d(keys(one, n_items), keys(other, n_items)), n_items)
 
 
 def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -120,11 +117,6 @@ def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.zeros(wanted.shape, bool)
     at = np.searchsorted(sorted_keys, wanted)
     return sorted_keys[np.minimum(at, len(sorted_keys) - 1)] == wanted
-
-
-def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: int) -> tuple[Pairs, int]:
-    unique = np.unique(users[where].astype(np.int64) * n_items + items[where])
-    return _pairs(unique, n_items), int(where.sum()) - len(unique)
 
 
 def _pairs(unique: np.ndarray, n_items: int) -> Pairs:

@@ -136,12 +136,14 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
     rows = pd.DataFrame(OWN, columns=["user", "item", "timestamp", "split"]).astype({"user": str, "item": str})
     rows = rows.assign(rating=np.float32(5), split=rows["split"].astype(str))
 
-    def imported(division: Division | None) -> Whole:
+    def imported(division: Division) -> Whole:
         with build.database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
             return whole(build.import_split(db, "SELECT * FROM rows", division=division))
 
-    plain, sparse, cold = (imported(d) for d in (None, Division("sparse", most_train=1), Division("cold-items", 3)))
+    plain, sparse, cold = (
+        imported(d) for d in (Division(), Division("sparse", most_train=1), Division("cold-items", 3))
+    )
     assert imported(Division("user-time")).interactions.equals(plain.interactions)
     which = sparse.interactions["split"].to_numpy()
     assert np.bincount(which).tolist() == [12, 12, 12]
