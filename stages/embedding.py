@@ -27,7 +27,7 @@ def embed(
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
         Release(release).verified()
-    from pipeline.embed import command, encoders  # load torch, which a damaged release need not wait for
+    from pipeline.embed import command  # load torch, which a damaged release need not wait for
     from pipeline.embed.prepare import Table
     from pipeline.encode.params import Encode
     from pipeline.images.params import Images
@@ -36,9 +36,9 @@ def embed(
     settings = _settings(params if release is None else None)
     own = settings[Encode].model_copy(update={"engine": engine})
     if release is not None:
-        chosen = encoders.of_release(release, encoder, own)
+        chosen = command.of_release(release, encoder, own)
     else:
-        chosen = encoders.of_parameters(encoder, settings.encoders, own, settings[Images])
+        chosen = command.of_parameters(encoder, settings.encoders, own, settings[Images])
     named = tuple(name for name in (text or "").split(",") if name)
     table = Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with interruptible(f"items encoded so far are kept next to {to}"):

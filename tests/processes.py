@@ -22,7 +22,7 @@ os.fsync = lambda number: None  # type: ignore[assignment]
 CONTEXT = multiprocessing.get_context("forkserver")
 OURS = [
     *("stages.cli", "stages.pretrain", "stages.study", "stages.report", "stages.publish", "pipeline.serve.command"),
-    *("pipeline.embed.command", "pipeline.embed.encoders", "pipeline.pretrain.train", "pipeline.features.write"),
+    *("pipeline.embed.command", "pipeline.pretrain.train", "pipeline.features.write"),
 ]
 THEIRS = [
     "pytest",

@@ -22,7 +22,7 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     return {
         "random": control.random(items, width, seed_for(seed, "random")),
         "shuffled": features[control.shuffled(items, seed_for(seed, "shuffled"))],
-        "constant": control.constant(items, 1),
+        "constant": np.ones((items, 1), np.float32),
     }
 
 

@@ -104,9 +104,9 @@ def html(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     groups: dict[Group, list[Entry]] = {}
     for group, entries in (pair for release in releases for pair in release.items()):
         groups.setdefault(group, []).extend(entries)
-    alike = {group: published.fingerprints().get(group[2], "") for group in groups}
+    alike = {group: published.read()["fingerprints"].get(group[2], "") for group in groups}
     sections = [_measured(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
-    note = " ".join([*published.differences(), *published.left_out()])
+    note = " ".join([*published.read()["differences"], *published.read()["left_out"]])
     names = sorted({figure.dataset for figure in published.figures()} - {*alike.values()})
     sections += [Section("published", "Published", "Published by others", note), *map(_published, names)]
     count = len(releases)
@@ -147,5 +147,5 @@ def _figures(dataset: str) -> list[Entry]:
 
 
 def _size(dataset: str) -> str:
-    counts = published.sizes().get(dataset)
+    counts = published.read()["sizes"].get(dataset)
     return "{:,} users, {:,} items, {:,} interactions".format(*counts) if counts else ""

@@ -6,6 +6,7 @@ target when all are done. A killed run resumes.
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -20,23 +21,70 @@ from filelock import FileLock
 
 import schemas
 from pipeline import io, progress
+from pipeline.config.base import nearest
 from pipeline.config.parameters import Parameters
 from pipeline.embed import prepare
-from pipeline.embed.encoders import Chosen
 from pipeline.embed.prepare import DATASET, Table, Work
 from pipeline.encode import batching
+from pipeline.encode.params import Encode
+from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError, printable
-from pipeline.features import write
+from pipeline.features import registry, write
 from pipeline.features.node import Node, shard
+from pipeline.features.registry import FEATURES, Encoders
 from pipeline.features.sets import FeatureSets
+from pipeline.images.params import Images
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
+from pipeline.release import encoder as released
 from pipeline.release import item_file
 from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.run import ALTERED, Run
 from pipeline.versions import versions
 
 FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
+INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
+"""a kind that loads a third-party network, and the model"""
+
+
+class Chosen(NamedTuple):
+    """An encoder, for the stage `encode`."""
+
+    name: str  # of its feature set
+    sections: Encoders  # section `encoders`
+    encode: Encode
+    images: Images
+
+
+def of_release(release: Path, name: str, encode: Encode) -> Chosen:
+    facts = released.facts(release, name)
+    released.refuse_absent(release, facts.packages)
+    sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
+    size = min(facts.batch_size, released.MOST_AT_A_TIME)
+    own = encode.model_copy(update={"encoders": [name], "controls": [], "batch_size": size})
+    return Chosen(name, sections, own, Images(size=facts.image_size, quality=facts.image_quality))
+
+
+def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images) -> Chosen:
+    """Return an encoder of section `encoders`, a kind, or `kind:model`; UserError if it needs more than a table."""
+    if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
+        sections, name = {**sections, "inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
+    names = [*sections, *registry.kinds()]
+    if not registry.defined(sections, name):
+        raise UserError(f"no encoder '{name}'{nearest(name, names)}")
+    whole = registry.whole(sections, [name])
+    for one in whole:
+        kind = registry.kind(sections, one)
+        if kind == registry.MAPPED:
+            raise UserError(f"'{one}' learns from interactions, which a table lacks; make it in a project")
+        if kind in ENCODERS and ENCODERS[kind].pretrained:
+            raise UserError(f"'{one}' is trained by `pretrain`; name a release that carries it with --release")
+        if kind in FEATURES and not registry.parts(sections, one):
+            raise UserError(f"'encoders.{one}.of' is required for a table; name the encoders that it is made of")
+    kinds = [registry.kind(sections, one) for one in whole]
+    stored = any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)  # made of sets that are written first
+    listed = [one for one in whole if one == name or stored]
+    return Chosen(name, sections, encode.model_copy(update={"encoders": listed, "controls": []}), images)
 
 
 class Summary(NamedTuple):
@@ -90,7 +138,7 @@ def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Wo
     if failed:
         raise next(iter(failed.values()))
     counts = _finish(node, work)
-    rejects = prepare.rejected(work, work.record, to.with_name(f"{to.name}.rejects.parquet"))
+    rejects = prepare.rejected(work, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
     facts = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
     facts[fingerprint.KEY] = fingerprint.of(io.record(node.shards[0]))

@@ -160,11 +160,11 @@ def _decoded(row: Row, params: Images) -> Decoded:
     return normalise(data, params.size, params.quality, params.max_pixels)
 
 
-def rejected(work: Work, record: dict[str, object], to: Path) -> Path | None:
+def rejected(work: Work, to: Path) -> Path | None:
     """Write the rejects, if any, as one table."""
     parts = sorted(work.rejects.glob("rejects-*.parquet"))
     if not io.rows(parts):
         return None
     tables = chain.from_iterable(io.read_tables(part, schemas.REJECTS) for part in parts)
-    io.write_tables(tables, to, schemas.REJECTS, record)
+    io.write_tables(tables, to, schemas.REJECTS, work.record)
     return to

@@ -1,5 +1,4 @@
 """Independent jobs: in this process, in threads, over devices, over processes; cluster.py has them on a Ray cluster."""
 # ruff: noqa: F401
 
-from pipeline.engine.local import CORES, Devices, Threads, map, threads
-from pipeline.engine.processes import Processes, each
+from pipeline.engine.local import CORES, Devices, Processes, Threads, each, map, threads

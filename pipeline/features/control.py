@@ -43,7 +43,7 @@ class Control(Node):
         def make(start: int, stop: int) -> pa.Table:
             shape = stop - start, size
             number = start // self.params.shard_rows
-            vectors = constant(*shape) if self.name == "constant" else random(*shape, [seed, number])
+            vectors = np.ones(shape, np.float32) if self.name == "constant" else random(*shape, [seed, number])
             return table(items.ids.slice(start, stop - start), vectors, *np.zeros((2, stop - start), bool))
 
         return make
@@ -80,10 +80,6 @@ def shuffled(items: int, seed: Seed) -> np.ndarray:
     source = np.empty(items, np.int64)
     source[order] = np.roll(order, 1)
     return source
-
-
-def constant(items: int, width: int) -> np.ndarray:
-    return np.ones((items, width), np.float32)
 
 
 class Planted(Separable):

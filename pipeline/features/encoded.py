@@ -147,9 +147,7 @@ class Encoded(Separable):
 
     def shared(self) -> list[Path]:
         """Return the network's files; all inputs of a kind that is fitted to the items."""
-        if not self.entry.portable:
-            return self.inputs()
-        return [*self.sources, *self._weights()]
+        return [*self.sources, *self._weights()] if self.entry.portable else self.inputs()
 
     def _weights(self) -> list[Path]:
         return self.context.files.present() if self.entry.pretrained else []

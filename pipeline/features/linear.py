@@ -1,4 +1,4 @@
-"""Feature sets that linear algebra makes of others: Whitened, and Linear, the baseline that trains no network.
+"""Feature sets that linear algebra makes of others: Joined, Whitened, and Linear, the baseline that trains no network.
 
 Linear reduces all blocks of columns to one vector by PCA, with a weight for those of images only (ops/joining.py).
 Validation chooses among WAYS; nothing is fitted to interactions.
@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property, reduce
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 import schemas
 from pipeline import io
@@ -23,15 +24,70 @@ from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import quality
-from pipeline.features.masked import Separable, blank, without
+from pipeline.features.masked import Blank, Separable, blank, without
 from pipeline.features.node import Items, Maker, Node, shard, table
 from pipeline.items.texts import Texts
 from pipeline.ops import joining, whitening
 from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, Fit
+from pipeline.ops.rows import unit_rows
 
 Map = Callable[[Sequence[np.ndarray]], np.ndarray]  # the parts' vectors, float32 [n, F] each -> float32 [n, W]
 DRAWS = 5  # of cold items: each item is cold in one
 K = 20
+
+
+class JoinedParams(Section):
+    """Settings of kind `concat`."""
+
+    of: Annotated[list[Name], Field(min_length=2)]
+    """encoders, in order; those that `encode.encoders` names too are encoded once"""
+
+
+class Joined(Separable):
+    """Parts of length 1 each; an image or a text counts as used if any part used it."""
+
+    Params = JoinedParams
+
+    def rows(self, items: Items) -> Maker:
+        return _concatenated([node.read(items) for node in self.of])
+
+    def shared(self) -> list[Path]:
+        unlisted = (path for node in self.of if not node.listed for path in node.shared())
+        return list(dict.fromkeys([*self.sources, *unlisted]))
+
+    def own_inputs(self, items: Items, start: int, stop: int) -> Any:
+        number = start // self.params.shard_rows
+        return [
+            io.sha256(io.shard(node.folder, "features", number)) if node.listed else node.own_inputs(items, start, stop)
+            for node in self.of
+        ]
+
+    def hidden(self, modality: str, items: Items) -> Maker:
+        return _concatenated([without(node, modality, items) for node in self.of])
+
+    def apart(self, modality: str, items: Items) -> Blank | None:
+        """Blank each part, which has length 1 again if something of it is left."""
+        blanks = [one for node in self.of if (one := blank(node, modality, items))]
+        if len(blanks) < len(self.of):
+            return None
+        ends = np.cumsum([node.width(items) for node in self.of])[:-1]
+        rescaled = [len(node.reads) > 1 for node in self.of]
+
+        def each(vectors: np.ndarray) -> np.ndarray:
+            parts = [one(x) for one, x in zip(blanks, np.split(vectors, ends, axis=1), strict=True)]
+            return np.hstack([unit_rows(x)[0] if again else x for x, again in zip(parts, rescaled, strict=True)])
+
+        return each
+
+
+def _concatenated(makers: list[Maker]) -> Maker:
+    def make(start: int, stop: int) -> pa.Table:
+        parts = [maker(start, stop) for maker in makers]
+        vectors = np.hstack([unit_rows(io.matrix(part["vector"]))[0] for part in parts])
+        flags = [np.logical_or.reduce([part[name].to_numpy() for part in parts]) for name in ("has_image", "has_text")]
+        return table(parts[0], vectors, *flags)
+
+    return make
 
 
 class Gathered(Separable):
@@ -165,7 +221,8 @@ class Linear(Gathered):
             return []
         cold = profiles.cold_draws(has, finds, len(ids), DRAWS)
         whole = self._blocks(Items(ids, Texts(self.layout.items), Throughput()), IMAGE)
-        reduced = [self._directions(block) for block in whole]
+        columns = (np.concatenate([parts[b.part][:, b.columns] for parts in self.parts()]) for b in whole)
+        reduced = [whitening.processed(x, self.own.width, 0) for x in columns]  # directions, to be given any power
         scores = []
         for way in WAYS:
             weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
@@ -176,23 +233,13 @@ class Linear(Gathered):
             scores.append(round(float(np.sqrt(of_all * of_cold)), 6))
         return scores
 
-    def _directions(self, block: Block) -> np.ndarray:
-        """Return the principal directions of a block, float32 [I, W], to which any power can be given."""
-        x = np.concatenate([parts[block.part][:, block.columns] for parts in self.parts()])
-        return whitening.processed(x, self.own.width, 0)
-
 
 def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
     """Return the blocks of some sets; `image` is the weight of a block of images only."""
-    return [block for i, node in enumerate(nodes) for block in _blocks(i, node, items, image)]
-
-
-def _blocks(part: int, node: Node, items: Items, image: float) -> list[Block]:
-    whole = np.ones(node.width(items), bool)
-    if node.reads == ("image",):
-        return [Block(part, whole, image)]
-    zeroed = blank(node, "image", items) if "image" in node.reads else None
-    if zeroed is None:
-        return [Block(part, whole, 1.0)]
-    text = zeroed(np.ones((1, len(whole)), np.float32))[0] != 0
-    return [Block(part, text, 1.0), Block(part, ~text, image)]
+    found = []
+    for part, node in enumerate(nodes):
+        every = np.ones(node.width(items), bool)
+        zeroed = blank(node, "image", items) if "image" in node.reads else None
+        text = every if zeroed is None else zeroed(np.ones((1, len(every)), np.float32))[0] != 0
+        found += [Block(part, columns, weight) for columns, weight in ((text, 1.0), (~text, image)) if columns.any()]
+    return found

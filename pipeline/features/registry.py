@@ -30,7 +30,7 @@ Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind`
 FEATURES: Registry[type[Node]] = Registry(  # kinds that derive from other sets
     "features",
     {
-        "concat": "pipeline.features.joined:Joined",
+        "concat": "pipeline.features.linear:Joined",
         "whitened": "pipeline.features.linear:Whitened",
         "linear": "pipeline.features.linear:Linear",
         MAPPED: "pipeline.features.mapped:Mapped",

@@ -28,7 +28,6 @@ class FeatureSets:
     layout: Layout
     params: Encode
     encoders: Encoders  # section `encoders`
-
     imports: Mapping[str, Import] = field(default_factory=dict)  # sets that come with the source
 
     @classmethod
@@ -44,12 +43,11 @@ class FeatureSets:
         return names
 
     def parts(self, name: str) -> list[str]:
-        if name in self.params.encoders:
-            return parts(self.encoders, name)
-        if name in self.imports:
-            return [self.imports[name].before] if self.imports[name].before else []
-        if name in self.params.controls:
-            return [*self.params.encoders, *self.imports][:1]
+        if name not in self.params.encoders:
+            if name in self.imports:
+                return list(filter(None, [self.imports[name].before]))
+            if name in self.params.controls:
+                return [*self.params.encoders, *self.imports][:1]
         return parts(self.encoders, name)
 
     @property
@@ -58,7 +56,12 @@ class FeatureSets:
 
     def __getitem__(self, name: str) -> Node:
         """Return a set, with its network fetched and checked; or UserError."""
-        of = tuple(self._part(name, part) for part in self.parts(name))
+        names = self.parts(name)
+        for part in names:
+            if not defined(self.encoders, part) and part not in self.imports:
+                which = f"{self.layout.dataset} has no feature set '{part}'"
+                raise UserError(f"'encoders.{name}.of': {which}; import it or name another")
+        of = tuple(self[part] for part in names)
         given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
         if name not in self.params.encoders and name in self.imports:
             return Imported(**given, kind="imported", file=self.imports[name].file)
@@ -66,7 +69,7 @@ class FeatureSets:
             return Control(**given, kind="control")
         which, own = kind(self.encoders, name), settings(self.encoders, name)
         given |= {"kind": which, "own": own, "listed": name in self.params.encoders}
-        given |= {"sources": tuple(home(which).source_files(which))}
+        given["sources"] = tuple(home(which).source_files(which))
         if which in FEATURES:
             return FEATURES[which](**given)
         entry = ENCODERS[which]
@@ -79,9 +82,3 @@ class FeatureSets:
         node = self[name]
         assert isinstance(node, Mapped)
         return node.relearned(cold)
-
-    def _part(self, name: str, part: str) -> Node:
-        if not defined(self.encoders, part) and part not in self.imports:
-            which = f"{self.layout.dataset} has no feature set '{part}'"
-            raise UserError(f"'encoders.{name}.of': {which}; import it or name another")
-        return self[part]

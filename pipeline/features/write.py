@@ -61,7 +61,13 @@ def write(run: Run, node: Node, ids: pa.Table, texts: Texts, done: Done) -> None
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = _fingerprint(node)
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
-        items = Items(ids, texts, throughput, _synchronised(done))
+        lock = Lock()
+
+        def locked(n: int) -> None:  # a progress bar takes one thread at a time
+            with lock:
+                done(n)
+
+        items = Items(ids, texts, throughput, locked)
         with run.alone():
             if isinstance(node, Linear):
                 node.choose()
@@ -86,11 +92,9 @@ def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput)
         run.measure(**{node.name: measured})
     note = precision | _provenance(node, width(node.shards[0]))
     if shares := quality.text_shares(node.shards):
-        if shares.cut:
-            run.warn(
-                f"{node.name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of the texts are cut"
-            )
         note |= shares.facts()
+        if shares.cut:
+            run.warn(f"{node.name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
     if note:
         run.note(**{node.name: note})
     path = node.file.path if isinstance(node, Imported) else None
@@ -103,9 +107,8 @@ def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput)
 def modules(node: Node) -> list[str]:
     """Return the modules that its rows depend on, each once."""
     own = [node.module] if isinstance(node, Encoded) else []
-    parts = (module for part in node.of for module in modules(part))
-    reader = [READERS.module(node.file.format)] if isinstance(node, Imported) else []
-    return list(dict.fromkeys([*own, type(node).__module__, *parts, *reader]))
+    own += [READERS.module(node.file.format)] if isinstance(node, Imported) else []
+    return list(dict.fromkeys([*own, type(node).__module__, *(name for part in node.of for name in modules(part))]))
 
 
 def _fingerprint(node: Node) -> dict[str, Any]:
@@ -117,20 +120,7 @@ def _fingerprint(node: Node) -> dict[str, Any]:
 
 
 def _provenance(node: Node, width: int) -> dict[str, Any]:
-    """Return the provenance of a set of third-party models."""
-    about = node.about()
-    return {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
-
-
-def _synchronised(done: Done) -> Done:
-    """Return a function that threads of several devices may call, unlike a progress bar."""
-    lock = Lock()
-
-    def locked(items: int) -> None:
-        with lock:
-            done(items)
-
-    return locked
+    return {"encoder": {"kind": node.kind, "dim": width} | about} if (about := node.about()) else {}
 
 
 def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Done) -> None:
@@ -149,12 +139,8 @@ def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], do
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         reused, schema = _count(run, node, items.throughput, rows), schemas.features(numbers)
         with items.throughput.on("write"):
-            kept = (
-                record
-                | _provenance(node, numbers)
-                | quality.text_record(rows)
-                | ({"taken_over": reused} if reused else {})
-            )
+            kept = record | _provenance(node, numbers) | quality.text_record(rows)
+            kept |= {"taken_over": reused} if reused else {}
             io.write_table(rows.select(schema.names), path, schema, kept)
             earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)

@@ -12,7 +12,7 @@ import jinja2
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.report import atlas, content, gallery, neighbours, plots, sections, verdict
+from pipeline.report import atlas, content, gallery, neighbours, sections, verdict
 from pipeline.report.neighbours import Neighbours
 from pipeline.report.outputs import Outputs
 from pipeline.report.plots import Section
@@ -85,9 +85,10 @@ def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bo
     """Return a self-contained page: it loads nothing, and sends requests to its own server only if it `asks`."""
     own = "".join(_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
     scripts = [*([_text("vendor/map.js")] if mapped else []), own]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     return _environment().get_template(template).render(
         **content, asks=asks, mapped=mapped, sheets=packed.data, style=_text("page.css"), scripts=scripts,
-        hashes=[_hash(script) for script in scripts], cell=gallery.CELL, columns=gallery.COLUMNS, plot=plots,
+        hashes=hashes, columns=gallery.COLUMNS,
     )  # fmt: skip
 
 
@@ -96,15 +97,7 @@ def sides(
     headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
     data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
 ) -> str:  # fmt: skip
-    """Return the page of a command that compares feature sets or releases.
-
-    Args:
-        kind: source of the dataset; the images of `sample` need an attribution.
-        title: the dataset by default.
-        headline, verdict: a sentence, and the tables that support it.
-        packed, data: images of the items in `pairs`, and their table, see gallery.Sheets.table.
-        pairs, note: most changed items, see pipeline/compare/page.py, and a note on them.
-    """
+    """Return the page of a command that compares; `pairs` are most changed items, see pipeline/compare/page.py."""
     return render(
         "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
         title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs, note=note,
@@ -146,19 +139,13 @@ def _text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _hash(script: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
-
-
-def _unbroken(text: str) -> str:
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")
-
-
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["unbroken"] = _unbroken
+    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(
+        " .. ", "\u00a0..\u00a0"
+    )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment

@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import io
 
@@ -19,30 +19,17 @@ class Figure(NamedTuple):
 
 
 @cache
-def figures() -> tuple[Figure, ...]:
-    read = io.read_json(FILE)
-    return tuple(
-        Figure(
-            row["dataset"], row["model"], read["sources"][row["source"]],
-            {measure: value for measure, value in row.items() if "@" in measure},
-        )
-        for row in read["figures"]
-    )  # fmt: skip
+def read() -> dict[str, Any]:
+    """Return the file: sources, differences, sizes, left_out (a sentence per omitted publication) and fingerprints.
+
+    A fingerprint of protocol and split is that of the data set of its published figures, where the split is known.
+    """
+    return dict(io.read_json(FILE))
 
 
-def differences() -> list[str]:
-    return list(io.read_json(FILE)["differences"])
-
-
-def sizes() -> dict[str, tuple[int, int, int]]:
-    return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
-
-
-def left_out() -> list[str]:
-    """Return a sentence per omitted publication, with its reason."""
-    return list(io.read_json(FILE)["left_out"])
-
-
-def fingerprints() -> dict[str, str]:
-    """Return fingerprint of protocol and split -> data set of its published figures, where the split is known."""
-    return dict(io.read_json(FILE)["fingerprints"])
+def figures() -> list[Figure]:
+    found, sources = [], read()["sources"]
+    for row in read()["figures"]:
+        cells = {measure: value for measure, value in row.items() if "@" in measure}
+        found.append(Figure(row["dataset"], row["model"], sources[row["source"]], cells))
+    return found

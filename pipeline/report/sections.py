@@ -1,25 +1,20 @@
 """Sections of charts and tables, in the page's order; the same for index.html and report.md."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 import schemas
-from pipeline.benchmark import summaries
-from pipeline.benchmark.summaries import WHOLE
-from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED
 from pipeline.report import content, plots, probes, study, tail, words
 from pipeline.report import recommenders as benchmark
 from pipeline.report.outputs import Outputs
-from pipeline.report.plots import Chart, Intervals, Picture, Section, Span
+from pipeline.report.plots import Intervals, Section, Span
 from pipeline.report.probes import CHANCE, Figures, Probed
 from pipeline.report.table import Difference, Table
 from pipeline.report.words import CONTROLS, RECALL, labelled
 
-CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 LINES = 4
 """most runs in a chart of groups, best Recall@20 first"""
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
@@ -38,13 +33,8 @@ def recorded(outputs: Outputs) -> list[Section]:
     """Return the sections on how the outputs were made."""
     tried = [] if outputs.tuning is None else [benchmark.tuned(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
-    note = "The horizontal axis counts measurements; the bold figure is the last one. One training, of the release."
-    curves = [
-        Section(f"curves-{stage}", what, f"{what}, measurement by measurement", note, plots.charts(history))
-        for stage, what in CURVES.items() if (history := outputs.history(stage))
-    ]  # fmt: skip
     data = Section("data", "Data", "Data quality", tables=list(_quality(outputs)))
-    return [section for section in (settings, *curves, data) if section]
+    return [section for section in (settings, data) if section]
 
 
 def _quality(outputs: Outputs) -> Iterator[Table]:
@@ -81,7 +71,8 @@ def _leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | 
         f"{words.run(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
         f"{seeds_of(r['seeds'] for r in found)}, 95 % interval over {found[0]['n']:,} users"
     )
-    rows = [plots.change(benchmark.side(row, "b"), Difference.of(row)) for row in found]
+    tests = ((benchmark.side(row, "b"), Difference.of(row)) for row in found)
+    rows = [plots.change(name, test, test.words) for name, test in tests]
     return plots.intervals(words.after(title, label), rows, axis=f"difference in {RECALL}")
 
 
@@ -109,12 +100,12 @@ def probed(outputs: Outputs) -> Section:
     return Section("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables=tables)
 
 
-def probe_charts(figures: Mapping[str, Any] | None) -> list[Picture | None]:
+def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
+    """Return each probe's headline figure of every feature set, raw and processed."""
     return [_probe_chart(probed) for probed in probes.read(figures).values() if probed.forms]
 
 
 def _probe_chart(probed: Probed) -> Intervals | None:
-    """Return a probe's headline figure of every feature set, raw and processed."""
     figure, forms = probed.figure, probed.forms
     rows = [
         plots.Row(name, [_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
@@ -134,7 +125,7 @@ def _span(values: Figures | None, figure: str) -> Span | None:
 
 def long_tail(outputs: Outputs) -> Section:
     table = outputs.study.get("tail", schemas.TAIL.empty_table())
-    drawn: list[Picture | None] = []
+    drawn: list[Intervals | None] = []
     tables = tail.leads(table)
     for comparison, label in labelled(outputs.compared):
         over = words.after(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
@@ -159,39 +150,8 @@ def groups_chart(groups: tail.Groups, title: str, released: str) -> Intervals | 
 def studied(outputs: Outputs) -> Iterator[Section]:
     mask = outputs.study.get("mask", schemas.STUDY["mask"].empty_table())
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
-    yield Section("mask", "Mask modality", "Mask modality", note, _mask_charts(mask), tables=study.masked(mask))
+    yield Section("mask", "Mask modality", "Mask modality", note, tables=study.masked(mask))
     curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
     note = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
     heading, maps, points = "Hyper-parameters", study.heatmaps(heatmaps), study.sweep_points(curves)
-    yield Section("settings-swept", heading, heading, note, sweep_charts(curves), maps, points)
-
-
-def _mask_charts(mask: pa.Table) -> list[Chart]:
-    """Return a chart per protocol and feature set: Recall@20 over the share of items that are masked."""
-    charts = []
-    protocols = list(summaries.by_protocol(summaries.masked(mask)))
-    for (protocol, _), rows in protocols:
-        for features in dict.fromkeys(row.features for row in rows):
-            own = [row for row in rows if row.features == features]
-            lines = {
-                f"{modality} masked": {row.ratio: row.recall for row in own if row.modality in (modality, WHOLE)}
-                for modality in dict.fromkeys(row.modality for row in own if row.modality != WHOLE)
-            }
-            title = f"{features}: test {RECALL}, {words.spread(len(row.recall.values) for row in own)}, by share masked"
-            title = words.after(title, protocol if len(protocols) > 1 else "")
-            if lines:
-                charts.append(plots.curves(title, {row.ratio for row in own}, lines, ("share masked", RECALL)))
-    return charts
-
-
-def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Return a chart per sweep of one key: mean ± sd of valid Recall@20 over its values."""
-    charts = []
-    for sweep, key in dict.fromkeys((row["sweep"], row["key"]) for row in curves):
-        points = [row for row in curves if row["sweep"] == sweep]
-        if len(points) > 1:
-            places = {float(i): f"{row['value']:.4g}" for i, row in enumerate(points)}
-            line = {float(i): Cell(row[summaries.RECALL], row["sd"], ()) for i, row in enumerate(points)}
-            title = f"{sweep}: valid {RECALL} by {key}, {words.spread(row['seeds'] for row in points)}"
-            charts.append(plots.curves(title, places, {key: line}, (key, f"valid {RECALL}")))
-    return charts
+    yield Section("settings-swept", heading, heading, note, (), maps, points)

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 import schemas
 from pipeline import io
 from pipeline.embed import command as embedding
-from pipeline.embed import encoders
 from pipeline.embed.prepare import Table
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
@@ -68,7 +67,7 @@ def embedded(release: Path, folder: Path, to: str = "new", name: str = "beit3") 
 
 def embed(release: Path, name: str, items: Path, images: Path | None, to: Path, rows: int = 16384) -> embedding.Summary:
     """Embed with a number of rows per file."""
-    chosen = encoders.of_release(release, name, Encode(shard_rows=rows))
+    chosen = embedding.of_release(release, name, Encode(shard_rows=rows))
     params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}})
     return embedding.embed(Table(items, images, DEFAULT), chosen, params, to)
 
@@ -185,32 +184,3 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same_bytes(release: Path, fo
     assert len(files) == 4
     assert all((whole / name).read_bytes() == (new / name).read_bytes() for name in files)
     assert not work.exists()
-
-
-def test_a_file_that_was_altered_is_made_again(
-    release: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
-    embed(release, "beit3", folder / "items.jsonl", folder / "images", whole)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(embedding.write, "write_all", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            embed(release, "beit3", folder / "items.jsonl", folder / "images", new)
-    altered = work / "images/table/images-00000.parquet"
-    altered.write_bytes(b"altered")
-    (work / "interactions/table/item_ids.parquet").unlink()
-    embed(release, "beit3", folder / "items.jsonl", folder / "images", new)
-    assert (new / "features-00000.parquet").read_bytes() == (whole / "features-00000.parquet").read_bytes()
-    assert f"warning: {altered} was altered after it was made; it is made again" in capsys.readouterr().err.splitlines()
-
-
-def test_another_table_does_not_go_on_from_an_old_ones_files(release: Path, folder: Path) -> None:
-    work = folder / ".new.parts"
-    for name in (".key", ".sha256", "encode/table/beit3/features-00000.parquet", "done/features-00007.parquet"):
-        io.write_bytes(work / name, b"of another table")
-    assert embedded(release, folder)[0] == 0
-    assert sorted(path.name for path in (folder / "new").iterdir()) == ["_embed.json", "features-00000.parquet"]

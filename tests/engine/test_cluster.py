@@ -156,37 +156,3 @@ def test_a_user_error_arrives_as_it_was(
     with pytest.raises(UserError, match=f"^{said}$"):
         ran(tmp_path, jobs(1, seed, 2))
     assert "Traceback" not in "".join(capfd.readouterr())
-
-
-@pytest.mark.slow
-def test_a_cluster_without_room_is_said(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
-    with pytest.raises(UserError, match="1000 threads"):
-        ran(tmp_path, jobs(1))
-    monkeypatch.undo()
-
-    monkeypatch.setattr(of_ray, "PATIENCE", 2)
-    taken = ray.remote(num_cpus=torch.get_num_threads())(Idle).remote()  # another job of the cluster
-    ray.get(taken.ready.remote())
-    with pytest.raises(UserError, match="ray status"):
-        ran(tmp_path, jobs(1))
-    ray.kill(taken)
-
-
-class Idle:
-    def ready(self) -> None:
-        """Return once it has a place."""
-
-
-@pytest.mark.slow
-def test_a_node_with_a_gpu_takes_a_worker_whatever_its_cpus(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = cluster.add_node(**(small(gpus=1) | {"num_cpus": 0}))
-    try:
-        ran(tmp_path, jobs(1))
-        assert len([*tmp_path.glob(f"*-{node.node_id}")]) == 1
-    finally:
-        cluster.remove_node(node)

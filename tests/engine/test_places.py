@@ -83,14 +83,6 @@ def test_what_fails_on_a_device_is_raised_and_what_waits_is_bounded(tmp_path: Pa
     assert len(list(tmp_path.glob("1[0-9][0-9]-*"))) <= 4
 
 
-def test_no_jobs_need_no_worker() -> None:
-    def make() -> Worker[Any, pa.Table]:
-        raise AssertionError("made")
-
-    for on in (None, CPUS, engine.Threads(), engine.Processes(2)):
-        assert list(engine.map(make, [], on)) == []
-
-
 def test_threads_share_a_worker_and_keep_the_order() -> None:
     both = threading.Barrier(2)
 

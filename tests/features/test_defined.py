@@ -18,7 +18,6 @@ from elsewhere import spread_without
 from hub import hub as serving
 
 from pipeline import io
-from pipeline.encode import huggingface
 from pipeline.errors import UserError
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
@@ -123,15 +122,6 @@ def test_a_changed_text_makes_its_own_shards_again_and_they_are_those_of_a_new_r
     assert again == hit | {key for key in after if key[0] == "shuffled"}
 
 
-def test_shards_of_items_that_are_gone_go_too(root: Path, tmp_path: Path, shown: Params) -> None:
-    fresh = tmp_path / "fresh"
-    shutil.copytree(root, fresh)
-    run(root, shown)
-    for one in (root, fresh):
-        write(one, *TEXTS[:5])
-    assert run(root, shown) == run(fresh, shown)
-
-
 # --- what fails
 
 
@@ -152,39 +142,6 @@ def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, mod
     assert {name: times(root)[name] for name in stamps} == stamps  # nothing was made again
 
 
-def test_an_encoder_that_fails_half_way_goes_on_from_there(
-    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = run(root, params(models, "image", "text"))
-    shutil.rmtree(root / "encode")
-    calls = iter([None, RuntimeError("out of luck\nat last")])
-    plain = huggingface.HuggingFace.text_vectors
-
-    def unlucky(self: huggingface.HuggingFace, inputs: dict[str, Any]) -> Any:
-        if len(inputs["input_ids"]) > 1 and (error := next(calls, None)):
-            raise error
-        return plain(self, inputs)
-
-    monkeypatch.setattr(huggingface.HuggingFace, "text_vectors", unlucky)
-    with pytest.raises(UserError, match=r"'encoders\.text'"):
-        run(root, params(models, "text", "image"))
-    monkeypatch.undo()
-    left = made(root)
-    assert left["image"] == whole["image"]
-    assert "shuffled" not in left  # it is made like the first, which is not there
-    after = run(root, params(models, "image", "text"))
-    assert after == whole
-
-
-def test_a_fault_of_ours_is_raised_after_the_others_ran(
-    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.encode.minilm.MiniLM.prepare", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(root, params(models, "minilm", "image"))
-    assert made(root).keys() == {"image"}
-
-
 # --- concat
 
 
@@ -203,20 +160,6 @@ def test_parts_stand_side_by_side_each_of_length_one(root: Path, models: Path, l
 
 
 # --- what is kept and what is about
-
-
-def test_each_depends_on_its_own_settings_and_files(root: Path, models: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(models, tmp_path / "copy"))
-    first = run(root, params(copy, "text", "two"))
-    stamps = times(root)
-    second = run(root, params(copy, "text", "two", two={"kind": "huggingface", "model": str(copy / "siglip")}))
-    assert times(root)["text"] == stamps["text"]
-    assert second["two"] != first["two"]
-    config = copy / "bert" / "tokenizer_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 4}))
-    third = run(root, params(copy, "text", "two", two={"kind": "huggingface", "model": str(copy / "siglip")}))
-    assert third["text"] != second["text"]
-    assert third["two"] == second["two"]
 
 
 def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, models: Path) -> None:

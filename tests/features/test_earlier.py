@@ -9,11 +9,9 @@ import networks
 import numpy as np
 import pytest
 from coloured import ITEMS, Item, catalogue, item
-from elsewhere import spread_without
 
 from pipeline import io
 from pipeline.encode import batching
-from pipeline.encode.params import Encode
 from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -114,15 +112,6 @@ def test_what_is_new_alone_is_encoded(
     assert sum(record.get("taken_over", 0) for record in records) == taken
 
 
-def test_without_the_key_nothing_that_was_taken_over_stays(shop: Layout, model: Path, tmp_path: Path) -> None:
-    items, *_ = CHANGES["a-text"]
-    stage(catalogue(shop.root, items), params(model, reuse=True))
-    fresh = stage(catalogue(tmp_path / "fresh", items), params(model, reuse=False))
-    assert files(shop) != fresh, "the file tells what was taken over"
-    assert stage(shop, params(model, reuse=False)) == fresh
-    assert noted(shop) == (0, ROWS)
-
-
 @pytest.mark.parametrize("what", ["network", "setting", "version"])
 def test_rows_of_another_network_setting_or_version_are_not_taken_over(
     shop: Layout, model: Path, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,16 +184,3 @@ def test_interrupted_at_any_file_the_next_run_gives_the_same_bytes(shop: Layout,
             break
         at += 1
     assert at >= 16, "four files are laid aside and four written, each with a mark"
-
-
-def test_machines_that_see_no_folder_of_this_one_take_the_same_rows_over(
-    shop: Layout, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = params(model, reuse=True)
-    whole = shutil.copytree(shop.root, tmp_path / "whole")
-    items = CHANGES["two-at-the-front"][0]
-    expected = stage(catalogue(whole, items), given)
-    spread_without(monkeypatch, shop.root, model)
-    there = given.model_copy(update={"encode": given[Encode].model_copy(update={"engine": "ray"})})
-    assert stage(catalogue(shop.root, items), there) == expected
-    assert noted(shop) == (N, 2)

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 import toy
 from featured import params, stage, vectors
-from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline import io
 from pipeline.encode import tfidf
 from pipeline.encode.base import Context
-from pipeline.encode.batching import encode
 from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
 from pipeline.ops import whitening
-from pipeline.ops.linalg import right_vectors
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 
@@ -35,27 +31,6 @@ def test_weights_are_those_of_the_equation() -> None:
     assert len(terms) == 3
     np.testing.assert_allclose(np.sort(actual)[::-1][:2], expected / np.linalg.norm(expected))
     assert terms.weights(["", "odd"]).nnz == 0
-
-
-def test_components_are_the_largest_singular_vectors_with_fixed_signs() -> None:
-    x = sparse.random_array((40, 15), density=0.4, rng=np.random.default_rng(0), format="csr")
-    actual = right_vectors(x, 5, 0)
-    exact = np.linalg.svd(x.toarray())[2][:5].T
-    assert right_vectors(x, 64, 0).shape == (15, 15)
-    np.testing.assert_allclose(np.abs((actual * exact).sum(0)), 1, atol=1e-9)
-    assert (actual.max(0) >= -actual.min(0)).all()
-    np.testing.assert_allclose(right_vectors(x, 5, 1), actual, atol=1e-9)  # ARPACK's start decides nothing
-
-
-def test_threads_and_batches_change_no_byte() -> None:
-    x = sparse.random_array((900, 700), density=0.05, rng=np.random.default_rng(0), format="csr")
-    with threadpool_limits(2):
-        two = right_vectors(x, 64, 0)
-    assert right_vectors(x, 64, 0).tobytes() == two.tobytes()
-    terms = Terms(TEXTS)
-    encoder = tfidf.Tfidf(terms, np.random.default_rng(0).normal(size=(3, 2)))
-    sizes = [encode(encoder, TEXTS, [None] * 6, size).vectors.tobytes() for size in (1, 2, 64)]
-    assert len(set(sizes)) == 1
 
 
 def test_an_item_without_text_is_zero_and_one_of_equal_words_is_equal(tmp_path: Path) -> None:
@@ -101,17 +76,6 @@ def fitted(raw: np.ndarray, width: int, power: float) -> np.ndarray:
     return whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), width, power), raw)
 
 
-def test_power_divides_directions_by_that_power_of_their_deviation() -> None:
-    x = (np.random.default_rng(0).normal(size=(4000, 3)) * [8, 2, 1] + 5).astype(np.float32)
-    deviation = {power: fitted(x, 3, power).std(axis=0) for power in (0.0, 0.5, 1.0)}
-    centred = x - x.mean(axis=0)
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs(fitted(x, 3, 0)), np.abs(centred @ directions.T), atol=1e-3)
-    np.testing.assert_allclose(deviation[0.0], singular / np.sqrt(len(x)), rtol=1e-4)
-    np.testing.assert_allclose(deviation[0.5], np.sqrt(deviation[0.0]), rtol=0.01)  # but for the floor of variances
-    np.testing.assert_allclose(deviation[1.0], 1, atol=0.02)
-
-
 def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     ready = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
@@ -123,6 +87,3 @@ def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
     stage(layout, given)
     np.testing.assert_array_equal(vectors(layout, "white"), whitening.processed(ready, 128))
     assert vectors(layout, "side").shape[1] == 3 + vectors(layout, "tfidf").shape[1]
-
-
-# --- processing

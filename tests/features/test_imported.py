@@ -6,23 +6,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 import yaml
 from commands import alignrec
-from pydantic import ValidationError
 
 import schemas
 from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.errors import UserError
 from pipeline.features import imported
 from pipeline.features.node import Items, Maker, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
-from pipeline.sources.amazon2014 import Amazon2014
-from pipeline.sources.feature_files import ROWS
-from pipeline.vectors import given
 from pipeline.vectors.records import WIDTH
 from tests.vectors import formats
 from tests.vectors.test_records import record, write
@@ -68,46 +62,6 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(joined[:, 2:], axis=1), [1, 0, 1], atol=1e-5)
     second = maker(nodes["minilm-cnn"], ids)(1, 3)
     assert second.equals(made["minilm-cnn"].slice(1))
-
-
-MAPPING = "asin\titemID\nB000000002\t0\nB000000009\t1\nB000000000\t2\n"
-"""of somebody whose second item we lack, and who lacks ours of number 1"""
-
-
-def test_somebodys_array_is_a_feature_set_whose_rows_a_mapping_identifies(tmp_path: Path) -> None:
-    layout, asins = Layout(tmp_path, "toy"), ["B000000000", "B000000001", "B000000002"]
-    ids = pa.table([pa.array(range(3), pa.int32()), pa.array(asins)], names=schemas.ITEM_IDS.names)
-    io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
-    rows, path = tmp_path / "i_id_mapping.csv", tmp_path / "image_feat.npy"
-    rows.write_text(MAPPING)
-    np.save(path, np.array([[1, 2], [3, 4], [5, 6]], np.float64))
-    raw = {"feature:theirs": path, ROWS: rows}
-    (name, node), *more = sets(layout, raw).items()
-    assert (name, more, node.inputs()) == ("theirs", [], [path, layout.item_ids, rows])
-    made = maker(node, ids)(0, 3)
-    assert io.matrix(made["vector"]).tolist() == [[5, 6], [0, 0], [1, 2]]
-    assert made["has_image"].to_pylist() == made["has_text"].to_pylist() == [None, False, None]
-    assert maker(node, ids)(1, 3).equals(made.slice(1))
-    io.write_table(made, io.shard(layout.features("theirs"), "features", 0), schemas.features(2))
-    assert node.lacking() == 1
-    np.save(path, np.zeros((4, 2)))
-    with pytest.raises(UserError, match=r"image_feat\.npy: 4 rows, .*i_id_mapping\.csv names 3"):
-        given.check(given.files(layout.sources), asins)
-
-
-CATEGORY = {"kind": "amazon2014", "category": "Baby"}
-
-
-def test_rows_that_name_no_items_need_their_order_unless_items_have_the_published_one() -> None:
-    given: dict[str, Any] = CATEGORY | {"features": {"x": "f.npy"}}
-    with pytest.raises(ValidationError, match=r"features\.x.*feature_rows"):
-        Amazon2014.model_validate(given)
-    with pytest.raises(ValidationError, match=r"features\.x: its rows name no items"):
-        Amazon2014.model_validate(CATEGORY | {"features": {"x": {"file": "f.feature", "dim": 4}}})
-    files = Amazon2014.model_validate(given | {"feature_rows": "m.csv"}).files()
-    assert (files["feature:x"], files[ROWS]) == (["f.npy"], ["m.csv"])
-    Amazon2014.model_validate(given | {"split": {"interactions": "a.inter", "items": "i.csv"}})
-    Amazon2014.model_validate(CATEGORY | {"features": {"x": "f.parquet", "y": ["a/f.b", "b/f.b"]}})
 
 
 ITEMS = 20

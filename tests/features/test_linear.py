@@ -15,7 +15,6 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features.linear import WAYS, Way
-from pipeline.features.registry import at_hand
 from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import Block
@@ -58,13 +57,6 @@ def test_it_is_the_parts_relaxed_side_by_side_and_brought_to_one_width() -> None
     assert actual.shape == (50, 4)
     np.testing.assert_allclose(np.abs((actual * expected).sum(0)), (expected**2).sum(0), rtol=1e-3)
     np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, atol=1e-4)
-
-
-def test_what_is_at_hand_is_every_encoder_that_is_not_trained_here() -> None:
-    made = ["beit3", "beit3-raw", "tfidf", "minilm-cnn", "words", "white", "theirs", "minilm-cnn-image-masked"]
-    encoders = {"words": {"kind": "minilm"}, "white": {"kind": "whitened", "of": "tfidf"}}
-    assert at_hand(encoders, made) == ["tfidf", "minilm-cnn", "words", "theirs"]
-    assert at_hand({}, ["minilm", "cnn", "minilm-cnn", "tfidf"]) == ["minilm", "cnn", "tfidf"]
 
 
 def test_it_is_written_whole_and_with_its_image_masked(tmp_path: Path) -> None:
@@ -127,12 +119,6 @@ def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:
     again, unseen = by_valid(tmp_path / "untested", without=schemas.TEST)
     assert again == scores
     np.testing.assert_array_equal(made, unseen)
-
-
-def test_without_valid_the_first_way_is_taken(tmp_path: Path) -> None:
-    scores, made = by_valid(tmp_path, without=schemas.VALID)
-    assert scores == []
-    np.testing.assert_allclose(made, as_given(tmp_path, WAYS[0]), atol=1e-5)
 
 
 def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 import toy
 from featured import params, stage, vectors
-from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline import io
@@ -62,13 +61,6 @@ def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothi
     np.testing.assert_allclose(fitted.mean, x.mean(axis=0), rtol=1e-6)
 
 
-def test_the_bytes_are_the_same_with_any_number_of_threads() -> None:
-    x, y = RNG.normal(size=(3000, 200)).astype(np.float32), RNG.normal(size=(3000, 64))
-    with threadpool_limits(2):
-        two = mapped.ridge(lambda: [(x, y)], 1.0)
-    assert mapped.ridge(lambda: [(x, y)], 1.0).map.tobytes() == two.map.tobytes()
-
-
 def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing(tmp_path: Path) -> None:
     layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm"}}
     train(layout, pairs := [(0, 0), (0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 0), (3, 3)])
@@ -82,18 +74,6 @@ def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing
     np.testing.assert_allclose(first[[0, 1, 2, 3, 5]], expected[[0, 1, 2, 3, 5]], atol=1e-4)
     assert first[2].any()
     assert not first[4].any(), "an item without text has no vector"
-
-
-def test_other_interactions_map_it_again_and_encode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm"}}
-    stage(layout, params("minilm", "near", **given))
-    before = io.shards(layout.features("near"), "features")[0].read_bytes()
-    monkeypatch.setattr("pipeline.encode.batching.encode", None)
-    stage(layout, params("minilm", "near", **given))
-    assert io.shards(layout.features("near"), "features")[0].read_bytes() == before
-    train(layout, [(0, 0), (0, 2), (1, 1), (1, 3)])
-    stage(layout, params("minilm", "near", **given))
-    assert io.shards(layout.features("near"), "features")[0].read_bytes() != before
 
 
 def test_without_train_interactions_there_is_nothing_to_map_to(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from pipeline import io
 from pipeline.benchmark import mask
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.ops import whitening
 from stages.params import Params, read
 
 MODALITIES = {"image": "text", "text": "image"}
@@ -84,17 +83,6 @@ def test_a_masked_set_is_what_the_encoder_gives_for_items_that_lack_the_modality
         assert masked[f"has_{other}"].equals(whole[f"has_{other}"])
         assert np.abs(io.matrix(masked["vector"]) - vectors(layout, name)).max() > 0.01
     assert mask.maskable(layout) == [name]
-
-
-def test_a_masked_whitened_set_is_whitened_as_the_whole_one(tmp_path: Path) -> None:
-    layout, white = toy.outputs(tmp_path), {"kind": "whitened", "of": "minilm-cnn", "width": 3}
-    stage(layout, params(*both("white"), *both("minilm-cnn"), white=white))
-    raw = vectors(layout, "minilm-cnn")
-    fitted = whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), 3)
-    for modality in MODALITIES:
-        expected = whitening.applied(fitted, vectors(layout, f"minilm-cnn-{modality}-masked"))
-        np.testing.assert_allclose(vectors(layout, f"white-{modality}-masked"), expected, atol=1e-5)
-    assert mask.maskable(layout) == ["minilm-cnn", "white"]
 
 
 @pytest.mark.parametrize("of", ["tfidf", "cnn", "minilm-cnn-image-masked", "ready-white"])

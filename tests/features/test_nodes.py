@@ -50,12 +50,12 @@ def test_code_is_that_of_a_kind_and_of_its_parts() -> None:
     for name, own in {
         "tfidf": {"encode/tfidf"},
         "white": {"features/linear", "encode/tfidf"},
-        "side": {"features/joined", "features/linear", "encode/tfidf", "encode/cnn"},
+        "side": {"features/linear", "encode/tfidf", "encode/cnn"},
         "blind": {"encode/minilm", "encode/cnn"},
         "ready": set(),
     }.items():
         files = {path.relative_to(code.ROOT).as_posix() for path in code.closure(*write.modules(found[name]))}
-        kinds = [f"features/{kind}" for kind in ("joined", "linear", "mapped")]
+        kinds = [f"features/{kind}" for kind in ("linear", "mapped")]
         kinds += [f"encode/{kind}" for kind in ("tfidf", "cnn", "minilm")]
         assert {kind for kind in kinds if f"pipeline/{kind}.py" in files} == own
         assert name == "ready" or not files & {

@@ -13,7 +13,6 @@ from pipeline import io
 from pipeline.encode import tfidf
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
-from pipeline.features import quality
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages.encode import main
@@ -83,12 +82,3 @@ def test_an_imported_file_of_zeros_is_an_error_that_names_it(tmp_path: Path) -> 
         pytest.raises(UserError, match=r"theirs\.npy: all 6 items"),
     ):
         main(run)
-
-
-def test_vectors_tell_items_apart_where_two_that_are_not_zero_differ() -> None:
-    same = np.ones((5000, 3), np.float32)
-    same[7] = 0
-    assert not quality.differ(same)
-    assert not quality.differ(np.zeros((3, 2), np.float32))
-    same[4999, 1] = 2
-    assert quality.differ(same)

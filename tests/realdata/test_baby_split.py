@@ -96,7 +96,7 @@ def test_users_items_parts_and_fingerprint_are_the_published(read: Path, monkeyp
     params = load(Path("params.yaml"))
     labels = [protocol_of(params, name, inputs.read(layout, None).split).label for name, layout in layouts.items()]
     assert labels[0] == labels[1]
-    assert published.fingerprints()[labels[0]["fingerprint"]] == "baby"
+    assert published.read()["fingerprints"][labels[0]["fingerprint"]] == "baby"
     items = io.read_table(layouts["baby"].items, schemas.ITEMS)
     assert items["asin"].to_pylist() == asins()
     without = [i for i, status in enumerate(items["text_status"].to_pylist()) if status == "no_metadata"]

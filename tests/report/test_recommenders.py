@@ -11,7 +11,6 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import ablations, comparisons
 from pipeline.evaluation.statistics import FLOOR
-from pipeline.models import MODELS, WAYS
 from pipeline.report import recommenders
 from pipeline.report.table import p_value
 
@@ -41,27 +40,10 @@ def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marke
     assert [row[0] for row in table.rows] == ["a: input", "b: over graphs", "c: in the loss", "staged", ""]
 
 
-def test_every_model_that_reads_features_uses_them_in_one_way() -> None:
-    readers = {name for name in MODELS.built_in if MODELS[name].needs}
-    sorted_ = [model for models in WAYS.values() for model in models]
-    assert sorted(sorted_) == sorted(readers)
-
-
 def test_a_p_that_could_not_be_smaller_is_marked() -> None:
     assert p_value(FLOOR, 0.0078) == "≤ 0.0078"
     assert p_value(2 * FLOOR, 0.0078) == "0.0078"
     assert p_value(FLOOR) == "≤ 0.0001"
-
-
-def test_the_full_model_has_the_seeds_of_its_ablations(tmp_path: Path) -> None:
-    results = io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS)
-    one = results.filter((pc.field("ablation") == "") | (pc.field("seed") == 0))
-    (comparison,) = ablations(one)
-    assert [(row.ablation, row.cells["recall", 20].values) for row in comparison.rows] == [
-        ("", (0.3,)),
-        ("no-cca", (0.25,)),
-    ]
-    assert comparisons(one)[0].rows[0].seeds == 3
 
 
 def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import toy
 from study_tables import CURVES
 
 from pipeline import io
-from pipeline.report import content, probes, sections, study
+from pipeline.report import content, probes, study
 from pipeline.run import running
 from stages import semantic_ids
 
@@ -51,9 +51,6 @@ def test_a_sweep_is_a_table_of_points_and_a_heat_map() -> None:
     assert heat.rows == [["0.1", "0.200", "0.300"], ["0.5", "", "0.250"]]
     assert heat.heat[1, 2] == (0.25 - 0.2) / (0.3 - 0.2)
     assert study.sweep_points([]) == study.heatmaps([]) == []
-    (chart,) = sections.sweep_charts(CURVES)
-    assert chart.title == "rate: valid Recall@20 by train.lr, mean ± sd over 2 seeds"
-    assert [text for _, text in chart.x_marks] == ["0.001", "0.01", "0.1"]
 
 
 def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:

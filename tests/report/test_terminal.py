@@ -7,9 +7,7 @@ from rich.console import Console
 
 import schemas
 from pipeline.report import terminal
-from pipeline.report.recommenders import BRIEF
 from pipeline.report.table import Table
-from stages.order import STAGES
 
 
 def row(model: str, seed: int, value: float, **other: object) -> dict[str, object]:
@@ -44,42 +42,6 @@ def test_fingerprints_and_ablations_have_tables_of_their_own() -> None:
     assert "no-cca" not in texts[0]
     assert (".3000" in texts[1], "no-cca" in texts[1]) == (True, True)
     assert not any(other in texts[1] for other in ("bpr", "random"))
-
-
-def test_eighty_columns_cut_no_name() -> None:
-    ablations = [
-        row("alignrec", seed, value, ablation=name, features=features, metric=metric, k=k)
-        for name, features in (("", "beit3"), ("unrounded-selection", "beit3"), ("text-only", "beit3-image-masked"))
-        for metric, k in BRIEF
-        for seed, value in enumerate((0.2191, 0.2205))
-    ]
-    for text in printed(*ablations, width=80):
-        assert "…" not in text
-        assert ".2198 ± .0010" in text
-    assert "text-only: beit3-image-masked" in text
-
-
-def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
-    records = [
-        {
-            "stage": stage,
-            "rows_in": 10_000_000,
-            "rows_out": 7,
-            "seconds": 1234.56,
-            "peak_memory_mib": 100 + i,
-            "own_memory_mib": 90,
-        }
-        for i, stage in enumerate(STAGES)
-    ]
-    console = Console(width=80, file=io.StringIO())
-    console.print(terminal.stages("shop", records))
-    lines = [line.split() for line in console.file.getvalue().splitlines()]
-    assert lines[0] == ["shop,", "stages"]
-    assert [line for line in lines if line[0] == "interactions"] == [
-        ["interactions", "10,000,000", "7", "1,234.6", "101", "90"]
-    ]
-    assert [line[0] for line in lines if line[0] in STAGES] == [*STAGES]
-    assert lines[-1] == ["all", f"{1234.56 * len(STAGES):,.1f}", str(99 + len(STAGES)), "90"]
 
 
 def test_figures_that_do_not_fit_continue_below_and_none_is_split() -> None:

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from verdicts import paired, probes
 
 from pipeline.report import comparison, verdict
-from pipeline.report.words import title
 
 
 def decided(released: str, *evidence: Any) -> dict[str, list[str]]:
@@ -44,28 +42,9 @@ def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
     assert verdict.tables("beit3", probes(beit3_raw="worse worse"), None) == []
 
 
-def test_two_protocols_are_two_places() -> None:
-    table = pa.concat_tables(
-        [paired(("alignrec", "tfidf", 0.1, 0.01)),
-         paired(("alignrec", "tfidf", 0.1, 0.9), protocol="strict", fingerprint="e" * 16)]
-    )  # fmt: skip
-    assert decided("beit3", None, table) == {
-        "head": ["under AlignRec by mmrec, Recall@20", "under AlignRec by strict, Recall@20"],
-        "tfidf": ["better +0.1000", "level +0.1000"],
-    }
-
-
 @pytest.mark.parametrize("ablated", [{"ablation_b": "no-cca"}, {"metric": "ndcg"}, {"features_a": "tfidf"}])
 def test_other_tests_say_nothing_of_the_features(ablated: dict[str, str]) -> None:
     assert verdict.tables("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
-
-
-@pytest.mark.parametrize("at", [[0], [1], [0, 1]])
-def test_a_probe_counts_only_where_all_its_cutoffs_agree(at: list[int]) -> None:
-    evidence = probes(tfidf="better better")
-    for cutoff in at:  # of zero-shot
-        evidence["verdicts"][cutoff]["verdict"] = "undecided"
-    assert decided("beit3", evidence, None)["tfidf"] == ["level", "better"]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +68,6 @@ def test_a_set_that_no_test_sets_above_a_control_is_said_to_be_so(kind: str, use
         "no test puts it above the control random."
     )
     assert verdict.headline("shop", kind, "beit3", None, None) == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [("minilm-cnn", "MiniLM + CNN"), ("beit3-untrained", "BEiT3 untrained"), ("theirs-cnn", "theirs-cnn"),
-     ("lightgcn", "LightGCN"), ("minilm-cnn4096", "MiniLM cnn4096"), ("<b>", "<b>")],
-)  # fmt: skip
-def test_names_are_written_as_their_authors_do(name: str, shown: str) -> None:
-    assert title(name) == shown
 
 
 def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:
