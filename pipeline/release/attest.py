@@ -3,7 +3,7 @@
 Texts and images are compared by sha256 with what went into the encoders, vectors by cosine. B rows of a batch, F width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,18 +37,35 @@ class Input(NamedTuple):
     """a JPEG as the pipeline stores it, or any image file"""
 
 
-class Dataset(NamedTuple):
-    """The outputs of a dataset's stages `items` and `images`."""
+class Inputs(NamedTuple):
+    """The items of a dataset or of a file."""
 
-    layout: Layout
+    asins: set[str]
+    read: Callable[[set[str]], Iterable[Input]]
 
-    def asins(self) -> set[str]:
-        return {*io.read_table(self.layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()}
 
-    def read(self, wanted: set[str]) -> Iterator[Input]:
-        shards = sorted(self.layout.images.glob("images-*.parquet"))
-        images = {asin: image for path in shards for asin, image in _select(path, wanted, "image")}
-        return (Input(asin, text, images.get(asin)) for asin, text in _select(self.layout.items, wanted, "text"))
+def inputs(data: str, images: Path | None, root: Path) -> Inputs:
+    """Return the items of a file and of a folder of images, or of a dataset; UserError if it is neither."""
+    layout = Layout(root, data)
+    if Path(data).is_file():
+
+        def rows() -> Iterator[item_file.Row]:
+            return (row for rows, _ in item_file.blocks(Path(data), images) for row in rows)
+
+        most = Images().max_bytes
+        return Inputs(
+            {row.asin for row in rows()},
+            lambda wanted: (Input(r.asin, r.text, r.read(most)) for r in rows() if r.asin in wanted),
+        )
+    if Path(data).name != data or not layout.items.is_file():
+        raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
+
+    def read(wanted: set[str]) -> Iterator[Input]:
+        shards = sorted(layout.images.glob("images-*.parquet"))
+        stored = {asin: image for path in shards for asin, image in _select(path, wanted, "image")}
+        return (Input(asin, text, stored.get(asin)) for asin, text in _select(layout.items, wanted, "text"))
+
+    return Inputs({*io.read_table(layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()}, read)
 
 
 def _select(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any]]:
@@ -56,33 +73,7 @@ def _select(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any
     return zip(table["asin"].to_pylist(), table[column].to_pylist(), strict=True)
 
 
-class Files(NamedTuple):
-    """A file of items and a folder of images, see `item_file`."""
-
-    path: Path
-    images: Path | None
-
-    def asins(self) -> set[str]:
-        return {row.asin for row in self._rows()}
-
-    def read(self, wanted: set[str]) -> Iterator[Input]:
-        return (Input(r.asin, r.text, r.read(Images().max_bytes)) for r in self._rows() if r.asin in wanted)
-
-    def _rows(self) -> Iterator[item_file.Row]:
-        return (row for rows, _ in item_file.blocks(self.path, self.images) for row in rows)
-
-
-def inputs(data: str, images: Path | None, root: Path) -> Dataset | Files:
-    """Return where to read inputs: a file of items and a folder of images, or a dataset; UserError if neither."""
-    if Path(data).is_file():
-        return Files(Path(data), images)
-    layout = Layout(root, data)
-    if Path(data).name == data and layout.items.is_file():
-        return Dataset(layout)
-    raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
-
-
-def attest(release: Path, data: Dataset | Files, sample: int, names: Sequence[str] = ()) -> dict[str, Any]:
+def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) -> dict[str, Any]:
     """Recompute rows of a verified release, `sample` of those that the data covers.
 
     Equal inputs give equal rows. UserError if it carries no encoder of `names`, by default all, or no hashes of
@@ -100,7 +91,7 @@ def attest(release: Path, data: Dataset | Files, sample: int, names: Sequence[st
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
     items = io.read_table(release / "items.parquet", schemas.RELEASED_ITEMS, columns)
     row_of = {asin: i for i, asin in enumerate(items["asin"].to_pylist())}
-    covered = sorted(row_of[asin] for asin in data.asins() if asin in row_of)
+    covered = sorted(row_of[asin] for asin in data.asins if asin in row_of)
     if not covered:
         raise UserError(f"the data has none of the items of {release}; items are matched by identifier (asin)")
     rng = np.random.default_rng(seed_for("attest", io.sha256(release / manifests.NAME)))
@@ -117,7 +108,7 @@ def attest(release: Path, data: Dataset | Files, sample: int, names: Sequence[st
 
 
 def _recompute(
-    release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Dataset | Files, at: Sequence[int]
+    release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Inputs, at: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Compare B items of a release, its rows `at`, with their inputs."""
     asins, texts_before, images_before = (column.to_pylist() for column in items.columns)

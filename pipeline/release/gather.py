@@ -12,7 +12,7 @@ from pipeline.config.parameters import Shown
 from pipeline.errors import UserError
 from pipeline.evaluation import evidence
 from pipeline.layout import Layout, Piece
-from pipeline.release import chains, statement
+from pipeline.release import chain, statement
 from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Input
@@ -67,7 +67,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         items=_items(layout, params),
         features=features,
         pieces=[*pieces, *_evidence(outputs)],
-        encoders=chains.gather(run, names),
+        encoders=chain.gather(run, names),
         vector=statement.describe_vectors(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],

@@ -43,22 +43,21 @@ class Check(Protocol):
 def faults(folder: Path, manifest: Manifest) -> list[str]:
     """Return the faults of single tables; else those of ids across tables; else those of graphs and semantic IDs."""
     counts, names = manifest.counts, {"item": Names("asin"), "user": Names("user")}
-    ids, others, found = dict[str, Ids](), list[Check](), []
+    ids, others, found = dict[str, Ids](), dict[str, Check](), list[str]()
     for file in manifest.files:
         if file.table is None:
             continue
         checks, numbered = list[Check](), contents.TABLES[file.table].numbered
-        if numbered:  # across the files of a feature set
-            where = file.path.rpartition("/")[0] if file.table == "features" else file.path
+        where = file.path.rpartition("/")[0] if file.table == "features" else file.path  # all files of a set
+        if numbered:
             count = counts.items if numbered == "item" else counts.users
             checks.append(ids.setdefault(where, Ids(where, f"{numbered}_id", count, names[numbered])))
         if own := OWN.get(file.table):
-            others.append(own(file.path, counts))
-            checks.append(others[-1])
+            checks.append(others.setdefault(where, own(where, counts)))
         if fault := _table_fault(folder / file.path, file, counts, checks):
             found.append(f"{file.path}: {fault}")
-    for some in (ids.values(), others):
-        found = found or [fault for check in some if (fault := check.fault())]
+    for some in (ids, others):
+        found = found or [fault for check in some.values() if (fault := check.fault())]
     return found
 
 
@@ -202,6 +201,20 @@ class Edges(References):
         return self._fault or (f"{self._path}: no edge of item {last}" if last != self._items else "")
 
 
+class Vectors:
+    """Whether a feature set has any vector that is not zero."""
+
+    def __init__(self, where: str, counts: Counts) -> None:
+        self._where, self._present = where, False
+
+    def add(self, part: pa.Table, first: int) -> str:
+        self._present = self._present or bool(io.matrix(part["vector"]).any())
+        return ""
+
+    def fault(self) -> str:
+        return "" if self._present else f"{self._where}: every vector is zero; leave it out of publish.features"
+
+
 class SemanticIds:
     """Items without codes say so; codes and suffix together are an item's own."""
 
@@ -226,7 +239,7 @@ class SemanticIds:
         return f"{self._path}: {twice:,} items have the codes and suffix of another" if twice else ""
 
 
-OWN: dict[str, type[References | SemanticIds]] = {
-    "interactions": References, "edges": Edges, "semantic_ids": SemanticIds
+OWN: dict[str, type[References | Vectors | SemanticIds]] = {
+    "interactions": References, "features": Vectors, "edges": Edges, "semantic_ids": SemanticIds
 }  # fmt: skip
 """kind of table -> what only its own rows can break"""
