@@ -6,20 +6,19 @@ Letters: B texts, n chunks, W width.
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from pipeline.config.base import Positive, Section
 from pipeline.ops.device import sent
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
-Most = Annotated[int, Field(ge=1)]  # chunks per text
 LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
-MOST = 32
+MOST = 32  # chunks of a text
 WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64
 """letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
@@ -27,6 +26,13 @@ LONGEST_WORD = 256  # letters; a longer word is cut there
 TOGETHER = 256  # texts whose words are counted together
 # bytes of all texts and words whose numbers of tokens are kept, and of each of them besides its letters
 KEPT, ENTRY = 64 << 20, 128
+
+
+class Chunked(Section):
+    """Settings of all kinds that read long texts in chunks."""
+
+    chunks: Positive = MOST
+    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
 class Reading(NamedTuple):

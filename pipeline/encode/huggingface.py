@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
-from pipeline.config.base import Positive
 from pipeline.encode import origin
 from pipeline.encode.base import Spec, foreign
-from pipeline.encode.chunks import MOST, Most, lengths
-from pipeline.encode.origin import Origin, Pretrained, plainly
-from pipeline.encode.towers import Join, Towers, limit, plain
+from pipeline.encode.chunks import lengths
+from pipeline.encode.origin import Origin, plainly
+from pipeline.encode.towers import Join, OfHub, Towers, limit, plain
 from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
@@ -22,24 +20,13 @@ LIBRARY = "transformers"
 FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
 
 
-class HuggingFaceParams(Pretrained):
+class HuggingFaceParams(OfHub):
     """Settings of kind `huggingface`."""
 
     join: Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
-    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    """pooling over the tokens of a network with one tower. auto: for images the network's own, or cls; for texts
-    mean, for decoders last"""
     prompt: str = ""
     """prefix of every text"""
-    max_tokens: Annotated[int, Field(ge=3)] = 512
-    """tokens that are read at a time, at most the network's own limit"""
-    chunks: Most = MOST
-    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
-    dim: Positive | None = None
-    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
-    trust_remote_code: bool = False
-    """whether Python code that comes with the model may run, with all your permissions"""
 
 
 class HuggingFace(Towers):
@@ -90,34 +77,32 @@ class HuggingFace(Towers):
         if self._dual:
             return _vectors(self._network.get_image_features(**inputs))
         output = self._network(**inputs)
-        own, how = getattr(output, "pooler_output", None), self._params.pooling
-        if how == "auto" and own is not None and not any("pooler" in name for name in self._missing):
+        own = getattr(output, "pooler_output", None)
+        if own is not None and not any("pooler" in name for name in self._missing):
             return own.flatten(1).float()
         hidden: Tensor = output.last_hidden_state.float()  # [B, T, W], or [B, W, H, W'] of a convolutional network
         if hidden.ndim == 4:
             return hidden.flatten(2).mean(2)
-        return hidden.mean(1) if how == "mean" else hidden[:, -1] if how == "last" else hidden[:, 0]
+        return hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
         inputs = self._sent(inputs)
         if self._dual:
             return _vectors(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
-        own = _pooling_of(type(self._network.config)) if self._params.pooling == "auto" else self._params.pooling
-        return pooled(hidden, inputs["attention_mask"], own)
+        return pooled(hidden, inputs["attention_mask"], last=_is_decoder(type(self._network.config)))
 
     def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         there = {name: sent(x, self._device) for name, x in inputs.items()}
         return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
 
 
-def pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
-    """Return float32 [B, W] of tokens [B, T, W] where int64 [B, T] is 1: mean, first (cls) or last."""
-    if how == "mean":
-        real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
-        return (hidden * real).sum(1) / real.sum(1)
-    rows = torch.arange(len(hidden), device=hidden.device)
-    return hidden[rows, 0 if how == "cls" else mask.sum(1) - 1]
+def pooled(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
+    """Return float32 [B, W] of tokens [B, T, W] where int64 [B, T] is 1: their mean, or the last one."""
+    if last:
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+    real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
+    return (hidden * real).sum(1) / real.sum(1)
 
 
 def find(where: str, params: HuggingFaceParams) -> Origin:
@@ -186,11 +171,10 @@ def _tokenizer(source: Origin, options: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _pooling_of(config: type) -> str:
+def _is_decoder(config: type) -> bool:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    decoder = config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
-    return "last" if decoder else "mean"
+    return config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def _vectors(output: Any) -> Tensor:

@@ -9,21 +9,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config.base import Section
 from pipeline.encode import cnn
 from pipeline.encode.base import Context, Encoder, Spec
-from pipeline.encode.chunks import LONGEST, MOST, Chunks, Most, Reading, Remembered, cut, lengths
+from pipeline.encode.chunks import LONGEST, Chunked, Chunks, Reading, Remembered, cut, lengths
 from pipeline.encode.towers import joined
 from pipeline.ops.device import pick, pinned, sent
 
 
-class MiniLMParams(Section):
+class MiniLMParams(Chunked):
     """Settings of kind `minilm`."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """tokens that are read at a time, at most LONGEST"""
-    chunks: Most = MOST
-    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
 class Prepared(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.encode import origin
 from pipeline.encode.base import Spec, foreign
-from pipeline.encode.chunks import MOST, Most, lengths
+from pipeline.encode.chunks import Chunked, lengths
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
 from pipeline.errors import UserError
@@ -21,7 +21,7 @@ CONFIG = "open_clip_config.json"
 CONTROLS = {"<start_of_text>", "<end_of_text>"}
 
 
-class OpenClipParams(Pretrained):
+class OpenClipParams(Pretrained, Chunked):
     """Settings of kind `open_clip`."""
 
     model: str = "ViT-B-32"
@@ -30,8 +30,6 @@ class OpenClipParams(Pretrained):
     """published tag of the architecture's weights, such as laion2b_s34b_b79k"""
     join: Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
-    chunks: Most = MOST
-    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
 class OpenClip(Towers):

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
-from pipeline.config.base import Positive
 from pipeline.encode import origin, towers
 from pipeline.encode.base import Spec, foreign
-from pipeline.encode.chunks import MOST, Most, lengths
-from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
-from pipeline.encode.towers import Prepared, Towers, limit, plain
+from pipeline.encode.chunks import lengths
+from pipeline.encode.origin import WEIGHTS, Origin
+from pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain
 from pipeline.errors import UserError, installing
 from pipeline.ops.device import pick, pinned, sent
 
@@ -22,7 +20,7 @@ LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
 
 
-class SentenceTransformersParams(Pretrained):
+class SentenceTransformersParams(OfHub):
     """Settings of kind `sentence-transformers`."""
 
     join: Literal["auto", "fused", "mean", "concat"] = "auto"
@@ -30,14 +28,6 @@ class SentenceTransformersParams(Pretrained):
     auto: fused if the network can, otherwise mean"""
     prompt: str | None = None
     """instruction before every text; by default the model's own"""
-    max_tokens: Annotated[int, Field(ge=3)] = 512
-    """tokens that are read at a time, at most the network's own limit; chats and passes over text and image are cut"""
-    chunks: Most = MOST
-    """chunks of a longer text otherwise, cut between words; their vectors are averaged by tokens"""
-    dim: Positive | None = None
-    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
-    trust_remote_code: bool = False
-    """whether Python code that comes with the model may run, with all your permissions"""
 
 
 class SentenceTransformers(Towers):

@@ -7,15 +7,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
+from pipeline.config.base import Positive
 from pipeline.encode import chunks
-from pipeline.encode.chunks import Chunks, Reading, Remembered
+from pipeline.encode.chunks import Chunked, Chunks, Reading, Remembered
+from pipeline.encode.origin import Pretrained
 from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
 
@@ -27,6 +30,18 @@ LONGEST = 16
 SHORTEST = 8  # least pixels of the shorter side: processors mistake 1 or 3 pixels for channels
 ENDLESS = 1_000_000  # tokens; a tokenizer that allows more does not know its network's limit
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
+
+
+class OfHub(Pretrained, Chunked):
+    """Settings of the kinds that load a repository of the Hub, or a folder laid out as one."""
+
+    max_tokens: Annotated[int, Field(ge=3)] = 512
+    """tokens that are read at a time, at most the network's own limit; chats and passes over text and image
+    are cut there"""
+    dim: Positive | None = None
+    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
+    trust_remote_code: bool = False
+    """whether Python code that comes with the model may run, with all your permissions"""
 
 
 class Prepared(NamedTuple):

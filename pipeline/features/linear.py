@@ -129,11 +129,16 @@ class Gathered(Separable):
         return make
 
 
-class WhitenedParams(Section):
-    """Settings of kind `whitened`."""
+class Derived(Section):
+    """Settings of the kinds that map one feature set."""
 
     of: Name
     """a feature set that `encode.encoders` names, or an imported one"""
+
+
+class WhitenedParams(Derived):
+    """Settings of kind `whitened`."""
+
     width: Positive = 128
     """directions kept at most, those of most variance"""
 

@@ -14,9 +14,8 @@ from scipy import linalg, sparse
 
 import schemas
 from pipeline import io
-from pipeline.config.base import Name, Section
 from pipeline.errors import UserError
-from pipeline.features.linear import Gathered, Map
+from pipeline.features.linear import Derived, Gathered, Map
 from pipeline.features.node import Items
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.ops import whitening
@@ -28,18 +27,11 @@ FACTORS = 128  # at most, fewer if train interactions have a lower rank; the wid
 RIDGE = 1.0  # added to every variance, as a share of the mean variance
 
 
-class MappedParams(Section):
-    """Settings of kind `mapped`."""
-
-    of: Name
-    """a feature set that `encode.encoders` names, or an imported one"""
-
-
 class Mapped(Gathered):
     """A feature set's vectors, mapped to the factors of train interactions."""
 
-    Params = MappedParams
-    own: MappedParams
+    Params = Derived
+    own: Derived
 
     def inputs(self) -> list[Path]:
         return [*super().inputs(), self.layout.interactions]

@@ -10,12 +10,12 @@ import torch.nn.functional as nnf
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Name, Rate, Weight
+from pipeline.config.base import Name, Rate, Weight
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, has_train, l2, pick, walk
 from pipeline.models.infonce import Distinct, cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import FEATURES, Accumulating, Regularised
+from pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
 from pipeline.ops.dense import gemm, product
 from pipeline.ops.sparse import Sparse
 
@@ -31,7 +31,7 @@ FAST: dict[str, Any] = {
 STRIPS = 6  # strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast
 
 
-class AlignRecParams(Regularised, Accumulating):
+class AlignRecParams(Regularised, Accumulating, ItemGraph):
     """What AlignRec reads (method.md sections 3, 4): section `train` of params.yaml."""
 
     recipe: Literal["published", "fast"] = "published"
@@ -41,8 +41,6 @@ class AlignRecParams(Regularised, Accumulating):
     mode: Literal["compat", "learned", "frozen"] = "compat"
     """compat: as in the published code, the feature table is trained, and REG's target with it; learned: it is trained,
     the target is fixed; frozen: as in the paper, both are fixed"""
-    layers: Count = 2  # LightGCN layers over the user-item graph
-    item_layers: Count = 1  # propagations over the item graph; 0: none
     content: bool = True  # AlignRec's content branch; false: only the ID branch, without CCA and REG
     gate: bool = True  # content gates the item's ID embedding; false: the projected features are propagated themselves
     self_neighbour: bool = True  # the published item graph has each item among its own neighbours; false: only others

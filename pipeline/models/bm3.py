@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Share, Weight
+from pipeline.config.base import Count, Share, Weight
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
+from pipeline.models.params import Multimodal
 
 
-class BM3Params(Regularised):
-    """Keys of BM3; the learning rate is that of the published benchmarks."""
+class BM3Params(Multimodal):
+    """Keys of BM3."""
 
-    lr: Rate = 1e-3
     layers: Count = 1  # LightGCN layers over the user-item graph
     drop: Share = 0.3  # share of a vector's entries that the second view lacks
     content: Weight | None = None  # weight of the content losses; null: 2, and 1 in `bm3-improved`

@@ -14,21 +14,21 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Positive, Rate
+from pipeline.config.base import Positive
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
+from pipeline.models.params import Multimodal
 from pipeline.ops.sparse import Sparse
 from pipeline.seeds import seed_for
 
+LAYERS = 2  # over the user-item graph
 
-class DualGNNParams(Regularised):
-    """Keys of DualGNN; the learning rate is that of the published benchmarks."""
 
-    lr: Rate = 1e-3
-    layers: Count = 2  # LightGCN layers over the user-item graph; the published code always takes 2
+class DualGNNParams(Multimodal):
+    """Keys of DualGNN."""
+
     neighbours: Positive = 40
     """users with the most items in common, whose vectors a user aggregates; the published code always takes 40"""
 
@@ -45,12 +45,7 @@ class DualGNN(Recommender):
 
     def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.layers, self.graph, self.modalities = (
-            params.l2,
-            params.layers,
-            inputs.user_item,
-            inputs.modalities,
-        )
+        self.l2, self.graph, self.modalities = params.l2, inputs.user_item, inputs.modalities
         n_users, dim, m = inputs.split.n_users, params.dim, len(self.modalities)
         self.users = UserGraph(inputs, params.neighbours)
         self.project = nn.ModuleList(
@@ -69,9 +64,9 @@ class DualGNN(Recommender):
         users, items = [], []
         for features, project, taste in zip(self.modalities, self.project, self.taste, strict=True):
             user, item = nnf.normalize(taste), nnf.normalize(project(features))
-            user, item = propagate(self.graph, user, item, self.layers)  # the mean of the layers ...
-            users.append(user * (self.layers + 1))  # ... the paper sums them
-            items.append(item * (self.layers + 1))
+            user, item = propagate(self.graph, user, item, LAYERS)  # the mean of the layers ...
+            users.append(user * (LAYERS + 1))  # ... the paper sums them
+            items.append(item * (LAYERS + 1))
         user = users[0] if len(users) == 1 else self._weigh([*users[:-1], torch.stack(users).sum(0)])  # [U, D]
         return user + self.users.aggregate(user, self.training), torch.stack(items).sum(0)
 

@@ -36,12 +36,10 @@ class EASE(Closed):
         return closed.constrain(closed.invert(matrix, "ease"))
 
 
-class CEASEParams(ClosedParams):
+class CEASEParams(EASEParams):
     """Keys of CEASE."""
 
     grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000], "content": [1, 10, 100, 1000]}
-    l2: Rate = 200
-    """weight of |B|^2, lambda, in users"""
     content: Weight = 100
     """weight of the features' columns, a user being 1, alpha"""
 
@@ -59,7 +57,7 @@ class CEASE(Closed):
         return closed.constrain(closed.invert(matrix, "cease"))
 
 
-class AddEASEParams(ClosedParams):
+class AddEASEParams(EASEParams):
     """Keys of AddEASE."""
 
     grid: ClassVar[Grid] = {
@@ -67,8 +65,6 @@ class AddEASEParams(ClosedParams):
         "content_l2": [1, 10, 50, 100],
         "share": [0.1, 0.2, 0.3, 0.5, 0.7],
     }
-    l2: Rate = 200
-    """weight of |B|^2 in the model of interactions, in users"""
     content_l2: Rate = 10
     """weight of |S|^2 in the model of features of length 1"""
     share: Share = 0.3

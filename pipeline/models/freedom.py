@@ -10,20 +10,18 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Share, Weight
+from pipeline.config.base import Rate, Share, Weight
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, learned, pick, walk
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Train
+from pipeline.models.params import ItemGraph
 from pipeline.ops.sparse import Sparse
 
 
-class FREEDOMParams(Train):
+class FREEDOMParams(ItemGraph):
     """Keys of FREEDOM; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2  # LightGCN layers over the user-item graph
-    item_layers: Count = 1  # propagations over the item graph; 0: none
     drop: Share = 0.8  # share of user-item edges that an epoch lacks
     first: Share = 0.9  # weight of the first modality's graph; the others share the rest
     modal: Weight = 1e-3  # weight of the modalities' own ranking losses, lambda

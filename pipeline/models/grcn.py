@@ -10,17 +10,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
-from pipeline.models.params import Regularised
+from pipeline.models.params import Multimodal
 from pipeline.ops.sparse import SparsityPattern
 
-
-class GRCNParams(Regularised):
-    """Keys of GRCN; the learning rate is that of the published benchmarks."""
-
-    lr: Rate = 1e-3
-    layers: Count = 2  # graph convolutions over the refined graph; the published code always takes 2
+LAYERS = 2  # graph convolutions over the refined graph
 
 
 class GRCN(Recommender):
@@ -29,12 +23,12 @@ class GRCN(Recommender):
     The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
     """
 
-    Params = GRCNParams
+    Params = Multimodal
     needs = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: GRCNParams) -> None:
+    def __init__(self, inputs: Inputs, params: Multimodal) -> None:
         super().__init__(inputs, params)
-        self.l2, self.layers, self.modalities = params.l2, params.layers, inputs.modalities
+        self.l2, self.modalities = params.l2, inputs.modalities
         split, dim, m = inputs.split, params.dim, len(self.modalities)
         n_users, n_items = split.n_users, split.n_items
         self.edges = SparsityPattern(split.train.users, split.train.items, (n_users, n_items), inputs.device)
@@ -61,7 +55,7 @@ class GRCN(Recommender):
         to_item = refine(from_user, [edges.of_row(trust) for trust in self.user_trust.unbind(1)])  # [E]
         user, item = nnf.normalize(self.user), nnf.normalize(self.item)
         users, items = user, item
-        for _ in range(self.layers):
+        for _ in range(LAYERS):
             user, item = edges.product(to_user, item), back.product(to_item, user)
             users, items = users + user, items + item
         prototypes = [p + edges.product(a, q) for a, (p, q) in zip(from_item, pairs, strict=True)]

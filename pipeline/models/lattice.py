@@ -14,22 +14,18 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Share
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick
-from pipeline.models.params import Regularised
+from pipeline.models.params import ItemGraph, Multimodal
 from pipeline.ops.sparse import Sparse, SparsityPattern
 
+SKIP = 0.9  # share of the fixed graph in the sum with the learned one, lambda
 
-class LATTICEParams(Regularised):
-    """Keys of LATTICE; the learning rate is that of the published benchmarks."""
 
-    lr: Rate = 1e-3
-    layers: Count = 2  # LightGCN layers over the user-item graph
-    item_layers: Count = 1  # propagations over the item graph; 0: none
-    skip: Share = 0.9  # share of the fixed graph in the sum with the learned one, lambda
+class LATTICEParams(Multimodal, ItemGraph):
+    """Keys of LATTICE."""
 
 
 Weights = tuple[Tensor, list[Tensor]]
@@ -80,11 +76,11 @@ class LATTICE(Recommender):
         if self.training and not self.edges:
             self.start_epoch()
         edges = self.edges if self.training else self._search()
-        (alpha, cosines), skip = self._weights(edges), self.params.skip
+        alpha, cosines = self._weights(edges)
         h: Tensor = self.item
         for _ in range(self.params.item_layers):  # (lambda sum_m alpha_m S_m + (1 - lambda) A) h
             fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
-            h = skip * fixed + (1 - skip) * balanced_product(edges, cosines, alpha, h)
+            h = SKIP * fixed + (1 - SKIP) * balanced_product(edges, cosines, alpha, h)
         user, item = self._propagate()
         return user, item + nnf.normalize(h)
 

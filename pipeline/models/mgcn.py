@@ -8,22 +8,18 @@ Letters: U users, I items, N either, F_m width of modality m, M modalities, B ba
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Weight
+from pipeline.config.base import Weight
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
 from pipeline.models.infonce import cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
+from pipeline.models.params import Contrastive, ItemGraph
 from pipeline.ops.sparse import Sparse
 
 
-class MGCNParams(Regularised):
-    """Keys of MGCN; the learning rate is that of the published benchmarks."""
+class MGCNParams(Contrastive, ItemGraph):
+    """Keys of MGCN."""
 
-    lr: Rate = 1e-3
-    layers: Count = 2  # LightGCN layers over the user-item graph
-    item_layers: Count = 1  # propagations over the item graphs; 0: none
-    temperature: Rate = 0.2  # of the contrastive loss
     contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
 
 

@@ -10,20 +10,13 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Positive, Rate
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
-from pipeline.models.params import Regularised
+from pipeline.models.params import Multimodal
 from pipeline.ops.sparse import Sparse
 
 LATENT = 256  # width to which the last modality is mapped
-
-
-class MMGCNParams(Regularised):
-    """Keys of MMGCN; the learning rate is that of the published benchmarks."""
-
-    lr: Rate = 1e-3
-    layers: Positive = 3  # graph convolutions per modality; the published code always takes 3
+LAYERS = 3  # graph convolutions per modality
 
 
 class MMGCN(Recommender):
@@ -32,12 +25,12 @@ class MMGCN(Recommender):
     The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
     """
 
-    Params = MMGCNParams
+    Params = Multimodal
     needs = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: MMGCNParams) -> None:
+    def __init__(self, inputs: Inputs, params: Multimodal) -> None:
         super().__init__(inputs, params)
-        self.l2, self.depth, self.modalities = params.l2, params.layers, inputs.modalities
+        self.l2, self.modalities = params.l2, inputs.modalities
         seen = adjacency.seen(inputs.split)
         self.to_user = Sparse(adjacency.mean(seen), inputs.device)  # [U, I]
         self.to_item = Sparse(adjacency.mean(seen.T.tocsr()), inputs.device)  # [I, U]
@@ -45,7 +38,7 @@ class MMGCN(Recommender):
         widths = [*raw[:-1], LATENT]  # W_m
         self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)])
         self.layers = nn.ModuleList(
-            Layer(dim if n else width, dim, first=not n) for width in widths for n in range(params.layers)
+            Layer(dim if n else width, dim, first=not n) for width in widths for n in range(LAYERS)
         )
         self.user, self.item = normal_pair(inputs.split.n_users, inputs.split.n_items, dim)  # IDs [U, D] and [I, D]
         self.taste = nn.ParameterList(normal(inputs.split.n_users, width) for width in widths)  # [U, W_m]
@@ -56,7 +49,7 @@ class MMGCN(Recommender):
         users, items = torch.zeros_like(self.user), torch.zeros_like(self.item)
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
             user, item = nnf.normalize(taste), nnf.normalize(self.project[m](features))  # [U, W_m], [I, W_m]
-            for layer in self.layers[m * self.depth : (m + 1) * self.depth]:
+            for layer in self.layers[m * LAYERS : (m + 1) * LAYERS]:
                 user, item = (
                     layer(self.to_user, item, user, self.user),
                     layer(self.to_item, user, item, self.item),

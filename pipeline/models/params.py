@@ -56,3 +56,22 @@ class Regularised(Train):
     """Training with the embeddings' norm in the loss."""
 
     l2: Weight = 1e-4  # weight of the embeddings' norm
+
+
+class Multimodal(Regularised):
+    """Training of the field's multimodal recommenders, at the learning rate of the published benchmarks."""
+
+    lr: Rate = 1e-3
+
+
+class Contrastive(Multimodal):
+    """Training with a contrastive loss between views."""
+
+    temperature: Rate = 0.2  # of the contrastive loss
+
+
+class ItemGraph(Train):
+    """Propagation over the user-item graph, as LightGCN's, and over an item graph."""
+
+    layers: Count = 2  # LightGCN layers over the user-item graph
+    item_layers: Count = 1  # propagations over the item graph; 0: none

@@ -11,22 +11,20 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate
+from pipeline.config.base import Count
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.infonce import cosine_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
+from pipeline.models.params import Contrastive
 
 CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
 CONTRAST = 0.01  # weight of the self-supervised term
 
 
-class SLMRecParams(Regularised):
-    """Keys of SLMRec; the learning rate is that of the published benchmarks."""
+class SLMRecParams(Contrastive):
+    """Keys of SLMRec."""
 
-    lr: Rate = 1e-3
     layers: Count = 3  # LightGCN layers over the user-item graph
-    temperature: Rate = 0.2  # of the supervised term
 
 
 class SLMRec(Recommender):

@@ -27,16 +27,21 @@ Clock = Literal["unix", "order", "none"]
 """what the column timestamp means: seconds, the position in the user's sequence, or nothing"""
 
 
-class PublishedSplit(Section):
-    """The split of an Amazon category as MMRec publishes it."""
+class InterFile(Section):
+    """Interactions and their split, as MMRec writes them."""
 
     interactions: Mirrors
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)"""
+    timestamps: Clock = "none"
+
+
+class PublishedSplit(InterFile):
+    """The split of an Amazon category as MMRec publishes it."""
+
     items: Mirrors
     """i_id_mapping.csv: asin, itemID"""
     users: Mirrors | None = None
     """u_id_mapping.csv: user_id, userID; without it users are called by their numbers"""
-    timestamps: Clock = "none"
 
     def files(self) -> dict[str, list[str]]:
         users = {USERS: self.users} if self.users else {}
@@ -63,15 +68,12 @@ _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
-class MmrecSource(WithFeatures):
+class MmrecSource(InterFile, WithFeatures):
     """A folder in MMRec's format: split and features are imported as they are."""
 
     kind: Literal["mmrec"]
-    interactions: Mirrors
-    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
     items: Mirrors | None = None
     """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
-    timestamps: Clock = "none"
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "

@@ -46,8 +46,8 @@ def test_overrides_change_only_what_they_name() -> None:
     params = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
     assert (model_settings(params, "bpr").lr, model_settings(params, "bpr").patience) == (0.5, 3)
     assert model_settings(params, "alignrec") == params.train.resolved()
-    with pytest.raises(UserError, match=r"benchmark\.overrides\.mmgcn\.layers"):
-        model_settings(toy.params(train={"layers": 0}), "mmgcn")
+    with pytest.raises(UserError, match=r"benchmark\.overrides\.ease\.l2"):
+        model_settings(toy.params(train={"l2": 0.0}), "ease")
 
 
 def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]

@@ -48,7 +48,7 @@ def test_lattice(dtype: torch.dtype, name: str, modalities: tuple[str, ...]) -> 
     oracle = Oracle.load(name, dtype)
 
     def build() -> LATTICE:
-        network = oracle.build("lattice", lattice_sources(*modalities, weighs=len(modalities) > 1), l2=1e-3, skip=0.9)
+        network = oracle.build("lattice", lattice_sources(*modalities, weighs=len(modalities) > 1), l2=1e-3)
         assert isinstance(network, LATTICE)
         if dtype == torch.float64:  # these were rounded to float32 before they were used
             network.fixed = [oracle.graph(f"{kind}_original") for kind in modalities]
