@@ -31,24 +31,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Encoder": "encoders",
-    "ProbeResult": "probes",
-    "Recommendation": "recommenders",
-    "Recommender": "recommenders",
-    "Release": "releases",
-    "Vectors": "vectors",
-    "encoder": "encoders",
-    "fit": "recommenders",
-    "load": "releases",
-    "probe": "probes",
+    "encoders": ("Encoder", "encoder"),
+    "probes": ("ProbeResult", "probe"),
+    "recommenders": ("Recommendation", "Recommender", "fit"),
+    "releases": ("Release", "load"),
+    "vectors": ("Vectors",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
         raise AttributeError(f"module 'alignrec' has no attribute '{name}'; it has {', '.join(__all__)}")
     try:
-        return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
+        return getattr(importlib.import_module(f"alignrec.{module}"), name)
     except ModuleNotFoundError as e:
         raise (not_installed(e) or e) from None
 

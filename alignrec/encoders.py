@@ -85,12 +85,21 @@ class Encoder:
         shown = pictured if pictured and "image" in self.reads else [None] * n
         for start in range(0, n, DEFAULTS.shard_rows):  # bounds the images in memory
             part = slice(start, min(start + DEFAULTS.shard_rows, n))
-            given = [text or "" for text in read[part]], self._jpegs(shown[part], start, workers)
-            encoded = batching.encode(self._network, *given, batch_size, workers=workers)
+            with ThreadPoolExecutor(workers) as pool:
+                decoded = list(pool.map(partial(decode, params=self._images), shown[part]))
+            self.rejects += [Reject(start + i, *one) for i, one in enumerate(decoded) if isinstance(one, tuple)]
+            jpegs = [None if isinstance(one, tuple) else one for one in decoded]
+            texts_of = [text or "" for text in read[part]]
+            encoded = batching.encode(self._network, texts_of, jpegs, batch_size, workers=workers)
             vectors[part] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
-        self._warn(sum(image is not None for image in pictured or ()))
+        if self.rejects:
+            n_images, (row, _, reason) = sum(image is not None for image in pictured or ()), self.rejects[0]
+            line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
+            if len(self.rejects) == n_images:
+                raise UserError(f"{line}; give paths of image files, bytes or PIL images")
+            warnings.warn(f"{line}; encoder.rejects has all", stacklevel=2)
         return vectors
 
     def __repr__(self) -> str:
@@ -105,29 +114,12 @@ class Encoder:
             raise UserError(f"{len(images or ())} images and {len(texts or ())} texts; give None where one is absent")
         if counts == {0}:
             raise UserError("no rows to encode; give at least one image or text")
-        for row, image in enumerate(images or ()):
-            if not isinstance(image, str | os.PathLike | bytes | Image.Image | None):
-                kind = type(image).__name__
-                raise UserError(f"images, row {row}: {kind} is no image; give a path, bytes, a PIL image or None")
-        for row, text in enumerate(texts or ()):
-            if not isinstance(text, str | None):
-                raise UserError(f"texts, row {row}: {type(text).__name__} is no text; give a string or None")
+        pictures = "image", images, str | os.PathLike | bytes | Image.Image | None, "a path, bytes, a PIL image or None"
+        for name, rows, kinds, expected in (pictures, ("text", texts, str | None, "a string or None")):
+            for row, value in enumerate(rows or ()):
+                if not isinstance(value, kinds):
+                    raise UserError(f"{name}s, row {row}: {type(value).__name__} is no {name}; give {expected}")
         return counts.pop()
-
-    def _jpegs(self, images: Sequence[ImageLike], first: int, workers: int) -> list[bytes | None]:
-        with ThreadPoolExecutor(workers) as pool:
-            decoded = list(pool.map(partial(decode, params=self._images), images))
-        self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
-        return [None if isinstance(image, tuple) else image for image in decoded]
-
-    def _warn(self, images: int) -> None:
-        if not self.rejects:
-            return
-        first = self.rejects[0]
-        line = f"{len(self.rejects):,} of {images:,} images cannot be read, first row {first.row}: {first.reason}"
-        if len(self.rejects) == images:
-            raise UserError(f"{line}; give paths of image files, bytes or PIL images")
-        warnings.warn(f"{line}; encoder.rejects has all", stacklevel=3)
 
 
 def encoder(name: str | Path | Release, encoder: str | None = None, **settings: Any) -> Encoder:
@@ -146,9 +138,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
     ready = [*BUNDLED, *(other for other in ENCODERS if other not in ENCODERS.built_in)]
     if name not in ready:
         if name in ENCODERS:
-            raise UserError(
-                f"encoder '{name}' needs weights of its own; name a release that carries it, or run `encode`"
-            )
+            raise UserError(f"encoder '{name}' needs weights of its own; name a release that carries it")
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = ENCODERS[name]
     own = checked(spec.params, settings, f"encoder.{name}")

@@ -82,7 +82,7 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     raw = _table(interactions)
     known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
     table = _cast(raw)
-    names = None if ids is None else _unique(ids)
+    names = None if ids is None else list(map(str, ids))
     covered = table if names is None else _keep_covered(table, names)
     result = _split(covered, how) if how.protocol or "split" not in covered.column_names else _as_given(covered, how)
     if names is not None:
@@ -99,6 +99,9 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
 
 
 def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
+    name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times > 1:
+        raise UserError(f"ids: '{name}' occurs twice; give each vector an id of its own")
     covered = table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
     if not len(covered):
         first = f"; the vectors are of {names[0]}, ..." if names else ""
@@ -110,8 +113,13 @@ def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
 
 
 def _table(interactions: Any) -> pa.Table:
+    if isinstance(interactions, np.ndarray) and interactions.dtype.names:
+        interactions = {name: interactions[name] for name in interactions.dtype.names}
     if isinstance(interactions, np.ndarray):
-        interactions = _columns(interactions)
+        if interactions.ndim != 2 or interactions.shape[1] not in (2, 3):
+            shape = interactions.shape
+            raise UserError(f"interactions: an array of shape {shape}; give [N, 2], user and item, or [N, 3], and time")
+        interactions = dict(zip(("user", "item", "timestamp"), interactions.T, strict=False))
     try:
         table = interactions if isinstance(interactions, pa.Table) else pa.table(interactions)
     except (TypeError, ValueError, pa.ArrowException) as e:
@@ -128,22 +136,12 @@ def _table(interactions: Any) -> pa.Table:
     return table.select([column for column in TYPES if column in table.column_names])
 
 
-def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
-    if array.dtype.names:
-        return {name: array[name] for name in array.dtype.names}
-    if array.ndim != 2 or array.shape[1] not in (2, 3):
-        raise UserError(
-            f"interactions: an array of shape {array.shape}; give [N, 2], user and item, or [N, 3], and time"
-        )
-    return dict(zip(("user", "item", "timestamp"), array.T, strict=False))
-
-
 def _cast(table: pa.Table) -> pa.Table:
     columns = {}
     for name in table.column_names:
         column = table[name]
         try:
-            if name == "split" and _is_text(column.type):
+            if name == "split" and not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
                 column = pc.cast(pc.index_in(pc.cast(column, pa.string()), value_set=PARTS), pa.int8())
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
@@ -209,15 +207,3 @@ def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:
         return pc.cast(pa.array(names, pa.string()), pa.int64()).to_numpy() if whole else names
     except pa.ArrowInvalid:  # the catalogue has other identifiers than numbers
         return names
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
-
-
-def _unique(ids: Iterable[Any]) -> list[str]:
-    names = list(map(str, ids))
-    name, times = Counter(names).most_common(1)[0] if names else ("", 0)
-    if times > 1:
-        raise UserError(f"ids: '{name}' occurs twice; give each vector an id of its own")
-    return names

@@ -71,8 +71,7 @@ class ProbeResult:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        names = dict.fromkeys(name for sets in self.figures.values() for name in sets)
-        return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: {', '.join(names)}; print shows figures>"
+        return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: print shows figures>"
 
     def _headline(self, probe: str) -> str:
         names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
@@ -98,8 +97,7 @@ def probe(
 
     Args:
         vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
-        interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
-            alignrec.interactions.number.
+        interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.number.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
         ks: cutoffs.
 

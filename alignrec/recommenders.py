@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,6 @@ from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
-from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.filters import Filter
 from pipeline.seeds import seed_for
@@ -94,15 +92,16 @@ class Recommender:
         if not 1 <= k <= len(self.items):
             raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
         row = np.array([self.rows[user]])
-        ranked = topk(_plain(self.user_vectors), _plain(self.item_vectors), k, self.seen, row)[0]
+        users, items = (np.asarray(x) if isinstance(x, Vectors) else x for x in (self.user_vectors, self.item_vectors))
+        ranked = topk(users, items, k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
         if isinstance(self.item_vectors, Filter):
             scores = self.item_vectors[ranked].scores(self.user_vectors[row]).cpu().numpy()
         else:
             products = self.user_vectors[row] @ self.item_vectors[ranked].T
             scores = np.asarray(products) if isinstance(products, np.ndarray) else products.toarray()
-        items = self.items[ranked].tolist()
-        return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
+        names = self.items[ranked].tolist()
+        return [Recommendation(name, float(score)) for name, score in zip(names, scores[0], strict=True)]
 
     def __repr__(self) -> str:
         return f"<Recommender {self.model}: {len(self.users):,} users, {len(self.items):,} items>"
@@ -145,64 +144,42 @@ def fit(
         progress: called with each finished epoch's line of the history.
         settings: of the model's own class in pipeline/models/, such as lr and epochs.
     """
-    splitting = Splitting(protocol, user_core, item_core, seed, cold_share, most_train)
-    options = _Options(rule, tuple(ks), graph_k, tuple(modalities), checkpoint, progress)
-    return _fit(model, interactions, vectors, ids, splitting, options, settings)
-
-
-class _Options(NamedTuple):
-    rule: Literal["mmrec", "strict"]
-    ks: tuple[int, ...]
-    graph_k: int
-    modalities: tuple[int, ...]
-    checkpoint: str | Path | None
-    progress: Progress | None
-
-
-def _fit(
-    model: str,
-    interactions: Any,
-    vectors: np.ndarray | None,
-    ids: Iterable[Any] | None,
-    how: Splitting,
-    options: _Options,
-    settings: dict[str, Any],
-) -> Recommender:
     known([model], MODELS, "model")
-    known([options.rule], ("mmrec", "strict"), "rule")
-    at_least_one(ks=options.ks, graph_k=[options.graph_k], most_train=[how.most_train])
-    if not 0 < how.cold_share < 1:
-        raise UserError(f"cold_share: {how.cold_share}; give a share of the items, between 0 and 1")
+    known([rule], ("mmrec", "strict"), "rule")
+    at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
+    if not 0 < cold_share < 1:
+        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
     params = checked(MODELS[model].Params, settings, f"fit.{model}")
     if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
-    data = number(interactions, names, how)
+    data = number(interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train))
     parts = data.split()
-    cores = f"users >= {how.user_core}, items >= {how.item_core}, repeatedly"
-    kept = "as imported" if data.protocol == GIVEN else cores
-    rules = selecting(options.rule, data.protocol, kept, parts)
+    kept = "as imported" if data.protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
     x = features[SINGLE] if features is not None and MODELS[model].needs else None
-    if x is not None and options.modalities and (total := sum(options.modalities)) != x.shape[1]:
-        raise UserError(f"modalities: {list(options.modalities)} make {total} columns, the vectors have {x.shape[1]}")
-    held, seed = Held(parts, x, options.graph_k, options.modalities), seed_for("fit", model, how.seed)
-    cell = Cell(held, model, params, rules, seed, _cutoffs(options.ks, parts), "test")
-    return _train(cell, data, parts, params, options)
-
-
-def _cutoffs(ks: tuple[int, ...], parts: Split) -> tuple[int, ...]:
+    if x is not None and modalities and (total := sum(modalities)) != x.shape[1]:
+        raise UserError(f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}")
     most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
-    return tuple(k for k in ks if k <= most) or (most,)
+    cutoffs = tuple(k for k in ks if k <= most) or (most,)
+    held, rules = Held(parts, x, graph_k, tuple(modalities)), selecting(rule, data.protocol, kept, parts)
+    cell = Cell(held, model, params, rules, seed_for("fit", model, seed), cutoffs, "test")
+    saved = None
+    if checkpoint is not None:
+        name = f"{model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
+        saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every)
+    return _train(cell, data, parts, saved, progress)
 
 
-def _train(cell: Cell, data: Numbered, parts: Split, params: Train, options: _Options) -> Recommender:
-    checkpoint = None
-    if options.checkpoint is not None:
-        name = f"{cell.model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
-        checkpoint = Checkpoint(Path(options.checkpoint) / name, params.checkpoint_every)
-    with _threads(params.threads):
-        fitted, split = cell.train(options.progress, checkpoint)
+def _train(
+    cell: Cell, data: Numbered, parts: Split, checkpoint: Checkpoint | None, progress: Progress | None
+) -> Recommender:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cell.settings.threads)  # another number adds up in another order
+    try:
+        fitted, split = cell.train(progress, checkpoint)
         results = cell.judge(fitted, split)
+    finally:
+        torch.set_num_threads(threads)
     if checkpoint:
         checkpoint.clear()
     judged = [
@@ -224,17 +201,6 @@ def _train(cell: Cell, data: Numbered, parts: Split, params: Train, options: _Op
     )
 
 
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """Set the threads of torch for a block: another number adds up in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
     judged = {"valid": (result.valid, parts.valid), "test": (result.test, parts.test)}
     return {
@@ -246,7 +212,3 @@ def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
 
 def _with_ids(vectors: np.ndarray | Other, ids: np.ndarray) -> Vectors | Other:
     return Vectors(vectors, ids) if isinstance(vectors, np.ndarray) else vectors
-
-
-def _plain(vectors: Vectors | Other) -> np.ndarray | Other:
-    return np.asarray(vectors) if isinstance(vectors, np.ndarray) else vectors

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache as remember
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -50,15 +51,12 @@ class Parts(Mapping[str, Part]):
     def __init__(
         self, what: str, names: Iterable[str], read: Callable[[str], Part], size: Callable[[str], str]
     ) -> None:
-        self._what, self._names, self._size = what, sorted(names), size
-        self._read, self._kept = read, dict[str, Part]()
+        self._what, self._names, self._size, self._read = what, sorted(names), size, remember(read)
 
     def __getitem__(self, name: str) -> Part:
         if name not in self:
             raise UserError(f"no feature set '{name}' in this release{nearest(name, self._names)}")
-        if name not in self._kept:
-            self._kept[name] = self._read(name)
-        return self._kept[name]
+        return self._read(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -89,9 +87,8 @@ class Release:
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
         """Feature set -> float32 [I, F]; `ids` are the items' asins."""
-        return Parts(
-            "features", self._tables.feature_sets, lambda name: _vectors(self._tables.features(name)), self._shape
-        )
+        sets, tables = self._tables.feature_sets, self._tables
+        return Parts("features", sets, lambda name: _vectors(tables.features(name)), self._shape)
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
@@ -152,9 +149,8 @@ class Release:
             import scipy.sparse as sp
         except ModuleNotFoundError as e:
             raise (not_installed(e) or e) from None
-        item, neighbour, cosine = (
-            self._tables.edges(name)[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine")
-        )
+        edges = self._tables.edges(name)
+        item, neighbour, cosine = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine"))
         return sp.csr_array((cosine, (item, neighbour)), shape=(self.info.counts.items,) * 2)
 
 
@@ -178,10 +174,10 @@ def load(
     if addresses.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
     is_local = addresses.scheme_of(address) == "file" and not addresses.is_embedded(address)
-    kept = _path(cache) or platformdirs.user_cache_path("alignrec")
+    kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
     folder = addresses.path_of(address) if is_local else _fetch(address, features, kept)
     if is_local or key is not None:  # a fetch verifies everything but the signer
-        for _ in verify(folder, _path(key)):
+        for _ in verify(folder, Path(key) if key else None):
             pass
     info = manifests.load(folder)
     _known(info, features)
@@ -226,7 +222,3 @@ def _sets(info: Manifest, table: str) -> set[str]:
 def _vectors(table: pa.Table) -> Vectors:
     ids = next(name for name in ("asin", "user", "user_id") if name in table.column_names)
     return Vectors(io.matrix(table["vector"]), table[ids].to_pylist())
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)

@@ -47,10 +47,7 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
 
 
 def similar(name: str, names: Iterable[Any]) -> str:
-    """Return the hint of an error on `name`: the most similar of `names`, or the first few.
-
-    Comparing with every one of a million names takes seconds, and mistakes are rarely at both ends.
-    """
+    """Return the hint of an error on `name`: the most similar of `names` that begin or end alike, or the first few."""
     every = [*map(str, names)]
     first, alike = every[:SHOWN], [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])]
     hint = nearest(name, alike) if alike else ""

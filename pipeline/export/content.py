@@ -1,6 +1,6 @@
 """The content of an export, read from a dataset's stages or from a release, and text files that formats share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,12 +45,6 @@ class ExportContent:
         for name in self.features:
             np.save(folder / f"{name}.npy", self.matrix(name), allow_pickle=False)
 
-    def coded_ids(self) -> np.ndarray:
-        """Return codes and suffix of items that all have an ID, int32 [I, L + 1]."""
-        assert self.codes is not None
-        codes = np.array(self.codes["codes"].to_pylist(), np.int32).reshape(len(self.codes), -1)
-        return np.column_stack([codes, self.codes["suffix"].to_numpy()])
-
     def split(self, number: int) -> pa.Table:
         assert self.interactions is not None
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
@@ -64,14 +58,13 @@ class ExportContent:
 
 def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> ExportContent:
     """Read the outputs of a dataset's stages: all feature sets or the named ones; if `coded`, one with semantic IDs."""
-    names, codes = _chosen(features, layout.feature_sets()), None
-    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    items, codes = io.read_table(layout.items, schemas.ITEMS), None
+    has_codes = [name for name in layout.feature_sets() if layout.codes(name).exists()] if coded else None
+    names = _choose(features, layout.feature_sets(), has_codes, layout.dataset)
     if coded:
-        names = [_coded([name for name in names if layout.codes(name).exists()], layout.dataset)]
         codes = io.read_codes(layout.codes(names[0]))
-        if not codes["asin"].equals(ids["asin"]):
+        if not codes["asin"].equals(items["asin"]):
             raise UserError(f"{layout.codes(names[0])}: of other items; run `alignrec semantic_ids {layout.dataset}`")
-    items = io.read_table(layout.items, schemas.ITEMS) if layout.items.exists() else _without_texts(ids)
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
@@ -85,10 +78,9 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> Expo
 
 def of_release(folder: Path, features: list[str], coded: bool = False) -> ExportContent:
     release = Release(folder).refuse_without("items").verified()
-    manifest, names = release.manifest, _chosen(features, release.feature_sets)
+    manifest, has_codes = release.manifest, release.manifest.sets("semantic_ids") if coded else None
+    names = _choose(features, release.feature_sets, has_codes, manifest.dataset)
     tables = {str(f.table): f.path for f in manifest.files}
-    if coded:
-        names = [_coded([name for name in names if name in manifest.sets("semantic_ids")], manifest.dataset)]
     users = tables.get("users") or tables.get("user_embeddings")
     return ExportContent(
         name=manifest.dataset,
@@ -100,13 +92,13 @@ def of_release(folder: Path, features: list[str], coded: bool = False) -> Export
     )
 
 
-def _chosen(wanted: list[str], available: list[str]) -> list[str]:
+def _choose(wanted: list[str], available: list[str], has_codes: Container[str] | None, dataset: str) -> list[str]:
+    """Return the wanted feature sets, by default all available; UserError unless exactly one has the codes wanted."""
     if unknown := [n for n in wanted if n not in available]:
         raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}")
-    return wanted or available
-
-
-def _coded(names: list[str], dataset: str) -> str:
+    if has_codes is None:
+        return wanted or available
+    names = [name for name in wanted or available if name in has_codes]
     if not names:
         raise UserError(
             f"{dataset}: no semantic IDs of these feature sets; name one under semantic_ids.features and run "
@@ -114,14 +106,7 @@ def _coded(names: list[str], dataset: str) -> str:
         )
     if len(names) > 1:
         raise UserError(f"several feature sets have semantic IDs; choose one with --features: {', '.join(names)}")
-    return names[0]
-
-
-def _without_texts(ids: pa.Table) -> pa.Table:
-    blank = pa.array([""] * len(ids), pa.string())
-    nothing = pa.array([[]] * len(ids), pa.list_(pa.string()))
-    texts = {"title": blank, "brand": blank, "categories": nothing, "description": blank, "image_urls": nothing}
-    return pa.table({"item_id": ids["item_id"], "asin": ids["asin"], **texts})
+    return names
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:

@@ -21,26 +21,8 @@ def write(content: ExportContent, folder: Path) -> str:
             write_tsv(folder / f"{split}.tsv", table.select(columns), None)
     content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
-    return _how(content, "UIRT" if timed else "UIR")
-
-
-def _how(content: ExportContent, form: str) -> str:
-    features = next(iter(content.features), "features")
-    item_image = "ImageModality(features=x, ids=[str(i) for i in range(len(x))])"
-    if content.interactions is None:
-        return f"""Ids are our numbers as text; `items.tsv` gives the source's identifiers.
-Bring interactions of your own.
-
-```python
-import numpy as np
-from cornac.data import ImageModality
-
-x = np.load("{features}.npy")
-item_image = {item_image}
-```
-"""
-    return f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers.
-An unknown rating is 1.
+    form, features = "UIRT" if timed else "UIR", next(iter(content.features), "features")
+    head = f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers.
 
 ```python
 import numpy as np
@@ -48,7 +30,12 @@ from cornac.data import ImageModality, Reader
 from cornac.eval_methods import BaseMethod
 
 x = np.load("{features}.npy")
-train, valid, test = (Reader().read(f"{{split}}.tsv", fmt="{form}", sep="\\t") for split in ("train", "valid", "test"))
-method = BaseMethod.from_splits(train, test, valid, fmt="{form}", item_image={item_image})
+item_image = ImageModality(features=x, ids=[str(i) for i in range(len(x))])
+"""
+    if content.interactions is None:
+        return f"{head}```\nBring interactions of your own.\n"
+    return f"""{head}splits = ("train", "valid", "test")  # in which an unknown rating is 1
+train, valid, test = (Reader().read(f"{{split}}.tsv", fmt="{form}", sep="\\t") for split in splits)
+method = BaseMethod.from_splits(train, test, valid, fmt="{form}", item_image=item_image)
 ```
 """

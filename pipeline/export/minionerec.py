@@ -1,7 +1,6 @@
 """MiniOneRec's and LC-Rec's index: an item's semantic ID as tokens, its text, and users' sequences.
 
-Format: AkaliKong/MiniOneRec, convert_dataset.py (index.json, item.json), and data/amazon18_data_process.py for
-inter.json, which LC-Rec reads with the first two. LC-Rec's code has no licence and was not read.
+Format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py.
 """
 
 from pathlib import Path
@@ -20,28 +19,32 @@ TRIPLET = 3
 
 def write(content: ExportContent, folder: Path) -> str:
     name = content.name
-    index = {str(item): tokens for item, tokens in enumerate(_tokens(content.coded_ids()))}
-    _write_json(folder / f"{name}.index.json", index)
-    _write_json(folder / f"{name}.item.json", {str(row["item_id"]): _texts(row) for row in content.items.to_pylist()})
+    files: dict[str, dict[str, Any]] = {
+        "index": {
+            str(item): [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)]
+            for item, row in enumerate(_ids(content).tolist())
+        },
+        "item": {str(row["item_id"]): _texts(row) for row in content.items.to_pylist()},
+    }
     if content.interactions is not None:
-        _write_json(folder / f"{name}.inter.json", _sequences(content))
+        files["inter"] = _sequences(content)
+    for kind, value in files.items():
+        (folder / f"{name}.{kind}.json").write_bytes(orjson.dumps(value))
     content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
     sequences = "Bring sequences of your own as" if content.interactions is None else "Items by user and time are in"
     return f"""`{name}.index.json` has the tokens of an item; the last separates items of equal codes. {sequences}
 `{name}.inter.json`.
 
-LC-Rec takes this folder as `<path>/{name}`: `--dataset {name} --data_path <path> --index_file .index.json`; it splits
-sequences by itself: a user's last item is test, the one before valid. MiniOneRec takes `--sid_index_path` and
-`--item_meta_path`, and sequences split into `{name}.train.inter`, `{name}.valid.inter` and `{name}.test.inter`: a line
-per user, history and target.
+LC-Rec takes this folder as `<path>/{name}`, and splits leave-one-out: `--dataset {name} --data_path <path>
+--index_file .index.json`. MiniOneRec takes `--sid_index_path`, `--item_meta_path`, and sequences that are split.
 """
 
 
 def notes(content: ExportContent) -> list[str]:
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
     said = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
-    _, group, counts = np.unique(content.coded_ids()[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
+    _, group, counts = np.unique(_ids(content)[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
     if shared := int((counts[group.reshape(-1)] > 1).sum()):
         said.append(
             f"Items that share their first {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {shared:,}; "
@@ -50,9 +53,11 @@ def notes(content: ExportContent) -> list[str]:
     return said
 
 
-def _tokens(ids: np.ndarray) -> list[list[str]]:
-    """Return `<a_12>` for an item's first code, `<b_3>` for the second, and so on: int32 [I, L + 1]."""
-    return [[f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)] for row in ids.tolist()]
+def _ids(content: ExportContent) -> np.ndarray:
+    """Return codes and suffix of items that all have an ID, int32 [I, L + 1]."""
+    assert content.codes is not None
+    codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
+    return np.column_stack([codes, content.codes["suffix"].to_numpy()])
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
@@ -73,10 +78,7 @@ def _sequences(content: ExportContent) -> dict[str, list[int]]:
         raise UserError(f"{content.name}: sequences need an order, and the interactions have no timestamps")
     user, item = table["user_id"].to_numpy(), table["item_id"].to_numpy()
     order = np.lexsort((table["timestamp"].to_numpy(), user))  # stable
-    users, starts = np.unique(user[order], return_index=True)
-    parts = np.split(item[order], starts[1:])
-    return {str(name): items.tolist() for name, items in zip(users.tolist(), parts, strict=bool(len(users)))}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_bytes(orjson.dumps(value))
+    sequences: dict[str, list[int]] = {}
+    for owner, bought in zip(user[order].tolist(), item[order].tolist(), strict=True):
+        sequences.setdefault(str(owner), []).append(bought)
+    return sequences

@@ -1,8 +1,7 @@
 """MMRec's folder: one .inter file with the split in it, .npy files, mapping files, and the settings of the data set.
 
-MMRec's code is GPL and was not read. It needs a file of image features and one of text features: with only one
-file it ends in a TypeError. Related libraries read all files called `*_feat.npy`.
-The pipeline's own source kind `mmrec` reads the folder back with the same ids and the same split.
+MMRec's code is GPL and was not read; it needs a file of image features and one of text features. The source kind
+`mmrec` reads the folder back with the same ids and the same split.
 """
 
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
@@ -20,15 +20,17 @@ INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    name = content.name
-    items = content.items
+    name, items = content.name, content.items
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", "timestamp", "split"]
         write_tsv(folder / f"{name}.inter", content.interactions.select(columns), INTER)
     write_tsv(folder / "i_id_mapping.csv", items.select(["asin", "item_id"]), ["asin", "itemID"])
     if content.users is not None:
         write_tsv(folder / "u_id_mapping.csv", content.users.select(["user", "user_id"]), ["user_id", "userID"])
-    (folder / "items.jsonl").write_bytes(b"".join(_item(row) for row in items.to_pylist()))
+    fields = ["itemID", "asin", "title", "brand", "categories", "description", "imUrl"]
+    urls = [[url] if url else [] for url in items["image_url"].to_pylist()]
+    listed = pa.table([*(items[c] for c in ("item_id", *fields[1:-1])), pa.array(urls, pa.list_(pa.string()))], fields)
+    (folder / "items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in listed.to_pylist()))
     content.save_vectors(folder)
     for modality, features in _modalities(content).items():
         np.save(folder / f"{modality}_feat.npy", content.matrix(features), allow_pickle=False)
@@ -38,26 +40,22 @@ def write(content: ExportContent, folder: Path) -> str:
 
 def _modalities(content: ExportContent) -> dict[str, str]:
     """Return modality -> feature set: one of this modality only, if both modalities have one; else the first."""
-    chosen = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
-    masked = ({"image": variant(name, "text"), "text": variant(name, "image")} for name in content.features)
-    apart = next((pair for pair in masked if content.features.keys() >= set(pair.values())), _single(content))
-    chosen = apart if len(apart) == len(MODALITIES) else chosen
-    return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
-
-
-def _single(content: ExportContent) -> dict[str, str]:
-    found: dict[str, str] = {}
+    single: dict[str, str] = {}
     for name, table in content.features.items():
         used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]
         if len(used) == 1:
-            found.setdefault(used[0], name)
-    return found
+            single.setdefault(used[0], name)
+    masked = [{"image": variant(name, "text"), "text": variant(name, "image")} for name in content.features]
+    first = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
+    pairs = (pair for pair in [*masked, single] if len(pair) == 2 and content.features.keys() >= set(pair.values()))
+    chosen = next(pairs, first)
+    return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
 
 
 def notes(content: ExportContent) -> list[str]:
     sets = {*_modalities(content).values()}
-    twice = "both `image_feat.npy` and `text_feat.npy`, as no exported sets are of images only and of texts only"
-    return [f"`{sets.pop()}` is {twice}."] if len(sets) == 1 else []
+    twice = "is both `image_feat.npy` and `text_feat.npy`, as no exported sets are of one modality each."
+    return [f"`{sets.pop()}` {twice}"] if len(sets) == 1 else []
 
 
 def _settings(content: ExportContent) -> dict[str, Any]:
@@ -73,21 +71,12 @@ def _settings(content: ExportContent) -> dict[str, Any]:
     }
 
 
-def _item(row: dict) -> bytes:
-    urls = [row["image_url"]] if row["image_url"] else []
-    named = {"itemID": row["item_id"], "asin": row["asin"], "title": row["title"], "brand": row["brand"]}
-    more = {"categories": row["categories"], "description": row["description"], "imUrl": urls}
-    return orjson.dumps(named | more) + b"\n"
-
-
 def _how(content: ExportContent) -> str:
     held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in _modalities(content).items())
-    both = held and f"MMRec wants a file of images and one of texts: {held}. For others, copy their .npy file over it."
+    both = held and f"MMRec wants a file of images and one of texts: {held}."
     if content.interactions is None:
-        return f"""In MMRec: put the .npy files into the folder of your interactions, whose `itemID` must be the
-numbers of `i_id_mapping.csv`, and take the names of the two files from `{content.name}.yaml` into its settings.
-{both}
-If they are numbered otherwise, export again with `--order` and the mapping file of that folder.
+        return f"""In MMRec: put the .npy files into the folder of your interactions, numbered as in `i_id_mapping.csv`
+(else export with `--order`), and their names, as in `{content.name}.yaml`, into its settings. {both}
 """
     source = {
         "kind": "mmrec",
@@ -99,7 +88,6 @@ If they are numbered otherwise, export again with `--order` and the mapping file
     settings = yaml.safe_dump({"sources": {content.name: source}}, sort_keys=False)
     return f"""In MMRec: put this folder as `{content.name}` into its data folder, and `{content.name}.yaml` into
 `configs/dataset`. {both}
-An unknown rating or timestamp is an empty cell.
 
 In alignrec, with paths relative to where it runs:
 

@@ -39,8 +39,10 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
     try:
         notes = _fill(content, form, new)
         new.rename(to)
-    except OSError as e:
-        raise UserError(f"{to}: cannot be written ({_cause(e)}); nothing was left; run again") from None
+    except OSError as e:  # of which NumPy's for a full disk has only byte counts
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(e)
+        cause = "the disk is full" if full else e.strerror or str(e)
+        raise UserError(f"{to}: cannot be written ({cause}); nothing was left; run again") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return notes
@@ -67,12 +69,6 @@ def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
     return notes
 
 
-def _cause(error: OSError) -> str:
-    """Return why a file cannot be written; NumPy's error for a full disk has only byte counts."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error)
-    return "the disk is full" if full else error.strerror or str(error)
-
-
 def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
     rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}.", *content.notes, *notes]
@@ -82,28 +78,18 @@ def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
         rows.append(f"{len(content.interactions):,} interactions, split as in the dataset.")
         if content.clock() == "order":
             rows.append("Timestamps are positions in the user's sequence, not times.")
-    if formulas := _formulas(content):
-        rows.append(
-            f"{formulas:,} identifiers, titles or brands begin with =, +, - or @, formulas to a spreadsheet. "
-            "They are as in the source, since tools read them back: import such columns as text."
-        )
-    if any(content.filled.values()):
-        rows.append(
-            "Items without content have no vector of their own. In place of zeros, theirs has random numbers, each "
-            "with the mean and the standard deviation of its column over the other items. The seed is of the names of "
-            "set and item. `filled.tsv` names these items."
-        )
-    sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
-    return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, "\n"])
-
-
-def _formulas(content: ExportContent) -> int:
     columns = [content.items[name] for name in ("asin", "title", "brand")]
     columns += [] if content.users is None else [content.users["user"]]
-    return sum(pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns)
-
-
-def _size(content: ExportContent, name: str) -> str:
-    filled = len(content.filled.get(name, ()))
-    note = f"; zero rows filled with drawn numbers: {filled:,}" if filled else ""
-    return f"{content.features[name]['vector'].type.list_size} dimensions{note}"
+    if formulas := sum(pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns):
+        rows.append(f"{formulas:,} names begin with =, +, - or @, formulas to a spreadsheet: import them as text.")
+    if any(content.filled.values()):
+        rows.append(
+            "In place of zeros, items without content (`filled.tsv`) have random numbers, each with the mean and the "
+            "standard deviation of its column over the other items."
+        )
+    rows.append("\nFeature sets, row i is item i:\n")
+    for name, table in content.features.items():
+        filled = len(content.filled.get(name, ()))
+        note = f"; zero rows filled with drawn numbers: {filled:,}" if filled else ""
+        rows.append(f"- `{name}`: {table['vector'].type.list_size} dimensions{note}")
+    return "\n".join([*rows, "\n"])

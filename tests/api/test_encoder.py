@@ -149,7 +149,7 @@ def test_rows_come_in_blocks_as_in_the_pipeline(encoder: alignrec.Encoder, monke
 def test_names_of_encoders(made: Path) -> None:
     for name, line in {
         "minlm": "no encoder 'minlm'; did you mean 'minilm'?",
-        "beit3": "encoder 'beit3' needs weights of its own; name a release that carries it, or run `encode`",
+        "beit3": "encoder 'beit3' needs weights of its own; name a release that carries it",
         made: f"{made}: this release carries no encoder; take one of minilm, cnn, minilm-cnn",
         f"{made}/nowhere": f"{made}/nowhere/manifest.json: no such file; is this a release folder?",
     }.items():
