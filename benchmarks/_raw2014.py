@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources import amazon2014, sticker_shop
+from pipeline.sources import sticker_shop
+from pipeline.sources.amazon import Reader2014
 from pipeline.sources.sample import SampleSource
 from pipeline.vectors.records import WIDTH
 
@@ -25,7 +26,8 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
     made = sticker_shop.make(source.users, source.items, source.seed, raw, lambda codes: codes)
     (raw / made["reviews"]).rename(raw / REVIEWS)
     (raw / made["metadata"]).rename(raw / METADATA)
-    products = [amazon2014.parse(line) for line in amazon2014.lines(raw / METADATA)]
+    reader = Reader2014()
+    products = [reader.parse(line) for line in reader.lines(raw / METADATA)]
     rng = np.random.default_rng(0)
     with (raw / IMAGE_FEATURES).open("wb") as f:
         for product in products:

@@ -72,17 +72,17 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 
 def _published(run: Run, db: DuckDBPyConnection, raw: dict[str, Path], division: Division) -> SplitTables:
     from pipeline.interactions import build
-    from pipeline.sources import mapping, mmrec
+    from pipeline.sources import mmrec
 
     source, rule = run.source, run.params[Interactions].min_rating
     users, items = build.load_published(db, source.reader().ratings(raw))
     names = None
     if isinstance(source, MmrecSource):
-        asins = mmrec.asins(mmrec.metadata(raw), items)
+        asins = mmrec.asins(raw.get("metadata"), items)
     else:
-        asins = mapping.numbered(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
+        asins = mmrec.numbered(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
         if mmrec.USERS in raw:
-            names = mapping.numbered(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
+            names = mmrec.numbered(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
     return build.import_published(db, asins, _clock(source) != "none", rule, division, names)
 
 

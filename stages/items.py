@@ -21,7 +21,6 @@ MOST_USED = 0.9  # share of the text that is enough, without a warning
 
 
 def main(run: Run) -> None:
-    from pipeline.sources import inspect  # loads DuckDB
     from pipeline.vectors import given
 
     layout, source_reader = run.layout, run.source.reader()
@@ -52,9 +51,6 @@ def main(run: Run) -> None:
     run.note(text_used=share, text_left_out=left_out)
     if left_out and share < MOST_USED:
         run.warn(_describe_left_out(run, share, left_out))
-    if run.source.kind == "tabular" and inspect.is_flat(_column(layout.items, "categories")):
-        key = f"sources.{run.dataset}.flat_categories: true"
-        run.warn(f"categories look like a list without levels, and are read as a path from the root; {key} ends that")
     if placeholders:
         run.warn(_describe_shared(run, placeholders[0], len(placeholders)))
 

@@ -84,18 +84,12 @@ def describe_files(
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
     section, seen_images = inspect.images(images, item_rows or rows) if images else ({}, [])
-    ratings = inspect.ratings(rows)
     source = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
     left = repairs.measure_catalogue(Tabular(TabularSource.model_validate(source)), {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     seen = [*rows.described(), *described, *seen_images]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     seen.append(f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions")
-    if ratings and ratings.explicit:
-        seen.append(
-            f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
-            f"{ratings.threshold:g} only what users liked would count"
-        )
     beit3 = left.items <= BEIT3_UP_TO or _has_gpu()
     if not beit3:
         seen.append("BEiT3 is left out, as its pre-training takes long without a GPU: docs/pretraining.md")
@@ -141,7 +135,6 @@ def _source(interactions: inspect.Table, items: inspect.Table | None) -> dict[st
     item = items.roles["item"]
     columns |= {role: column for role, column in items.renamed().items() if role != "item"}
     other: dict[str, Any] = {"item_columns": {"item": item}} if item != columns.get("item", "item") else {}
-    other |= {"flat_categories": True} if items.flat else {}
     return {**source, "items": str(items.path), **({"columns": columns} if columns else {}), **other}
 
 

@@ -91,14 +91,6 @@ def test_a_column_under_another_name_is_a_warning_that_names_it(tmp_path: Path) 
     assert read_json(Path("outputs/items/mine/run.json"))["notes"]["warnings"] == [warning]
 
 
-def test_most_items_without_metadata_and_most_ratings_below_the_core_are_warnings(tmp_path: Path) -> None:
-    result = run(tabular(tmp_path, [{"item": "A1", "title": "x"}]), "download", "interactions", "items")
-    assert "9 of 10 items are not in i.jsonl" in result.stderr
-    rows = REVIEWS + [{**row, "reviewerID": f"{n}"} for n, row in enumerate(REVIEWS * 2)]
-    source = amazon(tmp_path, "amazon2018", rows, OF_2018)
-    assert "240 of 360 ratings are of users or items with too few" in run(source, "download", "interactions").stderr
-
-
 def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(tmp_path: Path) -> None:
     items = [{"item": f"A{i}", "title": "x", "image_urls": f"http://127.0.0.1:9/{i}.jpg"} for i in range(ITEMS)]
     source, stages = tabular(tmp_path, items), ("download", "interactions", "items", "images")
@@ -127,21 +119,3 @@ def test_files_that_are_all_absent_are_an_error_that_names_the_key_and_some_of_t
     result = pictured(source, 3)
     assert result.exit_code == 0, result.output
     assert "7 of 10 images could not be had, 7 of them unreachable, such as 'no such file'" in result.stderr
-
-
-def test_a_pattern_that_no_file_fits_is_an_error(tmp_path: Path) -> None:
-    source = tabular(tmp_path, [{"item": f"A{i}", "title": "x"} for i in range(ITEMS)])
-    line = error(pictured(source, 3, pattern=["pictures/{item}.png", "{item}.jpg"]))
-    assert "pictures/{item}.png or {item}.jpg below .; correct images.pattern" in line
-    assert pictured(source, 3).exit_code == 0  # without a pattern none is expected
-
-
-def test_an_item_file_without_rows(tmp_path: Path) -> None:
-    rows = [f"{row['reviewerID']},{row['asin']}" for row in REVIEWS]
-    (tmp_path / "r.csv").write_text("\n".join(["user,item", *rows]))
-    (tmp_path / "i.csv").write_text("item,title\n")
-    source = "{kind: tabular, interactions: r.csv, items: i.csv}"
-    assert "i.csv: no item in it" in error(run(source, "download", "interactions", "items"))
-    (tmp_path / "r.csv").write_text("user,item\n")
-    assert "no rows that can be read" in error(run(source, "download", "interactions"))
-    assert "nowhere.csv: no such file" in error(run(source.replace("r.csv", "nowhere.csv"), "download"))

@@ -9,7 +9,6 @@ import processes
 import pytest
 from processes import alignrec, started
 from typer.testing import CliRunner
-from webserver import Handler, serving
 
 from pipeline.io import sha256
 from stages.cli import app
@@ -67,26 +66,6 @@ def test_killed_in_the_middle_of_each_stage_the_next_run_gives_the_same_bytes(
         finish(stage, folder)
     assert killed >= 3
     assert contents(folder) == contents(undisturbed)
-
-
-def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path) -> None:
-    data = "user,item,timestamp\n" + "".join(f"u{i % 50},i{i % 40},{i}\n" for i in range(20_000))
-
-    def slowly(request: Handler, before: int) -> None:
-        request.begin(200, len(data))
-        time.sleep(2)  # so that both runs are there before it ends
-        request.wfile.write(data.encode())
-
-    with serving({"/r.csv": slowly}) as server:
-        source = f"{{kind: tabular, interactions: '{server.address}/r.csv'}}"
-        (tmp_path / "p.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
-        both = [alignrec(*command("download", tmp_path)) for _ in range(2)]
-        said = [p.communicate(timeout=60)[1] for p in both]
-        assert [p.returncode for p in both] == [0, 0], said
-        assert server.asked == {"/r.csv": 1}
-    made = tmp_path / "download" / "shop"
-    assert (made / "r.csv").read_text() == data
-    assert {p.name for p in made.iterdir()} == {".key", ".sha256", "r.csv", "run.json", "cost.json", "sources.json"}
 
 
 def limited(limit: int, *arguments: str) -> None:

@@ -84,18 +84,6 @@ def test_rows_of_a_file_are_read_from_the_row_groups_that_hold_them(tmp_path: Pa
     assert read.to_pylist() == whole.select(["asin", "vector"]).slice(start, rows).to_pylist()
 
 
-def test_a_part_of_a_file_is_read_without_the_rest(tmp_path: Path) -> None:
-    path, schema = tmp_path / "a.parquet", schemas.features(4)
-    io.write_tables((features(1000, start) for start in (0, 1000)), path, schema, {})
-    second = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
-    data = bytearray(path.read_bytes())
-    data[second : second + 3000] = bytes(3000)
-    path.write_bytes(data)
-    assert io.read_rows(path, schema, ["item_id"], 10, 5)["item_id"].to_pylist() == list(range(10, 15))
-    with pytest.raises(UserError):
-        io.read_rows(path, schema, ["item_id"], 995, 10)
-
-
 @pytest.mark.parametrize("groups", [1, 16])
 def test_slices_hold_neither_other_row_groups_nor_a_large_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
@@ -127,13 +115,6 @@ def test_a_fault_in_a_slice_is_named_by_its_row_in_the_file(tmp_path: Path) -> N
         list(io.read_slices(path, schema, None, 10))
 
 
-def test_arrays_one_after_the_other_are_mapped_and_leave_no_file(tmp_path: Path) -> None:
-    parts = [np.arange(6, dtype=np.int32).reshape(3, 2), np.arange(4, dtype=np.int32).reshape(2, 2)]
-    mapped = io.mapped(iter(parts), tmp_path / "new")
-    np.testing.assert_array_equal(mapped, np.concatenate(parts))
-    assert (mapped.dtype, list((tmp_path / "new").iterdir())) == (np.int32, [])
-
-
 def test_a_journal_that_dvc_linked_into_its_cache_is_not_written_there(tmp_path: Path) -> None:
     io.begin(tmp_path / "set", "key")
     cached = tmp_path / "cached"
@@ -142,16 +123,3 @@ def test_a_journal_that_dvc_linked_into_its_cache_is_not_written_there(tmp_path:
     io.write_bytes(tmp_path / "set/a", b"x")
     assert cached.read_bytes() == b""
     assert [path.name for path in io.journal(tmp_path / "set")] == ["a"]
-
-
-def test_a_row_more_leaves_most_bytes_of_a_table_as_they_were(tmp_path: Path) -> None:
-    """A store of chunks uploads what changed: pages end where the content says."""
-    numbers = np.random.default_rng(0).standard_normal(1_000_000, np.float32)
-    kind = pa.schema([pa.field("x", pa.float32(), nullable=False)])
-    for name, values in (("old", numbers), ("new", np.insert(numbers, 3, np.float32(7)))):
-        io.write_table(pa.table({"x": values}, kind), tmp_path / name, kind)
-        io.write_tables([pa.table({"x": values}, kind)], tmp_path / f"{name}-parts", kind, {})
-    for kept in ("", "-parts"):
-        old, new = ((tmp_path / f"{name}{kept}").read_bytes() for name in ("old", "new"))
-        pieces = [old[at : at + 4096] for at in range(0, len(old) - 4096, 4096)]
-        assert sum(piece in new for piece in pieces) > len(pieces) / 2

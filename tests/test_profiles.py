@@ -20,7 +20,7 @@ from pipeline.features import registry as features_registry
 from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS
 from pipeline.plan.size import LONGEST
-from pipeline.sources.amazon2014 import Amazon2014
+from pipeline.sources.amazon import Amazon2014
 from stages.order import STAGES
 from stages.params import load
 

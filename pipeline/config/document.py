@@ -1,6 +1,7 @@
 """Parameter files as YAML, read within bounds of time and memory."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,11 @@ class Loader(yaml.SafeLoader):
     """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC, and repeated keys are refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{one_line(key.value, 64)}' stands here twice", key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, n in names.items():
+            if n > 1:
+                fault = f"key '{one_line(name, 64)}' stands here twice"
+                raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -57,10 +55,7 @@ def read(path: Path) -> Any:
 
 
 def read_extended(path: Path) -> Any:
-    """Return the value of a YAML file, merged into the file that its key `extends` names; keys of sections merge.
-
-    UserError as `read`, or if the base extends another file.
-    """
+    """Return the value of a YAML file, merged into the file that its key `extends` names; keys of sections merge."""
     over = read(path)
     if not isinstance(over, dict) or EXTENDS not in over:
         return over

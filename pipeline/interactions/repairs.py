@@ -59,11 +59,11 @@ def split(
             raise
         if (again := reader.repair(raw, folder)) is None:
             raise
-    files, repaired = again
+    files, rejects = again
     tables, own = read(files)
-    lost = {"unreadable_line": len(repaired.rejects)} if len(repaired.rejects) else {}
-    tables = tables._replace(rows=tables.rows + len(repaired.rejects), drops=tables.drops | lost)
-    return Divided(tables, own, repaired.rejects)
+    lost = {"unreadable_line": len(rejects)} if len(rejects) else {}
+    tables = tables._replace(rows=tables.rows + len(rejects), drops=tables.drops | lost)
+    return Divided(tables, own, rejects)
 
 
 def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:

@@ -14,7 +14,6 @@ from pipeline.io.tables import matrix, one_set, read_slices, read_table, readabl
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
-    """Return `<stem>-*.parquet` of a folder in order; UserError if there is none."""
     paths = sorted(folder.glob(f"{stem}-*.parquet"))
     if not paths:
         raise UserError(f"{folder}: no {stem}-*.parquet there; {files.made_by(folder)}")
@@ -26,12 +25,7 @@ def shard(folder: Path, stem: str, number: int) -> Path:
 
 
 def read_features(folder: Path) -> pa.Table:
-    """Read a whole feature set, schema features(F), in item order; its width is taken from its first shard.
-
-    Raises:
-        UserError: no shard, or two of different fingerprints. schemas.ContractError: a shard breaks the schema, or ids
-            are not 0 .. I-1.
-    """
+    """Read a whole feature set, schema features(F), in item order; UserError: no shard, or two fingerprints."""
     schema = schemas.features(width(folder))
     table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
     _dense(folder, table, 0)
@@ -39,7 +33,6 @@ def read_features(folder: Path) -> pa.Table:
 
 
 def read_codes(path: Path) -> pa.Table:
-    """Read the semantic IDs of a feature set, schema semantic_ids(L)."""
     with readable(path):
         levels = pq.read_schema(path).field("codes").type.list_size
     return read_table(path, schemas.semantic_ids(levels))

@@ -66,10 +66,7 @@ def begun(folder: Path, key: str) -> bool:
 
 
 def journal(folder: Path) -> dict[Path, set[str]]:
-    """Return path -> sha256 of each content written there; several if it was rewritten, as a kill may leave the first.
-
-    A line that a kill cut off is ignored.
-    """
+    """Return path -> sha256 of each content written there, without a line that a kill cut off."""
     listed: dict[Path, set[str]] = {}
     for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
         digest, separator, name = line.partition("  ")
@@ -79,10 +76,7 @@ def journal(folder: Path) -> dict[Path, set[str]]:
 
 
 def delete_unvouched(folder: Path) -> list[Path]:
-    """Delete the files of a begun folder that its journal does not vouch for; return the altered ones, sorted.
-
-    Folders in it that are resumed by themselves do not count.
-    """
+    """Delete files of a begun folder, not of begun ones in it, that its journal lacks; return the altered ones."""
     listed = journal(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
     known = [path for path in files if path in listed]
@@ -95,18 +89,15 @@ def delete_unvouched(folder: Path) -> list[Path]:
 def _list(path: Path, written: Path) -> None:
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
         return
-    digest = sha256(written)
-    _unlink(folder / JOURNAL)
-    with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # start a new line, whatever a kill left of the last
+    digest, listed = sha256(written), folder / JOURNAL
+    if (
+        listed.stat().st_nlink > 1
+    ):  # `dvc pull` leaves a read-only link into DVC's cache; what grows needs its own inode
+        write_bytes(listed, listed.read_bytes())
+    with listed.open("a", encoding="utf-8") as f:  # start a new line, whatever a kill left of the last
         f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
-
-
-def _unlink(path: Path) -> None:
-    """Give a file that grows in place an inode of its own: `dvc pull` leaves a read-only link into DVC's cache."""
-    if path.stat().st_nlink > 1:
-        write_bytes(path, path.read_bytes())
 
 
 def settle(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import UserError
 from pipeline.sources.feature_files import NAMES, plain, rank
-from pipeline.sources.mapping import permutation, repeated, text_table
+from pipeline.sources.mmrec import permutation, repeated, text_table
 
 # of them, those whose whole numbers are rather our item numbers than the source's identifiers
 NUMBERS = ("itemid", "id")

@@ -1,9 +1,13 @@
-"""What the three versions of Amazon's review data share: addresses and sizes of categories, parameters, licence.
+"""Amazon's review data of 2014, 2018 and 2023: addresses and sizes of categories, parameters, licence, readers.
 
-Addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), amazon-reviews-2023.github.io (2023).
-categories.json says where published sizes were read.
+Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), and
+amazon-reviews-2023.github.io (2023). categories.json says where published sizes were read.
 """
 
+import ast
+import re
+import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -13,8 +17,11 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
+from pipeline.sources import mmrec
+from pipeline.sources.base import Reader
 from pipeline.sources.feature_files import WithFeatures
-from pipeline.sources.mmrec import PublishedSplit
+from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
 Subset = Literal["5-core", "all"]
 """reviews: the published 5-core, or all"""
@@ -24,9 +31,8 @@ _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
 _EARLIER = "https://jmcauley.ucsd.edu/data"
 
-
 # version -> mirrors in the order in which they are tried, and paths; {} is the category as the publisher spells it
-_MIRRORS = {
+MIRRORS = {
     "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
     "amazon2018": [f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, _EARLIER)],
     "amazon2023": [f"{_LAB}/amazon_2023/{{}}.gz", f"{_REPOSITORY}/amazon_2023/{{}}.gz"],
@@ -39,20 +45,13 @@ _PATHS = {
         "raw/meta_categories/meta_{}.jsonl",
     ),
 }
-ADDRESSES: dict[str, dict[str, list[str]]] = {
-    version: {
-        role: [mirror.format(path) for mirror in _MIRRORS[version]]
-        for role, path in zip(("5-core", "all", "metadata"), paths, strict=True)
-    }
-    for version, paths in _PATHS.items()
-}
-"""version -> role or subset -> addresses"""
 KIND = "amazon{}"  # of a source, given the year
 
 
 def addresses(version: str, category: str, subset: Subset = "5-core") -> dict[str, list[str]]:
-    roles = {"reviews": subset, "metadata": "metadata"}
-    return {role: [one.format(category) for one in ADDRESSES[version][key]] for role, key in roles.items()}
+    core, every, metadata = (path.format(category) for path in _PATHS[version])
+    paths = {"reviews": core if subset == "5-core" else every, "metadata": metadata}
+    return {role: [mirror.format(path) for mirror in MIRRORS[version]] for role, path in paths.items()}
 
 
 class Published(NamedTuple):
@@ -79,22 +78,125 @@ SIZES: dict[tuple[str, str], Published] = {
 }  # (version, category) -> size after the 5-core, as published
 
 
-HEADER = {
-    "license": "other",
-    "license_name": "amazon-review-data",
-    "license_link": "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
-}
+def _terms(link: str, data: str, cited: str) -> Licence:
+    return Licence(
+        {"license": "other", "license_name": "amazon-review-data", "license_link": link},
+        f"Made from the {data} collected by Julian McAuley's group at UC San Diego, who ask that their {cited}. No "
+        "licence is stated for the data; product texts and images belong to their owners. Use the release for "
+        "research, and mind the terms of the source.",
+        texts="none",
+    )
 
 
-TERMS = Licence(
-    HEADER,
-    "Made from the Amazon review data collected by Julian McAuley's group at UC San Diego, who ask that their papers "
-    "be cited (2014: McAuley et al., *Image-based recommendations on styles and substitutes*; 2018: Ni et al., "
-    "*Justifying recommendations using distantly-labeled reviews and fine-grained aspects*). No licence is stated for "
-    "the data; product texts and images belong to their owners. Use the release for research, and mind the terms of "
-    "the source.",
-    texts="none",
-)
+class AmazonReader(Reader):
+    """What the three versions share; the names are those of 2018."""
+
+    item = "asin"  # name of the identifier
+    pattern = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
+    columns = ("reviewerID", "asin", "overall", "unixReviewTime")  # of reviews
+    csv_columns = ("asin", "reviewerID", "overall", "unixReviewTime")  # of ratings as CSV
+    header = False  # whether CSV has one
+    ticks = 1  # of a time in a second
+
+    def ratings(self, raw: Mapping[str, Path]) -> str:
+        if mmrec.INTERACTIONS in raw:
+            return mmrec.ratings(raw[mmrec.INTERACTIONS])
+        path = raw["reviews"]
+        is_csv = ".csv" in path.suffixes
+        table = read_csv(path, self.csv_columns, self.header) if is_csv else read_lines(path, self.columns)
+        user, item, stars, time = self.columns
+        return (
+            f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, {rating(trimmed(stars))} AS rating, "
+            f"try_cast({trimmed(time)} AS BIGINT) // {self.ticks} AS timestamp FROM {table}"
+        )
+
+    def key(self, line: bytes) -> str | None:
+        match = self.pattern.search(line)
+        return match[1].decode(errors="replace") if match else None
+
+    def name(self, record: dict[str, Any]) -> str | None:
+        value = record.get(self.item)
+        return value if isinstance(value, str) else None
+
+
+class Reader2014(AmazonReader):
+    """Metadata lines are what Python's `repr` printed, so `ast.literal_eval` reads them and nothing is run."""
+
+    pattern = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
+    csv_columns = AmazonReader.columns
+    kept = frozenset({"asin", "title", "brand", "description", "imUrl"})  # not `categories`, of whose paths one is kept
+    longest = 1 << 18  # bytes of a literal, which takes 600 times its size in memory; real lines have up to 100 kB
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Read one metadata line, JSON or a Python literal; ValueError, short, for anything but a dictionary."""
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = self._literal(line)
+        if not isinstance(record, dict):
+            raise ValueError("not a dictionary")
+        return record
+
+    def _literal(self, line: bytes) -> Any:
+        if len(line) > self.longest:
+            raise ValueError("not JSON, and too long for a Python literal")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd escapes such as '\d'
+                return ast.literal_eval(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError("not UTF-8") from None
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            raise ValueError("not a Python literal") from None
+
+    def product(self, record: dict[str, Any]) -> Product:
+        categories = record.get("categories")
+        paths = [as_list(path) for path in categories if isinstance(path, list)] if isinstance(categories, list) else []
+        deepest = max(paths, key=len, default=[])  # the first of equals
+        return super().product(record)._replace(categories=deepest)
+
+
+class Reader2018(AmazonReader):
+    """Fields of metadata may be lists, carry HTML, or hold a page's script."""
+
+    kept = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
+    script = "getTime"  # the dataset's own page names this as the sign of titles that are a page's script
+
+    def product(self, record: dict[str, Any]) -> Product:
+        product = super().product(record)
+        urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))  # best first
+        return product._replace(
+            title="" if self.script in product.title else product.title,
+            categories=as_list(record.get("category")),
+            image_urls=list(dict.fromkeys(urls)),
+        )
+
+
+class Reader2023(AmazonReader):
+    """An item is a `parent_asin`, and times are milliseconds."""
+
+    item = "parent_asin"
+    pattern = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
+    columns = csv_columns = ("user_id", "parent_asin", "rating", "timestamp")
+    header = True
+    ticks = 1000
+    kept = frozenset({"parent_asin", "title", "categories", "description", "images"})  # `features`, `store` stay
+
+    def product(self, record: dict[str, Any]) -> Product:
+        details, images = record.get("details"), record.get("images")
+        brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
+        entries = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
+        entries.sort(key=lambda i: i.get("variant") != "MAIN")  # stable: the others keep their order
+        urls = [url for i in entries for size in ("hi_res", "large", "thumb") for url in as_list(i.get(size))]
+        product = super().product(record)
+        return product._replace(
+            brand=brand or as_text(record.get("store")),
+            description=" ".join(as_list(record.get("features")) + as_list(record.get("description"))),
+            image_urls=list(dict.fromkeys(urls)),
+        )
+
+
+READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}
 
 
 class AmazonSource(WithFeatures):
@@ -106,16 +208,21 @@ class AmazonSource(WithFeatures):
     """reviews that `category` fills in: the published 5-core, or all reviews, from which `interactions` keeps a core"""
     reviews: Mirrors | None = None
     """reviews as JSON lines, or a CSV of ratings"""
-    split: PublishedSplit | None = None
+    split: mmrec.PublishedSplit | None = None
     """a published split in place of `reviews`: its users, items and parts are kept, metadata is matched by ASIN"""
     metadata: Mirrors | None = None
     """meta_*.json.gz; null: only reviews, so that items have neither text nor image"""
-    licence: ClassVar[Licence] = TERMS
+    licence: ClassVar[Licence] = _terms(
+        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
+        "Amazon review data",
+        "papers be cited (2014: McAuley et al., *Image-based recommendations on styles and substitutes*; 2018: Ni et "
+        "al., *Justifying recommendations using distantly-labeled reviews and fine-grained aspects*)",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
-        known = isinstance(raw, dict) and raw.get("kind") in ADDRESSES and isinstance(raw.get("category"), str)
+        known = isinstance(raw, dict) and raw.get("kind") in MIRRORS and isinstance(raw.get("category"), str)
         if not known:
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
@@ -133,9 +240,10 @@ class AmazonSource(WithFeatures):
             raise ValueError("reviews: is required; give an address, `category`, or `split`")
         if self.split and not self.metadata:
             raise ValueError("metadata: is required with `split`, which has neither texts nor images")
-        if not self.split and (name := self.without_order()):  # items are numbered here, in no order of others
-            raise ValueError(f"features.{name}: its rows name no items; give feature_rows, a mapping file by ASIN")
         return self
+
+    def reader(self) -> Reader:
+        return READERS[self.kind]()
 
     def files(self) -> dict[str, list[str]]:
         metadata = {"metadata": self.metadata} if self.metadata else {}
@@ -145,3 +253,26 @@ class AmazonSource(WithFeatures):
     @property
     def has_split(self) -> bool:
         return self.split is not None
+
+
+class Amazon2014(AmazonSource):
+    """Amazon's review data of 2014."""
+
+    kind: Literal["amazon2014"]
+
+
+class Amazon2018(AmazonSource):
+    """Amazon's review data of 2018."""
+
+    kind: Literal["amazon2018"]
+
+
+class Amazon2023(AmazonSource):
+    """Amazon's review data of 2023."""
+
+    kind: Literal["amazon2023"]
+    licence: ClassVar[Licence] = _terms(
+        "https://amazon-reviews-2023.github.io/",
+        "Amazon Reviews 2023 data",
+        "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952)",
+    )

@@ -1,41 +1,59 @@
 """Interface of sources: parameters, files, reader, licence."""
 
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from pipeline import io
 from pipeline.config.parameters import Source
 from pipeline.errors import UserError
-from pipeline.sources.product import Product
+from pipeline.sources.lines import json_object
+from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 
 PLANTED = "planted.parquet"  # what a generator planted in interactions, table PLANTED; a control, not in `sources.json`
 
 
-class Reader(Protocol):
-    """The interface that later stages use: a module of pipeline/sources, or an object with parameters."""
+class Reader:
+    """Reads the raw files of a source: by default JSON lines, or text with a header."""
 
+    kept: frozenset[str] = frozenset()
+    """fields that `product` reads; the others are its `extra`"""
+
+    @abstractmethod
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp in the file's order; unreadable values are null."""
 
-    def metadata(self, raw: Mapping[str, Path]) -> Path | None: ...
+    def metadata(self, raw: Mapping[str, Path]) -> Path | None:
+        return raw.get("metadata")
 
-    def lines(self, path: Path) -> Iterator[bytes]: ...
+    def lines(self, path: Path) -> Iterator[bytes]:
+        return json_lines(path)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         """Return the metadata's identifier of each item -> item_id."""
+        return {asin: i for i, asin in enumerate(asins)}
 
     def key(self, line: bytes) -> str | None:
         """Return a line's item identifier without parsing the line; None where that is impossible."""
+        return None
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read a line; ValueError, short and without the line's text, if it cannot be read."""
+        return json_object(line)
 
+    @abstractmethod
     def name(self, record: dict[str, Any]) -> str | None: ...
 
-    def product(self, record: dict[str, Any]) -> Product: ...
+    def product(self, record: dict[str, Any]) -> Product:
+        return Product(
+            title=as_text(record.get("title")),
+            brand=as_text(record.get("brand")),
+            categories=as_list(record.get("categories")),
+            description=as_text(record.get("description")),
+            image_urls=as_list(record.get("imUrl")),
+            extra=others(record, self.kept),
+        )
 
 
 class Generated(Source):
@@ -51,9 +69,6 @@ class Downloaded(Source):
 
     sha256: dict[str, str] = {}
     """role of a file -> hex digest that it must have"""
-
-    def reader(self) -> Reader:
-        return cast(Reader, sys.modules[type(self).__module__])
 
     def dims(self) -> dict[str, int]:
         return {}

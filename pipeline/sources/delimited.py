@@ -76,7 +76,6 @@ def _keys(path: Path, wanted: set[str]) -> list[str]:
     return list(keys)
 
 
-HEAD, HEAD_BYTES = 1000, 4 << 20  # lines, and bytes, from which the escape of quotes is seen
 KEPT = 1 << 16  # bytes of a row that cannot be read
 KEPT_IN_ALL = 64 << 20  # of all of them; the rest are kept without their text
 BLOCK = 1 << 16  # rows written at a time
@@ -91,50 +90,46 @@ class Row(NamedTuple):
     raw: bytes  # the first KEPT bytes of an unreadable row
 
 
-class Repaired(NamedTuple):
-    """The outcome of a repair."""
-
-    rows: int  # in all, unreadable ones included
-    rejects: pa.Table  # schema REJECTS
-
-
 def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row]:
     """Yield the rows of a text, its header first; blank lines are skipped."""
     csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
-    head, size = list[bytes](), 0
-    while len(head) < HEAD and size <= HEAD_BYTES and (line := next(source, None)) is not None:
-        head.append(line)
-        size += len(line)
+    text = _Text(source, errors)
+    # strict: an unclosed quote is an error; otherwise all that follows becomes one value
+    reader = csv.reader(text, delimiter=separator, strict=True)
+    while True:
+        text.begin()
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as e:  # the reader goes on with the next line
+            for offset in range(text.lines):
+                yield Row(text.first + offset, None, f"not CSV: {one_line(e, 80)}", b"" if offset else bytes(text.raw))
+            continue
+        if values:
+            yield Row(text.first, values, "", bytes(text.raw))
 
-    def unreadable(escape: str | None) -> int:
-        return sum(row.values is None for row in _read(_Text(iter(head), errors), separator, escape))
 
-    has_backslashes = any(b'\\"' in line for line in head)
-    escape = min((None, "\\"), key=unreadable) if has_backslashes else None
-    yield from _read(_Text(chain(head, source), errors), separator, escape)
-
-
-def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired:
+def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> pa.Table:
     """Write columns of a text file with a header as Parquet, all values as strings; null where a row is short.
 
-    A row is unreadable if it is not CSV, has more values than the header, or a wanted one is not UTF-8. UserError: more
-    than the share `most` are.
+    Return rejects, schema REJECTS: rows that are not CSV, have more values than the header, or a wanted one that is not
+    UTF-8. UserError: more than the share `most` are.
     """
     source, found, kept, total = _select(path, wanted), list[Row](), 0, 0
-    with pq.ParquetWriter(to, _schema(wanted)) as file:
+    schema = pa.schema([(name, pa.string()) for name in wanted])
+    with pq.ParquetWriter(to, schema) as file:
         while part := list(islice(source, BLOCK)):
             total += len(part)
-            file.write_table(_table(wanted, part))
+            sound = [values for row, values in part if row.values is not None]
+            columns = [pa.array([values[i] for values in sound], pa.string()) for i in range(len(wanted))]
+            file.write_table(pa.table(columns, schema=schema))
             for row in (row for row, _ in part if row.values is None):
                 kept += len(row.raw)
                 found.append(row if kept <= KEPT_IN_ALL else row._replace(raw=b""))
     reasons = [(row.line, row.reason) for row in found]
     refuse_many(path, "rows", reasons, total, most, "the source's max_reject_share")
-    return Repaired(total, rejects(path.name, ((row.line, row.reason, row.raw) for row in found)))
-
-
-def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:
-    return _table(wanted, list(islice(_select(path, wanted), n)))
+    return rejects(path.name, ((row.line, row.reason, row.raw) for row in found))
 
 
 def _select(path: Path, wanted: Sequence[str]) -> Iterator[tuple[Row, list[str | None]]]:
@@ -150,23 +145,10 @@ def _select(path: Path, wanted: Sequence[str]) -> Iterator[tuple[Row, list[str |
         found = [values[at] if at < len(values) else None for at in places]
         if any(values[len(header) :]):
             yield row._replace(values=None, reason=f"more than {len(header)} values"), found
-        elif not all(map(_is_utf8, found)):
+        elif not (text := "".join(filter(None, found))).isascii() and any("\udc80" <= c <= "\udcff" for c in text):
             yield row._replace(values=None, reason="not UTF-8"), found
         else:
             yield row, found
-
-
-def _table(wanted: Sequence[str], found: Sequence[tuple[Row, list[str | None]]]) -> pa.Table:
-    columns = [[values[i] for row, values in found if row.values is not None] for i in range(len(wanted))]
-    return pa.table([pa.array(column, pa.string()) for column in columns], schema=_schema(wanted))
-
-
-def _schema(wanted: Sequence[str]) -> pa.Schema:
-    return pa.schema([(name, pa.string()) for name in wanted])
-
-
-def _is_utf8(value: str | None) -> bool:
-    return value is None or value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value)
 
 
 class _Text:
@@ -191,20 +173,3 @@ class _Text:
         if self.size > LONGEST_LINE:
             raise csv.Error("row too long; is a quote not closed?")
         return line.decode("utf-8", errors=self._errors)
-
-
-def _read(text: _Text, separator: str, escape: str | None) -> Iterator[Row]:
-    # strict: an unclosed quote is an error; otherwise all that follows becomes one value
-    reader = csv.reader(text, delimiter=separator, strict=True, escapechar=escape)
-    while True:
-        text.begin()
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as e:  # the reader goes on with the next line
-            for offset in range(text.lines):
-                yield Row(text.first + offset, None, f"not CSV: {one_line(e, 80)}", b"" if offset else bytes(text.raw))
-            continue
-        if values:
-            yield Row(text.first, values, "", bytes(text.raw))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import ne
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -30,7 +29,7 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
     names: dict[str, str] = {}
     for role, (address, *_) in addresses.items():
         name = "-".join(part for part in paths[role][-2 if often[paths[role][-1]] > 1 else -1 :] if part)
-        if is_folder(address):
+        if _is_folder(address):
             name += many_files.packed_ending(Path(address))
         elif address.startswith(HUB) and not name.endswith(".parquet"):
             name = f"{name}.parquet"
@@ -52,7 +51,7 @@ def _here(address: str) -> Path | None:
     return None if address.startswith(HUB) else local(address)
 
 
-def is_folder(address: str) -> bool:
+def _is_folder(address: str) -> bool:
     path = _here(address)
     return path is not None and path.is_dir()
 
@@ -61,7 +60,7 @@ def bring(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> str | None:
     """Fetch an address, also a folder or a dataset of the Hub, as one file; return its sha256 where it is known."""
-    if not is_folder(address) and not address.startswith(HUB):
+    if not _is_folder(address) and not address.startswith(HUB):
         return fetch(address, target, expected, timeout, retries, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
     with io.atomic(target) as temporary:
@@ -144,7 +143,7 @@ def listing(
     stored: Mapping[str, str],
     addresses: Mapping[str, list[str]],
     hashes: Mapping[str, str],
-    dims: Mapping[str, int] = MappingProxyType({}),
+    dims: Mapping[str, int],
 ) -> list[dict[str, Any]]:
     """Return the rows of `sources.json`; the url of a local file is only its name, so that it reveals no folder."""
     rows: list[dict[str, Any]] = []
@@ -152,8 +151,8 @@ def listing(
         address, path = addresses.get(role, [name])[0], raw / name
         url = _public(address) if _here(address) is None else f"file:{name}"
         sha256 = hashes.get(name) or io.sha256(path)
-        rows.append({"role": role, "name": name, "url": url, "bytes": path.stat().st_size, "sha256": sha256})
-        rows[-1] |= {"dim": dims[role]} if role in dims else {}
+        row = {"role": role, "name": name, "url": url, "bytes": path.stat().st_size, "sha256": sha256}
+        rows.append(row | ({"dim": dims[role]} if role in dims else {}))
     return rows
 
 
@@ -164,16 +163,13 @@ def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequenc
     """
     copies = {row["role"]: (raw / row["name"], row["sha256"]) for row in earlier}
     found = {}
-    for role, path in ((role, _here(a)) for role, mirrors in addresses.items() for a in mirrors):
-        if path is None:
-            continue
-        copy, sha256 = copies.get(role, (None, ""))
-        if path.is_file():
-            found[str(path)] = io.sha256(path)
-        elif path.is_dir():
+    local_files = ((role, path) for role, several in addresses.items() for path in filter(None, map(_here, several)))
+    for role, path in local_files:
+        copy, sha256 = copies.get(role, (path, ""))
+        if path.is_dir():
             found[str(path)] = many_files.sha256(path)
-        elif copy is not None and copy.is_file() and io.sha256(copy) == sha256:
-            found[str(path)] = sha256
+        elif path.is_file() or (copy.is_file() and io.sha256(copy) == sha256):
+            found[str(path)] = io.sha256(path if path.is_file() else copy)
         else:
             raise UserError(MISSING.format(path))
     return found

@@ -1,9 +1,9 @@
 """Feature files that come with a source: their parameters, their roles, and the formats of their names."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from pipeline.config.base import Mirrors, Name, Positive, Section
 from pipeline.sources.base import Downloaded
@@ -80,6 +80,12 @@ class WithFeatures(Downloaded):
     def dims(self) -> dict[str, int]:
         return {f"{FEATURE}{name}": given.dim for name, given in self.features.items() if given.dim}
 
-    def without_order(self) -> str:
-        formats = {name: format_of(given.file[0], given.dim) for name, given in self.features.items()}
-        return "" if self.feature_rows else next((name for name, kind in formats.items() if kind in ORDERED), "")
+    @model_validator(mode="after")
+    def _order_is_known(self) -> Self:
+        """Refuse files without identifiers where items have no numbers before they are read."""
+        for name, given in {} if self.has_split or self.feature_rows else self.features.items():
+            if format_of(given.file[0], given.dim) in ORDERED:
+                raise ValueError(
+                    f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row"
+                )
+        return self

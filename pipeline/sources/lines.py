@@ -98,15 +98,8 @@ def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total
         )
 
 
-def check_encoding(path: Path) -> None:
-    with opened(path):
-        pass
-
-
 UNREADABLE = b"\0unreadable: "  # no JSON begins so
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
-LENIENT = re.compile(rb"NaN|Infinity|[0-9]{300}")  # no JSON to orjson; Python writes the first two
-MOST_DIGITS = 4000  # of a whole number; longer ones stay text
 
 
 def unreadable(reason: str) -> bytes:
@@ -122,8 +115,8 @@ def json_object(line: bytes) -> dict[str, Any]:
         record = orjson.loads(line)
         if LONG_NUMBER.search(line):  # an identifier may be an integer beyond 64 bits, which orjson turns into a float
             record = json.loads(line)
-    except orjson.JSONDecodeError:
-        record = _parse_lenient(line)
+    except ValueError:
+        record = _parse_constants(line)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(record, dict):
@@ -131,18 +124,15 @@ def json_object(line: bytes) -> dict[str, Any]:
     return record
 
 
-def _parse_lenient(line: bytes) -> Any:
-    if not LENIENT.search(line):
-        raise ValueError("not JSON")
+def _parse_constants(line: bytes) -> Any:
+    """Read JSON in which Python wrote NaN or Infinity, as null."""
     try:
-        record = json.loads(line.decode(), parse_constant=lambda _: None, parse_int=_whole)
+        if b"NaN" not in line and b"Infinity" not in line:
+            raise ValueError
+        record = json.loads(line.decode(), parse_constant=lambda _: None)
         json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which no table can hold
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:
         raise ValueError("not JSON") from None
     return record
-
-
-def _whole(digits: str) -> int | str:
-    return int(digits) if len(digits) <= MOST_DIGITS else digits

@@ -5,17 +5,21 @@ The split is imported as it is. Item numbers are kept too, because row i of ever
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
 
 from pipeline.config.base import Mirrors, Section
 from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
+from pipeline.sources.base import Reader
 from pipeline.sources.delimited import first_line
 from pipeline.sources.feature_files import WithFeatures
-from pipeline.sources.lines import json_object
-from pipeline.sources.product import Product, as_list, as_text, json_lines, others
+from pipeline.sources.product import as_text
 from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
@@ -48,9 +52,8 @@ class PublishedSplit(InterFile):
         return {INTERACTIONS: self.interactions, ITEMS: self.items} | users
 
 
-def ratings(raw: Mapping[str, Path]) -> str:
+def ratings(path: Path) -> str:
     """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null."""
-    path = raw[INTERACTIONS]
     header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
@@ -62,10 +65,33 @@ def ratings(raw: Mapping[str, Path]) -> str:
     )
 
 
-KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
+class MmrecReader(Reader):
+    """Items are named by their numbers."""
 
-_ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
-_DIGITS = re.compile(r"[0-9]{1,18}")
+    kept = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
+    pattern = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
+
+    def ratings(self, raw: Mapping[str, Path]) -> str:
+        return ratings(raw[INTERACTIONS])
+
+    def wanted(self, asins: list[str]) -> dict[str, int]:
+        return {str(i): i for i in range(len(asins))}
+
+    def key(self, line: bytes) -> str | None:
+        match = self.pattern.search(line)
+        return str(int(match[1])) if match else None
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""
+        record = super().parse(line)
+        value = record.get("itemID")
+        digits = isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value.strip())
+        if not (digits or type(value) is int or (isinstance(value, float) and value.is_integer())):
+            raise ValueError("no itemID")
+        return record | {"itemID": int(value)}  # type: ignore[arg-type]
+
+    def name(self, record: dict[str, Any]) -> str | None:
+        return str(record["itemID"])
 
 
 class MmrecSource(InterFile, WithFeatures):
@@ -89,55 +115,17 @@ class MmrecSource(InterFile, WithFeatures):
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 
-
-lines = json_lines
-
-
-def metadata(raw: Mapping[str, Path]) -> Path | None:
-    return raw.get("metadata")
-
-
-def wanted(asins: list[str]) -> dict[str, int]:
-    return {str(i): i for i in range(len(asins))}
-
-
-def key(line: bytes) -> str | None:
-    match = _ITEM.search(line)
-    return str(int(match[1])) if match else None
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""
-    record = json_object(line)
-    value = record.get("itemID")
-    digits = isinstance(value, str) and _DIGITS.fullmatch(value.strip())
-    if not (digits or type(value) is int or (isinstance(value, float) and value.is_integer())):
-        raise ValueError("no itemID")
-    return record | {"itemID": int(value)}  # type: ignore[arg-type]
-
-
-def name(record: dict[str, Any]) -> str | None:
-    return str(record["itemID"])
-
-
-def product(record: dict[str, Any]) -> Product:
-    return Product(
-        title=as_text(record.get("title")),
-        brand=as_text(record.get("brand")),
-        categories=as_list(record.get("categories")),
-        description=as_text(record.get("description")),
-        image_urls=as_list(record.get("imUrl")),
-        extra=others(record, KEPT),
-    )
+    def reader(self) -> Reader:
+        return MmrecReader()
 
 
 def asins(path: Path | None, items: int) -> list[str]:
     """Return the identifier of items 0 .. items-1: asin, else the number; UserError if one occurs twice."""
-    names = [str(i) for i in range(items)]
+    reader, names = MmrecReader(), [str(i) for i in range(items)]
     seen: set[int] = set()
-    for number, line in enumerate(lines(path) if path else (), start=1):
+    for number, line in enumerate(reader.lines(path) if path else (), start=1):
         try:
-            record = parse(line)
+            record = reader.parse(line)
         except ValueError:
             continue  # the items stage rejects it, with its line number
         item = record["itemID"]
@@ -150,3 +138,65 @@ def asins(path: Path | None, items: int) -> list[str]:
         repeated, _ = Counter(names).most_common(1)[0]
         raise UserError(f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item")
     return names
+
+
+def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
+    """Return the identifier of numbers 0 .. count-1 from a mapping file, CSV or tab separated text with a header.
+
+    `number` is the column of numbers; that of identifiers has one of `names`, or is the other one of two. UserError: no
+    such columns, a missing or repeated number or identifier, or not `count` numbers.
+    """
+    table = text_table(path)
+    columns = {column: table.column(i) for i, column in reversed([*enumerate(table.column_names)])}
+    others = [column for column in columns if column != number]
+    name = next((n for n in names if n in others), others[0] if len(others) == 1 else None)
+    if number not in columns or name is None:
+        raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(table.column_names)}")
+    found = [value.strip() for value in columns[name].to_pylist()]
+    for column, values in ((number, columns[number].to_pylist()), (name, found)):
+        if len(set(values)) < len(values):
+            again = repeated(values)
+            rows = [i + 2 for i, value in enumerate(values) if value == again][:2]
+            raise UserError(f"{path}, lines {rows[0]} and {rows[1]}: {column} {again!r} occurs twice; keep one")
+    if "" in found:
+        raise UserError(f"{path}, line {found.index('') + 2}: no {name}")
+    if (rows_of := permutation(columns[number])) is None:
+        raise UserError(f"{path}: {number} holds other values than 0 .. {len(found) - 1:,}, each once")
+    if len(found) != count:
+        raise UserError(
+            f"{path}: names {len(found):,} {number}s, the interactions have {count:,}; give the files of one split"
+        )
+    return [found[i] for i in np.argsort(rows_of)]
+
+
+def repeated(values: Sequence[object]) -> object:
+    seen = set[object]()
+    return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
+
+
+def permutation(column: pa.ChunkedArray) -> np.ndarray | None:
+    """Return the numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
+    try:
+        numbers = column.cast(pa.int64()).to_numpy()
+    except pa.ArrowException:
+        return None
+    whole = numbers.dtype.kind == "i" and np.array_equal(np.sort(numbers), np.arange(len(numbers)))
+    return numbers if whole and len(numbers) else None
+
+
+def text_table(path: Path) -> pa.Table:
+    try:
+        with path.open(encoding="utf-8-sig") as f:
+            header = f.readline(65536).rstrip("\r\n")
+        delimiter = "\t" if "\t" in header else ","
+        names = [name.strip().strip('"') for name in header.split(delimiter)]
+        return csv.read_csv(
+            path,
+            csv.ReadOptions(column_names=names, skip_rows=1),
+            csv.ParseOptions(delimiter=delimiter),
+            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None
+    except (pa.ArrowException, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not readable as a mapping file: {' '.join(str(e).split())}") from None

@@ -75,8 +75,11 @@ def as_list(value: Any) -> list[str]:
 
 def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
     """Return the non-empty fields that are not in `kept`, as JSON; ValueError if a field is nested too deeply."""
+    names = {key: key if isinstance(key, str) else repr(key) for key in record if key not in kept}
     return {
-        _as_str(k): as_json(v) for k, v in record.items() if k not in kept and v is not None and v not in ("", [], {})
+        name.encode("utf-8", "replace").decode(): as_json(record[key])
+        for key, name in names.items()
+        if record[key] is not None and record[key] not in ("", [], {})
     }
 
 
@@ -85,21 +88,13 @@ def as_json(value: Any) -> str:
     with suppress(TypeError):
         return orjson.dumps(value).decode()
     try:
-        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_printed)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_as_str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(_plain, value), key=repr)
-    return value if value is None or isinstance(value, (bool, int)) else _as_str(value)
-
-
-def _as_str(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    except TypeError:
+        raise ValueError("a key that is no text") from None
     return text.encode("utf-8", "replace").decode()
+
+
+def _printed(value: Any) -> Any:
+    return sorted(value, key=repr) if isinstance(value, set) else repr(value)

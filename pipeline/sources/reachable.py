@@ -29,7 +29,15 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
 
     def work() -> None:
         for key, mirrors in waiting:  # of a list, whose next is one thread's
-            found[key] = _first(key, mirrors, wait / len(mirrors))
+            faults: list[str] = []
+            for address in mirrors:
+                try:
+                    found[key] = Answer(key, address, _size(address, wait / len(mirrors)))
+                    break
+                except UserError as e:
+                    faults.append(one_line(e))
+            else:
+                found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
 
     threads = [Thread(target=work, daemon=True) for _ in range(min(ASKED, len(addresses)))]  # the exit waits for none
     deadline = time.monotonic() + wait * -(-len(addresses) // ASKED)
@@ -43,16 +51,6 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
         return [found.get(key) or Answer(key, own[0], None, f"{own[0]}: {silent}") for key, own in addresses.items()]
 
     return answers
-
-
-def _first(key: str, addresses: Sequence[str], wait: float) -> Answer:
-    faults = []
-    for address in addresses:
-        try:
-            return Answer(key, address, _size(address, wait))
-        except UserError as e:
-            faults.append(one_line(e))
-    return Answer(key, addresses[0], None, "; ".join(dict.fromkeys(faults)))
 
 
 def _size(address: str, wait: float) -> int | None:

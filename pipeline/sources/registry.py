@@ -11,9 +11,9 @@ SOURCES: Registry[type[Source]] = Registry(
     "sources",
     {
         "sample": "pipeline.sources.sample:SampleSource",
-        "amazon2014": "pipeline.sources.amazon2014:Amazon2014",
-        "amazon2018": "pipeline.sources.amazon2018:Amazon2018",
-        "amazon2023": "pipeline.sources.amazon2023:Amazon2023",
+        "amazon2014": "pipeline.sources.amazon:Amazon2014",
+        "amazon2018": "pipeline.sources.amazon:Amazon2018",
+        "amazon2023": "pipeline.sources.amazon:Amazon2023",
         "mmrec": "pipeline.sources.mmrec:MmrecSource",
         "tabular": "pipeline.sources.tabular:TabularSource",
     },

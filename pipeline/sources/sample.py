@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.config.parameters import Licence
-from pipeline.sources import amazon2014
+from pipeline.sources.amazon import Reader2014
 from pipeline.sources.base import Generated, Reader
 
 TERMS = Licence(
@@ -36,7 +36,7 @@ class SampleSource(Generated):
     licence: ClassVar[Licence] = TERMS
 
     def reader(self) -> Reader:
-        return cast(Reader, amazon2014)
+        return Reader2014()
 
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
         from pipeline.sources import sticker_shop  # imports drawing libraries, which other sources do not need

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.sources.lines import check_encoding
+from pipeline.sources.lines import opened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -43,20 +43,23 @@ def whole(text: str, kind: str = "BIGINT") -> str:
 
 
 def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
-    check_encoding(path)
     quote = '"' if quotes else ""
     return (
-        f"read_csv({quoted(path)}, header={str(header).lower()}, auto_detect=false, delim={quoted(delimiter)}, "
+        f"read_csv({_text_file(path)}, header={str(header).lower()}, auto_detect=false, delim={quoted(delimiter)}, "
         f"quote='{quote}', escape='{quote}', null_padding=true, columns={_strings(columns)})"
     )
 
 
 def read_lines(path: Path, columns: Iterable[str]) -> str:
-    check_encoding(path)
     return (
-        f"read_json({quoted(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
+        f"read_json({_text_file(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
         f"columns={_strings(columns)})"
     )
+
+
+def _text_file(path: Path) -> str:
+    with opened(path):  # UserError for another encoding than UTF-8
+        return quoted(path)
 
 
 def _strings(columns: Iterable[str]) -> str:

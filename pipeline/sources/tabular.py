@@ -1,35 +1,32 @@
 """Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, get_args
 
 import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import model_validator
 
 from pipeline.config.base import Mirrors, Share, known
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Reader
-from pipeline.sources.delimited import LOOKED_AT, Repaired, column_names, delimiter, repair
+from pipeline.sources.delimited import LOOKED_AT, column_names, delimiter, repair
 from pipeline.sources.feature_files import WithFeatures
-from pipeline.sources.lines import json_object, unreadable
+from pipeline.sources.lines import unreadable
 from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 from pipeline.sources.sql import connected, named, quoted, rating, read_csv, read_lines, stripped, trimmed
 from pipeline.sources.sql import name as identifier
 
-OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
-OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
+InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
+ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
+OF_INTERACTIONS, OF_ITEMS = get_args(InteractionColumn), get_args(ItemColumn)
 FIRST_YEAR, LAST_YEAR = 1900, 2100  # of days written as eight digits
 MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
 PARQUET_ROWS = 4096
 EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
-
-InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
-ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
 
 
 class TabularSource(WithFeatures):
@@ -47,8 +44,6 @@ class TabularSource(WithFeatures):
     """the same for only the item file, where the two files differ"""
     text: list[str] = []
     """more columns of the item file to append to the description"""
-    flat_categories: bool = False
-    """categories are a list without levels, which becomes one level, instead of a path from the root"""
     max_reject_share: Share = 0.01
     """largest share of unreadable rows of interactions in CSV; `items` has its own"""
 
@@ -59,33 +54,27 @@ class TabularSource(WithFeatures):
         items = {"metadata": self.items} if self.items else {}
         return {"interactions": self.interactions} | items | self.feature_files()
 
-    @model_validator(mode="after")
-    def _by_identifier(self) -> Self:
-        if name := self.without_order():
-            raise ValueError(f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row")
-        return self
 
-
-class Tabular:
-    """Reads the files of one source; see base.Reader."""
+class Tabular(Reader):
+    """Reads the files of one source."""
 
     def __init__(self, source: TabularSource) -> None:
-        self._interaction_columns: dict[str, str] = dict(source.columns.items())
-        self._most_rejects = source.max_reject_share
-        self._text, self._flat = source.text, source.flat_categories
-        self._item_columns: dict[str, str] = dict([*source.columns.items(), *source.item_columns.items()])
+        self._source = source
+        columns: dict[str, str] = dict(source.columns.items())
+        self._interactions = {role: columns.get(role, role) for role in OF_INTERACTIONS}
+        columns |= dict(source.item_columns.items())
+        self._items = {role: columns.get(role, role) for role in OF_ITEMS}
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
 
         UserError: empty, or a column that is required or named under `columns` is missing or unreadable.
         """
-        path, renamed = raw["interactions"], self._interaction_columns
-        names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
-        columns = _columns(path, names, required=("user", "item"), renamed=renamed)
-        without_blanks = {"user": stripped, "item": stripped}
+        path, names = raw["interactions"], self._interactions
+        columns = _columns(path, names, {"user", "item", *self._source.columns})
+        ends = {"user": stripped, "item": stripped}
         text = {
-            role: without_blanks.get(role, trimmed)(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
+            role: ends.get(role, trimmed)(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
             for role, name in names.items()
         }
         rows = table(path, columns)
@@ -105,54 +94,38 @@ class Tabular:
             f"{times} AS timestamp{split} FROM {rows}"
         )
 
-    def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
-        """Return the files with the interactions rewritten as Parquet; None if they are not CSV."""
+    def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], pa.Table] | None:
+        """Return the files with the interactions rewritten as Parquet, and rejects; None if they are not CSV."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or delimiter(path) is None:
             return None
-        columns = column_names(path)
-        wanted = [name for role in OF_INTERACTIONS if (name := self._interaction_columns.get(role, role)) in columns]
-        to = folder / "repaired.parquet"
-        return {**raw, "interactions": to}, repair(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
+        columns, to = column_names(path), folder / "repaired.parquet"
+        wanted = dict.fromkeys(name for name in self._interactions.values() if name in columns)
+        return {**raw, "interactions": to}, repair(path, list(wanted), to, self._source.max_reject_share)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         if path := raw.get("metadata"):
-            names = {role: self._item_column(role) for role in OF_ITEMS}
-            columns = _columns(path, names, required=("item",), renamed=self._item_columns)
-            known(self._text, columns, "text")
+            columns = _columns(path, self._items, {"item", *self._source.columns, *self._source.item_columns})
+            known(self._source.text, columns, "text")
         return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
         yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
 
-    def _item_column(self, role: str) -> str:
-        return self._item_columns.get(role, role)
-
-    def wanted(self, asins: list[str]) -> dict[str, int]:
-        return {asin: i for i, asin in enumerate(asins)}
-
-    def key(self, line: bytes) -> str | None:
-        return None
-
-    def parse(self, line: bytes) -> dict[str, Any]:
-        return json_object(line)
-
     def name(self, record: dict[str, Any]) -> str | None:
-        return named(record.get(self._item_column("item")))
+        return named(record.get(self._items["item"]))
 
     def product(self, record: dict[str, Any]) -> Product:
-        of = {role: record.get(self._item_column(role)) for role in OF_ITEMS}
-        categories = several(of["categories"])
-        parts = [of["description"], *(record.get(column) for column in self._text)]
+        of = {role: record.get(name) for role, name in self._items.items()}
+        more = self._source.text
+        sentences = map(_end_sentence, [of["description"], *map(record.get, more)])
         return Product(
             title=as_text(of["title"]),
             brand=as_text(of["brand"]),
-            categories=[", ".join(sorted(categories))] if self._flat and categories else categories,
-            description=" ".join(text for text in map(_end_sentence, parts) if text)
-            if self._text
-            else as_text(parts[0]),
-            image_urls=several(of["image_urls"]),
-            extra=others(record, [*map(self._item_column, OF_ITEMS), *self._text]),
+            categories=_several(of["categories"]),
+            description=" ".join(filter(None, sentences)) if more else as_text(of["description"]),
+            image_urls=_several(of["image_urls"]),
+            extra=others(record, [*self._items.values(), *more]),
         )
 
 
@@ -178,13 +151,12 @@ def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
     return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
 
 
-def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
-    must = {role: names[role] for role in names if role in required or role in renamed}
+def _columns(path: Path, names: Mapping[str, str], required: Collection[str]) -> list[str]:
+    must = {role: name for role, name in names.items() if role in required}
     columns = column_names(path, must.values())
-    for name in must.values():
+    for role, name in must.items():
         if columns.count(name) > 1:
             raise UserError(f"{path}: two columns are called '{name}'; rename one")
-    for role, name in must.items():
         if name not in columns:
             have = ", ".join(columns)
             raise UserError(f"{path}: no column '{name}'; it has {have}; map the {role} under `columns` of the source")
@@ -232,5 +204,5 @@ def _end_sentence(value: Any) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
-def several(value: Any) -> list[str]:
+def _several(value: Any) -> list[str]:
     return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else as_list(value)

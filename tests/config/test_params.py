@@ -45,40 +45,26 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
     ("text", "says"),
     [
         (GOOD + "train: {lrr: 0.1}", "unknown key 'train.lrr'; did you mean 'lr'?"),
-        (GOOD + "train: {lr: fast}", "'train.lr': input should be a valid number, found 'fast'"),
         (GOOD + "train: {lr: -1.0}", "'train.lr': input should be greater than 0, found -1.0"),
         (GOOD + "benchmark: {overrides: {bpr: {gate: false}}}", "unknown key 'benchmark.overrides.bpr.gate'; valid: "),
         (GOOD + "benchmark: {overrides: {bm3: {layer: 1}}}", "'benchmark.overrides.bm3.layer'; did you mean 'layers'?"),
-        (GOOD + "benchmark: {budget: -1}", "'benchmark.budget': input should be greater than or equal to 0, found -1"),
         (GOOD + "benchmark: {control: shufled}", "'benchmark.control': no 'shufled'; did you mean 'shuffled'?"),
         (GOOD + "search: {spaces: {bpr: {lrr: {low: 1, high: 2}}}}", "'search.spaces.bpr.lrr'; did you mean 'lr'?"),
-        (GOOD + "search: {spaces: {bpr: {dim: {low: 1, high: 8.5}}}}", "'search.spaces.bpr.dim': input should be"),
-        (GOOD + "benchmark: {models: [ngcf]}", "'benchmark.models': no 'ngcf'; "),
         (GOOD + "benchmark: {ablations: {x: {gat: 1}}}", "'benchmark.ablations.x.gat'; did you mean 'gate'?"),
         (GOOD + "encode: {settings: {}}", "unknown key 'encode.settings'; valid: encoders, controls, "),
         (GOOD + "items: {text: [title, title]}", "'items.text': value error, a field is named twice"),
-        (GOOD + "items: {text: [titel]}", "'items.text.0': input should be 'title', 'brand', 'categories' or"),
-        (GOOD + "items: {text: []}", "'items.text': list should have at least 1 item"),
         (GOOD + "encode: {encoders: [bert]}", "'encode.encoders': no 'bert'"),
-        (GOOD + "encoders: {vit: {kind: timm, model: ''}}", "'encoders.vit.model': string should have at least 1"),
-        (GOOD + "encode: {encoders: [timm]}", "'encoders.timm.model' is required"),
         (GOOD + "encoders: {vit: {model: x}}", "'encoders.vit.kind' is required; valid: beit3, "),
         (GOOD + "encoders: {vit: {kind: tim, model: x}}", "'encoders.vit.kind': no 'tim'; did you mean 'timm'?"),
-        (GOOD + "encoders: {vit: {kind: timm, modle: x}}", "'encoders.vit.modle'; did you mean 'model'?"),
-        (GOOD + "encoders: {a: {kind: huggingface, model: x, jion: mean}}", "'encoders.a.jion'; did you mean 'join'?"),
-        (GOOD + "encoders: {a: {kind: open_clip, weight: x}}", "'encoders.a.weight'; did you mean 'weights'?"),
         (GOOD + "encoders: {a: {kind: huggingface, model: x, join: sum}}", "'encoders.a.join': input should be 'mean'"),
-        (GOOD + "encoders: {minilm: {precision: int8}}", "unknown key 'encoders.minilm.precision'; "),
         (GOOD + "encoders: {beit3-untrained: {max_tokens: 9}}", "it takes the settings of beit3; give them there"),
         (GOOD + "encoders: {cnn: {kind: timm, model: x}}", "'cnn' is a kind itself; choose another name"),
         (GOOD + "encoders: {a: {kind: concat, of: [minilm, cnnn]}}", "'encoders.a.of': no 'cnnn'; did you mean 'cnn'?"),
-        (GOOD + "encoders: {a: {kind: concat, of: [minilm]}}", "'encoders.a.of': list should have at least 2 items"),
         (GOOD + "encoders: {a: {kind: concat, of: [b, cnn]}, b: {kind: concat, of: [a, cnn]}}", "by a -> b -> a"),
         (GOOD + "encoders:\n  a: {kind: timm, model: x}\n  a: {kind: timm, model: y}", "key 'a' stands here twice"),
         (GOOD + "encode: {encoders: [cnn, cnn]}", "'encode.encoders': 'cnn' is listed twice"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon}}", "'sources.shop.kind': no 'amazon'; did you mean 'ama"),
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
-        (GOOD + "pretrain: {distil: 2}", "unknown key 'pretrain.distil'; did you mean 'distill'?"),
         (GOOD + "images: {outside: 1}", "'images.outside': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "reviews: is required"),
@@ -89,12 +75,9 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         ),
         (GOOD + "benchmark: {ablations: {x: {features: beit4}}}", "'benchmark.ablations.x.features': no 'beit4'"),
         ("datasets: [shpo]\nsources: {shop: {kind: sample}}", "no dataset 'shpo'"),
-        (GOOD + "study: {mask: {ratio: [0.1]}}", "'study.mask.ratio'; did you mean 'ratios'?"),
         (GOOD + "study: {sweeps: {x: {train.lrs: [0.1]}}}", "'study.sweeps.x.train.lrs'; did you mean 'lr'?"),
         (GOOD + "study: {sweeps: {x: {train.lr: [0.1, -1.0]}}}", "'study.sweeps.x.train.lr': input should be greater"),
-        (GOOD + "study: {sweeps: {x: {graph.kk: [3]}}}", "unknown key 'study.sweeps.x.graph.kk'"),
         (GOOD + "study: {sweeps: {x: {lr: [0.1]}}}", "'study.sweeps.x': value error, 'lr' is no key of"),
-        (GOOD + "study: {sweeps: {x: {train.lr: []}}}", "'study.sweeps.x.train.lr': list should have at least 1"),
         ("datasets: [../x]\nsources: {}", "'datasets.0'"),
         ("datasets: [", "not YAML"),
         ("- 1", "params.yaml"),
@@ -112,11 +95,6 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path, text: str) -> None
     assert load(tmp_path, GOOD + f"train: {{lr: {text}}}").train.lr == 1e-3
 
 
-def test_identifiers_that_look_alike_are_no_numbers(tmp_path: Path) -> None:
-    hashes = ["1234567890e12345", "12345e6789012345"]
-    assert load(tmp_path, GOOD + f"images: {{placeholders: [{', '.join(hashes)}]}}").images.placeholders == hashes
-
-
 def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
     source = "{kind: mmrec, interactions: a.inter, features: {theirs: f.npy}}"
     text = (
@@ -132,16 +110,6 @@ def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name
     settings.benchmark.check(50)
     with pytest.raises(UserError, match=r"benchmark\.ks.*50 .*49"):
         settings.benchmark.check(49)
-
-
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="pass --params"):
-        params.load(tmp_path / "absent.yaml")
-
-
-def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        load(tmp_path, GOOD).train.features = "x"  # type: ignore[misc]
 
 
 def test_the_fast_recipe_fills_in_what_is_not_given() -> None:

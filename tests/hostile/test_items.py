@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.items.build import merge
 from pipeline.items.parse import LONGEST_TEXT, Line, Parsed, Reject, clean, read
-from pipeline.sources import amazon2018
+from pipeline.sources.amazon import Reader2018
 from pipeline.sources.product import Product
 
 SIZE = 300_000  # characters: quadratic time would be hours
@@ -62,7 +62,7 @@ REJECTS = {
 
 @pytest.mark.parametrize(("fields", "reason"), REJECTS.values(), ids=REJECTS)
 def test_an_item_that_cannot_be_cleaned_is_a_reject(fields: dict, reason: str) -> None:
-    outcome = read(Line(1, orjson.dumps({"asin": "A", **fields})), amazon2018, {"A"})
+    outcome = read(Line(1, orjson.dumps({"asin": "A", **fields})), Reader2018(), {"A"})
     assert isinstance(outcome, Reject)
     assert outcome.reason.startswith(reason)
     assert len(outcome.reason) < 200
@@ -70,6 +70,6 @@ def test_an_item_that_cannot_be_cleaned_is_a_reject(fields: dict, reason: str) -
 
 def test_addresses_without_end_are_cut() -> None:
     urls = [f"http://e/{i}.jpg" for i in range(5000)]
-    outcome = read(Line(1, orjson.dumps({"asin": "A", "imageURL": urls})), amazon2018, {"A"})
+    outcome = read(Line(1, orjson.dumps({"asin": "A", "imageURL": urls})), Reader2018(), {"A"})
     assert isinstance(outcome, Parsed)
     assert outcome.product.image_urls == urls[:1000]

@@ -51,12 +51,10 @@ def test_a_file_of_blank_lines_is_one_line_soon(name: str, head: bytes) -> None:
     assert time.process_time() - start < 10
 
 
-@pytest.mark.parametrize(
-    ("price", "kept"), [("NaN", None), ("-Infinity", None), ("9" * 5000, "9" * 5000), ("9" * 400, int("9" * 400))]
-)
-def test_a_number_that_is_no_json_does_not_lose_its_item(price: str, kept: object) -> None:
+@pytest.mark.parametrize("price", ["NaN", "-Infinity"])
+def test_a_number_that_is_no_json_does_not_lose_its_item(price: str) -> None:
     line = f'{{"item": "i", "price": {price}}}'
-    assert json_object(line.encode()) == {"item": "i", "price": kept}
+    assert json_object(line.encode()) == {"item": "i", "price": None}
     Path("i.jsonl").write_text(line + "\n")
     assert column_names(Path("i.jsonl")) == ["item", "price"]
     for broken in (line[:-1], line.replace('"i"', r'"\ud800"'), line.replace('"i"', '"\\ud800"'), f"[{line}"):

@@ -19,7 +19,7 @@ from pipeline.items import build
 from pipeline.items.build import compose, find_shared
 from pipeline.items.parse import clean
 from pipeline.run import running
-from pipeline.sources.amazon2018 import Amazon2018
+from pipeline.sources.amazon import Amazon2018
 from pipeline.sources.product import Product
 from stages import download as download_stage
 from stages import interactions as interactions_stage
@@ -207,14 +207,11 @@ def test_the_stage_warns_of_a_placeholder_in_one_line(tmp_path: Path, capsys: py
     )
 
 
-def test_the_stage_warns_of_text_that_is_not_read_and_of_lists_without_levels(tmp_path: Path) -> None:
-    words = [sorted({"comedy", ["action", "drama", "war"][i % 3], ["alien", "sport"][i % 2]}) for i in range(60)]
-    rows = [{"title": f"film {i}", "categories": words[i], "review": f"a fine film {i}"} for i in range(60)]
-    unread, flat = stages(tmp_path, rows)["warnings"]
-    assert unread.endswith("left out: review 38%; sources.mine.text joins columns to the text")
-    assert flat.endswith("read as a path from the root; sources.mine.flat_categories: true ends that")
-    given = {"text": ["review"], "flat_categories": True}
-    assert "warnings" not in stages(tmp_path, rows, **given)
+def test_the_stage_warns_of_text_that_is_not_read(tmp_path: Path) -> None:
+    rows = [{"title": f"film {i}", "review": f"a fine film {i}"} for i in range(60)]
+    (unread,) = stages(tmp_path, rows)["warnings"]
+    assert unread.endswith("left out: review 67%; sources.mine.text joins columns to the text")
+    assert "warnings" not in stages(tmp_path, rows, text=["review"])
 
 
 LINE = st.one_of(

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from commands import alignrec
-from webserver import Server, body, cut, first, hang, ranged, serving, status
+from webserver import Server, body, first, hang, ranged, serving, status
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http import connections, retries
 from pipeline.http.fetch import Progress, fetch
 from pipeline.sources.download import download, expectations, listing, local_hashes, names
 from stages.download import UNAWARE
@@ -40,33 +39,6 @@ def test_a_cut_connection_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert target.read_bytes() == DATA
     assert asked == [None, "bytes=120000-", "bytes=240000-"]
     assert [p.name for p in tmp_path.iterdir()] == ["x.gz"]
-
-
-def test_a_later_run_continues_what_an_earlier_one_left(tmp_path: Path) -> None:
-    with serving({"/x.gz": ranged(DATA, cut_at=50_000)}) as server:
-        address = f"{server.address}/x.gz"
-        with pytest.raises(UserError, match=r"\(after 1 tries\); run again to continue"):
-            get(address, tmp_path / "x.gz", retries=0)
-        assert not (tmp_path / "x.gz").exists()
-        server.answers["/x.gz"] = ranged(DATA)
-        assert get(address, tmp_path / "x.gz").read_bytes() == DATA
-        assert ranges(server)[-1] == "bytes=50000-"
-
-
-def test_a_file_that_changed_meanwhile_starts_over(tmp_path: Path) -> None:
-    new = gzip.compress(b"new", mtime=0)
-    with serving({"/x.gz": ranged(DATA, cut_at=50_000)}) as server:
-        address = f"{server.address}/x.gz"
-        with pytest.raises(UserError):
-            get(address, tmp_path / "x.gz", retries=0)
-        server.answers["/x.gz"] = ranged(new, etag='"v2"')
-        assert get(address, tmp_path / "x.gz").read_bytes() == new
-
-
-def test_a_server_without_etag_is_asked_from_the_start(tmp_path: Path) -> None:
-    with serving({"/x.gz": first(1, cut(DATA, 1000), body(DATA))}) as server:
-        assert get(f"{server.address}/x.gz", tmp_path / "x.gz").read_bytes() == DATA
-        assert ranges(server) == [None, None]
 
 
 def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Path) -> None:
@@ -136,11 +108,6 @@ def test_addresses_never_become_odd_file_names(address: str) -> None:
     assert actual in ("x", "b")
 
 
-def test_two_files_of_one_name_are_refused() -> None:
-    with pytest.raises(UserError, match=r"x\.gz"):
-        names({"reviews": ["http://a/x.gz"], "metadata": ["http://b/x.gz"]})
-
-
 def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path: Path) -> None:
     (tmp_path / "meta.json.gz").write_bytes(DATA)
     with serving({"/r.json.gz": body(DATA)}) as server:
@@ -153,27 +120,10 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     for known in (hashes, {}):
-        assert listing(raw, stored, addresses, known) == [
+        assert listing(raw, stored, addresses, known, {}) == [
             {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
             {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
         ]
-
-
-def test_without_a_network_it_ends_soon_and_names_the_keys_that_take_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(retries.time, "sleep", slept.append)
-    (tmp_path / "meta.gz").write_bytes(DATA)
-    away = "http://no-such-host.invalid"
-    addresses = {"reviews": [f"{away}/r.gz"], "metadata": [str(tmp_path / "meta.gz")], "feature:cnn": [f"{away}/f.b"]}
-    with pytest.raises(UserError) as e:
-        download("baby", addresses, tmp_path / "raw", {}, 2, 9, quiet)
-    assert str(e.value) == (
-        f"{away}/r.gz: name not resolved: no-such-host.invalid. "
-        "Local files work too: give paths as sources.baby.reviews, sources.baby.features.cnn"
-    )
-    assert len(slept) == connections.LOOKUPS - 1
 
 
 def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:

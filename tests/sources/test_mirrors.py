@@ -1,4 +1,4 @@
-"""Several addresses of a file: tried in order, never joined; the one that gave it is kept."""
+"""Amazon's data by name, and several addresses of a file: tried in order, never joined."""
 
 import gzip
 import json
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import alignrec
 from webserver import body, ranged, serving, status
 
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.run import running
-from pipeline.sources.amazon import ADDRESSES, addresses
-from pipeline.sources.amazon2023 import Amazon2023
+from pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, addresses
 from stages.download import main
-from stages.params import Params
+from stages.params import Params, load
 
 DATA = random.Random(0).randbytes(200_000)
 PACKED, OTHER = gzip.compress(DATA, mtime=0), gzip.compress(DATA[::-1], mtime=0)
@@ -53,17 +53,6 @@ def test_bytes_of_two_mirrors_are_never_joined(tmp_path: Path) -> None:
     assert stored(tmp_path) == {"x.csv.gz": OTHER}
 
 
-def test_an_interrupted_download_goes_on_at_its_own_address(tmp_path: Path) -> None:
-    with serving({"/a/x.csv.gz": ranged(PACKED, cut_at=1000), "/b/x.csv.gz": status(404)}) as server:
-        urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
-        with pytest.raises(UserError, match=r"x\.csv\.gz.*x\.csv\.gz.*404"):
-            run(tmp_path, urls)
-        server.answers["/a/x.csv.gz"] = ranged(PACKED)
-        run(tmp_path, urls)
-        assert server.headers[-1].get("Range") == "bytes=1000-"
-    assert stored(tmp_path) == {"x.csv.gz": PACKED}
-
-
 def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_line(tmp_path: Path) -> None:
     with serving({"/a/x.csv.gz": body(PACKED), "/b/x.csv.gz": body(OTHER)}) as server:
         urls = [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"]
@@ -78,7 +67,7 @@ def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_lin
         assert run(tmp_path, urls)[0]["url"] == urls[1]
 
 
-@pytest.mark.parametrize("version", ADDRESSES)
+@pytest.mark.parametrize("version", MIRRORS)
 def test_every_category_has_several_addresses_and_both_subsets(version: str) -> None:
     five, every = (addresses(version, "Software", subset) for subset in ("5-core", "all"))
     assert five["metadata"] == every["metadata"]
@@ -99,3 +88,32 @@ def test_the_subset_is_a_key_of_the_source() -> None:
         reviews(subset="all", reviews="mine.csv")
     with pytest.raises(ValueError, match="5-core"):
         reviews(subset="3-core")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["new", "x", "--amazon", "2015"], "'--amazon': no '2015'"),
+        (["new", "x", "--amazon", "2014", "--category", "Babi"], "no 'Babi'; did you mean 'Baby'?"),
+        (["new", "x", "--amazon", "2014"], "give --category too, one of Amazon_Instant_Video"),
+        (["new", "x"], "--interactions"),
+    ],
+)
+def test_what_is_missing_or_misspelt_is_one_line(tmp_path: Path, words: list[str], said: str) -> None:
+    result = alignrec(*words, cwd=tmp_path)
+    assert result.exit_code
+    told = str(result.exception) if not isinstance(result.exception, SystemExit) else result.output
+    assert said in " ".join(told.replace("│", " ").split())
+    assert not (tmp_path / "params.yaml").exists()
+
+
+def test_new_writes_a_project_for_a_category(tmp_path: Path) -> None:
+    said = alignrec("new", "baby", "--amazon", "2014", "--category", "Baby", cwd=tmp_path)
+    assert said.exit_code == 0, said.output
+    assert "Baby of 2014: 19,445 users, 7,050 items, 160,792 interactions" in said.output
+    params = load(tmp_path / "params.yaml", "baby")
+    source = params.source("baby")
+    assert isinstance(source, AmazonSource)
+    assert (source.kind, source.category, source.subset) == ("amazon2014", "Baby", "5-core")
+    assert (tmp_path / "dvc.yaml").is_file()
+    assert params.pretrain.size == "mini"

@@ -28,17 +28,8 @@ def test_sql_and_python_name_the_same(text: str) -> None:
     assert in_sql(text) == named(text)
 
 
-def test_white_space_is_pythons() -> None:
-    assert [chr(c) for c in range(0x110000) if chr(c).isspace()] == list(WHITE)
-
-
 @pytest.mark.parametrize(
     "number", ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "7"]
 )
 def test_numbers_of_any_size_stay_whole(number: str) -> None:
     assert named(json_object(f'{{"item": {number}}}'.encode())["item"]) == number
-
-
-@pytest.mark.parametrize("value", [None, True, [], {}, "", " \u3000"])
-def test_what_names_nothing(value: object) -> None:
-    assert named(value) is None

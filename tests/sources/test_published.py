@@ -15,8 +15,7 @@ from pipeline import io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.mapping import numbered
+from pipeline.sources.mmrec import numbered
 from pipeline.sources.registry import declared
 from pipeline.train import inputs
 from stages.params import load
@@ -127,11 +126,8 @@ def mapping(*lines: str) -> str:
 WHOLE = [f"{asin}\t{i}" for i, asin in enumerate(ASINS)]
 BAD = {
     "an ASIN twice": (mapping(*WHOLE[:-1], f"{ASINS[2]}\t29"), f"lines 4 and 31: asin '{ASINS[2]}'"),
-    "a number twice": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t3"), "lines 5 and 31: itemID '3'"),
-    "another split": (mapping(*WHOLE, "B777777777\t30"), "names 31 itemIDs, the interactions have 30"),
     "too few": (mapping(*WHOLE[:-1]), "names 29 itemIDs, the interactions have 30"),
     "a gap": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t40"), "itemID holds other values than 0 .. 29"),
-    "no number": (mapping(*WHOLE[:-1], f"{ASINS[29]}\tx"), "itemID holds other values than 0 .. 29"),
     "no ASIN": (mapping(*WHOLE[:-1], "\t29"), "line 31: no asin"),
     "other columns": ("a,b,c\n1,2,3\n", "columns asin and itemID; it has a, b, c"),
     "nothing": ("", "mapping"),
@@ -144,25 +140,6 @@ def test_a_mapping_that_does_not_fit_is_one_line(tmp_path: Path, text: str, said
     with pytest.raises(UserError, match=said) as e:
         numbered(tmp_path / "i.csv", "itemID", ("asin", "parent_asin"), ITEMS)
     assert "\n" not in str(e.value)
-
-
-def test_interactions_of_another_split_and_of_other_users_are_one_line(folder: Path) -> None:
-    project("amazon2014")
-    for row, said in (("0\t44", "i_id_mapping.csv: names 30 itemIDs, the interactions have 45"),
-                      ("99\t4", "u_id_mapping.csv: names 12 userIDs, the interactions have 100")):  # fmt: skip
-        Path("toy.inter").write_text(f"{INTER}{row}\t5.0\t0\t0\n")
-        run("download")
-        done = alignrec("interactions", "toy", cwd=Path())
-        assert (done.exit_code, done.output.count("\n")) == (1, 1)
-        assert said in done.output
-
-
-def test_no_item_with_metadata_is_one_line(folder: Path) -> None:
-    project("amazon2014", without=tuple(ASINS))
-    run("download", "interactions")
-    done = alignrec("items", "toy", cwd=Path())
-    assert done.exit_code == 1
-    assert "none of its 1 lines is of one of the 30 items" in done.output
 
 
 SPLIT = {"interactions": "a.inter", "items": "i.csv"}
@@ -181,10 +158,3 @@ SPLIT = {"interactions": "a.inter", "items": "i.csv"}
 def test_keys_that_contradict_each_other_are_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(Exception, match=said):
         declared({"kind": "amazon2014", **keys}, "sources.toy")
-
-
-def test_a_category_fills_in_the_metadata_and_no_reviews() -> None:
-    source = declared({"kind": "amazon2014", "category": "Baby", "split": SPLIT}, "sources.toy")
-    assert isinstance(source, AmazonSource)
-    assert [*source.files()] == ["interactions", "split_items", "metadata"]
-    assert source.has_split

@@ -3,7 +3,6 @@
 import ast
 import gzip
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw
 from pipeline.io import digest
 from pipeline.sources.sample import SampleSource
 from pipeline.sources.shoppers import purchases
-from pipeline.sources.stickers import COLOURS, SHAPES, drawings, look, stickers
+from pipeline.sources.sticker_shop import COLOURS, SHAPES, look, stickers
 
 SMALL = SampleSource(kind="sample", users=150, items=100)
 
@@ -69,14 +68,6 @@ def test_stickers_are_unicodes_without_skin_tones() -> None:
     assert (first.name, first.category, first.subcategory) == ("Grinning face", "Smileys & Emotion", "face smiling")
 
 
-def test_sequences_are_drawn_as_one_picture() -> None:
-    man, wheat, farmer = drawings(["1F468", "1F33E", "1F468-200D-1F33E"])
-    assert farmer.tobytes() not in (man.tobytes(), wheat.tobytes())
-    red, green = (np.asarray(p).reshape(-1, 3).mean(0) for p in drawings(["1F7E5", "1F7E9"]))
-    assert red[0] > red[1] + 30
-    assert green[1] > green[0] + 5
-
-
 @pytest.mark.parametrize(
     ("box", "fill", "drawn", "colour", "shape"),
     [
@@ -110,10 +101,3 @@ def test_tastes_are_where_they_were_planted() -> None:
     for of, times in ((theme, 5), (appearance, 4)):
         alike, chance = ((of[x[1:]] == of[x[:-1]]) for x in (item, shuffled))
         assert alike[same].mean() > times * chance.mean()
-
-
-def test_popularity_has_a_long_tail_and_no_pair_comes_twice() -> None:
-    user, item, *_ = shopping()
-    assert len(set(zip(user.tolist(), item.tolist(), strict=True))) == len(user)
-    counts = np.array(sorted(Counter(item.tolist()).values(), reverse=True))
-    assert 0.35 < counts[: len(counts) // 5].sum() / counts.sum() < 0.7

@@ -13,9 +13,8 @@ from pipeline.config.parameters import Source
 from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
 from pipeline.items import identifiers
-from pipeline.sources import inspect, mapping, mmrec
-from pipeline.sources.amazon2014 import Amazon2014
-from pipeline.sources.amazon2023 import Amazon2023
+from pipeline.sources import inspect, mmrec
+from pipeline.sources.amazon import Amazon2014, Amazon2023
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import TabularSource
 from pipeline.vectors.matching import match
@@ -111,7 +110,7 @@ def core(data: bytes) -> None:
 def looked_at(data: bytes) -> None:
     seen = inspect.interactions(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
     seen.described()
-    inspect.ratings(seen)
+    seen.described()
 
 
 def numbered(data: bytes) -> None:
@@ -151,7 +150,7 @@ def targets() -> dict[str, Target]:
         "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
         "itemid": Target(numbered, NUMBERED),
         "split-mapping": Target(
-            lambda data: mapping.numbered(written("i.csv", data), "itemID", ("asin",), 3),
+            lambda data: mmrec.numbered(written("i.csv", data), "itemID", ("asin",), 3),
             [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
         ),
         "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),

@@ -13,10 +13,11 @@ import orjson
 from pipeline.errors import one_line, printable
 from pipeline.items.parse import Line, Parsed, clean, read
 from pipeline.release import item_file
-from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
+from pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from pipeline.sources.base import Reader
 from pipeline.sources.delimited import column_names
 from pipeline.sources.lines import json_object, lines
+from pipeline.sources.mmrec import MmrecReader
 from pipeline.sources.product import is_path, is_web, json_lines
 from pipeline.sources.tabular import TabularSource
 from tests.hostile import test_items
@@ -104,11 +105,11 @@ def table_lines(data: bytes) -> None:
 def targets() -> dict[str, Target]:
     return {
         "json-object": Target(json_object, RECORDS, (ValueError,)),
-        "literal": Target(amazon2014.parse, [LITERAL, *RECORDS], (ValueError,), refused=LITERALS),
-        "product-amazon2014": Target(product(amazon2014), [LITERAL, *RECORDS]),
-        "product-amazon2018": Target(product(amazon2018), RECORDS),
-        "product-amazon2023": Target(product(amazon2023), RECORDS),
-        "product-mmrec": Target(product(mmrec), RECORDS),
+        "literal": Target(Reader2014().parse, [LITERAL, *RECORDS], (ValueError,), refused=LITERALS),
+        "product-amazon2014": Target(product(Reader2014()), [LITERAL, *RECORDS]),
+        "product-amazon2018": Target(product(Reader2018()), RECORDS),
+        "product-amazon2023": Target(product(Reader2023()), RECORDS),
+        "product-mmrec": Target(product(MmrecReader()), RECORDS),
         "product-tabular": Target(product(TABULAR), RECORDS),
         "item-table": Target(table_lines, [TABLE, b'item,title\nx,"\ny,1\n', b"item;title\nx;t\n"]),
         "item-file": Target(items_of, [SOUND.replace(b"[[", b"[").replace(b"]]", b"]"), LONG_NAME, TABLE, *RECORDS]),
