@@ -98,14 +98,9 @@ class Summary(NamedTuple):
 
 
 def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary:
-    """Encode the rows of a table.
+    """Encode a table into a new folder of features-*.parquet, schema embedded(F), and FACTS.
 
-    Args:
-        table: see `item_file`.
-        chosen: the encoder.
-        params: sections `encode` and `encoders` are replaced by those of `chosen`; has a source DATASET.
-        to: new folder of features-*.parquet, schema embedded(F), and their provenance, _embed.json; unused rows go
-            to `<to>.rejects.parquet` next to it.
+    Unused rows go to `<to>.rejects.parquet`. `params` have a source DATASET; `chosen` replaces their encoders.
     """
     item_file.blocks(*table)  # refuses what is not there, before a folder is made
     lock = to.absolute().with_name(f".{to.name}.lock")
@@ -199,8 +194,7 @@ def _inputs(rows: pa.Table, layout: Any, start: int) -> dict[str, pa.Array]:
 
 
 def _image_parts(layout: Any, start: int, rows: int) -> Iterator[pa.Table]:
-    paths = sorted(layout.images.glob("images-*.parquet"))
+    paths, columns = sorted(layout.images.glob("images-*.parquet")), ["status", "reason", "image"]
     for path, first, n in batching.holding(paths, start, start + rows) if paths else ():
         for at in range(first, first + n, item_file.BLOCK):
-            columns = ["status", "reason", "image"]
             yield io.read_rows(path, schemas.IMAGES, columns, at, min(item_file.BLOCK, first + n - at))

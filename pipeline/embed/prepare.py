@@ -84,7 +84,7 @@ class _Rejects:
 
 def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) -> None:
     """Lay out a table for `encode`, without images if `images` is None; UserError: no row has an item."""
-    rejects = _Rejects(work, table.path.name)
+    rejects, layout = _Rejects(work, table.path.name), work.layout
     columns = table.columns if images is not None else table.columns._replace(image="")
 
     def rows() -> Iterator[Row]:
@@ -95,13 +95,13 @@ def prepare(table: Table, work: Work, images: Images | None, shard_rows: int) ->
     def tables() -> Iterator[pa.Table]:
         every, start, shards = rows(), 0, 0
         while shard := list(islice(every, shard_rows)):
-            if images is not None:
-                _write_images(shard, work, images, start, shards)
+            path = io.shard(layout.images, "images", shards)
+            if images is not None and not path.is_file():
+                _write_images(shard, work, images, start, path)
             for first in range(0, len(shard), io.PART):
                 yield _items(shard[first : first + io.PART], start + first)
             start, shards = start + len(shard), shards + 1
 
-    layout = work.layout
     io.write_tables(tables(), layout.items, schemas.ITEMS, work.record)
     rejects.flush()
     if not io.rows([layout.items]):
@@ -137,11 +137,7 @@ def _ids(rows: Sequence[Row], start: int) -> pa.Table:
     )
 
 
-def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, number: int) -> None:
-    path = io.shard(work.layout.images, "images", number)
-    if path.is_file():
-        return
-
+def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, path: Path) -> None:
     def tables() -> Iterator[pa.Table]:
         for first in range(0, len(rows), item_file.BLOCK):
             block = rows[first : first + item_file.BLOCK]

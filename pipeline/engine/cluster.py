@@ -43,12 +43,9 @@ def spread(
 
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
     this machine. A worker takes a GPU if the cluster has any, else as many CPUs as this process has threads, and as
-    many threads, so that sums are added in the same order; `warn` is told if processors differ. `packages` must have
-    equal versions on all nodes.
+    many threads, so that sums are added in the same order. `packages` must have equal versions on all nodes.
 
-    Raises:
-        UserError: Ray is not installed, a node has other code or libraries, or none has room for a worker for
-            PATIENCE seconds; and what `read` or a worker raises.
+    UserError: no Ray, other code or libraries on a node, no room for a worker; and what `read` or a worker raises.
     """
     if not jobs:
         return

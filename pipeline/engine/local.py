@@ -1,24 +1,20 @@
-"""Independent jobs, whose results are the same wherever the workers are: in threads, on devices, in processes."""
+"""Independent jobs, whose results are the same wherever the workers are: in threads or processes."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -57,36 +53,6 @@ class Threads:
         worker = make()
         with ThreadPoolExecutor(self.number) as pool:
             yield Seats(lambda job: pool.submit(worker, job), self.number)
-
-
-@dataclass(frozen=True)
-class Devices:
-    """A worker and a thread for each of torch's devices; an idle one takes the next job."""
-
-    devices: Sequence[torch.device]
-
-    @contextmanager
-    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
-        """Workers are made one at a time, each on its device: one that draws weights sets torch's seed."""
-        from pipeline.ops.device import current
-
-        idle: SimpleQueue[tuple[torch.device, Make[Any, Any]]] = SimpleQueue()
-        making = threading.Lock()
-        for device in self.devices:
-            idle.put((device, cache(make)))
-
-        def work(job: Any) -> Any:
-            device, made = idle.get()  # there are as many threads as devices
-            try:
-                with current(device):
-                    with making:
-                        worker: Worker[Any, Any] = made()
-                    return worker(job)
-            finally:
-                idle.put((device, made))
-
-        with ThreadPoolExecutor(len(self.devices)) as pool:
-            yield Seats(lambda job: pool.submit(work, job), len(self.devices))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pipeline.items.texts import Texts
 
 Encoding = Callable[[pa.Table], pa.Table]  # item_id, asin, and `text` and `image` if they are read -> rows
-LOADING = Lock()  # libraries do not load networks in parallel, and one that draws weights sets torch's seed
 
 
 class Look(NamedTuple):
@@ -90,8 +88,7 @@ class Encoded(Separable):
     context: Context
 
     def load(self) -> Encoder:
-        with LOADING:
-            encoder: Encoder = self.entry.make(self.context, self.own)
+        encoder: Encoder = self.entry.make(self.context, self.own)
         return encoder
 
     def rows(self, items: Items) -> Maker:
@@ -121,7 +118,7 @@ class Encoded(Separable):
         return make
 
     @cached_property
-    def _earlier(self) -> earlier.Earlier:  # shared by the workers of all devices
+    def _earlier(self) -> earlier.Earlier:
         return earlier.Earlier(self.folder if self.params.reuse else None)
 
     def apart(self, modality: str, items: Items) -> Blank | None:

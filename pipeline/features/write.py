@@ -6,13 +6,12 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import plainly
 from pipeline.encode.throughput import Throughput
@@ -26,7 +25,6 @@ from pipeline.features.registry import ordered
 from pipeline.features.sets import FeatureSets
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
-from pipeline.ops.device import visible
 from pipeline.run import Run
 from pipeline.vectors.registry import READERS
 from pipeline.versions import versions
@@ -61,13 +59,7 @@ def write(run: Run, node: Node, ids: pa.Table, texts: Texts, done: Done) -> None
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = _fingerprint(node)
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
-        lock = Lock()
-
-        def locked(n: int) -> None:  # a progress bar takes one thread at a time
-            with lock:
-                done(n)
-
-        items = Items(ids, texts, throughput, locked)
+        items = Items(ids, texts, throughput, done)
         with run.alone():
             if isinstance(node, Linear):
                 node.choose()
@@ -147,17 +139,12 @@ def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], do
 
 
 def _encode(run: Run, node: Node, items: Items, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
-    """Yield shards with their rows, in the order in which they are ready."""
+    """Yield shards with their rows."""
     if node.params.engine == "ray":
-        return distributed.encode(node, items, [*todo], partial(run.warn, recorded=False))
-    devices = visible()
-    place = engine.Devices(devices) if len(devices) > 1 else None
-
-    def worker() -> Callable[[Rows], pa.Table]:
+        yield from distributed.encode(node, items, [*todo], partial(run.warn, recorded=False))
+    elif todo:
         make = with_progress(node, items)
-        return lambda shard: make(*shard)
-
-    return engine.map(worker, todo, place, ordered=False, ahead=1)
+        yield from ((shard, make(*shard)) for shard in todo)
 
 
 def _count(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> int:

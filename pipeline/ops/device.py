@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -18,14 +18,6 @@ def pick(mps: bool = True) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if mps and torch.backends.mps.is_available() else "cpu")
-
-
-def visible() -> list[torch.device]:
-    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [pick()]
-
-
-def current(device: torch.device) -> AbstractContextManager[object]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def device_of(network: nn.Module) -> torch.device:

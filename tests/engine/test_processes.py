@@ -1,10 +1,11 @@
-"""Jobs in processes: every result, and an error at once."""
+"""Jobs in threads and processes: every result, in order where asked, and an error at once."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -68,6 +69,37 @@ def killed(n: int) -> None:
 def test_a_worker_that_the_system_kills_is_one_line(ordered: bool) -> None:
     with pytest.raises(UserError, match="killed"):
         light(killed, [0, 1, 2, 3], ordered)
+
+
+# --- threads
+
+
+def test_what_fails_in_a_thread_is_raised_and_what_waits_is_bounded() -> None:
+    begun: list[int] = []
+
+    def unlucky(n: int) -> int:
+        begun.append(n)
+        if n == 13:
+            raise UserError("job 13 is unlucky")
+        return n
+
+    with pytest.raises(UserError, match="13"):
+        list(engine.map(lambda: unlucky, [1, 13, *range(20, 40)], engine.Threads(2), ahead=1))
+    assert len(begun) < 8
+
+
+def test_threads_share_a_worker_and_keep_the_order() -> None:
+    both = threading.Barrier(2)
+
+    def square(n: int) -> int:
+        both.wait(60)  # for the other thread: two work at a time
+        time.sleep(0.1 * (n % 2))
+        return n * n
+
+    found = engine.map(lambda: square, range(6), engine.Threads(2), ahead=1)
+    assert list(found) == [(n, n * n) for n in range(6)]
+    as_they_end = engine.map(lambda: square, [1, 0], engine.Threads(2), ordered=False)
+    assert list(as_they_end) == [(0, 0), (1, 1)]
 
 
 # --- waiting
