@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
 UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # of `ru_maxrss`, in a MiB
 INTERVAL = 0.1  # seconds between samples, which take 30 microseconds each
 # bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged
@@ -62,11 +62,3 @@ def _kib(key: str) -> int:
 
 def largest_child_mib() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // UNIT
-
-
-def reset_peak() -> bool:
-    try:
-        CLEAR.write_text("5")
-    except OSError:
-        return False
-    return True

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 import orjson
-import pyarrow.compute as pc
 
 import schemas
 from pipeline import io
@@ -19,7 +18,6 @@ from pipeline.sources.product import is_path
 FIELDS = ("title", "brand", "categories", "description", "image_urls")
 MOST = 0.5  # share
 LOOKED_AT = 1000  # items whose other fields are looked at
-NAMED = 5  # items without metadata that a warning names
 
 
 def interactions(run: Run) -> None:
@@ -65,23 +63,12 @@ def items(run: Run) -> None:
         if "image_urls" in gone:
             raise UserError(f"{file}: no item has a text or an image; {cause}")
         run.warn(f"no item has a text; {cause}")
-    if described < n:
-        _warn_of_absent(run, n - described, n, file.name)
-
-
-def _warn_of_absent(run: Run, absent: int, n: int, file: str) -> None:
-    if not run.source.has_split:
-        if absent > MOST * n:
-            run.warn(f"{absent:,} of {n:,} items are not in {file}; they have neither text nor image of their own")
-        return
-    named: list[str] = []
-    for part in io.read_slices(run.layout.items, schemas.ITEMS, ["asin", "text_status"], io.PART):
-        rows = part.filter(pc.equal(part["text_status"], "no_metadata"))
-        named += rows["asin"].slice(0, NAMED - len(named)).to_pylist()
-    run.warn(
-        f"{absent:,} of the split's {n:,} items are not in {file}, and have neither text nor image: "
-        f"{', '.join(named)}{', ...' if absent > len(named) else ''}; their text_status in items.parquet is no_metadata"
-    )
+    absent = n - described
+    if absent > (0 if run.source.has_split else MOST * n):
+        run.warn(
+            f"{absent:,} of {n:,} items are not in {file.name}, and have neither text nor image of their own; their "
+            "text_status in items.parquet is no_metadata"
+        )
 
 
 def images(run: Run) -> None:

@@ -6,14 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import shipped
 import toy
 import typer
-import verdicts
 from commands import alignrec
 from toyproject import environment
 
-from pipeline import io
 from pipeline.errors import installing
 from stages.arguments import parted
 from stages.order import STAGES
@@ -77,19 +74,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         assert sorted(p.name for p in folder.iterdir()) == ["params.yaml"]
 
 
-def test_compare_ends_with_a_verdict_and_summary_with_paths(folder: Path) -> None:
-    layout = toy.outputs(folder / "outputs")
-    compared = alignrec("compare", "shop", "beit3", "random", cwd=folder).stdout.splitlines()
-    assert any("(n 4)" in line for line in compared)
-    assert compared[-1] == "On shop, BEiT3 features are level with random."
-    shown = alignrec("summary", cwd=folder).stdout
-    assert shown.index("shop, stages") < shown.index("shop, protocol") < shown.index("results: ")
-    assert shown.splitlines()[-2:] == ["report: not made yet", "release: not made yet"]
-    assert "Use " not in shown
-    io.write_json(layout.probes, io.read_json(layout.probes) | verdicts.probes(best="worse worse"))
-    assert "Use best, not beit3: " in alignrec("summary", cwd=folder).stdout
-
-
 LOADED = """
 import sys
 from stages.arguments import parted
@@ -111,13 +95,6 @@ def test_commands_of_releases_start_without_slow_libraries(folder: Path, command
     toy.outputs(folder / "outputs")
     done = python(LOADED.format(command=[*command], slow=[*HEAVY, "scipy", "PIL", "obstore"]), folder)
     assert done.stdout == "1 []\n", done.stderr
-
-
-def test_parameters_are_read_without_slow_libraries() -> None:
-    code = "import sys; from pathlib import Path; from stages import cli, params; "
-    code += "params.read(Path('params.yaml'), 'sample'); "
-    done = python(f"{code}print([name for name in {[*HEAVY, 'scipy']!r} if name in sys.modules])", shipped.root())
-    assert done.stdout == "[]\n", done.stderr
 
 
 def test_compare_needs_neither_torch_nor_faiss_and_a_stage_names_the_extra(folder: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from pipeline import io, registry
 from pipeline.errors import UserError
-from pipeline.features.registry import FEATURES
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import running
@@ -227,15 +226,6 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
 def test_its_parameters_are_as_closed_as_ours(tmp_path: Path, good: str, bad: str, key: str, meant: str) -> None:
     with pytest.raises(UserError, match=f"'{key}'.*'{meant}'"):
         load(params(tmp_path, PARAMS.replace(good, bad)))
-
-
-@pytest.mark.usefixtures("installed")
-def test_its_code_counts_as_an_input_and_comes_after_ours() -> None:
-    (file,) = MODELS.source_files("contentmf")
-    assert file.name == "model.py"
-    assert MODELS.source_files("bpr") == []
-    assert [path.name for path in FEATURES.source_files("louder")] == ["features.py"]
-    assert [*MODELS][-2:] == ["alignrec", "contentmf"]
 
 
 def test_without_the_package_there_is_none_of_it(tmp_path: Path) -> None:

@@ -154,14 +154,6 @@ def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tm
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
 
 
-def test_an_experiment_runs_what_its_parameter_concerns(undisturbed: Path, tmp_path: Path) -> None:
-    folder = committed(undisturbed, tmp_path)
-    for key, value in (("user.email", "t@t"), ("user.name", "t")):
-        subprocess.run(["git", "config", key, value], cwd=folder, check=True)
-    assert ran(run("dvc", "exp", "run", "-S", "report.gallery_items=3", cwd=folder)) == ["report"]
-    assert "report.gallery_items" in run("dvc", "params", "diff", cwd=folder)
-
-
 def test_altered_outputs_are_made_again_by_repro(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     before = release(folder)
@@ -173,14 +165,6 @@ def test_altered_outputs_are_made_again_by_repro(undisturbed: Path, tmp_path: Pa
         path.write_bytes(data)
     assert {"encode", "probe"} <= {*ran(run("dvc", "repro", cwd=folder))}
     assert release(folder) == before
-
-
-def test_git_sees_the_lock_and_the_figures_of_a_run_and_no_other_output(undisturbed: Path) -> None:
-    seen = run("git", "status", "--porcelain", "--untracked-files=all", "dvc.lock", "outputs", cwd=undisturbed)
-    parts = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
-    figures = {f"outputs/figures/shop/{part}.json" for part in parts}
-    figures |= {str(path.relative_to(undisturbed)) for path in (undisturbed / "outputs/figures/shop").glob("article-*")}
-    assert {line[3:] for line in seen.splitlines()} == {"dvc.lock", "outputs/.gitignore"} | figures
 
 
 def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path) -> None:

@@ -115,20 +115,6 @@ def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=tmp_path, PATH=str(tools))
 
 
-def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    folder = tmp_path / "inner"
-    folder.mkdir()
-    for to in (folder, tmp_path):
-        (to / "params.yaml").write_text(FIVE_LINES)
-    assert "dvc init --subdir" in begun(cwd=folder)
-    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=folder)
-    (tmp_path / ".gitignore").write_text(".dvc\n")
-    done = alignrec("new", cwd=tmp_path)
-    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
-    assert f"{tmp_path}/.dvc" in done.stderr
-
-
 @pytest.mark.usefixtures("with_dvc")
 def test_an_edited_dvc_yaml_is_kept_and_that_of_another_release_is_replaced(tmp_path: Path) -> None:
     path, body = tmp_path / "dvc.yaml", "stages: {}\n"
@@ -163,22 +149,6 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
     assert yaml.safe_load(Path("params.yaml").read_text())["datasets"] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("section", "says"),
-    [
-        ("graf: {}", "'graph'"),
-        ("extends: 3", "'extends'"),
-        ("extends: other.yaml", "other.yaml: "),
-    ],
-)
-def test_a_section_of_no_stage_is_one_line(tmp_path: Path, section: str, says: str) -> None:
-    (tmp_path / "params.yaml").write_text(FIVE_LINES + section + "\n")
-    done = alignrec("new", cwd=tmp_path)
-    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
-    assert says in done.stderr
-    assert not (tmp_path / "dvc.yaml").exists()
-
-
 def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("datasets: [a, b]\nsources:\n  a: {kind: sample}\n  b: {kind: tabular, interactions: r.csv}\n")
@@ -192,14 +162,3 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "encode: {encoders: [tfidf, minilm]}\n")
     of_a = read(path, "a")
     assert (of_a.train.features, of_a.publish.features) == ("tfidf", ["tfidf", "minilm"])
-
-
-def test_a_file_is_laid_over_the_one_that_it_extends(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text(FIVE_LINES + "graph: {k: 7, index: exact}\n")
-    over = tmp_path / "over.yaml"
-    over.write_text("extends: base.yaml\ngraph: {k: 8}\nbenchmark: {seeds: 1}\n")
-    params = read(over)
-    assert (params.graph.k, params.graph.index, params.benchmark.ks, params.benchmark.seeds) == (8, "exact", [5], 1)
-    (tmp_path / "third.yaml").write_text("extends: over.yaml\n")
-    with pytest.raises(UserError, match=r"over\.yaml must be a whole parameter file"):
-        read(tmp_path / "third.yaml")

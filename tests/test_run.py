@@ -3,24 +3,19 @@
 import json
 import multiprocessing
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline import memory, progress
+from pipeline import progress
 from pipeline.errors import UserError
 from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
 from pipeline.items.params import Items
 from pipeline.run import Run, running
-from pipeline.seeds import seed_for
 from pipeline.stage import Stage, perform
-from pipeline.train.params import Released
-from stages import train
 from stages.params import Params, load
 
 
@@ -54,32 +49,6 @@ def test_a_run_leaves_a_record_and_ends_with_one_line(
     assert {"python", "torch", "pyarrow"} <= set(record["versions"])
 
 
-WATCHED = """
-import mmap, sys, time
-from pipeline import memory
-
-size = 64 << 20
-with open(sys.argv[1], "wb+") as file:
-    file.truncate(size)
-    with memory.watched() as before:
-        time.sleep(3 * memory.INTERVAL)
-    with memory.watched() as mapped, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as pages:
-        assert sum(pages[at] for at in range(0, size, mmap.PAGESIZE)) == 0
-        time.sleep(3 * memory.INTERVAL)
-    with memory.watched() as held:
-        kept = bytearray(b"1") * size
-        time.sleep(3 * memory.INTERVAL)
-print(mapped.mib - before.mib, held.mib - before.mib)
-"""
-
-
-@pytest.mark.skipif(not memory.STATUS.exists(), reason="only Linux says what of a process is mapped")
-def test_pages_of_mapped_files_are_not_a_process_s_own_memory(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", WATCHED, str(tmp_path / "file")], capture_output=True, text=True)
-    mapped, held = map(int, done.stdout.split())
-    assert (mapped < 16, held > 48) == (True, True)
-
-
 def test_without_a_terminal_a_long_run_says_every_minute_how_far_it_is(
     tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,16 +65,6 @@ def test_without_a_terminal_a_long_run_says_every_minute_how_far_it_is(
     done = [int(line.split(": ")[1].split("/")[0]) for line in lines if "/40" in line]
     assert done == sorted(done)
     assert done[-1] > done[0]
-
-
-def test_a_line_has_the_figures_of_the_bar(params: Params, tmp_path: Path) -> None:
-    run = Run("train", "shop", params, tmp_path)
-    with run.progress(total=20, unit="epoch") as bar:
-        for epoch in (4, 5):  # resumed at the fifth
-            train.show_epoch(bar, {"epoch": epoch, "loss": 0.123456, "valid_recall@20": 0.2})
-        line = progress.bar_line("", run.bars, 60)
-    assert line.startswith("train shop: 6/20 epoch, ")
-    assert line.endswith(" left, loss 0.1235, valid Recall@20 0.2000")
 
 
 def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, params: Params) -> None:
@@ -156,23 +115,6 @@ def test_what_is_finished_keeps_its_record_until_a_file_or_its_grounds_change(tm
     (made.with_name("other")).write_text("x")
     assert times() == 4
     assert not made.with_name("other").exists()
-
-
-def test_two_runs_leave_equal_records_and_costs_apart(tmp_path: Path, params: Params) -> None:
-    def main(run: Run) -> None:
-        run.resume(run.folder, [], modules=["pipeline.io"])
-        for name in ("b", "a"):
-            write_bytes(run.folder / name, name.encode())
-        run.measure(items_per_s=time.perf_counter())
-
-    files = []
-    for root in (tmp_path / "1", tmp_path / "2"):
-        perform(Run("graph", "shop", params, root), graph(main), nothing)
-        folder = root / "graph/shop"
-        assert json.loads((folder / "cost.json").read_text())["seconds"] >= 0
-        files.append({p.name: p.read_bytes() for p in folder.iterdir() if p.name != "cost.json"})
-    assert files[0] == files[1]
-    assert files[0].keys() == {"a", "b", ".key", ".sha256", "run.json"}
 
 
 def edited(path: Path) -> None:
@@ -238,11 +180,3 @@ def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: Params) -> Non
     with running("graph", "shop", params, tmp_path):
         assert (folder / "ended").exists()
     other.join()
-
-
-def test_seeds_come_from_names_and_the_seed_parameter(tmp_path: Path, params: Params) -> None:
-    assert seed_for("train", "baby", 0) == 2845690307855928780
-    assert seed_for("a", "bc") != seed_for("ab", "c")
-    other = params.having(Released.model_validate({"seed": 1}))
-    seeds = {Run("train", "shop", given, tmp_path).seed("init") for given in (params, other)}
-    assert len(seeds) == 2
