@@ -81,7 +81,9 @@ def begin(folder: Path) -> Iterator[str]:
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS), clone))
     root = _git_root(folder)
     if root is None and shutil.which("git"):
-        _run(folder, "git", "init", "--quiet")
+        done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"git init: {one_line(done.stderr or done.stdout)}")
         root = folder.resolve()
         yield "git init: the folder is a repository now"
     if not (folder / ".dvc").is_dir():
@@ -131,7 +133,9 @@ def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
     outs: list[dict[str, Any]] = [{_folder(stage.name): {"persist": True}}]
     if stage.name == "report":
         outs.append({_folder("figures"): {"persist": True, "cache": False}})
-    deps = [_folder(earlier.name) for earlier in stage.reads] + (_code(stage) if clone else [])
+    found = code.packages(*stage.modules()) if clone else []
+    own = [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
+    deps = [_folder(earlier.name) for earlier in stage.reads] + own
     sections = [f"{SOURCE}.${{item.dataset}}" if name == SOURCE else name for name in stage.sections]
     return {
         "desc": stage.does,
@@ -142,11 +146,6 @@ def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
         "params": [stage.name, *sections, *([] if clone else [PIN])],
         "outs": outs,
     }
-
-
-def _code(stage: Stage) -> list[str]:
-    found = code.packages(*stage.modules())
-    return [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
 
 
 def _folder(stage: str) -> str:
@@ -181,12 +180,6 @@ def _git_root(folder: Path) -> Path | None:
         return None
     done = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)
     return Path(done.stdout.strip()).resolve() if done.returncode == 0 else None
-
-
-def _run(folder: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{' '.join(command)}: {one_line(done.stderr or done.stdout)}")
 
 
 def _init_dvc(folder: Path, no_scm: bool, subdir: bool) -> None:

@@ -100,7 +100,9 @@ class Group(TyperGroup):
     """A command group whose errors are one line and exit code 1, and Ctrl-C one line and 130."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        write_any_character()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # writes any character
         try:
             with terminable():
                 returned = super().invoke(ctx)
@@ -112,7 +114,7 @@ class Group(TyperGroup):
             elif (message := describe_error(e)) is None:
                 raise
             else:
-                fail(message)
+                say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
         raise typer.Exit(1)
 
 
@@ -127,9 +129,12 @@ def describe_error(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         lacking = not_installed(error)
         return None if lacking is None else str(lacking)
-    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return describe_io_error(error)
-    return None
+    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}the disk is full; make space and run the same command again"
+    return where + (error.strerror or str(error) or type(error).__name__)
 
 
 def _end_interrupted(error: BaseException) -> NoReturn:
@@ -142,23 +147,6 @@ def _end_interrupted(error: BaseException) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     raise typer.Exit(code) from None
-
-
-def fail(message: str) -> None:
-    say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
-
-
-def describe_io_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}the disk is full; make space and run the same command again"
-    return where + (error.strerror or str(error) or type(error).__name__)
-
-
-def write_any_character() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 @contextmanager

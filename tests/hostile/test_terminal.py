@@ -142,7 +142,7 @@ def test_an_export_that_cannot_be_written_leaves_nothing(
             write.write(content, form, tmp_path / "new")
         assert fault in str(e.value)
         assert list(tmp_path.iterdir()) == []
-    assert terminal.describe_io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full")
+    assert str(terminal.describe_error(OSError(errno.ENOSPC, "x", "a/b"))).startswith("a/b: the disk is full")
 
 
 def interrupted(process: Started, ready: Callable[[], bool]) -> tuple[int | None, str]:
