@@ -18,8 +18,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
 from pipeline.sources import mmrec
-from pipeline.sources.base import Reader
-from pipeline.sources.feature_files import WithFeatures
+from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.product import Product, as_list, as_text
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
@@ -199,7 +198,7 @@ class Reader2023(AmazonReader):
 READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}
 
 
-class AmazonSource(WithFeatures):
+class AmazonSource(Downloaded):
     """Raw Amazon review data as published; `category: Baby` fills in the publisher's addresses."""
 
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None

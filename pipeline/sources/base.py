@@ -3,11 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from pipeline import io
+from pipeline.config.base import Mirrors, Name
 from pipeline.config.parameters import Source
 from pipeline.errors import UserError
+from pipeline.sources.feature_files import FEATURE, ORDERED, ROWS, PathOrFile, format_of
 from pipeline.sources.lines import json_object
 from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 
@@ -65,13 +69,33 @@ class Generated(Source):
 
 
 class Downloaded(Source):
-    """A source whose raw files are downloaded."""
+    """A source whose raw files are downloaded; features may come with it."""
 
     sha256: dict[str, str] = {}
     """role of a file -> hex digest that it must have"""
 
+    features: dict[Name, PathOrFile] = {}
+    """feature set name -> its file; docs/compare.md has all formats"""
+    feature_rows: Mirrors | None = None
+    """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
+    rows 0, 1, 2, ...; without it row i is item i"""
+
+    def feature_files(self) -> dict[str, list[str]]:
+        rows = {ROWS: self.feature_rows} if self.feature_rows else {}
+        return {f"{FEATURE}{name}": given.file for name, given in self.features.items()} | rows
+
     def dims(self) -> dict[str, int]:
-        return {}
+        return {f"{FEATURE}{name}": given.dim for name, given in self.features.items() if given.dim}
+
+    @model_validator(mode="after")
+    def _order_is_known(self) -> Self:
+        """Refuse files without identifiers where items have no numbers before they are read."""
+        for name, given in {} if self.has_split or self.feature_rows else self.features.items():
+            if format_of(given.file[0], given.dim) in ORDERED:
+                raise ValueError(
+                    f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row"
+                )
+        return self
 
     @abstractmethod
     def files(self) -> dict[str, list[str]]:

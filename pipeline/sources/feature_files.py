@@ -1,12 +1,11 @@
 """Feature files that come with a source: their parameters, their roles, and the formats of their names."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator
 
-from pipeline.config.base import Mirrors, Name, Positive, Section
-from pipeline.sources.base import Downloaded
+from pipeline.config.base import Mirrors, Positive, Section
 
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 ROWS = "feature_rows"  # role of the mapping file that says which item each row of a file without identifiers is
@@ -61,31 +60,6 @@ class FeatureFile(Section):
     """numbers of a row, for raw float32 without a header"""
 
 
-_as_file = BeforeValidator(lambda raw: raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw})
-
-
-class WithFeatures(Downloaded):
-    """A source whose features may come in files."""
-
-    features: dict[Name, Annotated[FeatureFile, _as_file]] = {}
-    """feature set name -> its file; docs/compare.md has all formats"""
-    feature_rows: Mirrors | None = None
-    """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
-    rows 0, 1, 2, ...; without it row i is item i"""
-
-    def feature_files(self) -> dict[str, list[str]]:
-        rows = {ROWS: self.feature_rows} if self.feature_rows else {}
-        return {f"{FEATURE}{name}": given.file for name, given in self.features.items()} | rows
-
-    def dims(self) -> dict[str, int]:
-        return {f"{FEATURE}{name}": given.dim for name, given in self.features.items() if given.dim}
-
-    @model_validator(mode="after")
-    def _order_is_known(self) -> Self:
-        """Refuse files without identifiers where items have no numbers before they are read."""
-        for name, given in {} if self.has_split or self.feature_rows else self.features.items():
-            if format_of(given.file[0], given.dim) in ORDERED:
-                raise ValueError(
-                    f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row"
-                )
-        return self
+PathOrFile = Annotated[
+    FeatureFile, BeforeValidator(lambda raw: raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw})
+]

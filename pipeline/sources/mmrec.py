@@ -16,9 +16,8 @@ from pyarrow import csv
 from pipeline.config.base import Mirrors, Section
 from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
-from pipeline.sources.base import Reader
+from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.delimited import first_line
-from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.product import as_text
 from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
 
@@ -94,7 +93,7 @@ class MmrecReader(Reader):
         return str(record["itemID"])
 
 
-class MmrecSource(InterFile, WithFeatures):
+class MmrecSource(InterFile, Downloaded):
     """A folder in MMRec's format: split and features are imported as they are."""
 
     kind: Literal["mmrec"]
@@ -153,11 +152,10 @@ def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[
     if number not in columns or name is None:
         raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(table.column_names)}")
     found = [value.strip() for value in columns[name].to_pylist()]
-    for column, values in ((number, columns[number].to_pylist()), (name, found)):
-        if len(set(values)) < len(values):
-            again = repeated(values)
-            rows = [i + 2 for i, value in enumerate(values) if value == again][:2]
-            raise UserError(f"{path}, lines {rows[0]} and {rows[1]}: {column} {again!r} occurs twice; keep one")
+    if len(set(found)) < len(found):
+        again = repeated(found)
+        lines = [i + 2 for i, value in enumerate(found) if value == again]
+        raise UserError(f"{path}, lines {lines[0]} and {lines[1]}: {name} {again!r} occurs twice; keep one")
     if "" in found:
         raise UserError(f"{path}, line {found.index('') + 2}: no {name}")
     if (rows_of := permutation(columns[number])) is None:

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.config.base import Mirrors, Share, known
 from pipeline.errors import UserError, one_line
-from pipeline.sources.base import Reader
+from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.delimited import LOOKED_AT, column_names, delimiter, repair
-from pipeline.sources.feature_files import WithFeatures
 from pipeline.sources.lines import unreadable
 from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 from pipeline.sources.sql import connected, named, quoted, rating, read_csv, read_lines, stripped, trimmed
@@ -29,7 +28,7 @@ EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 
-class TabularSource(WithFeatures):
+class TabularSource(Downloaded):
     """Two files of your own, as Parquet, CSV, TSV or JSON lines; the last three may be gzipped."""
 
     kind: Literal["tabular"]
