@@ -17,9 +17,9 @@ from pipeline.benchmark.cell import Cell, Held
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked, known
 from pipeline.errors import UserError
+from pipeline.evaluation.metrics import Result
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
-from pipeline.evaluation.trial import Result
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
@@ -165,7 +165,7 @@ def fit(
     cell = Cell(held, model, params, rules, seed_for("fit", model, seed), cutoffs, "test")
     saved = None
     if checkpoint is not None:
-        name = f"{model}-{cell.training[:16]}.safetensors"  # a hash of all that shapes the training
+        name = f"{model}-{cell.key[:16]}.safetensors"
         saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every)
     return _train(cell, data, parts, saved, progress)
 

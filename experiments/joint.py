@@ -15,7 +15,7 @@ from experiments.together import Encoder, Together
 from pipeline.benchmark.compare import Compared
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.encode.params import Encode
-from pipeline.evaluation.trial import open_test
+from pipeline.evaluation.metrics import open_test
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.models import RELEASED

@@ -1,15 +1,13 @@
 """AlignRec and BEiT3 as one network, for `experiments.joint`: AlignRec's losses reach BEiT3 through CLS.
 
-Each epoch encodes every item once with gradient, a share of them per step; a step reads the latest features of the
-others. After each epoch all items are encoded again and the item graph is rebuilt. Letters: I items, F width of CLS.
+An epoch encodes every item once with gradient, a share per step; a step reads the latest features of the others. Then
+all items are encoded again and the item graph is rebuilt. I items, F width of CLS.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import schemas
 from pipeline import io
@@ -38,20 +36,19 @@ class Encoder:
 
     def __init__(self, layout: Layout) -> None:
         self.network = stored.network(layout.encoder)
-        config = self.network.config
         texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        self.items, config = len(texts), self.network.config
         images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
         there = np.array([image is not None for image in images])
         ids = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts, config.positions - FIRST_POSITION)
         pixels = squares([image for image in images if image is not None], config.image)
+        corpus, device = Corpus(ids, np.where(there, np.cumsum(there) - 1, -1), pixels), pick(mps=False)
         codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
-        corpus = Corpus(ids, np.where(there, np.cumsum(there) - 1, -1), pixels)
-        self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, pick(mps=False))
-        self.network.to(self._task.device)
-        self._known = torch.from_numpy(corpus.has_text | corpus.has_image).to(self._task.device)[:, None]
-        self.items = len(texts)
+        self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, device)
+        self.network.to(device)
+        self._known = torch.from_numpy(corpus.has_text | corpus.has_image).to(device)[:, None]
 
-    def some(self, items: np.ndarray) -> Tensor:
+    def some(self, items: np.ndarray) -> torch.Tensor:
         """Return CLS of items with gradient; zeros without image and text."""
         return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
@@ -65,44 +62,40 @@ class Together(AlignRec):
     def __init__(self, given: Inputs, params: AlignRecParams, encoder: Encoder, graph: Graph, rate: float) -> None:
         super().__init__(given, params)
         self.encoder, self.network, self.graph, self.rate = encoder, encoder.network, graph, rate
-        self._device, self._table = given.device, self.features.data
+        self._table = self.features.data
         steps = -(-len(given.split.train) // (params.batch_size * params.accumulate))
         self._share = -(-encoder.items // steps)  # each item once an epoch
-        self._order: Iterator[Tensor] = iter(())
 
     def groups(self) -> list[dict[str, Any]]:
-        inner = {*self.network.parameters()}
-        own = [p for p in self.parameters() if p.requires_grad and p not in inner]
-        return [{"params": own, "rate": 1.0}, {"params": [*self.network.parameters()], "rate": self.rate}]
+        inner = [*self.network.parameters()]
+        own = [p for p in self.parameters() if p.requires_grad and p not in {*inner}]
+        return [{"params": own, "rate": 1.0}, {"params": inner, "rate": self.rate}]
 
     @property
-    def content(self) -> Tensor:
-        """The current features, [I, F]; those of a step carry gradient."""
-        return self._table
+    def content(self) -> torch.Tensor:
+        return self._table  # [I, F]; the rows of a step carry gradient
 
     @property
-    def target(self) -> Tensor:
+    def target(self) -> torch.Tensor:
         return self._table.detach()
 
     def start_epoch(self) -> None:
         self._order = iter(torch.randperm(self.encoder.items).split(self._share))
 
-    def tables(self) -> tuple[Tensor, ...]:
-        """Return AlignRec's tables after encoding this step's share of the items."""
-        items, self._table = next(self._order, torch.arange(0)), self.features.data
-        if len(items):
+    def tables(self) -> tuple[torch.Tensor, ...]:
+        self._table = self.features.data
+        if (items := next(self._order, None)) is not None:
             fresh = self.encoder.some(items.numpy())
-            self._table = self.features.index_copy(0, items.to(self._device), fresh)
+            self._table = self.features.index_copy(0, items.to(fresh.device), fresh)
             self.features.data[items] = fresh.detach()
         return super().tables()
 
-    def forward(self) -> tuple[Tensor, Tensor]:
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode all items and rebuild the item graph before valid is ranked, once an epoch."""
         if not self.training:
             vectors = self.encoder.all()
             self.features.data.copy_(torch.from_numpy(vectors))
-            self._table = self.features.data
-            edges = neighbours.of_params(vectors, self.graph)
-            graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
-            self.item_item = Sparse(graph, self._device)
+            edges, params, self._table = neighbours.of_params(vectors, self.graph), self.params, self.features.data
+            graph = adjacency.item_graph(edges, len(vectors), params.self_neighbour, params.symmetric)
+            self.item_item = Sparse(graph, self._table.device)
         return super().forward()

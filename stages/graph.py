@@ -13,11 +13,11 @@ MEANINGLESS = "random"
 
 
 def main(run: Run) -> None:
-    from pipeline.graph import gpu  # loads FAISS
+    from pipeline.graph import neighbours  # loads FAISS
 
     if not (names := run.layout.feature_sets()):
         raise UserError(f"{run.layout.folder('encode')}: no feature sets; run `alignrec encode {run.dataset}` first")
-    run.device = "cuda" if gpu.count() else "cpu"
+    run.device = "cuda" if neighbours.has_gpu() else "cpu"
     for name in run.progress(names, unit="set"):
         _search(run, name)
     io.keep_only(run.folder, (run.layout.edges(name) for name in names))

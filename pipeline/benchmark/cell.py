@@ -6,7 +6,6 @@ Letters: I items, F width of features, N test users, K cutoff.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,8 +23,8 @@ from pipeline.config.parameters import Parameters
 from pipeline.encode.params import variant
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.metrics import Result, open_test
 from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.trial import Result, open_test
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.interactions.split import Split
@@ -40,23 +39,6 @@ from pipeline.train.loop import Fit, fit
 
 Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
 RECALL = f"valid_recall@{CUTOFF}"
-
-
-class Data(ABC):
-    """The split, and at most one feature set with its graph; pickled for worker processes."""
-
-    parts: tuple[int, ...]  # widths of the modalities in the features; empty for one modality
-
-    @abstractmethod
-    def files(self) -> list[Path]:
-        """Return the files to read, in a defined order; UserError names a missing one."""
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return all else that determines the data, JSON."""
-
-    @abstractmethod
-    def read(self) -> TrainingData: ...
 
 
 @dataclass(frozen=True)
@@ -75,13 +57,13 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Stored(Data):
-    """Outputs of a dataset, unchanged or changed in memory."""
+class Stored:
+    """Outputs of a dataset, unchanged or changed in memory; pickled for worker processes."""
 
     layout: Layout
     features: str | Path | None = None
     """name of a feature set, or, with `graph`, a file .npy of vectors in item order; None for models that read ids"""
-    parts: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()  # widths of the modalities in the features; empty for one modality
     graph: Graph | None = None  # how the item graph is rebuilt; None: that of the stage is read
     hidden: Hidden | None = None  # with `graph`
 
@@ -91,6 +73,7 @@ class Stored(Data):
         return cls(layout, None if features == NO_FEATURES else features, parts)
 
     def files(self) -> list[Path]:
+        """Return the files to read, in a defined order; UserError names a missing one."""
         if self.features is None or self.graph is None:
             return inputs.files(self.layout, self._name)
         tables = inputs.files(self.layout, None)
@@ -99,7 +82,7 @@ class Stored(Data):
         return tables + [path for name in self._sets() for path in io.shards(self.layout.features(name), "features")]
 
     def facts(self) -> dict[str, Any]:
-        """Return names, widths, and what is changed in memory."""
+        """Return all else that determines the data, JSON."""
         name = self.features.stem if isinstance(self.features, Path) else self.features
         graph, hidden = self.graph and self.graph.model_dump(), self.hidden and asdict(self.hidden)
         return {"features": name, "modalities": list(self.parts), "graph": graph, "hidden": hidden}
@@ -126,7 +109,7 @@ class Stored(Data):
 
 
 @dataclass(frozen=True, eq=False)
-class Held(Data):
+class Held:
     """Data in memory; the item graph is searched on the features."""
 
     split: Split  # identified by the protocol's fingerprint
@@ -138,12 +121,9 @@ class Held(Data):
         return []
 
     def facts(self) -> dict[str, Any]:
-        """Return the sha256 of the vectors, and how they are read."""
-        return {"features": self._sha256, "graph_k": self.graph_k, "modalities": list(self.parts)}
-
-    @cached_property
-    def _sha256(self) -> str:
-        return hashlib.sha256(b"" if self.features is None else np.ascontiguousarray(self.features).data).hexdigest()
+        vectors = b"" if self.features is None else np.ascontiguousarray(self.features).data
+        digest = hashlib.sha256(vectors).hexdigest()
+        return {"features": digest, "graph_k": self.graph_k, "modalities": list(self.parts)}
 
     def read(self) -> TrainingData:
         edges = None if self.features is None else neighbours.neighbours(self.features, self.graph_k)
@@ -154,7 +134,7 @@ class Held(Data):
 class Cell:
     """One training. Cells of equal keys leave equal bytes."""
 
-    data: Data
+    data: Stored | Held
     model: str
     settings: Train  # of the model's class Params
     protocol: Protocol  # selects the epoch; each of its variants judges
@@ -165,40 +145,26 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """The sha256 of all that determines the result."""
-        return self._hash(self.facts)
-
-    @cached_property
-    def training(self) -> str:
-        """Like `key`, but equal for cells that differ only in `ks` and `opens`: they share a checkpoint."""
-        return self._hash(self._training)
+        files = [*self.data.files(), *MODELS.source_files(self.model)]
+        return Run.key(files, self.facts, [__name__, MODELS.module(self.model)])
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that determines the result, except file contents, code and versions."""
-        return self._training | {"ks": self.ks, "opens": self.opens}
-
-    @property
-    def _training(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "data": self.data.facts(),
             "settings": self.settings.model_dump(mode="json"),
             "protocol": self.protocol.fingerprint,
             "seed": self.seed,
+            "ks": self.ks,
+            "opens": self.opens,
         }
-
-    def _hash(self, facts: dict[str, Any]) -> str:
-        files = [*self.data.files(), *MODELS.source_files(self.model)]
-        return Run.key(files, facts, [__name__, MODELS.module(self.model)])
 
     def train(
         self, watch: Callable[[dict[str, Any]], object] | None = None, checkpoint: Checkpoint | None = None
     ) -> tuple[Fit, Split]:
-        """Train without test; `watch` is called with each finished epoch's line of the history.
-
-        Raises:
-            UserError: an input is wrong, or the loss diverges.
-        """
+        """Train without test; `watch` is called with each finished epoch's line. UserError as of `loop.fit`."""
         data = self.data.read()
         model = MODELS[self.model]
         return fit(model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts), data.split

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +13,6 @@ from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
-from pipeline.graph.params import Graph
-from pipeline.layout import Layout
 from pipeline.seeds import seed_for
 
 MODELS = ("alignrec", "bm3", "vbpr")  # with its predecessor in production and the oldest that reads features
@@ -29,17 +26,10 @@ class Compared(NamedTuple):
     seed: int  # number of the run; equal numbers draw equal negatives whatever the features
 
 
-def plan(
-    params: Parameters, layout: Layout, files: Mapping[str, Path], seeds: int, rules: Protocol, items: int
-) -> dict[Compared, Cell]:
-    """Return the cells: each model on each feature set's vectors (.npy, in item order), over several seeds."""
-    data = {name: Stored(layout, path, graph=params[Graph]) for name, path in files.items()}
-    return cells(params, data, MODELS, seeds, rules, items)
-
-
 def cells(
     params: Parameters, data: Mapping[str, Stored], models: Sequence[str], seeds: int, rules: Protocol, items: int
 ) -> dict[Compared, Cell]:
+    """Return the cells: each model on each feature set, over several seeds."""
     return {
         Compared(model, name, seed): Cell(
             stored, model, model_settings(params, model), rules,
@@ -52,8 +42,7 @@ def cells(
 def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
     """Return mean and sd over seeds of each model on each set, and paired tests of every two sets, over users.
 
-    Args:
-        recalls: training -> float64 [N], recall of each test user.
+    `recalls` has the recall of each test user, float64 [N].
     """
     seeds = sorted({one.seed for one in recalls})
     recall: dict[str, Any] = {}

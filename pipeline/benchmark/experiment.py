@@ -48,12 +48,9 @@ def complete(
     shown: Callable[..., Iterable[Any]] = PROGRESS,
     tolerant: bool = False,
 ) -> dict[Label, Record]:
-    """Return the records of labelled cells; those without one are trained, slow models first, so that workers end
-    together.
+    """Return the records of labelled cells; those without one are trained, slow models first.
 
-    Args:
-        shown: returns a progress bar of an iterable and its total.
-        tolerant: whether a failed training leaves a record with its reason; else it raises.
+    A failed training raises, or if `tolerant` leaves a record with its reason.
     """
     place = {model: number for number, model in enumerate(reversed(MODELS))}
     missing = store.missing(planned.values())

@@ -99,10 +99,10 @@ def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
 
 
 def tried(tuned: Tuned) -> pa.Table:
-    chosen = tuned.chosen
     rows = [
         {**contender._asdict(), "trial": number, "setting": json.dumps(one.setting), "valid": one.valid,
-         "chosen": one is chosen[contender], **{key: one.record.values[key] for key in ("state", "epochs", "reason")}}
+         "chosen": one is tuned.best(contender),
+         **{key: one.record.values[key] for key in ("state", "epochs", "reason")}}
         for contender, own in tuned.tried.items() for number, one in enumerate(own)
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schemas.TUNING)

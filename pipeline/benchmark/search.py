@@ -54,19 +54,15 @@ class Tuned:
 
     tried: dict[Contender, list[Tried]]
 
-    @property
-    def chosen(self) -> dict[Contender, Tried]:
-        """The first setting of highest valid Recall@20 of each contender; UserError where all failed."""
-        return {contender: self._best(contender) for contender in self.tried}
-
     def params(self, params: Parameters, entry: Entry) -> Parameters:
         """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
         full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
         if full not in self.tried:
             return params
-        return with_settings(params, entry.model, self._best(full).setting)
+        return with_settings(params, entry.model, self.best(full).setting)
 
-    def _best(self, contender: Contender) -> Tried:
+    def best(self, contender: Contender) -> Tried:
+        """Return the first setting of highest valid Recall@20 of a contender; UserError where all failed."""
         tried = self.tried[contender]
         complete = [one for one in tried if one.valid is not None]
         if not complete:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
-from pipeline.config.base import Section, checked
+from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
-from pipeline.evaluation.protocol import Protocol, protocol
+from pipeline.evaluation.protocol import Protocol, selecting
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
@@ -23,12 +23,12 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     UserError if the model lacks a key of an override or of the ablation, or refuses a value.
     """
     kind, benchmark = MODELS[model].Params, params[Benchmark]
-    trained = _explicit(params[Released].resolved())
-    shared = {key: value for key, value in trained.items() if key in kind.model_fields}
-    own = _explicit(checked(kind, benchmark.overrides.get(model, {}), f"benchmark.overrides.{model}"))
-    changed = benchmark.ablations[ablation] if ablation else {}
-    changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
-    return checked(kind, shared | own | changed, f"benchmark.overrides.{model}")
+    trained = params[Released].resolved().model_dump(exclude_unset=True)
+    settings = {key: value for key, value in trained.items() if key in kind.model_fields}
+    own, changed = benchmark.overrides.get(model, {}), benchmark.ablations[ablation] if ablation else {}
+    for given, where in ((own, f"overrides.{model}"), (changed, f"ablations.{ablation}")):
+        settings |= checked(kind, given, f"benchmark.{where}").model_dump(exclude_unset=True)
+    return checked(kind, settings, f"benchmark.overrides.{model}")
 
 
 def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) -> Parameters:
@@ -38,11 +38,9 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    """Return the ranges of a model's search: of `search.spaces`, else of its authors' grid, else of lr and l2."""
-    kind = MODELS[model].Params
-    own = {key: Range(low=min(v), high=max(v)) for key, v in kind.grid.items()}
-    rates = {key: values for key, values in RATES.items() if key in kind.model_fields}
-    return (SPACES | params[Search].spaces).get(model, own or rates)
+    """Return the ranges of a model's search: of `search.spaces`, else its default, else of lr and l2."""
+    rates = {key: values for key, values in RATES.items() if key in MODELS[model].Params.model_fields}
+    return (SPACES | params[Search].spaces).get(model, rates)
 
 
 def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: str) -> Parameters:
@@ -57,9 +55,11 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:
-    published = params.source(dataset).has_split
-    return protocol(params[Benchmark].protocol, params[Interactions], published, split, *draws)
-
-
-def _explicit(section: Section) -> dict[str, Any]:
-    return section.model_dump(exclude_unset=True)
+    """Return the protocol that selects models of a dataset, whose split may be the published one of its source."""
+    published, interactions = params.source(dataset).has_split, params[Interactions]
+    cores = f"users >= {interactions.user_core}, items >= {interactions.item_core}, repeatedly"
+    kept = "as imported" if published or split.own else cores
+    if interactions.min_rating is not None:
+        kept = f"ratings >= {interactions.min_rating:g}, {kept}"
+    division = split.division or ("mmrec" if published else "imported" if split.own else interactions.protocol)
+    return selecting(params[Benchmark].protocol, division, kept, split, *draws)

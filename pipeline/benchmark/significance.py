@@ -54,11 +54,8 @@ def tests(
     """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
 
     A user's figure is averaged over the seeds that both runs have, for each draw: the test is over users and draws.
-
-    Args:
-        judged: a pair per protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
-            test users in every run and protocol, NaN without a target in the run's draw.
-        draws: of the split; run number n is of draw n modulo these.
+    `judged` has for each protocol its label, and run -> metric -> float64 [N], the same test users in every run, NaN
+    without a target in the run's draw, which is its number modulo `draws`.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []

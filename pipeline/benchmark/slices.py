@@ -29,16 +29,12 @@ class Figure(NamedTuple):
 
 
 def figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    yield from histories(evaluation, split, ks)
-    yield from popularity(evaluation, split, ks)
-    yield from catalogue(evaluation, split, ks)
-
-
-def histories(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     for label, chosen in by_history(split, evaluation.users):
         for metric in USER_METRICS:
             for k in ks:
                 yield _mean("history", label, metric, k, evaluation.per_user[metric, k][chosen])
+    yield from popularity(evaluation, split, ks)
+    yield from catalogue(evaluation, split, ks)
 
 
 def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -17,6 +17,7 @@ from pipeline.compare import feature_set
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import bounded
+from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
@@ -79,21 +80,24 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     from pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
+    from pipeline.benchmark.cell import Stored
     from pipeline.benchmark.experiment import complete
     from pipeline.benchmark.store import Store
     from pipeline.train import inputs
 
-    files = {g.name: to / "features" / f"{g.name}.npy" for g in sets}
+    data = {}
     for g in sets:
-        io.write_npy(files[g.name], g.vectors)
+        path = to / "features" / f"{g.name}.npy"
+        io.write_npy(path, g.vectors)
+        data[g.name] = Stored(layout, path, graph=params[Graph])
     split = inputs.read(layout, None).split
     rules, k = protocol_of(params, layout.dataset, split), bounded(split.n_items)
-    planned = plans.plan(params, layout, files, seeds, rules, split.n_items)
+    planned = plans.cells(params, data, plans.MODELS, seeds, rules, split.n_items)
     found = complete(planned, Store(to / "cells"), params[Benchmark].workers)
     judged = [
         protocol.label
         | plans.summary(
-            {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*files]
+            {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*data]
         )
         for protocol in rules.variants
     ]

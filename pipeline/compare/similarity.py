@@ -22,7 +22,7 @@ from pipeline import engine
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.ops import shapes
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import sampled
+from pipeline.probe.questions import sample
 from pipeline.seeds import seed_for
 
 NEIGHBOURS = 10
@@ -88,7 +88,7 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
         others: see doubtful.
     """
     items = len(sets[0].vectors)
-    k, rows = min(NEIGHBOURS, items - 1), sampled.rows(items, seed_for("compare", "neighbours"))
+    k, rows = min(NEIGHBOURS, items - 1), sample(np.arange(items), items, seed_for("compare", "neighbours"))
     near = {g.name: neighbours(g.vectors, k, rows) for g in sets}
     spectra = {g.name: shapes.spectrum(g.vectors) for g in sets}
     pairs = []

@@ -1,4 +1,4 @@
-"""Figures of the report and the dataset card: mean and sd over seeds, counts of statuses."""
+"""Figures of the report and the dataset card: mean and sd over seeds."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class Row:
     features: str
     ablation: str  # empty for the full model
     cells: dict[tuple[str, int], Cell]  # (metric, k) -> figure
+
+    @property
+    def headline(self) -> float:
+        return self.cells[MAIN].mean if MAIN in self.cells else 0.0
 
     @property
     def seeds(self) -> int:
@@ -113,19 +117,9 @@ def _compared(results: pa.Table) -> list[Comparison]:
         rows = groups.setdefault((protocol, fingerprint), {})
         rows.setdefault((model, features, ablation), {})[metric, k] = figure
     return [
-        Comparison(*key, sorted((Row(*run, cells) for run, cells in rows.items()), key=_worst_last))
+        Comparison(*key, sorted((Row(*run, cells) for run, cells in rows.items()), key=lambda row: -row.headline))
         for key, rows in groups.items()
     ]
-
-
-def _worst_last(row: Row) -> float:
-    return -row.cells[MAIN].mean if MAIN in row.cells else 0.0
-
-
-def statuses(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return value -> rows, most frequent first."""
-    counted = pc.value_counts(column.combine_chunks()).to_pylist()
-    return {c["values"]: c["counts"] for c in sorted(counted, key=lambda c: (-c["counts"], c["values"]))}
 
 
 def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ T is the set of a user's targets. Definitions are MMRec's (method.md section 6).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs, Part, Split, contains, keys
 from pipeline.ops.topk import Vectors
@@ -61,16 +63,9 @@ def evaluate(
     seen: Pairs | None = None,
     candidates: np.ndarray | None = None,
 ) -> Evaluation:
-    """Rank items for every user with a target in `which`, and compute the metrics.
+    """Rank items for every user with a target in `which`, and compute the metrics; `seen` is train by default.
 
-    Args:
-        user, item: float [U, D] and [I, D]; score = dot product.
-        which: part of the targets.
-        seen: masked pairs, ordered by user; train by default.
-        candidates: int [C], ascending; all items by default.
-
-    Raises:
-        UserError: a cutoff is larger than the catalogue, or than the candidates.
+    Other arguments and errors are those of `topk`.
     """
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
@@ -84,3 +79,21 @@ def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: 
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
     values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}
     return Evaluation(users, top, values)
+
+
+class Result(NamedTuple):
+    """A trained model's metrics on valid and test."""
+
+    valid: Evaluation
+    test: Evaluation
+    label: dict[str, str]  # protocol and fingerprint
+
+
+def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
+    """Rank the protocol's candidates for every user with a target in valid, and in test: the one place that opens test.
+
+    Vectors are those of the best valid epoch; see `topk`.
+    """
+    valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid"))
+    test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
+    return Result(valid, test, protocol.label)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
-from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Part, Split, union
 from schemas import COLD_ITEMS
 
@@ -78,16 +77,6 @@ class Protocol:
         if which == "test" and self.rule == "strict":
             return union(split.train, split.valid, split.n_items)
         return split.train
-
-
-def protocol(rule: Rule, settings: Interactions, published: bool, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol that selects models of a dataset, whose split may be the published one of its source."""
-    cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
-    kept = "as imported" if published or split.own else cores
-    if settings.min_rating is not None:
-        kept = f"ratings >= {settings.min_rating:g}, {kept}"
-    division = split.division or ("mmrec" if published else "imported" if split.own else settings.protocol)
-    return selecting(rule, division, kept, split, *draws)
 
 
 def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:

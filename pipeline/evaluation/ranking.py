@@ -28,23 +28,24 @@ def topk(
     """Return each user's K items of highest dot product, best first.
 
     Args:
-        user: float [U, D].
-        item: float [I, D], sparse if user is; or a filter, with the histories [U, I] as user.
+        user, item: float [U, D] and [I, D], both sparse or none; or the histories [U, I] and a filter.
         seen: masked pairs (train), ordered by user.
         users: int [N]; all by default.
-        candidates: int [C], ascending; all items by default.
+        candidates: int [C], ascending; all items by default. UserError if K is larger than their number.
 
     Returns:
         int32 [N, K]; equal scores in ascending item order; -1 where fewer than K items are left.
-
-    Raises:
-        UserError: k is larger than the catalogue, or than the candidates.
     """
-    if candidates is not None:
-        return _among(user, item, k, seen, users, candidates)
     n_users, n_items = user.shape[0], item.shape[0]
-    if k > n_items:
-        raise UserError(f"cutoff {k} exceeds the catalogue of {n_items} items; choose a smaller one")
+    if k > (n := n_items if candidates is None else len(candidates)):
+        raise UserError(f"cutoff {k} exceeds the {n} items that are ranked; choose a smaller one")
+    if candidates is not None:
+        place = np.full(n_items, -1, np.int32)
+        place[candidates] = np.arange(n)
+        kept = place[seen.items] >= 0
+        rows = torch.from_numpy(candidates).long().to(item.device) if isinstance(item, torch.Tensor) else candidates
+        top = topk(user, item[rows], k, Pairs(seen.users[kept], place[seen.items[kept]]), users)
+        return np.where(top >= 0, candidates[top], -1).astype(np.int32)
     users = np.arange(n_users) if users is None else users
     start = np.searchsorted(seen.users, np.arange(n_users + 1))
     top = np.empty((len(users), k), np.int32)
@@ -56,19 +57,6 @@ def topk(
         values, ids = select(scores, k)
         top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top
-
-
-def _among(
-    user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray | None, candidates: np.ndarray
-) -> np.ndarray:
-    if k > len(candidates):
-        raise UserError(f"cutoff {k} exceeds the {len(candidates)} candidates; choose a smaller one")
-    place = np.full(item.shape[0], -1, np.int32)
-    place[candidates] = np.arange(len(candidates))
-    kept = place[seen.items] >= 0
-    rows = torch.from_numpy(candidates).long().to(item.device) if isinstance(item, torch.Tensor) else candidates
-    top = topk(user, item[rows], k, Pairs(seen.users[kept], place[seen.items[kept]]), users)
-    return np.where(top >= 0, candidates[top], -1).astype(np.int32)
 
 
 def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:

@@ -24,15 +24,11 @@ class Paired(NamedTuple):
 
 
 def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
-    """Return the paired bootstrap of C comparisons over the same N users, all on the same resamples.
+    """Return the paired bootstrap of C comparisons over the same N users, see `resampled`, all on the same resamples.
 
-    With several draws of a split, figures are means over draws of means over users, and draws are resampled like users;
-    with D draws only, an interval would be too narrow by the root of (D - 1) / D.
+    With several draws of a split, figures are means over draws of means over users, and draws are resampled like users.
     The interval is between the 2.5 % and 97.5 % percentiles of the mean difference over resamples. p is the share of
     resamples, including the sample itself, whose mean is at least as far from the sample's as that is from zero.
-
-    Args:
-        a: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw; b likewise.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     differences = a - b
@@ -54,8 +50,7 @@ def mean(values: np.ndarray) -> np.ndarray:
 def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return `mean` of N users and D draws, both resampled with replacement, float64 [resamples, C].
 
-    Args:
-        values: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw, in all C alike.
+    Values are float64 [N, C], or [N, D, C], NaN where a user has no target in a draw, in all C alike.
     """
     if values.ndim == 2:
         values = values[:, None]
@@ -88,8 +83,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int) -> list[dict[str, Any]]:
     """Return the tests of several comparisons, each on its own users or items, corrected for all of them.
 
-    A comparison is measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`; a test is
-    measure, a, b, the fields of Paired, and p_holm.
+    A comparison is measure, names of a and b, and the figures of both, float64 [N] or [N, D]; a test is measure, a, b,
+    the fields of Paired, and p_holm.
     """
     by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal N share resamples
     for i, (*_, x, _y) in enumerate(comparisons):

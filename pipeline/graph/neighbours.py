@@ -1,5 +1,6 @@
 """The K nearest neighbours of each item by cosine, with FAISS. Letters: I items, N rows, F width, K neighbours."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,19 @@ import pyarrow as pa
 import torch
 
 from pipeline import engine
-from pipeline.graph import approximate, gpu
+from pipeline.graph import approximate
 from pipeline.graph.approximate import Settled
 from pipeline.graph.params import Graph
 from pipeline.ops.linalg import limited
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 
-# queries a search of GPUs, and of a thread of the CPU: bounds memory to that times I scores
+# queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores
 BLOCK, PART = 1024, 256
-
+MOST_NEIGHBOURS = 2048  # that a search on a GPU returns
+SHARE = 0.5  # of the free memory that an index may take; the rest is for searching, and for lists that grow
+SCRATCH = 256 * 2**20  # bytes that a search may use besides
+LOG = logging.getLogger(__name__)
 
 Index = Literal["exact", "ivf"]
 
@@ -36,15 +40,12 @@ def of_params(features: np.ndarray, params: Graph) -> pa.Table:
     return neighbours(features, params.k, choose(params.index, len(features), params.exact_up_to))
 
 
-def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bool = True) -> pa.Table:
+def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
     """Return each item's K nearest of float32 [I, F] by cosine, itself first, equal ones by item: EDGES in item order.
 
     Rows that are zero or not finite have no direction: they are no item's neighbour and keep only themselves.
-    With fewer than K usable items, each gets that many.
-
-    Args:
-        index: exact compares all pairs; an inverted file misses some neighbours, see `approximate`.
-        use_gpu: whether the exact search uses GPUs, if any; neighbours are the same, cosines to rounding.
+    With fewer than K usable items, each gets that many. An inverted file misses some neighbours, see `approximate`; on
+    a GPU neighbours are the same, cosines to rounding.
     """
     if index == "ivf":
         parts = (features[at : at + approximate.BLOCK] for at in range(0, len(features), approximate.BLOCK))
@@ -52,7 +53,7 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bo
             return pa.concat_tables(inverted(parts, features.shape[1], k, Path(folder)).tables)
     units, usable = unit_rows(features)
     rows, k = np.flatnonzero(usable), min(k, int(usable.sum()))
-    cosines, columns = _search(units[rows], k, use_gpu)
+    cosines, columns = _search(units[rows], k)
     return _edges(rows, cosines, rows[columns], np.flatnonzero(~usable))
 
 
@@ -100,7 +101,7 @@ def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.nda
     return pa.table({name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()})
 
 
-def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.ndarray]:
+def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first.
 
     Blocks go over the CPU's threads, and each is summed by one: the same bytes for any number of threads.
@@ -111,7 +112,7 @@ def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.nd
         return cosines, ids
     flat = faiss.IndexFlatIP(units.shape[1])
     flat.add(units)
-    index = gpu.placed(flat, n, k + 1) if use_gpu else flat
+    index = _on_gpu(flat, n, k + 1)
     step, place = (PART, engine.Threads()) if index is flat else (BLOCK, None)
     blocks, search = (np.arange(at, min(at + step, n)) for at in range(0, n, step)), partial(_block, index, units, k)
     with limited(1):
@@ -130,7 +131,9 @@ def _block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tu
     tied = own[~untied]
     if len(tied):
         cosines[~untied], ids[~untied] = _exact(units, tied, k)
-    return _self_first(cosines, ids, own)
+    keys = np.where(ids == own[:, None], np.inf, cosines)  # the row itself first
+    order = np.lexsort((ids, -keys), axis=1)
+    return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)
 
 
 def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +146,22 @@ def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.
     return values.numpy(), ids.numpy()
 
 
-def _self_first(cosines: np.ndarray, ids: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    keys = np.where(ids == own[:, None], np.inf, cosines)
-    order = np.lexsort((ids, -keys), axis=1)
-    return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)
+def has_gpu() -> bool:
+    """Return whether FAISS has a GPU, with the package faiss-gpu-cu12."""
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+
+
+def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
+    """Return a copy of an IndexFlat on the first GPU; the index itself if it does not fit or there is none."""
+    if not has_gpu():
+        return index
+    needed = rows * (4 * index.d + 8)
+    if needed + SCRATCH > SHARE * torch.cuda.mem_get_info(0)[0]:
+        LOG.warning("an index of %.1f GiB is too large for the GPU's free memory; it stays on the CPU", needed / 2**30)
+        return index
+    if k > MOST_NEIGHBOURS:
+        LOG.warning("a GPU returns %d neighbours at most; the index stays on the CPU", MOST_NEIGHBOURS)
+        return index
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(SCRATCH)
+    return faiss.index_cpu_to_gpu(resources, 0, index)

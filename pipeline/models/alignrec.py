@@ -5,6 +5,7 @@ Letters: U users, I items, F width of features, B batch, D width of embeddings.
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from pydantic import model_validator
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Name, Rate, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, has_train, l2, pick, walk
+from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick, walk
 from pipeline.models.infonce import Distinct, cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
@@ -79,7 +80,10 @@ class AlignRec(Walking):
         self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
-        self.warm = has_train(inputs) if params.cold == "zero" else None  # [I, 1]
+        self.warm: Tensor | None = None  # [I, 1], 1 for every item that has a train interaction
+        if params.cold == "zero":
+            seen = np.bincount(inputs.split.train.items, minlength=inputs.split.n_items)[:, None] > 0
+            self.warm = torch.from_numpy(seen).to(inputs.device, torch.float32)
         if not params.content:
             return
         item_graph = adjacency.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
@@ -178,13 +182,8 @@ def reg(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -
     """|| E E^T - C C^T ||_F / B, E = content un-normalised, C = features normalised and without gradient.
 
     By the Gram identity || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2: no B x B matrix.
-    A row that the batch has n times counts n times in each of these sums, so E and C are scaled by sqrt(n).
-
-    Args:
-        content: [N, D], the distinct rows of the batch.
-        features: [N, F].
-        counts: [N], how often the batch has row i; B is their sum.
-        bf16: whether C^T C, by far the largest product and without gradient, reads bfloat16.
+    Of distinct rows, [N, D] and [N, F], the batch has row i counts_i times, B in all; the root scales E and C.
+    With bf16 C^T C, by far the largest product and without gradient, reads bfloat16.
     """
     root = counts.to(content.dtype).sqrt()[:, None]
     e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))

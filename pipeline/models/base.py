@@ -62,9 +62,17 @@ class Batch:
     positives: Tensor  # int64 [B]
     negatives: Tensor  # int64 [B]
 
+    def rows(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows of tables [U, D] and [I, D] of users, positives and negatives, [B, D] each."""
+        return pick(user, self.users), pick(item, self.positives), pick(item, self.negatives)
+
 
 class Recommender(nn.Module, ABC):
-    """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise."""
+    """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise.
+
+    The published code of MMGCN, GRCN, DualGNN and SLMRec ranks by vectors from before the last step of Adam; here they
+    are always the current ones.
+    """
 
     Params: ClassVar[type[Train]] = Train
     """class of the model's settings, `params` of its __init__; unknown keys are refused"""
@@ -103,7 +111,6 @@ class Walking(Recommender):
         """Return what `loss` does, of these tables."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted terms by name."""
         return self.terms(batch, *self.tables())
 
 
@@ -111,19 +118,11 @@ class Untrained(Recommender):
     """A recommender without parameters: whatever it computes, it computes as it is made."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return no terms: there is nothing to minimise."""
         return {}
 
 
 def embedding(rows: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
-
-
-def has_train(inputs: Inputs) -> Tensor:
-    """Return 1 for every item that has a train interaction and 0 for the others, float32 [I, 1]."""
-    warm = torch.zeros(inputs.split.n_items, 1, device=inputs.device)
-    warm[torch.from_numpy(inputs.split.train.items).long().to(inputs.device)] = 1
-    return warm
 
 
 def pick(table: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms
 from pipeline.models.params import Regularised
 
 
@@ -36,7 +36,7 @@ class BPR(Recommender):
         return self.user, self.item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        rows = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
+        rows = batch.rows(self.user, self.item)
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
         return {"bpr": guarded_bpr(*rows), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}

@@ -28,6 +28,7 @@ BLOCK = 512  # rows of the matrix per step
 class ClosedParams(Train):
     """Keys of every closed form."""
 
+    l2: Rate = 200  # weight of |B|^2, lambda, in users
     gib: Rate = 24  # most GiB that the I x I matrix may take, in float32: 24 are 80,000 items
 
 
@@ -90,14 +91,11 @@ def product(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
         return matrix @ x
 
 
-def add_to_diagonal(matrix: np.ndarray, value: float | np.ndarray) -> None:
-    matrix.reshape(-1)[:: len(matrix) + 1] += value
-
-
-def invert(matrix: np.ndarray, name: str) -> np.ndarray:
-    """Invert a symmetric float32 [I, I] in place, by Cholesky; UserError if it is not positive definite."""
+def invert(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
+    """Invert a symmetric float32 [I, I] plus l2 in place, by Cholesky; UserError if it is not positive definite."""
     from scipy.linalg import lapack
 
+    matrix.reshape(-1)[:: len(matrix) + 1] += l2
     with limited(torch.get_num_threads()):  # more threads add up in another order
         lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
         if not failed:

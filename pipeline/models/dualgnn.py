@@ -36,8 +36,7 @@ class DualGNNParams(Multimodal):
 class DualGNN(Recommender):
     """score(u, i) = u* . i*, i* the sum over modalities, u* a weighted sum propagated over the user graph.
 
-    The published code ranks by vectors from before the last step of Adam and by that epoch's repeats; here vectors are
-    the current ones, and the repeats are drawn once.
+    The published code ranks by an epoch's repeats; here those of ranking are drawn once.
     """
 
     Params = DualGNNParams
@@ -45,9 +44,11 @@ class DualGNN(Recommender):
 
     def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.graph, self.modalities = params.l2, inputs.user_item, inputs.modalities
+        self.params, self.device, self.graph = params, inputs.device, inputs.user_item
+        self.modalities = inputs.modalities
         n_users, dim, m = inputs.split.n_users, params.dim, len(self.modalities)
-        self.users = UserGraph(inputs, params.neighbours)
+        self.common = common_items(adjacency.seen(inputs.split), params.neighbours)  # [U, U]
+        self.fixed = self.drawn = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
         self.project = nn.ModuleList(
             nn.Sequential(nn.Linear(f.shape[1], 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
             for f in self.modalities
@@ -58,7 +59,11 @@ class DualGNN(Recommender):
         self.item_attention = modality_weights(inputs.split.n_items, columns)  # [I, M]
 
     def start_epoch(self) -> None:
-        self.users.redraw()
+        self.drawn = self._draw()
+
+    def _draw(self, draws: torch.Generator | None = None) -> Sparse:
+        """Return each user's K nearest, [U, U], weighted by a softmax of common items; repeats are drawn."""
+        return Sparse(softmax_rows(repeat_neighbours(self.common, self.params.neighbours, draws)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = [], []
@@ -68,37 +73,17 @@ class DualGNN(Recommender):
             users.append(user * (LAYERS + 1))  # ... the paper sums them
             items.append(item * (LAYERS + 1))
         user = users[0] if len(users) == 1 else self._weigh([*users[:-1], torch.stack(users).sum(0)])  # [U, D]
-        return user + self.users.aggregate(user, self.training), torch.stack(items).sum(0)
+        return user + (self.drawn if self.training else self.fixed).dot(user), torch.stack(items).sum(0)
 
     def _weigh(self, users: list[Tensor]) -> Tensor:
         """u_mul = sum_m alpha_um u_m (the paper's attentively sum construction)."""
         return torch.stack([self.attention[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        users, items = self()
-        rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
+        l2, rows = self.params.l2, batch.rows(*self())
         taste = torch.stack([pick(table, batch.users).square().mean() for table in self.taste]).sum()
         weights = self.attention.square().mean() + self.item_attention.square().mean()
-        return {"bpr": bpr(*rows) / math.log(2), "l2_taste": self.l2 * taste, "l2_weights": self.l2 * weights}
-
-
-class UserGraph:
-    """Each user's K nearest, weighted by a softmax of common items; repeats are drawn per epoch, and for ranking."""
-
-    def __init__(self, inputs: Inputs, k: int) -> None:
-        self.k, self.device = k, inputs.device
-        self.common = common_items(adjacency.seen(inputs.split), k)  # [U, U]
-        self.fixed = self.sampled = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
-
-    def _draw(self, draws: torch.Generator | None = None) -> Sparse:
-        return Sparse(softmax_rows(repeat_neighbours(self.common, self.k, draws)), self.device)
-
-    def redraw(self) -> None:
-        self.sampled = self._draw()
-
-    def aggregate(self, user: Tensor, training: bool) -> Tensor:
-        """Return the weighted sum of each user's neighbours, [U, D] of [U, D]."""
-        return (self.sampled if training else self.fixed).dot(user)
+        return {"bpr": bpr(*rows) / math.log(2), "l2_taste": l2 * taste, "l2_weights": l2 * weights}
 
 
 def modality_weights(rows: int, columns: int) -> nn.Parameter:

@@ -5,7 +5,7 @@ the second adds two models. L3AE (Moon, Park and Lee, CIKM 2025, arXiv 2508.1350
 on item vectors, so that items without interactions get scores from content. Features have length 1.
 """
 
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from pydantic import model_validator
@@ -14,32 +14,18 @@ from pipeline.config.base import Rate, Share, Weight
 from pipeline.models import closed
 from pipeline.models.base import Inputs
 from pipeline.models.closed import Closed, ClosedParams
-from pipeline.models.params import Grid
-
-
-class EASEParams(ClosedParams):
-    """Keys of EASE."""
-
-    grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000, 2000]}
-    l2: Rate = 200
-    """weight of |B|^2, lambda, in users"""
 
 
 class EASE(Closed):
     """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2, diag(B) = 0."""
 
-    Params = EASEParams
-
-    def weigh(self, inputs: Inputs, params: EASEParams) -> np.ndarray:
-        matrix = closed.gram(self.seen)
-        closed.add_to_diagonal(matrix, params.l2)
-        return closed.constrain(closed.invert(matrix, "ease"))
+    def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
+        return closed.constrain(closed.invert(closed.gram(self.seen), params.l2, "ease"))
 
 
-class CEASEParams(EASEParams):
+class CEASEParams(ClosedParams):
     """Keys of CEASE."""
 
-    grid: ClassVar[Grid] = {"l2": [50, 100, 200, 500, 1000], "content": [1, 10, 100, 1000]}
     content: Weight = 100
     """weight of the features' columns, a user being 1, alpha"""
 
@@ -53,18 +39,12 @@ class CEASE(Closed):
     def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
         features, matrix = closed.content(inputs.features), closed.gram(self.seen)
         closed.add_product(matrix, params.content * features, features)
-        closed.add_to_diagonal(matrix, params.l2)
-        return closed.constrain(closed.invert(matrix, "cease"))
+        return closed.constrain(closed.invert(matrix, params.l2, "cease"))
 
 
-class AddEASEParams(EASEParams):
+class AddEASEParams(ClosedParams):
     """Keys of AddEASE."""
 
-    grid: ClassVar[Grid] = {
-        "l2": [50, 100, 200, 500, 1000],
-        "content_l2": [1, 10, 50, 100],
-        "share": [0.1, 0.2, 0.3, 0.5, 0.7],
-    }
     content_l2: Rate = 10
     """weight of |S|^2 in the model of features of length 1"""
     share: Share = 0.3
@@ -79,9 +59,7 @@ class AddEASE(Closed):
 
     def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
         w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
-        matrix = closed.gram(self.seen)
-        closed.add_to_diagonal(matrix, params.l2)
-        matrix = closed.constrain(closed.invert(matrix, "addease"))
+        matrix = closed.constrain(closed.invert(closed.gram(self.seen), params.l2, "addease"))
         matrix *= 1 - params.share
         closed.add_product(matrix, params.share * w, v)
         np.fill_diagonal(matrix, 0)
@@ -91,11 +69,6 @@ class AddEASE(Closed):
 class L3AEParams(ClosedParams):
     """Keys of L3AE."""
 
-    grid: ClassVar[Grid] = {
-        "l2": [-50, 0, 50, 100, 200, 500],
-        "content_l2": [1, 5, 10, 50, 100],
-        "distil": [0, 50, 100, 150, 200, 500],
-    }
     l2: float = 100
     """weight of |B|^2, in users; may be negative, as the authors' is, while its sum with `distil` is above 0"""
     content_l2: Rate = 10
@@ -123,9 +96,7 @@ class L3AE(Closed):
     def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
         w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], takes the diagonal off W V^T
-        matrix = closed.gram(self.seen)
-        closed.add_to_diagonal(matrix, params.l2 + params.distil)
-        closed.invert(matrix, "l3ae")
+        matrix = closed.invert(closed.gram(self.seen), params.l2 + params.distil, "l3ae")
         pw, p = params.distil * closed.product(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
         m = (1 + params.distil * p * c + (pw * v).sum(1)) / p
         matrix *= params.distil * c - m

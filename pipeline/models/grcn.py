@@ -18,10 +18,7 @@ LAYERS = 2  # graph convolutions over the refined graph
 
 
 class GRCN(Recommender):
-    """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph next to prototypes and content.
-
-    The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
-    """
+    """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph next to prototypes and content."""
 
     Params = Multimodal
     needs = frozenset({"features"})
@@ -63,13 +60,10 @@ class GRCN(Recommender):
         return torch.cat([users, *prototypes], 1), torch.cat([items, *content], 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        users, items = self()
-        rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
-        ids = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
         own = torch.stack([pick(p, batch.users).square().mean() for p in self.prototype]).sum()
         return {
-            "bpr": bpr(*rows),
-            "l2_ids": self.l2 * pair_squares(*ids),
+            "bpr": bpr(*batch.rows(*self())),
+            "l2_ids": self.l2 * pair_squares(*batch.rows(self.user, self.item)),
             "l2_prototype": self.l2 * (self.prototype[-1].square().mean() + own),
         }
 

@@ -4,7 +4,7 @@ Letters: U users, I items, D width, N either, b rows of a block, L their longest
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config.base import Positive, Rate
 from pipeline.models import adjacency
 from pipeline.models.base import Inputs, Untrained
-from pipeline.models.params import Grid, Train
+from pipeline.models.params import Train
 
 ROWS, PLACES = 256, 1 << 14
 """rows, and places of their histories, per block: bounds memory to ROWS D^2 + PLACES D floats"""
@@ -24,11 +24,6 @@ SPREAD = 0.1  # standard deviation of the first vectors times sqrt(D)
 class IALSParams(Train):
     """Keys of iALS."""
 
-    grid: ClassVar[Grid] = {
-        "dim": [64, 128, 256],
-        "l2": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
-        "unobserved": [3e-2, 0.1, 0.3, 1.0],
-    }
     sweeps: Positive = 16  # alternations, each over all users, then all items
     l2: Rate = 3e-3  # weight of the penalty, lambda
     unobserved: Rate = 0.1  # weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0
@@ -56,8 +51,10 @@ class IALS(Untrained):
         spread = SPREAD / params.dim**0.5
         user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
         seen = adjacency.seen(inputs.split)
-        penalties = [torch.from_numpy(p).to(inputs.device) for p in ridges(seen, params)]
-        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in (seen, seen.T.tocsr())]
+        sides = seen, seen.T.tocsr()
+        ridges = [params.l2 * (m.sum(axis=1).astype(np.float64) + params.unobserved * m.shape[1]) for m in sides]
+        penalties = [torch.from_numpy(ridge.astype(np.float32)).to(inputs.device) for ridge in ridges]
+        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in sides]
         self.user, self.item = user.to(inputs.device), item.to(inputs.device)
         for _ in range(params.sweeps):
             self.user = solve(self.item, blocks[0], penalties[0], params.unobserved)
@@ -65,14 +62,6 @@ class IALS(Untrained):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.user, self.item
-
-
-def ridges(seen: sp.csr_array, params: IALSParams) -> tuple[np.ndarray, np.ndarray]:
-    """Return the penalty of each user and of each item, float32 [U] and [I]."""
-    n_users, n_items = seen.shape
-    user = seen.sum(axis=1).astype(np.float64) + params.unobserved * n_items
-    item = seen.sum(axis=0).astype(np.float64) + params.unobserved * n_users
-    return (params.l2 * user).astype(np.float32), (params.l2 * item).astype(np.float32)
 
 
 def group_rows(seen: sp.csr_array) -> Iterator[Block]:

@@ -40,13 +40,8 @@ def distinct(batch: Tensor) -> Distinct:
 def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
     """Return mean_i log(sum_j exp(x_i . y_j / t)) - x_i . y_i / t over a batch in which row i occurs counts_i times.
 
-    Rows of a batch that are equal (popular items) are computed once and weighted: same value, fewer products.
-
-    Args:
-        x, y: float [N, D], rows of length at most 1; y_i is the partner of x_i.
-        counts: float [N].
-        temperature: t, at least 0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits.
-        bf16: whether the N x N products read bfloat16.
+    Rows x, y, float [N, D], have a length of at most 1, and y_i is the partner of x_i. The temperature t is at least
+    0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits. With bf16 N x N products read bfloat16.
     """
     return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned
 from pipeline.models.params import ItemGraph, Multimodal
 from pipeline.ops.sparse import Sparse, SparsityPattern
 
@@ -88,7 +88,8 @@ class LATTICE(Recommender):
     def _weights(self, edges: list[SparsityPattern]) -> Weights:
         if self.training and self.kept:
             return self.kept
-        cosines = [similarity(e, x) for e, x in zip(edges, self.projected(), strict=True)]
+        directions = [nnf.normalize(x) for x in self.projected()]
+        cosines = [e.dots(x, x) for e, x in zip(edges, directions, strict=True)]
         alpha = self.importance.softmax(0)
         if self.training:
             self.kept = alpha.detach(), [w.detach() for w in cosines]
@@ -103,15 +104,8 @@ class LATTICE(Recommender):
         return user, item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        users, items = self()
-        rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
+        rows = batch.rows(*self())
         return {"bpr": bpr(*rows), "l2": self.params.l2 * l2(*rows, batch_size=self.params.batch_size)}
-
-
-def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
-    """Return cos(f_i, f_j) of every edge, [E], by a modality's projected features, [I, D]."""
-    direction = nnf.normalize(features)
-    return edges.dots(direction, direction)
 
 
 def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Walking, embedding, guarded_bpr, norms, pick
+from pipeline.models.base import Batch, Inputs, Walking, embedding, guarded_bpr, norms
 from pipeline.models.params import Accumulating, Regularised
 from pipeline.ops.sparse import Sparse, spmm
 
@@ -41,9 +41,8 @@ class LightGCN(Walking):
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         h_user, h_item, user, item = tables
-        rows = pick(user, batch.users), pick(item, batch.positives), pick(item, batch.negatives)
-        h = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
-        return {"bpr": guarded_bpr(*h), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}
+        penalty = norms(*batch.rows(user, item), divisor=len(batch.users))
+        return {"bpr": guarded_bpr(*batch.rows(h_user, h_item)), "l2": self.l2 * penalty}
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:

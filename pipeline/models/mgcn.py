@@ -50,7 +50,7 @@ class MGCN(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         (id_user, id_item), (side_user, side_item) = self.views()
         h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
-        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        rows = batch.rows(h_user, h_item)
         (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
         contrast = cosine_nce(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + cosine_nce(
             pick(side_item, items), pick(id_item, items), n_items, params.temperature

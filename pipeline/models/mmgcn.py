@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares
 from pipeline.models.params import Multimodal
 from pipeline.ops.sparse import Sparse
 
@@ -20,10 +20,7 @@ LAYERS = 3  # graph convolutions per modality
 
 
 class MMGCN(Recommender):
-    """score(u, i) = u* . i*, each the mean over modalities of their last layers.
-
-    The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
-    """
+    """score(u, i) = u* . i*, each the mean over modalities of their last layers."""
 
     Params = Multimodal
     needs = frozenset({"features"})
@@ -50,20 +47,16 @@ class MMGCN(Recommender):
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
             user, item = nnf.normalize(taste), nnf.normalize(self.project[m](features))  # [U, W_m], [I, W_m]
             for layer in self.layers[m * LAYERS : (m + 1) * LAYERS]:
-                user, item = (
-                    layer(self.to_user, item, user, self.user),
-                    layer(self.to_item, user, item, self.item),
-                )
+                before = user
+                user = layer(self.to_user, item, user, self.user)
+                item = layer(self.to_item, before, item, self.item)
             users, items = users + user, items + item
         return users / len(self.modalities), items / len(self.modalities)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        users, items = self()
-        rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
-        ids = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
         return {
-            "bpr": bpr(*rows),
-            "l2_ids": self.l2 * pair_squares(*ids),
+            "bpr": bpr(*batch.rows(*self())),
+            "l2_ids": self.l2 * pair_squares(*batch.rows(self.user, self.item)),
             "l2_taste": self.l2 * self.taste[-1].square().mean(),
         }
 
@@ -80,12 +73,9 @@ class Layer(nn.Module):
             nn.init.xavier_normal_(linear.weight)
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
-        """Return g = LeakyReLU(W3 [h | u^]), [N, D].
+        """Return g = LeakyReLU(W3 [h | u^]), [N, D], of the mean [N, N'] over each node's neighbours, [N', W].
 
-        Args:
-            mean: over each node's neighbours, [N, N'].
-            others, own: the neighbours' and the nodes' vectors in the layer before, [N', W] and [N, W].
-            ids: the nodes' ID embeddings, [N, D].
+        `own` are the nodes' vectors in the layer before, [N, W], `ids` their embeddings, [N, D].
         """
         h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W], the largest that there is
         u = nnf.leaky_relu(self.own(own)) + ids  # [N, D], u^

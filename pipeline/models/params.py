@@ -8,17 +8,12 @@ from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
 
 FEATURES = "beit3"  # default feature set of the released recommender
 Decay = Annotated[float, Field(gt=0, le=1)]
-Grid = dict[str, list[int | float]]  # key of a model's settings -> values that its authors searched
 
 
 class Train(Section):
     """The training loop (method.md sections 3, 4)."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
-
-    grid: ClassVar[Grid] = {}
-    """the authors' grid as far as known, else values around their settings; its ends are the default ranges of a
-    search; empty: lr and l2 are searched"""
 
     dim: Positive = 64
     """embedding width D"""

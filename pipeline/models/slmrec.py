@@ -28,10 +28,7 @@ class SLMRecParams(Contrastive):
 
 
 class SLMRec(Recommender):
-    """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view.
-
-    The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
-    """
+    """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view."""
 
     Params = SLMRecParams
     needs = frozenset({"features"})

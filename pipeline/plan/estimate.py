@@ -24,7 +24,7 @@ from pipeline.models.closed import Closed
 from pipeline.models.params import Train
 from pipeline.plan.size import Size
 from pipeline.pretrain.params import VOCAB, Pretrain
-from pipeline.probe import sampled
+from pipeline.probe.questions import sample_size
 from pipeline.semantic_ids.params import SemanticIds
 from pipeline.train.params import Released
 
@@ -141,7 +141,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
     count = study.trainings(maskable)
     released = rows * len(params[Encode].encoders) + 4 * plan.shape.weights + 2e3 * n
-    asked = sets * (3 + (50 * min(sampled.most(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
+    asked = sets * (3 + (50 * min(sample_size(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
     return {
         "train": Estimate(2 + alignrec, memory, 4 * vectors, f"at most {one.epochs} epochs"),
         "probe": Estimate(asked, TORCH + 2 * rows + 3e8 + min(4.0 * n**2, 4e9), 1e5, f"{sets} sets"),

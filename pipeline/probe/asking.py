@@ -8,48 +8,38 @@ from typing import Any
 
 import numpy as np
 
-import schemas
-from pipeline import io
-from pipeline.layout import Layout
 from pipeline.probe import questions
 from pipeline.probe.base import Data, Relearned, Task
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 
+Asked = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it has none
+Answers = Mapping[str, Mapping[str, np.ndarray]]
+"""probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n]"""
 
-def ask(data: Data, names: Iterable[str] = PROBES) -> dict[str, Questions | Task | str]:
-    """Return the questions or task of each probe named, or why it has none."""
-    return {name: PROBES[name].ask(data) for name in names}
 
-
-def neighbours(layout: Layout, names: Iterable[str] = PROBES) -> dict[str, Questions]:
-    """Return those of the probes named that ask a dataset for neighbours; tasks do not, and some have no question."""
-    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    asked = ask(Data(interactions, len(io.read_table(layout.item_ids, schemas.ITEM_IDS))), names)
-    return {name: probe for name, probe in asked.items() if isinstance(probe, Questions)}
+def ask(data: Data) -> dict[str, Questions | Task | str]:
+    return {name: probe.ask(data) for name, probe in PROBES.items()}
 
 
 def answers(
-    probes: Mapping[str, Questions | Task | str],
+    probes: Asked,
     sets: Iterable[tuple[str, np.ndarray]],
     ks: Sequence[int],
     relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
+    """Return the answers of feature sets, float32 [I, F]; one is held at a time.
 
-    Args:
-        probes: see `ask`.
-        sets: name and float32 [I, F] of each feature set; one is held at a time.
-        relearned: see `Data.relearned`; a set that cannot be refitted has no answer where a probe hides items.
+    A set that cannot be refitted, see `Data.relearned`, has no answer where a probe hides items.
     """
     learned = relearned or {}
     answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
     asked = {probe: question for probe, question in probes.items() if isinstance(question, Questions)}
-    whole = questions.joined(list(asked.values())) if asked else None
+    together = questions.join(list(asked.values())) if asked else None
     ends = np.cumsum([question.groups for question in asked.values()])
     for name, features in sets:
-        if whole is not None:
-            parts = np.split(questions.hits(features, whole, ks), ends[:-1])
+        if together is not None:
+            parts = np.split(questions.hits(features, together, ks), ends[:-1])
             for probe, part in zip(asked, parts, strict=True):
                 answers[probe][name] = part
         for probe, task in probes.items():
@@ -61,16 +51,13 @@ def answers(
 def _skipped_sets(probe: str, relearned: Mapping[str, Relearned | None]) -> dict[str, str]:
     """Return the feature sets that know what a probe hides and cannot be refitted without it -> why."""
     reason = "it learned from interactions with the items that are cold here, and cannot be made without them"
-    return {name: reason for name, make in relearned.items() if make is None and PROBES[probe].hides_items}
+    return {name: reason for name, make in relearned.items() if make is None and PROBES[probe].drawn}
 
 
 def summaries(
-    probes: Mapping[str, Questions | Task | str],
-    answers: Mapping[str, Mapping[str, np.ndarray]],
-    ks: Sequence[int],
-    relearned: Mapping[str, Relearned | None] | None = None,
+    probes: Asked, answers: Answers, ks: Sequence[int], relearned: Mapping[str, Relearned | None] | None = None
 ) -> dict[str, Any]:
-    """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
+    """Return probe -> feature set -> figures, see `questions.summary`.
 
     A probe without questions is `{"skipped": reason}`, and so is a feature set that cannot be asked. The note of a
     probe names the sets that it flatters, see `Probe.leak`.
@@ -91,11 +78,6 @@ def summaries(
     return out
 
 
-def processed(
-    probes: Mapping[str, Questions | Task | str],
-    answers: Mapping[str, Mapping[str, np.ndarray]],
-    ks: Sequence[int],
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
+def processed(probes: Asked, answers: Answers, ks: Sequence[int], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return `facts` of the processing, and the figures of each probe that was measured; see `summaries`."""
     return {**facts} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}

@@ -31,12 +31,7 @@ class Task(Protocol):
     """A probe that evaluates each feature set by itself, over n cases."""
 
     def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
-        """Return the figure of each case, number or bool [n]; of a probe that is `drawn` [n, D].
-
-        Args:
-            features: float32 [I, F].
-            relearned: of a set that learned from interactions: makes its vectors without those of some items.
-        """
+        """Return the figure of each case, [n], or of a probe that is `drawn` [n, D], of features float32 [I, F]."""
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return `{<what a case is>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`."""
@@ -53,9 +48,8 @@ class Probe:
     note: str  # note to its table in the report; {n} is the number of groups or cases
     leak: str = ""  # why its figures flatter a set that learned from train interactions; empty where they do not
     drawn: bool = False
-    """whether its task answers in several draws, float64 [n, D], which tests resample as they do cases"""
-    hides_items: bool = False
-    """whether its draws hide items, so that a set that learned from interactions is refitted without them"""
+    """whether its task answers in several draws, [n, D], which hide items: tests resample draws as they do cases, and a
+    set that learned from interactions is refitted without those items"""
 
     @property
     def title(self) -> str:

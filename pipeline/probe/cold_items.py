@@ -1,10 +1,7 @@
 """Cold items: are the items that a user has among cold ones found from content? Asked over several draws.
 
 A draw takes a share of the items as cold: their interactions are hidden from profiles, and from a set that learns from
-interactions. Only cold items are candidates, so only content can rank them. Draws are parts of a
-partition, so that each item is cold equally often.
-
-G users, I items, C cold items, D draws, F feature width, K cutoff.
+interactions. Only cold items are candidates, so only content can rank them. G users, D draws, K cutoff.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,27 +24,19 @@ RESAMPLES = 999
 
 @dataclass(frozen=True)
 class ColdItems:
-    """The draws; see Task."""
+    """The task of this probe."""
 
     draws: Sequence[Profiles]  # profiles without the cold items, which are the candidates
-
-    @property
-    def users(self) -> int:
-        """G, those who have a target in a draw."""
-        return len(np.unique(np.concatenate([draw.user for draw in self.draws])))
 
     def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
         """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
         return profiles.cold_recalls(self.draws, features if relearned is None else relearned, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval.
-
-        Both resample users, and draws, which are groups of items.
-        """
-        figure = f"recall@{K}"
+        """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval."""
+        figure, users = f"recall@{K}", len(np.unique(np.concatenate([draw.user for draw in self.draws])))
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))
-        out: dict[str, Any] = {"users": self.users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
+        out: dict[str, Any] = {"users": users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
         if note := near(min(len(draw.candidates) for draw in self.draws), K):
             out["note"] = note
         for name, recalls in sets.items():
@@ -75,5 +64,4 @@ COLD_ITEMS = Probe(
     "by mean cosine to a user's other items. A set that learned from interactions learns again without those of the "
     "cold items. ± is the standard error over {n:,} users and the draws, both resampled.",
     drawn=True,
-    hides_items=True,
 )

@@ -25,7 +25,7 @@ K = 20
 CHOSEN_BY = f"content neighbours on valid, recall@{K}"
 
 
-def formed(x: np.ndarray, form: str, width: int) -> np.ndarray:
+def transform(x: np.ndarray, form: str, width: int) -> np.ndarray:
     """Return vectors in a form: float32 [I, F] -> [I, W], W at most `width`, or as they are."""
     power = POWERS[form]
     return x if power is None else whitening.processed(x, width, power)
@@ -52,12 +52,12 @@ class Processing:
         """Yield each set in the form that is best on valid; the first of POWERS where several are."""
         for name, x in sets:
             if self.valid is None:
-                self.chosen[name], best = UNCHOSEN, formed(x, UNCHOSEN, self.width)
+                self.chosen[name], best = UNCHOSEN, transform(x, UNCHOSEN, self.width)
             else:
                 measured = self.figures.setdefault(name, {})
                 for form in POWERS:  # one form and the best so far are held
-                    vectors = formed(x, form, self.width)
-                    measured[form] = _recall(vectors, self.valid)
+                    vectors = transform(x, form, self.width)
+                    measured[form] = round(float(np.nanmean(self.valid.recalls(vectors, K))), 6)
                     if measured[form] > max((v for k, v in measured.items() if k != form), default=-1.0):
                         self.chosen[name], best = form, vectors
             yield name, best
@@ -66,7 +66,7 @@ class Processing:
         """Return what makes sets that learned from interactions without those of some, in the forms chosen for them."""
 
         def processed(name: str, make: Relearned) -> Relearned:
-            return lambda cold: formed(make(cold), self.chosen[name], self.width)
+            return lambda cold: transform(make(cold), self.chosen[name], self.width)
 
         return {name: processed(name, make) if make else None for name, make in sets.items()}
 
@@ -75,7 +75,3 @@ class Processing:
         by = {"chosen_by": CHOSEN_BY} if self.valid else {}
         forms = {name: {"form": form} | self.figures.get(name, {}) for name, form in self.chosen.items()}
         return {"width": self.width, **by, "forms": forms}
-
-
-def _recall(vectors: np.ndarray, valid: Profiles) -> float:
-    return round(float(np.nanmean(valid.recalls(vectors, K))), 6)

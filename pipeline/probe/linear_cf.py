@@ -3,10 +3,10 @@
 Both are closed forms (pipeline/models/closed.py) with one inverse: the ridge is chosen for EASE on valid, and
 L3AE divides it between |B|^2 and |B - S|^2. Valid chooses the division too, and may choose EASE itself.
 
-Letters: U users, I items, F feature width, N users of a part, b of a block.
+Letters: U users, I items, F feature width, N users of a part.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -26,11 +26,12 @@ RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # of EASE, in users
 SHARES = (0.3, 0.7, 1.0)  # of the ridge, that draws to the model of features; without, it is EASE
 CONTENT_RIDGES = (1.0, 10.0, 100.0)  # of the model of features, whose rows have length 1
 BLOCK = 1 << 23  # scores held at a time
+Judged = Literal["valid", "test"]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """The probe's task on one dataset."""
+    """The task of this probe."""
 
     split: Split
 
@@ -42,29 +43,29 @@ class Linear:
         return adjacency.seen(self.split)
 
     @cached_property
-    def ease(self) -> tuple[np.ndarray, float]:
-        """(X^T X + l2)^-1, float32 [I, I], and the l2 of highest valid recall, the first of equal ones."""
+    def ease(self) -> tuple[float, float, np.ndarray]:
+        """The highest mean valid recall, its l2, the first of equal ones, and (X^T X + l2)^-1, float32 [I, I]."""
         from pipeline.models import closed
 
         best: tuple[float, float, np.ndarray] | None = None
         for ridge in RIDGES:
-            inverse = closed.gram(self.seen)
-            closed.add_to_diagonal(inverse, ridge)
-            closed.invert(inverse, "linear_cf")
+            inverse = closed.invert(closed.gram(self.seen), ridge, "linear_cf")
             found = float(self._recalls("valid", inverse, [-1 / inverse.diagonal()])[0].mean())
             if best is None or found > best[0]:
                 best = found, ridge, inverse
         assert best is not None
-        return best[2], best[1]
+        return best
 
     @cached_property
     def base(self) -> np.ndarray:
-        return self._recalls("test", self.ease[0], [-1 / self.ease[0].diagonal()])[0]
+        """Test recall of EASE for each test user, [n]."""
+        inverse = self.ease[2]
+        return self._recalls("test", inverse, [-1 / inverse.diagonal()])[0]
 
     def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
         """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
         units = unit_rows(features)[0]
-        found = {(0.0, 0.0): self._valid_of_ease}
+        found = {(0.0, 0.0): self.ease[0]}
         for content_ridge in CONTENT_RIDGES:
             recalls = self._l3ae("valid", units, content_ridge, SHARES)
             found |= {(share, content_ridge): float(one.mean()) for share, one in zip(SHARES, recalls, strict=True)}
@@ -74,30 +75,24 @@ class Linear:
         gain: np.ndarray = self._l3ae("test", units, content_ridge, [share])[0] - self.base
         return gain
 
-    @cached_property
-    def _valid_of_ease(self) -> float:
-        return float(self._recalls("valid", self.ease[0], [-1 / self.ease[0].diagonal()])[0].mean())
-
-    def _l3ae(
-        self, part: Literal["valid", "test"], units: np.ndarray, content_ridge: float, shares: Sequence[float]
-    ) -> list[np.ndarray]:
+    def _l3ae(self, part: Judged, units: np.ndarray, content_ridge: float, shares: Sequence[float]) -> list[np.ndarray]:
         """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T (ease.py)."""
         from pipeline.models import closed
 
-        inverse, ridge = self.ease
+        _, ridge, inverse = self.ease
         w, v = closed.content_factors(units, content_ridge)
         y, own, p = closed.product(inverse, w), -(w * v).sum(1), inverse.diagonal()
         drawn = (y * v).sum(1)
         distil = [share * ridge for share in shares]
-        return self._recalls(part, inverse, [d * own - (1 + d * (p * own + drawn)) / p for d in distil], y, v, distil)
+        scales = [d * own - (1 + d * (p * own + drawn)) / p for d in distil]
+        return self._recalls(part, inverse, scales, (y, v), distil)
 
     def _recalls(
         self,
-        part: Literal["valid", "test"],
+        part: Judged,
         inverse: np.ndarray,
         scales: Sequence[np.ndarray],
-        left: np.ndarray | None = None,
-        right: np.ndarray | None = None,
+        factors: tuple[np.ndarray, np.ndarray] | None = None,
         distil: Sequence[float] = (),
     ) -> list[np.ndarray]:
         """Return Recall@20 of each user of a part who has train items, train masked, [N], for each scale.
@@ -111,11 +106,12 @@ class Linear:
 
         targets: Pairs = getattr(self.split, part)
         k, found = bounded(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
-        counts = np.bincount(targets.users, minlength=self.split.n_users)
-        for users in self._users(part):
+        counts, everyone = np.bincount(targets.users, minlength=self.split.n_users), answering(self.split, part)
+        step = max(1, BLOCK // self.split.n_items)
+        for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
             history = self.seen[users]
             by_users = history @ inverse  # the diagonal counts for items of the history only, which are masked
-            by_features = None if left is None or right is None else (history @ left) @ right.T
+            by_features = None if factors is None else (history @ factors[0]) @ factors[1].T
             for number, scale in enumerate(scales):
                 scores = by_users * scale
                 if by_features is not None:
@@ -126,16 +122,8 @@ class Linear:
                 found[number].append(recall(contains(keys(targets, self.split.n_items), pairs), counts[users], k))
         return [np.concatenate(parts) for parts in found]
 
-    def _users(self, part: Literal["valid", "test"]) -> Iterator[np.ndarray]:
-        users = answering(self.split, part)
-        step = max(1, BLOCK // self.split.n_items)
-        yield from (users[at : at + step] for at in range(0, len(users), step))
-
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return `{users: n, "chance": ..., <feature set>: {"recall@20": mean, "gain": mean, "gain_se": error}}`.
-
-        Chance is EASE: its recall, and no gain.
-        """
+        """Return what `Task` says; chance is EASE: its recall, and no gain."""
         n, base = len(self.base), float(self.base.mean())
         name = f"recall@{bounded(self.split.n_items)}"
         out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}
@@ -145,7 +133,7 @@ class Linear:
         return out
 
 
-def answering(parts: Split, part: Literal["valid", "test"]) -> np.ndarray:
+def answering(parts: Split, part: Judged) -> np.ndarray:
     """Return the users with a target in a part and an item in train, ascending."""
     targets: Pairs = getattr(parts, part)
     return np.intersect1d(targets.users, parts.train.users)

@@ -2,11 +2,10 @@
 
 Most have one kind of question: some member items, one target. Is the target among the K nearest to the members' mean,
 members left out? All such questions share one pass over a feature set, a block of candidate items at a time: no I x I
-matrix is held. Of a large catalogue sampled.py draws the groups that ask.
+matrix is held. In a large catalogue a sample of the users or items asks, so that time grows only with the items.
 
-Ties count by expectation, so that no result depends on the order of rows or ids. A target that shares its score
-with t items, after g better ones, is in the top K with probability clip((K - g) / t, 0, 1). Several targets of equal
-right take turns with equal weight. Constant features therefore score exactly as chance does.
+Ties count by expectation: a target that shares its score with t items, after g better ones, is in the top K with
+probability clip((K - g) / t, 0, 1). Constant features therefore score exactly as chance does.
 
 N questions, U users, I items, F feature width, K cutoff.
 """
@@ -23,6 +22,12 @@ from pipeline.ops.rows import first_not_finite, float64_units
 
 TIE = 1e-6
 """cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""
+SCORES_HELD = 1 << 23
+"""doubles held as scores, which bounds memory; no result depends on it. Fewer are faster: the sparse product gathers
+rows of a block, which should fit the processor's cache."""
+COSINES = 400_000_000
+"""of each feature set, for one probe or one search of neighbours: 20,000 items are all compared with all"""
+FEWEST = 2000  # users or items drawn from the largest catalogue
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,21 @@ class Questions:
 
     @property
     def groups(self) -> int:
-        """G."""
         return int(self.group.max(initial=-1)) + 1
 
 
-def joined(questions: Sequence[Questions]) -> Questions:
+def sample_size(items: int) -> int:
+    """Return how many users, or items with their neighbours, are compared with all items of a catalogue."""
+    return max(FEWEST, COSINES // max(1, items))
+
+
+def sample(ids: np.ndarray, items: int, seed: int) -> np.ndarray:
+    """Return all of some ids, or `sample_size` of them, ascending."""
+    count = sample_size(items)
+    return ids if len(ids) <= count else np.sort(np.random.default_rng(seed).choice(ids, count, replace=False))
+
+
+def join(questions: Sequence[Questions]) -> Questions:
     """Return the questions of several probes as one, their groups numbered on, so that one pass answers them all."""
     offsets = np.cumsum([0, *(part.groups for part in questions)])
     return Questions(
@@ -52,16 +67,10 @@ def joined(questions: Sequence[Questions]) -> Questions:
     )
 
 
-def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_held: int = 1 << 23) -> np.ndarray:
+def hits(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> np.ndarray:
     """Return the hit rate of each group in the top K: float64 [G, len(ks)], in [0, 1].
 
-    Args:
-        features: float32 [I, F], finite; a row of zeros is equally far from everything.
-        scores_held: doubles held as scores, which bounds memory; no result depends on it. Fewer are faster: the
-            sparse product gathers rows of a block, which should fit the processor's cache.
-
-    Raises:
-        ValueError: a value is not finite.
+    Features are float32 [I, F]; ValueError if one is not finite. A row of zeros is equally far from everything.
     """
     if (wrong := first_not_finite(features)) is not None:
         raise ValueError(f"features: row {wrong} is not finite")
@@ -69,11 +78,14 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
     size = np.diff(questions.members.indptr)
     used = np.unique(questions.members.indices)
     members, unit = by_item[:, used].tocsr(), float64_units(features, used)
-    # a score and its rank come from different products: see TIE
-    own = _own_scores(unit, members, features, questions.target, max(1, scores_held // features.shape[1]))
+    # the sum of the members' cosines to the target, [N]; a score and its rank come from different products: see TIE
+    step, target = max(1, SCORES_HELD // features.shape[1]), questions.target
+    parts = [slice(at, at + step) for at in range(0, len(target), step)]
+    scored = [np.einsum("nf,nf->n", members[part] @ unit, float64_units(features, target[part])) for part in parts]
+    own = np.concatenate(scored)
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
     sums = members @ unit if len(size) <= len(features) else None  # the fewer products: by question, or by item
-    block = max(1, scores_held // engine.CORES // (len(size) + (len(used) if sums is None else 0)))
+    block = max(1, SCORES_HELD // engine.CORES // (len(size) + (len(used) if sums is None else 0)))
 
     def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
         """Return how many items of the block that begins at `at` are above the target, and how many not below it."""
@@ -93,16 +105,6 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
     return _group_means(probability, questions.group)
 
 
-def _own_scores(
-    unit: np.ndarray, members: sparse.csr_array, features: np.ndarray, target: np.ndarray, block: int
-) -> np.ndarray:
-    """Return the sum of the cosines of each question's members to its target, float64 [N]."""
-    parts = [slice(at, at + block) for at in range(0, len(target), block)]
-    return np.concatenate(
-        [np.einsum("nf,nf->n", members[part] @ unit, float64_units(features, target[part])) for part in parts]
-    )
-
-
 def chance(questions: Questions, ks: Sequence[int]) -> np.ndarray:
     """Return the hit rates of a random order of the candidates: float64 [len(ks)]."""
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
@@ -112,29 +114,20 @@ def chance(questions: Questions, ks: Sequence[int]) -> np.ndarray:
 def summary(questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str) -> dict[str, Any]:
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
-    Args:
-        sets: feature set -> hits [G, len(ks)].
+    `sets` is feature set -> hits [G, len(ks)].
     """
     groups = questions.groups
     out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})
-    out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(questions, ks), strict=True)}
+    columns = {"chance": {"": chance(questions, ks)}}
     for name, hits in sets.items():
-        mean, se = hits.mean(axis=0), hits.std(axis=0) / np.sqrt(groups)
-        values = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, mean, strict=True)}
-        out[name] = values | {f"{figure}@{k}_se": _rounded(v) for k, v in zip(ks, se, strict=True)}
+        columns[name] = {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)}
+    for name, figures in columns.items():
+        rows = [(f"{figure}@{k}{end}", v) for end, of in figures.items() for k, v in zip(ks, of, strict=True)]
+        out[name] = {measure: round(float(value), 6) for measure, value in rows}
     return out
-
-
-def indicator(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
-    """Return float32 `shape`, 1 at every pair; pairs that occur twice add up."""
-    return sparse.csr_array((np.ones(len(row), np.float32), (row, column)), shape=shape)
 
 
 def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Return the mean of the rows of each group: [N, n] -> [G, n]."""
     means = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
     return (means @ values) / np.bincount(group)[:, None]
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 6)

@@ -1,4 +1,4 @@
-"""The probes, one file each; a new one is a file with a Probe (base.py), and an entry here."""
+"""The probes; a new one is a file with a Probe (base.py), and an entry here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 PROBES: Registry[Probe] = Registry(
     "probes",
     {
-        "zero_shot": "pipeline.probe.zero_shot:ZERO_SHOT",
-        "item_cf": "pipeline.probe.item_cf:ITEM_CF",
-        "content_knn": "pipeline.probe.content_knn:CONTENT_KNN",
+        "zero_shot": "pipeline.probe.behaviour:ZERO_SHOT",
+        "item_cf": "pipeline.probe.behaviour:ITEM_CF",
+        "content_knn": "pipeline.probe.behaviour:CONTENT_KNN",
         "cold_items": "pipeline.probe.cold_items:COLD_ITEMS",
         "linear_cf": "pipeline.probe.linear_cf:LINEAR_CF",
     },

@@ -1,10 +1,9 @@
 """The schema of probes.json, closed and bounded: a release's file is untrusted, and pages are made from it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline import io
 from pipeline.errors import UserError, one_line
@@ -34,13 +33,11 @@ def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("'skipped' and 'note' are texts")
     if "skipped" in asked:
         return asked
-    if not sets.get("chance"):
+    measures = {name for name in sets.get("chance", {}) if not name.endswith("_se")}
+    if not measures:
         raise ValueError("no figures of chance")
-    measures = {name for name in sets["chance"] if not name.endswith("_se")}
     if lacking := [name for name, of in sets.items() if not measures <= of.keys()]:
         raise ValueError(f"{one_line(lacking[0], 64)} lacks figures that chance has")
-    if not measures:
-        raise ValueError("no measure")
     return asked
 
 
@@ -71,26 +68,41 @@ class Verdict(Closed):
     verdict: Literal["better", "worse", "undecided"]
 
 
-class Processed(BaseModel):
-    """The probes asked of processed vectors, by name."""
+class Open(BaseModel):
+    """A part of the file with keys of any name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+class Form(Open):
+    """The form that was chosen for a feature set, and the figures of all."""
+
+    __pydantic_extra__: dict[str, Number]
+    form: Text
+
+
+class Processed(Open):
+    """The probes asked of processed vectors, by name."""
+
     __pydantic_extra__: dict[str, Asked]
     width: Count
     chosen_by: Text = ""
-    forms: dict[Text, dict[Text, Text | Number]] = {}
+    forms: dict[Text, Form] = {}
 
 
-class Probes(BaseModel):
+class Probes(Open):
     """The content of probes.json: what each probe found by its name, and what was made of that."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, Asked]
     processed: Processed | None = None
     verdicts: list[Verdict] = []
     learned: list[Text] = []
-    tried: dict[Text, Any] = {}
-    """of earlier releases; not read"""
+
+    @model_validator(mode="after")
+    def _answered(self) -> Self:
+        if lacking := [row.probe for row in self.verdicts if row.probe not in self.__pydantic_extra__]:
+            raise ValueError(f"a verdict of '{one_line(lacking[0], 64)}', which has no figures")
+        return self
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -98,22 +110,8 @@ def read(path: Path) -> dict[str, Any]:
     raw = io.read_json(path, LARGEST)
     try:
         Probes.model_validate(raw)
-        _answered(raw)
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"])) or "the file", 120)
         raise UserError(f"{path}: '{where}': {one_line(fault['msg'].lower(), 160)}; fetch the release again") from None
-    except ValueError as e:
-        raise UserError(f"{path}: {e}; fetch the release again") from None
     return dict(raw)
-
-
-def _answered(figures: Mapping[str, Any]) -> None:
-    """Raise ValueError for a verdict of a probe that has no figures, or forms that name none."""
-    asked = figures.keys() - Probes.model_fields.keys()
-    for row in figures.get("verdicts", []):
-        if row["probe"] not in asked:
-            raise ValueError(f"a verdict of '{one_line(row['probe'], 64)}', which has no figures")
-    forms = (figures.get("processed") or {}).get("forms", {})
-    if nameless := [name for name, of in forms.items() if not isinstance(of.get("form"), str)]:
-        raise ValueError(f"no form of '{one_line(nameless[0], 64)}'")

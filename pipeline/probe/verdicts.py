@@ -15,8 +15,7 @@ from pipeline.probe.registry import PROBES
 
 CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # what is kept of each test
-Answers = Mapping[str, Mapping[str, np.ndarray]]
-"""probe -> feature set -> figures of its groups or cases, see `asking.answers`"""
+Answers = Mapping[str, Mapping[str, np.ndarray]]  # as in asking.py, which loads SciPy
 
 
 def verdicts(
@@ -24,34 +23,25 @@ def verdicts(
 ) -> list[dict[str, Any]]:
     """Return the verdict on each pair of feature sets, for each probe and K of CUTOFFS.
 
-    All tests, raw and processed, are corrected together.
-
-    Args:
-        processed: answers of the same features after the same processing, to the same questions.
-        pairs: a and b; those that a probe has no answers of are left out.
-
-    Returns:
-        rows of probe, measure, a, b, `raw` and `processed` (a - b with its 95 % interval, and p after Holm), and
-        verdict: a is better, worse, or it is undecided.
+    All tests, raw and processed, are corrected together; pairs that a probe has no answers of are left out. A row has
+    probe, measure, a, b, `raw` and `processed` (a - b with its 95 % interval, and p after Holm), and verdict: a is
+    better, worse, or it is undecided.
     """
-    rows, tests = [], []
+    rows, tests = list[dict[str, Any]](), []
+    cutoffs = [k for k in CUTOFFS if k in ks] or [headline(ks)]
     for a, b in pairs:
         for probe in (name for name, sets in raw.items() if {a, b} <= sets.keys()):
-            for measure, column in measures(probe, raw[probe][a], tested_cutoffs(ks), ks).items():
+            for measure, column in measures(probe, raw[probe][a], cutoffs, ks).items():
                 rows.append({"probe": probe, "measure": measure, "a": a, "b": b})
                 for answers in (raw[probe], processed[probe]):
                     x, y = (cases(probe, answers[name], column) for name in (a, b))
                     tests.append((measure, a, b, x, y))
     results = corrected(tests, seed)
-    return [
-        row | _kept(of_raw, of_processed)
-        for row, of_raw, of_processed in zip(rows, results[::2], results[1::2], strict=True)
-    ]
-
-
-def tested_cutoffs(ks: Sequence[int]) -> list[int]:
-    """Return those of the cutoffs at which feature sets are tested against each other."""
-    return [k for k in CUTOFFS if k in ks] or [headline(ks)]
+    for row, *both in zip(rows, results[::2], results[1::2], strict=True):
+        for form, test in zip(("raw", "processed"), both, strict=True):
+            row[form] = {key: round(test[key], 6) for key in TESTED}
+        row["verdict"] = agreed(both)
+    return rows
 
 
 def agreed(tests: Sequence[Mapping[str, Any]]) -> str:
@@ -71,10 +61,3 @@ def measures(probe: str, answers: np.ndarray, cutoffs: Sequence[int], ks: Sequen
 def cases(probe: str, answers: np.ndarray, column: int) -> np.ndarray:
     """Return the figure of each case of a probe, float64 [n], or [n, D] in its draws; column as `measures` says."""
     return answers if PROBES[probe].drawn or answers.ndim == 1 else answers[:, column]
-
-
-def _kept(raw: Mapping[str, Any], processed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return two tests of one difference, and what both say of it."""
-    tests = {"raw": raw, "processed": processed}
-    verdict = agreed([raw, processed])
-    return {name: {key: round(test[key], 6) for key in TESTED} for name, test in tests.items()} | {"verdict": verdict}

@@ -20,7 +20,7 @@ from pipeline.release.params import Publish
 from pipeline.report.outputs import Outputs
 from pipeline.run import Run
 from pipeline.sources.product import is_web
-from pipeline.train import released as train
+from pipeline.train import retrieval
 
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {
@@ -60,7 +60,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     pieces += [Piece(f"graph/{name}/{path.name}", path, "edges") for name, path in graphs.items()]
     coded = {name: path for name in names if (path := layout.codes(name)).exists()}
     pieces += [Piece(f"semantic_ids/{name}/{path.name}", path, "semantic_ids") for name, path in coded.items()]
-    pieces += train.pieces(layout, params.users != "none", params.exact_up_to)
+    pieces += retrieval.pieces(layout, params.users != "none", params.exact_up_to)
     return Parts(
         outputs=outputs,
         publish=params,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.evaluation.evidence import collect, statuses
+from pipeline.evaluation.evidence import collect
 from pipeline.features.quality import text_shares
 from pipeline.report.table import Table
 
@@ -29,8 +29,8 @@ def paths(items: pa.Table) -> list[str]:
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
     columns = [status.to_pylist(), *([] if reason is None else [reason.to_pylist()])]
-    counted = list(statuses(pa.chunked_array([["\n".join(words) for words in zip(*columns, strict=True)]])).items())
-    rows = [[*words.split("\n", len(columns) - 1), *_share(n, len(status))] for words, n in counted[:REASONS]]
+    counted = sorted(Counter(zip(*columns, strict=True)).items(), key=lambda one: (-one[1], one[0]))
+    rows = [[*words, *_share(n, len(status))] for words, n in counted[:REASONS]]
     if rest := sum(n for _, n in counted[REASONS:]):
         rows.append(["others", f"{len(counted) - REASONS} more reasons", *_share(rest, len(status))])
     head = ["status", "reason"][: len(columns)]

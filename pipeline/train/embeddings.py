@@ -43,7 +43,7 @@ class Embeddings:
         return self.take(np.arange(len(self)))
 
 
-def of(layout: Layout) -> tuple[Embeddings, Embeddings]:
+def stored(layout: Layout) -> tuple[Embeddings, Embeddings]:
     """Return those of users and of items; UserError if they are absent, or of two trainings."""
     paths = layout.user_embeddings, layout.item_embeddings
     io.one_set([path for path in paths if path.is_file()])

@@ -20,13 +20,12 @@ from pipeline.interactions.split import Split
 from pipeline.models.base import Batch, Inputs, Recommender, Walking
 from pipeline.models.params import Accumulating, Train
 from pipeline.ops.allocator import keep_large_buffers
-from pipeline.ops.checkpoint import Checkpoint, named, part_of
+from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.ops.device import pick
 from pipeline.ops.filters import Filter
 from pipeline.ops.rows import first_not_finite
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
-from pipeline.train.epochs import Epochs
 from pipeline.train.sampling import Sampler
 
 
@@ -130,7 +129,9 @@ def ranked(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
 
-class _Loop(Epochs):
+class _Loop:
+    """A training under way; a checkpoint holds weights, Adam's state, the history, and the best epoch so far."""
+
     def __init__(
         self,
         network: Recommender,
@@ -140,15 +141,40 @@ class _Loop(Epochs):
         seed: int,
         checkpoint: Checkpoint | None,
     ):
-        super().__init__()
-        self.network: Recommender = network
-        self.split, self.params, self.seed, self.checkpoint = split, params, seed, checkpoint
-        self.epochs, self.patience = params.epochs, params.patience
+        self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
+        self.history: list[dict[str, Any]] = []
+        self.best, self.best_epoch = -1.0, -1
+        self.kept: dict[str, Tensor] = {}  # tensors of the best epoch
         self.device = next(network.parameters()).device
         self.sampler = sampler
         self.together = params.accumulate if isinstance(params, Accumulating) else 1
         self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
         self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
+
+    def run(self, progress: Callable[[dict[str, Any]], object] | None) -> None:
+        """Train from the checkpoint, if there is one; `progress` is called with each finished epoch's line."""
+        if self.checkpoint and (saved := self.checkpoint.load()) is not None:
+            self._restore(*saved)
+        for epoch in range(len(self.history), self.params.epochs):
+            if self._is_over(epoch):
+                break
+            self._judge(epoch, self._steps(epoch))
+            if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
+                self._save(self.checkpoint)
+            if progress:
+                progress(self.history[-1])
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        weights, adam = self.network.state_dict(), adam_state(self.optimiser)
+        tensors = named("model", weights) | named("best", self.kept) | named("adam", adam)
+        state = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+        checkpoint.save(tensors, state)
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        self.network.load_state_dict(self.network.state_dict() | part_of(tensors, "model"))
+        restore_adam(self.optimiser, part_of(tensors, "adam"))
+        self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
+        self.kept = part_of(tensors, "best")
 
     def fitted(self) -> Fit:
         """Return the best epoch."""
@@ -161,14 +187,15 @@ class _Loop(Epochs):
             valid={k[6:]: v for k, v in self.history[self.best_epoch].items() if k.startswith("valid_")},
         )
 
-    def is_over(self, epoch: int) -> bool:
+    def _is_over(self, epoch: int) -> bool:
         """Return whether patience is over and, with `falling`, the loss has converged too."""
-        if not (over := super().is_over(epoch)) or self.params.falling is None:
+        patience, falling = self.params.patience, self.params.falling
+        if not (over := epoch - self.best_epoch > patience) or falling is None:
             return over
         losses = [line["loss"] for line in self.history]
-        return losses[-1 - self.patience] - losses[-1] <= self.params.falling * losses[0]
+        return bool(losses[-1 - patience] - losses[-1] <= falling * losses[0])
 
-    def steps(self, epoch: int) -> dict[str, float]:
+    def _steps(self, epoch: int) -> dict[str, float]:
         """Take one step a batch; return the mean of each loss term."""
         self.network.train()
         torch.manual_seed(seed_for("epoch", self.seed, epoch))
@@ -194,7 +221,7 @@ class _Loop(Epochs):
         return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
-    def judge(self, epoch: int, terms: dict[str, float]) -> None:
+    def _judge(self, epoch: int, terms: dict[str, float]) -> None:
         """Rank valid, record the epoch, and keep it if it is the best so far."""
         self.network.eval()
         user, item = self.network()
@@ -212,7 +239,9 @@ class _Loop(Epochs):
         if self.params.decimals is not None:
             recall = round(recall, self.params.decimals)
         if recall > self.best:
-            self.keep(recall, {"user": user, "item": item, **named("state", self.network.state_dict())})
+            tensors = {"user": user, "item": item, **named("state", self.network.state_dict())}
+            self.best, self.best_epoch = recall, epoch
+            self.kept = {name: x.detach().cpu().clone() for name, x in tensors.items()}
 
 
 def _checked(

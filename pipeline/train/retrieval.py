@@ -3,17 +3,20 @@
 Letters: I items, D width, N users, K cutoff.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
 
+import schemas
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.graph import approximate
-from pipeline.interactions.split import Pairs, contains, keys
-from pipeline.train.embeddings import Embeddings
+from pipeline.interactions.split import Pairs, contains, keys, train_of
+from pipeline.layout import Layout, Piece
+from pipeline.train.embeddings import Embeddings, stored
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded
 SAMPLE = 1000  # users it is measured on
@@ -26,6 +29,22 @@ class Indexed(NamedTuple):
 
     write: Callable[[Path], object]
     facts: dict[str, Any]  # kind, items, width, recall at k, the users it was measured on; of `ivf` also its lists
+
+
+def pieces(layout: Layout, users: bool, exact_up_to: int) -> Iterator[Piece]:
+    """Yield the vectors of items, those of `users`, and a FAISS index with its facts, such as its recall."""
+    if users and layout.user_embeddings.exists():
+        yield Piece("embeddings/users.parquet", layout.user_embeddings, "user_embeddings")
+    if not layout.item_embeddings.exists():
+        return
+    yield Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings")
+    user, item = stored(layout)
+    asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
+    bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
+    seen = train_of(bought, asked, len(user), len(item))
+    index = indexed(item, user.take(asked), seen, exact_up_to)
+    yield Piece("embeddings/items.faiss", index.write)
+    yield Piece("embeddings/index.json", index.facts)
 
 
 def flat(item: np.ndarray) -> faiss.Index:

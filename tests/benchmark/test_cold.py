@@ -15,8 +15,7 @@ from pipeline.benchmark.runs import Entry
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import as_json, comparisons
 from pipeline.layout import Layout
-from pipeline.report import recommenders, sections, terminal
-from pipeline.report.outputs import Outputs
+from pipeline.report import recommenders, terminal
 from pipeline.train import inputs
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -74,31 +73,6 @@ def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layou
     runs.rankings(layout, Entry("bpr", "none", 0)).with_suffix(".json").unlink()
     runs.rankings(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
     assert shops.benchmark(layout.root, cold.params()) == before
-
-
-def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: Path) -> None:
-    layout = cold.outputs(tmp_path)
-    settings = cold.params(
-        benchmark={"models": ["alignrec"], "features": ["f", "noise"], "seeds": 1, "ks": [5, 20], "workers": 1}
-    )
-    shops.benchmark(layout.root, settings)
-    tests = io.read_table(layout.tests, schemas.TESTS)
-    rows = tests.to_pylist()
-    assert [(r["protocol"], r["metric"]) for r in rows] == [(p, m) for p in (ALONE, EVERY) for m in ("recall", "ndcg")]
-    p = np.array([r["p"] for r in rows])
-    assert min(r["p_holm"] for r in rows) == pytest.approx(min(1, p.min() * 4))
-    headings = [t.heading for t in recommenders.tests(tests)]
-    assert headings[:2] == [f"Differences in Recall@20, protocol {p}" for p in (EVERY, ALONE)]
-
-
-def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
-    outputs = Outputs(layout, released=cold.params().train.features)
-    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.judged(outputs)}
-    for anchor in ("results", "tail"):
-        shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]
-        assert shown[0] == shown[1] > 0
-    drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.judged(outputs)}
-    assert {title.rpartition("; ")[2] for title in drawn["results"]} == {ALONE, EVERY}
 
 
 def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> None:

@@ -35,13 +35,6 @@ def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None
     ]
 
 
-def test_an_ablation_changes_only_what_it_names() -> None:
-    benchmark = {"overrides": {"alignrec": {"lr": 0.5}}, "ablations": {"no-cca": {"cca": 0.0}}}
-    params = toy.params(benchmark=benchmark, train={"reg": 0.7})
-    whole = model_settings(params, "alignrec")
-    assert model_settings(params, "alignrec", "no-cca") == whole.model_copy(update={"cca": 0.0})
-
-
 def test_overrides_change_only_what_they_name() -> None:
     params = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
     assert (model_settings(params, "bpr").lr, model_settings(params, "bpr").patience) == (0.5, 3)

@@ -11,7 +11,7 @@ import toy
 
 import schemas
 from pipeline import engine, io
-from pipeline.benchmark import mask, summaries
+from pipeline.benchmark import mask
 from pipeline.benchmark.cell import Hidden, outcome
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.mask import Masked
@@ -133,21 +133,3 @@ def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
     records[0].unlink()
     layout.study("mask").unlink()
     assert studied(layout) == whole
-
-
-def test_under_two_protocols_both_are_summed_up() -> None:
-    recalls = {"nothing": {"alone": 0.4, "every": 0.3}, "image": {"alone": 0.2, "every": 0.1}}
-    rows = [
-        {"dataset": "shop", "features": "f", "modality": modality, "ratio": 0.5 * (modality == "image"), "seed": 0,
-         "protocol": name, "fingerprint": name[:1], "recall@20": value, "best_epoch": 1}
-        for modality, values in recalls.items() for name, value in values.items()
-    ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, schemas.MASK)
-    judged = summaries.metrics(table)["mask_modality"]
-    assert judged["alone"]["f"]["image of 50 % masked"] == {"recall@20": 0.2, "relative_change": -0.5}
-    assert judged["every"]["f"]["image of 50 % masked"]["relative_change"] == -0.666667
-    assert judged["every"]["fingerprint"] == "e"
-    points = summaries.mask_points(table)
-    assert {point["line"] for point in points} == {
-        f"f, {modality} masked, {name}" for modality in ("image", "text") for name in ("alone", "every")
-    }

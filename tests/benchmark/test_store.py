@@ -66,7 +66,6 @@ def rewritten_with_digest(path: Path, **changed: Any) -> None:
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {
     "record half written": lambda record, _: record.write_bytes(record.read_bytes()[:99]),
-    "record empty": lambda record, _: record.write_bytes(b""),
     "record of another shape": lambda record, _: record.write_bytes(b"[3]"),
     "record altered": lambda record, _: record.write_bytes(record.read_bytes().replace(b'"complete"', b'"failed"')),
     "record of another cell": lambda record, _: rewritten_with_digest(record, key="0" * 64),
@@ -153,14 +152,6 @@ def test_cells_of_other_code_or_of_no_plan_are_deleted_and_that_is_said(
     assert again.run.measured["deleted"] == 2
     again.end()
     assert "deleted" not in capsys.readouterr().err
-
-
-def test_two_names_of_one_cell_train_it_once(tmp_path: Path, trainings: list[Cell]) -> None:
-    made = experiment(tmp_path)
-    found = made.complete({"a": cell(made), "b": cell(made)})
-    made.complete({"c": cell(made)})
-    assert len(trainings) == 1
-    assert found["a"] == found["b"]
 
 
 def test_another_store_is_looked_into_first_and_left_alone(tmp_path: Path, trainings: list[Cell]) -> None:

@@ -18,8 +18,7 @@ from pipeline.benchmark.cell import Outcome, outcome
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.benchmark.summaries import RECALL
-from pipeline.errors import UserError
-from pipeline.evaluation import trial
+from pipeline.evaluation import metrics
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models import MODELS
@@ -27,7 +26,6 @@ from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
-from stages.params import check
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -100,7 +98,7 @@ def trained(layout: Layout, **setting: float) -> Outcome:
 
 
 def test_test_stays_closed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "evaluate", lambda *_: pytest.fail("test is opened"))
+    monkeypatch.setattr(metrics, "evaluate", lambda *_: pytest.fail("test is opened"))
     record = trained(layout, train_lr=0.01).values
     assert record["best"][f"valid_{RECALL}"] == values(layout, "rate", train_lr=0.01)[0]
 
@@ -123,19 +121,6 @@ def test_one_key_is_a_curve_and_two_are_a_map(layout: Layout) -> None:
     assert found["valid"] == np.mean(values(layout, "graph", graph_k=2, train_item_layers=0))
 
 
-def test_three_keys_have_a_map_a_pair() -> None:
-    settings = [{"train.cca": a, "train.reg": b, "graph.k": k} for a in (0.1, 0.2) for b in (0.3, 0.4) for k in (5, 9)]
-    label = {"dataset": "d", "sweep": "s", "features": "f", "protocol": "p", "fingerprint": "f", "reason": ""}
-    made = [
-        label | {"setting": json.dumps(s), "seed": 0, RECALL: 0.01 * i, "best_epoch": 0} for i, s in enumerate(settings)
-    ]
-    maps = sweeps.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
-    for pair in ("train.cca, train.reg", "train.cca, graph.k"):
-        assert len([p for p in maps if p["settings"] == pair]) == 4
-    best = next(p for p in maps if (p["settings"], p["x"], p["y"]) == ("train.cca, train.reg", "0.1", "0.3"))
-    assert best["valid"] == 0.01  # of k 5 and 9
-
-
 def test_only_what_lacks_is_trained(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     before, records = rows(layout), sorted(layout.cells("study").glob("*.json"))
     lost, todo = records[0].read_bytes(), list[Any]()
@@ -145,9 +130,3 @@ def test_only_what_lacks_is_trained(layout: Layout, monkeypatch: pytest.MonkeyPa
     swept(layout.root)
     swept(layout.root)
     assert (len(todo), records[0].read_bytes(), rows(layout)) == (1, lost, before)
-
-
-@pytest.mark.parametrize("key", ["train.depth", "graph.m", "pretrain.steps", "lr"])
-def test_an_unknown_key_of_a_sweep_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises((UserError, ValueError), match=r"study\.?\S*sweeps"):
-        check(toy.params(study={"sweeps": {"x": {key: [1]}}}), tmp_path)

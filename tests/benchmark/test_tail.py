@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 import shops
 import toy
 
@@ -14,7 +13,6 @@ from pipeline.benchmark import runs, tail
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import holm
-from pipeline.interactions import split
 from pipeline.run import running
 from stages.params import Params
 
@@ -64,12 +62,6 @@ def test_a_group_has_the_mean_of_its_members_over_seeds_and_is_tested_in_pairs(t
     assert len(tested) == 2 * 4
 
 
-def test_alignrec_is_tested_against_whom_the_benchmark_declares() -> None:
-    names = [("alignrec", "f"), ("vbpr", "f"), ("vbpr", "g"), ("bpr", "none"), ("alignrec", "g")]
-    assert tail.compared(names, "f") == [("vbpr", "f"), ("bpr", "none"), ("alignrec", "g")]
-    assert tail.compared(names, "h") == []
-
-
 def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> None:
     parts = shops.two_tastes()
     counts = np.bincount(parts.train.items, minlength=shops.ITEMS)
@@ -83,11 +75,3 @@ def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> No
     assert all(row["difference"] is None and row["p_holm"] is None for row in rows)  # nothing to compare with
     study = SETTINGS.study.model_copy(update={"tail": False})
     assert len(tabled(tmp_path, SETTINGS.model_copy(update={"study": study}))) == 0
-
-
-def test_tenths_where_each_has_targets_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "THIN", 1)
-    rows = [(u, i, 0) for i in range(20) for u in range(i + 1)] + [(u, u % 20, 2) for u in range(20)]
-    table = split.load(shops.interactions(rows), 20, 20)
-    labels = [group.label for group in tail.groups(table) if group.slice == "popularity"]
-    assert labels == [str(n) for n in range(1, 11)]

@@ -19,7 +19,7 @@ from pipeline.evaluation import statistics
 from pipeline.interactions import profiles
 from pipeline.interactions.profiles import Profiles
 from pipeline.layout import Layout
-from pipeline.probe import linear_cf, questions, sampled
+from pipeline.probe import linear_cf, questions
 
 WIDTH = 8
 COSINES, FEWEST = 20_000, 20
@@ -62,8 +62,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampled, "COSINES", COSINES)
-    monkeypatch.setattr(sampled, "FEWEST", FEWEST)
+    monkeypatch.setattr(questions, "COSINES", COSINES)
+    monkeypatch.setattr(questions, "FEWEST", FEWEST)
     monkeypatch.setattr(profiles, "SCORED", COSINES)
     monkeypatch.setattr(profiles, "FEWEST_USERS", FEWEST)
     monkeypatch.setattr(linear_cf, "GIB", 0)  # of a catalogue as large as this stands for, it is not asked
@@ -91,7 +91,7 @@ def test_neighbours_of_some_items_and_of_a_few_are_those_among_all(monkeypatch: 
     x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
     rows = np.array([3, 17, 59])
     assert np.array_equal(similarity.neighbours(x, 6, rows), similarity.neighbours(x, 6)[rows])
-    monkeypatch.setattr(sampled, "COSINES", 0)
+    monkeypatch.setattr(questions, "COSINES", 0)
     for items in (2, 3, 7):
         pair = compared([FeatureSet(name, "", x[:items]) for name in "ab"], 3)["pairs"][0]
         assert (pair["overlap"], "sampled" in pair) == (1, False)

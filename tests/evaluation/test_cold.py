@@ -10,10 +10,9 @@ import torch
 
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.metrics import evaluate, open_test
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
-from pipeline.evaluation.trial import open_test
 from pipeline.interactions.split import Pairs, union
 from pipeline.models.bpr import BPR
 from pipeline.ops.topk import Vectors

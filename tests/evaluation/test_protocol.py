@@ -6,7 +6,6 @@ import pytest
 import shops
 
 from pipeline.benchmark.settings import protocol_of
-from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -19,12 +18,6 @@ CORES = "users >= 5, items >= 5, repeatedly"
 
 def params(**sections: object) -> Params:
     return Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections})
-
-
-def test_without_a_least_rating_the_protocol_is_what_it_was() -> None:
-    parts = shops.two_tastes()
-    rules = protocol_of(params(), "shop", parts)
-    assert rules == Protocol("mmrec", "mmrec", CORES, questions(parts))
 
 
 def test_a_least_rating_is_part_of_the_filter_and_of_the_fingerprint() -> None:

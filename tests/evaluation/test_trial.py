@@ -10,8 +10,8 @@ from shops import ITEMS, USERS, two_tastes
 from pipeline import code
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import bounded, headline
+from pipeline.evaluation.metrics import open_test
 from pipeline.evaluation.protocol import Protocol, questions
-from pipeline.evaluation.trial import open_test
 from pipeline.interactions.split import union
 
 RULES = Protocol("mmrec", "mmrec", "core", questions(two_tastes()))

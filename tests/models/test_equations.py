@@ -119,12 +119,6 @@ def test_improved_bm3_aligns_ids_with_fixed_content() -> None:
     close(vectors(network)[0], linear(p, "predict", users))
 
 
-def test_bm3_weighs_content_twice_by_default() -> None:
-    once, twice = (case("bm3", drop=0.0, **keys)[0].loss(BATCH) for keys in ({"content": 1.0}, {}))
-    for term, weight in {"rec": 1, "align": 2, "mask": 2, "l2": 1}.items():
-        close(twice[term].item(), weight * once[term].item())
-
-
 @pytest.mark.parametrize(("model", "same"), [("bm3", True), ("bm3-improved", False)])
 def test_repeats_in_a_batch_share_a_view_in_the_reference_of_bm3(model: str, same: bool) -> None:
     once, twice = (Batch(*[row.repeat(times) for row in torch.tensor([[1], [3], [0]])]) for times in (1, 2))
@@ -161,19 +155,6 @@ def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
     assert np.bincount(again)[np.unique(again)].min() > 45  # 200 draws of three, each as likely
 
 
-def test_dualgnn_draws_repeats_for_each_epoch_and_ranks_by_those_of_its_name() -> None:
-    networks = [case("dualgnn", neighbours=4)[0] for _ in range(2)]
-    ranked = [vectors(network)[0] for network in networks]
-    np.testing.assert_array_equal(*ranked)
-    trained = []
-    for seed in range(5):
-        torch.manual_seed(seed)
-        networks[0].start_epoch()
-        np.testing.assert_array_equal(vectors(networks[0])[0], ranked[0])
-        trained.append(networks[0].train()()[0].detach().numpy())
-    assert len({x.tobytes() for x in trained}) > 1
-
-
 @pytest.mark.parametrize("modalities", [1, 2, 3, 4])
 def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
     chain, heads = slmrec.chain(modalities, 4), slmrec.chain_heads(modalities, 4)
@@ -207,10 +188,3 @@ def test_freedom_thins_the_pairs_of_the_popular() -> None:
     kept = np.array([share[pair] for pair in PAIRS])
     assert (np.diff(kept[np.argsort(chance, kind="stable")]) > -0.03).all()  # rises with 1 / sqrt(degrees)
     assert kept[chance.argmax()] - kept[chance.argmin()] > 0.2
-
-
-def test_modalities_have_graphs_of_their_own() -> None:
-    inputs = Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu"), tuple(PARTS))
-    assert [table.num_rows for table in inputs.modal_edges] == [ITEMS * 3] * 2
-    assert inputs.modal_edges[0].equals(neighbours.neighbours(np.ascontiguousarray(FEATURES[:, : PARTS[0]]), 3))
-    assert Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu")).modal_edges[0] is EDGES

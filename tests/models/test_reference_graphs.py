@@ -164,7 +164,7 @@ def test_dualgnn(dtype: torch.dtype, name: str, modalities: str) -> None:
     # which of equal neighbours are kept, and which are repeated, is the reference's draw
     graph = slots(oracle)
     np.testing.assert_allclose(graph.data, dualgnn.softmax_rows(slots(oracle, counts=True)).data, rtol=1e-6)
-    network.users.fixed = network.users.sampled = Sparse(graph, dtype=dtype)
+    network.fixed = network.drawn = Sparse(graph, dtype=dtype)
     if dtype == torch.float64:
         seen = adjacency.seen(oracle.split).astype(np.float64).toarray()
         network.graph = Sparse(seen / np.sqrt(np.outer(seen.sum(1), seen.sum(0))), dtype=dtype)

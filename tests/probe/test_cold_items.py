@@ -10,7 +10,7 @@ import pytest
 
 import schemas
 from pipeline.interactions import profiles
-from pipeline.probe import asking, cold_items, content_knn, questions, verdicts
+from pipeline.probe import asking, behaviour, cold_items, questions, verdicts
 from pipeline.probe.base import Data
 from pipeline.report import probes as facts
 
@@ -50,16 +50,12 @@ def test_recall_by_user_is_that_of_the_slow_questions() -> None:
     """One ranking a user gives what a question a target gives."""
     user, item = PAIRS
     split = data().interactions["split"].to_numpy()
-    slow = content_knn.content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)
+    slow = behaviour.content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)
     has, finds = ((user[split == part], item[split == part]) for part in (schemas.TRAIN, schemas.VALID))
     asked = profiles.profiles(has, finds, profiles.asked(finds[0], ITEMS, 0), ITEMS)
     for x in (GOOD, NOISE, np.ones((ITEMS, 1), np.float32), np.round(GOOD)):
         fast = asked.recalls(x, 20)
         np.testing.assert_allclose(fast[~np.isnan(fast)], questions.hits(x, slow, [20])[:, 0], atol=1e-9)
-
-
-def test_ties_are_those_of_questions() -> None:
-    assert profiles.TIE == questions.TIE
 
 
 def test_every_item_is_cold_equally_often_and_in_no_profile() -> None:
@@ -128,9 +124,3 @@ def test_verdicts_resample_users_and_draws() -> None:
     (row,) = verdicts.verdicts(answers, answers, [("lucky", "noise")], [20], 0)
     assert row["raw"]["difference"] == pytest.approx(0.045)
     assert row["verdict"] == "undecided"
-
-
-def test_few_items_are_not_asked() -> None:
-    user, item = PAIRS
-    few = item < 150
-    assert not profiles.cold_draws((user[few], item[few]), (user[few], item[few]), ITEMS, 5)

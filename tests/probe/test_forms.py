@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import schemas
 from pipeline.ops import whitening
-from pipeline.probe import asking, forms, questions
+from pipeline.probe import forms, questions
 from pipeline.probe.base import Data
-from pipeline.probe.content_knn import content_neighbours
-from pipeline.probe.forms import POWERS, Processing
+from pipeline.probe.behaviour import content_neighbours
+from pipeline.probe.forms import Processing
 from pipeline.report import probes
 from tests.probe.test_questions import toy_interactions
 
@@ -65,19 +64,3 @@ def test_without_valid_all_are_whitened_and_the_sentence_says_so() -> None:
     assert processed.shape == (ITEMS, 8)
     assert processing.chosen == {"x": "whitened"}
     assert probes.processing(processing.facts()) == "Processed: centred, reduced by PCA to at most 8 numbers, whitened."
-
-
-def test_the_table_says_which_form_each_set_got(tmp_path: Path) -> None:
-    asked = asking.ask(DATA)
-    processing = Processing(forms.ask(DATA), 8)
-    sets = {"common": tastes(30, 1), "plain": tastes(0, 1)}
-    raw = asking.answers(asked, sets.items(), [5])
-    processed = asking.answers(asked, processing.sets(sets.items()), [5])
-    figures = asking.summaries(asked, raw, [5]) | {
-        "processed": asking.processed(asked, processed, [5], processing.facts())
-    }
-    table = next(t for t in probes.tables(figures) if t.rows)
-    said = {row[0]: row[1] for row in table.rows if row[1].startswith("processed")}
-    assert said == {name: f"processed: {processing.chosen[name]}" for name in sets} | {"chance": "processed"}
-    assert set(processing.chosen.values()) <= set(POWERS)
-    assert "best on valid of three forms" in probes.processing(figures["processed"])

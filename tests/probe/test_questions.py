@@ -12,21 +12,20 @@ from pipeline import io
 from pipeline.evaluation import metrics
 from pipeline.interactions import cooccurrence, split
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import asking, content_knn, item_cf, questions, zero_shot
+from pipeline.probe import asking, behaviour, questions
 from pipeline.probe.base import Data
-from pipeline.report import probes as facts
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 
 
 def last_items(user: list[int], item: list[int], time: list[int], items: int) -> questions.Questions:
-    return zero_shot.last_item(np.array(user), np.array(item), np.array(time), items)
+    return behaviour.last_items(np.array(user), np.array(item), np.array(time), items)
 
 
 def co_bought(user: np.ndarray, item: np.ndarray, items: int) -> questions.Questions:
     seen = cooccurrence.user_item_matrix(user, item, items)
-    return item_cf.co_bought(seen, cooccurrence.shared(seen))
+    return behaviour.co_bought(seen, cooccurrence.shared(seen))
 
 
 def test_zero_shot_finds_the_item_that_looks_like_the_history() -> None:
@@ -60,22 +59,6 @@ def test_zero_shot_a_repeated_item_counts_once_and_at_its_first_time() -> None:
     assert question.members.toarray().tolist() == [[1, 0, 0]]
 
 
-def test_zero_shot_users_without_history_ask_nothing() -> None:
-    question = last_items([0, 3, 3], [0, 1, 2], [1, 1, 2], 3)
-    assert question.target.tolist() == [2]
-    assert question.group.tolist() == [0]
-
-
-def test_item_cf_target_shares_most_users_relative_to_popularity() -> None:
-    # items 0 and 1: both users of each; item 2 is everyone's, so less close to either
-    user = np.array([0, 1, 0, 1, 0, 1, 2, 3])
-    item = np.array([0, 0, 1, 1, 2, 2, 2, 2])
-    question = co_bought(user, item, 4)
-    pairs = sorted(zip(question.members.indices.tolist(), question.target.tolist(), strict=True))
-    assert pairs == [(0, 1), (1, 0), (2, 0), (2, 1)]  # item 3 was never bought; item 2 is equally close to both
-    assert question.group.tolist() == [0, 1, 2, 2]
-
-
 def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cooccurrence, "BLOCK", 7)
     rng = np.random.default_rng(0)
@@ -103,11 +86,12 @@ def plain_hits(features: np.ndarray, question: questions.Questions, k: int) -> l
 
 
 @pytest.mark.parametrize("scores_held", [1, 400, 1 << 20])
-def test_hits_are_their_definition_in_any_block_size(scores_held: int) -> None:
+def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "SCORES_HELD", scores_held)
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 8)).astype(np.float32)
-    question = zero_shot.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
-    hits = questions.hits(features, question, [5, 20], scores_held)
+    question = behaviour.last_items(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
+    hits = questions.hits(features, question, [5, 20])
     assert hits[:, 0] == pytest.approx(plain_hits(features, question, 5))
     assert hits[:, 1] == pytest.approx(plain_hits(features, question, 20))
 
@@ -117,11 +101,11 @@ def test_one_pass_answers_several_probes_as_each_alone() -> None:
     features = rng.normal(size=(40, 5)).astype(np.float32)
     draws = (rng.integers(0, high, 200) for high in (30, 40, 9))
     parts = [
-        zero_shot.last_item(*draws, 40),
+        behaviour.last_items(*draws, 40),
         co_bought(rng.integers(0, 30, 200), rng.integers(0, 40, 200), 40),
     ]
     alone = [questions.hits(features, part, KS) for part in parts]
-    assert np.array_equal(questions.hits(features, questions.joined(parts), KS), np.concatenate(alone))
+    assert np.array_equal(questions.hits(features, questions.join(parts), KS), np.concatenate(alone))
 
 
 def test_equal_rows_of_any_width_tie_exactly() -> None:
@@ -132,7 +116,7 @@ def test_equal_rows_of_any_width_tie_exactly() -> None:
 
 def test_constant_features_score_as_chance_and_order_does_not_matter() -> None:
     rng = np.random.default_rng(2)
-    question = zero_shot.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
+    question = behaviour.last_items(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
     hits = questions.hits(np.full((60, 7), 0.3, np.float32), question, [5, 20]).mean(axis=0)
     assert hits == pytest.approx(questions.chance(question, [5, 20]))
 
@@ -146,16 +130,6 @@ def test_masked_rows_of_zeros_are_nobodys_neighbour_and_no_nan() -> None:
 def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="row 1 is not finite"):
         questions.hits(np.array([EAST, [np.nan, 0]], np.float32), last_items([0, 0], [0, 1], [1, 2], 2), KS)
-
-
-def test_summary_holds_means_standard_errors_and_chance() -> None:
-    question = last_items([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5)
-    out = questions.summary(question, {"f": np.array([[0.0, 1.0], [1.0, 1.0]])}, [1, 2], "hit")
-    assert out == {
-        "users": 2,
-        "chance": {"hit@1": 0.25, "hit@2": 0.5},
-        "f": {"hit@1": 0.5, "hit@2": 1.0, "hit@1_se": 0.353553, "hit@2_se": 0.0},
-    }
 
 
 def toy_interactions(seed: int, timed: bool = True) -> pa.Table:
@@ -184,7 +158,7 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     profile = seen @ unit / np.maximum(seen.sum(axis=1, keepdims=True), 1)
     expected = metrics.evaluate(profile, unit, parts, "test", [5, 10]).mean
     columns = (table[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    hits = questions.hits(features, content_knn.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
+    hits = questions.hits(features, behaviour.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
     assert hits == pytest.approx([expected["recall", 5], expected["recall", 10]])
 
 
@@ -195,17 +169,6 @@ def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> N
     assert figures["zero_shot"] == {"skipped": "the source has no real timestamps"}
     assert 0 <= figures["item_cf"]["f"]["hit@5"] <= 1
     assert 0 <= figures["content_knn"]["f"]["recall@5"] <= 1
-
-
-def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
-    table = toy_interactions(5).replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
-    features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    for interactions in (table, toy_interactions(5)):
-        probes = asking.ask(Data(interactions, 50))
-        figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5]), [5])
-        assert 0 <= figures["zero_shot"]["f"]["hit@5"] <= 1
-        note = facts.tables(figures)[0].note
-        assert ("not their times" in note) == (interactions is table)
 
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from pipeline.ops import whitening
-from pipeline.probe import asking
-from pipeline.probe.base import Data
 from pipeline.probe.verdicts import verdicts
 from pipeline.report import probes as facts
 
@@ -77,63 +73,3 @@ def test_the_table_of_a_probe_marks_what_its_verdicts_say_of_other_sets() -> Non
     ]  # fmt: skip
     assert (table.marks[2, 1], table.marks[3, 2]) == ("level", "worse")
     assert table.note.endswith("Against a, raw and processed: ▲ better, ▼ worse, = no significant difference.")
-
-
-def test_processed_figures_stand_below_raw_ones() -> None:
-    rng = np.random.default_rng(0)
-    data = Data(interactions(rng), 40)
-    asked = asking.ask(data)
-    # a large common offset hides what tells items apart, until it is taken away
-    hidden = np.concatenate([np.full((40, 1), 30), np.eye(40)[np.arange(40) // 2 * 2]], axis=1).astype(np.float32)
-    hidden += rng.normal(scale=1e-3, size=hidden.shape).astype(np.float32)
-    sets = {"plain": rng.normal(size=(40, 8)).astype(np.float32), "hidden": hidden}
-    raw = asking.answers(asked, sets.items(), [5])
-    processed = asking.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5])
-    figures = asking.summaries(asked, raw, [5]) | {"processed": asking.processed(asked, processed, [5], {"width": 30})}
-    assert figures["processed"]["width"] == 30
-    assert figures["processed"]["item_cf"].keys() == figures["item_cf"].keys()
-    table = next(t for t in facts.tables(figures) if t.heading == "Item-CF")
-    assert table.head == ["feature set", "features", "hit@5"]
-    assert [row[1] for row in table.rows] == ["raw"] * 3 + ["processed"] * 3
-    assert (table.rows[0][0], table.rows[3][0]) == ("hidden", "hidden")
-    assert table.marks == {(0, 2): "best", (3, 2): "best"}
-    assert table.texts == 2
-
-
-def interactions(rng: np.random.Generator) -> Any:
-    """Return users who each buy two items that differ in the last bit, and one other."""
-    first = rng.integers(20, size=60) * 2
-    item = np.stack([first, first + 1, rng.integers(40, size=60)], axis=1).ravel()
-    user = np.repeat(np.arange(60), 3)
-    columns = {
-        "user_id": pa.array(user, pa.int32()),
-        "item_id": pa.array(item, pa.int32()),
-        "rating": pa.nulls(180, pa.float32()),
-        "timestamp": pa.array(np.arange(180), pa.int64()),
-        "split": pa.array(np.zeros(180), pa.int8()),
-    }
-    return pa.table(columns)
-
-
-def test_a_headline_has_a_row_for_each_processing_and_a_caveat_its_reason() -> None:
-    raw, narrowed = {"hit@20": 0.4}, {"hit@20": 0.3}
-    row = {"probe": "item_cf", "measure": "hit@20", "a": "a", "b": "b", "verdict": "better"}
-    figures = {
-        "zero_shot": {"skipped": "no reason"},
-        "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": raw, "b": {"skipped": "it is odd"}},
-        "processed": {"width": 7, "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": narrowed}},
-        "verdicts": [row],
-    }
-    table = facts.headline(figures)
-    assert table.head == ["feature set", "features", "Item-CF hit@20"]
-    assert table.rows == [
-        ["chance", "raw", "0.1000"], ["a", "raw", "0.4000"], ["chance", "processed", "0.1000"],
-        ["a", "processed", "0.3000"],
-    ]  # fmt: skip
-    assert table.note == "zero-shot: no reason"
-    probed = facts.read(figures)["item_cf"]
-    assert (probed.name, probed.remark) == (
-        "Item-CF hit@20",
-        "Not shown for b: it is odd.",
-    )
-    assert facts.read(figures)["zero_shot"].remark == "no reason."

@@ -30,7 +30,6 @@ SHOWN = 50
 """items with an image"""
 WORDS = ("soft", "blue", "bottle", "stroller", "bib", "crib", "toy", "warm", "safe", "wooden", "organic", "cotton")
 STAGES = ("download", "interactions", "items")
-REST = ("images", "encode", "graph", "train", "benchmark", "publish")
 
 
 def asins() -> list[str]:
@@ -102,17 +101,3 @@ def test_users_items_parts_and_fingerprint_are_the_published(read: Path, monkeyp
     without = [i for i, status in enumerate(items["text_status"].to_pylist()) if status == "no_metadata"]
     assert without == [*LACKING]
     assert io.read_json(layouts["baby"].run_record("items"))["drops"]["text_no_metadata"] == len(LACKING)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_process")
-def test_a_release_of_it_stands_among_the_published_figures(read: Path) -> None:
-    run(read, *REST)
-    for command in (("verify", "outputs/publish/baby/release"), ("leaderboard", "outputs/publish/baby/release")):
-        done = alignrec(*command, cwd=read)
-        assert done.exit_code == 0, done.output
-    page = (read / "leaderboard.html").read_text()
-    table = page.split('id="measured-0"')[1].split('<section id="published"')[0]
-    assert "COHESION" in table
-    assert "contentknn" in table
-    assert 'id="published-baby"' not in page

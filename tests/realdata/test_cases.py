@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from realdata import __main__ as command
 from realdata import cases
 
 from pipeline import io
@@ -21,17 +19,6 @@ def known(tmp_path: Path) -> dict[str, cases.Case]:
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_parameter_files_are_valid(name: str, known: dict[str, cases.Case]) -> None:
     assert load(known[name].params).datasets == [known[name].layout.dataset]
-
-
-@pytest.mark.parametrize("name", cases.VARIANTS)
-def test_a_variant_differs_only_in_interactions(name: str, known: dict[str, cases.Case]) -> None:
-    base_name, _ = cases.VARIANTS[name]
-    ours, base = (yaml.safe_load(known[n].params.read_text()) for n in (name, base_name))
-    assert ours.pop("interactions")
-    assert ours.keys() == base.keys()
-    assert ours["sources"] == base["sources"]
-    assert known[name].layout.root != known[base_name].layout.root
-    assert known[name].layout.dataset == known[base_name].layout.dataset
 
 
 def test_a_variant_begins_with_the_newer_outputs_of_its_base(known: dict[str, cases.Case]) -> None:
@@ -54,9 +41,3 @@ def test_a_variant_begins_with_the_newer_outputs_of_its_base(known: dict[str, ca
     shutil.rmtree(base.root / "encode")
     case.adopt("encode")
     assert case.layout.run_record("encode").exists()
-
-
-def test_a_misspelt_name_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=r"'moveis'.*'movies'"):
-        command.main(["moveis"])

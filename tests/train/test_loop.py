@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
-from shops import ITEMS, USERS, content, interactions, two_tastes
+from shops import content, interactions, two_tastes
 
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
@@ -46,17 +46,6 @@ def test_twice_is_the_same_and_another_seed_is_not(model: str) -> None:
     assert save(first.state) == save(again.state)
     assert first.history == again.history
     assert not np.array_equal(first.user, other.user)
-
-
-@pytest.mark.parametrize("model", TRAINED)
-def test_loss_is_the_sum_of_its_terms_and_vectors_have_rows(model: str) -> None:
-    trained = train(model)
-    line = trained.history[3]
-    terms = {k: v for k, v in line.items() if k not in ("epoch", "loss") and not k.startswith("valid_")}
-    assert line["loss"] == pytest.approx(sum(terms.values()))
-    assert (len(trained.user), len(trained.item)) == (USERS, ITEMS)
-    assert trained.user.shape[1] == trained.item.shape[1]
-    assert trained.user.dtype == np.float32
 
 
 WALKING: list[tuple[str, dict[str, Any]]] = [
@@ -152,13 +141,6 @@ def test_recall_is_compared_as_rounded() -> None:
 def test_a_diverging_loss_names_epoch_and_settings() -> None:
     with pytest.raises(UserError, match=r"VBPR: .*epoch 0 .*'lr': 1e\+30"):
         fit(MODELS["vbpr"], two_tastes(), content(), None, settings("vbpr", lr=1e30), 0)
-
-
-def test_the_callers_random_state_is_untouched() -> None:
-    torch.manual_seed(7)
-    before = torch.get_rng_state()
-    train("bpr")
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def rejects(message: str, model: str, features: Any = None, edges: Any = None, parts: Any = None) -> None:

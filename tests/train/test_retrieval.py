@@ -111,12 +111,6 @@ def test_the_bytes_are_the_same_with_any_number_of_threads(
     assert indexes[:2] == indexes[2:]
 
 
-def test_recall_counts_only_what_there_is_to_find() -> None:
-    exact = np.array([[3, 1], [5, -1]])
-    assert retrieval.recall(np.array([[1, 3], [5, -1]]), exact) == 1
-    assert retrieval.recall(np.array([[1, 2], [-1, -1]]), exact) == pytest.approx(1 / 3)
-
-
 def test_more_than_the_catalogue_is_refused(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
     with pytest.raises(UserError, match=r"2001 items .* 2000"):
         retrieval.retrieve(retrieval.flat(vectors[1]), vectors[0], np.array([0]), ITEMS + 1, seen)

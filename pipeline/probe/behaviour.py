@@ -1,0 +1,138 @@
+"""Probes that ask features for what users did: zero-shot, Item-CF and content neighbours."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+
+import schemas
+from pipeline.interactions import cooccurrence
+from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.probe.base import Data, Probe
+from pipeline.probe.questions import Questions, sample
+from pipeline.seeds import seed_for
+from schemas import TEST, TRAIN
+
+
+def _sample(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:
+    """Return the users or items that are asked, drawn by seed, and the caveat where these are only some."""
+    asked = sample(groups, data.items, seed_for("probe", probe))
+    few = len(asked) < len(groups)
+    return asked, f"{len(asked):,} of {len(groups):,} {unit} were asked, drawn by seed." if few else ""
+
+
+def ask_last_items(data: Data) -> Questions | str:
+    """Return the questions of all interactions by time or order, whatever their split; or why there are none."""
+    clock = schemas.clock(data.interactions)
+    if clock == "none":
+        return "the source has no real timestamps"
+    user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
+    asked, note = _sample(np.flatnonzero(np.bincount(user) > 1), data, "zero_shot", "users")
+    kept = np.isin(user, asked)
+    questions = last_items(user[kept], item[kept], time[kept], data.items)
+    order = "The source gives the order of a user's interactions, not their times." if clock == "order" else ""
+    return replace(questions, note=f"{order} {note}".strip()) if len(questions.target) else "no user has two items"
+
+
+def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
+    """Return zero-shot's questions: a user's earlier items, and the last one.
+
+    Users, items and times are [n], one row an interaction, in any order; a repeated (user, item) counts at its first
+    time. Of items that share a user's last second each is the target in turn, with the others as members: the mean
+    over all orders of equal times. Users with one item have no question.
+    """
+    order = np.lexsort((timestamp, item, user))
+    user, item, timestamp = user[order], item[order], timestamp[order]
+    first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
+    user, item, timestamp = user[first], item[first], timestamp[first]
+
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
+    sizes = np.diff(np.r_[starts, len(user)])
+    latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
+    targets = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
+
+    # question q has all rows of its user but the target's: start, start + 1, ... start + size - 1
+    start, size = np.repeat(starts, sizes)[targets], np.repeat(sizes, sizes)[targets]
+    owner = np.repeat(np.arange(len(targets)), size)
+    rows = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size - start, size)
+    kept = rows != targets[owner]
+    members = user_item_matrix(owner[kept], item[rows[kept]], n_items)
+    return Questions(members, item[targets].astype(np.int64), np.unique(user[targets], return_inverse=True)[1])
+
+
+def ask_co_bought(data: Data) -> Questions | str:
+    """Return the questions of train, or why there are none."""
+    user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    seen = user_item_matrix(user[split == TRAIN], item[split == TRAIN], data.items)
+    together = cooccurrence.shared(seen)
+    if not len(together):
+        return "no two items share a train user"
+    asked, note = _sample(together, data, "item_cf", "items")
+    return replace(co_bought(seen, asked), note=note)
+
+
+def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
+    """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
+
+    Of equally similar items each is the target in turn. `seen` is R of train, [U, I]; `items` are those that ask,
+    int64, ascending, each of which shares a user with another.
+    """
+    sources, targets = [], []
+    for block, score in cooccurrence.squared_cosines(seen, items):
+        row = cooccurrence.rows(score)
+        best = score.data == score.max(axis=1).toarray().ravel()[row]
+        sources.append(block[row[best]])
+        targets.append(score.indices[best])
+    j, i = np.concatenate(sources).astype(np.int64), np.concatenate(targets).astype(np.int64)
+    members = user_item_matrix(np.arange(len(j)), j, seen.shape[1])
+    return Questions(members, i, np.unique(j, return_inverse=True)[1], unit="items")
+
+
+def ask_test_items(data: Data) -> Questions | str:
+    """Return the questions of train and test, or why there are none."""
+    user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    asked, note = _sample(np.intersect1d(user[split == TRAIN], user[split == TEST]), data, "content_knn", "users")
+    kept = np.isin(user, asked)
+    questions = content_neighbours(user[kept], item[kept], split[kept], data.items)
+    return replace(questions, note=note) if len(questions.target) else "no user has train and test items"
+
+
+def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:
+    """Return the questions of a recommender that reads only content: a user's train items, each test item a target.
+
+    Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
+    Users, items and their parts are int [n], one row an interaction; each user has train items.
+    """
+    train = user_item_matrix(user[split == TRAIN], item[split == TRAIN], n_items)
+    pairs = np.unique(np.stack([user, item], axis=1)[split == TEST], axis=0).reshape(-1, 2)
+    seen = np.asarray(train[pairs[:, 0], pairs[:, 1]]).reshape(-1) > 0 if len(pairs) else np.zeros(0, bool)
+    asked, target = pairs[~seen].T
+    return Questions(train[asked], target.astype(np.int64), np.unique(asked, return_inverse=True)[1])
+
+
+ZERO_SHOT = Probe(
+    ask_last_items,
+    name="zero-shot",
+    figure="hit@20",
+    question="is the item that a user met last among the K nearest to the mean of the earlier ones",
+    note="Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same last "
+    "second are the target in turn. ± is the standard error over {n:,} users.",
+    leak="it learned from train interactions, and a user's last item by time may be among them",
+)
+ITEM_CF = Probe(
+    ask_co_bought,
+    name="Item-CF",
+    figure="hit@20",
+    question="is the item most co-bought with an item among its K nearest",
+    note="Is the item most often bought together with an item among its K nearest? ± is the standard error over {n:,} "
+    "items.",
+    leak="it learned from train interactions, which this probe asks about",
+)
+CONTENT_KNN = Probe(
+    ask_test_items,
+    name="content neighbours",
+    figure="recall@20",
+    question="all items ranked by mean cosine to the user's train items",
+    note="A recommender that reads only content: all items ranked by mean cosine to the user's train items; test "
+    "Recall@K. ± is the standard error over {n:,} users.",
+)
