@@ -21,7 +21,7 @@ MOST_USED = 0.9  # share of the text that is enough, without a warning
 
 
 def main(run: Run) -> None:
-    from pipeline.vectors import given
+    from pipeline.vectors import matching
 
     layout, source_reader = run.layout, run.source.reader()
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
@@ -43,8 +43,8 @@ def main(run: Run) -> None:
         run.count(reason, n)
     for status in _column(layout.items, "text_status"):
         run.count(f"text_{status}", status != "ok")
-    if theirs := given.files(layout.sources):  # refused here if they do not fit, before hours of work
-        run.note(features=given.check(theirs, asins))
+    if theirs := matching.files(layout.sources):  # refused here if they do not fit, before hours of work
+        run.note(features=matching.check(theirs, asins))
     placeholders = build.find_shared(layout.items, params.shared_above)
     run.note(shared=placeholders)
     share, left_out = build.share_read(io.read_tables(layout.items, schemas.ITEMS), params.text)

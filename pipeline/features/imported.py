@@ -14,8 +14,8 @@ from pipeline import io
 from pipeline.features.node import Items, Maker, Node, table
 from pipeline.features.registry import TEXT
 from pipeline.ops.rows import unit_rows
-from pipeline.vectors import given
-from pipeline.vectors.given import File
+from pipeline.vectors import matching
+from pipeline.vectors.matching import File
 
 OF_IMAGES = "records"  # format of features that are made only from images
 
@@ -29,7 +29,7 @@ class Import(NamedTuple):
 
 def imports(sources: Path, encoders: Sequence[str]) -> dict[str, Import]:
     """Return the feature sets that `sources.json` lists; those of images also concatenated with MiniLM, if encoded."""
-    files = given.files(sources)
+    files = matching.files(sources)
     of_images = {name: file for name, file in files.items() if file.format == OF_IMAGES and TEXT in encoders}
     found = {name: Import(file) for name, file in files.items()}
     return found | {f"{TEXT}-{name}": Import(file, TEXT) for name, file in of_images.items()}

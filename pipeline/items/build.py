@@ -7,7 +7,7 @@ fields. Lines of one item are merged field by field: the first line that has the
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,15 +83,12 @@ def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
 
 def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
          workers: int | None = None, folder: Path | None = None) -> Read:  # fmt: skip
-    """Read a metadata file, whose name is `file`.
+    """Read a metadata file, whose name is `file`; UserError if more lines are unreadable than allowed.
 
     Args:
         asins: identifier of items 0 .. I-1.
         workers: processes; None: as many as pay.
         folder: of the products that do not fit into memory; None: the system's for temporary files.
-
-    Raises:
-        UserError: more lines are unreadable than allowed; names the three commonest reasons.
     """
     source_reader = source.reader()
     wanted = source_reader.wanted(asins)
@@ -114,7 +111,22 @@ def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str
 
 def tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
     for start in range(0, len(asins), PART):
-        yield _items(found.part(start // PART), start, asins[start : start + PART], fields)
+        products, ids = found.part(start // PART), range(start, min(start + PART, len(asins)))
+        rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
+        texts = [compose(p, fields) for p in rows]
+        names = ("title", "brand", "categories", "description", "image_urls")
+        columns: dict[str, Sequence[Any]] = {name: [getattr(p, name) for p in rows] for name in names}
+        columns |= {
+            "item_id": ids,
+            "asin": asins[start : start + PART],
+            "text": texts,
+            "text_status": [
+                "ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)
+            ],
+            "tokens": [text.count(" ") + bool(text) for text in texts],
+            "extra": [orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode() for p in rows],
+        }
+        yield pa.Table.from_pydict(columns, schema=schemas.ITEMS)
 
 
 def find_shared(path: Path, above: float) -> list[dict[str, object]]:
@@ -149,18 +161,15 @@ def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float,
             lengths[name] += sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist())
         for extra in items["extra"].to_pylist():
             for name, value in orjson.loads(extra).items():
-                lengths[name] += _words(value)
+                values = value if isinstance(value, list) else [value]
+                lengths[name] += sum(
+                    len(v) for v in values if isinstance(v, str) and len(v.split()) > 1 and not is_web(v)
+                )
     total = lengths.total()
     if not total:
         return 1.0, {}
     out = {name: round(n / total, 6) for name, n in lengths.most_common() if n and name not in fields}
     return round(1 - sum(out.values()), 6), out
-
-
-def _words(value: Any) -> int:
-    values = value if isinstance(value, list) else [value]
-    texts = [v for v in values if isinstance(v, str) and len(v.split()) > 1 and not is_web(v)]
-    return sum(map(len, texts))
 
 
 def merge(first: Product, other: Product) -> Product:
@@ -175,23 +184,3 @@ def merge(first: Product, other: Product) -> Product:
         image_urls=list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES],
         extra=first.extra,
     )
-
-
-def _items(products: Mapping[int, Product], start: int, asins: Sequence[str], fields: Sequence[str]) -> pa.Table:
-    ids = range(start, start + len(asins))
-    rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
-    texts = [compose(p, fields) for p in rows]
-    columns: dict[str, list[Any]] = {
-        name: [getattr(p, name) for p in rows] for name in ("title", "brand", "categories", "description", "image_urls")
-    }
-    columns |= {
-        "item_id": list(ids),
-        "asin": list(asins),
-        "text": texts,
-        "text_status": [
-            "ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)
-        ],
-        "tokens": [text.count(" ") + bool(text) for text in texts],
-        "extra": [orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode() for p in rows],
-    }
-    return pa.Table.from_pydict(columns, schema=schemas.ITEMS)

@@ -19,14 +19,13 @@ class Labels(NamedTuple):
     names: list[str]  # C names, sorted
 
 
-def labels(paths: pa.Array | pa.ChunkedArray | Sequence[Sequence[str]]) -> Labels | None:
+def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
     """Return each item's label at the first level of the category paths that has several classes; None if none has."""
-    if not isinstance(paths, pa.Array | pa.ChunkedArray):
-        paths = pa.array(paths, pa.list_(pa.string()))
-    lengths = pc.list_value_length(paths).fill_null(0).to_numpy()
+    table = pa.array(paths, pa.list_(pa.string()))
+    lengths = pc.list_value_length(table).to_numpy()
     for level in range(int(lengths.max(initial=0))):
         rows = np.flatnonzero(lengths > level)
-        named = pc.list_element(paths.take(pa.array(rows)), level)
+        named = pc.list_element(table.take(pa.array(rows)), level)
         counts = {count["values"]: count["counts"] for count in pc.value_counts(named).to_pylist()}
         names = sorted(name for name, n in counts.items() if n >= SMALLEST)
         if len(names) > 1 and max(counts.values()) < SAME * len(rows):

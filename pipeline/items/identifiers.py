@@ -74,26 +74,15 @@ def _readings(
     wanted, ids = pa.array(asins, pa.string()), pa.array(range(len(asins)), pa.int64())
     texts, numbers = dict[str, Placed](), dict[str, Placed]()
     for name, column in columns.items():
-        if (values := _texts(column)) is not None and (found := _placed(path, name, values, wanted)):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        is_name = textual or pa.types.is_integer(kind)
+        if is_name and (found := _placed(path, name, column.cast(pa.string()), wanted)):
             texts[name] = found
         numbered = plain(name) in NUMBERS and pa.types.is_integer(column.type)
         if numbered and (found := _placed(path, name, column.cast(pa.int64(), safe=False), ids)):
             numbers[name] = found
     return texts, numbers
-
-
-def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.ndarray]:
-    """Return the column that identifies the items, and the row of each item, int64 [I]; see `placed`.
-
-    UserError if an item has no row, or a row no item.
-    """
-    found = placed(path, table, asins)
-    if found.unknown:
-        raise UserError(f"{path}: {found.unknown:,} rows are no item of this dataset: {found.column} {found.example}")
-    if (lacking := np.flatnonzero(found.rows < 0)).size:
-        item = int(lacking[0])
-        raise UserError(f"{path}: no row for item {item} ({asins[item]!r}); {len(table):,} rows, {len(asins):,} items")
-    return found.column, found.rows
 
 
 def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
@@ -140,9 +129,3 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
     names = [name for name in dict.fromkeys(table.column_names) if rank(name) >= 0]
     return {name: table.column(table.column_names.index(name)) for name in names}
-
-
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return column.cast(pa.string()) if textual or pa.types.is_integer(kind) else None

@@ -112,8 +112,7 @@ def _parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], li
 
 
 def _batch(lines: Iterator[Line]) -> list[Line]:
-    batch: list[Line] = []
-    size = 0
+    batch, size = list[Line](), 0
     for line in islice(lines, BATCH):
         batch.append(line)
         size += len(line.raw)
@@ -123,24 +122,18 @@ def _batch(lines: Iterator[Line]) -> list[Line]:
 
 
 def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
-    if len(line.raw) > LONGEST_LINE:
-        return _reject(line, "line too long")
-    if not line.raw.strip():
+    if len(line.raw) <= LONGEST_LINE and not line.raw.strip():
         return "blank_line"
     try:
+        if len(line.raw) > LONGEST_LINE:
+            raise ValueError("line too long")
         record = reader.parse(line.raw)
         name = reader.name(record)
         if name is None:
-            return _reject(line, "no item identifier")
-        if name not in wanted:
-            return "other_item"
-        return Parsed(name, cleaned(reader.product(record)))
+            raise ValueError("no item identifier")
+        return Parsed(name, cleaned(reader.product(record))) if name in wanted else "other_item"
     except ValueError as e:
-        return _reject(line, str(e))
-
-
-def _reject(line: Line, reason: str) -> Reject:
-    return Reject(Line(line.number, line.raw[:KEPT]), reason)
+        return Reject(Line(line.number, line.raw[:KEPT]), str(e))
 
 
 def cleaned(product: Product) -> Product:
@@ -161,9 +154,9 @@ def clean(text: str) -> str:
     if "&" in text or "<" in text or ">" in text:
         text = _without_markup(text)
     if not (text.isascii() and text.isprintable()):
-        text = _normalised(_CONTROL.sub(" ", text))
-    text = text.strip(" ")  # no other blanks are left
-    return " ".join(text.split()) if "  " in text else text
+        # runs of marks are parted by U+034F, as in UAX 15: longer ones would be sorted in quadratic time
+        text = unicodedata.normalize("NFC", _MARKS.sub(_parted, _CONTROL.sub(" ", text)))
+    return " ".join(text.split()) if "  " in text else text.strip(" ")  # no other blanks are left
 
 
 def _without_markup(text: str) -> str:
@@ -177,14 +170,6 @@ def _without_markup(text: str) -> str:
             break
         text = plain
     return text
-
-
-def _normalised(text: str) -> str:
-    """Return text in NFC; runs of MOST_MARKS marks are parted by U+034F, as in UAX 15's Stream-Safe Text Format.
-
-    Longer ones would be sorted in quadratic time.
-    """
-    return unicodedata.normalize("NFC", _MARKS.sub(_parted, text))
 
 
 def _parted(match: re.Match[str]) -> str:
@@ -202,6 +187,6 @@ def _addresses(urls: list[str]) -> Iterator[str]:
     for url in urls:
         if is_path(url.strip()):  # names of files may have blanks and ampersands
             yield _UNPRINTABLE.sub("", url).strip()
-            continue
-        plain = _CONTROL.sub("", html.unescape(url))
-        yield f"https:{plain}" if plain.startswith("//") else plain
+        else:
+            plain = _CONTROL.sub("", html.unescape(url))
+            yield f"https:{plain}" if plain.startswith("//") else plain

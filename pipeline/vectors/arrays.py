@@ -1,19 +1,29 @@
-"""Arrays in files: .npy as MMRec and the authors have it, raw float32 without a header, and tensors of PyTorch."""
+"""Arrays in files: .npy, raw float32 without a header, tensors of PyTorch, and image features of Amazon's 2014 data.
+
+Those are records of a 10-byte ASIN and 4096 float32, little-endian (jmcauley.ucsd.edu/data/amazon, "visual features"),
+read in blocks: a file of all products of a category is far larger than memory.
+"""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
-from pipeline.vectors.base import Vectors, identified, vector
+from pipeline.sources.lines import unpacked
+from pipeline.vectors.base import Vectors, empty, gather, identified, vector
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the encoding of names of fields
 }  # version of the format -> what reads a header
+ASIN, WIDTH = 10, 4096  # bytes, numbers
+RECORD = ASIN + 4 * WIDTH  # bytes
+BLOCK = 512  # records, 8 MiB
 
 
 def npy(path: Path, dim: int | None = None) -> Vectors:
@@ -89,3 +99,38 @@ def _plain(path: Path, tensor: Any) -> np.ndarray:
         raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
     array: np.ndarray = tensor.detach().float().numpy()
     return array
+
+
+def records(path: Path, dim: int | None = None) -> Vectors:
+    """Open a .b file; the first record of an ASIN counts. UserError, with the offset, if a record is cut off."""
+    names: list[str | None] = []
+    seen: set[bytes] = set()
+    for _, record in _records(path):
+        asin = bytes(record[:ASIN])
+        names.append(None if asin in seen else asin.decode(errors="replace"))
+        seen.add(asin)
+    if not names:
+        raise empty(path)
+
+    def take(numbers: np.ndarray) -> np.ndarray:
+        rows = ((number, np.frombuffer(record, "<f4", offset=ASIN)) for number, record in _records(path))
+        return gather(path, rows, numbers, WIDTH)
+
+    ids = pa.table({"asin": pa.array(names, pa.string())})
+    return Vectors(path, len(names), WIDTH, take, ids, of_images=True)
+
+
+def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
+    number = 0
+    with unpacked(path) as f:
+        while block := f.read(BLOCK * RECORD):
+            while len(block) % RECORD and (more := f.read(RECORD - len(block) % RECORD)):
+                block += more
+            for start in range(0, len(block) - RECORD + 1, RECORD):
+                yield number, memoryview(block)[start : start + RECORD]
+                number += 1
+            if rest := len(block) % RECORD:
+                raise UserError(
+                    f"{path}: cut off at byte {number * RECORD + rest:,}, {rest:,} bytes into a record of {RECORD:,} "
+                    f"(ASIN and {WIDTH} float32); download it again"
+                )

@@ -3,16 +3,18 @@
 A file may have more items, or fewer; both are counted. Letters: I items, N rows, F width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.items import identifiers
-from pipeline.items.identifiers import Placed
+from pipeline.sources.base import raw_dims, raw_files
+from pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from pipeline.vectors.base import Vectors
 from pipeline.vectors.registry import opened, readable
 
@@ -47,9 +49,7 @@ class Matched:
 
     def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
         """Return a sentence on rows without an item, and items without a row, which meet a `fate`; empty: none."""
-        parts = []
-        if self.unknown:
-            parts.append(f"{self.unknown:,} rows are of no item here, such as {self.example}")
+        parts = [f"{self.unknown:,} rows are of no item here, such as {self.example}"] if self.unknown else []
         if missing := self.missing:
             first = asins[int(np.flatnonzero(self.place < 0)[0])]
             parts.append(f"{missing:,} items have no row, such as {first!r}, and {fate}")
@@ -75,14 +75,16 @@ def match(
     """
     vectors = opened(path, dim, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
-        return _match_ids(vectors, identifiers.placed(path, vectors.ids, asins))
+        found = identifiers.placed(path, vectors.ids, asins)
+        how = f"rows matched by {found.column}"
+        return Matched(vectors, found.rows, how, True, found.unknown, found.example)
     if order is not None:
         names = identifiers.order(order, asins)
         if vectors.count != len(names):
             raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
         table = pa.table({"asin": pa.array(names, pa.string())})
-        found = _match_ids(vectors, identifiers.placed(order, table, asins))
-        return Matched(vectors, found.place, f"rows in the order of {order.name}", False, found.unknown, found.example)
+        found = identifiers.placed(order, table, asins)
+        return Matched(vectors, found.rows, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
         raise UserError(
             f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and there are no identifiers; give a "
@@ -92,6 +94,33 @@ def match(
     return Matched(vectors, np.arange(len(asins)), how, False)
 
 
-def _match_ids(vectors: Vectors, found: Placed) -> Matched:
-    how = f"rows matched by {found.column}"
-    return Matched(vectors, found.rows, how, True, found.unknown, found.example)
+class File(NamedTuple):
+    """A feature file."""
+
+    path: Path
+    order: Path | None = None  # mapping file for a format without identifiers; None: row i is item i
+    dim: int | None = None  # numbers of a row of raw float32
+
+    @property
+    def format(self) -> str:
+        return format_of(self.path.name, self.dim)
+
+    def matched(self, asins: Sequence[str]) -> Matched:
+        return match(self.path, asins, self.order, self.dim, ROWS)
+
+
+def files(sources: Path) -> dict[str, File]:
+    raw, dims = raw_files(sources), raw_dims(sources)
+    given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
+    return {role.removeprefix(FEATURE): File(path, raw.get(ROWS), dims.get(role)) for role, path in given.items()}
+
+
+def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return feature set -> counts of its file, for run.json; UserError if a file does not fit."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, file in found.items():
+        matched = file.matched(asins)
+        counts = {"rows": matched.vectors.count, "width": matched.vectors.width, "matched": matched.how}
+        more = {"rows_of_no_item": matched.unknown, "items_without_a_row": matched.missing, "such_as": matched.example}
+        facts[name] = counts | {key: value for key, value in more.items() if value}
+    return facts

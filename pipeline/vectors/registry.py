@@ -18,7 +18,7 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
         "npy": "pipeline.vectors.arrays:npy",
         "raw": "pipeline.vectors.arrays:raw",
         "torch": "pipeline.vectors.arrays:torch",
-        "records": "pipeline.vectors.records:records",
+        "records": "pipeline.vectors.arrays:records",
         "parquet": "pipeline.vectors.tables:parquet",
         "json": "pipeline.vectors.json:json",
         "zip": "pipeline.vectors.folder:archive",

@@ -38,7 +38,7 @@ from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import Run
 from pipeline.stage import perform
-from pipeline.vectors.given import File
+from pipeline.vectors.matching import File
 from stages.order import STAGES
 from stages.params import Params
 from tests.encode.test_kinds import ODD

@@ -17,7 +17,7 @@ from pipeline.features import imported
 from pipeline.features.node import Items, Maker, Node
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
-from pipeline.vectors.records import WIDTH
+from pipeline.vectors.arrays import WIDTH
 from tests.vectors import formats
 from tests.vectors.test_records import record, write
 

@@ -16,7 +16,7 @@ from pipeline.features.registry import FEATURES
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.run import running
-from pipeline.vectors.given import File
+from pipeline.vectors.matching import File
 from stages.encode import main
 from stages.params import Params, load
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.vectors.arrays import BLOCK, RECORD, WIDTH
 from pipeline.vectors.matching import match
-from pipeline.vectors.records import BLOCK, RECORD, WIDTH
 
 
 def record(asin: str, value: float) -> bytes:

@@ -17,8 +17,8 @@ from pipeline.sources import inspect, mmrec
 from pipeline.sources.amazon import Amazon2014, Amazon2023
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import TabularSource
+from pipeline.vectors.arrays import RECORD
 from pipeline.vectors.matching import match
-from pipeline.vectors.records import RECORD
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS
