@@ -25,7 +25,7 @@ from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.filters import Filter
+from pipeline.ops.scores import Filter
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from benchmarks._turns import Turn, Way, timed
 from pipeline.export.content import write_tsv
 from pipeline.interactions.split import Split
 from pipeline.io import write_json
+from pipeline.memory import keep_large_buffers
 from pipeline.models.base import Batch, Inputs
 from pipeline.models.lightgcn import LightGCN, LightGCNParams
-from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import pick
 from pipeline.train.loop import ranked
 from pipeline.train.sampling import Sampler

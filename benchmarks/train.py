@@ -18,9 +18,9 @@ from benchmarks._turns import Turn, timed
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions import split
+from pipeline.memory import keep_large_buffers
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
-from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate, pick
 from pipeline.train.loop import compiled
 from pipeline.train.sampling import Sampler

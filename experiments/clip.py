@@ -21,8 +21,8 @@ from pipeline.images.pixels import decode_all, normalised
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import joining
-from pipeline.ops.device import one_thread, pick
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.device import pick
+from pipeline.ops.linalg import unit_rows
 from pipeline.pretrain.loop import warmup_cosine
 from pipeline.seeds import seed_for
 
@@ -82,7 +82,8 @@ def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: 
     target = target_of(layout) if distill else np.zeros((len(texts), 0), np.float32)
     torch.manual_seed(seed_for("clip", dataset, seed))
     clip = network(len(vocabulary), target.shape[1])
-    with TemporaryDirectory() as folder, one_thread():
+    torch.set_num_threads(1)  # sums in one order
+    with TemporaryDirectory() as folder:
         row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
         pairs = np.flatnonzero(has_text & (row >= 0))
         train(clip.train(), [pixels[row[pairs]], ids[pairs], target[pairs]], steps, distill, seed)

@@ -24,10 +24,8 @@ from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Inputs
 from pipeline.ops.device import pick
 from pipeline.ops.sparse import Sparse
-from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.corpus import Corpus
+from pipeline.pretrain.corpus import Corpus, Task, batch
 from pipeline.pretrain.held_out import NO_MASKING, features
-from pipeline.pretrain.losses import summary
 from pipeline.pretrain.params import Pretrain
 
 
@@ -46,11 +44,11 @@ class Encoder:
         codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
         self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, device)
         self.network.to(device)
-        self._known = torch.from_numpy(corpus.has_text | corpus.has_image).to(device)[:, None]
+        self._known = torch.from_numpy(np.isin(np.arange(len(texts)), corpus.usable)).to(device)[:, None]
 
     def some(self, items: np.ndarray) -> torch.Tensor:
         """Return CLS of items with gradient; zeros without image and text."""
-        return summary(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
+        return self.network.summary(*batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
         return features(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()

@@ -25,7 +25,7 @@ def main(run: Run) -> None:
 
 def _search(run: Run, name: str) -> None:
     from pipeline.graph import approximate, neighbours
-    from pipeline.ops.rows import unit_rows
+    from pipeline.ops.linalg import unit_rows
 
     params, edges, folder = run.params[Graph], run.layout.edges(name), run.layout.features(name)
     items = io.rows(io.shards(folder, "features"))

@@ -20,8 +20,7 @@ from pipeline import io as files
 from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
-from pipeline.pretrain.batches import Task
-from pipeline.pretrain.corpus import Corpus
+from pipeline.pretrain.corpus import Corpus, Task
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
 from stages.params import load

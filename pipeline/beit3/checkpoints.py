@@ -197,9 +197,6 @@ def _check_sum(path: Path, sha256: str | None) -> None:
 
 
 def _name(address: str) -> str:
-    path = local(address)
-    if path is not None:
-        return path.name
     name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
     if not PLAIN.fullmatch(name):
         raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")

@@ -2,9 +2,7 @@
 
 - all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
 - weights are cast and packed once, and keys and values are one product;
-- the last layer is computed only for CLS;
-- in bfloat16, where products are fast, other work is fused: LayerNorms' weights into the products that follow, GELU
-  into the one before it, and patches are embedded by a product.
+- the last layer is computed only for CLS.
 Products and attention run in the chosen precision; the residual stream stays in float32.
 
 Letters: B items, v vision rows an item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
@@ -20,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.beit3.config import FIRST_POSITION, Config
-from pipeline.beit3.network import BEiT3, Layer, Streams, VisionEmbed
-from pipeline.ops.dense import by_onednn
+from pipeline.beit3.network import BEiT3, Layer, Streams
+from pipeline.ops.device import by_onednn
 
 CPU_RUN = 2  # items whose attention a CPU computes at once: their scores stay in its cache
 
@@ -57,22 +55,16 @@ class Inference:
         """Lay out the weights of `network`, not to change any more; `precision` is float32 or bfloat16."""
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
-        self._vision: Callable[[Tensor | None, None, int], Tensor] = body.vision_embed
-        self._text, self._positions = body.text_embed, body.encoder.embed_positions
+        self._vision, self._text, self._positions = body.vision_embed, body.text_embed, body.encoder.embed_positions
         self._norm = body.encoder.layer_norm.A
         with torch.no_grad():
-            if precision == "bfloat16":
-                self._vision = _patches(body.vision_embed, torch.bfloat16)
             self._layers = [_Layer(cast(Layer, layer), precision) for layer in body.encoder.layers]
 
     @torch.inference_mode()
     def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
         """Return the item feature, CLS of the pass over image, text or both: float32 [B, D].
 
-        Args:
-            image: float32 [B, 3, S, S], normalised to [-1, 1]; None: no item has one.
-            tokens: int64 [W], the texts one after the other; None: no item has one.
-            lengths: tokens of each of B items.
+        `image` is float32 [B, 3, S, S] in [-1, 1]; `tokens` has the texts one after the other, int64 [W].
         """
         vision = self._vision(image, None, len(lengths))  # [B, v, D]
         rows = Rows(vision.shape[1], lengths)
@@ -100,9 +92,7 @@ class _Layer:
     def __init__(self, layer: Layer, precision: str) -> None:
         attention = layer.self_attn
         dtype = getattr(torch, precision)  # of the factors of products
-        folds = dtype == torch.bfloat16  # float32 stays exact
-        linear, fold = partial(_linear, dtype=dtype), (_folded if folds else _unfolded)
-        norm = partial(_norm, affine=not folds)
+        linear = partial(_linear, dtype=dtype)
         self._heads = attention.heads
         self._before_attention, self._before_ffn = [], []
         self._query, self._key_value, self._out, self._ffn = [], [], [], []
@@ -111,13 +101,12 @@ class _Layer:
             out, inner = getattr(attention.out_proj, expert), getattr(attention.inner_attn_ln, expert)
             first, second = getattr(layer.self_attn_layer_norm, expert), getattr(layer.final_layer_norm, expert)
             ffn = getattr(layer.ffn, expert)
-            self._before_attention.append(_chain(norm(first, torch.float32), _to(dtype)))
-            self._query.append(linear([fold(q, first)]))
-            self._key_value.append(linear([fold(k, first), fold(v, first)]))
-            self._out.append(_chain(norm(inner, dtype), linear([fold(out, inner)])))
-            self._before_ffn.append(_chain(norm(second, torch.float32), _to(dtype)))
-            up, down = linear([fold(ffn.fc1, second)], gelu=True), linear([fold(ffn.fc2, ffn.ffn_layernorm)])
-            self._ffn.append(_chain(up, norm(ffn.ffn_layernorm, dtype), down))
+            self._before_attention.append(_chain(_norm(first, torch.float32), _to(dtype)))
+            self._query.append(linear(q))
+            self._key_value.append(linear(k, v))
+            self._out.append(_chain(_norm(inner, dtype), linear(out)))
+            self._before_ffn.append(_chain(_norm(second, torch.float32), _to(dtype)))
+            self._ffn.append(_chain(linear(ffn.fc1), F.gelu, _norm(ffn.ffn_layernorm, dtype), linear(ffn.fc2)))
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
         """Vision [B v, D] and text [W, D] -> the same, or only CLS [B, D]."""
@@ -174,53 +163,18 @@ def _to(dtype: torch.dtype) -> Map:
     return lambda x: x.to(dtype)
 
 
-def _norm(norm: nn.LayerNorm, dtype: torch.dtype, affine: bool) -> Map:
+def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
     shape, weight, bias = norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype)
-    if not affine:
-        return lambda x: F.layer_norm(x, shape, eps=norm.eps)
     return lambda x: F.layer_norm(x, shape, weight, bias, norm.eps)
 
 
-def _unfolded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
-    return layer
-
-
-def _folded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
-    """Fold the weights of the LayerNorm before `layer` into it."""
-    return _as_linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
-
-
-def _as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return linear
-
-
-def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None, None, int], Tensor]:
-    """Embed patches by a product in `dtype`: the windows of the convolution do not overlap."""
-    side = embed.proj.kernel_size[0]
-    linear = _linear([_as_linear(embed.proj.weight.flatten(1), cast(Tensor, embed.proj.bias))], dtype)
-
-    def apply(image: Tensor | None, patch_mask: None, items: int) -> Tensor:
-        if image is None:
-            return embed(None, None, items)
-        tiles = image.to(dtype).unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
-        x = linear(tiles.flatten(3).flatten(0, 2))  # [B P, 3 side side] -> [B P, D]
-        return torch.cat([embed.cls_token.expand(items, -1, -1), x.unflatten(0, (items, -1))], 1)  # float32
-
-    return apply
-
-
-def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False) -> Map:
-    """Return the product of concatenated layers, and its GELU with `gelu`: [n, in] -> [n, sum of out]."""
+def _linear(*layers: nn.Linear, dtype: torch.dtype) -> Map:
+    """Return the product of concatenated layers: [n, in] -> [n, sum of out]."""
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
-    after = [F.gelu] if gelu else []
     if not by_onednn(weight.device, dtype):
-        return _chain(lambda x: F.linear(x, weight, bias), *after)
+        return lambda x: F.linear(x, weight, bias)
     # oneDNN with weights in its own order: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, which
     # reorders them at each call, and a third faster in float32, for which F.linear takes MKL
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    if gelu and dtype == torch.bfloat16:
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "gelu", [], "none")
-    return _chain(lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], ""), *after)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")

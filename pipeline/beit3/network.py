@@ -148,14 +148,8 @@ class Encoder(nn.Module):
         self.layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
 
     def forward(self, x: Streams, hidden: Streams, first_only: bool) -> Streams:
-        """Encode embedded streams.
-
-        Args:
-            x: vision [B, 1+P, D], text [B, T, D].
-            hidden: bool [B, 1+P] and [B, T], True at positions that attention skips; None: none of a stream.
-            first_only: compute only position 0 in the last layer: the same numbers for less work.
-        """
-        x = self._with_positions(x)
+        """Encode embedded streams; `hidden`, bool [B, 1+P] and [B, T], is True at positions that attention skips."""
+        x = x.map(lambda s: s + self.embed_positions.A(_places(s)), lambda s: s + self.embed_positions.B(_places(s)))
         visible = None
         if any(h is not None for h in hidden):
             mask = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))
@@ -164,12 +158,6 @@ class Encoder(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x, visible, first_only and i == len(self.layers) - 1)
         return self.layer_norm(x)
-
-    def _with_positions(self, x: Streams) -> Streams:
-        def add(s: Tensor, table: nn.Module) -> Tensor:
-            return s + table(torch.arange(FIRST_POSITION, FIRST_POSITION + s.shape[1], device=s.device))  # + [n, D]
-
-        return x.map(lambda s: add(s, self.embed_positions.A), lambda s: add(s, self.embed_positions.B))
 
 
 class Backbone(nn.Module):
@@ -246,9 +234,9 @@ class BEiT3(nn.Module):
         """Return the outputs at patches, without CLS: [B, 1+P, D] -> [B, P, D]."""
         return vision[:, 1:]
 
-    def cls(self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None) -> Tensor:
-        """Return the item feature, CLS of the pass over whatever the item has: [B, D]."""
-        return self(image, tokens, padding=padding, first_only=True).joined()[:, 0]
+
+def _places(x: Tensor) -> Tensor:
+    return torch.arange(FIRST_POSITION, FIRST_POSITION + x.shape[1], device=x.device)
 
 
 def _none_hidden(x: Tensor | None) -> Tensor | None:

@@ -74,7 +74,10 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
 
     `wanted` has network size, image side and rows of text positions. UserError for another size or tokenizer.
     """
-    _same_size(wanted, published, where)
+    if (published.width, published.layers) != (wanted.width, wanted.layers):
+        raise UserError(
+            f"{where}: weights of {_size(published)}, but the network is {_size(wanted)}; change one of them"
+        )
     if not 0 <= published.vocab - pieces <= SPARE_PIECES:
         raise UserError(
             f"{where}: its text table has {published.vocab:,} rows, but the tokenizer {pieces:,} ids; "
@@ -87,13 +90,10 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
 def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkpoints.Loaded:
     """Fill a network from a BEiT3 file; positions are interpolated for other image sizes and longer texts.
 
-    The network has the same width and layers, or UserError. It may lack either head or have a MIM head for another
-    visual tokenizer, which keeps its weights.
+    The network is of the shape that `continued` returns. It may lack either head or have a MIM head for another visual
+    tokenizer, which keeps its weights.
     """
     wanted, published = network.config, shape(tensors, where)
-    _same_size(wanted, published, where)
-    if published.vocab != wanted.vocab:
-        raise UserError(f"{where}: its text table has {published.vocab:,} rows, the network's {wanted.vocab:,}")
     left_out: dict[str, str] = {}
     if published.codes != wanted.codes:
         why = f"predicts {published.codes:,} visual tokens, the network {wanted.codes or 'none'}"
@@ -132,13 +132,6 @@ def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str,
     if text.ndim != 2:
         raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
     return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthen(text, wanted.positions)}
-
-
-def _same_size(wanted: Config, published: Config, where: str) -> None:
-    if (published.width, published.layers) != (wanted.width, wanted.layers):
-        raise UserError(
-            f"{where}: weights of {_size(published)}, but the network is {_size(wanted)}; change one of them"
-        )
 
 
 def _size(c: Config) -> str:

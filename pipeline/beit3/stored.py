@@ -1,20 +1,18 @@
 """The files of a trained BEiT3, untrusted in a release: they are checked against each other before loading.
 
 Each number of config.json except `heads` is the size of a tensor in the weights, so memory grows with the bytes of the
-file. Only `network` needs torch.
+file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from pipeline import io
-from pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
+from pipeline.beit3.config import Config, MiniConfig
 from pipeline.errors import UserError, one_line
 from pipeline.layout import EncoderFiles
 from pipeline.ops import arrays
@@ -26,21 +24,19 @@ if TYPE_CHECKING:
 
 LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
 MOST_NAMES = 3  # of tensors in a message
-EXPERTS = "AB"  # of vision and of text
-ATTENTION = ("query", "key", "value", "out")  # projections of `mini`
 Shape = TypeVar("Shape", Config, MiniConfig)
 
 
 def config(files: EncoderFiles) -> Config:
     """Read config.json and compare it with the header of the weights; UserError if they are damaged or differ."""
     read = _read(files.config, Config)
-    _hold(expected(read), files)
+    _hold(read, files)
     return read
 
 
 def mini_config(files: EncoderFiles) -> MiniConfig:
     read = _read(files.config, MiniConfig)
-    _hold(expected_of_mini(read), files)
+    _hold(read, files)
     return read
 
 
@@ -132,81 +128,26 @@ def network(files: EncoderFiles) -> BEiT3:
     return loaded
 
 
-def expected(c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    top, n = "beit3.vision_embed", FIRST_POSITION + 1 + c.patches
-    yield from {
-        "beit3.text_embed.weight": (c.vocab, c.width),
-        f"{top}.mask_token": (1, 1, c.width),
-        f"{top}.cls_token": (1, 1, c.width),
-        f"{top}.proj.weight": (c.width, 3, c.patch, c.patch),
-        f"{top}.proj.bias": (c.width,),
-        "beit3.encoder.embed_positions.A.weight": (n, c.width),
-        "beit3.encoder.embed_positions.B.weight": (c.positions, c.width),
-    }.items()
-    for expert in EXPERTS:
-        yield from _affine(f"beit3.encoder.layer_norm.{expert}", c.width)
-    heads = {"mim_head": c.codes, "mlm_head": c.vocab if c.mlm else 0}
-    for head in (name for name, size in heads.items() if size):
-        yield from _affine(head, heads[head], c.width)
-    for number in range(c.layers):
-        yield from _layer(f"beit3.encoder.layers.{number}", c)
-
-
-def _layer(top: str, c: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
-    square = (c.width, c.width)
-    parts: dict[str, tuple[int, ...]] = {f"self_attn.{name}_proj": square for name in ("q", "k", "v", "out")}
-    parts |= {
-        "self_attn_layer_norm": (c.width,), "self_attn.inner_attn_ln": (c.width,), "final_layer_norm": (c.width,),
-    }  # fmt: skip
-    inner: dict[str, tuple[int, ...]] = {"fc1": (c.ffn, c.width), "ffn_layernorm": (c.ffn,), "fc2": (c.width, c.ffn)}
-    for expert in EXPERTS:
-        for name, shape in parts.items():
-            yield from _affine(f"{top}.{name}.{expert}", *shape)
-        for name, shape in inner.items():
-            yield from _affine(f"{top}.ffn.{expert}.{name}", *shape)
-
-
-def expected_of_mini(c: MiniConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for number, width in enumerate(c.image_widths):
-        yield from _affine(f"image.projections.{number}", c.width, width)
-    yield from {
-        "image.mask_token": (c.width,),
-        "image.positions": (len(c.image_widths), c.width),
-        "text.words.weight": (c.vocab, c.width),
-        "text.positions.weight": (c.positions, c.width),
-    }.items()
-    for name in ("image.norm", "text.norm"):
-        yield from _affine(name, c.width)
-    for head, size in (("mim_head", c.codes), ("mlm_head", c.pieces)):
-        if size:
-            yield from _affine(head, size, c.width)
-    parts: dict[str, tuple[int, ...]] = {f"attention.{name}": (c.width, c.width) for name in ATTENTION}
-    parts |= {"attention_norm": (c.width,), "norm": (c.width,), "up": (c.ffn, c.width), "down": (c.width, c.ffn)}
-    for number, expert in product(range(c.layers), EXPERTS):
-        for name, shape in parts.items():
-            yield from _affine(f"layers.{number}.{name}.{expert}", *shape)
-
-
-def _affine(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", shape
-    yield f"{name}.bias", shape[:1]
-
-
-def _hold(expected: Iterator[tuple[str, tuple[int, ...]]], files: EncoderFiles) -> None:
-    """Raise UserError unless the weights' header has the tensors that are expected, name and shape, and no other."""
+def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
+    """Raise UserError unless the weights' header has the tensors of that network, name and shape, and no other."""
     there = arrays.shapes(files.weights)
-    faults, named = list[str](), set[str]()
-    for name, shape in expected:  # ends after a few faults: layers may be a large number
-        named.add(name)
+    if shape.layers > len(there):  # before that many are made
+        raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
+    import torch
+
+    from pipeline.beit3.mini import Mini
+    from pipeline.beit3.network import BEiT3
+
+    with torch.device("meta"):
+        made = Mini(shape) if isinstance(shape, MiniConfig) else BEiT3(shape)
+    expected = {name: ("F32", tuple(tensor.shape)) for name, tensor in made.state_dict().items()}
+    faults = [f"{one_line(name, 80)} is of no such network" for name in sorted(there.keys() - expected.keys())]
+    for name, wanted in expected.items():
         if name not in there:
             faults.append(f"{name} is not there")
-        elif there[name] != ("F32", shape):
-            kind, have = there[name]
-            faults.append(f"{name} is {kind} {list(have)}, expected F32 {list(shape)}")
-        if len(faults) == MOST_NAMES:
-            break
-    if not faults and len(named) < len(there):
-        strange = sorted(there.keys() - named)
-        faults = [f"{one_line(name, 80)} is of no such network" for name in strange[:MOST_NAMES]]
+        elif there[name] != wanted:
+            kind, size = there[name]
+            faults.append(f"{name} is {kind} {list(size)}, expected F32 {list(wanted[1])}")
     if faults:
-        raise UserError(f"{files.weights}: does not fit {files.config.name}: {'; '.join(faults)}; {AGAIN}")
+        named = "; ".join(faults[:MOST_NAMES])
+        raise UserError(f"{files.weights}: does not fit {files.config.name}: {named}; {AGAIN}")

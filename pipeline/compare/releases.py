@@ -13,7 +13,7 @@ from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import NEIGHBOURS, compared
 from pipeline.errors import UserError
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.release.manifest import File, Manifest
 from pipeline.release.read import Release
 from pipeline.report.comparison import shared

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline import engine
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.ops import shapes
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.probe.questions import sample
 from pipeline.seeds import seed_for
 

@@ -23,7 +23,6 @@ class Encoder(Protocol):
     """A network with its preprocessing, ready to use."""
 
     width: int  # F
-    flops: float  # multiplications and additions so far; stays 0 if they are not counted
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
         """Decode images and tokenise texts of B items that all have an image, or a text, or both.

@@ -8,7 +8,6 @@ fixed, an interrupted, resumed or repeated run on the same machine gives the sam
 unless memory ran out, which is reported, or `encode.reuse` reused rows.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +21,8 @@ import schemas
 from pipeline import engine, io
 from pipeline.encode.base import Encoder
 from pipeline.encode.chunks import Reader, Reading
-from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
-from pipeline.ops.allocator import keep_large_buffers, ran_out
+from pipeline.memory import keep_large_buffers, ran_out
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
 
@@ -46,20 +44,12 @@ def encode(
     batch_size: int,
     done: Callable[[int], object] = int,
     workers: int = 1,
-    throughput: Throughput | None = None,
 ) -> Encoded:
-    """Encode items from the modalities that they have.
-
-    Args:
-        texts: of each item; empty if it has none.
-        images: JPEG of each item; None if it has none.
-        done: called after each batch with its number of items.
-        workers: threads that prepare batches.
+    """Encode items from their texts, empty if they have none, and JPEGs; `done` gets the number of items of each batch.
 
     Raises UserError for a vector that is not finite, and if memory runs out in half a batch too.
     """
     keep_large_buffers()
-    throughput = throughput or Throughput()
     texts = [text.encode(errors="replace").decode() for text in texts]  # half a character would stop any tokenizer
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
@@ -73,10 +63,9 @@ def encode(
         some_images = [image for i in rows if (image := images[i]) is not None]
         return encoder.prepare(some_images or None, [text for i in rows if (text := texts[i]).strip()] or None)
 
-    before = encoder.flops
-    prepared = _prefetched(prepare, batches(has_image, has_text, lengths, batch_size), workers, throughput)
-    out, halved = _compute(encoder, len(texts), prepared, prepare, throughput, done)
-    throughput.calculated(encoder.flops - before)
+    plan = batches(has_image, has_text, lengths, batch_size)
+    prepared = engine.map(lambda: prepare, plan, engine.Threads(workers), ahead=1)
+    out, halved = _compute(encoder, len(texts), prepared, prepare, done)
     done(int((~has_image & ~has_text).sum()))
     return Encoded(out, has_image, has_text, halved, reading)
 
@@ -86,7 +75,6 @@ def _compute(
     items: int,
     batches: Iterable[tuple[np.ndarray, Any]],
     prepare: Callable[[np.ndarray], Any],
-    throughput: Throughput,
     done: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors, float32 [n, F], and which rows were encoded in half a batch, bool [n]."""
@@ -98,17 +86,15 @@ def _compute(
         out[rows] = vectors.cpu().numpy()
 
     for rows, prepared in batches:
-        with throughput.on("compute"):
-            if (vectors := _try(encoder, prepared)) is None:
-                halved[rows] = True
-                vectors = _in_halves(encoder, prepare, rows)
-            pending.append((rows, vectors))
-            if len(pending) > 1:  # copied when the next batch has been started, so that a GPU does not wait
-                copy()
-        done(len(rows))
-    with throughput.on("compute"):
-        while pending:
+        if (vectors := _try(encoder, prepared)) is None:
+            halved[rows] = True
+            vectors = _in_halves(encoder, prepare, rows)
+        pending.append((rows, vectors))
+        if len(pending) > 1:  # copied when the next batch has been started, so that a GPU does not wait
             copy()
+        done(len(rows))
+    while pending:
+        copy()
     if not np.isfinite(out).all():
         row = int((~np.isfinite(out).all(axis=1)).argmax())
         raise UserError(f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder")
@@ -133,23 +119,6 @@ def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.
     if len(rows) > 2:
         raise UserError(f"memory ran out in half a batch of {len(rows):,} too; lower batch_size, or give more memory")
     raise UserError("memory ran out with one item per forward pass; take a smaller network, or give more memory")
-
-
-def _prefetched(
-    work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, throughput: Throughput
-) -> Iterator[tuple[np.ndarray, Any]]:
-    def timed(part: np.ndarray) -> tuple[Any, float]:
-        started = time.perf_counter()
-        return work(part), time.perf_counter() - started
-
-    prepared = engine.map(lambda: timed, plan, engine.Threads(workers), ahead=1)
-    while True:
-        with throughput.on("wait"):
-            part, (result, seconds) = next(prepared, (None, (None, 0.0)))
-        if part is None:
-            return
-        throughput.add("decode", seconds)
-        yield part, result
 
 
 def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from pipeline import io
 from pipeline.beit3 import stored
 from pipeline.beit3.config import FIRST_POSITION
-from pipeline.beit3.inference import Inference, flops
+from pipeline.beit3.inference import Inference
+from pipeline.beit3.mini import halves
 from pipeline.beit3.network import BEiT3
-from pipeline.beit3.reading import halves
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.config.base import Section
 from pipeline.encode import batching, mini
@@ -99,19 +99,13 @@ class BEiT3Items(mini.Truncating):
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        cls = torch.cat([self._cls(part) for part in prepared.parts()])  # [B, D]
+        parts = []
+        for pixels, tokens, lengths in prepared.parts():
+            image = None if pixels is None else normalised(sent(pixels, self._device))
+            text = None if tokens is None else sent(tokens, self._device)
+            parts.append(self._network.cls(image, text, lengths))
+        cls = torch.cat(parts)  # [B, D]
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
-
-    def _cls(self, part: Prepared) -> Tensor:
-        pixels, tokens, lengths = part
-        image = None if pixels is None else normalised(sent(pixels, self._device))
-        self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
-        return self._network.cls(image, None if tokens is None else sent(tokens, self._device), lengths)
-
-
-def whitens(context: Context, params: BEiT3Params) -> bool:
-    """Return whether a map reads CLS; a release may lack it."""
-    return params.whiten and context.files.whitening.is_file()
 
 
 def tokenizer(own: EncoderFiles) -> Tokenizer | None:
@@ -121,14 +115,14 @@ def tokenizer(own: EncoderFiles) -> Tokenizer | None:
 
 def make(context: Context, params: BEiT3Params) -> Encoder:
     own = context.files
-    if not whitens(context, params):
+    if not (params.whiten and own.whitening.is_file()):  # a release may lack the map
         return make_raw(context, params)
     read = mini.reading(own) if stored.is_mini(own) else stored.whitening(own, stored.config(own).width)
     return make_raw(context, params, read)
 
 
 def make_raw(context: Context, params: BEiT3Params, whitening: Whitening | None = None) -> Encoder:
-    """Load the output of `pretrain`; the feature is raw CLS without a map."""
+    """Load the output of `pretrain`; the feature is CLS itself without a map."""
     files, precision = context.files, params.precision
     if stored.is_mini(files):
         if precision != "float32":
@@ -144,7 +138,7 @@ def make_untrained(context: Context, params: BEiT3Params) -> Encoder:
     """
     layout, shared = context.layout, context.params
     raw = _untrained(context, params, None)
-    if not whitens(context, params):
+    if not (params.whiten and context.files.whitening.is_file()):
         return raw
     texts = Texts(layout.items).slice(0, FIRST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))

@@ -24,8 +24,6 @@ LETTERS = 64
 """letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
 LONGEST_WORD = 256  # letters; a longer word is cut there
 TOGETHER = 256  # texts whose words are counted together
-# bytes of all texts and words whose numbers of tokens are kept, and of each of them besides its letters
-KEPT, ENTRY = 64 << 20, 128
 
 
 class Chunked(Section):
@@ -83,26 +81,6 @@ class Chunks(NamedTuple):
     def _order(self) -> np.ndarray:
         uncut = len(self.texts) == len(self.there)
         return np.arange(len(self.texts)) if uncut else np.argsort(self.tokens, kind="stable")
-
-
-class Remembered:
-    """A Count that keeps what it has counted: the same texts are cut to know what is read of them, and to read it."""
-
-    def __init__(self, count: Count) -> None:
-        self._count, self._known, self._bytes = count, dict[str, int](), 0
-
-    def __call__(self, texts: list[str]) -> list[int]:
-        kept = self._known
-        found = {text: n for text in texts if (n := kept.get(text)) is not None}
-        if new := [text for text in dict.fromkeys(texts) if text not in found]:
-            counted = dict(zip(new, self._count(new), strict=True))
-            found |= counted
-            size = sum(len(text) + ENTRY for text in new)
-            if self._bytes + size > KEPT:  # a new one, as other threads may read the old one
-                self._known, self._bytes = {}, 0
-            self._known.update(counted)
-            self._bytes += size
-        return [found[text] for text in texts]
 
 
 def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pipeline.config.base import Section
 from pipeline.encode.base import Context, Spec
-from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
 
@@ -44,13 +43,12 @@ class CNNParams(Section):
 class CNN:
     """Globally pooled features of the layer before the classifier, or of a stage."""
 
-    side, flops = SIDE, 0.0
-
     def __init__(self, path: str, stage: int | None = None) -> None:
         import timm  # takes a second
 
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict({timm_name(name): value for name, value in weights.items()}, strict=True)
         network.reset_classifier(0)
         self._network, self._stage = network.eval().to(pick()), stage
         self.width = int(network.num_features) if stage is None else 2 * MAPS[stage - 1]
@@ -95,14 +93,3 @@ def timm_name(name: str) -> str:
     while number >= STAGES[stage]:
         number, stage = number - STAGES[stage], stage + 1
     return f"blocks.{stage}.{number}.{names.get(match[2], match[2])}.{match[3]}"
-
-
-def _load(network: torch.nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    tensors = {timm_name(name): value for name, value in weights.items()}
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if wrong := sorted({name for name, _ in found.items() ^ shapes.items()}):
-        raise UserError(
-            f"{where}: not EfficientNet-Lite0's weights: {len(wrong)} names or shapes differ, first {wrong[0]}"
-        )
-    network.load_state_dict(tensors, strict=True)

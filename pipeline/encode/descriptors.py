@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.encode.base import Context, NoSettings, Spec
 from pipeline.images.pixels import squares
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 
 SIDE = 96
 LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
@@ -26,7 +26,7 @@ APART = 0.1  # least difference from the background in a channel, of 1, that mak
 class Descriptors:
     """Histogram, silhouette and gradients, concatenated, each of length 1."""
 
-    width, flops = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS, 0.0
+    width = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
         if images is None:

@@ -12,7 +12,7 @@ from pipeline.encode import origin
 from pipeline.encode.base import Spec, foreign
 from pipeline.encode.chunks import lengths
 from pipeline.encode.origin import Origin, plainly
-from pipeline.encode.towers import Join, OfHub, Towers, limit, plain
+from pipeline.encode.towers import Join, OfHub, Towers, limit, plain, silence_transformers
 from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
@@ -33,10 +33,7 @@ class HuggingFace(Towers):
     """A network with its processors."""
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
-        from transformers.utils import logging  # takes seconds
-
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+        silence_transformers()
         self._params, self._device = params, pick()
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
         self._network, self._missing = _loaded(source, params, options)

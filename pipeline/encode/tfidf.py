@@ -92,7 +92,7 @@ class Tfidf:
 
     def __init__(self, terms: Terms, components: np.ndarray) -> None:
         self.terms, self.components = terms, components
-        self.width, self.flops = components.shape[1], 0.0
+        self.width = components.shape[1]
 
     def reading(self, texts: Sequence[str]) -> Reading:
         there = np.array([len(words(text)) for text in texts], np.int64)

@@ -16,8 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.base import Positive
-from pipeline.encode import chunks
-from pipeline.encode.chunks import Chunked, Chunks, Reading, Remembered
+from pipeline.encode.chunks import MOST, Chunked, Chunks, Reading, cut
 from pipeline.encode.origin import Pretrained
 from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
@@ -62,7 +61,7 @@ class Towers:
         join: Join = "mean",
         dim: int | None = None,
         room: int | None = None,
-        most: int = chunks.MOST,
+        most: int = MOST,
     ) -> None:
         """Encode an image and a word, to check the network and find its width; `dim` numbers are kept of each vector.
 
@@ -71,9 +70,7 @@ class Towers:
         """
         self.reads, self.join, self.dim = tuple(reads), join, dim
         self.room, self.most = room, most
-        self.flops = 0.0
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
-        self._remembered = Remembered(self.count)
         self._widths: dict[str, int] = {}
         with torch.inference_mode():
             if "image" in self.reads:
@@ -133,7 +130,7 @@ class Towers:
         return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
 
     def _parts(self, texts: Sequence[str]) -> Chunks | None:
-        return None if self.room is None else chunks.cut(texts, self._remembered, self.room, self.most)
+        return None if self.room is None else cut(texts, self.count, self.room, self.most)
 
     def _cut(self, vectors: Tensor) -> Tensor:
         return vectors if self.dim is None else vectors[:, : self.dim]
@@ -175,6 +172,13 @@ def _bounded(image: Image.Image) -> Image.Image:
     if (shorter := min(image.size)) >= SHORTEST:
         return image
     return image.resize((round(across * SHORTEST / shorter), round(down * SHORTEST / shorter)))
+
+
+def silence_transformers() -> None:
+    from transformers.utils import logging  # takes seconds
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def limit(tokenizer: Any, config: Any) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs, Part, Split, contains, keys
-from pipeline.ops.topk import Vectors
+from pipeline.ops.scores import Vectors
 
 
 def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:

@@ -9,9 +9,8 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.interactions.split import Pairs
-from pipeline.ops.dense import gemm
-from pipeline.ops.filters import Filter
-from pipeline.ops.topk import Vectors, select
+from pipeline.ops.device import gemm
+from pipeline.ops.scores import Filter, Vectors, select
 
 BLOCK = 1 << 21  # scores per step: 8 MiB of float32 stay in the cache between product and selection
 

@@ -21,7 +21,6 @@ from pipeline import io
 from pipeline.encode import batching
 from pipeline.encode.base import FIRST
 from pipeline.encode.origin import plainly
-from pipeline.encode.throughput import Throughput
 from pipeline.engine import cluster
 from pipeline.features.earlier import Earlier
 from pipeline.features.encoded import Encoded, Encoding, Look
@@ -113,7 +112,7 @@ def _worker(looks: Sequence[Look], files: dict[str, np.ndarray]) -> cluster.Work
     def encoding(number: int, folder: Path) -> Encoding:
         with _plain_errors(looks[number].network):
             encoder = _moved(number, looks[number].network, folder).load()
-        return looks[number].encoding(lambda: encoder, Throughput())
+        return looks[number].encoding(lambda: encoder)
 
     def work(job: Job, content: pa.Table) -> pa.Table:
         with _plain_errors(looks[job[0]].network):

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.encode.chunks import Reading
-    from pipeline.encode.throughput import Throughput
     from pipeline.items.texts import Texts
 
 Encoding = Callable[[pa.Table], pa.Table]  # item_id, asin, and `text` and `image` if they are read -> rows
@@ -53,15 +52,13 @@ class Look(NamedTuple):
 
         return read
 
-    def encoding(
-        self, load: Callable[[], Encoder], throughput: Throughput, done: Callable[[int], object] = int
-    ) -> Encoding:
+    def encoding(self, load: Callable[[], Encoder], done: Callable[[int], object] = int) -> Encoding:
         """Return a function that encodes inputs and reports progress; it loads the network on the first call."""
         own, load = self.network.params, cache(load)
 
         def encode(content: pa.Table) -> pa.Table:
             texts, images = texts_and_images(content)
-            made = batching.encode(load(), texts, images, own.batch_size, done, own.workers, throughput)
+            made = batching.encode(load(), texts, images, own.batch_size, done, own.workers)
             rows = append_reading(table(content, made.vectors, made.has_image, made.has_text), made.reading)
             return rows.append_column("halved", pa.array(made.halved))
 
@@ -108,14 +105,8 @@ class Encoded(Separable):
     def _encode(self, items: Items, look: Look) -> Maker:
         if items.elsewhere is not None:
             return items.elsewhere(look)
-        read, encode = look.reader(items.ids, items.texts), look.encoding(self.load, items.throughput, items.done)
-
-        def make(start: int, stop: int) -> pa.Table:
-            with items.throughput.on("read"):
-                content = read(start, stop)
-            return encode(content)
-
-        return make
+        read, encode = look.reader(items.ids, items.texts), look.encoding(self.load, items.done)
+        return lambda start, stop: encode(read(start, stop))
 
     @cached_property
     def _earlier(self) -> earlier.Earlier:

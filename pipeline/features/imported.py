@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import io
 from pipeline.features.node import Items, Maker, Node, table
 from pipeline.features.registry import TEXT
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.vectors import matching
 from pipeline.vectors.matching import File
 

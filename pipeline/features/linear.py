@@ -21,7 +21,6 @@ from pydantic import Field
 import schemas
 from pipeline import io
 from pipeline.config.base import Name, Positive, Section
-from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import quality
 from pipeline.features.masked import Blank, Separable, blank, without
@@ -29,7 +28,7 @@ from pipeline.features.node import Items, Maker, Node, shard, table
 from pipeline.items.texts import Texts
 from pipeline.ops import joining, whitening
 from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, Fit
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 
 Map = Callable[[Sequence[np.ndarray]], np.ndarray]  # the parts' vectors, float32 [n, F] each -> float32 [n, W]
 DRAWS = 5  # of cold items: each item is cold in one
@@ -225,7 +224,7 @@ class Linear(Gathered):
         if not len(warm.user):
             return []
         cold = profiles.cold_draws(has, finds, len(ids), DRAWS)
-        whole = self._blocks(Items(ids, Texts(self.layout.items), Throughput()), IMAGE)
+        whole = self._blocks(Items(ids, Texts(self.layout.items)), IMAGE)
         columns = (np.concatenate([parts[b.part][:, b.columns] for parts in self.parts()]) for b in whole)
         reduced = [whitening.processed(x, self.own.width, 0) for x in columns]  # directions, to be given any power
         scores = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline import io
@@ -19,7 +20,7 @@ from pipeline.features.linear import Derived, Gathered, Map
 from pipeline.features.node import Items
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.ops import whitening
-from pipeline.ops.linalg import limited, right_vectors
+from pipeline.ops.linalg import right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
 
@@ -93,7 +94,7 @@ def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength
         pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
         strength: penalty, as a share of the mean variance of x.
     """
-    with limited(1):  # the order of sums decides the last bits
+    with threadpool_limits(1):  # the order of sums decides the last bits
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
         n = sum(n for n, _ in sums)
         mean = np.asarray(sum(total for _, total in sums)) / n

@@ -22,7 +22,6 @@ from pipeline.encode.params import Encode
 from pipeline.layout import Layout
 
 if TYPE_CHECKING:  # which load torch
-    from pipeline.encode.throughput import Throughput
     from pipeline.items.texts import Texts
 
 Maker = Callable[[int, int], pa.Table]  # first and last + 1 item of a shard -> their rows, schema features(F)
@@ -35,7 +34,6 @@ class Items:
 
     ids: pa.Table  # item_id and asin of all items
     texts: Texts | pa.ChunkedArray  # strings, of all items
-    throughput: Throughput  # counts operations and seconds
     done: Callable[[int], object] = int  # networks call it with the number of items of each batch
     elsewhere: Callable[[Any], Maker] | None = None  # encodes a Look of encoded.py on a cluster; None: encode here
 

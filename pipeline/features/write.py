@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -14,7 +15,6 @@ import schemas
 from pipeline import io
 from pipeline.encode.batching import HALVED
 from pipeline.encode.origin import plainly
-from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import distributed, earlier, quality
 from pipeline.features.encoded import Encoded, networks, with_progress
@@ -34,6 +34,15 @@ Done = Callable[[int], object]
 NOT_OF_A_SET = ("encoders", "controls", "reuse")  # keys of `encode` that the rows of a set do not depend on
 
 
+@dataclass
+class Counts:
+    """Rows of a feature set."""
+
+    encoded: int = 0
+    reused: int = 0
+    halved: int = 0  # encoded in half a batch
+
+
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[str, Exception]:
     """Write all feature sets, parts first (in part of a run, only sets without parts); return those that failed."""
     failed: dict[str, Exception] = {}
@@ -51,37 +60,34 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: Texts) -> dict[
 
 
 def write(run: Run, node: Node, ids: pa.Table, texts: Texts, done: Done) -> None:
-    """Write a feature set, and note its timing and the provenance of its network."""
-    name, params, throughput = node.name, node.params, Throughput()
+    """Write a feature set, and note the provenance of its network."""
+    name, params = node.name, node.params
     facts = {key: value for key, value in params.facts().items() if key not in NOT_OF_A_SET} | node.facts()
     with run.alone():
         run.resume(node.folder, node.shared(), facts, name, modules=modules(node))
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = _fingerprint(node)
     with plainly(f"encoders.{name}") if any(one.context.origin for one in networks(node)) else nullcontext():
-        items = Items(ids, texts, throughput, done)
+        items = Items(ids, texts, done)
         with run.alone():
             if isinstance(node, Linear):
                 node.choose()
             if params.reuse:
                 _lay_aside(node, items)
-        _write_shards(run, node, items, record, done if params.engine == "ray" else int)
-    if reused := throughput.taken_over:
-        print(f"{run.label}: {name}: {reused:,} rows taken over, {throughput.items:,} encoded", flush=True)
+        counts = _write_shards(run, node, items, record, done if params.engine == "ray" else int)
+    if counts.reused:
+        print(f"{run.label}: {name}: {counts.reused:,} rows taken over, {counts.encoded:,} encoded", flush=True)
     if not run.part:
-        _finish(run, node, facts, throughput)
+        run.measure(**{name: {"taken_over": counts.reused, "encoded": counts.encoded}})
+        _finish(run, node, facts)
 
 
-def _finish(run: Run, node: Node, facts: dict[str, Any], throughput: Throughput) -> None:
+def _finish(run: Run, node: Node, facts: dict[str, Any]) -> None:
     """Delete earlier rows, note what run.json records of a whole set, and warn of equal vectors."""
     rmtree(node.folder / earlier.FOLDER, ignore_errors=True)
     if isinstance(node, Imported):
         run.count(f"{node.name}: item without a vector", node.lacking())
     precision = {key: value for key, value in facts.items() if key == "precision"}
-    timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
-    reused = throughput.taken_over
-    if measured := timing | ({"taken_over": reused, "encoded": throughput.items} if reused else {}):
-        run.measure(**{node.name: measured})
     note = precision | _provenance(node, width(node.shards[0]))
     if shares := quality.text_shares(node.shards):
         note |= shares.facts()
@@ -115,8 +121,9 @@ def _provenance(node: Node, width: int) -> dict[str, Any]:
     return {"encoder": {"kind": node.kind, "dim": width} | about} if (about := node.about()) else {}
 
 
-def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Done) -> None:
+def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], done: Done) -> Counts:
     """Write the shards that are missing or outdated; metadata do not depend on which other sets are made."""
+    counts = Counts()
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
         if _first(path, size) >= n:
@@ -129,13 +136,12 @@ def _write_shards(run: Run, node: Node, items: Items, record: dict[str, Any], do
             todo[start, stop] = inputs
     for (start, stop), rows in _encode(run, node, items, todo):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
-        reused, schema = _count(run, node, items.throughput, rows), schemas.features(numbers)
-        with items.throughput.on("write"):
-            kept = record | _provenance(node, numbers) | quality.text_record(rows)
-            kept |= {"taken_over": reused} if reused else {}
-            io.write_table(rows.select(schema.names), path, schema, kept)
-            earlier.write_mark(path, todo[start, stop], rows)
+        reused, schema = _count(run, node, counts, rows), schemas.features(numbers)
+        kept = record | _provenance(node, numbers) | quality.text_record(rows)
+        io.write_table(rows.select(schema.names), path, schema, kept | ({"taken_over": reused} if reused else {}))
+        earlier.write_mark(path, todo[start, stop], rows)
         done(stop - start)
+    return counts
 
 
 def _encode(run: Run, node: Node, items: Items, todo: Collection[Rows]) -> Iterator[tuple[Rows, pa.Table]]:
@@ -147,14 +153,14 @@ def _encode(run: Run, node: Node, items: Items, todo: Collection[Rows]) -> Itera
         yield from ((shard, make(*shard)) for shard in todo)
 
 
-def _count(run: Run, node: Node, throughput: Throughput, rows: pa.Table) -> int:
+def _count(run: Run, node: Node, counts: Counts, rows: pa.Table) -> int:
     """Count encoded and reused rows, warn of the first halved batch, and return the number of reused rows."""
     reused, halved = earlier.count(rows, "taken_over"), earlier.count(rows, "halved")
-    if halved and not throughput.halved:
+    if halved and not counts.halved:
         run.warn(f"{node.name}: {HALVED}; set `encode.batch_size` to {max(1, node.params.batch_size // 2)}")
-    throughput.halved += halved
-    throughput.taken_over += reused
-    throughput.items += len(rows) - reused
+    counts.halved += halved
+    counts.reused += reused
+    counts.encoded += len(rows) - reused
     return reused
 
 

@@ -11,14 +11,14 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline import engine
 from pipeline.graph import approximate
 from pipeline.graph.approximate import Settled
 from pipeline.graph.params import Graph
-from pipeline.ops.linalg import limited
-from pipeline.ops.rows import unit_rows
-from pipeline.ops.topk import select
+from pipeline.ops.linalg import unit_rows
+from pipeline.ops.scores import select
 
 # queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores
 BLOCK, PART = 1024, 256
@@ -115,7 +115,7 @@ def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     index = _on_gpu(flat, n, k + 1)
     step, place = (PART, engine.Threads()) if index is flat else (BLOCK, None)
     blocks, search = (np.arange(at, min(at + step, n)) for at in range(0, n, step)), partial(_block, index, units, k)
-    with limited(1):
+    with threadpool_limits(1):
         for own, found in engine.map(lambda: search, blocks, place):
             cosines[own], ids[own] = found
     return cosines, ids

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.interactions.cooccurrence import user_item_matrix
-from pipeline.ops.rows import float64_units
+from pipeline.ops.linalg import float64_units
 from pipeline.seeds import seed_for
 
 TIE = 1e-6  # cosines nearer than this are equal, as for the questions of probes

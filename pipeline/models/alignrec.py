@@ -17,7 +17,7 @@ from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pic
 from pipeline.models.infonce import Distinct, cosine_nce, distinct
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from pipeline.ops.dense import gemm, product
+from pipeline.ops.device import gemm, product
 from pipeline.ops.sparse import Sparse
 
 FAST: dict[str, Any] = {

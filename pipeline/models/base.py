@@ -18,8 +18,8 @@ from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
 from pipeline.models.params import Train
+from pipeline.ops.scores import Vectors
 from pipeline.ops.sparse import Sparse
-from pipeline.ops.topk import Vectors
 
 
 @dataclass(frozen=True)

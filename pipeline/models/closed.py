@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline.config.base import Rate
@@ -18,9 +19,8 @@ from pipeline.errors import UserError
 from pipeline.models import adjacency
 from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Train
-from pipeline.ops.filters import Filter
-from pipeline.ops.linalg import limited
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
+from pipeline.ops.scores import Filter
 
 BLOCK = 512  # rows of the matrix per step
 
@@ -81,13 +81,13 @@ def gram(seen: sp.csr_array) -> np.ndarray:
 
 def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     """Add x y^T to a matrix [I, I] in place, x and y float32 [I, F]."""
-    with limited(torch.get_num_threads()):
+    with threadpool_limits(torch.get_num_threads()):
         for at in range(0, len(matrix), BLOCK):
             matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
 
 
 def product(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
-    with limited(torch.get_num_threads()):
+    with threadpool_limits(torch.get_num_threads()):
         return matrix @ x
 
 
@@ -96,7 +96,7 @@ def invert(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
     from scipy.linalg import lapack
 
     matrix.reshape(-1)[:: len(matrix) + 1] += l2
-    with limited(torch.get_num_threads()):  # more threads add up in another order
+    with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order
         lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
         if not failed:
             lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
@@ -127,7 +127,7 @@ def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.nda
     from scipy.linalg import solve_triangular
 
     x = features.astype(np.float64)
-    with limited(1):
+    with threadpool_limits(1):
         root = np.linalg.cholesky(x.T @ x + l2 * np.eye(x.shape[1]))
         w = solve_triangular(root, x.T, lower=True).T  # [I, F]
     v = w / (1 - np.square(w).sum(1, keepdims=True))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.ops import whitening
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.ops.whitening import Whitening
 
 # by default: width, power, and weight of image-only vectors, relative to 1 for all others

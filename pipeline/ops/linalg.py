@@ -1,27 +1,43 @@
-"""Linear algebra with the same last bits on every run: several threads would add up in another order."""
+"""Rows of length 1, and singular vectors with the same last bits on every run."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-
-def limited(number: int, user_api: str | None = None) -> AbstractContextManager[object]:
-    """Do as `threadpool_limits`, which looks through all loaded libraries each time, in 3 ms; here after an import."""
-    return _pools(len(sys.modules)).limit(limits=number, user_api=user_api)
+BLOCK = 1 << 16  # rows checked at a time, which bounds memory
 
 
-@lru_cache(maxsize=1)
-def _pools(modules: int) -> ThreadpoolController:
-    return ThreadpoolController()
+def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows [N, D] scaled to length 1, float32, and which have a direction, bool [N]; the others become zero.
+
+    A row has none if it is zero, holds a value that is not finite, or is too long for float32.
+    """
+    x = np.asarray(x, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.linalg.norm(x, axis=1)
+    directed = np.isfinite(length) & (length > 0)
+    units = np.zeros(x.shape, np.float32)
+    np.divide(x, length[:, None], out=units, where=directed[:, None])
+    return units, directed
+
+
+def float64_units(x: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    """Return some rows of x [N, D] as `unit_rows` does, float64 [n, D]: what cosines are compared in."""
+    return unit_rows(x[rows])[0].astype(np.float64)
+
+
+def first_not_finite(x: np.ndarray) -> int | None:
+    """Return the first row of x [N, D] with a value that is not finite."""
+    for start in range(0, len(x), BLOCK):
+        if len(wrong := np.flatnonzero(~np.isfinite(x[start : start + BLOCK]).all(axis=1))):
+            return start + int(wrong[0])
+    return None
 
 
 def orient(directions: np.ndarray) -> np.ndarray:
@@ -39,7 +55,7 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
     from scipy.sparse.linalg import svds
 
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
-    with limited(1):
+    with threadpool_limits(1):
         if width < min(matrix.shape):
             _, singular, right = svds(matrix, width, v0=start)
         else:  # ARPACK does not find all

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from pipeline.ops.linalg import limited, orient
+from pipeline.ops.linalg import orient
 
 # added to every variance, as a share of the mean variance: directions of little variance are not amplified
 FLOOR = 1e-3
@@ -46,7 +47,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
     """
     from scipy import linalg  # takes a third of a second, which those who only load a whitening need not wait for
 
-    with limited(1):
+    with threadpool_limits(1):
         mean, covariance = _moments(blocks)
         last = len(mean) - 1
         largest = [max(0, last + 1 - width), last]
@@ -63,7 +64,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
 
 def applied(whitening: Whitening, x: np.ndarray) -> np.ndarray:
     """Return vectors after `fit_pca`: [n, D] -> float32 [n, W]; rows of zeros stay zero."""
-    with limited(1):
+    with threadpool_limits(1):
         return np.where(x.any(axis=1, keepdims=True), whitening(x), np.float32(0))
 
 

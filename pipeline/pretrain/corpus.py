@@ -1,4 +1,4 @@
-"""The data of pre-training: items as pixels and text ids, batches, and masks.
+"""The task of pre-training: items as pixels and text ids, their batches on the device, and masks.
 
 Letters: I items, B batch, S image side, g patches a side, P = g g patches, T text ids.
 Each draw has a seed of its epoch and item, so a resumed run draws the same.
@@ -11,10 +11,15 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.random import Generator
+from torch import Tensor
 
-from pipeline.beit3.tokenizer import UNK
-from pipeline.encode.chunks import Reading
+from pipeline.beit3.tokenizer import UNK, pad
+from pipeline.images.pixels import normalised
+from pipeline.pretrain.losses import NetworkInputs, Step
+from pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
+from pipeline.seeds import seed_for
 
 IMAGE_MASK = 0.4  # share of the patches that are masked, in blocks (BEiT3)
 TEXT_ONLY = 0.15  # share of the text ids that are masked where the image is absent or hidden (BEiT3)
@@ -45,29 +50,14 @@ class Corpus:
     row: np.ndarray  # int64 [I], row in `pixels`; -1 without image
     pixels: np.ndarray
     """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], image vectors of frozen encoders"""
-    there: np.ndarray | None = None  # int64 [I], ids of each text before it was cut; None: none was
 
     @cached_property
     def lengths(self) -> np.ndarray:
         return np.array([len(ids) for ids in self.texts], np.int64)
 
-    def reading(self) -> Reading:
-        there = self.lengths if self.there is None else self.there
-        return Reading(self.lengths[self.has_text], there[self.has_text])
-
-    @property
-    def has_text(self) -> np.ndarray:
-        """bool [I]."""
-        return self.lengths > 2
-
-    @property
-    def has_image(self) -> np.ndarray:
-        """bool [I]."""
-        return self.row >= 0
-
     @property
     def usable(self) -> np.ndarray:
-        return np.flatnonzero(self.has_text | self.has_image)
+        return np.flatnonzero((self.lengths > 2) | (self.row >= 0))
 
 
 @dataclass(frozen=True)
@@ -87,6 +77,59 @@ class Rates(NamedTuple):
     paired: float  # share of the text ids of a pair
     unpaired: float  # share of the text ids whose image is absent or hidden
     hidden: float  # share of pairs whose image is hidden, and of pairs whose text is
+
+
+@dataclass(frozen=True)
+class Task:
+    """Inputs of a training."""
+
+    corpus: Corpus
+    codes: np.ndarray  # int [n, P], visual tokens of `corpus.pixels`
+    mask_id: int
+    params: Pretrain
+    seed: int
+    device: torch.device
+    share_held_out: float = HELD_OUT
+    target: np.ndarray | None = None  # float32 [I, W], see `frozen.target`; None: no teachers
+
+    def move(self, x: np.ndarray) -> Tensor:
+        return torch.from_numpy(x).to(self.device)
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(IMAGE_MASK, self.params.text_mask, TEXT_ONLY, self.params.hide)
+
+    @cached_property
+    def train(self) -> np.ndarray:
+        return np.setdiff1d(self.corpus.usable, self.held_out)
+
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        order = np.random.default_rng(seed_for(self.seed, "held out")).permutation(self.corpus.usable)
+        return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
+
+
+def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
+    """Draw the masks of items int64 [B], each from the seed and its number, and move all to the device."""
+    corpus, move, patches = task.corpus, task.move, task.codes.shape[1]
+    texts = [corpus.texts[i] for i in items]
+    ids, padding = pad(texts)
+    has_text = np.array([len(text) > 2 for text in texts], bool)
+    has_image = corpus.row[items] >= 0
+    rows = corpus.row[items][has_image]
+    image = np.zeros((len(items), *corpus.pixels.shape[1:]), corpus.pixels.dtype)
+    image[has_image] = corpus.pixels[rows]
+    read = normalised(image) if image.dtype == np.uint8 else torch.from_numpy(image)
+    codes = np.zeros((len(items), patches), np.int64)
+    codes[has_image] = task.codes[rows]
+    masks = draw_masks(ids, has_image, has_text, patches, rates, generators(items, seed))
+    return Step(
+        NetworkInputs(read.to(task.device), move(ids), move(padding | masks.no_text[:, None]), move(masks.no_image)),
+        move(codes),
+        move(masks.patches),
+        move(masks.tokens),
+        None if task.target is None else move(task.target[items]),
+    )
 
 
 def batches(order: np.ndarray, size: int) -> list[np.ndarray]:

@@ -8,7 +8,6 @@ Letters: I items, F width of an encoder's vectors, W of the target.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,6 @@ from pipeline.encode.batching import read_images
 from pipeline.encode.mini import hash_images
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
-from pipeline.encode.throughput import Throughput
 from pipeline.features import linear, quality, registry
 from pipeline.features.encoded import with_progress
 from pipeline.features.node import Items, Node
@@ -30,7 +28,7 @@ from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.pretrain import mini
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
@@ -53,7 +51,7 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
     if not nodes:
         return None
     features = _vectors(run, texts, ids, nodes, "pretrain.distill_from")
-    items = Items(ids, texts, Throughput())
+    items = Items(ids, texts)
     distinct = [quality.differ(vectors) for vectors in features]
     blocks = [block for block in linear.blocks(nodes, items, IMAGE) if distinct[block.part]]
     if not blocks:
@@ -63,15 +61,20 @@ def teach(run: Run, texts: Texts) -> np.ndarray | None:
 
 
 def images(run: Run, texts: Texts) -> mini.Images:
-    ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
+    """Return the vectors of all images, the encoders' side by side."""
+    ids, own, n = run.read(run.layout.item_ids, schemas.ITEM_IDS), run.layout.encoder, len(texts)
     params = run.params[Encode].model_copy(update={"encoders": []})
     sets = FeatureSets(run.layout, params, run.params.encoders)
-    found = mini.stack(_vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size"), run.layout)
-    if not run.layout.encoder.image_hashes.is_file():
-        shards, n = io.shards(run.layout.images, "images"), len(texts)
+    parts = _vectors(run, texts, ids, [sets[name] for name in mini.TOKENS], "pretrain.size")
+    blocks = [slice(start, start + BLOCK) for start in range(0, n, BLOCK)]
+    vectors = _kept(own.images, n, (np.hstack([x[block] for x in parts]) for block in blocks))
+    if not own.image_hashes.is_file():
+        shards = io.shards(run.layout.images, "images")
         hashes = [hash_images(read_images(shards, at, min(at + io.PART, n))) for at in range(0, n, io.PART)]
-        io.write_npy(run.layout.encoder.image_hashes, np.concatenate(hashes))
-    return found
+        io.write_npy(own.image_hashes, np.concatenate(hashes))
+    has = np.concatenate([vectors[block].any(axis=1) for block in blocks])
+    widths = tuple(x.shape[1] for x in parts) if has.any() else ()
+    return mini.Images(vectors, np.where(has, np.arange(n), -1), widths)
 
 
 def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: str) -> list[np.ndarray]:
@@ -82,7 +85,7 @@ def _vectors(run: Run, texts: Texts, ids: pa.Table, nodes: Sequence[Node], key: 
         folder = layout.teacher_features(node.name).parent
         run.resume(folder, files, run.params[Encode].batch_size, *own.facts, modules=own.modules)
     with run.progress(total=len(texts) * len(nodes), unit="item", what="frozen encoders") as bar, plainly(key):
-        items = Items(ids, texts, Throughput(), bar.update)
+        items = Items(ids, texts, bar.update)
         return [encoded(with_progress(node, items), len(ids), layout.teacher_features(node.name)) for node in nodes]
 
 
@@ -113,17 +116,8 @@ def resume(run: Run) -> None:
 
 def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
     """Return an encoder's vectors of all items, a memory map of float32 [I, F], from its file if that exists."""
-    if not path.is_file():
-        with io.atomic(path) as temporary:
-            features: np.memmap[Any, Any] | None = None
-            for start in range(0, n_items, BLOCK):
-                vectors = io.matrix(rows(start, min(start + BLOCK, n_items))["vector"])
-                if features is None:
-                    features = open_memmap(temporary, "w+", np.float32, (n_items, vectors.shape[1]))
-                features[start : start + len(vectors)] = vectors
-            assert features is not None
-            features.flush()
-    return _mapped(path)
+    starts = range(0, n_items, BLOCK)
+    return _kept(path, n_items, (io.matrix(rows(at, min(at + BLOCK, n_items))["vector"]) for at in starts))
 
 
 def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) -> np.ndarray:
@@ -136,16 +130,24 @@ def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) 
     def parts() -> Iterator[list[np.ndarray]]:
         return ([x[start : start + BLOCK] for x in features] for start in range(0, n_items, BLOCK))
 
-    if not path.is_file():
+    def joined() -> Iterator[np.ndarray]:
         fit = joining.fit(parts, blocks, WIDTH, POWER)
+        yield from (unit_rows(fit(some))[0] for some in parts())
+
+    return _kept(path, n_items, joined())
+
+
+def _kept(path: Path, rows: int, blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """Return a memory map of float32 rows from their file, which is written from blocks of them if it is absent."""
+    if not path.is_file():
         with io.atomic(path) as temporary:
-            vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.width))
-            for start, some in zip(range(0, n_items, BLOCK), parts(), strict=True):
-                vectors[start : start + BLOCK] = unit_rows(fit(some))[0]
-            vectors.flush()
-    return _mapped(path)
-
-
-def _mapped(path: Path) -> np.ndarray:
+            out, start = None, 0
+            for block in blocks:
+                if out is None:
+                    out = open_memmap(temporary, "w+", np.float32, (rows, block.shape[1]))
+                out[start : start + len(block)] = block
+                start += len(block)
+            assert out is not None
+            out.flush()
     vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return vectors

@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.beit3.mini import Mini, Network
-from pipeline.beit3.reading import centre, halves, ridge
+from pipeline.beit3.mini import Mini, Network, centre, halves, ridge
 from pipeline.ops.whitening import Whitening, fit, fit_pca
-from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.corpus import Rates, parts
-from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict, summary
+from pipeline.pretrain.corpus import Rates, Task, batch, parts
+from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
 from pipeline.seeds import seed_for
 
 MOST = 50_000  # items that the map of CLS is fitted to, at most
@@ -32,13 +30,17 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
     """
     rates = task.rates._replace(hidden=0.0)
     seed = seed_for(task.seed, "held out masks")
+    # whether each prediction is right, bool [n], the targets [n], and the summed loss
     outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
     for rows in _parts(task, task.held_out):
         step = batch(task, task.held_out[rows], rates, seed)
         with autocast(task):
             scores = predict(network, step, task.mask_id)
-        outcomes["mim"].append(_outcome(scores.patches, step.codes[step.patch_mask]))
-        outcomes["mlm"].append(_outcome(scores.pieces, step.inputs.ids[step.piece_mask]))
+        for term, logits, target in (
+            ("mim", scores.patches, step.codes[step.patch_mask]),
+            ("mlm", scores.pieces, step.inputs.ids[step.piece_mask]),
+        ):
+            outcomes[term].append((logits.argmax(1) == target, target, cross_entropy(logits, target)))
     return {f"{term}_{name}": value for term, parts in outcomes.items() for name, value in _metrics(parts).items()}
 
 
@@ -54,11 +56,6 @@ def cosine(model: PretrainingModel, task: Task) -> float | None:
     cls = torch.from_numpy(features(model.network, task, task.held_out)).to(task.device)
     read = model.teacher(model.whitening.read(cls[known]))
     return round(float(F.cosine_similarity(read, target[known], dim=1).mean()), 6)
-
-
-def _outcome(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return whether each is right, bool [n], the targets [n], and the summed loss."""
-    return logits.argmax(1) == target, target, cross_entropy(logits, target)
 
 
 def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | None]:
@@ -111,8 +108,8 @@ def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
     """Return the summary of each item, nothing masked: float32 [n, D]."""
     out = np.empty((len(items), network.summary_width), np.float32)
     for rows in _parts(task, items):
-        cls = summary(network, batch(task, items[rows], NO_MASKING, 0).inputs)
-        out[rows] = cls.float().cpu().numpy()
+        inputs = batch(task, items[rows], NO_MASKING, 0).inputs
+        out[rows] = network.summary(*inputs).float().cpu().numpy()
     return out
 
 

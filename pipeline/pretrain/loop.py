@@ -17,7 +17,7 @@ from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain import corpus
-from pipeline.pretrain.batches import Task, batch
+from pipeline.pretrain.corpus import Task, batch
 from pipeline.pretrain.held_out import autocast, cosine, measure, read_first
 from pipeline.pretrain.losses import TERMS, PretrainingModel
 from pipeline.pretrain.params import Pretrain
@@ -68,8 +68,11 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     The caller deletes the checkpoint. UserError for a loss that is not finite, or batches too small for processes and
     parts.
     """
-    training = _begin(network, task)
-    now = _resume(training, checkpoint)
+    training, now = _begin(network, task), Now()
+    if (saved := checkpoint.load()) is not None:
+        training.model.load_state_dict(part_of(saved[0], "weights"))
+        restore_adam(training.optimizer, part_of(saved[0], "adam"))
+        now = Now(**saved[1])
     if not now.step and isinstance(network, Mini):
         read_first(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
@@ -98,18 +101,11 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
 def _measure(training: Training, task: Task, now: Now, rate: float) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = cosine(training.model, task)
-    means = _means(task, np.array(now.sums) / since)
+    names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
+    means = {name: round(float(sums) / since, 6) for name, sums in zip(names, now.sums, strict=False)}
     figures = measure(training.model.network, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
-
-
-def _resume(training: Training, checkpoint: Checkpoint) -> Now:
-    if (saved := checkpoint.load()) is None:
-        return Now()
-    training.model.load_state_dict(part_of(saved[0], "weights"))
-    restore_adam(training.optimizer, part_of(saved[0], "adam"))
-    return Now(**saved[1])
 
 
 def _begin(network: Network, task: Task) -> Training:
@@ -172,12 +168,6 @@ def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
         for part in corpus.parts(some, lengths[some], world)
     ]
     return [np.array_split(part, world)[parallel.rank()] for part in parts]
-
-
-def _means(task: Task, means: np.ndarray) -> dict[str, float]:
-    on = [True, True, True, task.params.distill > 0]
-    names = ["loss", *(f"{term}_loss" for term in TERMS)]
-    return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
 
 
 def adamw(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:

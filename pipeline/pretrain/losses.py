@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline import parallel
-from pipeline.beit3.mini import Mini, Network
+from pipeline.beit3.mini import Mini, Network, centre
 from pipeline.beit3.network import Streams
-from pipeline.beit3.reading import centre
 from pipeline.ops.whitening import FLOOR
 
 RECENT = 0.01
@@ -157,7 +156,7 @@ class PretrainingModel(nn.Module):
     def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
         if isinstance(self.network, Mini):
             return self.network.pooled(streams, inputs.padding, inputs.no_image)
-        return summary(self.network, inputs)
+        return self.network.summary(*inputs)
 
 
 def predict(network: Network, step: Step, mask_id: int) -> Scores:
@@ -179,11 +178,6 @@ def predicted(network: Network, streams: Streams, step: Step) -> Scores:
     assert streams.text is not None
     patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
     return Scores(patches, _head(network.mlm_head, streams.text[step.piece_mask]))
-
-
-def summary(network: Network, inputs: NetworkInputs) -> Tensor:
-    """Return the item feature without masks, [B, D]."""
-    return network.summary(inputs.image, inputs.ids, inputs.padding, inputs.no_image)
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:

@@ -6,11 +6,8 @@ Letters: I items, P image tokens, W_p numbers of one, W of all, D width.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline import io
@@ -23,7 +20,7 @@ from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
-from pipeline.pretrain.visual_tokens import ITERATIONS
+from pipeline.pretrain.visual_tokens import trained_kmeans
 
 TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens
 REDUCED, POWER = 128, 0.5
@@ -54,21 +51,6 @@ class Images:
         return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
-def stack(parts: Sequence[np.ndarray], layout: Layout) -> Images:
-    """Concatenate the vectors of several encoders, float32 [I, W_p] each, or read them from their file."""
-    n, widths = len(parts[0]), tuple(x.shape[1] for x in parts)
-    path = layout.encoder.images
-    if not path.is_file():
-        with io.atomic(path) as temporary:
-            out = open_memmap(temporary, "w+", np.float32, (n, sum(widths)))
-            for start in range(0, n, BLOCK):
-                out[start : start + BLOCK] = np.hstack([x[start : start + BLOCK] for x in parts])
-            out.flush()
-    vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    has = np.concatenate([vectors[start : start + BLOCK].any(axis=1) for start in range(0, n, BLOCK)])
-    return Images(vectors, np.where(has, np.arange(n), -1), widths if has.any() else ())
-
-
 def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
     tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
     if not path.is_file():
@@ -88,12 +70,10 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
     """Return the nearest centroid of each image token, int32 [I, P], and their number; each token has its own."""
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
-    faiss.omp_set_num_threads(1)  # sums in one order on every machine
     for p, own in enumerate(maps):
         sample = whitening.applied(own, images.tokens(images.sample(seed))[p])
         count = max(1, min(most, len(sample) // FEW))
-        kmeans = faiss.Kmeans(sample.shape[1], count, niter=ITERATIONS, seed=seed % 2**31, min_points_per_centroid=1)
-        kmeans.train(sample)
+        kmeans = trained_kmeans(sample, count, seed)
         for start in range(0, len(images.items), BLOCK):
             some = images.items[start : start + BLOCK]
             nearest = kmeans.index.search(whitening.applied(own, images.tokens(some)[p]), 1)[1]
@@ -125,8 +105,3 @@ def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
     project.weight.copy_(map_)
     project.bias.copy_(-map_ @ torch.from_numpy(own.mean))
-
-
-def keep(made: Mini, layout: Layout) -> None:
-    """Write the initial image embedding, for the control without training."""
-    io.write_bytes(layout.encoder.start, save({name: x.contiguous() for name, x in made.image.state_dict().items()}))

@@ -9,21 +9,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save
+from safetensors.torch import save as torch_save
 
 from pipeline import io
 from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from pipeline.beit3.mini import Network
 from pipeline.beit3.minilm import WordPieces, load
 from pipeline.beit3.network import BEiT3
-from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, MOST_SENTENCES, Tokenizer, cut, train
+from pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, train
 from pipeline.images.pixels import decode_all
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain import mini, published, visual_tokens
-from pipeline.pretrain.batches import Task
-from pipeline.pretrain.corpus import Corpus, Ids
+from pipeline.pretrain.corpus import Corpus, Ids, Task
 from pipeline.pretrain.params import VOCAB, Pretrain
-from pipeline.pretrain.published import Cache
+from pipeline.pretrain.published import Obtain
 from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
@@ -35,48 +35,39 @@ class Tokenised(NamedTuple):
     """Ids of all texts."""
 
     ids: Sequence[np.ndarray]  # I arrays, int [<= params.max_tokens], see `Corpus.texts`
-    there: np.ndarray  # int64 [I], ids of each before it was cut
     vocabulary: int
     mask_id: int
 
 
-def texts(layout: Layout, lines: Texts, params: Pretrain, cache: Cache) -> Tokenised:
+def texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tokenised:
     if not layout.encoder.tokenizer.is_file():
         if params.tokenizer is not None:
-            model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
+            model: bytes | None = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
             step = math.ceil(len(lines) / MOST_SENTENCES)  # so that they are of the whole catalogue
             model = train(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
             nothing = [np.array([BOS, EOS])] * len(lines)
-            return Tokenised(nothing, np.full(len(lines), 2), NO_PIECES, NO_PIECES - 1)
+            return Tokenised(nothing, NO_PIECES, NO_PIECES - 1)
         io.write_bytes(layout.encoder.tokenizer, model)
     return _tokenised(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens)
 
 
 def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int) -> Tokenised:
-    there, lengths = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
+    lengths: list[int] = []
 
     def parts() -> Iterator[np.ndarray]:
         for start in range(0, len(lines), io.PART):
-            whole = tokenizer.encode(lines.slice(start, io.PART).to_pylist(), ENDLESS)
-            ids = [cut(text, max_tokens) for text in whole]
-            at = slice(start, start + len(ids))
-            there[at], lengths[at] = [len(text) for text in whole], [len(text) for text in ids]
+            ids = tokenizer.encode(lines.slice(start, io.PART).to_pylist(), max_tokens)
+            lengths.extend(map(len, ids))
             yield np.concatenate(ids).astype(np.int32)
 
     flat = io.mapped(parts(), layout.encoder_scratch)
-    return Tokenised(Ids(flat, np.cumsum(lengths)), there, tokenizer.vocab, tokenizer.mask)
+    return Tokenised(Ids(flat, np.cumsum(lengths)), tokenizer.vocab, tokenizer.mask)
 
 
 def positions(ids: Sequence[np.ndarray]) -> int:
     return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, ids), default=0))
-
-
-def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Decode every image once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
-    layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
-    return decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int) -> tuple[np.ndarray, int]:
@@ -99,7 +90,7 @@ def network_and_task(
     layout: Layout,
     lines: Texts,
     params: Pretrain,
-    cache: Cache,
+    obtain: Obtain,
     seed: int,
     device: torch.device,
     target: np.ndarray | None = None,
@@ -108,15 +99,16 @@ def network_and_task(
     """Return the network, on the device, its task, and notes on its initial weights; `images` are for `mini` only."""
     torch.set_num_threads(params.threads)  # sums in one order
     if images is not None:
-        return _mini(layout, lines, params, images, seed, device, target)
+        return _mini(layout, lines, params, seed, device, target, images)
     shape = SIZES[params.size]
-    tokenised = texts(layout, lines, params, cache)
+    tokenised = texts(layout, lines, params, obtain)
     ids, pieces = tokenised.ids, tokenised.vocabulary
     rows = positions(ids)
-    tensors = published.start(params, cache, pieces) if params.init else None  # fails early
-    row, pixels = decode(layout, shape)
+    tensors = published.start(params, obtain, pieces) if params.init else None  # fails early
+    layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
+    row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
     if params.vqkd and len(pixels):
-        tokens, n = published.visual_tokens(params, cache, pixels, shape, device)
+        tokens, n = published.visual_tokens(params, obtain, pixels, shape, device)
     else:
         tokens, n = codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
@@ -126,7 +118,7 @@ def network_and_task(
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
     if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
         notes.append(published.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
-    corpus = Corpus(ids, row, pixels, tokenised.there)
+    corpus = Corpus(ids, row, pixels)
     return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes
 
 
@@ -134,18 +126,19 @@ def _mini(
     layout: Layout,
     lines: Texts,
     params: Pretrain,
-    images: mini.Images,
     seed: int,
     device: torch.device,
     target: np.ndarray | None,
+    images: mini.Images,
 ) -> tuple[Network, Task, list[str]]:
     pieces, known = mini.word_pieces(layout, lines)
     maps = mini.reduced(images, seed_for(seed, "images"))
     tokens, codes = mini.visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
     network = mini.network(pieces, known, images, maps, codes)
-    mini.keep(network, layout)
+    start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
+    io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
     tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions))
-    corpus = Corpus(tokenised.ids, images.row, images.vectors, tokenised.there)
+    corpus = Corpus(tokenised.ids, images.row, images.vectors)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
     return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes

@@ -9,7 +9,7 @@ Letters: V pieces, D width of our network.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,30 +41,22 @@ CONTINUED = "##"
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
 """our special pieces and MiniLM's"""
 
-
-@dataclass(frozen=True)
-class Cache:
-    """Folder of published files, and the function that downloads one."""
-
-    folder: Path
-    fetch: checkpoints.Fetch
-
-    def file(self, address: str, sha256: str | None) -> Path:
-        return checkpoints.obtain(address, self.folder, sha256, self.fetch)
+Obtain = Callable[[str, str | None], Path]
+"""path or URL and sha256 of a published file -> the file, fetched first"""
 
 
-def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cache:
+def obtaining(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Obtain:
     def fetch_file(address: str, target: Path) -> None:
         with progress() as bar:
             fetch(address, target, None, params.timeout, params.retries, meter(bar))
 
-    return Cache(layout.published, fetch_file)
+    return lambda address, sha256: checkpoints.obtain(address, layout.published, sha256, fetch_file)
 
 
-def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
+def start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
     """Return the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
-    tensors = checkpoints.read(cache.file(params.init, params.init_sha256))
+    tensors = checkpoints.read(obtain(params.init, params.init_sha256))
     released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
@@ -81,11 +73,11 @@ def start_network(
 
 
 def visual_tokens(
-    params: Pretrain, cache: Cache, images: np.ndarray, shape: Config, device: torch.device
+    params: Pretrain, obtain: Obtain, images: np.ndarray, shape: Config, device: torch.device
 ) -> tuple[np.ndarray, int]:
     """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and how many tokens there are."""
     assert params.vqkd is not None
-    path = cache.file(params.vqkd, params.vqkd_sha256)
+    path = obtain(params.vqkd, params.vqkd_sha256)
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)
     for first in range(0, len(images), BATCH):

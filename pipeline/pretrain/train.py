@@ -10,7 +10,6 @@ from safetensors.torch import save
 from pipeline import io, parallel
 from pipeline.beit3.mini import Network
 from pipeline.beit3.network import HEADS
-from pipeline.features.quality import Shares
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
@@ -18,7 +17,6 @@ from pipeline.pretrain import frozen, prepare, published
 from pipeline.pretrain.held_out import reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.params import Pretrain
-from pipeline.pretrain.visual_tokens import usage
 from pipeline.run import Run
 from pipeline.sources.params import Download
 
@@ -26,14 +24,14 @@ from pipeline.sources.params import Download
 def train(run: Run) -> None:
     params, layout = run.params[Pretrain], run.layout
     texts = Texts(layout.items)
-    cache = published.cache(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
+    obtain = published.obtaining(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
             target = frozen.teach(run, texts) if params.distill else None
             images = frozen.images(run, texts) if params.size == "mini" else None
             network, task, notes = prepare.network_and_task(
-                layout, texts, params, cache, run.seed(), device, target, images
+                layout, texts, params, obtain, run.seed(), device, target, images
             )
         if params.init and not parallel.rank():
             io.write_bytes(layout.encoder.official, _weights(network, HEADS))
@@ -52,14 +50,7 @@ def train(run: Run) -> None:
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
-    if items := (sums := task.corpus.reading().facts())["items"]:
-        shares = Shares(sums["read"] / items, sums["cut"] / items)
-        run.note(**shares.facts())
-        if shares.cut:
-            run.warn(f"BEiT3: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of the texts are cut")
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
-    if len(task.codes):
-        run.note(visual_tokens=usage(task.codes, network.config.codes))
 
 
 def _weights(network: Network, but: tuple[str, ...] = ()) -> bytes:

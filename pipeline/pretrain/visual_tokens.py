@@ -39,17 +39,15 @@ def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     sample = distinct[np.sort(rng.permutation(len(distinct))[: SAMPLE * codes])]
     if len(sample) <= codes:
         return sample
+    return np.asarray(trained_kmeans(sample, codes, seed, max_points_per_centroid=SAMPLE).centroids, np.float32)
+
+
+def trained_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
     faiss.omp_set_num_threads(1)  # sums in one order on every machine
-    kmeans = faiss.Kmeans(
-        sample.shape[1],
-        codes,
-        niter=ITERATIONS,
-        seed=seed % 2**31,
-        min_points_per_centroid=1,
-        max_points_per_centroid=SAMPLE,
-    )
+    options |= {"niter": ITERATIONS, "seed": seed % 2**31, "min_points_per_centroid": 1}
+    kmeans = faiss.Kmeans(sample.shape[1], codes, **options)
     kmeans.train(sample)
-    return np.asarray(kmeans.centroids, np.float32)
+    return kmeans
 
 
 def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
@@ -59,14 +57,3 @@ def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.
     for first in range(0, images, BLOCK):
         block = vectors(np.arange(first, min(first + BLOCK, images)))  # [B, P, W]
         yield index.search(block.reshape(-1, block.shape[2]), 1)[1].reshape(block.shape[:2]).astype(np.int32)
-
-
-def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
-    blocks = (tokens[first : first + BLOCK].ravel() for first in range(0, max(1, len(tokens)), BLOCK))
-    counts = np.sum([np.bincount(block, minlength=codes) for block in blocks], axis=0)
-    share = counts[counts > 0] / max(1, tokens.size)
-    return {
-        "codes": codes,
-        "used": int((counts > 0).sum()),
-        "perplexity": round(float(np.exp(-(share * np.log(share)).sum())), 2),
-    }

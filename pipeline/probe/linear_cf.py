@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import bounded
 from pipeline.interactions import split
 from pipeline.interactions.split import Pairs, Split, contains, keys
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.probe.base import Data, Probe, Relearned
 
 GIB = 1.5  # most that the I x I matrix may take: 20,000 items
@@ -102,7 +102,7 @@ class Linear:
         import torch
 
         from pipeline.evaluation.metrics import recall
-        from pipeline.ops.topk import select
+        from pipeline.ops.scores import select
 
         targets: Pairs = getattr(self.split, part)
         k, found = bounded(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 
 from pipeline import engine
-from pipeline.ops.rows import first_not_finite, float64_units
+from pipeline.ops.linalg import first_not_finite, float64_units
 
 TIE = 1e-6
 """cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""

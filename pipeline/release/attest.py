@@ -16,7 +16,7 @@ from pipeline import io
 from pipeline.errors import UserError, printable
 from pipeline.images.params import Images
 from pipeline.layout import Layout
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.release import encoded, encoder, item_file
 from pipeline.release import manifest as manifests
 from pipeline.release.encoded import image_sha256, text_sha256

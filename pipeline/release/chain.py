@@ -140,11 +140,10 @@ def _chained(node: Linear, released: Mapping[str, ReleasedEncoder]) -> ReleasedE
 
 def _fit(node: Linear) -> Fit:
     """Fit the maps to all items again, which gives the same; UserError if the features are not those that they give."""
-    from pipeline.encode.throughput import Throughput
     from pipeline.features.node import Items, shard
 
     ids = io.read_table(node.layout.item_ids, schemas.ITEM_IDS)
-    fit = node.fitted(Items(ids, Texts(node.layout.items), Throughput()))
+    fit = node.fitted(Items(ids, Texts(node.layout.items)))
     there = io.matrix(shard(node.shards[0])["vector"])
     given = fit([io.matrix(shard(part.shards[0])["vector"]) for part in node.of])
     if given.shape != there.shape or np.abs(given - there).max() > CLOSE * max(1.0, float(np.abs(there).max())):
@@ -166,7 +165,7 @@ class ChainEncoder:
     def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: Fit) -> None:
         """Take encoders and the modalities that each reads, in the order of the parts."""
         self._parts, self._fit = parts, fit
-        self.width, self.flops = fit.width, 0.0
+        self.width = fit.width
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         prepared = []
@@ -182,5 +181,4 @@ class ChainEncoder:
         for number, ((encoder, _), own) in enumerate(zip(self._parts, prepared.parts, strict=True)):
             if own is not None:
                 vectors[number] = encoder.encode(own).cpu().numpy()
-        self.flops = sum(encoder.flops for encoder, _ in self._parts)
         return torch.from_numpy(np.ascontiguousarray(self._fit(vectors), np.float32))

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.ops.linalg import limited
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.semantic_ids.params import SemanticIds
 
 FIT_ROWS = 262_144
@@ -43,7 +43,7 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
         raise UserError(f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer")
     drawn = np.zeros(len(directed), bool)
     drawn[np.random.default_rng(seed).choice(np.flatnonzero(directed), min(n, FIT_ROWS), replace=False)] = True
-    with limited(1):  # the order of sums decides the last bits
+    with threadpool_limits(1):  # the order of sums decides the last bits
         quantizer = learn_codebooks(np.concatenate(list(_unit_vectors(folder, drawn))), params, seed)
         coded = [_encode(quantizer, x) for x in _unit_vectors(folder, directed) if len(x)]
     codes, cosine = (np.concatenate(parts) for parts in zip(*coded, strict=True))

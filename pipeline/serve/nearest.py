@@ -8,7 +8,7 @@ import numpy as np
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.images.decode import normalise
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.release import encoded, encoder
 from pipeline.release.encoder import Loaded
 from pipeline.release.read import Release

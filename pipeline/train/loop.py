@@ -17,14 +17,13 @@ from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import evaluate
 from pipeline.interactions.split import Split
+from pipeline.memory import keep_large_buffers
 from pipeline.models.base import Batch, Inputs, Recommender, Walking
 from pipeline.models.params import Accumulating, Train
-from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.ops.device import pick
-from pipeline.ops.filters import Filter
-from pipeline.ops.rows import first_not_finite
-from pipeline.ops.topk import Vectors
+from pipeline.ops.linalg import first_not_finite
+from pipeline.ops.scores import Filter, Vectors
 from pipeline.seeds import seed_for
 from pipeline.train.sampling import Sampler
 

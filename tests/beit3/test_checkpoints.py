@@ -23,7 +23,6 @@ from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.http.fetch import fetch
 
-VQKD_ORACLE = Path(__file__).parents[1] / "oracles" / "vqkd_tiny.npz"
 TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
 
 
@@ -59,12 +58,6 @@ def server(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "served").mkdir()
     with listening(Folder(tmp_path / "served")) as server:
         yield server.address
-
-
-def test_every_tensor_of_a_published_file_is_read(file: Path) -> None:
-    actual = checkpoints.read(file)
-    assert actual.keys() == parameters().keys()
-    assert all(torch.equal(actual[name], tensor) for name, tensor in parameters().items())
 
 
 # --- what people give in place of a checkpoint
@@ -268,31 +261,3 @@ def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights
             released.continued(wanted, given, 20, pieces, "a.pth")
     with pytest.raises(UserError, match=r"size of its own .*network is large"):
         released.continued(SIZES["large"], given, 20, 50, "a.pth")
-
-
-# --- VQ-KD
-
-
-@pytest.fixture
-def vqkd_file(tmp_path: Path) -> Path:
-    """The tiny tokenizer of the oracle, in a file as published: with decoder, teacher and statistics."""
-    with np.load(VQKD_ORACLE, allow_pickle=False) as oracle:
-        tensors = {k.removeprefix("param:"): torch.from_numpy(v) for k, v in oracle.items() if k.startswith("param:")}
-    extra = {
-        "decoder.cls_token": torch.ones(1),
-        "decode_task_layer.0.bias": torch.ones(1),
-        "teacher_model.proj": torch.ones(1),
-    }
-    path = tmp_path / "vqkd.pth"
-    path.write_bytes(official_bytes(tensors | extra))
-    return path
-
-
-def test_a_visual_tokenizer_is_loaded_from_its_file(vqkd_file: Path) -> None:
-    network, loaded = released.load_vqkd(vqkd_file, 4, heads=4)
-    with np.load(VQKD_ORACLE, allow_pickle=False) as oracle:
-        image, tokens = torch.from_numpy(oracle["image_0_1"]) * 2 - 1, torch.from_numpy(oracle["tokens"])
-    assert torch.equal(network.tokens(image), tokens)
-    assert loaded.fresh == []
-    assert {"decoder.cls_token", "teacher_model.proj", "quantize.embedding.embed_avg"} < set(loaded.ignored)
-    assert "quantize.embedding.weight" not in loaded.ignored

@@ -41,7 +41,7 @@ def items(shape: Config, lengths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
 def one_by_one(whole: BEiT3, images: Tensor | None, texts: Sequence[Tensor] | None, n: int) -> Tensor:
     with torch.no_grad():
         actual = [
-            whole.cls(None if images is None else images[i : i + 1], None if texts is None else texts[i][None])
+            whole.summary(None if images is None else images[i : i + 1], None if texts is None else texts[i][None])
             for i in range(n)
         ]
     return torch.cat(actual)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.beit3.config import MiniConfig
-from pipeline.beit3.mini import Mini, load_minilm
+from pipeline.beit3.mini import Mini, centre, half_means, halves, load_minilm, ridge
 from pipeline.beit3.minilm import MiniLM, WordPieces, load, order
-from pipeline.beit3.reading import centre, half_means, halves, ridge
 from pipeline.beit3.tokenizer import pad
 from pipeline.errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.encode import batching
-from pipeline.encode.chunks import ENTRY, LONGEST_WORD, Remembered, cut
+from pipeline.encode.chunks import LONGEST_WORD, cut
 from pipeline.encode.minilm import MiniLM, MiniLMParams
 
 
@@ -69,30 +69,6 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
 
     cut(["y" * 1_000_000], count, 100, 3)
     assert longest <= LONGEST_WORD
-
-
-def test_a_text_that_is_cut_twice_is_counted_once_and_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[str] = []
-
-    def count(texts: list[str]) -> list[int]:
-        counted.extend(texts)
-        return letters(texts)
-
-    texts = ["a blue car with four doors", "a red car", "a red car", "car"]
-    remembered = Remembered(count)
-    for some in (texts, texts[:2], texts[2:]):
-        actual, expected = cut(some, remembered, 3, 9), cut(some, letters, 3, 9)
-        assert (actual.texts, actual.tokens.tolist()) == (expected.texts, expected.tokens.tolist())
-    assert sorted(counted) == sorted(set(counted))
-    monkeypatch.setattr("pipeline.encode.chunks.KEPT", 5 * ENTRY)
-    bounded = Remembered(count)
-    numbers = [str(n) * 3 for n in range(1000)]
-    for number in numbers:
-        assert bounded([number, number]) == 2 * letters([number])
-    counted.clear()
-    bounded(numbers[-2:] + numbers[:2])
-    assert counted[-2:] == numbers[:2]
-    assert len(counted) < 4
 
 
 @pytest.fixture(scope="module")

@@ -35,14 +35,6 @@ def test_each_part_tells_what_the_others_do_not() -> None:
     )
 
 
-def test_the_silhouette_is_what_differs_from_the_border_whatever_its_colour() -> None:
-    light, dark = describe(np.stack([drawn("red", WIDE), drawn("red", WIDE, "black")]))[:, SILHOUETTE]
-    np.testing.assert_allclose(light, dark, atol=1e-6)
-    filled = light.reshape(CELLS, CELLS) > 0
-    assert filled[9:15, 2:22].all()
-    assert filled.sum() == 6 * 20
-
-
 def test_a_batch_equals_single_images_and_a_plain_one_is_finite() -> None:
     encoder = Descriptors()
     images = [

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import featured
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
@@ -29,16 +28,12 @@ from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError
 from pipeline.features import control
-from pipeline.features.imported import Import
 from pipeline.features.registry import settings
-from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import Run
 from pipeline.stage import perform
-from pipeline.vectors.matching import File
 from stages.order import STAGES
 from stages.params import Params
 from tests.encode.test_kinds import ODD
@@ -160,11 +155,6 @@ def test_shuffled_gives_nobody_their_own() -> None:
     assert control.shuffled(1, seed=4).tolist() == [0]
 
 
-def test_repeated_names_are_refused() -> None:
-    with pytest.raises(UserError, match="two feature sets are called 'random'"):
-        _ = FeatureSets(Layout(Path(), "shop"), Encode(encoders=[]), {}, {"random": Import(File(Path("x.npy")))}).names
-
-
 # --- the stage
 
 
@@ -280,20 +270,3 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, 
     times = {path: path.stat().st_mtime_ns for paths in made.values() for path in paths}
     assert stage(tmp_path, params) == whole
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-
-
-def test_nothing_to_encode_leaves_controls_of_the_imported_width(tmp_path: Path) -> None:
-    stage(tmp_path, dataset(tmp_path, {"ready": np.ones((8, 5))}, encoders=[]))
-    assert width(tmp_path, "random") == 5
-    stage(tmp_path, dataset(tmp_path, {}, encoders=[]))
-    assert width(tmp_path, "random") == control.WIDTH
-
-
-def test_a_ready_file_of_other_length_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="7"):
-        stage(tmp_path, dataset(tmp_path, {"ready": np.ones((7, 5))}, encoders=[]))
-
-
-def width(root: Path, name: str) -> int:
-    shard = files.shard(Layout(root, "shop").features(name), "features", 0)
-    return int(pq.read_schema(shard).field("vector").type.list_size)

@@ -207,11 +207,6 @@ def test_prompt_length_and_dimension_are_obeyed(folder: Folder, name: str) -> No
     assert np.abs(np.subtract(*run(short, ["green", "grey"], nothing[:2]).vectors)).max() > 1e-4
 
 
-def test_a_dimension_too_large_is_refused(folder: Folder) -> None:
-    with pytest.raises(UserError, match=r"33.*32 numbers"):
-        loaded(folder, "bert", dim=33)
-
-
 def test_weights_that_lack_a_part_are_refused(folder: Folder, tmp_path: Path) -> None:
     """transformers itself would draw the missing ones at random, and warn."""
     from safetensors.torch import load_file, save_file

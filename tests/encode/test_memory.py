@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import alignrec
 from pipeline.encode import batching
 from pipeline.errors import UserError
-from pipeline.release import encoded
 
 TEXTS = [f"{i} words" for i in range(10)]
 
@@ -38,7 +35,7 @@ def otherwise() -> None:
 class Narrow:
     """An encoder of texts in whose memory `most` items have room."""
 
-    width, flops = 2, 0.0
+    width = 2
 
     def __init__(self, most: int, end: Callable[[], None] = on_a_gpu) -> None:
         self.most, self.end = most, end
@@ -87,12 +84,3 @@ def test_another_error_is_itself() -> None:
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         encode(encoder, 4)
     assert encoder.passes == [4]
-
-
-def test_new_items_are_encoded_so_too_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.warns(UserWarning, match="memory ran out, so items were .* by rounding; give a smaller batch_size"):
-        y = alignrec.Encoder("narrow", Narrow(3), ("text",)).encode(texts=TEXTS, batch_size=4)
-    loaded: Any = SimpleNamespace(encoder=Narrow(3), facts=SimpleNamespace(reads=["text"], batch_size=4))
-    for _ in range(2):
-        np.testing.assert_array_equal(encoded.vectors(loaded, TEXTS, [None] * len(TEXTS)).vectors, y)
-    assert capsys.readouterr().err.count("warning: memory ran out") == 1

@@ -191,23 +191,7 @@ def test_a_model_of_another_kind_is_refused(bert: Path, tmp_path: Path) -> None:
     assert "config.json is no JSON object" in refused({"model": str(tmp_path / "x")})
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({}, "'encoders.mine.weights' is required; open_clip has for ViT-B-32: openai, "),
-        ({"weights": "nothing"}, "'encoders.mine.weights' no 'nothing'; open_clip has"),
-        ({"model": "ViT-Z-1", "weights": "openai"}, "open_clip has no such architecture"),
-        ({"model": "someone/clip", "weights": "openai"}, "someone/clip has its own weights; leave it out"),
-        ({"model": "ViTamin-S", "weights": "datacomp1b"}, "published as pickle"),
-    ],
-)
-def test_open_clip_says_what_is_missing(given: dict[str, object], says: str) -> None:
-    assert says in refused(given, "open_clip")
-
-
-def test_a_tag_of_open_clip_and_a_name_of_timm_are_repositories(hub: Hub, tmp_path: Path) -> None:
-    commit = hub.publish("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", networks.open_clip(tmp_path / "clip"))
-    assert find({"weights": "laion2b_s34b_b79k"}, "open_clip").revision == commit
+def test_a_name_of_timm_is_a_repository(hub: Hub, tmp_path: Path) -> None:
     commit = hub.publish("timm/vit_tiny.mine", networks.timm(tmp_path / "vit"))
     source = find({"model": "vit_tiny.mine"}, "timm")
     assert (source.revision, source.model) == (commit, "timm/vit_tiny.mine")

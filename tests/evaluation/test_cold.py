@@ -15,7 +15,7 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs, union
 from pipeline.models.bpr import BPR
-from pipeline.ops.topk import Vectors
+from pipeline.ops.scores import Vectors
 from pipeline.train.loop import fit
 from stages.params import Params
 

@@ -27,7 +27,7 @@ from pipeline.interactions.split import Pairs, Split, load
 from pipeline.models import MODELS
 from pipeline.models.base import Inputs
 from pipeline.models.lightgcn import LightGCN
-from pipeline.ops.filters import Filter
+from pipeline.ops.scores import Filter
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,6 @@ from commands import alignrec
 import schemas
 from pipeline import io
 from pipeline.encode.params import Encode
-from pipeline.encode.throughput import Throughput
 from pipeline.features import imported
 from pipeline.features.node import Items, Maker, Node
 from pipeline.features.sets import FeatureSets
@@ -36,7 +35,7 @@ def sets(layout: Layout, raw: dict[str, Path]) -> dict[str, Node]:
 
 
 def maker(node: Node, ids: pa.Table) -> Maker:
-    return node.rows(Items(ids, pa.chunked_array([[""] * len(ids)]), Throughput()))
+    return node.rows(Items(ids, pa.chunked_array([[""] * len(ids)])))
 
 
 def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pipeline.features.linear import WAYS, Way
 from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import Block
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.run import running
 from stages.encode import main
 from stages.params import Params, for_dataset

@@ -17,7 +17,7 @@ import schemas
 from pipeline.errors import UserError
 from pipeline.graph import approximate, neighbours
 from pipeline.models import adjacency
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 
 
 def lists(edges: object) -> dict[int, list[int]]:

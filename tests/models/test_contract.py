@@ -26,8 +26,8 @@ from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, RELEASED, infonce
 from pipeline.models.base import Batch, Inputs, Recommender, Untrained
 from pipeline.models.params import Accumulating, Train
-from pipeline.ops import dense
-from pipeline.ops.filters import Filter
+from pipeline.ops import device
+from pipeline.ops.scores import Filter
 from pipeline.train.loop import Fit, compiled, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
@@ -198,7 +198,7 @@ def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "by_onednn", lambda *_: False)
+    monkeypatch.setattr(device, "by_onednn", lambda *_: False)
     monkeypatch.setattr(infonce, "merges", lambda _: False)
     network, whole = built(name), batch()
     short = Batch(whole.users[:99], whole.positives[:99], whole.negatives[:99])

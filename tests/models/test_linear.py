@@ -11,7 +11,7 @@ from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, closed, ials
 from pipeline.models.base import Inputs, Recommender
-from pipeline.ops.filters import Filter
+from pipeline.ops.scores import Filter
 
 USERS, ITEMS, WIDTH = 60, 45, 12
 EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))

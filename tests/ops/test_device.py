@@ -1,9 +1,42 @@
-"""Which device is picked."""
+"""Which device is picked, and products there."""
 
 import pytest
 import torch
 
-from pipeline.ops.device import pick
+from pipeline.ops import device
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gemm_is_the_product_also_of_views(dtype: torch.dtype) -> None:
+    x, y = drawn(70, 33, dtype=dtype), drawn(50, 33, dtype=dtype)
+    tolerance = 2 * torch.finfo(dtype).eps
+    turned = x.T, y[:70].T.repeat(1, 2)[:, :70]
+    for a, b in ((x, y), (x[3:9], y), turned, (drawn(33, 70).to(dtype).T, y), (x[:, 1:9], y[:, 1:9])):
+        plain = a.double() @ b.double().T
+        actual = device.gemm(a, b)
+        assert actual.dtype == dtype
+        torch.testing.assert_close(actual.double(), plain, rtol=tolerance, atol=20 * tolerance)
+
+
+def test_product_has_the_gradients_of_both() -> None:
+    tables = [drawn(*shape, dtype=torch.float64).requires_grad_() for shape in ((7, 5), (3, 5))]
+    torch.testing.assert_close(device.product(*tables), tables[0] @ tables[1].T)
+    assert torch.autograd.gradcheck(device.product, tables)
+
+
+def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
+    """2^-8 is what a bfloat16 may be off by; a sum of products is off by less than a few of them."""
+    exact = [drawn(*shape, dtype=torch.float64).requires_grad_() for shape in ((90, 64), (16, 64))]
+    (exact[0] @ exact[1].T).square().sum().backward()
+    for bf16, most in ((False, 1e-6), (True, 0.01)):
+        ours = [table.detach().float().requires_grad_() for table in exact]
+        device.product(*ours, bf16=bf16).square().sum().backward()
+        for mine, theirs in zip(ours, exact, strict=True):
+            assert (mine.grad - theirs.grad).norm() < most * theirs.grad.norm()
 
 
 @pytest.mark.parametrize(
@@ -15,4 +48,4 @@ def test_cuda_comes_before_mps_before_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert (pick().type, pick(mps=False).type) == (picked, without_mps)
+    assert (device.pick().type, device.pick(mps=False).type) == (picked, without_mps)

@@ -21,12 +21,12 @@ from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.joining import Block
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.ops.whitening import fit as whitened
 from pipeline.pretrain import frozen, held_out, losses
 from pipeline.pretrain.held_out import features, reading
 from pipeline.pretrain.loop import fit
-from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
+from pipeline.pretrain.losses import PretrainingModel
 
 
 def _rows(vectors: np.ndarray) -> frozen.Rows:
@@ -102,17 +102,6 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
     assert teacher is None
     cls = features(net, toy, toy.train)
     np.testing.assert_array_equal(reading(net, toy, teacher)(cls), whitened(cls)(cls))
-
-
-def test_running_whitening_whitens() -> None:
-    torch.manual_seed(0)
-    mix, module = torch.randn(5, 5), RunningWhitening(5)
-    for _ in range(300):
-        module(torch.randn(64, 5) @ mix + 3)
-        module.update()
-    out = module(torch.randn(4000, 5) @ mix + 3)
-    assert out.mean(0).abs().max() < 0.15
-    torch.testing.assert_close(torch.cov(out.T), torch.eye(5), rtol=0, atol=0.2)
 
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:

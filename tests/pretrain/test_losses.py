@@ -10,8 +10,7 @@ import torch
 from pretraining import MASK, network, task
 
 from pipeline.pretrain import losses
-from pipeline.pretrain.batches import batch
-from pipeline.pretrain.corpus import Rates
+from pipeline.pretrain.corpus import Rates, batch
 from pipeline.pretrain.losses import PretrainingModel, Step
 
 

@@ -15,11 +15,10 @@ from safetensors.torch import load_file
 import schemas
 from benchmarks import _official
 from pipeline import io
-from pipeline.beit3 import released, tokenizer, vqkd
+from pipeline.beit3 import checkpoints, released, tokenizer, vqkd
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.network import BEiT3
 from pipeline.encode.beit3 import BEiT3Items
-from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.pretrain import prepare, published
 from pipeline.pretrain.params import Pretrain
@@ -41,52 +40,44 @@ def write(path: Path, network: torch.nn.Module) -> str:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> published.Cache:
-    return published.Cache(tmp_path / "published", nothing)
+def obtain(tmp_path: Path) -> published.Obtain:
+    return lambda address, sha256: checkpoints.obtain(address, tmp_path / "published", sha256, nothing)
 
 
-def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.start_network(params, published.start(params, cache, PIECES), codes, PIECES, positions=4)
+def network(params: Pretrain, obtain: published.Obtain, codes: int) -> tuple[BEiT3, list[str]]:
+    return published.start_network(params, published.start(params, obtain, PIECES), codes, PIECES, positions=4)
 
 
-def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
+def test_a_network_goes_on_from_published_weights(tmp_path: Path, obtain: published.Obtain) -> None:
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, lines = network(params, cache, 7)
+    beit3, lines = network(params, obtain, 7)
     assert beit3.config == replace(SHAPE, codes=7, mlm=True)
     for name, tensor in source.state_dict().items():
         assert torch.equal(beit3.state_dict()[name], tensor), name
     assert lines == ["mim_head.bias: new", "mim_head.weight: new", "mlm_head.bias: new", "mlm_head.weight: new"]
 
 
-def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: published.Cache) -> None:
+def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, obtain: published.Obtain) -> None:
     source = BEiT3(replace(SHAPE, codes=7, mlm=True))
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, lines = network(params, cache, 7)
+    beit3, lines = network(params, obtain, 7)
     assert lines == []
     assert torch.equal(beit3.state_dict()["mim_head.weight"], source.state_dict()["mim_head.weight"])
-    _, lines = network(params, cache, 9)
+    _, lines = network(params, obtain, 9)
     assert "mim_head.weight: not used: predicts 7 visual tokens, the network 9" in lines
     assert "mim_head.weight: new" in lines
 
 
-def test_weights_of_another_size_or_tokenizer_are_refused(tmp_path: Path, cache: published.Cache) -> None:
-    address = write(tmp_path / "beit3.pth", BEiT3(SHAPE))
-    with pytest.raises(UserError, match=r"beit3\.pth: weights of small .*network is base"):
-        published.start(Pretrain(init=address, size="base"), cache, PIECES)
-    with pytest.raises(UserError, match=r"58 rows.*2,000 ids"):
-        published.start(Pretrain(size="small", init=address), cache, 2000)
-
-
-def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, cache: published.Cache) -> None:
+def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, obtain: published.Obtain) -> None:
     torch.manual_seed(2)
     c = SIZES["small"]
     tokenizer = vqkd.VQKD(vqkd.Config(16 * c.grid, 16, 64, 2, 1, 30, 4))
     torch.nn.init.normal_(tokenizer.encoder.pos_embed)
     params = Pretrain(size="small", vqkd=write(tmp_path / "vqkd.pth", tokenizer))
     images = np.random.default_rng(0).integers(0, 256, (70, c.image, c.image, 3), np.uint8)
-    tokens, n = published.visual_tokens(params, cache, images, c, torch.device("cpu"))
+    tokens, n = published.visual_tokens(params, obtain, images, c, torch.device("cpu"))
     assert n == 30
     assert tokens.shape == (70, c.patches)
     assert len(np.unique(tokens)) > 5
@@ -94,11 +85,11 @@ def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: P
     assert tokens[69].tolist() == tokenizer.tokens(pixels)[0].tolist()  # the last of the second batch
 
 
-def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache: published.Cache) -> None:
+def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, obtain: published.Obtain) -> None:
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, _ = published.start_network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
+    beit3, _ = published.start_network(params, published.start(params, obtain, PIECES), 7, PIECES, 78)
     before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
     assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from pipeline.beit3.config import SIZES
 from pipeline.layout import Layout
-from pipeline.pretrain import prepare, visual_tokens
+from pipeline.pretrain import prepare
 from pipeline.pretrain.params import Pretrain
 
 SMALL = SIZES["small"]
@@ -35,10 +34,3 @@ def test_there_are_no_more_codes_than_different_patches(tmp_path: Path) -> None:
     tokens = codes(Layout(tmp_path, "toy"), COLOURS[:, None, None].repeat(48, 1).repeat(48, 2), n=500)
     assert [len(np.unique(image)) for image in tokens] == [1] * 4
     assert len(np.unique(tokens)) == 4
-
-
-def test_usage_counts_codes_and_how_evenly_they_occur() -> None:
-    assert visual_tokens.usage(np.array([[0, 1], [1, 0]]), 4) == {"codes": 4, "used": 2, "perplexity": 2}
-    uneven = visual_tokens.usage(np.array([[0, 0, 0, 3]]), 4)
-    assert uneven["perplexity"] == pytest.approx(4 / 3**0.75, abs=0.01)
-    assert visual_tokens.usage(np.zeros((0, 36), np.int32), 0) == {"codes": 0, "used": 0, "perplexity": 1}

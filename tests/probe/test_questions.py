@@ -11,7 +11,7 @@ import schemas
 from pipeline import io
 from pipeline.evaluation import metrics
 from pipeline.interactions import cooccurrence, split
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.probe import asking, behaviour, questions
 from pipeline.probe.base import Data
 

@@ -13,7 +13,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.ops.rows import unit_rows
+from pipeline.ops.linalg import unit_rows
 from pipeline.run import running
 from pipeline.semantic_ids import judge, quantizer
 from pipeline.semantic_ids.params import SemanticIds
