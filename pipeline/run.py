@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,9 @@ ALTERED = "was altered after it was made; it is made again"
 class Run:
     """One run of one stage on one dataset. Stages read, write, count and show progress through it."""
 
-    def __init__(
-        self, stage: str, dataset: str, params: Parameters, root: Path, layout: Layout | None = None, label: str = ""
-    ) -> None:
+    def __init__(self, stage: str, dataset: str, params: Parameters, root: Path, label: str = "") -> None:
         self.stage, self.dataset, self.params = stage, dataset, params
-        self.layout = layout or Layout(root, dataset)
+        self.layout = Layout(root, dataset)
         self.label = label or f"{stage} {dataset}"
         self.folder = self.layout.folder(stage)
         self.source = params.source(dataset)
@@ -110,10 +108,8 @@ class Run:
     def takes(self, number: int) -> bool:
         return self.part is None or number % self.part[1] == self.part[0] - 1
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with exclusive(self.folder) if self.part else nullcontext():
-            yield
+    def alone(self) -> AbstractContextManager[None]:
+        return exclusive(self.folder) if self.part else nullcontext()
 
     def drop_altered(self, folder: Path) -> None:
         if not (folder / io.JOURNAL).is_file():

@@ -96,10 +96,6 @@ def publish(
 ) -> None:
     if to is None and sign is None:
         return _perform(STAGES["publish"], dataset, params, root)
-    _send(root, dataset, to, sign)
-
-
-def _send(root: Path, dataset: str, to: str | None, sign: Path | None) -> None:
     from pipeline.release import signature
     from pipeline.release import verify as check
     from pipeline.remote.push import push

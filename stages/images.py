@@ -23,8 +23,8 @@ from stages.items import ITEMS
 
 if TYPE_CHECKING:
     from pipeline.images.fetcher import Fetcher
-    from pipeline.images.files import Files
 
+URLS = schemas.ITEMS.field("image_urls")
 Done = Callable[[int], object]  # called with a number of items that are done
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
 """parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change"""
@@ -54,18 +54,15 @@ def main(run: Run, retry_failed: bool = False) -> None:
             path = io.shard(run.folder, "images", number)
             there = files.fingerprint(run.layout, run.source, params, part.to_batches())
             current = [params.model_dump(), files.digest(part), there]
-            _shard(run, web, _with_patterns(part, params.pattern, local), path, current, retry_failed, bar.update)
+            columns = part["asin"].to_pylist(), part["image_urls"].to_pylist()
+            urls = pa.array(list(files.candidates(*columns, params.pattern, local.has)), URLS.type)
+            part = part.set_column(part.schema.get_field_index(URLS.name), URLS.name, urls)
+            _shard(run, web, part, path, current, retry_failed, bar.update)
             shards.append(path)
     if run.part:
         return
     io.keep_only(run.folder, shards)
     _report(run, shards, start)
-
-
-def _with_patterns(items: pa.Table, patterns: list[str], local: Files) -> pa.Table:
-    columns = items["asin"].to_pylist(), items["image_urls"].to_pylist()
-    candidates = pa.array(list(files.candidates(*columns, patterns, local.has)), schemas.ITEMS.field("image_urls").type)
-    return items.set_column(items.schema.get_field_index("image_urls"), "image_urls", candidates)
 
 
 def _shard(
