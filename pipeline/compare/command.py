@@ -47,11 +47,16 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
 
     rows, whole = feature_set.common(sets), sets
     items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
-    data = Data(_interactions(layout, rows, len(asins)), len(rows))
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    if len(rows) < len(asins):
+        (interactions,) = _numbered([interactions], rows, len(asins))
+    data = Data(interactions, len(rows))
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     judged = judge.judge(sets, asking.ask(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
-    comparison |= judged | similarity.compared(sets, CHANGED, feature_set.encoded(layout, rows))
+    encoded = (feature_set.encoded(layout, name) for name in layout.feature_sets())
+    others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # one at a time
+    comparison |= judged | similarity.compared(sets, CHANGED, others)
     comparison["items"] = {"compared": len(rows), "of": len(asins)}
     if seeds:
         comparison["training"] = trained(layout, params, whole, seeds, to)
@@ -62,11 +67,6 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
         changed["item_id"] = int(rows[changed["item_id"]])
     io.write_json(to / "compare.json", comparison)
     return comparison
-
-
-def _interactions(layout: Layout, rows: np.ndarray, items: int) -> pa.Table:
-    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    return table if len(rows) == items else next(_numbered([table], rows, items))
 
 
 def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Iterator[pa.Table]:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,18 +46,13 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     Args:
         spec: encoded feature set of the dataset; path of a file or folder, see docs/compare.md, `path:column` for one
             of several columns of vectors; http(s) or hf://datasets/owner/name. `name=` in front renames it.
-        asins: identifier of item 0 .. I-1.
         order: mapping file for rows without identifiers, see identifiers.order.
         dim: width of raw float32 files.
-
-    Raises:
-        UserError: missing, unreadable, without a row of any item, of unknown order, or not finite.
     """
     name, path = split_name(spec)
     where, column = _split_column(path)
     if path in layout.feature_sets() and not where.suffix:
-        table = io.read_features(layout.features(path))
-        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
+        return replace(encoded(layout, path), name=name or path)
     with tempfile.TemporaryDirectory() as folder:
         file = where
         if "://" in path:
@@ -79,11 +74,9 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         )
 
 
-def encoded(layout: Layout, rows: np.ndarray) -> Iterator[FeatureSet]:
-    """Yield the feature sets of a dataset on some items, int [C], one at a time."""
-    for name in layout.feature_sets():
-        vectors = io.matrix(io.read_features(layout.features(name))["vector"])
-        yield FeatureSet(name, f"encoded here as {name}", vectors[rows])
+def encoded(layout: Layout, name: str) -> FeatureSet:
+    vectors = io.matrix(io.read_features(layout.features(name))["vector"])
+    return FeatureSet(name, f"encoded here as {name}", vectors)
 
 
 def common(sets: Sequence[FeatureSet]) -> np.ndarray:
@@ -98,11 +91,9 @@ def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
     """Return the sets under distinct names: files of one name get their folder's, and equal names a number."""
     times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
     for g in sets:
-        name = first = short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
-        count = 1
-        while name in found:
-            count += 1
-            name = f"{first}-{count}"
+        first = short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
+        numbered = (first, *(f"{first}-{n}" for n in range(2, len(sets) + 1)))
+        name = next(name for name in numbered if name not in found)
         found[name] = replace(g, name=name)
     return [*found.values()]
 
@@ -118,10 +109,9 @@ def split_name(spec: str) -> tuple[str, str]:
 
 
 def _split_column(path: str) -> tuple[Path, str | None]:
-    where, colon, column = path.rpartition(":")
+    where, _, column = path.rpartition(":")
     tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
-    split = bool(colon and column and where) and tables and not Path(path).exists()
-    return (Path(where), column) if split else (Path(path), None)
+    return (Path(where), column) if where and column and tables and not Path(path).exists() else (Path(path), None)
 
 
 def short_name(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Differences of two releases in schema, rows and values, and the semantic version that they call for."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +30,15 @@ Pairs = list[tuple[int, int]]
 def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     """Return the differences from the older release `a` to the newer `b`, both verified by the caller.
 
-    Args:
-        changed: number of items named per feature set.
+    UserError for a release without items, or no item in common.
 
     Returns:
-        `schema`, `rows`, `values`: lines of text; `features`: per common set the similarity on common items, the `bump`
-        it calls for, and the shapes in `a` and `b` unless equal; `bump` and `version`: of the newer one, by semantic
-        versioning.
-
-    Raises:
-        UserError: a release without items, or no item in common.
+        `schema`, `rows`, `values`: lines of text; `features`: per common set the similarity on common items with the
+        `changed` most changed ones, the `bump` it calls for, and the shapes in `a` and `b` unless equal; `bump` and
+        `version`: of the newer one, by semantic versioning.
     """
     old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
-    before = {f.path: f.sha256 for f in old.files}
-    same = {f.path for f in new.files if before.get(f.path) == f.sha256}
-    items_a = pq.read_table(a / ITEMS, columns=["asin", "title"])
-    items_b = items_a if ITEMS in same else pq.read_table(b / ITEMS, columns=["asin", "title"])
+    items_a, items_b = (pq.read_table(folder / ITEMS, columns=["asin", "title"]) for folder in (a, b))
     if not (common := common_rows(items_a, items_b)):
         raise UserError(f"{a} and {b} have no item in common; are they releases of one dataset?")
     found: dict[str, Any] = {
@@ -58,8 +50,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
         "features": {},
     }
     for name in sorted({*old.sets("features")} & {*new.sets("features")}) if len(common) >= 3 else ():
-        files = {f.path for f in (*old.files, *new.files) if (f.table, f.feature_set) == ("features", name)}
-        found["features"][name] = similarity = _similarity(a, b, name, common, changed, {ITEMS, *files} <= same)
+        found["features"][name] = similarity = _similarity(a, b, name, common, changed)
         for entry in similarity["most_changed"]:
             item = items_a.slice(common[entry.pop("item_id")][0], 1).to_pylist()[0]
             entry |= {column: item[column] for column in ("asin", "title")}
@@ -106,17 +97,14 @@ def _describe(bump: str) -> str:
 def weight(similarity: dict[str, Any]) -> str:
     """Return the change that a similarity calls for: major, minor, patch or none.
 
-    Neighbours and CKA are blind to a rotation, which breaks a network trained on the old features: hence the cosine.
-
-    Args:
-        similarity: equal, overlap of neighbours, cka, and cosine of old and new vectors (None if widths differ).
+    Neighbours and CKA are blind to a rotation, which breaks a network trained on the old features: hence the cosine,
+    which is None where the widths differ.
     """
-    figures = {key: similarity[key] for key in SAME if similarity[key] is not None}
     if similarity["equal"]:
         return "none"
-    if len(figures) == len(SAME) and all(figures[key] >= low for key, low in SAME.items()):
+    if similarity["cosine"] is not None and all(similarity[key] >= low for key, low in SAME.items()):
         return "patch"
-    return "minor" if all(figures[key] >= low for key, low in KIN.items()) else "major"
+    return "minor" if all(similarity[key] >= low for key, low in KIN.items()) else "major"
 
 
 def bumped(version: str, bump: str) -> str:
@@ -155,13 +143,13 @@ def _row_changes(before: list[str], after: list[str]) -> list[str]:
 
 def _value_changes(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
     """Return changed and new tables. Each file holds its version, so hashes that differ are no change of values."""
-    before, read = {f.path: f.sha256 for f in _tables(old)}, partial(pq.read_table, partitioning=None)
-    changes = []
+    before, changes = {f.path: f.sha256 for f in _tables(old)}, []
     for path, sha256 in ((f.path, f.sha256) for f in _tables(new)):
         if path not in before:
             changes.append(f"{path}: new")
-        elif before[path] != sha256 and not read(a / path).equals(read(b / path)):
-            changes.append(f"{path}: changed")
+        elif before[path] != sha256:
+            was, now = (pq.read_table(folder / path, partitioning=None) for folder in (a, b))
+            changes += [] if was.equals(now) else [f"{path}: changed"]
     return sorted(changes)
 
 
@@ -169,16 +157,16 @@ def _tables(release: Manifest) -> list[File]:
     return [file for file in release.files if file.table is not None]
 
 
-def _similarity(a: Path, b: Path, name: str, common: Pairs, changed: int, unread: bool) -> dict[str, Any]:
-    """Return the similarity of a feature set in both releases on common items; `unread`: its files are the same."""
-    figures = {"neighbours": min(NEIGHBOURS, len(common) - 1), "overlap": 1.0, "cka": 1.0, "cosine": 1.0}
-    found: dict[str, Any] = {"items": len(common), "most_changed": [], **figures, "equal": True}
-    if not unread:
-        old, new = versions(a, b, name, common)
-        if not np.array_equal(old.vectors, new.vectors):
-            comparison = compared([old, new], changed)
-            found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
-            found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
+def _similarity(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any]:
+    """Return the similarity of a feature set in both releases on common items."""
+    old, new = versions(a, b, name, common)
+    found: dict[str, Any] = {"items": len(common), "neighbours": min(NEIGHBOURS, len(common) - 1), "most_changed": []}
+    if np.array_equal(old.vectors, new.vectors):
+        found |= {"overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True}
+    else:
+        comparison = compared([old, new], changed)
+        found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
+        found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
     return found | {"bump": weight(found)}
 
 

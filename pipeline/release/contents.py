@@ -4,7 +4,6 @@ Manifest, checks, card and Croissant all work from this list.
 """
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -83,11 +82,6 @@ def description(path: str, table: str | None, used_by: list[str]) -> str:
     if table is not None:
         return TABLES[table].description
     return OTHERS.get(path, "")
-
-
-def is_placed(path: str, table: str) -> bool:
-    """Return whether a table of a kind may lie at a path."""
-    return fnmatchcase(path, TABLES[table].path)
 
 
 def feature_set(path: str) -> str | None:

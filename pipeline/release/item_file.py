@@ -94,7 +94,10 @@ def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple
             try:
                 if isinstance(raw, bytes) and not raw.strip():
                     continue
-                rows.append(_row(_cells(raw), images, columns, seen))
+                if isinstance(raw, bytes) and len(raw) > LONGEST_LINE:
+                    raise ValueError("line too long")
+                cells = json_object(raw) if isinstance(raw, bytes) else raw
+                rows.append(_row(cells, images, columns, seen))
             except ValueError as e:
                 rejects.append(Reject(Line(number, _shown(raw)), str(e)))
         yield rows, rejects
@@ -118,14 +121,6 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cells]:
                     yield from batch.to_pylist()
         except (pa.ArrowException, ValueError, OSError) as e:
             raise UserError(f"{file}: not a sound Parquet file: {one_line(e, 100)}") from None
-
-
-def _cells(raw: bytes | Cells) -> Cells:
-    if not isinstance(raw, bytes):
-        return raw
-    if len(raw) > LONGEST_LINE:
-        raise ValueError("line too long")
-    return json_object(raw)
 
 
 def _shown(raw: bytes | Cells) -> bytes:

@@ -22,6 +22,20 @@ from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
 
+NEEDS: dict[str, tuple[list[set[str]], str]] = {
+    "items": ([{"items"}], "items.parquet; fetch or publish it whole"),
+    "interactions": (
+        [{"interactions", "users"}],
+        "interactions, which are needed here; its publisher may set publish.interactions, if their licence allows",
+    ),
+    "embeddings": ([{"item_embeddings"}], "embeddings of a trained recommender"),
+    "user embeddings": (
+        [{kind} for kind in contents.USER_VECTORS],
+        "vectors of users, which are needed here; its publisher may set publish.users",
+    ),
+}
+"""what a reader may need -> the kinds of tables that have it, in any of several ways, and what is said without"""
+
 
 class Release:
     """An untrusted release folder; `verified` checks all of it. UserError for what it does not have."""
@@ -67,7 +81,7 @@ class Release:
 
     def embeddings(self, what: str) -> pa.Table:
         """Return the trained recommender's vectors of `items` or `users`, the latter with column `user` if named."""
-        self.refuse_without("user embeddings" if what == "users" else "embeddings")
+        self.refuse_without("embeddings", *["user embeddings"] * (what == "users"))
         path = self.folder / f"embeddings/{what}.parquet"
         schema = contents.TABLES[str(self._tables.get(f"embeddings/{what}.parquet"))].schema
         assert schema is not None
@@ -86,22 +100,12 @@ class Release:
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
     def refuse_without(self, *needs: str) -> Self:
-        """Return the release; UserError if it lacks one of items, interactions, embeddings, user embeddings."""
+        """Return the release; UserError if it lacks one of `needs`, keys of NEEDS."""
         tables = set(self._tables.values())
-        if "items" in needs and self._tables.get("items.parquet") != "items":
-            raise UserError(f"{self.folder}: this release has no items.parquet; fetch or publish it whole")
-        if "interactions" in needs and not {"interactions", "users"} <= tables:
-            raise UserError(
-                f"{self.folder}: this release has no interactions, which are needed here; "
-                "its publisher may set publish.interactions, if their licence allows"
-            )
-        if {"embeddings", "user embeddings"} & {*needs} and "item_embeddings" not in tables:
-            raise UserError(f"{self.folder}: this release has no embeddings of a trained recommender")
-        if "user embeddings" in needs and not tables & {*contents.USER_VECTORS}:
-            raise UserError(
-                f"{self.folder}: this release has no vectors of users, which are needed here; "
-                "its publisher may set publish.users"
-            )
+        for need in needs:
+            accepted, lack = NEEDS[need]
+            if not any(kinds <= tables for kinds in accepted):
+                raise UserError(f"{self.folder}: this release has no {lack}")
         return self
 
     def beside(self, root: Path) -> Layout:

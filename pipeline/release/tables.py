@@ -6,6 +6,7 @@ What is held are these rows and, of all tables together, the names of items and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -63,7 +64,7 @@ def faults(folder: Path, manifest: Manifest) -> list[str]:
 
 def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]) -> str:
     entry = contents.TABLES[str(file.table)]
-    if not contents.is_placed(file.path, str(file.table)):
+    if not fnmatchcase(file.path, entry.path):
         return f"is no path of a table of kind {file.table}, which is {entry.path}"
     try:
         if manifests.shape(path) != (file.rows, file.columns):

@@ -18,6 +18,7 @@ from pipeline.compare import command, feature_set, judge, similarity
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import shapes
+from pipeline.probe import questions
 from pipeline.run import running
 from stages import probe
 from stages.params import Params
@@ -153,6 +154,16 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     assert similarity.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
     tied = similarity.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]
+
+
+def test_neighbours_of_some_items_and_of_a_few_are_those_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+    rows = np.array([3, 17, 59])
+    assert np.array_equal(similarity.neighbours(x, 6, rows), similarity.neighbours(x, 6)[rows])
+    monkeypatch.setattr(questions, "COSINES", 0)
+    for items in (2, 3, 7):
+        pair = similarity.compared([feature_set.FeatureSet(name, "", x[:items]) for name in "ab"], 3)["pairs"][0]
+        assert (pair["overlap"], "sampled" in pair) == (1, False)
 
 
 # --- tests of significance
