@@ -167,7 +167,5 @@ def _released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    if a.shape != b.shape:
-        raise UserError(f"the encoder's vectors have {a.shape[1]} dimensions, the release's {b.shape[1]}")
     (x, directed), (y, there) = unit_rows(a), unit_rows(b)
     return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)  # two zeros agree

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import code, io
-from pipeline.layout import EncoderFiles, Piece
+from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, statement
 from pipeline.release.gather import Parts
 from pipeline.release.manifest import Counts, File, Maker, Manifest
@@ -44,9 +44,9 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     files = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
     said = _state(parts, states, files, _makers([*tables, *parts.upstream]))
     io.write_json(folder / croissant.NAME, croissant.describe(said, files))
-    files.append(manifest.describe(folder, folder / croissant.NAME, None))
+    files.append(manifest.describe(folder, folder / croissant.NAME))
     io.write_bytes(folder / "README.md", card.render(parts, said, states, files).encode())
-    files.append(manifest.describe(folder, folder / "README.md", None))
+    files.append(manifest.describe(folder, folder / "README.md"))
     written = Manifest(
         format=manifest.FORMAT,
         dataset=said.dataset,
@@ -96,27 +96,20 @@ def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict
         _write(folder / "users.parquet", users, schemas.USERS, layout.users)
         tables |= {folder / f"{name}.parquet": name for name in ("interactions", "users")}
     for piece in parts.pieces:
-        target = folder / piece.to
-        if table := _write_piece(target, piece, publish.users == "names"):
-            tables[target] = table
+        target, source, table = folder / piece.to, piece.source, piece.table
+        if callable(source):
+            with io.atomic(target) as temporary:
+                source(temporary)
+        elif not isinstance(source, Path):
+            io.write_json(target, source)
+        elif table == "user_embeddings" and publish.users != "names":
+            width = int(pq.read_schema(source).field("vector").type.list_size)
+            table, own = "numbered_user_embeddings", schemas.numbered_user_embeddings(width)
+            _write(target, _read_parts(source, schemas.user_embeddings(width), *own.names), own, source)
+        else:
+            _copy(source, target)
+        tables |= {target: table} if table else {}
     return tables
-
-
-def _write_piece(target: Path, piece: Piece, named: bool) -> str:
-    """Write a file of a release, without the names of users unless `named`; return its kind of table."""
-    source = piece.source
-    if callable(source):
-        with io.atomic(target) as temporary:
-            source(temporary)
-    elif not isinstance(source, Path):
-        io.write_json(target, source)
-    elif piece.table == "user_embeddings" and not named:
-        own = schemas.numbered_user_embeddings(_width(source))
-        _write(target, _read_parts(source, schemas.user_embeddings(_width(source)), *own.names), own, source)
-        return "numbered_user_embeddings"
-    else:
-        _copy(source, target)
-    return piece.table
 
 
 def _write(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: Path) -> None:
@@ -166,10 +159,6 @@ def _number_users(users: pa.Table) -> pa.Table:
 
 def _read_parts(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
     return io.read_slices(path, schema, [*columns], io.PART)
-
-
-def _width(path: Path) -> int:
-    return int(pq.read_schema(path).field("vector").type.list_size)
 
 
 def _files(folder: Path) -> list[Path]:

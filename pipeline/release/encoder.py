@@ -258,9 +258,8 @@ def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
         try:
             here = version(package)
         except PackageNotFoundError:
-            raise UserError(
-                f"{folder}: this encoder needs {package}, which is not installed: {installing('cpu')}"
-            ) from None
+            why = f"this encoder needs {package}, which is not installed: {installing('cpu')}"
+            raise UserError(f"{folder}: {why}") from None
         if here != wanted:
             raise UserError(
                 f"{folder}: made with the weights of {package} {wanted}, and {one_line(here, 40)} is installed; "

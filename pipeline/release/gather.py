@@ -56,17 +56,21 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     features = {name: io.shards(layout.features(name), "features") for name in names}
     learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
     pieces = [Piece(f"features/{name}/{path.name}", path, "features") for name in names for path in features[name]]
-    graphs = {name: path for name in names if (path := layout.edges(name)).exists()}
-    pieces += [Piece(f"graph/{name}/{path.name}", path, "edges") for name, path in graphs.items()]
-    coded = {name: path for name in names if (path := layout.codes(name)).exists()}
-    pieces += [Piece(f"semantic_ids/{name}/{path.name}", path, "semantic_ids") for name, path in coded.items()]
+    for top, table, of in (("graph", "edges", layout.edges), ("semantic_ids", "semantic_ids", layout.codes)):
+        pieces += [Piece(f"{top}/{n}/{of(n).name}", of(n), table) for n in names if of(n).exists()]
     pieces += retrieval.pieces(layout, params.users != "none", params.exact_up_to)
+    if outputs.results is not None:
+        pieces.append(Piece("results.json", evidence.as_json(outputs.results, outputs.protocols)))
+    if outputs.probes is not None:
+        pieces.append(Piece("probes.json", outputs.probes))
+    if outputs.study:
+        pieces.append(Piece("study.json", {part: table.to_pylist() for part, table in outputs.study.items()}))
     return Parts(
         outputs=outputs,
         publish=params,
         items=_items(layout, params),
         features=features,
-        pieces=[*pieces, *_evidence(outputs)],
+        pieces=pieces,
         encoders=chain.gather(run, names),
         vector=statement.describe_vectors(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
@@ -99,15 +103,6 @@ def _feature_sets(run: Run) -> list[str]:
     return names
 
 
-def _evidence(outputs: Outputs) -> Iterator[Piece]:
-    if outputs.results is not None:
-        yield Piece("results.json", evidence.as_json(outputs.results, outputs.protocols))
-    if outputs.probes is not None:
-        yield Piece("probes.json", outputs.probes)
-    if outputs.study:
-        yield Piece("study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
-
-
 def _items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
     if not any(layout.images.glob("images-*.parquet")):
         yield from (released_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
@@ -121,9 +116,9 @@ def _items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
 
 
 def _with_hashes(images: pa.Table) -> pa.Table:
-    hashes = [image_sha256(image.as_py()) for image in images["image"]]
+    hashes = pa.array([image_sha256(image.as_py()) for image in images["image"]], pa.string())
     kept = images.select(["status", "url", "sha256", "phash"]).replace_schema_metadata()
-    return kept.append_column("input_image_sha256", pa.array(hashes, pa.string()))
+    return kept.append_column("input_image_sha256", hashes)
 
 
 def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:

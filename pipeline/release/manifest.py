@@ -176,13 +176,10 @@ class Manifest(Part):
         return [folder / file.path for file in self.files if (file.table, file.feature_set) == (table, name)]
 
 
-def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
+def describe(folder: Path, path: Path, table: str | None = None, used_by: Sequence[str] = ()) -> File:
     rows, columns = (None, None) if table is None else shape(path)
-    name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-    return File.model_validate(
-        {"path": name, "bytes": size, "sha256": io.sha256(path), "table": table}
-        | {"rows": rows, "columns": columns, "used_by": list(used_by)}
-    )
+    name, size, used = path.relative_to(folder).as_posix(), path.stat().st_size, list(used_by)
+    return File(path=name, bytes=size, sha256=io.sha256(path), table=table, rows=rows, columns=columns, used_by=used)
 
 
 def shape(path: Path) -> tuple[int, list[Column]]:
