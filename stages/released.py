@@ -156,11 +156,7 @@ def leaderboard(
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs",
-        ),
+        str, typer.Option("--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs")
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
     features: Annotated[

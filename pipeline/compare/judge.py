@@ -36,11 +36,7 @@ def judge(
 ) -> dict[str, Any]:
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
-    Args:
-        probes: see asking.
-        seed: of controls.
-        width: upper bound of the width of processed sets.
-        valid: chooses their forms, see forms.ask; None: all are whitened.
+    `width` bounds that of processed sets, whose forms `valid` chooses, see forms.ask; None: all are whitened.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width

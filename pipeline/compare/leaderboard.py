@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pipeline import io
 from pipeline.errors import UserError
@@ -41,10 +41,7 @@ class Result(BaseModel):
     values: list[Finite]
 
 
-class Results(BaseModel):
-    """results.json."""
-
-    results: list[Result]
+ROWS = TypeAdapter(list[Result])
 
 
 class Entry(NamedTuple):
@@ -84,8 +81,8 @@ def read(folder: Path) -> dict[Group, list[Entry]]:
     if path.stat().st_size > MAX_BYTES or io.sha256(path) != listed.sha256:
         raise UserError(f"{path}: is not the file that the manifest names; fetch the release again")
     try:
-        rows = Results.model_validate(orjson.loads(path.read_bytes())).results
-    except (orjson.JSONDecodeError, ValidationError) as e:
+        rows = ROWS.validate_python(orjson.loads(path.read_bytes())["results"])
+    except (orjson.JSONDecodeError, ValidationError, KeyError, TypeError) as e:
         raise UserError(f"{path}: not results as alignrec writes them; {str(e).splitlines()[0]}") from None
     source, found = f"{manifest.dataset} {manifest.version}", dict[Group, dict[tuple[str, str], Entry]]()
     for row in rows:

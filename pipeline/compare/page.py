@@ -67,11 +67,9 @@ def _with_images(
 
 
 def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
-    """Return the diff of the older release `a` and the newer `b` as a page.
+    """Return the diff of the older release `a` and the newer `b` as a page, with images of a folder, see pictures.
 
-    Args:
-        images: folder of the images stage, see pictures.
-        kind: source of the dataset; the images of `sample` need an attribution.
+    `kind` is the source's: the images of `sample` need an attribution.
     """
     columns = ["asin", "title", "categories", "image_sha256"]
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
@@ -115,11 +113,7 @@ def _features_table(diff: dict[str, Any]) -> Table:
 
 
 def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield item_id (row of `items`, by `at`) and image, of stored images with the hash that `items` names.
-
-    Args:
-        images: folder of the images stage; may be absent.
-    """
+    """Yield item_id (row of `items`, by `at`) and image, of stored images, if any, with the hash that `items` names."""
     hashes = items["image_sha256"].to_pylist()
     for path in sorted(images.glob("images-*.parquet")):
         table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])

@@ -42,11 +42,7 @@ NEARER = 0.8
 def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
     """Return the ids of the K nearest others by cosine, int32 [R, K], ascending; ties within 1e-6 go to lower ids.
 
-    Args:
-        features: float32 [I, F].
-        k: less than I.
-        rows: int [R], items to search for; all by default.
-        scores_held: bounds memory.
+    `rows` are the items to search for, int [R], by default all; `scores_held` bounds memory.
     """
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
@@ -81,11 +77,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
     """Return `sets` (shapes), `pairs` (similarity, most changed items) and `order` (see doubtful).
 
-    In a large catalogue only a sample of items is searched: their number is `sampled`, with `overlap_se`.
-
-    Args:
-        changed: number of items named per pair.
-        others: see doubtful.
+    In a large catalogue only a sample of items is searched: their number is `sampled`, with `overlap_se`. `changed`
+    items are named per pair.
     """
     items = len(sets[0].vectors)
     k, rows = min(NEIGHBOURS, items - 1), sample(np.arange(items), items, seed_for("compare", "neighbours"))
@@ -115,10 +108,6 @@ class _Set:
     """int [R], ascending"""
     near: np.ndarray
     """int [R, K]"""
-
-    @property
-    def identified(self) -> bool:
-        return self.features.identified
 
     @cached_property
     def directed(self) -> np.ndarray:
@@ -172,16 +161,13 @@ def doubtful(
 ) -> list[dict[str, Any]]:
     """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
 
-    Args:
-        rows: int [R], ascending.
-        neighbours: name -> int [R, K], those of `rows`.
-        others: more sets of the same items, read only as needed.
+    `neighbours` are those of `rows`, ascending; `others` are more sets of the same items, read only as needed.
     """
     found, spare = [], iter(others)
     known = {g.name: _Set(g, rows, neighbours[g.name]) for g in sets}
-    for name, one in [(name, g) for name, g in known.items() if not g.identified]:
+    for name, one in [(name, g) for name, g in known.items() if not g.features.identified]:
         rest = [g for g in known.values() if g is not one]
-        sure = [g for g in rest if g.identified] or rest
+        sure = [g for g in rest if g.features.identified] or rest
         if not all(one.is_by_chance(other) for other in sure) or not one.is_structured:
             continue
         for a, b in _alike(one, known, spare):
@@ -195,9 +181,9 @@ def doubtful(
 
 def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> Iterator[tuple[_Set, _Set]]:
     """Yield pairs of other sets that are alike, one of them with identifiers if any set has them."""
-    some = any(other.identified for other in known.values())
+    some = any(other.features.identified for other in known.values())
     given = [other for other in known.values() if other is not one]
-    pairs = ((a, b) for a, b in combinations(given, 2) if a.identified or b.identified or not some)
+    pairs = ((a, b) for a, b in combinations(given, 2) if not some or a.features.identified or b.features.identified)
     yield from ((a, b) for a, b in pairs if a.is_like(b))
     for more in spare:
         if more.name not in known:

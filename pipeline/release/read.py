@@ -62,22 +62,21 @@ class Release:
 
     def features(self, name: str) -> pa.Table:
         """Return a feature set, schema features(F), I rows in item order."""
-        if name not in self.feature_sets:
-            raise UserError(f"{self.folder}: no feature set '{name}'; there are {', '.join(self.feature_sets)}")
-        return io.read_features(self.folder / "features" / name)
+        return io.read_features(self._files("features", "feature set", name)[0].parent)
 
     def semantic_ids(self, name: str) -> pa.Table:
         """Return the codes of a feature set, schema semantic_ids(L), I rows in item order."""
-        files = {str(f.feature_set): f.path for f in self.manifest.files if f.table == "semantic_ids"}
-        if name not in files:
-            raise UserError(f"{self.folder}: no semantic IDs of '{name}'; there are {', '.join(files) or 'none'}")
-        return io.read_codes(self.folder / files[name])
+        return io.read_codes(self._files("semantic_ids", "semantic IDs of", name)[0])
 
     def edges(self, name: str) -> pa.Table:
         """Return the nearest neighbours under a feature set, table EDGES."""
-        if name not in (graphs := self.manifest.sets("edges")):
-            raise UserError(f"{self.folder}: no graph of '{name}'; there are {', '.join(graphs) or 'none'}")
-        return io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
+        return io.read_table(self._files("edges", "graph of", name)[0], schemas.EDGES)
+
+    def _files(self, table: str, what: str, name: str) -> list[Path]:
+        if not (paths := self.manifest.paths(self.folder, table, name)):
+            there = ", ".join(self.manifest.sets(table)) or "none"
+            raise UserError(f"{self.folder}: no {what} '{name}'; there are {there}")
+        return paths
 
     def embeddings(self, what: str) -> pa.Table:
         """Return the trained recommender's vectors of `items` or `users`, the latter with column `user` if named."""

@@ -155,8 +155,8 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
     assert said == {
         "absent": "HTTP 404",
         "page": "a web page",
-        "silent": "ReadTimeout: timed out",
-        "refused": "ConnectError: [Errno 111] Connection refused",
+        "silent": "ReadTimeout",
+        "refused": "ConnectError",
         "nameless": "name not resolved: no-such-host.invalid",
         "lost": "no such file",
         "odd": "cannot fetch 'gopher' addresses; use http, https, file or a path",

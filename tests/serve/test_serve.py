@@ -117,16 +117,6 @@ def test_the_page_is_the_reports_with_a_box(address: str) -> None:
     assert httpx.get(address).text == page
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"), [(["nowhere/at/all"], "nowhere/at/all"), ([".", "--port", "0"], "manifest.json")]
-)
-def test_a_wrong_path_is_one_line(arguments: list[str], said: str) -> None:
-    result = CliRunner().invoke(app, ["serve", *arguments])
-    assert result.exit_code == 1
-    assert said in result.output
-    assert result.output.count("\n") == 1
-
-
 def test_a_release_without_encoders_says_so(release: Path, tmp_path: Path) -> None:
     without = shutil.copytree(release, tmp_path / "without")
     shutil.rmtree(without / "encoders")
