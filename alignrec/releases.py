@@ -173,7 +173,7 @@ def load(
     address = str(release)
     if addresses.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    is_local = addresses.scheme_of(address) == "file" and not addresses.is_embedded(address)
+    is_local = addresses.scheme_of(address) == "file" and addresses.locate(address) == address
     kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
     folder = addresses.path_of(address) if is_local else _fetch(address, features, kept)
     if is_local or key is not None:  # a fetch verifies everything but the signer

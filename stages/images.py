@@ -24,8 +24,6 @@ from stages.items import ITEMS
 if TYPE_CHECKING:
     from pipeline.images.fetcher import Fetcher
 
-URLS = schemas.ITEMS.field("image_urls")
-Done = Callable[[int], object]  # called with a number of items that are done
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
 """parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change"""
 
@@ -51,23 +49,29 @@ def main(run: Run, retry_failed: bool = False) -> None:
         for number, part in enumerate(items):
             if not run.takes(number):
                 continue
-            path = io.shard(run.folder, "images", number)
-            there = files.fingerprint(run.layout, run.source, params, part.to_batches())
-            current = [params.model_dump(), files.digest(part), there]
             columns = part["asin"].to_pylist(), part["image_urls"].to_pylist()
-            urls = pa.array(list(files.candidates(*columns, params.pattern, local.has)), URLS.type)
-            part = part.set_column(part.schema.get_field_index(URLS.name), URLS.name, urls)
-            _shard(run, web, part, path, current, retry_failed, bar.update)
-            shards.append(path)
+            urls = pa.array(files.candidates(*columns, params.pattern, local.has), part["image_urls"].type)
+            found = part.set_column(part.column_names.index("image_urls"), "image_urls", urls)
+            current = [params.model_dump(), files.fingerprint(run.layout, run.source, params, part)]
+            shards.append(io.shard(run.folder, "images", number))
+            _write_shard(run, web, found, shards[-1], current, retry_failed, bar.update)
     if run.part:
         return
     io.keep_only(run.folder, shards)
-    _report(run, shards, start)
+    statuses = Counter[str]()
+    for path in shards:
+        statuses.update(run.read(path, schemas.IMAGES, ["status"])["status"].to_pylist())
+    run.rows_in, run.rows_out = statuses.total(), statuses["ok"]
+    for status in schemas.IMAGE_STATUSES[1:]:
+        run.count(status, statuses[status])
+    run.measure(folder=None if start is None else str(start))
+    run.note(**fetcher.duplicates(run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in shards))
 
 
-def _shard(
-    run: Run, web: Fetcher, items: pa.Table, path: Path, current: list[Any], retry_failed: bool, done: Done
-) -> None:
+def _write_shard(
+    run: Run, web: Fetcher, items: pa.Table, path: Path, current: list[Any], retry_failed: bool,
+    done: Callable[[int], object],
+) -> None:  # fmt: skip
     from pipeline.images import fetcher
 
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
@@ -84,20 +88,6 @@ def _shard(
     run.write_all(fetcher.shard(web, items, work, done, before, keep), path, schemas.IMAGES, params=shaping)
     io.write_bytes(mark, key.encode())
     shutil.rmtree(work)
-
-
-def _report(run: Run, shards: list[Path], start: Path | None) -> None:
-    from pipeline.images import fetcher
-
-    statuses = Counter[str]()
-    for path in shards:
-        statuses.update(run.read(path, schemas.IMAGES, ["status"])["status"].to_pylist())
-    run.rows_in, run.rows_out = statuses.total(), statuses["ok"]
-    for status in schemas.IMAGE_STATUSES[1:]:
-        run.count(status, statuses[status])
-    rows = (run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in shards)
-    run.measure(folder=None if start is None else str(start))
-    run.note(**fetcher.duplicates(rows))
 
 
 IMAGES = Stage(

@@ -95,9 +95,7 @@ def verify(
 def fetch(
     address: Annotated[
         str,
-        typer.Argument(
-            help="of a release, or a zip file of it: a path, https://, s3://, ...; sample: the package's own"
-        ),
+        typer.Argument(help="of a release: a path, a zip file of it, https://, s3://, ...; sample: the package's own"),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,

@@ -26,7 +26,7 @@ from pipeline.features import write
 from pipeline.features.node import width
 from pipeline.io import fingerprint
 from tests.hostile import test_foreign_release as foreign
-from tests.hostile.fuzz import encoders as hostile
+from tests.hostile.fuzz import releases as hostile
 
 OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}
 FEATURES, ENCODER = "features/beit3/features-00000.parquet", "encoders/beit3/encoder.json"

@@ -25,29 +25,19 @@ def readable(shown: str) -> Iterator[None]:
         raise UserError(f"{shown}: not readable as a zip file ({one_line(e, 100) or type(e).__name__})") from None
 
 
-def open_zip(path: Path, shown: str = "") -> zipfile.ZipFile:
-    """Open an archive, called `shown` in messages."""
-    shown = shown or str(path)
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise UserError(f"{shown}: a pipe or device, and no zip file")
-    with readable(shown):
-        try:
-            return zipfile.ZipFile(path)
-        except FileNotFoundError:
-            raise UserError(f"{shown}: no such file") from None
+def open_zip(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path}: no such file, or a folder, pipe or device")
+    with readable(str(path)):
+        return zipfile.ZipFile(path)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0) -> Iterator[bytes]:
     """Yield a member from byte `start` on; UserError: damaged, encrypted, or packed by bzip2."""
     if member.compress_type == zipfile.ZIP_BZIP2:
         raise UserError(f"{shown}: bzip2 makes gigabytes of a kilobyte; pack it otherwise")
-    with readable(shown):
-        file = archive.open(member)
+    size = PIECE if member.compress_type == zipfile.ZIP_LZMA else BLOCK
+    with readable(shown), archive.open(member) as file:
         file.seek(start)
-    with file:
-        while True:  # a caller's own errors are raised between two reads, and are not the archive's
-            with readable(shown):
-                block = file.read(PIECE if member.compress_type == zipfile.ZIP_LZMA else BLOCK)
-            if not block:
-                return
+        while block := file.read(size):
             yield block

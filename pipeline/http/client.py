@@ -98,21 +98,17 @@ def follow(client: httpx.Client, request: httpx.Request) -> httpx.Response:
         if response.next_request is None:
             return response
         response.close()
-        before, request = request, response.next_request
-        _check_redirect(before.url, request.url, before.extensions.get("named"))
+        before, request, named = request.url, response.next_request, request.extensions.get("named")
+        try:
+            host = parse(request.url).raw_host.decode("ascii")
+        except Blocked as e:
+            raise Blocked(f"the server redirects to an invalid address: {e}") from None
+        if named and (before.scheme, request.url.scheme) == ("https", "http"):
+            raise Blocked("the server leads away from https; refused")
+        if named not in (host, None) and _is_proxied():  # else the connection is checked
+            with suppress(Unresolved):  # the proxy may know it
+                Guard().look_up(host, tries=1)
     raise httpx.TooManyRedirects("too many redirects")
-
-
-def _check_redirect(here: httpx.URL, there: httpx.URL, named: str | None) -> None:
-    try:
-        host = parse(there).raw_host.decode("ascii")
-    except Blocked as e:
-        raise Blocked(f"the server redirects to an invalid address: {e}") from None
-    if named and (here.scheme, there.scheme) == ("https", "http"):
-        raise Blocked("the server leads away from https; refused")
-    if named not in (host, None) and _is_proxied():  # else the connection is checked
-        with suppress(Unresolved):  # the proxy may know it
-            Guard().look_up(host, tries=1)
 
 
 def first_byte(response: httpx.Response, start: int) -> int:

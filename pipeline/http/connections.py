@@ -7,6 +7,7 @@ between check and use.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import socket
 import threading
@@ -44,26 +45,24 @@ def is_public(address: str) -> bool:
     """Return whether a numeric address is public, and not loopback, private, link-local, multicast or reserved."""
     ip = ipaddress.ip_address(address.split("%")[0])  # without an interface name
     if isinstance(ip, ipaddress.IPv6Address):
-        if (inner := _unwrap(ip)) is not None:
+        if ip in _TRANSLATED or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
+            inner: ipaddress.IPv4Address | None = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        else:
+            inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is not None:  # where packets to `ip` may end
             return is_public(str(inner))
         if ip not in _GLOBAL_UNICAST:
             return False
     return ip.is_global and not ip.is_multicast
 
 
-def _unwrap(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that packets to `ip` may end at."""
-    if ip in _TRANSLATED or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-
-
 def parse(address: str | httpx.URL) -> httpx.URL:
     """Return an http(s) address whose host is a name or a number, and whose port is one; else raise Blocked."""
     try:
         url = httpx.URL(address)
-        labels = url.raw_host.lower().split(b".")
-        valid = HOST.fullmatch(url.raw_host) is not None and all(map(_is_label, labels)) and url.host != ""
+        valid = HOST.fullmatch(url.raw_host) is not None and url.host != ""
+        for label in url.raw_host.lower().split(b"."):
+            valid = valid and (not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable())
     except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
         valid = False
     if not valid or url.scheme not in ("http", "https") or not (url.port is None or 0 < url.port <= HIGHEST_PORT):
@@ -73,18 +72,11 @@ def parse(address: str | httpx.URL) -> httpx.URL:
     return url
 
 
-def _is_label(label: bytes) -> bool:
-    try:
-        return not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable()
-    except UnicodeError:
-        return False
-
-
 class Guard(httpcore.NetworkBackend):
     """Connects to public addresses, and to private ones of hosts that the user named."""
 
     def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
-        self.named = {to_ascii(name) for name in named}
+        self.named = {name.lower() for name in named}
         self._numbers: dict[str, list[str]] = {}
         self._inner = inner or httpcore.SyncBackend()
 
@@ -109,13 +101,6 @@ class Guard(httpcore.NetworkBackend):
         return self._numbers[host]
 
 
-def to_ascii(name: str) -> str:
-    try:
-        return httpx.URL(scheme="http", host=name).raw_host.decode("ascii")
-    except (httpx.InvalidURL, UnicodeError):
-        return name
-
-
 def _numbers(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -124,11 +109,7 @@ def _numbers(host: str) -> list[str]:
     return [str(info[4][0]) for info in found]
 
 
-class _Deadline(threading.local):
-    at: float | None = None  # monotonic seconds
-
-
-_DEADLINE = _Deadline()
+_DEADLINE = threading.local()  # `at`: monotonic seconds, or absent
 
 
 @contextmanager
@@ -137,8 +118,8 @@ def within(seconds: float) -> Iterator[None]:
 
     httpx limits only the time between two bytes, so that a byte now and then never ends.
     """
-    before, at = _DEADLINE.at, time.monotonic() + seconds
-    _DEADLINE.at = at if before is None else min(before, at)
+    before = getattr(_DEADLINE, "at", math.inf)
+    _DEADLINE.at = min(before, time.monotonic() + seconds)
     try:
         yield
     finally:
@@ -146,12 +127,10 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def _left(timeout: float | None) -> float | None:
-    if _DEADLINE.at is None:
-        return timeout
-    left = _DEADLINE.at - time.monotonic()
+    left = min(math.inf if timeout is None else timeout, getattr(_DEADLINE, "at", math.inf) - time.monotonic())
     if left <= 0:
         raise httpx.ReadTimeout("the answer takes too long")
-    return left if timeout is None else min(timeout, left)
+    return left if math.isfinite(left) else None
 
 
 def steady(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -52,10 +52,12 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     source = local(address)
     part.parent.mkdir(parents=True, exist_ok=True)
-    if source is not None:
-        _copy(address, source, part)
-    else:
+    if source is None:
         _download(address, part, timeout, retries, progress)
+    elif source.is_file():  # and no folder, nor a pipe, which may never end
+        shutil.copyfile(source, part)
+    else:
+        raise UserError(f"{address}: {'not a plain file' if source.exists() else 'no such file'}")
     try:
         with ThreadPoolExecutor(2) as pool:  # the disk writes and a core hashes while the file is unpacked
             flushed, hashed = pool.submit(io.flush, part), pool.submit(io.sha256, part)
@@ -75,17 +77,6 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
         part.replace(temporary)
     part.with_suffix(".etag").unlink(missing_ok=True)
     return sha256
-
-
-def _copy(address: str, source: Path, part: Path) -> None:
-    try:
-        shutil.copyfile(source, part)
-    except FileNotFoundError:
-        raise UserError(f"{address}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{address}: is a folder, expected a file") from None
-    except shutil.SpecialFileError:  # such as a pipe, which may never end
-        raise UserError(f"{address}: not a plain file") from None
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
@@ -136,15 +127,8 @@ def check(path: Path, name: str) -> None:
         head = f.read(512)
     if is_web_page(head):
         raise ValueError("the answer is a web page (HTML), not a file")
-    if name.endswith(".gz"):
-        _check_gzip(path, head)
-
-
-def is_web_page(data: bytes) -> bool:
-    return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
-
-
-def _check_gzip(path: Path, head: bytes) -> None:
+    if not name.endswith(".gz"):
+        return
     if not head.startswith(b"\x1f\x8b"):
         raise ValueError("not gzip, though its name ends in .gz")
     try:
@@ -155,6 +139,10 @@ def _check_gzip(path: Path, head: bytes) -> None:
         raise ValueError("the gzip file is cut off") from None
     except (gzip.BadGzipFile, IsalError) as e:  # type: ignore[misc]  # its stub calls the class an instance
         raise ValueError(f"the gzip file is damaged ({e})") from None
+
+
+def is_web_page(data: bytes) -> bool:
+    return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def meter(bar: tqdm) -> Progress:

@@ -31,9 +31,9 @@ _DCT = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])
 
 
 class Decoded(NamedTuple):
-    """The outcome of decoding: a status of schemas.IMAGE_STATUSES and, if it is ok, the normalised image."""
+    """The outcome of decoding, with the normalised image if its status is ok."""
 
-    status: str
+    status: str  # of schemas.IMAGE_STATUSES
     reason: str
     image: bytes | None  # JPEG, RGB
     width: int  # pixels
@@ -71,14 +71,8 @@ def failed(status: str, reason: str, sha256: str = "") -> Decoded:
 def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room | None = None) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
 
-    Time is at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel. MemoryError: not enough.
-
-    Args:
-        data: bytes as fetched, untrusted.
-        size: shorter side after shrinking, pixels; smaller images keep theirs.
-        quality: of the JPEG, 1 .. 95.
-        max_pixels: larger ones are not decoded.
-        room: shared with other threads.
+    `size` is the shorter side after shrinking; smaller images keep theirs. `room` is shared with other threads. Time is
+    at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel. MemoryError: not enough.
     """
     digest = hashlib.sha256(data).hexdigest()
     try:

@@ -25,7 +25,6 @@ from pipeline.sources.sql import connected
 SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it may be a placeholder
 WINDOW = 64  # items under way at a time; bounds memory
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
-NO_ADDRESS = "no address in the metadata"
 BLOCK = 1024  # items between two saves
 NEAR = 4  # bits of 64 by which hashes of one image differ at most after resizing and recompressing
 # names of Amazon's "no image available" files
@@ -39,14 +38,7 @@ class Result(NamedTuple):
     url: str
 
 
-class Outcome(NamedTuple):
-    """How fetching an item ended in an earlier run."""
-
-    status: str
-    url: str
-
-
-Keep = Callable[[Outcome, list[str]], bool]  # (outcome, the item's present addresses) -> whether it stays
+Keep = Callable[[str, str, list[str]], bool]  # (status, address, the item's present addresses) -> whether it stays
 
 
 class Fetcher(ExitStack):
@@ -68,10 +60,7 @@ class Fetcher(ExitStack):
         self.callback(self._web.stop)
 
     def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
-        """Return one result per item, in order: of the first of CANDIDATES that gives an image, else the first failure.
-
-        `done` is called with numbers of items.
-        """
+        """Return a result per item, in order: of the first of CANDIDATES that is an image, else the first failure."""
         results = []
         for result in self._pool.map(self._item, candidates):
             results.append(result)
@@ -79,28 +68,29 @@ class Fetcher(ExitStack):
         return results
 
     def _item(self, urls: list[str]) -> Result:
-        failures = list[Result]()
+        first = None
         for url in urls[:CANDIDATES]:
-            decoded = self._one(url)
-            if decoded.status == "ok":
-                return Result(decoded, url)
-            failures.append(Result(decoded, url))
-        if not failures:
-            return Result(failed("missing", NO_ADDRESS), "")
-        decoded, url = failures[0]
-        if len(urls) > CANDIDATES:
-            reason = f"{decoded.reason}; only the first {CANDIDATES} of {len(urls)} addresses were tried"
-            decoded = decoded._replace(reason=reason)
-        return Result(decoded, url)
+            result = Result(self._one(url), url)
+            if result.decoded.status == "ok":
+                return result
+            first = first or result
+        return first or Result(failed("missing", "no address in the metadata"), "")
 
     def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
             return failed("placeholder", "the address is that of a file for 'no image available'")
-        fetched = self.files.read(url, self.params.max_bytes) if is_path(url) else self._web.get(url)
+        params = self.params
+        fetched = self.files.read(url, params.max_bytes) if is_path(url) else self._web.get(url)
         if fetched.data is None:
             return failed(fetched.status, fetched.reason)
+        limits = params.size, params.quality, params.max_pixels
         try:
-            decoded = self._normalise(fetched.data)
+            try:
+                with self._cores:
+                    decoded = normalise(fetched.data, *limits, self._room)
+            except MemoryError:  # once more, while no other is decoded
+                with self._room.taken():
+                    decoded = normalise(fetched.data, *limits)
         except MemoryError:
             raise UserError(
                 f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
@@ -112,16 +102,6 @@ class Fetcher(ExitStack):
             return failed("placeholder", "one of images.placeholders", decoded.sha256)
         return decoded
 
-    def _normalise(self, data: bytes) -> Decoded:
-        """Normalise an image; where memory does not suffice, once more while no other is decoded."""
-        limits = self.params.size, self.params.quality, self.params.max_pixels
-        try:
-            with self._cores:
-                return normalise(data, *limits, self._room)
-        except MemoryError:
-            with self._room.taken():
-                return normalise(data, *limits)
-
 
 def shard(
     fetcher: Fetcher,
@@ -129,7 +109,7 @@ def shard(
     work: Path,
     done: Callable[[int], object],
     before: Iterable[pa.Table] = (),
-    keep: Keep = lambda row, urls: True,
+    keep: Keep = lambda status, url, urls: True,
 ) -> Iterator[pa.Table]:
     """Yield a shard's images, schema IMAGES; finished blocks are kept in `work`, so that a killed run loses one block.
 
@@ -153,8 +133,8 @@ def _block(
     candidates = items["image_urls"].to_pylist()
     if old is None:
         return table(items, fetcher.fetch(candidates, done))
-    before = map(Outcome, old["status"].to_pylist(), old["url"].to_pylist())
-    again = np.flatnonzero([not keep(row, urls) for row, urls in zip(before, candidates, strict=True)])
+    before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
+    again = np.flatnonzero([not keep(*row) for row in before])
     done(len(items) - len(again))
     fresh = table(items.take(again), fetcher.fetch([candidates[i] for i in again], done))
     place = np.arange(len(items))
@@ -162,12 +142,12 @@ def _block(
     return pa.concat_tables([old, fresh.select(old.column_names).cast(old.schema)]).take(place)
 
 
-def succeeded(row: Outcome, urls: list[str]) -> bool:
-    return row.status in ("ok", "missing")
+def succeeded(status: str, url: str, urls: list[str]) -> bool:
+    return status in ("ok", "missing")
 
 
-def unchanged(row: Outcome, urls: list[str]) -> bool:
-    return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
+def unchanged(status: str, url: str, urls: list[str]) -> bool:
+    return status == "ok" and urls[:1] == [url] and not any(map(is_path, urls))
 
 
 def duplicates(images: Iterable[pa.Table]) -> dict[str, object]:

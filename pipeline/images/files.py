@@ -9,7 +9,8 @@ import threading
 import zipfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -28,7 +29,6 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.product import is_path
 
 ITEM = re.compile(r"\{(?:item|asin)\}")
-WEB = re.compile(r"https?://", re.IGNORECASE)
 GZIP = b"\x1f\x8b"
 DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
 LONGEST_HEADER = 1 << 20  # bytes of a member's extended header in a tar
@@ -44,9 +44,6 @@ class Fetched(NamedTuple):
 
 
 NO_FILE = Fetched(None, "unreachable", "no such file")
-NO_START = Fetched(None, "blocked", "a path, and the item file is not on this machine; set images.folder")
-OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
-NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
 
 
 class Files:
@@ -57,11 +54,10 @@ class Files:
         return True
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        """Return the bytes of a path or file address, or the reason why there are none."""
-        return NO_START
+        return Fetched(None, "blocked", "a path, and the item file is not on this machine; set images.folder")
 
     def close(self) -> None:
-        """Close what is open."""
+        pass
 
 
 class Folder(Files):
@@ -81,7 +77,7 @@ class Folder(Files):
         try:
             path = _resolve(self._root, address)
             if not (self._outside or path.is_relative_to(self._root)):
-                return OUTSIDE
+                return Fetched(None, "blocked", "outside the folder of the images; see images.outside")
             if not path.is_file():  # a folder or a device
                 return NO_FILE
             with path.open("rb") as file:
@@ -91,16 +87,16 @@ class Folder(Files):
 
 
 class Archive(Files):
-    """Members of an archive: name -> where it is."""
+    """Members of an archive, which is never unpacked."""
 
-    members: Mapping[str, Any]
+    members: Mapping[str, Any]  # name -> where it is
 
     def has(self, address: str) -> bool:
         return (name := _member(address)) is None or name in self.members
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         if (name := _member(address)) is None:
-            return NOT_IN_ARCHIVE
+            return Fetched(None, "blocked", "not a path inside the archive of the images")
         return self.extract(self.members[name], max_bytes) if name in self.members else NO_FILE
 
     @abstractmethod
@@ -141,7 +137,7 @@ class Tar(Archive):
     def extract(self, member: tuple[int, int], max_bytes: int) -> Fetched:
         first, size = member
         if size > max_bytes:
-            return _too_large(max_bytes)
+            return Fetched(None, "too_large", f"more than {max_bytes} bytes")
         try:
             with self._lock:
                 self._file.seek(first)
@@ -162,11 +158,10 @@ def open_files(params: Images, start: Path | None) -> Files:
 
 
 def _open_seekable(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    if file.read(2) != GZIP:
-        file.seek(0)
-        return file
-    file.close()
+    with path.open("rb") as file:
+        gzipped = file.read(2) == GZIP
+    if not gzipped:
+        return path.open("rb")
     from indexed_gzip import IndexedGzipFile  # gzip's own file unpacks from the start to go back
 
     spacing = max(DENSEST, path.stat().st_size // MOST_POINTS)
@@ -207,12 +202,8 @@ def _limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
     for block in blocks:
         data += block
         if len(data) > max_bytes:
-            return _too_large(max_bytes)
+            return Fetched(None, "too_large", f"more than {max_bytes} bytes")
     return Fetched(bytes(data))
-
-
-def _too_large(max_bytes: int) -> Fetched:
-    return Fetched(None, "too_large", f"more than {max_bytes} bytes")
 
 
 def _plain(name: str) -> str:
@@ -256,44 +247,28 @@ def candidates(
     present: Callable[[str], bool] = lambda path: True,
 ) -> Iterator[list[str]]:
     """Yield each item's addresses, best first: those of images.pattern that are web addresses or `present`, its own."""
+    quoted = re.compile(r"https?://|file:", re.IGNORECASE)
     for asin, urls in zip(asins, image_urls, strict=True):
-        filled = (_fill(pattern, asin) for pattern in patterns)
+        names = {pattern: quote(asin, safe="") if quoted.match(pattern) else asin for pattern in patterns}
+        filled = (ITEM.sub(lambda _, name=name: name, pattern) for pattern, name in names.items())  # type: ignore[misc]
         yield list(dict.fromkeys([*(a for a in filled if not is_path(a) or present(a)), *urls]))
 
 
-def _fill(pattern: str, asin: str) -> str:
-    name = quote(asin, safe="") if WEB.match(pattern) or pattern[:5].lower() == "file:" else asin
-    return ITEM.sub(lambda _: name, pattern)
-
-
-def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch]) -> str:
-    """Return a sha256 over addresses and contents of the image files that items (asin, image_urls) name."""
-    if not isinstance(source, Downloaded):
-        return io.digest([layout.sources])  # its images follow from what this lists
-    total, root = hashlib.sha256(), start_of(source, layout.raw, params.folder)
-    if root is None:
-        return total.hexdigest()
-    if root.is_file():
-        total.update(io.sha256(root).encode())
-        return total.hexdigest()
-    for batch in batches:
-        columns = batch["asin"].to_pylist(), batch["image_urls"].to_pylist()
-        for addresses in candidates(*columns, params.pattern):
-            for address in filter(is_path, addresses):
-                total.update(address.encode() + _content(root, address))
-    return total.hexdigest()
-
-
-def _content(root: Path, address: str) -> bytes:
-    try:
-        with _resolve(root, address).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except (OSError, ValueError):
-        return b"none"
-
-
-def digest(items: pa.Table) -> str:
+def fingerprint(layout: Layout, source: Source, params: Images, items: pa.Table) -> str:
+    """Return a sha256 over addresses of items (asin, image_urls), and contents of the image files that they name."""
+    root = start_of(source, layout.raw, params.folder)
     total = hashlib.sha256()
+    if not isinstance(source, Downloaded):
+        total.update(io.digest([layout.sources]).encode())  # its images follow from what this lists
+    elif root is not None and root.is_file():
+        total.update(io.sha256(root).encode())
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
-        total.update(orjson.dumps([column.to_pylist() for column in batch.columns]))
+        asins, urls = (column.to_pylist() for column in batch.columns)
+        total.update(orjson.dumps([asins, urls]))
+        if not isinstance(source, Downloaded) or root is None or root.is_file():
+            continue
+        for address in filter(is_path, chain.from_iterable(candidates(asins, urls, params.pattern))):
+            with suppress(OSError, ValueError):
+                if (path := _resolve(root, address)).is_file():  # reading a pipe would wait for ever
+                    total.update(address.encode() + io.sha256(path).encode())
     return total.hexdigest()

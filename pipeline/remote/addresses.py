@@ -25,19 +25,16 @@ INVALID = "the address is not valid: its host or port cannot be; write it as htt
 
 def locate(address: str) -> str:
     """Return the path of the package's zip file for SAMPLE, unless there is a path of this name; else the address."""
-    return str(Path(str(files("alignrec"))) / SAMPLE_FILE) if is_embedded(address) else address
-
-
-def is_embedded(address: str) -> bool:
-    return address == SAMPLE and not Path(address).exists()
+    embedded = address == SAMPLE and not Path(address).exists()
+    return str(Path(str(files("alignrec"))) / SAMPLE_FILE) if embedded else address
 
 
 def is_archive(address: str) -> bool:
-    """Return whether an address names a zip file, of this machine or of a web server."""
-    if not _split(address).path.lower().endswith(".zip"):
+    """Return whether an address names a zip file of this machine."""
+    if scheme_of(address) != "file":
         return False
-    scheme = scheme_of(address)
-    return scheme in ("http", "https") or (scheme == "file" and not path_of(address).is_dir())
+    path = path_of(address)
+    return path.suffix.lower() == ".zip" and not path.is_dir()
 
 
 def scheme_of(address: str) -> str:

@@ -1,11 +1,10 @@
 """Downloads a release to a folder: in parallel, resumable, visible only when all of it is checked.
 
-Files go to a hidden folder next to the target: `parts/<sha256>.part`, and `parts/<sha256>` once the hash is right. The
-release is assembled there, verified, and renamed to the target.
+Files go to a hidden folder next to the target, below a folder named by the manifest's sha256, which is verified and
+renamed to the target.
 """
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -19,20 +18,19 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http import fetch as web
 from pipeline.http.fetch import is_web_page
 from pipeline.http.hub import Absent
 from pipeline.http.retries import ENOUGH, TransientError, append, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote import stores
-from pipeline.remote.addresses import TIMEOUT, is_archive, locate, path_of, scheme_of
-from pipeline.remote.stores import Store
+from pipeline.remote.addresses import locate
+from pipeline.remote.stores import Store, store
 
 WORKERS = 8
 TRIES = 6  # in a row that bring little: less than ENOUGH, of a small file than a 64th
 MAX_LISTED = 5  # bad files named in an error
+TAMPERED = "tampered with, its sha256 is not the manifest's"
 
 Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
 
@@ -58,27 +56,29 @@ def fetch(
     """
     to = Path(os.path.abspath(to))
     work = work_of(to)
-    with _exclusive(work, to), _open_store(locate(address), work / "parts", progress) as source:
+    with _exclusive(work, to):
+        source = store(locate(address))
         manifest = _select(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
         if encoder is not None:  # the manifest of a part is another file
             (work / signature.NAME).unlink(missing_ok=True)
         if not _is_complete(to, work / manifests.NAME):
-            _download(source, manifest.files, work / "parts", progress)
-            _assemble(manifest.files, work)
-            for _ in verify(work / "release"):
+            release = work / io.sha256(work / manifests.NAME)
+            _download(source, manifest.files, release, progress)
+            for name in (manifests.NAME, signature.NAME):
+                if (work / name).exists():
+                    shutil.copyfile(work / name, release / name)
+            for _ in verify(release):
                 pass
-            (work / "release").rename(to)
-        shutil.rmtree(work / "parts", ignore_errors=True)
+            release.rename(to)
+        for left in _unfinished(work):
+            shutil.rmtree(left)
     return to
 
 
 def look(address: str) -> tuple[Manifest, str]:
     """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _open_store(locate(address), Path(folder) / "parts", lambda done, total: None) as source,
-    ):
-        manifest = _manifest(source, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = _manifest(store(locate(address)), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
@@ -89,23 +89,8 @@ def work_of(to: Path) -> Path:
     return to.with_name(f".{to.name}.fetch")
 
 
-@contextmanager
-def _open_store(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
-    if not is_archive(address):
-        yield stores.store(address)
-    elif scheme_of(address) == "file":
-        yield stores.Archive(path_of(address), str(path_of(address)))
-    else:
-        shown, whole = stores.Http(address).address, parts / f"{hashlib.sha256(address.encode()).hexdigest()}.zip"
-        try:
-            web.fetch(address, whole, None, TIMEOUT, TRIES - 1, lambda done, total: progress(done, total or done))
-            yield stores.Archive(whole, shown)
-        except UserError as e:
-            raise UserError(str(e).replace(address, shown)) from None
-        finally:
-            whole.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, or absent
-                parts.rmdir()
+def _unfinished(work: Path) -> list[Path]:
+    return [path for path in work.iterdir() if path.is_dir()]
 
 
 @contextmanager
@@ -126,7 +111,7 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
         ) from None
     finally:
         lock.release()
-        if not (work / "parts").exists():
+        if not _unfinished(work):
             shutil.rmtree(work, ignore_errors=True)
 
 
@@ -192,14 +177,19 @@ def _is_complete(to: Path, manifest: Path) -> bool:
     return True
 
 
-def _download(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
-    parts.mkdir(exist_ok=True)
-    wanted = {f.sha256: f for f in files}
-    _refuse_full_disk(parts, files)
-    meter = Meter(sum(f.bytes for f in wanted.values()), progress)
+def _download(source: Store, files: list[File], release: Path, progress: Progress) -> None:
+    release.mkdir(exist_ok=True)
+    needed = sum(f.bytes for f in files)
+    kept = sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
+    free = shutil.disk_usage(release).free
+    if needed - kept > free:
+        raise UserError(
+            f"{release.parent}: {needed - kept:,} bytes to download, but that disk has {free:,} free; make space"
+        )
+    meter = Meter(needed, progress)
     pool = ThreadPoolExecutor(WORKERS)
     try:
-        jobs = [pool.submit(fetch_one, source, f, parts, meter) for f in wanted.values()]
+        jobs = [pool.submit(fetch_one, source, f, release / f.path, meter) for f in files]
         faults = [fault for job in as_completed(jobs) if (fault := job.result())]
         pool.shutdown()
     except BaseException as e:
@@ -211,17 +201,6 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
         more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         named = "; ".join(sorted(faults)[:MAX_LISTED]) + more
         raise UserError(f"{source.address}: {named}. What is whole is kept; run again to fetch the rest")
-
-
-def _refuse_full_disk(parts: Path, files: list[File]) -> None:
-    kept = {p: p.stat().st_size for f in files for p in (parts / f.sha256, _part(parts, f)) if p.exists()}
-    needed, free = sum(f.bytes for f in files) - sum(kept.values()), shutil.disk_usage(parts).free
-    if needed > free:
-        raise UserError(f"{parts.parent}: {needed:,} bytes to download, but that disk has {free:,} free; make space")
-
-
-def _part(parts: Path, file: File) -> Path:
-    return parts / f"{file.sha256}.part"
 
 
 class Meter:
@@ -237,29 +216,12 @@ class Meter:
             self.progress(self.done, self.total)
 
 
-def fetch_one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
-    """Fetch a file to `parts`, continuing what is there; return why it is not whole, if so."""
-    whole, part = parts / file.sha256, _part(parts, file)
-    if whole.exists():
-        meter.add(file.bytes)
-        return None
-    resumed = part.stat().st_size if part.exists() else 0
+def fetch_one(source: Store, file: File, path: Path, meter: Meter) -> str | None:
+    """Append to `path` until it is the manifest's file; return why it is not, if so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    resumed = path.stat().st_size
     meter.add(resumed)
-    fault = _complete(source, file, part, meter)
-    if fault is not None:
-        return f"{file.path}: {fault}"
-    if io.sha256(part) == file.sha256:
-        part.rename(whole)
-        return None
-    part.unlink()
-    meter.add(-file.bytes)
-    if resumed:  # the kept beginning may be of another file
-        return fetch_one(source, file, parts, meter)
-    return f"{file.path}: tampered with, its sha256 is not the manifest's"
-
-
-def _complete(source: Store, file: File, part: Path, meter: Meter) -> str | None:
-    """Append to `part` until it has the file's size; return why it cannot."""
 
     def read(have: int) -> Iterator[bytes]:
         for block in source.read(file.path, have) if have < file.bytes else ():
@@ -269,33 +231,20 @@ def _complete(source: Store, file: File, part: Path, meter: Meter) -> str | None
             if have > file.bytes or meter.stopped.is_set():
                 return
 
-    part.touch()
     try:
-        append(read, part, TRIES, min(ENOUGH, file.bytes >> 6), meter.stopped.wait)
+        append(read, path, TRIES, min(ENOUGH, file.bytes >> 6), meter.stopped.wait)
     except Absent:
-        return "missing"
+        return f"{file.path}: missing"
     except TransientError as e:
-        return f"cut off at {part.stat().st_size:,} of {file.bytes:,} bytes ({e})"
-    have = part.stat().st_size
-    if have > file.bytes:
-        meter.add(-have)
-        part.unlink()
-        return f"longer than the manifest's {file.bytes:,} bytes"
-    return f"truncated, {have:,} of {file.bytes:,} bytes" if have < file.bytes else None
-
-
-def _assemble(files: list[File], work: Path) -> None:
-    release, linked = work / "release", set[str]()
-    shutil.rmtree(release, ignore_errors=True)
-    for file in files:
-        part, target = work / "parts" / file.sha256, release / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if file.sha256 not in linked:  # two files of the release share no inode
-            with suppress(OSError):  # a file system without links
-                target.hardlink_to(part)
-        if not target.exists():
-            shutil.copyfile(part, target)
-        linked.add(file.sha256)
-    for name in (manifests.NAME, signature.NAME):
-        if (work / name).exists():
-            shutil.copyfile(work / name, release / name)
+        return f"{file.path}: cut off at {path.stat().st_size:,} of {file.bytes:,} bytes ({e})"
+    have = path.stat().st_size
+    if have < file.bytes:
+        return f"{file.path}: truncated, {have:,} of {file.bytes:,} bytes"
+    if have == file.bytes and io.sha256(path) == file.sha256:
+        return None
+    path.unlink()
+    meter.add(-have)
+    if resumed:  # the kept beginning may be of another file
+        return fetch_one(source, file, path, meter)
+    fault = f"longer than the manifest's {file.bytes:,} bytes" if have > file.bytes else TAMPERED
+    return f"{file.path}: {fault}"

@@ -24,23 +24,12 @@ CARD = "README.md"
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Publish a verified release to hf://datasets/owner/name[@revision][/prefix], at `place`; see push.push.
-
-    `progress` is called once: the Hub's client shows its own bars.
-    """
+    """Publish to hf://datasets/owner/name[@revision][/prefix]; the Hub's client shows its own progress."""
     address = f"{target.rstrip('/')}/{place}"
-    whole = (release / manifests.NAME).read_bytes()
     try:
         for _ in range(TRIES):
-            repository = _Repository(target, address)
-            base = "/".join(p for p in (repository.prefix, place) if p)
-            released = repository.get(f"{base}/{manifests.NAME}")
-            if released not in (None, whole):
-                raise AlreadyReleased
-            total = sum(f.bytes for f in manifest.files)
-            if released == whole or repository.commit(
-                _files(release, manifest, whole, base, repository), {f.sha256 for f in manifest.files}, place
-            ):
+            if _commit(release, manifest, target, place):
+                total = sum(f.bytes for f in manifest.files)
                 progress(total, total)
                 return address
     except Absent:
@@ -50,61 +39,53 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
     raise UserError(f"{address}: others keep committing there; run again")
 
 
-class _Repository:
-    """A dataset repository at one commit, `head`."""
+def _commit(release: Path, manifest: Manifest, target: str, place: str) -> bool:
+    """Commit the release on top of the head, unless it is there; False if the head has moved meanwhile."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
-    def __init__(self, target: str, address: str) -> None:
-        from huggingface_hub import HfApi
+    fs, api = hub.file_system(), HfApi()
+    with hub.errors(target):
+        at = fs.resolve_path(hf_path(target))
+        head = str(api.repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha)
 
-        self.fs, self.api, self.address = hub.file_system(), HfApi(), address
-        with hub.errors(address):
-            at = self.fs.resolve_path(hf_path(target))
-            self.id, self.revision, self.prefix = at.repo_id, at.revision, at.path_in_repo
-            self.head = str(self.api.repo_info(self.id, repo_type="dataset", revision=self.revision).sha)
-
-    def get(self, path: str) -> bytes | None:
+    def get(path: str) -> bytes | None:
         try:
-            with hub.errors(self.address):
-                return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
+            with hub.errors(target):
+                return bytes(fs.cat_file(f"datasets/{at.repo_id}@{head}/{path}"))
         except Absent:
             return None
 
-    def commit(self, files: dict[str, Path | bytes], hashes: set[str], place: str) -> bool:
-        """Commit on top of `head`; False if the head has moved. `hashes` has the sha256 of files given as paths."""
-        from huggingface_hub import CommitOperationAdd
-        from huggingface_hub.errors import HfHubHTTPError
-
-        adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-        for add in adds:
-            path = files[add.path_in_repo]
-            if isinstance(path, Path) and add.upload_info.sha256.hex() not in hashes:
-                raise UserError(f"{path}: changed while it was published; run again")
-        with hub.errors(self.address):
-            try:
-                self.api.create_commit(
-                    self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
-                    parent_commit=self.head,
-                )  # fmt: skip
-            except HfHubHTTPError as e:
-                if e.response.status_code in (409, 412):
-                    return False
-                raise
+    base, whole = f"{at.path_in_repo}/{place}".lstrip("/"), (release / manifests.NAME).read_bytes()
+    released = get(f"{base}/{manifests.NAME}")
+    if released is not None:
+        if released != whole:
+            raise AlreadyReleased
         return True
-
-
-def _files(
-    release: Path, manifest: Manifest, whole: bytes, base: str, repository: _Repository
-) -> dict[str, Path | bytes]:
-    files: dict[str, Path | bytes] = {f"{base}/{f.path}": release / f.path for f in manifest.files}
-    files |= {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
+    files = {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
     files[f"{base}/{manifests.NAME}"] = whole
-    if not repository.prefix:
+    if not at.path_in_repo:
         card = (release / CARD).read_text(encoding="utf-8")
         title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
-        root = repository.get(CARD)
+        root = get(CARD)
         if root is None or title in root.decode("utf-8", errors="replace").splitlines():  # of an earlier version
             files[CARD] = root_card(card, base).encode()
-    return files
+    adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    for file in manifest.files:
+        adds.append(CommitOperationAdd(path_in_repo=f"{base}/{file.path}", path_or_fileobj=release / file.path))
+        if adds[-1].upload_info.sha256.hex() != file.sha256:
+            raise UserError(f"{release / file.path}: changed while it was published; run again")
+    with hub.errors(target):
+        try:
+            api.create_commit(
+                at.repo_id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=at.revision,
+                parent_commit=head,
+            )  # fmt: skip
+        except HfHubHTTPError as e:
+            if e.response.status_code in (409, 412):
+                return False
+            raise
+    return True
 
 
 def root_card(card: str, base: str) -> str:

@@ -5,16 +5,14 @@ manifest, only if there is none.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.release import manifest as manifests
 from pipeline.release import verify
-from pipeline.release.manifest import Manifest
-from pipeline.remote.addresses import path_of, scheme_of
+from pipeline.remote.addresses import path_of, scheme_of, web_address
 from pipeline.remote.fetch import Progress, fetch
-from pipeline.remote.stores import AlreadyReleased, Http
+from pipeline.remote.stores import AlreadyReleased
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -34,31 +32,23 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
         raise UserError(f"{release}: dataset {manifest.dataset!r} cannot be part of an address")
     place = f"{manifest.dataset}/{manifest.version}"
     try:
-        return _sender(target)(release, manifest, target, place, progress)
+        match scheme_of(target):
+            case "s3":
+                from pipeline.remote import s3
+
+                return s3.push(release, manifest, target, place, progress)
+            case "hf":
+                from pipeline.remote import hub
+
+                return hub.push(release, manifest, target, place, progress)
+            case "file":
+                to = path_of(target) / place
+                released = to / manifests.NAME
+                if released.is_file() and released.read_bytes() != (release / manifests.NAME).read_bytes():
+                    raise AlreadyReleased
+                return str(fetch(str(release), to, progress=progress))
     except AlreadyReleased:
         raise UserError(
             f"{target.rstrip('/')}/{place}: this version is released with other content; raise publish.version"
         ) from None
-
-
-def _sender(target: str) -> Callable[[Path, Manifest, str, str, Progress], str]:
-    scheme = scheme_of(target)
-    if scheme == "s3":
-        from pipeline.remote import s3
-
-        return s3.push
-    if scheme == "hf":
-        from pipeline.remote import hub
-
-        return hub.push
-    if scheme == "file":
-        return _to_folder
-    raise UserError(f"{Http(target).address}: nothing can be sent there; publish to a folder, s3:// or hf://")
-
-
-def _to_folder(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    to = path_of(target) / place
-    released = to / manifests.NAME
-    if released.is_file() and released.read_bytes() != (release / manifests.NAME).read_bytes():
-        raise AlreadyReleased
-    return str(fetch(str(release), to, progress=progress))
+    raise UserError(f"{web_address(target).host}: nothing can be sent there; publish to a folder, s3:// or hf://")

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.http import archives, hub
 from pipeline.http.hub import Absent
 from pipeline.release.manifest import NAME as MANIFEST
-from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, hf_path, path_of, scheme_of, web_address
+from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, hf_path, is_archive, path_of, scheme_of, web_address
 
 
 class AlreadyReleased(Exception):
@@ -30,12 +30,14 @@ class Store(Protocol):
 def store(address: str) -> Store:
     scheme = scheme_of(address)
     if scheme == "s3":
-        from pipeline.remote.bucket import Bucket
+        from pipeline.remote.s3 import Bucket
 
         return Bucket(address)
     if scheme == "hf":
         return Hub(address)
-    return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
+    if scheme in ("http", "https"):
+        return Http(address)
+    return Archive(path_of(address)) if is_archive(address) else Folder(path_of(address))
 
 
 class Folder:
@@ -60,9 +62,9 @@ class Folder:
 class Archive:
     """A release in a zip file of this machine, at its top or in a folder; members are read, and never unpacked."""
 
-    def __init__(self, path: Path, address: str) -> None:
-        self.address = address
-        self.zip = archives.open_zip(path, address)
+    def __init__(self, path: Path) -> None:
+        self.address = str(path)
+        self.zip = archives.open_zip(path)
         found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
         self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
 

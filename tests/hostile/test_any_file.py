@@ -10,20 +10,20 @@ from processes import started
 from pipeline import memory
 from pipeline.errors import UserError
 from schemas import ContractError
-from tests.hostile.fuzz import encoders, whole
+from tests.hostile.fuzz import releases
 
 EACH = 40 if "CAMPAIGN" in os.environ else 1
 
 
 def read_all(each: int) -> None:
-    whole.everything(encoders.release())
+    releases.read_everything(releases.release())
     print("peak:", memory.peak_mib())
-    for data in whole.altered(each):
+    for data in releases.altered(each):
         try:
             with suppress(UserError, ContractError):
-                whole.read(data)
+                releases.attack(data)
         except Exception as e:
-            print("fault:", data.partition(whole.BETWEEN)[0].decode(), repr(e)[:200])
+            print("fault:", data.partition(b"\0")[0].decode(), repr(e)[:200])
     print("peak:", memory.peak_mib())
 
 

@@ -46,19 +46,17 @@ def test_inputs_follow_from_name_and_number() -> None:
 
 
 FAULTS = {
-    "fault-crash": ("ended by SIGSEGV", b"crash"),
-    "fault-hang": ("not done in 1 s", b"hang"),
-    "fault-memory": ("MemoryError", b"memory"),
-    "fault-error": ("ValueError: invalid literal for int() with base 10: b'x'", b"x"),
-}
+    "crash": "ended by SIGSEGV", "hang": "not done in 1 s", "memory": "MemoryError",
+    "error": "ValueError: invalid literal for int() with base 10: 'x'",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", registry.FAULTS)
+@pytest.mark.parametrize("name", FAULTS)
 def test_the_campaign_notices_a_fault_and_keeps_the_input(name: str, tmp_path: Path) -> None:
-    report = campaign.run(name, 0, 0, tmp_path / "found", longest=1)
+    report = campaign.run(f"fault-{name}", 0, 0, tmp_path / "found", longest=1)
     assert report.kept is not None
     assert report.kept.parent == tmp_path / "found"
-    assert (report.fault, report.kept.read_bytes()) == FAULTS[name]
+    assert (report.fault, report.kept.read_bytes(), report.inputs) == (FAULTS[name], name.encode(), 2)
 
 
 def test_the_command_runs_targets_and_says_how_they_ended(
@@ -68,7 +66,7 @@ def test_the_command_runs_targets_and_says_how_they_ended(
     assert main() == 0
     line, total = capsys.readouterr().out.splitlines()
     assert (line.split()[0], line.split()[-1]) == ("columns", "sound")
-    assert (total.startswith("1 targets, "), total.endswith("0 failed")) == (True, True)
+    assert total == "1 targets, 0 failed"
     monkeypatch.setattr(sys, "argv", ["fuzz", "colums"])
     assert main() == 2
     assert "'columns'" in capsys.readouterr().err

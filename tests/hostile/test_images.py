@@ -89,27 +89,6 @@ def test_too_little_memory_for_one_image_is_said_and_no_status(
         fetched(tmp_path, ["a.jpg"])
 
 
-def zipped() -> bytearray:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("a.jpg", jpeg())
-    return bytearray(out.getvalue())
-
-
-ENTRY = b"PK\x01\x02"  # begins an entry of a zip's directory; the version that it needs is six bytes on
-
-
-@pytest.mark.parametrize("after", [b"PK\x01\xff", ENTRY + b"\0\0\x61\0"], ids=["damaged", "of a later version"])
-def test_a_damaged_archive_of_images_is_refused_in_one_line(tmp_path: Path, after: bytes) -> None:
-    data = zipped()
-    at = data.rindex(ENTRY)
-    data[at : at + len(after)] = after
-    (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.zip: ") as caught:
-        files.open_files(Images(), tmp_path / "a.zip")
-    assert str(caught.value).isprintable()
-
-
 def header(name: str, size: int, kind: bytes) -> bytes:
     made = tarfile.TarInfo(name)
     made.size, made.type = size, kind

@@ -194,15 +194,6 @@ def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Pat
         download(str(release / name), tmp_path / "x")
 
 
-@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1, 2"])
-def test_an_odd_length_ends_with_a_status_and_a_line(length: str, tmp_path: Path) -> None:
-    with serving({"/x": body(b"abc", Content_Length=quoted(length))}) as server:
-        (ending,) = endings(images([[server.address + "/x"]]))
-        assert ending[0] == "unreachable"
-        with pytest.raises(UserError, match="RemoteProtocolError"):
-            download(server.address + "/x", tmp_path / "x")
-
-
 def test_an_etag_that_no_header_can_hold_is_not_sent_back(tmp_path: Path) -> None:
     def cut(request: Handler, before: int) -> None:
         request.begin(200, 6, ETag=quoted('"é"'))

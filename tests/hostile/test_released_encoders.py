@@ -1,12 +1,10 @@
-"""Weights of a hostile release, whose manifest agrees: one line, from `verify` and from what loads them.
-
-The fuzz targets have every value of every file.
-"""
+"""Encoders of a hostile release, whose manifest agrees: one line, from `verify` and from what loads them."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import coded
@@ -21,7 +19,8 @@ from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
 from pipeline.layout import EncoderFiles
 from pipeline.release import encoded, encoder, verify
-from tests.hostile.fuzz import encoders as fuzzed
+from schemas import ContractError
+from tests.hostile.fuzz.releases import put
 
 BEIT3 = "encoders/beit3"
 
@@ -36,10 +35,6 @@ def release(published: Path, tmp_path: Path) -> Path:
     return shutil.copytree(published, tmp_path / "release")
 
 
-def put(release: Path, name: str, data: bytes) -> None:
-    fuzzed.put(release, name, data)
-
-
 def changed(release: Path, name: str, **values: object) -> None:
     put(release, name, json.dumps(json.loads((release / name).read_text()) | values).encode())
 
@@ -48,6 +43,53 @@ def test_the_sound_release_is_right(release: Path) -> None:
     assert len(list(verify(release))) == 4
     assert encoder.load(release, "beit3").encoder.width == 8
     assert stored.check(EncoderFiles(release / BEIT3)) == {64, 8}
+
+
+WRONG = {
+    f"{BEIT3}/config.json": {
+        **{"layers": 10**9, "image": 10**9, "patch": 7, "vocab": 10**6, "width": 128, "heads": 3, "ffn": 65},
+        **{"positions": -1, "codes": 8, "mlm": "yes", "more": 1},
+    },
+    f"{BEIT3}/encoder.json": {
+        **{"batch_size": 0, "image_size": 10**9, "image_quality": 0, "reads": ["sound"], "weights": "../../x"},
+        **{"packages": {"": "1"}, "encoder": "huggingface"},
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in WRONG for key in WRONG[name]])
+def test_a_wrong_value_is_refused_in_one_line(release: Path, name: str, key: str) -> None:
+    changed(release, name, **{key: WRONG[name][key]})
+    refused(release)
+
+
+def refused(release: Path) -> None:
+    with pytest.raises((UserError, ContractError)) as e:  # noqa: PT012
+        list(verify(release))
+        encoded.vectors(encoder.load(release, "beit3"), ["a red ball"], [None])
+    assert (len(str(e.value)) < 2000, str(e.value).isprintable()) == (True, True)
+
+
+def tensors_of(sound: bytes) -> Iterator[bytes]:
+    """Yield a file of weights with another shape, type, name or value of a tensor, and what is no such file."""
+    arrays = load(sound)
+    first = sorted(arrays)[0]
+    x = arrays[first]
+    for other in (x[..., None], x.astype(np.float64), x.astype(np.int64), x[:0], np.full_like(x, np.nan)):
+        yield save(arrays | {first: np.ascontiguousarray(other)})
+    yield save({**arrays, "more": x})
+    yield save({key: x for key, x in arrays.items() if key != first})
+    yield sound[:-1]
+    yield sound + b"\0"
+    yield (1 << 60).to_bytes(8, "little") + sound[8:]
+    yield b"\x80\x04cos\nsystem\n(S'true'\ntR."
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "whitening.safetensors"])
+def test_wrong_tensors_are_refused_in_one_line(release: Path, name: str) -> None:
+    for data in tensors_of((release / BEIT3 / name).read_bytes()):
+        put(release, f"{BEIT3}/{name}", data)
+        refused(release)
 
 
 def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None:

@@ -157,10 +157,10 @@ def interrupted(process: Started, ready: Callable[[], bool]) -> tuple[int | None
 def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_path: Path) -> None:
     with listening(Folder(layout.release)) as server:
         server.pause = 3600
-        parts = tmp_path / ".here.fetch/parts"
+        parts = tmp_path / ".here.fetch" / files.sha256(layout.release / "manifest.json")
         code, err = interrupted(
             processes.alignrec("fetch", server.address, "--to", tmp_path / "here"),
-            lambda: parts.exists() and any(p.stat().st_size for p in parts.iterdir()),
+            lambda: any(p.is_file() and p.stat().st_size for p in parts.rglob("*")),
         )
         assert (code, err.count("\n")) == (130, 1)
         assert f"{tmp_path}/.here.fetch" in err

@@ -12,7 +12,7 @@ from webserver import Folder, listening
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
 from pipeline.remote.addresses import BLOCK
-from pipeline.remote.bucket import Bucket
+from pipeline.remote.s3 import Bucket
 from pipeline.remote.stores import store
 
 ADDRESS = "s3://bucket/below"

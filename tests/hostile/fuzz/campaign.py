@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import signal
@@ -11,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
 
 from pipeline.errors import one_line
 from tests.hostile.fuzz import registry
@@ -28,41 +28,38 @@ PATIENCE = 6
 MEMORY = 1 << 30
 """bytes of addresses above those of the child after one sound input"""
 HEAD = 8
-"""bytes that hold the length of an input"""
+"""bytes that hold the number of an input, and its length"""
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """threads and pools reserve addresses that they do not use"""
 
 
 class Report(NamedTuple):
-    name: str
+    """How a target ended, and the input at which it failed."""
+
     inputs: int
-    seconds: float
     fault: str = ""
     kept: Path | None = None
-    """the input at which it failed"""
 
 
 def run(name: str, seconds: float, first: int = 0, found: Path = FOUND, longest: int = LONGEST) -> Report:
     """Run one target in a child process until its time is over or it fails; a failing input is kept in `found`."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         at = Path(folder)
-        command = [sys.executable, "-m", "tests.hostile.fuzz", name, "--child", folder]
-        command += ["--seconds", str(seconds), "--first", str(first), "--longest", str(longest)]
         done = subprocess.run(
-            command, env=os.environ | ENVIRONMENT | {"TMPDIR": folder}, capture_output=True, text=True
-        )
-        state = json.loads((at / "state").read_text()) if (at / "state").exists() else {"inputs": 0, "seconds": 0.0}
-        if done.returncode == 0:
-            return Report(name, **state)
-        fault = _ending(done.returncode, done.stderr, longest)
-        if not (at / "input").exists():  # it did not even start
-            return Report(name, **state, fault=fault)
-        stored = (at / "input").read_bytes()
-    data = stored[HEAD : HEAD + int.from_bytes(stored[:HEAD])]
+            [sys.executable, "-m", "tests.hostile.fuzz.campaign", name, str(seconds), str(first), folder, str(longest)],
+            env=os.environ | ENVIRONMENT | {"TMPDIR": folder}, capture_output=True, text=True,
+        )  # fmt: skip
+        stored = (at / "input").read_bytes() if (at / "input").exists() else b""
+    number, length = (int.from_bytes(stored[i : i + HEAD]) for i in (0, HEAD))
+    if done.returncode == 0:
+        return Report(number - first)
+    fault, data = _ending(done.returncode, done.stderr, longest), stored[2 * HEAD : 2 * HEAD + length]
+    if not stored:  # it did not even start
+        return Report(0, fault)
     found.mkdir(exist_ok=True)
     kept = found / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}.bin"
     kept.write_bytes(data)
-    return Report(name, **state, fault=fault, kept=kept)
+    return Report(number - first, fault, kept)
 
 
 def _ending(code: int, errors: str, longest: int) -> str:
@@ -74,42 +71,29 @@ def _ending(code: int, errors: str, longest: int) -> str:
 
 
 def child(name: str, seconds: float, first: int, at: Path, longest: int) -> None:
-    """Feed a target its inputs, from number `first` on. File `input` of `at` has the one under way, `state` the count.
+    """Feed a target its inputs, from number `first` on. File `input` of `at` has the one under way, after its number.
 
     A timer without a handler ends the process, whatever code of C it is in.
     """
     target = registry.target(name)
     feed(target, target.seeds[0])
     under_way = os.open(at / "input", os.O_CREAT | os.O_WRONLY)
-    _limit_memory()
-    start = last = time.monotonic()
-    number = first
-    while (now := time.monotonic()) - start < seconds or number < len(target.seeds):
-        if now - last > 1 or number == first:
-            last = now
-            _note(at, number - first, now - start)
-        data = mutated(name, number, target.seeds)
-        os.pwrite(under_way, len(data).to_bytes(HEAD) + data, 0)  # opening a file for each would take most of the time
-        signal.setitimer(signal.ITIMER_PROF, longest)
-        signal.alarm(PATIENCE * longest)
-        try:
-            feed(target, data)
-        except BaseException:
-            _note(at, number - first, time.monotonic() - start)
-            traceback.print_exc()
-            sys.exit(1)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.alarm(0)
-        number += 1
-    _note(at, number - first, time.monotonic() - start)
-
-
-def _note(at: Path, inputs: int, seconds: float) -> None:
-    (at / "state").write_text(json.dumps({"inputs": inputs, "seconds": seconds}))
-
-
-def _limit_memory() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    end, number = time.monotonic() + seconds, first
+    while time.monotonic() < end or number < len(target.seeds):
+        data = mutated(name, number, target.seeds)
+        number += 1
+        # opening a file for each would take most of the time
+        os.pwrite(under_way, number.to_bytes(HEAD) + len(data).to_bytes(HEAD) + data, 0)
+        signal.setitimer(signal.ITIMER_PROF, longest)
+        signal.alarm(PATIENCE * longest)
+        feed(target, data)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+
+
+if __name__ == "__main__":
+    child(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]))

@@ -8,31 +8,17 @@ from functools import cache
 
 from tests.hostile.fuzz.target import Target
 
-
-def crash(data: bytes) -> None:
-    if data.startswith(b"crash"):
-        ctypes.string_at(0)
-
-
-def hang(data: bytes) -> None:
-    if data.startswith(b"hang"):
-        re.fullmatch(r"(a|a)*b", "a" * 60)  # in C, where no handler of Python's runs
-
-
-def memory(data: bytes) -> None:
-    if data.startswith(b"memory"):
-        bytearray(2 << 30)
-
-
-def error(data: bytes) -> None:
-    int(data)
+ENDS = {
+    b"crash": lambda: ctypes.string_at(0),
+    b"hang": lambda: re.fullmatch(r"(a|a)*b", "a" * 60),  # in C, where no handler of Python's runs
+    b"memory": lambda: bytearray(2 << 30),
+    b"error": lambda: int("x"),
+}
 
 
 @cache
 def targets() -> dict[str, Target]:
-    return {
-        "fault-crash": Target(crash, [b"sound", b"crash"]),
-        "fault-hang": Target(hang, [b"sound", b"hang"]),
-        "fault-memory": Target(memory, [b"sound", b"memory"]),
-        "fault-error": Target(error, [b"1", b"x"]),
-    }
+    def read(data: bytes) -> object:
+        return ENDS.get(data, int)()
+
+    return {f"fault-{name.decode()}": Target(read, [b"sound", name]) for name in ENDS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pipeline.seeds import seed_for
 
@@ -18,51 +18,31 @@ TOKENS = [
     *(b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"\0" * 8),
 ]
 
-Edit = Callable[[bytearray, random.Random, Sequence[bytes]], None]
+EDITS = {"flip": 4, "replace": 4, "insert": 4, "overwrite": 3, "delete": 2, "cut": 1, "repeat": 1, "splice": 1}
+"""kind -> weight"""
 
 
-def _flip(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    if data:
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def _replace(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    if data:
-        data[rng.randrange(len(data))] = rng.randrange(256)
-
-
-def _insert(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    at = rng.randint(0, len(data))
-    data[at:at] = rng.choice(TOKENS)
-
-
-def _overwrite(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    token, at = rng.choice(TOKENS), rng.randint(0, len(data))
-    data[at : at + len(token)] = token
-
-
-def _delete(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    at = rng.randint(0, len(data))
-    del data[at : at + 1 + int(rng.expovariate(1 / 16))]
-
-
-def _cut(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    del data[rng.randint(0, len(data)) :]
-
-
-def _repeat(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    at = rng.randint(0, len(data))
-    part = bytes(data[at : at + 1 + int(rng.expovariate(1 / 16))])
-    data[at:at] = part * min(rng.choice((1, 2, 10, 1000, 10_000)), (1 << 16) // (len(part) or 1))
-
-
-def _splice(data: bytearray, rng: random.Random, seeds: Sequence[bytes]) -> None:
-    other = rng.choice(seeds)
-    data[rng.randint(0, len(data)) :] = other[rng.randint(0, len(other)) :]
-
-
-EDITS: list[Edit] = [_flip, _replace, _insert, _overwrite, _delete, _cut, _repeat, _splice]
-WEIGHTS = [4, 4, 4, 3, 2, 1, 1, 1]
+def _edit(data: bytearray, kind: str, rng: random.Random, seeds: Sequence[bytes]) -> None:
+    at, length = rng.randint(0, len(data)), 1 + int(rng.expovariate(1 / 16))
+    token, other = rng.choice(TOKENS), rng.choice(seeds)
+    match kind:
+        case "flip":
+            data[at : at + 1] = bytes(byte ^ 1 << rng.randrange(8) for byte in data[at : at + 1])
+        case "replace":
+            data[at : at + 1] = rng.randbytes(1)
+        case "insert":
+            data[at:at] = token
+        case "overwrite":
+            data[at : at + len(token)] = token
+        case "delete":
+            del data[at : at + length]
+        case "cut":
+            del data[at:]
+        case "repeat":
+            part = bytes(data[at : at + length])
+            data[at:at] = part * min(rng.choice((1, 2, 10, 1000, 10_000)), (1 << 16) // (len(part) or 1))
+        case "splice":
+            data[at:] = other[rng.randint(0, len(other)) :]
 
 
 def mutated(name: str, number: int, seeds: Sequence[bytes]) -> bytes:
@@ -71,6 +51,6 @@ def mutated(name: str, number: int, seeds: Sequence[bytes]) -> bytes:
         return seeds[number]
     rng = random.Random(seed_for("fuzz", name, number))
     data = bytearray(rng.choice(seeds))
-    for edit in rng.choices(EDITS, WEIGHTS, k=rng.randint(1, 8)):
-        edit(data, rng, seeds)
+    for kind in rng.choices([*EDITS], [*EDITS.values()], k=rng.randint(1, 8)):
+        _edit(data, kind, rng, seeds)
     return bytes(data[:LONGEST])

@@ -1,51 +1,115 @@
-"""Targets: manifest, signature, tables and semantic IDs of a release, and DVC's own files."""
+"""Targets: manifest and signature of a release; and any file of one with encoders, read by all that reads a release."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-from collections.abc import Callable
+import random
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import coded
-import pyarrow as pa
+import numpy as np
+import toy
 
+import alignrec
+from pipeline.compare import leaderboard
+from pipeline.compare.releases import diff
+from pipeline.errors import UserError
 from pipeline.export.content import of_release
-from pipeline.io import sha256
-from pipeline.release import manifest, signature, verify
-from tests.hostile.fuzz.target import Target, folder, written
+from pipeline.release import encoded, encoder, manifest, signature
+from pipeline.release.read import Release, unpacked
+from pipeline.serve import command
+from schemas import ContractError
+from tests.hostile import test_foreign_release
+from tests.hostile.fuzz.mutate import mutated
+from tests.hostile.fuzz.target import Target, folder, restored, written
+
+VALUES = [10**9, 2**63, 10**30, 0, -1, 1, 3, 7, 1.5, 1e300, True, None, "x", "../../x", [], {}, [[]]]
+"""of a number or text in JSON"""
+IMAGE = toy.jpeg((200, 0, 0))
 
 
 @cache
 def release() -> Path:
-    return coded.outputs(folder("published")).release
+    return coded.with_encoders(folder("with-encoders"), read=True).release
+
+
+def files() -> dict[str, bytes]:
+    """Return path -> content of the sound release."""
+    paths = sorted(path for path in release().rglob("*") if path.is_file() and path.name != manifest.NAME)
+    return {path.relative_to(release()).as_posix(): path.read_bytes() for path in paths}
+
+
+def put(release: Path, name: str, data: bytes) -> None:
+    """Replace a file, and make all that the manifest says of it agree."""
+    (release / name).write_bytes(data)
+    test_foreign_release.agree(release, name)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    own = Path(name).name
+    test_foreign_release.edit(release, lambda m: [w.update(facts) for w in m["weights"] if w["name"] == own])
+
+
+def read_everything(folder: Path) -> None:
+    opened = Release(folder).verified()
+    for name in encoder.names(folder):
+        loaded = encoder.load(folder, name)
+        images = [None, encoded.normalised(IMAGE, loaded.facts).image]
+        done = encoded.vectors(loaded, ["a red ball", ""], images)
+        assert done.vectors.shape == (2, loaded.encoder.width)
+        assert np.isfinite(done.vectors).all()
+    command.html(opened, toy.PARAMS, opened.folder, ["beit3"])
+    of_release(folder, [])
+    of_release(folder, ["beit3"], coded=True)
+    diff(release(), folder, changed=2)
+    with unpacked(opened, ["interactions", "user embeddings"]):
+        pass
+    loaded_release = alignrec.load(folder)
+    for vectors in loaded_release.features.values():
+        assert np.isfinite(np.asarray(vectors)).all()
+    loaded_release.semantic_ids("beit3")
+    assert loaded_release.embeddings.items is not None
+
+
+def attack(data: bytes) -> None:
+    """Replace the file that the input names; what does not verify is refused, and `leaderboard` reads it anyway."""
+    name, _, content = data.partition(b"\0")
+    if name.decode("utf-8", "replace") not in files():
+        return
+    folder = restored("attacked", release())
+    put(folder, name.decode(), content)
+    with suppress(UserError, ContractError):
+        leaderboard.html(leaderboard.read(folder))
+    read_everything(folder)
+
+
+def places(of: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the object or list that holds each value of parsed JSON, at any depth, and its key there."""
+    for key, value in of.items() if isinstance(of, dict) else enumerate(of) if isinstance(of, list) else ():
+        yield of, key
+        yield from places(value)
+
+
+def altered(each: int) -> Iterator[bytes]:
+    """Yield inputs: of every file some with other bytes, and of a JSON file as many with another value."""
+    for name, sound in files().items():
+        for number in range(1, 1 + each):
+            yield name.encode() + b"\0" + mutated(name, number, [sound])
+        if name.endswith(".json"):
+            rng = random.Random(name)
+            for _ in range(each):
+                content = json.loads(sound)
+                at, key = rng.choice(list(places(content)))
+                at[key] = rng.choice(VALUES)
+                yield name.encode() + b"\0" + json.dumps(content).encode()
 
 
 def parsed(data: bytes) -> None:
     for file in manifest.parsed(Path("release"), data).files:
         assert (Path("/release") / file.path).resolve().is_relative_to("/release")
-
-
-def replaced(name: str) -> Callable[[bytes], None]:
-    def one(data: bytes) -> None:
-        target = folder("attacked")
-        shutil.copytree(release(), target, dirs_exist_ok=True)
-        (target / name).write_bytes(data)
-        content = json.loads((target / manifest.NAME).read_bytes())
-        entry = next(file for file in content["files"] if file["path"] == name)
-        entry |= {"bytes": len(data), "sha256": sha256(target / name)}
-        try:
-            rows, columns = manifest.shape(target / name)
-            entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
-        except (pa.ArrowException, OSError):  # unreadable, so it has no description
-            pass
-        (target / manifest.NAME).write_text(json.dumps(manifest.with_digest(content)))
-        list(verify(target))
-        of_release(target, [])
-        of_release(target, ["beit3"], coded=True)
-
-    return one
 
 
 def signed(data: bytes) -> None:
@@ -54,13 +118,6 @@ def signed(data: bytes) -> None:
     signature.check(written("manifest.json", b"{}").parent, b"{}", None)
 
 
-def read(name: str) -> bytes:
-    return (release() / name).read_bytes()
-
-
-EDGES, FEATURES, ITEMS = "graph/beit3/edges.parquet", "features/beit3/features-00000.parquet", "items.parquet"
-IDS = "semantic_ids/beit3/codes.parquet"
-PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS, IDS)]
 NO_MANIFESTS = [
     b"[" * 200_000,
     b'{"made_by": ' + b'{"a": ' * 200_000,
@@ -79,10 +136,7 @@ KEYS = [
 @cache
 def targets() -> dict[str, Target]:
     return {
-        "manifest": Target(parsed, [read(manifest.NAME)], refused=NO_MANIFESTS),
+        "manifest": Target(parsed, [(release() / manifest.NAME).read_bytes()], refused=NO_MANIFESTS),
         "signature": Target(signed, KEYS),
-        "edges": Target(replaced(EDGES), PARQUET, quick=10),
-        "features": Target(replaced(FEATURES), [PARQUET[1], *PARQUET], quick=10),
-        "items": Target(replaced(ITEMS), [PARQUET[2], *PARQUET], quick=10),
-        "semantic-ids": Target(replaced(IDS), [PARQUET[3], *PARQUET], quick=10),
+        "any-file": Target(attack, [name.encode() + b"\0" + data for name, data in files().items()], quick=3),
     }
