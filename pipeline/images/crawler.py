@@ -53,18 +53,11 @@ class _Host:
     next_at: float = 0.0  # monotonic seconds: no request before
 
     def take_turn(self) -> None:
-        self.refuse_given_up()
         with self.lock:
             now = time.monotonic()
             at = max(now, self.next_at)
             self.next_at = at + 1 / RATE
-        if at > now:
-            time.sleep(at - now)
-            self.refuse_given_up()
-
-    def refuse_given_up(self) -> None:
-        if self.given_up is not None:
-            raise Failure(*self.given_up.args)
+        time.sleep(at - now)
 
     def fail(self, failure: Failure, give_up: bool) -> Failure:
         """Return the failure to raise, on giving up that of all further requests."""
@@ -107,20 +100,20 @@ class Crawler(httpx.BaseTransport):
         return answer.read()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        host = self._host(f"{request.url.scheme}://{request.url.netloc.decode('ascii')}")
-        with host.slots:
-            host.take_turn()
-            if self._stopped:
-                raise Failure("unreachable", "stopped")
-            return self._send(host, request)
-
-    def _host(self, key: str) -> _Host:
+        key = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
         with self._lock:
             host = self._hosts.setdefault(key, _Host())
             self._hosts.move_to_end(key)
             if len(self._hosts) > HOSTS:
                 self._hosts.popitem(last=False)
-            return host
+        with host.slots:
+            if host.given_up is None:
+                host.take_turn()
+            if host.given_up is not None:  # maybe while this waited
+                raise Failure(*host.given_up.args)
+            if self._stopped:
+                raise Failure("unreachable", "stopped")
+            return self._send(host, request)
 
     def _send(self, host: _Host, request: httpx.Request) -> httpx.Response:
         try:

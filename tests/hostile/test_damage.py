@@ -254,22 +254,6 @@ def test_a_damaged_checkpoint_is_dropped(
     assert capsys.readouterr().err.count(line) == (damage != "deleted")
 
 
-# --- the journal
-
-
-def test_a_journal_that_a_kill_cut_off_costs_one_file(tmp_path: Path) -> None:
-    stage = images(tmp_path)
-    shards = io.shards(stage.layout.images, "images")
-    before = [path.stat().st_mtime_ns for path in shards]
-    journal = stage.layout.images / io.JOURNAL
-    journal.write_bytes(journal.read_bytes()[:-4])
-    stage.unended()
-    stage.ran()
-    assert stage.files() == stage.whole
-    assert [path.stat().st_mtime_ns == time for path, time in zip(shards, before, strict=True)] == [True, True, False]
-    assert io.delete_unvouched(stage.layout.images) == []
-
-
 # --- inputs
 
 

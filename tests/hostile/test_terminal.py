@@ -1,25 +1,19 @@
-"""What the commands print: no escape of data, one line per error, no traceback of a closed pipe or Ctrl-C."""
+"""What the commands print: no escape of data, one line per error, no traceback of a closed pipe."""
 
 import errno
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
 import coded
 import numpy as np
-import processes
 import pyarrow as pa
 import pytest
 import toy
-from processes import Started
 from rich.table import Table
 from typer.testing import CliRunner
-from webserver import Folder, listening
 
 import schemas
 from pipeline import io as files
@@ -27,7 +21,6 @@ from pipeline.errors import UserError, printable
 from pipeline.export import content as exported
 from pipeline.export import write
 from pipeline.layout import Layout
-from pipeline.remote.fetch import fetch
 from pipeline.run import running
 from stages import publish, terminal
 from stages.cli import app
@@ -102,7 +95,7 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
     assert [line for line in done.output.splitlines() if not line.isprintable()] == []
 
 
-# --- pipes, disks, interruptions
+# --- pipes and disks
 
 
 def alignrec(*arguments: str | Path) -> list[str]:
@@ -143,27 +136,3 @@ def test_an_export_that_cannot_be_written_leaves_nothing(
         assert fault in str(e.value)
         assert list(tmp_path.iterdir()) == []
     assert str(terminal.describe_error(OSError(errno.ENOSPC, "x", "a/b"))).startswith("a/b: the disk is full")
-
-
-def interrupted(process: Started, ready: Callable[[], bool]) -> tuple[int | None, str]:
-    deadline = time.monotonic() + 60
-    while not ready() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)  # far less than what it waits for
-    return process.returncode, err
-
-
-def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_path: Path) -> None:
-    with listening(Folder(layout.release)) as server:
-        server.pause = 3600
-        parts = tmp_path / ".here.fetch" / files.sha256(layout.release / "manifest.json")
-        code, err = interrupted(
-            processes.alignrec("fetch", server.address, "--to", tmp_path / "here"),
-            lambda: any(p.is_file() and p.stat().st_size for p in parts.rglob("*")),
-        )
-        assert (code, err.count("\n")) == (130, 1)
-        assert f"{tmp_path}/.here.fetch" in err
-        server.pause = 0
-        fetch(server.address, tmp_path / "here")
-    assert (tmp_path / "here/manifest.json").exists()

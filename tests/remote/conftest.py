@@ -1,18 +1,16 @@
-"""S3 by moto's server on loopback, or by the one that ALIGNREC_TEST_S3 names; and a bucket a test."""
+"""S3 by moto's server on loopback, and a bucket a test."""
 
 from __future__ import annotations
 
 import importlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-SERVER = os.environ.get("ALIGNREC_TEST_S3")
-"""such as http://127.0.0.1:7480, with an account whose keys are KEYS; its buckets are deleted after their test"""
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
 
 
@@ -20,7 +18,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
 def s3() -> Iterator[Any]:
     """Set the environment for the server, and return another client than the product's."""
     boto3 = pytest.importorskip("boto3")
-    with moto() if SERVER is None else nullcontext(SERVER) as address, pytest.MonkeyPatch.context() as patch:
+    with moto() as address, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
         for name, value in (KEYS | environment(address)).items():
@@ -83,8 +81,6 @@ def denied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractCon
 @pytest.fixture
 def ignorant(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server ignore conditions."""
-    if SERVER is not None:
-        pytest.skip("only moto can ignore conditions")
     app = importlib.import_module("moto.server").DomainDispatcherApplication
     whole = app.__call__
 
@@ -95,5 +91,4 @@ def ignorant(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def looks(after: int | str) -> None:
-    if SERVER is None:
-        httpx.post(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth", content=str(after).encode())
+    httpx.post(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth", content=str(after).encode())
