@@ -6,7 +6,8 @@ Letters: I items, F width of features, N test users, K cutoff.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -186,30 +187,30 @@ class Outcome(NamedTuple):
 
 def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
     """Train and judge a cell; with `tolerant` a failed training is an outcome with its reason, else it raises."""
-    curve: list[float] = []
-
-    def watch(line: dict[str, Any]) -> None:
-        curve.append(max([line[RECALL], *curve[-1:]]))
-
-    failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": curve, "judged": []}
+    lines: list[dict[str, Any]] = []
     try:
-        fitted, split = cell.train(watch)
+        fitted, split = cell.train(lines.append)
         results = cell.judge(fitted, split) if cell.opens != "valid" else []
     except UserError as e:
         if not tolerant:
             raise
-        return Outcome({"state": "failed", "reason": str(e), "epochs": len(curve), **failed}, {})
+        failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": _curve(lines), "judged": []}
+        return Outcome({"state": "failed", "reason": str(e), "epochs": len(lines), **failed}, {})
     values = {
         "state": "complete",
         "reason": "",
         "epochs": len(fitted.history),
         "best_epoch": fitted.best_epoch,
         "best": fitted.history[fitted.best_epoch],
-        "curve": np.maximum.accumulate([line[RECALL] for line in fitted.history]).tolist(),
+        "curve": _curve(fitted.history),
         "judged": [result.label | {"metrics": _means(result)} for result in results],
     }
     kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
     return Outcome(values, {protocol.suffix: _ranked(result) for protocol, result in kept})
+
+
+def _curve(history: Sequence[dict[str, Any]]) -> list[float]:
+    return [float(best) for best in itertools.accumulate((line[RECALL] for line in history), max)]
 
 
 def _ranked(result: Result) -> pa.Table:

@@ -85,8 +85,7 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
             f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
             "from the others; leave it out, or set interactions.draws to 1"
         )
-    io.write_npy(
-        path, FeatureSets.of(layout, params[Encode], params.encoders).relearned(features, np.zeros(0, np.int64))
-    )
+    sets = FeatureSets.of(layout, params[Encode], params.encoders)
+    io.write_npy(path, sets.relearned(features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again

@@ -1,11 +1,11 @@
-"""Settings that every contender tries, equally many on each feature set; valid chooses, test is not opened.
+"""Settings that every contender tries; valid chooses, test is not opened.
 
-The first setting is the one as given. The others are a quasi-random sequence of the model's space, the same for every
-feature set, so that a larger budget continues a smaller one.
+The first is the one as given, the others a quasi-random sequence of the model's space, the same for every feature set:
+a larger budget continues a smaller one.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -113,10 +113,8 @@ def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
     """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
     from scipy.stats import qmc  # takes half a second to load
 
-    points: Sequence[Sequence[float]] = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
-    return [
-        {name: _value(values, u) for (name, values), u in zip(ranges.items(), point, strict=True)} for point in points
-    ]
+    points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
+    return [{name: _value(own, u) for (name, own), u in zip(ranges.items(), point, strict=True)} for point in points]
 
 
 def _value(values: Range, u: float) -> int | float:

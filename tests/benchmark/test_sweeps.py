@@ -103,11 +103,6 @@ def test_test_stays_closed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> N
     assert record["best"][f"valid_{RECALL}"] == values(layout, "rate", train_lr=0.01)[0]
 
 
-def test_a_loss_that_diverges_is_a_row(layout: Layout) -> None:
-    record = trained(layout, train_lr=1e30).values
-    assert (record["state"], record["best"], "the loss diverged" in record["reason"]) == ("failed", {}, True)
-
-
 def test_one_key_is_a_curve_and_two_are_a_map(layout: Layout) -> None:
     curves, maps = (io.read_json(layout.study_plot(name)) for name in ("curves", "heatmaps"))
     points = [("rate", "train.lr", 0.001, 2), ("rate", "train.lr", 0.01, 2)]

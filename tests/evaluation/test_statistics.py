@@ -45,14 +45,6 @@ def test_draws_are_resampled_as_users_are() -> None:
     assert paired(single[:, None], single[:, None] * 0, seed=3) == paired(single, single * 0, seed=3)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    x, y = rng.random((40, 2)), rng.random((40, 2))
-    whole = paired(x, y, seed=3, resamples=200)
-    monkeypatch.setattr("pipeline.evaluation.statistics.AT_ONCE", 700)
-    assert paired(x, y, seed=3, resamples=200) == whole
-
-
 def test_holm_by_hand() -> None:
     # 3 x .01, 2 x .02, and 1 x .03, which may not be smaller than the one before
     assert holm(np.array([0.03, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS, adjacency, dualgnn, freedom, grcn, itemknn, lattice, slmrec
+from pipeline.models import MODELS, adjacency, dualgnn, freedom, itemknn, lattice, slmrec
 from pipeline.models.base import Batch, Inputs, Recommender
 from pipeline.ops.sparse import SparsityPattern
 
@@ -117,23 +117,6 @@ def test_improved_bm3_aligns_ids_with_fixed_content() -> None:
     close(loss["mask"], sum(1 - cos(x, x) for x in content))
     close(loss["l2"], 1e-4 * ((user**2).sum() + (item**2).sum()) / (2 * 2048))
     close(vectors(network)[0], linear(p, "predict", users))
-
-
-@pytest.mark.parametrize(("model", "same"), [("bm3", True), ("bm3-improved", False)])
-def test_repeats_in_a_batch_share_a_view_in_the_reference_of_bm3(model: str, same: bool) -> None:
-    once, twice = (Batch(*[row.repeat(times) for row in torch.tensor([[1], [3], [0]])]) for times in (1, 2))
-    network = case(model, drop=0.5)[0]
-    for seed in range(5):
-        losses = []
-        for batch in (once, twice):
-            torch.manual_seed(seed)
-            losses.append(network.loss(batch)["rec"].item())
-        assert (losses[0] == pytest.approx(losses[1])) == same
-
-
-def test_grcn_prunes_what_no_modality_trusts() -> None:
-    weights = grcn.refine([torch.full((2,), 0.5)] * 2, [torch.full((2,), -1.0), torch.full((2,), -2.0)])
-    assert weights.tolist() == [0.0, 0.0]
 
 
 def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:

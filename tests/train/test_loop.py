@@ -76,15 +76,6 @@ def test_batches_that_share_a_walk_have_the_gradients_of_their_mean_loss(model: 
         torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("model", ["alignrec", "lightgcn"])
-def test_learns_in_steps_of_three_batches(model: str) -> None:
-    trained = train(model, {"accumulate": 3, "epochs": 60, "patience": 60})
-    assert evaluate(trained.user, trained.item, two_tastes(), "test", [17]).mean["recall", 17] > 0.9
-    line = trained.history[3]
-    terms = {k: v for k, v in line.items() if k not in ("epoch", "loss") and not k.startswith("valid_")}
-    assert line["loss"] == pytest.approx(sum(terms.values()))
-
-
 @pytest.mark.parametrize("model", TRAINED)
 def test_killed_and_resumed_is_as_if_undisturbed(model: str, tmp_path: Path) -> None:
     class Killed(Exception):

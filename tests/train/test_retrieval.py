@@ -9,7 +9,6 @@ import pytest
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs
 from pipeline.train import retrieval
@@ -109,8 +108,3 @@ def test_the_bytes_are_the_same_with_any_number_of_threads(
             indexes.append((tmp_path / "items.faiss").read_bytes())
     faiss.omp_set_num_threads(before)
     assert indexes[:2] == indexes[2:]
-
-
-def test_more_than_the_catalogue_is_refused(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
-    with pytest.raises(UserError, match=r"2001 items .* 2000"):
-        retrieval.retrieve(retrieval.flat(vectors[1]), vectors[0], np.array([0]), ITEMS + 1, seen)
