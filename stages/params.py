@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import Benchmark, Search, Study
+from pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from pipeline.benchmark.settings import model_settings, sweep_params
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
@@ -123,7 +123,9 @@ def check(params: Parameters, path: Path) -> None:
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
             model_settings(params, RELEASED, ablation)
-        for model, ranges in params[Search].spaces.items():
+        # a corner of a default range may be refused by itself
+        own = {model: ranges for model, ranges in params[Search].spaces.items() if ranges != SPACES.get(model)}
+        for model, ranges in own.items():
             for end in ("low", "high"):
                 values = {name: getattr(space, end) for name, space in ranges.items()}
                 checked(MODELS[model].Params, values, f"search.spaces.{model}")
