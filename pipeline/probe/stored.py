@@ -108,6 +108,8 @@ class Probes(Open):
 def read(path: Path) -> dict[str, Any]:
     """Read an untrusted probes.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST)
+    if isinstance(raw, dict):
+        raw.pop("tried", None)  # of older releases: what a search had tried
     try:
         Probes.model_validate(raw)
     except ValidationError as e:

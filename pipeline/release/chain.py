@@ -8,41 +8,30 @@ Letters: B items, F and W widths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
 from safetensors.numpy import save
 
-import schemas
 from pipeline import io
-from pipeline.encode.params import Encode
 from pipeline.errors import UserError, one_line
-from pipeline.io import fingerprint
-from pipeline.items.texts import Texts
 from pipeline.ops import arrays
 from pipeline.ops.joining import Block, Fit
 from pipeline.ops.whitening import Whitening
-from pipeline.release import encoder as encoders
-from pipeline.release.encoder import Facts, ReleasedEncoder
 from pipeline.release.manifest import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.encode.base import Encoder
-    from pipeline.features.linear import Linear
-    from pipeline.run import Run
 
 MAPS, NAME = "maps.safetensors", "chain.json"
 MOST, LARGEST = 64, 1 << 16
 """blocks, and bytes of chain.json"""
 WIDEST = 1 << 20
-CLOSE = 1e-4
-"""relative tolerance between the features and what the maps give"""
 
 
 class ChainBlock(Part):
@@ -101,54 +90,6 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
 
 def _whitening(tensors: arrays.Tensors, name: str, rows: int) -> Whitening:
     return Whitening(arrays.tensor(tensors, f"{name}.mean", rows), arrays.tensor(tensors, f"{name}.map", rows, None))
-
-
-def gather(run: Run, names: Sequence[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets: those that encode, and those that are made of them with their parts.
-
-    UserError if the features of such a set were made with other settings.
-    """
-    from pipeline.features import registry
-    from pipeline.features.sets import FeatureSets
-
-    sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    linear = [n for n in names if n in sets.params.encoders and registry.kind(sets.encoders, n) == registry.LINEAR]
-    nodes = {name: cast("Linear", sets[name]) for name in linear}
-    parts = {name: [part.name for part in node.of] for name, node in nodes.items()}
-    released = encoders.gather(run.layout, dict.fromkeys([*names, *(part for some in parts.values() for part in some)]))
-    whole = [name for name, some in parts.items() if some and all(part in released for part in some)]
-    kept = {*names, *(part for name in whole for part in parts[name])}
-    released = {name: one for name, one in released.items() if name in kept}
-    return released | {name: _chained(nodes[name], released) for name in whole}
-
-
-def _chained(node: Linear, released: Mapping[str, ReleasedEncoder]) -> ReleasedEncoder:
-    parts = [released[part.name].facts for part in node.of]
-    facts = Facts(
-        encoder=node.name,
-        reads=[modality for modality in ("image", "text") if any(modality in part.reads for part in parts)],
-        settings={"kind": node.kind, **node.own.model_dump(exclude={"of"}), **node.way._asdict()},
-        parts=[part.name for part in node.of],
-        packages={},
-        batch_size=parts[0].batch_size,
-        image_size=parts[0].image_size,
-        image_quality=parts[0].image_quality,
-        fingerprint=fingerprint.of(io.record(node.shards[0])),
-    )
-    return ReleasedEncoder(facts, [], partial(write, fit=_fit(node)))
-
-
-def _fit(node: Linear) -> Fit:
-    """Fit the maps to all items again, which gives the same; UserError if the features are not those that they give."""
-    from pipeline.features.node import Items, shard
-
-    ids = io.read_table(node.layout.item_ids, schemas.ITEM_IDS)
-    fit = node.fitted(Items(ids, Texts(node.layout.items)))
-    there = io.matrix(shard(node.shards[0])["vector"])
-    given = fit([io.matrix(shard(part.shards[0])["vector"]) for part in node.of])
-    if given.shape != there.shape or np.abs(given - there).max() > CLOSE * max(1.0, float(np.abs(there).max())):
-        raise UserError(f"{node.folder}: made with other settings; run `alignrec encode {node.layout.dataset}`")
-    return fit
 
 
 class Prepared(NamedTuple):

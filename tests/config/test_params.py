@@ -17,7 +17,7 @@ KINDS = """
 encoders:
   a: {kind: huggingface, model: google/siglip2-base-patch16-224, join: concat}
   b: {kind: sentence-transformers, model: Qwen/Qwen3-VL-Embedding-2B, prompt: "Represent the product.", dim: 512}
-  c: {kind: open_clip, model: ViT-L-14, weights: laion2b_s32b_b82k}
+  c: {kind: open_clip, model: hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K}
   d: {kind: timm, model: vit_base_patch14_dinov2.lvd142m}
   e: {kind: concat, of: [b, d]}
 """
