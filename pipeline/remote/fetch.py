@@ -8,8 +8,7 @@ import errno
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,13 +25,12 @@ from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote.addresses import locate
 from pipeline.remote.stores import Store, store
+from pipeline.remote.transfer import Meter, Progress
 
 WORKERS = 8
 TRIES = 6  # in a row that bring little: less than ENOUGH, of a small file than a 64th
 MAX_LISTED = 5  # bad files named in an error
 TAMPERED = "tampered with, its sha256 is not the manifest's"
-
-Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
 
 
 def fetch(
@@ -201,19 +199,6 @@ def _download(source: Store, files: list[File], release: Path, progress: Progres
         more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         named = "; ".join(sorted(faults)[:MAX_LISTED]) + more
         raise UserError(f"{source.address}: {named}. What is whole is kept; run again to fetch the rest")
-
-
-class Meter:
-    """Counts the bytes of all threads, and stops them."""
-
-    def __init__(self, total: int, progress: Progress) -> None:
-        self.total, self.progress, self.done = total, progress, 0
-        self.lock, self.stopped = threading.Lock(), threading.Event()
-
-    def add(self, n: int) -> None:
-        with self.lock:
-            self.done += n
-            self.progress(self.done, self.total)
 
 
 def fetch_one(source: Store, file: File, path: Path, meter: Meter) -> str | None:

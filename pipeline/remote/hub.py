@@ -16,8 +16,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
 from pipeline.remote.addresses import hf_path
-from pipeline.remote.fetch import Progress
-from pipeline.remote.stores import AlreadyReleased
+from pipeline.remote.transfer import AlreadyReleased, Progress
 
 TRIES = 5  # attempts while others move the head
 CARD = "README.md"

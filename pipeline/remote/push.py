@@ -11,8 +11,8 @@ from pipeline.errors import UserError
 from pipeline.release import manifest as manifests
 from pipeline.release import verify
 from pipeline.remote.addresses import path_of, scheme_of, web_address
-from pipeline.remote.fetch import Progress, fetch
-from pipeline.remote.stores import AlreadyReleased
+from pipeline.remote.fetch import fetch
+from pipeline.remote.transfer import AlreadyReleased, Progress
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

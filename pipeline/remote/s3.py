@@ -25,8 +25,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, s3_path, web_address
-from pipeline.remote.fetch import Meter, Progress
-from pipeline.remote.stores import AlreadyReleased
+from pipeline.remote.transfer import AlreadyReleased, Meter, Progress
 
 WORKERS = 4  # files sent at a time; each is in memory
 SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a time

@@ -14,10 +14,6 @@ from pipeline.release.manifest import NAME as MANIFEST
 from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, hf_path, is_archive, path_of, scheme_of, web_address
 
 
-class AlreadyReleased(Exception):
-    """The version is released already, with other content."""
-
-
 class Store(Protocol):
     """Read access to the files below one address."""
 

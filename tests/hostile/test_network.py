@@ -22,6 +22,7 @@ from pipeline.release.manifest import File
 from pipeline.remote import fetch as fetch_module
 from pipeline.remote import stores
 from pipeline.remote.fetch import fetch as fetch_release
+from pipeline.remote.transfer import Meter
 
 FAST = Images(timeout=20, private_hosts=["127.0.0.1"], max_bytes=200_000)
 
@@ -174,7 +175,7 @@ def test_a_byte_a_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
         request.close_connection = True
 
     entry = File(path="x", bytes=1_000_000, sha256="0" * 64)
-    meter = fetch_module.Meter(1, lambda *_: None)
+    meter = Meter(1, lambda *_: None)
     meter.stopped.wait = lambda timeout=None: False  # type: ignore[method-assign]
     with serving({"/x": one}) as server:
         fault = fetch_module.fetch_one(stores.store(server.address), entry, tmp_path, meter)
