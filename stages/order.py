@@ -16,7 +16,19 @@ from stages.study import STUDY
 from stages.train import TRAIN
 
 IN_ORDER = [
-    *(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN, ENCODE, GRAPH),
-    *(SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY, REPORT, PUBLISH),
+    DOWNLOAD,
+    INTERACTIONS,
+    ITEMS,
+    IMAGES,
+    PRETRAIN,
+    ENCODE,
+    GRAPH,
+    SEMANTIC_IDS,
+    TRAIN,
+    PROBE,
+    BENCHMARK,
+    STUDY,
+    REPORT,
+    PUBLISH,
 ]
 STAGES = {stage.name: stage for stage in IN_ORDER}  # name -> stage, in order

@@ -178,7 +178,7 @@ def test_a_byte_a_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     meter = Meter(1, lambda *_: None)
     meter.stopped.wait = lambda timeout=None: False  # type: ignore[method-assign]
     with serving({"/x": one}) as server:
-        fault = fetch_module.fetch_one(stores.store(server.address), entry, tmp_path, meter)
+        fault = fetch_module.fetch_one(stores.store(server.address), entry, tmp_path / "x", meter)
         assert server.asked["/x"] == fetch_module.TRIES
     assert fault is not None
     assert fault.startswith("x: cut off at 6 of 1,000,000 bytes")
