@@ -79,8 +79,7 @@ class Encoder:
         at_least_one(batch_size=[batch_size], workers=[workers])
         pictured, written = _rows(images, "images"), _rows(texts, "texts")
         n = self._checked(pictured, written)
-        vectors = np.zeros((n, self.width), np.float32)
-        self.rejects = []
+        vectors, self.rejects = np.zeros((n, self.width), np.float32), []
         read = written if written and "text" in self.reads else [None] * n
         shown = pictured if pictured and "image" in self.reads else [None] * n
         for start in range(0, n, DEFAULTS.shard_rows):  # bounds the images in memory
@@ -94,13 +93,17 @@ class Encoder:
             vectors[part] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
-        if self.rejects:
-            n_images, (row, _, reason) = sum(image is not None for image in pictured or ()), self.rejects[0]
-            line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
-            if len(self.rejects) == n_images:
-                raise UserError(f"{line}; give paths of image files, bytes or PIL images")
-            warnings.warn(f"{line}; encoder.rejects has all", stacklevel=2)
+        self._warn_of_rejects(sum(image is not None for image in pictured or ()))
         return vectors
+
+    def _warn_of_rejects(self, n_images: int) -> None:
+        if not self.rejects:
+            return
+        row, _, reason = self.rejects[0]
+        line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
+        if len(self.rejects) == n_images:
+            raise UserError(f"{line}; give paths of image files, bytes or PIL images")
+        warnings.warn(f"{line}; encoder.rejects has all", stacklevel=3)
 
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"

@@ -1,6 +1,6 @@
 """Judging feature sets before any training: `alignrec.probe` (method.md section 5). Letters: I items, F width."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -110,7 +110,11 @@ def probe(
     asked = Data(data.table, len(names))
     parts = asking.ask(asked)
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
-    result = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
+    judged = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
+    return _result(judged, parts, data.dropped, headline(ks))
+
+
+def _result(result: Mapping[str, Any], parts: Collection[str], dropped: Mapping[str, int], cutoff: int) -> ProbeResult:
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),
@@ -119,8 +123,8 @@ def probe(
         forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
-        dropped=data.dropped,
-        cutoff=headline(ks),
+        dropped=dropped,
+        cutoff=cutoff,
     )
 
 

@@ -24,6 +24,7 @@ from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
+from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.scores import Filter
 from pipeline.seeds import seed_for
@@ -144,30 +145,40 @@ def fit(
         progress: called with each finished epoch's line of the history.
         settings: of the model's own class in pipeline/models/, such as lr and epochs.
     """
-    known([model], MODELS, "model")
-    known([rule], ("mmrec", "strict"), "rule")
+    params = _check_arguments(model, vectors, cold_share, rule, settings)
     at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
-    if not 0 < cold_share < 1:
-        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
-    params = checked(MODELS[model].Params, settings, f"fit.{model}")
-    if vectors is None and MODELS[model].needs:
-        raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train))
     parts = data.split()
     kept = "as imported" if data.protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
+    rules = selecting(rule, data.protocol, kept, parts)
     x = features[SINGLE] if features is not None and MODELS[model].needs else None
     if x is not None and modalities and (total := sum(modalities)) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}")
-    most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
-    cutoffs = tuple(k for k in ks if k <= most) or (most,)
-    held, rules = Held(parts, x, graph_k, tuple(modalities)), selecting(rule, data.protocol, kept, parts)
-    cell = Cell(held, model, params, rules, seed_for("fit", model, seed), cutoffs, "test")
-    saved = None
-    if checkpoint is not None:
-        name = f"{model}-{cell.key[:16]}.safetensors"
-        saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every)
+    held, seed = Held(parts, x, graph_k, tuple(modalities)), seed_for("fit", model, seed)
+    cell = Cell(held, model, params, rules, seed, _possible_cutoffs(ks, parts), "test")
+    name = f"{model}-{cell.key[:16]}.safetensors"
+    saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every) if checkpoint is not None else None
     return _train(cell, data, parts, saved, progress)
+
+
+def _check_arguments(
+    model: str, vectors: np.ndarray | None, cold_share: float, rule: str, settings: dict[str, Any]
+) -> Train:
+    """Return the model's settings; UserError names the first argument that cannot be used."""
+    known([model], MODELS, "model")
+    known([rule], ("mmrec", "strict"), "rule")
+    if not 0 < cold_share < 1:
+        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
+    if vectors is None and MODELS[model].needs:
+        raise UserError(f"{model} reads content; give vectors, one an item")
+    return checked(MODELS[model].Params, settings, f"fit.{model}")
+
+
+def _possible_cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
+    """Return the cutoffs that do not exceed the items that are ranked; that number if all do."""
+    most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
+    return tuple(k for k in ks if k <= most) or (most,)
 
 
 def _train(

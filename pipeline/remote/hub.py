@@ -4,7 +4,9 @@ The Hub refuses a commit if the head has moved, and keeps large files by their h
 call does not send them again.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,7 +42,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
 
 def _commit(release: Path, manifest: Manifest, target: str, place: str) -> bool:
     """Commit the release on top of the head, unless it is there; False if the head has moved meanwhile."""
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     fs, api = hub.file_system(), HfApi()
@@ -69,11 +71,7 @@ def _commit(release: Path, manifest: Manifest, target: str, place: str) -> bool:
         root = get(CARD)
         if root is None or title in root.decode("utf-8", errors="replace").splitlines():  # of an earlier version
             files[CARD] = root_card(card, base).encode()
-    adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-    for file in manifest.files:
-        adds.append(CommitOperationAdd(path_in_repo=f"{base}/{file.path}", path_or_fileobj=release / file.path))
-        if adds[-1].upload_info.sha256.hex() != file.sha256:
-            raise UserError(f"{release / file.path}: changed while it was published; run again")
+    adds = _additions(release, manifest, base, files)
     with hub.errors(target):
         try:
             api.create_commit(
@@ -85,6 +83,18 @@ def _commit(release: Path, manifest: Manifest, target: str, place: str) -> bool:
                 return False
             raise
     return True
+
+
+def _additions(release: Path, manifest: Manifest, base: str, files: Mapping[str, bytes]) -> list[Any]:
+    """Return what a commit adds: some files by content, and those of the manifest by path, held to their sha256."""
+    from huggingface_hub import CommitOperationAdd
+
+    adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    for file in manifest.files:
+        adds.append(CommitOperationAdd(path_in_repo=f"{base}/{file.path}", path_or_fileobj=release / file.path))
+        if adds[-1].upload_info.sha256.hex() != file.sha256:
+            raise UserError(f"{release / file.path}: changed while it was published; run again")
+    return adds
 
 
 def root_card(card: str, base: str) -> str:
