@@ -92,7 +92,7 @@ class Stage:
         self.whole = self.files()
 
     def ran(self) -> None:
-        run = Run(self.name, self.layout.dataset, self.params, self.layout.root, self.layout)
+        run = Run(self.name, self.layout.dataset, self.params, self.layout.root)
         perform(run, STAGES[self.name], lambda _: None)
 
     def files(self) -> dict[str, str]:
@@ -293,8 +293,8 @@ def test_what_the_page_and_the_release_quote_is_hashed(tmp_path: Path, name: str
         before = path.read_bytes()
         by_hand(path)
         with pytest.raises(UserError) as error:
-            perform(Run(name, "shop", toy.PARAMS, tmp_path, layout), stage, lambda _: None)
+            perform(Run(name, "shop", toy.PARAMS, tmp_path), stage, lambda _: None)
         assert str(path) in str(error.value)
         assert f"run `alignrec {earlier} shop`" in str(error.value)
         path.write_bytes(before)
-    perform(Run(name, "shop", toy.PARAMS, tmp_path, layout), stage, lambda _: None)
+    perform(Run(name, "shop", toy.PARAMS, tmp_path), stage, lambda _: None)
