@@ -30,11 +30,11 @@ def locate(address: str) -> str:
 
 
 def is_archive(address: str) -> bool:
-    """Return whether an address names a zip file of this machine."""
-    if scheme_of(address) != "file":
-        return False
+    """Return whether an address names a zip file, of this machine or of a web server."""
+    if (scheme := scheme_of(address)) in ("http", "https"):
+        return web_address(address).path.lower().endswith(".zip")
     path = path_of(address)
-    return path.suffix.lower() == ".zip" and not path.is_dir()
+    return scheme == "file" and path.suffix.lower() == ".zip" and not path.is_dir()
 
 
 def scheme_of(address: str) -> str:

@@ -17,14 +17,15 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.http.fetch import fetch as download
 from pipeline.http.fetch import is_web_page
 from pipeline.http.hub import Absent
 from pipeline.http.retries import ENOUGH, TransientError, append, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote.addresses import locate
-from pipeline.remote.stores import Store, store
+from pipeline.remote.addresses import TIMEOUT, is_archive, locate, scheme_of, web_address
+from pipeline.remote.stores import Archive, Store, store
 from pipeline.remote.transfer import Meter, Progress
 
 WORKERS = 8
@@ -55,7 +56,7 @@ def fetch(
     to = Path(os.path.abspath(to))
     work = work_of(to)
     with _exclusive(work, to):
-        source = store(locate(address))
+        source = _open(locate(address), work / "archive")
         manifest = _select(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
         if encoder is not None:  # the manifest of a part is another file
             (work / signature.NAME).unlink(missing_ok=True)
@@ -71,6 +72,21 @@ def fetch(
         for left in _unfinished(work):
             shutil.rmtree(left)
     return to
+
+
+def _open(address: str, kept: Path) -> Store:
+    """Return read access to a release; a zip file of a web server is downloaded to the folder `kept` first."""
+    if scheme_of(address) == "file" or not is_archive(address):
+        return store(address)
+    shown, target = str(web_address(address).copy_with(userinfo=b"", query=None)), kept / "release.zip"
+    download(address, target, None, TIMEOUT, TRIES, lambda done, total: None)
+    try:
+        archive = Archive(target)
+    except UserError as e:
+        shutil.rmtree(kept)
+        raise UserError(str(e).replace(str(target), shown)) from None
+    archive.address = shown
+    return archive
 
 
 def look(address: str) -> tuple[Manifest, str]:

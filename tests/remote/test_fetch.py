@@ -69,6 +69,16 @@ def test_from_a_zip_file(published: Path, tmp_path: Path, top: str) -> None:
     assert left(tmp_path) == ["a", "b", "shop-0.1.0.zip"]
 
 
+def test_from_a_zip_file_of_a_web_server(server: Folder, published: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(server.folder / "shop"), "zip", published)
+    assert content(fetch(f"{server.address}/shop.zip?key=1", tmp_path / "a")) == content(published)
+    (server.folder / "none.zip").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"none\.zip: not readable as a zip file") as e:
+        fetch(f"{server.address}/none.zip?key=1", tmp_path / "b")
+    assert "key" not in str(e.value)
+    assert left(tmp_path) == ["a"]
+
+
 BAD_ZIPS = {
     "absent": "no such file", "cut": "not a zip file", "page": "not a zip file", "empty": "no manifest.json there",
     "damaged": "Bad CRC-32",
