@@ -82,7 +82,7 @@ def attack(data: bytes) -> None:
     folder = restored("attacked", release())
     put(folder, name.decode(), content)
     with suppress(UserError, ContractError):
-        leaderboard.html(leaderboard.read(folder))
+        leaderboard.html([leaderboard.read(folder)])
     read_everything(folder)
 
 
