@@ -1,9 +1,7 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
 from pipeline import parallel
-from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.features import registry
 from pipeline.features.registry import FEATURES
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
@@ -17,7 +15,7 @@ def main(run: Run) -> None:
     from pipeline.pretrain import frozen  # loads torch
     from pipeline.pretrain.train import train
 
-    if not registry.reads_pretrained(run.params.encoders, run.params[Encode].encoders):
+    if not frozen.is_read(run):
         run.resume(run.folder, [])
         run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
         return

@@ -98,6 +98,11 @@ def _modalities(layout: Layout, texts: Texts) -> set[str]:
     return {modality for modality, has in there.items() if has}
 
 
+def is_read(run: Run) -> bool:
+    """Return whether a feature set reads what is trained: here, as the registry shapes no training."""
+    return registry.reads_pretrained(run.params.encoders, run.params[Encode].encoders)
+
+
 def resume(run: Run) -> None:
     own, encoders, layout = run.params[Pretrain], run.params.encoders, run.layout
     names = registry.whole(encoders, own.distill_from if own.distill else ())
