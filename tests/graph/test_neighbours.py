@@ -191,13 +191,13 @@ def measured(n: int, folder: Path) -> None:
 def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
     """Of a process alone: what is mapped from files is the system's, which takes it back when it needs to."""
     taken = []
-    for n in (5_000, 15_000):
+    for n in (10_000, 20_000):  # more than the sample
         (tmp_path / str(n)).mkdir()
         output, errors = started(measured, n, tmp_path / str(n)).communicate()
         assert output, errors
         taken.append(float(output))
     assert taken[0] < 12, "parts: the sample has four, and FAISS copies it"
-    assert taken[1] - taken[0] < 2, f"{taken}, of 7 parts"  # of 5 more
+    assert taken[1] - taken[0] < 2, f"{taken}, of 10 parts"  # of 5 more
 
 
 # --- GPUs
