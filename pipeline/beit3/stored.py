@@ -129,17 +129,25 @@ def network(files: EncoderFiles) -> BEiT3:
 
 
 def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
-    """Raise UserError unless the weights' header has the tensors of that network, name and shape, and no other."""
+    """Raise UserError unless the weights' header has the tensors of that network, name and shape, and no other.
+
+    Where torch is not installed, which loads them, they are not compared.
+    """
     there = arrays.shapes(files.weights)
     if shape.layers > len(there):  # before that many are made
         raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
-    import torch
+    try:
+        import torch
 
-    from pipeline.beit3.mini import Mini
-    from pipeline.beit3.network import BEiT3
-
-    with torch.device("meta"):
-        made = Mini(shape) if isinstance(shape, MiniConfig) else BEiT3(shape)
+        from pipeline.beit3.mini import Mini
+        from pipeline.beit3.network import BEiT3
+    except ModuleNotFoundError:
+        return
+    try:
+        with torch.device("meta"):
+            made = Mini(shape) if isinstance(shape, MiniConfig) else BEiT3(shape)
+    except RuntimeError:  # the size of a tensor overflows
+        raise UserError(f"{files.config}: a network that is larger than any file; {AGAIN}") from None
     expected = {name: ("F32", tuple(tensor.shape)) for name, tensor in made.state_dict().items()}
     faults = [f"{one_line(name, 80)} is of no such network" for name in sorted(there.keys() - expected.keys())]
     for name, wanted in expected.items():

@@ -150,10 +150,10 @@ def facts(folder: Path, name: str) -> Facts:
 
 
 def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the faults of a release's encoders, one line each, without torch.
+    """Yield the faults of a release's encoders, one line each.
 
-    encoder.json keeps its schema; a network has the shape of its config.json, maps fit each other, all are finite, and
-    one of them has the width of the feature set.
+    encoder.json keeps its schema; a network has the shape of its config.json, which is compared where torch is
+    installed; maps fit each other, all are finite, and one of them has the width of the feature set.
     """
     widths: dict[str, set[int]] = {}
     for name in _carried(manifest):

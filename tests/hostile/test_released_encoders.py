@@ -63,6 +63,11 @@ def test_a_wrong_value_is_refused_in_one_line(release: Path, name: str, key: str
     refused(release)
 
 
+def test_a_shape_whose_size_overflows_is_refused_in_one_line(release: Path) -> None:
+    changed(release, f"{BEIT3}/config.json", image=1 << 24, patch=1, width=1 << 24)
+    refused(release)
+
+
 def refused(release: Path) -> None:
     with pytest.raises((UserError, ContractError)) as e:  # noqa: PT012
         list(verify(release))
