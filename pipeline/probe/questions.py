@@ -10,15 +10,19 @@ probability clip((K - g) / t, 0, 1). Constant features therefore score exactly a
 N questions, U users, I items, F feature width, K cutoff.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
 from pipeline import engine
 from pipeline.ops.linalg import first_not_finite, float64_units
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 TIE = 1e-6
 """cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""
@@ -59,6 +63,8 @@ def sample(ids: np.ndarray, items: int, seed: int) -> np.ndarray:
 
 def join(questions: Sequence[Questions]) -> Questions:
     """Return the questions of several probes as one, their groups numbered on, so that one pass answers them all."""
+    from scipy import sparse  # a light install, which draws a sample for `diff`, does without it
+
     offsets = np.cumsum([0, *(part.groups for part in questions)])
     return Questions(
         sparse.vstack([part.members for part in questions], format="csr"),
@@ -129,5 +135,7 @@ def summary(questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[i
 
 def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Return the mean of the rows of each group: [N, n] -> [G, n]."""
+    from scipy import sparse
+
     means = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
     return (means @ values) / np.bincount(group)[:, None]
