@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
 MOST_NAMES = 3  # of tensors in a message
+OF_LAYER = 32  # tensors, of `mini`; a layer of BEiT3 has more
 Shape = TypeVar("Shape", Config, MiniConfig)
 
 
@@ -134,7 +135,7 @@ def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
     Where torch is not installed, which loads them, they are not compared.
     """
     there = arrays.shapes(files.weights)
-    if shape.layers > len(there):  # before that many are made
+    if shape.layers * OF_LAYER > len(there):  # before that many are made
         raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
     try:
         import torch
