@@ -108,3 +108,13 @@ def test_the_commands_sign_and_check(signed: Path, keys: tuple[Path, Path], tmp_
     (release / "README.md").write_text("?")
     done = CliRunner().invoke(app, ["publish", "shop", "--root", str(root), "--sign", str(keys[1])])
     assert "damaged" in done.output
+
+
+def test_no_bit_of_a_signed_release_may_flip(release: Path, keys: tuple[Path, Path]) -> None:
+    for name, says in (("manifest.json", "signature"), ("items.parquet", "changed")):
+        sound = (release / name).read_bytes()
+        for at in range(0, len(sound), len(sound) // 10):
+            (release / name).write_bytes(sound[:at] + bytes([sound[at] ^ 1 << at % 8]) + sound[at + 1 :])
+            with pytest.raises(UserError, match=says):
+                list(verify(release, public(keys[0])))
+        (release / name).write_bytes(sound)

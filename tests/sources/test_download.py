@@ -41,6 +41,27 @@ def test_a_cut_connection_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.gz"]
 
 
+def test_a_later_run_continues_what_an_earlier_one_left(tmp_path: Path) -> None:
+    with serving({"/x.gz": ranged(DATA, cut_at=50_000)}) as server:
+        address = f"{server.address}/x.gz"
+        with pytest.raises(UserError, match="run again to continue"):
+            get(address, tmp_path / "x.gz", retries=0)
+        assert not (tmp_path / "x.gz").exists()
+        server.answers["/x.gz"] = ranged(DATA)
+        assert get(address, tmp_path / "x.gz").read_bytes() == DATA
+        assert ranges(server)[-1] == "bytes=50000-"
+
+
+def test_a_file_that_changed_meanwhile_starts_over(tmp_path: Path) -> None:
+    new = gzip.compress(b"new", mtime=0)
+    with serving({"/x.gz": ranged(DATA, cut_at=50_000)}) as server:
+        address = f"{server.address}/x.gz"
+        with pytest.raises(UserError):
+            get(address, tmp_path / "x.gz", retries=0)
+        server.answers["/x.gz"] = ranged(new, etag='"v2"')
+        assert get(address, tmp_path / "x.gz").read_bytes() == new
+
+
 def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Path) -> None:
     answers = {"/a": first(2, status(503, Retry_After="0"), body(b"a")), "/b": status(403), "/c": hang}
     with serving(answers) as server:
