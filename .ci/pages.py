@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import alignrec
 from pipeline.config.parameters import Parameters
 from pipeline.encode.registry import ENCODERS
-from pipeline.features.registry import FEATURES
+from pipeline.combine.names import KINDS
 from pipeline.models import MODELS
 from pipeline.sources.registry import SOURCES
 from stages.params import SECTIONS
@@ -183,7 +183,7 @@ def parameters() -> str:
         "Sections": {"the whole file": Parameters} | SECTIONS,
         "Recommenders": {name: MODELS[name].Params for name in MODELS.built_in},
         "Encoders": {name: ENCODERS[name].params for name in ENCODERS.built_in}
-        | {name: FEATURES[name].Params for name in FEATURES.built_in},
+        | KINDS,
         "Sources": {name: SOURCES[name] for name in SOURCES.built_in},
     }
     for heading, kinds in families.items():

@@ -25,8 +25,7 @@ from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.images.decode import normalise
 from pipeline.images.params import Images
-from pipeline.layout import Layout
-from pipeline.release import encoder as released
+from pipeline.release.encoder import Carried
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
@@ -145,17 +144,17 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = ENCODERS[name]
     own = checked(spec.params, settings, f"encoder.{name}")
-    context = base.Context(Layout(Path(), name), DEFAULTS)  # these encoders read no file of a dataset
-    return Encoder(name, spec.make(context, own), spec.reads)
+    return Encoder(name, spec.load(Path(), own), spec.reads)  # these encoders read no file of a dataset
 
 
 def _released(release: Release, name: str | None) -> Encoder:
-    names = released.names(release.folder)
+    shelf = Carried(release.folder)
+    names = shelf.names
     if not names:
         raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")
     if name is None and len(names) > 1:
         raise UserError(f"{release.folder}: name one of its encoders: {', '.join(names)}")
-    loaded = released.load(release.folder, name or names[0])
+    loaded = shelf.load(name or names[0])
     stored = Images(size=loaded.facts.image_size, quality=loaded.facts.image_quality)
     return Encoder(name or names[0], loaded.encoder, loaded.facts.reads, stored)
 

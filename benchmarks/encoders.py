@@ -22,7 +22,6 @@ from benchmarks._turns import Turn, Way, timed
 from pipeline.encode import batching
 from pipeline.encode.base import Encoder
 from pipeline.encode.params import Encode
-from pipeline.features.sets import FeatureSets
 from pipeline.images.pixels import decoded
 from pipeline.layout import Layout
 
@@ -99,7 +98,7 @@ def _model(folder: str, case: str) -> str:
 @cache
 def _encoder(folder: str, case: str) -> Encoder:
     given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS, "chunks": 1}
-    return FeatureSets(Layout(Path(folder), "none"), Encode(), {"net": given})["net"].load()
+    return find_network({"net": given}, "net", Path(folder)).load()
 
 
 def _our_turn(folder: str, case: str) -> Turn[np.ndarray]:

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import _plain_alignrec
 from benchmarks._baby import published_split
-from pipeline.features import control
+from pipeline.combine import controls
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
@@ -30,7 +30,7 @@ WIDTH = 768
 
 def main(seed: int) -> None:
     split = published_split()
-    features = control.random(split.n_items, WIDTH, 0)
+    features = controls.random(split.n_items, WIDTH, 0)
     edges = neighbours.neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {

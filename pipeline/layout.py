@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from pipeline import io
 
+FEATURE_STAGES = ("encode", "beit3", "combine")  # which write feature sets
+
 
 class Named:
     """A file in a folder, and what lies there."""
@@ -31,8 +33,6 @@ class EncoderFiles:
     word_pieces = Named("wordpieces.json", "MiniLM's word pieces in the order of `mini`, in place of a tokenizer")
     whitening = Named("whitening.safetensors", "mean and map that read CLS; absent for the raw vector")
     start = Named("start.safetensors", "initial image embedding of `mini`; not released")
-    images = Named("images.npy", "what `mini` reads of each image, float32 [I, W]; not released")
-    image_hashes = Named("image_hashes.npy", "hash of each image, bytes [I], in the order of `images`; not released")
     official = Named("official.safetensors", "weights of `pretrain.init` before training, without heads; not released")
 
     def present(self) -> list[Path]:
@@ -111,7 +111,6 @@ class Layout:
     )  # absent without images, and with a published tokenizer
     encoder_checkpoint = File("pretrain", "checkpoint.safetensors", "state of a killed pre-training")
     encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training")
-    teacher_target = File("pretrain", ".scratch/target.npy", "joint target of the frozen teachers")
 
     @property
     def published(self) -> Path:
@@ -122,18 +121,15 @@ class Layout:
     def encoder(self) -> EncoderFiles:
         return EncoderFiles(self.folder("pretrain"))
 
-    def teacher_features(self, name: str) -> Path:
-        """Return the file of a frozen encoder's vectors, which pre-training reads; safe to delete."""
-        return self.folder("teachers") / name / "features.npy"
-
     def features(self, name: str) -> Path:
-        """Folder of features-*.parquet of one feature set, table features(F)."""
-        return self.folder("encode") / name
+        """Folder of one feature set: features-*.parquet, table features(F), set.json and encoder/."""
+        below = [self.folder(stage) / name for stage in ("beit3", "combine")]
+        return next((folder for folder in below if folder.is_dir()), self.folder("encode") / name)
 
     def feature_sets(self) -> list[str]:
-        """Return the names of the feature sets that encode has written, sorted."""
-        folders = self.folder("encode").glob("*/")
-        return sorted(f.name for f in folders if any(f.glob("features-*.parquet")))
+        """Return the names of the feature sets that are there, sorted."""
+        files = (path for stage in FEATURE_STAGES for path in self.folder(stage).glob("*/features-00000.parquet"))
+        return sorted(path.parent.name for path in files)
 
     def edges(self, name: str) -> Path:
         """Table EDGES of one feature set."""

@@ -5,7 +5,7 @@ from pipeline.models import MODELS
 from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import FEATURE_SETS, Stage
-from stages.encode import ENCODE
+from stages.combine import FEATURES
 from stages.graph import GRAPH
 from stages.interactions import INTERACTIONS
 
@@ -29,7 +29,7 @@ BENCHMARK = Stage(
     "benchmark",
     does="models x feature sets x seeds under one protocol",
     writes="`results.parquet` (long), `slices.parquet`, `tests.parquet`, `protocol.json`, `metrics.json`",
-    reads=(INTERACTIONS, ENCODE, GRAPH),
+    reads=(INTERACTIONS, *FEATURES, GRAPH),
     sections=("train", "search", "interactions", *FEATURE_SETS),
     params=Benchmark,
     main=main,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.release.read import Release
-from stages.arguments import ParamsFile
+from stages.arguments import ParamsFile, Root
 from stages.terminal import interruptible, say
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
@@ -23,6 +23,7 @@ def embed(
     images: Annotated[Path | None, typer.Option(help="folder of image files; that of the table by default")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
     params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
 ) -> None:
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
@@ -30,7 +31,6 @@ def embed(
     from pipeline.embed import command  # load torch, which a damaged release need not wait for
     from pipeline.embed.prepare import Table
     from pipeline.encode.params import Encode
-    from pipeline.images.params import Images
     from pipeline.release.item_file import Columns
 
     settings = _settings(params if release is None else None)
@@ -38,7 +38,7 @@ def embed(
     if release is not None:
         chosen = command.of_release(release, encoder, own)
     else:
-        chosen = command.of_parameters(encoder, settings.encoders, own, settings[Images])
+        chosen = command.of_parameters(encoder, settings, own, root)
     named = tuple(name for name in (text or "").split(",") if name)
     table = Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with interruptible(f"items encoded so far are kept next to {to}"):

@@ -1,51 +1,36 @@
-"""encode: items -> feature sets, a folder each: content encoders, imported files, controls."""
+"""encode: items -> the feature set of one encoder that is not trained here, a folder."""
 
-import shutil
-
-import schemas
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError
-from pipeline.features.registry import FEATURES
 from pipeline.run import Run
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import SOURCE, Stage
-from stages.download import DOWNLOAD
+from pipeline.stage import Stage
 from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
 from stages.items import ITEMS
-from stages.pretrain import PRETRAIN
 
 
 def main(run: Run) -> None:
-    from pipeline.features.sets import FeatureSets  # load torch
-    from pipeline.features.write import write_all
-    from pipeline.items.texts import Texts
+    from pipeline.encode.batching import Items  # loads torch
+    from pipeline.encode.write import write_set
 
-    ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
-    texts = Texts(run.layout.items)
-    sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    for folder in () if run.part else run.folder.glob("*/"):
-        if folder.name not in sets.names:
-            shutil.rmtree(folder)
-    failed = write_all(run, sets, ids, texts)
-    for error in failed.values():
-        if not isinstance(error, UserError):
-            raise error
-    if failed:
-        faults = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise UserError(f"encode {run.dataset}: {len(failed)} of {len(sets.names)} feature sets failed: {faults}")
-    run.rows_in, run.rows_out = len(ids), len(ids) * len(sets.names)
-    run.count("item without text", sum(not text.strip() for text in texts))
+    if run.item not in run.params[Encode].encoders:
+        run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
+        return
+    items, reuse = Items.of(run.layout), run.params[Encode].reuse
+    with run.progress(total=len(items.ids), unit="item") as bar:
+        write_set(run, run.item, run.folder, items, bar.update, run.layout.rows if reuse else None)
+    run.rows_in = run.rows_out = len(items.ids)
 
 
 ENCODE = Stage(
     "encode",
-    does="items -> the feature sets of every encoder, and the controls",
-    writes="`<features>/features-*.parquet`",
-    reads=(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN),
-    sections=("encoders", SOURCE),
+    does="items -> the feature set of one encoder",
+    writes="`features-*.parquet`, `set.json`, `encoder/`",
+    reads=(INTERACTIONS, ITEMS, IMAGES),
+    per="encoder",
+    resumes=True,
+    sections=("encoders",),
     params=Encode,
     main=main,
-    loads=(SOURCES, ENCODERS, FEATURES),
+    loads=(ENCODERS,),
 )

@@ -6,7 +6,7 @@ from pipeline.graph.params import Graph
 from pipeline.run import Run
 from pipeline.stage import Stage
 from schemas import EDGES
-from stages.encode import ENCODE
+from stages.combine import FEATURES
 
 # the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them
 MEANINGLESS = "random"
@@ -52,7 +52,7 @@ GRAPH = Stage(
     "graph",
     does="nearest neighbours of every feature set",
     writes="`<features>/edges.parquet`",
-    reads=(ENCODE,),
+    reads=FEATURES,
     params=Graph,
     main=main,
 )

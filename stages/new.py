@@ -38,6 +38,7 @@ AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. A
 datasets: [{name}]
 sources:
   {name}: {{kind: {kind}, category: {category}}}
+encode: {{encoders: [minilm, cnn, descriptors, tfidf]}}
 """
 
 
@@ -105,6 +106,7 @@ def _parameters(
     beit3: bool,
 ) -> str:
     has_images = bool(images) or (items is not None and "image_urls" in items.roles)
+    has_content = items is not None or has_images
     content = _content(items is not None, has_images, left.items, beit3)
     sections: dict[str, Any] = {
         "datasets": [name],
@@ -115,9 +117,9 @@ def _parameters(
         "train": QUICK if left.items < LARGE else {},
         "benchmark": {"budget": BUDGET},
     }
-    if content and left.items < LARGE:
-        encoders = content["encode"]["encoders"]
-        judged = [name for name in encoders if not name.endswith("-masked") and name not in ("tfidf", "descriptors")]
+    if has_content and left.items < LARGE:
+        both = items is not None and has_images
+        judged = ["beit3"] * beit3 + ["minilm-cnn" if both else content["encode"]["encoders"][0], "linear"]
         sections["benchmark"] = {"models": MODELS, "features": [*judged, "shuffled"], "budget": BUDGET}
     if left.items < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= left.items] or [left.items]
@@ -139,17 +141,20 @@ def _source(interactions: inspect.Table, items: inspect.Table | None) -> dict[st
 
 
 def _content(text: bool, image: bool, items: int, beit3: bool) -> dict[str, Any]:
-    """Return the sections `pretrain` and `encode` for items that have these modalities."""
+    """Return the sections of the stages that write feature sets, for items that have these modalities."""
+    both = text == image
+    encoders = Encode().encoders if both else TEACHERS["text" if text else "image"]
+    encode = {"encode": {"encoders": encoders}, "combine": {} if both else {"sets": {"linear": {}}}}
     if not (text or image):
-        return {}
-    teachers = TEACHERS["text" if text else "image"]
-    encoders = Encode().encoders if text and image else ["beit3", *teachers, "linear"]
+        return {"encode": {"encoders": encoders}}
     if not beit3:
-        return {"encode": {"encoders": [name for name in encoders if not name.startswith("beit3")]}}
+        return {**encode, "beit3": {"sets": []}}
     steps = max(STEPS, math.ceil(PASSES * items / BATCH))
-    pretrain = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
-    alone = {} if text and image else {"distill_from": teachers}
-    return {"pretrain": {**pretrain, **alone}, "encode": {"encoders": encoders}}
+    alone = {} if both else {"distill_from": encoders}
+    pretrain = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS} | alone
+    return {"encode": encode["encode"], "pretrain": pretrain, "combine": encode["combine"]} | (
+        {} if both else {"beit3": {"sets": ["beit3"]}}
+    )
 
 
 def _has_gpu() -> bool:

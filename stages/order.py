@@ -1,6 +1,8 @@
 """The stages in order. A new one is a file here, its package in pipeline/, and a line in this list."""
 
+from stages.beit3 import BEIT3
 from stages.benchmark import BENCHMARK
+from stages.combine import COMBINE
 from stages.download import DOWNLOAD
 from stages.encode import ENCODE
 from stages.graph import GRAPH
@@ -20,8 +22,10 @@ IN_ORDER = [
     INTERACTIONS,
     ITEMS,
     IMAGES,
-    PRETRAIN,
     ENCODE,
+    PRETRAIN,
+    BEIT3,
+    COMBINE,
     GRAPH,
     SEMANTIC_IDS,
     TRAIN,

@@ -9,14 +9,14 @@ from pydantic import create_model, field_validator
 
 from pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from pipeline.benchmark.settings import model_settings, sweep_params
+from pipeline.combine import names
+from pipeline.combine.params import Combine
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
-from pipeline.encode.registry import OFFICIAL
+from pipeline.encode.params import BEiT3, Encode
+from pipeline.encode.registry import check_encoders, settings_of
 from pipeline.errors import UserError
-from pipeline.features import registry as encoders
-from pipeline.features.registry import feature_sets, imported
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.release.read import Release
 
 SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"search": Search}
+OFFICIAL = "beit3-official"
 RECORDED = ("interactions", "graph", "train", "benchmark")  # sections that a release records
 
 
@@ -53,7 +54,7 @@ def read(path: Path, dataset: str = "") -> Parameters:
     raw = document.read_extended(path)
     try:
         params = checked(Params, raw)
-        _names(params)
+        _check_names(params)
         return for_dataset(params, dataset) if dataset else params
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
@@ -64,32 +65,27 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
 
     Without a file of items only the controls are encoded; ceilings need a generated dataset.
     """
-    source, encode = params.source(dataset), params[Encode]
-    wanted = encode.encoders
-    if (
-        "encoders" not in encode.model_fields_set
-        and isinstance(source, Downloaded)
-        and "metadata" not in source.files()
-    ):
-        wanted = []
+    source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3], params[Combine]
+    if isinstance(source, Downloaded) and "metadata" not in source.files():
+        encode, ours = encode.model_copy(update={"encoders": []}), ours.model_copy(update={"sets": []})
+        combine = combine.model_copy(update={"sets": {}})
     if not isinstance(source, Generated):
-        wanted = [name for name in wanted if not encoders.is_ceiling(params.encoders, name)]
-    if wanted != encode.encoders:
-        encode = encode.model_copy(update={"encoders": wanted})
-        params = params.having(encode)
-    made = [name for name in feature_sets(params, dataset) if name not in encode.controls]
-    params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
-    content = [name for name in made if not encoders.is_partial(params.encoders, name)]
-    trained = FEATURES if FEATURES in content else next(iter(content or made or encode.controls), FEATURES)
+        kept = {name: own for name, own in combine.sets.items() if not names.is_ceiling(combine.sets, name)}
+        combine = combine.model_copy(update={"sets": kept})
+    params = params.having(encode, ours, combine)
+    made = names.made(params, dataset)
+    content = [name for name in made if not names.is_partial(combine.sets, name)]
+    trained = FEATURES if FEATURES in content else next(iter(content or made or combine.controls), FEATURES)
     if "features" in params[Released].model_fields_set and (named := params[Released].features) in made:
         trained = named  # though it be a control of another set
     judged = content if trained in content or trained not in made else [trained, *content]
-    ours = [name for name in made or [trained] if name not in imported(params, dataset)]  # others' only if named
+    others = [*names.imported(params, dataset), *names.with_text(params, dataset)]
+    own = [name for name in made or [trained] if name not in others]  # others' only if named
     chosen: dict[type[Any], Any] = {
         Released: trained,
         SemanticIds: [trained] if judged else [],
-        Benchmark: [*judged, *encode.controls],
-        Publish: [name for name in ours if name == trained or not encoders.is_control(params.encoders, name)],
+        Benchmark: [*judged, *combine.controls],
+        Publish: [name for name in own if name == trained or not names.is_control(combine.sets, name)],
     }
     open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
     return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))
@@ -130,7 +126,7 @@ def check(params: Parameters, path: Path) -> None:
                 values = {name: getattr(space, end) for name, space in ranges.items()}
                 checked(MODELS[model].Params, values, f"search.spaces.{model}")
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
-            encoders.settings(params.encoders, encoder)
+            settings_of(params.encoders, encoder)
         for sweep in params[Study].sweeps:
             for setting in params[Study].settings(sweep):
                 sweep_params(params, setting, f"study.sweeps.{sweep}")
@@ -152,27 +148,27 @@ def _made(params: Parameters) -> None:
     for ablation, changed in benchmark.ablations.items():
         named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
     for dataset in params.datasets:
-        for where, names in named.items():
-            known(names, feature_sets(params, dataset), where)
-    if ceilings := [name for name in publish.features if encoders.is_ceiling(params.encoders, name)]:
+        for where, wanted in named.items():
+            known(wanted, names.feature_sets(params, dataset), where)
+    if ceilings := [name for name in publish.features if names.is_ceiling(params[Combine].sets, name)]:
         raise UserError(
             f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
         )
     if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
-        known(publish.features, {n: 0 for d in params.datasets for n in feature_sets(params, d)}, "publish.features")
+        known(publish.features, {n: 0 for d in params.datasets for n in names.feature_sets(params, d)}, "publish.features")
 
 
-def _names(params: Parameters) -> None:
+def _check_names(params: Parameters) -> None:
     for dataset in params.datasets:
         params.source(dataset)
-    controls = params[Encode].controls
-    made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
-    encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
-    encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
-    if not params[Pretrain].init and OFFICIAL in (encoders.kind(params.encoders, name) for name in made):
-        raise UserError(
-            f"'encode.encoders': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too"
-        )
+    check_encoders(params.encoders, params[Encode].encoders)
+    for dataset in params.sources:
+        names.check_names(params, dataset)
+    made = dict.fromkeys(name for dataset in params.sources for name in names.feature_sets(params, dataset))
+    if params[BEiT3].sets and "distill_from" in params[Pretrain].model_fields_set:
+        known(params[Pretrain].distill_from, params[Encode].encoders, "pretrain.distill_from")
+    if not params[Pretrain].init and OFFICIAL in params[BEiT3].sets:
+        raise UserError(f"'beit3.sets': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too")
     known(params[Benchmark].models, MODELS, "benchmark.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
     if (control := params[Benchmark].control) is not None:

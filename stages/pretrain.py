@@ -1,38 +1,37 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
 from pipeline import parallel
-from pipeline.encode.registry import ENCODERS
-from pipeline.features.registry import FEATURES
+from pipeline.encode.params import BEiT3
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
-from pipeline.stage import FEATURE_SETS, Stage
+from pipeline.stage import Stage
+from stages.encode import ENCODE
 from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
 from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from pipeline.pretrain import frozen  # loads torch
-    from pipeline.pretrain.train import train
+    from pipeline.pretrain import train  # loads torch
 
-    if not frozen.is_read(run):
+    if not run.params[BEiT3].sets:
         run.resume(run.folder, [])
-        run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
+        run.note(skipped="beit3.sets is empty: no feature set reads what pretrain makes")
         return
     with parallel.rank_zero_first():
-        frozen.resume(run)
+        train.resume(run)
         trained = run.finished()
     if not trained:
-        train(run)
+        train.train(run)
 
 
 PRETRAIN = Stage(
     "pretrain",
     does="BEiT3 by MIM + MLM, and the losses that `pretrain` adds to them",
     writes="`encoder.safetensors`, `config.json`, `tokenizer.spm`, `history.json`",
-    reads=(INTERACTIONS, ITEMS, IMAGES),
-    sections=FEATURE_SETS,
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE),
+    resumes=True,
+    sections=("beit3.sets",),
     params=Pretrain,
     main=main,
-    loads=(ENCODERS, FEATURES),
 )

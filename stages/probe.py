@@ -7,8 +7,8 @@ import numpy as np
 
 import schemas
 from pipeline import io
-from pipeline.encode.params import Encode
-from pipeline.features import registry
+from pipeline.combine.names import feature_sets, is_ceiling, learns, relearns
+from pipeline.combine.params import Combine
 from pipeline.layout import Layout
 from pipeline.probe.base import Data, Relearned
 from pipeline.probe.params import Probe
@@ -16,7 +16,7 @@ from pipeline.probe.registry import PROBES
 from pipeline.run import Run
 from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train.params import Released
-from stages.encode import ENCODE
+from stages.combine import FEATURES
 from stages.interactions import INTERACTIONS
 
 
@@ -26,7 +26,7 @@ def main(run: Run) -> None:
     params, layout = run.params[Probe], run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
-    names = layout.feature_sets()
+    names = [name for name in feature_sets(run.params, run.dataset) if name in layout.feature_sets()]
     data = Data(interactions, items, _relearned(run, names))
     probes = asking.ask(data)
     processing = forms.Processing(forms.ask(data), params.width)
@@ -40,7 +40,7 @@ def main(run: Run) -> None:
     figures = asking.summaries(probes, raw, params.ks, data.relearned)
     figures["processed"] = asking.processed(probes, processed, params.ks, processing.facts())
     ours = run.params[Released].features
-    rivals = [name for name in names if not registry.is_ceiling(run.params.encoders, name)]
+    rivals = [name for name in names if not is_ceiling(run.params[Combine].sets, name)]
     pairs = [(ours, name) for name in rivals if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
     figures["learned"] = sorted(data.relearned)
@@ -56,21 +56,20 @@ def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarra
 
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
-    encoders = run.params.encoders
-    learned = [name for name in names if registry.learns(encoders, name)]
+    learned = [name for name in names if learns(run.params, run.dataset, name)]
     if not learned:
         return {}
-    from pipeline.features.sets import FeatureSets  # load torch
+    from pipeline.combine import mapped  # loads SciPy
 
-    sets = FeatureSets.of(run.layout, run.params[Encode], encoders)
-    return {name: partial(sets.relearned, name) if registry.relearns(encoders, name) else None for name in learned}
+    again = partial(mapped.relearn, run.layout)
+    return {name: partial(again, name) if relearns(run.params, run.dataset, name) else None for name in learned}
 
 
 PROBE = Stage(
     "probe",
     does="feature sets judged without a recommender",
     writes="`probes.json`: feature sets judged before any training",
-    reads=(INTERACTIONS, ENCODE),
+    reads=(INTERACTIONS, *FEATURES),
     sections=("train", *FEATURE_SETS),
     params=Probe,
     main=main,

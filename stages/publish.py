@@ -9,8 +9,8 @@ from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import FEATURE_SETS, Stage
 from stages.benchmark import BENCHMARK
+from stages.combine import FEATURES
 from stages.download import DOWNLOAD
-from stages.encode import ENCODE
 from stages.graph import GRAPH
 from stages.images import IMAGES
 from stages.interactions import INTERACTIONS
@@ -43,7 +43,7 @@ PUBLISH = Stage(
     does="the release folder, verified before it appears",
     writes="`release/`: features, graph, encoders, embeddings and their FAISS index, card, manifest with sha256",
     reads=(
-        *(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN, ENCODE, GRAPH),
+        *(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN, *FEATURES, GRAPH),
         *(SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
     ),
     sections=("train", "pretrain", *FEATURE_SETS),

@@ -5,7 +5,7 @@ from pipeline import io
 from pipeline.run import Run
 from pipeline.semantic_ids.params import SemanticIds
 from pipeline.stage import FEATURE_SETS, Stage
-from stages.encode import ENCODE
+from stages.combine import FEATURES
 from stages.graph import GRAPH
 from stages.interactions import INTERACTIONS
 
@@ -32,7 +32,7 @@ SEMANTIC_IDS = Stage(
     "semantic_ids",
     does="feature sets -> a few discrete codes an item, judged next to random codes",
     writes="`<features>/codes.parquet`, `codes.json`; [how](semantic-ids.md)",
-    reads=(INTERACTIONS, ENCODE, GRAPH),
+    reads=(INTERACTIONS, *FEATURES, GRAPH),
     sections=FEATURE_SETS,
     params=SemanticIds,
     main=main,

@@ -6,7 +6,7 @@ from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import FEATURE_SETS, Stage
 from stages.benchmark import BENCHMARK
-from stages.encode import ENCODE
+from stages.combine import FEATURES
 from stages.graph import GRAPH
 from stages.interactions import INTERACTIONS
 
@@ -26,7 +26,7 @@ STUDY = Stage(
     "study",
     does="mask modality, long tail, sweeps",
     writes="`mask.parquet`, `tail.parquet`, `sweeps.parquet`; [the tables](study.md)",
-    reads=(INTERACTIONS, ENCODE, GRAPH, BENCHMARK),
+    reads=(INTERACTIONS, *FEATURES, GRAPH, BENCHMARK),
     sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS),
     params=Study,
     main=main,

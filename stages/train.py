@@ -14,7 +14,7 @@ from pipeline.run import Run
 from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train import inputs
 from pipeline.train.params import Released
-from stages.encode import ENCODE
+from stages.combine import FEATURES
 from stages.graph import GRAPH
 from stages.interactions import INTERACTIONS
 
@@ -73,7 +73,7 @@ TRAIN = Stage(
     "train",
     does="AlignRec on one feature set -> user and item embeddings",
     writes="`model.safetensors`, `user_embeddings.parquet`, `item_embeddings.parquet`, `history.json`",
-    reads=(INTERACTIONS, ENCODE, GRAPH),
+    reads=(INTERACTIONS, *FEATURES, GRAPH),
     sections=FEATURE_SETS,
     params=Released,
     main=main,

@@ -12,9 +12,9 @@ from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark, Mask, Study
 from pipeline.benchmark.settings import model_settings
 from pipeline.benchmark.summaries import WHOLE
+from pipeline.combine.names import CEILINGS
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.evaluation.cutoff import CUTOFF, bounded
-from pipeline.features.registry import CEILINGS
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import RELEASED

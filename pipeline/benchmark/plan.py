@@ -12,11 +12,9 @@ from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.benchmark.search import Tuned
 from pipeline.benchmark.settings import model_settings
+from pipeline.combine import mapped, names
 from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.features import registry
-from pipeline.features.sets import FeatureSets
 from pipeline.graph.params import Graph
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
@@ -74,18 +72,17 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
-    if not draw or not registry.learns(params.encoders, features):
+    if not draw or not names.learns(params, layout.dataset, features):
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
-    if not registry.relearns(params.encoders, features):
+    if not names.relearns(params, layout.dataset, features):
         raise UserError(
             f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
             "from the others; leave it out, or set interactions.draws to 1"
         )
-    sets = FeatureSets.of(layout, params[Encode], params.encoders)
-    io.write_npy(path, sets.relearned(features, np.zeros(0, np.int64)))
+    io.write_npy(path, mapped.relearn(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.combine import controls
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
-from pipeline.features import control
 from pipeline.interactions.profiles import Profiles
 from pipeline.probe import asking, forms, questions, verdicts
 from pipeline.probe.base import Task
@@ -20,8 +20,8 @@ from pipeline.seeds import seed_for
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     items, width = features.shape
     return {
-        "random": control.random(items, width, seed_for(seed, "random")),
-        "shuffled": features[control.shuffled(items, seed_for(seed, "shuffled"))],
+        "random": controls.random(items, width, seed_for(seed, "random")),
+        "shuffled": features[controls.shuffled(items, seed_for(seed, "shuffled"))],
         "constant": np.ones((items, 1), np.float32),
     }
 

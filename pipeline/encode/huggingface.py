@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin
-from pipeline.encode.base import Spec, foreign
+from pipeline.encode.base import Spec
 from pipeline.encode.chunks import lengths
 from pipeline.encode.origin import Origin, plainly
 from pipeline.encode.towers import Join, OfHub, Towers, limit, plain, silence_transformers
@@ -111,7 +111,7 @@ def find(where: str, params: HuggingFaceParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, reads), prompt=params.prompt)
 
 
-HUGGINGFACE = Spec(foreign(HuggingFace), HuggingFaceParams, origin=find, library=LIBRARY)
+HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find, library=LIBRARY)
 
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:

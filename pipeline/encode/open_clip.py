@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin
-from pipeline.encode.base import Spec, foreign
+from pipeline.encode.base import Spec
 from pipeline.encode.chunks import Chunked, lengths
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
@@ -81,4 +81,4 @@ def find(where: str, params: OpenClipParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, ("image", "text")))
 
 
-OPEN_CLIP = Spec(foreign(OpenClip), OpenClipParams, origin=find, library=LIBRARY)
+OPEN_CLIP = Spec(OpenClip, OpenClipParams, origin=find, library=LIBRARY)

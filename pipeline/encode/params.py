@@ -1,10 +1,17 @@
-"""Section `encode` of params.yaml."""
+"""Sections `encode` and `beit3` of params.yaml."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
 
 from pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
+BEiT3Set = Literal[
+    "beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"
+]
+
+TRAINED: tuple[str, ...] = get_args(BEiT3Set)
 
 
 def variant(name: str, modality: str) -> str:
@@ -12,17 +19,12 @@ def variant(name: str, modality: str) -> str:
 
 
 class Encode(Section):
-    """Items -> feature sets."""
+    """Items -> the feature sets of encoders that are not trained here."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"engine", "workers"})
 
-    encoders: list[Name] = [
-        *("beit3", "beit3-image-masked", "beit3-text-masked"),
-        *("minilm-cnn", "descriptors", "tfidf", "linear"),
-    ]
-    """content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
-    controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
-    """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
+    encoders: list[Name] = ["minilm", "cnn", "descriptors", "tfidf"]
+    """encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
     engine: Literal["local", "ray"] = "local"
     """run networks in this process, or on the nodes of a Ray cluster (extra `ray`)"""
     batch_size: Positive = 64
@@ -32,6 +34,25 @@ class Encode(Section):
     shard_rows: Positive = 16384
     """items per Parquet file; as many as `images.shard_rows`, so that a part reads whole files of images"""
     reuse: bool = False
-    """if items change, reuse the vectors of all others instead of rewriting shards: equal to rounding, not bit for bit;
-    for encoders that are not fitted to the items"""
+    """if items change, reuse the vectors of all others: equal to rounding, not bit for bit"""
     seed: int = 0
+
+
+class BEiT3Params(Section):
+    """How the network that `pretrain` trains encodes."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
+    AVX512-BF16; size mini encodes in float32"""
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
+    whiten: bool = True
+    """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: raw CLS"""
+
+
+class BEiT3(BEiT3Params):
+    """Items -> the feature sets of the network that `pretrain` trains."""
+
+    sets: list[BEiT3Set] = ["beit3", "beit3-image-masked", "beit3-text-masked"]
+    """CLS read by the map that `pretrain` fitted; raw CLS; one modality masked; untrained weights; the weights of
+    `pretrain.init` before training"""

@@ -1,25 +1,25 @@
-"""Registry of content encoders: a kind is a file with a Spec, and an entry here."""
+"""Registry of encoders that are not trained here: a kind is a file with a Spec, and an entry here.
+
+A name in `encode.encoders` refers to section `encoders` of the parameters: a kind and its settings. A name that is a
+kind itself needs no entry there, or one without `kind`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.base import Section, checked, known, nearest
+from pipeline.encode.params import TRAINED
+from pipeline.errors import UserError
 from pipeline.registry import Registry
 
 if TYPE_CHECKING:
     from pipeline.encode.base import Spec
 
-OURS = "beit3"  # how the kinds begin that read what `pretrain` makes
-OFFICIAL = "beit3-official"  # the kind that reads the weights of `pretrain.init` before training
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
-        "beit3": "pipeline.encode.beit3:BEIT3",
-        "beit3-raw": "pipeline.encode.beit3:RAW",
-        "beit3-image-masked": "pipeline.encode.beit3:IMAGE_MASKED",
-        "beit3-text-masked": "pipeline.encode.beit3:TEXT_MASKED",
-        "beit3-untrained": "pipeline.encode.beit3:UNTRAINED",
-        "beit3-official": "pipeline.encode.beit3:OFFICIAL",
         "minilm": "pipeline.encode.minilm:MINILM",
         "tfidf": "pipeline.encode.tfidf:TFIDF",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
@@ -32,3 +32,33 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "released": "pipeline.release.kind:RELEASED",
     },
 )  # kind -> encoder
+Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
+
+
+def kind_of(encoders: Encoders, name: str) -> str:
+    """Return the kind of an encoder; a name without an entry is a kind."""
+    return str(encoders.get(name, {}).get("kind", name))
+
+
+def settings_of(encoders: Encoders, name: str) -> Section:
+    """Return the settings of an encoder; UserError for a key or value that its kind refuses."""
+    given = {key: value for key, value in encoders.get(name, {}).items() if key != "kind"}
+    return checked(ENCODERS[kind_of(encoders, name)].params, given, f"encoders.{name}")
+
+
+def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
+    """Raise UserError for unknown kinds and names, and names that are listed twice."""
+    for name, given in encoders.items():
+        if name in TRAINED:
+            raise UserError(f"'encoders.{name}': its settings are those of section beit3; give them there")
+        if "kind" not in given and name not in ENCODERS:
+            raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
+        known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
+        if name in ENCODERS and kind_of(encoders, name) != name:
+            raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
+    for i, name in enumerate(listed):
+        if name in TRAINED:
+            raise UserError(f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets")
+        if name in listed[:i]:
+            raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
+    known(listed, [*encoders, *ENCODERS], "encode.encoders")

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin, towers
-from pipeline.encode.base import Spec, foreign
+from pipeline.encode.base import Spec
 from pipeline.encode.chunks import lengths
 from pipeline.encode.origin import WEIGHTS, Origin
 from pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain, silence_transformers
@@ -119,7 +119,7 @@ def find(where: str, params: SentenceTransformersParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, _reads(where, params, source)), prompt=prompt)
 
 
-SENTENCE_TRANSFORMERS = Spec(foreign(SentenceTransformers), SentenceTransformersParams, origin=find, library=LIBRARY)
+SENTENCE_TRANSFORMERS = Spec(SentenceTransformers, SentenceTransformersParams, origin=find, library=LIBRARY)
 
 
 def _library() -> Any:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,11 +23,10 @@ from torch import Tensor
 
 from pipeline import io
 from pipeline.config.base import Positive, Section
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Catalogue, Spec
 from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError, one_line
 from pipeline.items.texts import Texts
-from pipeline.layout import Layout
 from pipeline.ops.linalg import right_vectors
 from pipeline.seeds import seed_for
 
@@ -105,27 +104,21 @@ class Tfidf:
         return torch.from_numpy((prepared @ self.components).astype(np.float32))
 
 
-def make(context: Context, params: TfidfParams) -> Tfidf:
-    """Fit terms to all texts, components to MOST of them; UserError if no word is in two texts."""
-    layout = context.layout
-    if context.pretrained is not None:
-        return _read(context.pretrained)
-    terms, seed = Terms(_texts(layout)), seed_for("tfidf", layout.dataset, context.params.seed)
+def fit(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
+    """Fit terms to all texts, components to MOST of them, and write them; UserError if no word is in two texts."""
+    texts = Texts(catalogue.items)
+    terms, seed = Terms(filter(str.strip, texts)), seed_for("tfidf", catalogue.dataset, catalogue.seed)
     sample = np.isin(np.arange(terms.texts), np.random.default_rng(seed).permutation(terms.texts)[:MOST])
-    weights = terms.weights(list(compress(_texts(layout), sample)))
+    weights = terms.weights(list(compress(filter(str.strip, texts), sample)))
     if not len(terms):
-        raise UserError(f"'encoders.{context.name}': no word is in two texts of {layout.dataset}; leave it out")
-    return Tfidf(terms, right_vectors(weights, params.width, seed))
+        raise UserError(f"no word is in two texts of {catalogue.dataset}; leave tfidf out of encode.encoders")
+    io.write_json(folder / WORDS, list(terms))
+    components = np.ascontiguousarray(right_vectors(weights, params.width, seed), np.float32)
+    io.write_bytes(folder / COMPONENTS, dump({"idf": terms.idf, "components": components}))
 
 
-def save(encoder: Any, folder: Path) -> None:
-    io.write_json(folder / WORDS, list(encoder.terms))
-    components = np.ascontiguousarray(encoder.components, np.float32)
-    io.write_bytes(folder / COMPONENTS, dump({"idf": encoder.terms.idf, "components": components}))
-
-
-def _read(folder: Path) -> Tfidf:
-    """Read the output of `save`, which is untrusted; UserError if it is damaged."""
+def load(folder: Path, params: TfidfParams) -> Tfidf:
+    """Read what `fit` wrote, which is untrusted; UserError if it is damaged."""
     try:
         words, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"], arrays["components"].astype(np.float64)
@@ -135,16 +128,12 @@ def _read(folder: Path) -> Tfidf:
         if not (finite and shapes):
             raise ValueError(f"{idf.shape} weights and {components.shape} components of the words")
     except (SafetensorError, OSError, KeyError, ValueError) as e:
-        raise UserError(f"{folder}: no terms and components: {one_line(e, 100)}; fetch the release again") from None
+        raise UserError(f"{folder}: no terms and components: {one_line(e, 100)}; make or fetch it again") from None
     return Tfidf(Terms.kept(words, idf.astype(np.float64)), components)
-
-
-def _texts(layout: Layout) -> Iterator[str]:
-    return (text for text in Texts(layout.items) if text.strip())
 
 
 def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-TFIDF = Spec(make, TfidfParams, reads=("text",), portable=False, save=save)
+TFIDF = Spec(load, TfidfParams, reads=("text",), fit=fit)

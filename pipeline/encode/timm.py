@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin
-from pipeline.encode.base import Spec, foreign
+from pipeline.encode.base import Spec
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Towers
 from pipeline.ops.device import pick, pinned, sent
@@ -49,4 +49,4 @@ def find(where: str, params: TimmParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, ("image",)))
 
 
-TIMM = Spec(foreign(Timm), TimmParams, reads=("image",), origin=find, library=LIBRARY)
+TIMM = Spec(Timm, TimmParams, reads=("image",), origin=find, library=LIBRARY)

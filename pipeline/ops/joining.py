@@ -6,7 +6,7 @@ Blocks are concatenated, each of length 1 times its weight. PCA may reduce that 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,12 +20,23 @@ WIDTH, POWER, IMAGE = 128, 0.5, 0.6
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 
 
+class Columns(Protocol):
+    """Consecutive columns of a part that are made of the same modalities."""
+
+    @property
+    def reads(self) -> Sequence[str]: ...
+
+    @property
+    def width(self) -> int: ...
+
+
 class Block(NamedTuple):
     """Numbers of a part that belong together."""
 
     part: int
     columns: np.ndarray  # bool [F]
     weight: float
+    unit: bool = True  # whether its mapped vectors are brought to length 1
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,15 @@ class Fit:
     """The map from the parts' vectors to one vector."""
 
     blocks: Sequence[Block]
-    maps: Sequence[Whitening]  # of each block
-    last: Whitening | None  # of all blocks side by side; None leaves them so
+    maps: Sequence[Whitening | None]  # of each block; None leaves its numbers
+    last: Whitening | None = None  # of all blocks side by side; None leaves them so
 
     @property
     def width(self) -> int:
-        return int(self.last.map.shape[1] if self.last else sum(one.map.shape[1] for one in self.maps))
+        if self.last:
+            return int(self.last.map.shape[1])
+        pairs = zip(self.blocks, self.maps, strict=True)
+        return int(sum(block.columns.sum() if one is None else one.map.shape[1] for block, one in pairs))
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
@@ -58,11 +72,35 @@ def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced
 
     maps = [own(block) for block in blocks]
     if not reduced:
-        return Fit(blocks, maps, None)
+        return Fit(blocks, maps)
     return Fit(blocks, maps, whitening.fit_pca(lambda: (concatenate(blocks, maps, x) for x in parts()), width, 0))
 
 
-def concatenate(blocks: Sequence[Block], maps: Sequence[Whitening], parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mapped blocks side by side, each of length 1 times its weight, float32 [n, sum of their widths]."""
-    mapped = (whitening.applied(m, parts[b.part][:, b.columns]) for b, m in zip(blocks, maps, strict=True))
-    return np.hstack([unit_rows(x)[0] * np.float32(b.weight) for b, x in zip(blocks, mapped, strict=True)])
+def blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
+    """Return the blocks of some parts, given the columns of each; `image` is the weight of a block of images only."""
+    found = []
+    for number, spans in enumerate(parts):
+        pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in spans])
+        for columns, weight in ((~pictured, 1.0), (pictured, image)):
+            found += [Block(number, columns, weight)] if columns.any() else []
+    return found
+
+
+def concatenation(widths: Sequence[int]) -> Fit:
+    """Return the map to parts of some widths side by side, each of length 1."""
+    return Fit([Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)], [None] * len(widths))
+
+
+def single(own: Whitening) -> Fit:
+    """Return a map of one part."""
+    return Fit([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own])
+
+
+def concatenate(blocks: Sequence[Block], maps: Sequence[Whitening | None], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mapped blocks side by side, each times its weight, float32 [n, sum of their widths]."""
+    found = []
+    for block, own in zip(blocks, maps, strict=True):
+        x = parts[block.part][:, block.columns]
+        x = x if own is None else whitening.applied(own, x)
+        found.append(unit_rows(x)[0] * np.float32(block.weight) if block.unit else x)
+    return np.hstack(found)

@@ -50,7 +50,7 @@ def plan(params: Parameters, layout: Layout, ask: bool = True, begin: Callable[[
         found = size.measure(params, layout)
     except UserError as e:
         found, fault = None, str(e)
-    from pipeline.features.registry import feature_sets
+    from pipeline.combine.names import feature_sets
     from pipeline.ops.device import gemm_rate  # loads torch, while addresses are asked
     from pipeline.plan import estimate
 

@@ -13,10 +13,10 @@ from pipeline.beit3.inference import flops
 from pipeline.benchmark.params import Benchmark, Study
 from pipeline.benchmark.plan import entries
 from pipeline.benchmark.settings import model_settings
+from pipeline.combine.names import CEILINGS, defined, definition, kind, networks, reads_pretrained, whole
 from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS, OURS
-from pipeline.features.registry import CEILINGS, defined, definition, kind, networks, reads_pretrained, whole
+from pipeline.encode.params import BEiT3, Encode
+from pipeline.encode.registry import kind_of
 from pipeline.graph.params import Graph
 from pipeline.images.params import RATE
 from pipeline.models import MODELS, RELEASED
@@ -25,6 +25,7 @@ from pipeline.models.params import Train
 from pipeline.plan.size import Size
 from pipeline.pretrain.params import VOCAB, Pretrain
 from pipeline.probe.questions import sample_size
+from pipeline.release.params import Publish
 from pipeline.semantic_ids.params import SemanticIds
 from pipeline.train.params import Released
 
@@ -97,18 +98,22 @@ def pretrain(plan: Plan) -> Estimate:
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
 
 
-def encode(plan: Plan) -> Estimate:
-    n, encoders = plan.size.items, plan.params.encoders
-    named = {name: definition(encoders, name) for name in plan.params[Encode].encoders if defined(encoders, name)}
-    masked = [(str(own.get("of", name)), own.get("modality")) for name, own in named.items()]
-    shown = [hidden for of, hidden in masked if of in ENCODERS and ENCODERS[of].pretrained]
-    kinds = [kind(encoders, name) for name in networks(encoders, whole(encoders, [*named]))]
-    others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
-    seconds = 3 + 1.5e-3 * n * len(named) + others * plan.frozen
-    seconds += sum(plan.beit3(hidden != "image", hidden != "text") for hidden in shown)
-    memory = TORCH + bool(others) * FROZEN_MEMORY + 8 * plan.shape.weights * bool(shown) + 8 * n * WIDEST
-    disk = 4 * n * (plan.shape.width * len(plan.sets) + WIDEST * others)
-    return Estimate(seconds, memory, disk, f"{len(shown)} sets of BEiT3, {others} other networks")
+def estimate_sets(plan: Plan) -> dict[str, Estimate]:
+    """Estimate the stages that write feature sets."""
+    n, params, trained = plan.size.items, plan.params, plan.params[BEiT3].sets
+    kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
+    networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
+    rows = 4 * n * WIDEST
+    seconds = sum(plan.beit3(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained)
+    memory = TORCH + FROZEN_MEMORY + 8 * plan.shape.weights + 8 * n * WIDEST
+    made = len(plan.sets) - len(trained) - len(kinds)
+    return {
+        "encode": Estimate(len(kinds) * START + networks * plan.frozen / 2, TORCH + FROZEN_MEMORY, rows * len(kinds),
+                           f"{networks} networks"),
+        "beit3": Estimate(3 + seconds, memory, 4 * n * plan.shape.width * len(trained) + 8 * plan.shape.weights,
+                          f"{len(trained)} sets"),
+        "combine": Estimate(3 + 1.5e-3 * n * made, PROCESS + 2 * rows, rows * made, f"{made} sets"),
+    }  # fmt: skip
 
 
 def estimate_features(plan: Plan) -> dict[str, Estimate]:
@@ -124,7 +129,7 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
         "items": Estimate(size.products / 1e5, PROCESS, 2e3 * n, f"{size.products:,} lines"),
         "images": Estimate(max(n / 600, asking), PROCESS, 18e3 * n, "requests to one host" if asking else "decoding"),
         "pretrain": pretrain(plan),
-        "encode": encode(plan),
+        **estimate_sets(plan),
         "graph": Estimate(sets * 3 * searched * n * product, PROCESS + 2 * rows, 14 * n * graph.k * sets),
         "semantic_ids": Estimate(books * coded, TORCH + rows, books * 4 * ids.levels * (n + ids.codes * WIDEST)),
     }
@@ -140,7 +145,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     runs = sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
     maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
     count = study.trainings(maskable)
-    released = rows * len(params[Encode].encoders) + 4 * plan.shape.weights + 2e3 * n
+    released = rows * len(params[Publish].features) + 4 * plan.shape.weights + 2e3 * n
     asked = sets * (3 + (50 * min(sample_size(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
     return {
         "train": Estimate(2 + alignrec, memory, 4 * vectors, f"at most {one.epochs} epochs"),
@@ -159,6 +164,6 @@ def stages(plan: Plan) -> dict[str, Estimate]:
     found = estimate_features(plan) | estimate_evidence(plan)
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
-    elif not reads_pretrained(plan.params.encoders, plan.params[Encode].encoders):
-        found["pretrain"] = Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
+    elif not plan.params[BEiT3].sets:
+        found |= dict.fromkeys(("pretrain", "beit3"), Estimate(0, PROCESS, 0, "no feature set is BEiT3's"))
     return {name: one._replace(seconds=one.seconds + START) for name, one in found.items()}

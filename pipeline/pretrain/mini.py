@@ -22,7 +22,6 @@ from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.pretrain.visual_tokens import trained_kmeans
 
-TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens
 REDUCED, POWER = 128, 0.5
 """directions in the initial projection of an image token, and power of the deviation that they are divided by"""
 LENGTH = 1.4  # initial root mean square of a projected token, as of MiniLM's embeddings

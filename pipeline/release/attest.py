@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
+from pipeline.encode.load import Loaded
 from pipeline.errors import UserError, printable
 from pipeline.images.params import Images
 from pipeline.layout import Layout
 from pipeline.ops.linalg import unit_rows
-from pipeline.release import encoded, encoder, item_file
+from pipeline.release import encoded, item_file
 from pipeline.release import manifest as manifests
 from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.encoder import Loaded
+from pipeline.release.encoder import Carried
 from pipeline.seeds import seed_for
 
 AGREES = 0.999
@@ -84,8 +85,9 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
         in the release; `rows`: `asin`, whether `text` and `image` agree, and by feature set the `cosines` of the
         released and the recomputed vector.
     """
-    manifest, available = manifests.load(release), encoder.names(release)
-    loaded = encoder.load_all(release, names or available)
+    shelf = Carried(release)
+    available = shelf.names
+    loaded = shelf.load_all(names or available)
     if not loaded:
         raise UserError(f"{release}: this release carries no encoder; publish it again with this alignrec")
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
@@ -102,7 +104,7 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
         "agrees": not any(map(_differing, rows)),
         "items": len(items),
         "covered": len(covered),
-        "unattested": [name for name in manifest.sets("features") if name not in available],
+        "unattested": [name for name in shelf.manifest.sets("features") if name not in available],
         "rows": rows,
     }
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import code, io
-from pipeline.layout import EncoderFiles
+from pipeline.encode.folder import SET, FeatureSet
 from pipeline.release import card, croissant, encoder, manifest, statement
 from pipeline.release.gather import Parts
 from pipeline.release.manifest import Counts, File, Maker, Manifest
@@ -116,23 +116,17 @@ def _write(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: 
     io.write_tables(tables, target, schema, io.record(source) or None)
 
 
-def _copy_encoders(above: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> dict[Path, list[str]]:
-    """Write the encoders below a folder; return the feature sets that need each file."""
+def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
+    """Copy the encoders below a folder; return the feature sets that need each file."""
     used_by: dict[Path, list[str]] = {}
-    for name, released in encoders.items():
-        own = above / name
-        io.write_json(own / encoder.NAME, released.facts.model_dump())
-        for source in released.files:
-            _copy(source, own / source.name)
-        if released.write is not None:
-            released.write(own)
-        used_by |= {path: [name] for path in _files(own)}
-    for name, released in encoders.items():
-        for part in released.facts.parts or [name]:
-            weights = encoders[part].facts.weights
-            needed = [*_files(above / part)] if part != name else []
-            needed += EncoderFiles(above / weights).present() if weights not in (None, part) else []
-            for path in needed:
+    for name, one in encoders.items():
+        _copy(one.folder / SET, above / name / encoder.NAME)
+        for path in _files(one.encoder):
+            _copy(path, above / name / path.relative_to(one.encoder))
+        used_by |= {path: [name] for path in _files(above / name)}
+    for name, one in encoders.items():
+        for other in (*one.facts.parts, *filter(None, [one.facts.weights])):
+            for path in _files(above / other):
                 used_by[path] += [name] * (name not in used_by[path])
     return used_by
 

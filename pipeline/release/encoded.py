@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from pipeline.encode import batching
+from pipeline.encode.folder import Facts
+from pipeline.encode.load import Loaded
 from pipeline.images.decode import Decoded, normalise
 from pipeline.images.params import Images
-from pipeline.release.encoder import MOST_AT_A_TIME, Facts, Loaded
+from pipeline.release.encoder import MOST_AT_A_TIME
 
 
 def text_sha256(text: str | None) -> str:

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import pyarrow as pa
 
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Shown
-from pipeline.encode.params import Encode
+from pipeline.encode.folder import FeatureSet
+from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.evaluation import evidence
-from pipeline.io import fingerprint
-from pipeline.items.texts import Texts
 from pipeline.layout import Layout, Piece
-from pipeline.ops.joining import Fit
-from pipeline.release import chain, statement
-from pipeline.release import encoder as encoders
+from pipeline.release import statement
 from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.encoder import Facts, ReleasedEncoder
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.report.outputs import Outputs
@@ -32,11 +25,6 @@ from pipeline.run import Run
 from pipeline.sources.product import is_web
 from pipeline.train import retrieval
 
-if TYPE_CHECKING:
-    from pipeline.features.linear import Linear
-
-CLOSE = 1e-4
-"""relative tolerance between the features and what the maps give"""
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {
     "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
@@ -55,7 +43,7 @@ class Parts:
     """schema RELEASED_ITEMS in batches of rows, readable once"""
     features: Mapping[str, list[Path]]
     pieces: list[Piece] = field(default_factory=list)
-    encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)
+    encoders: Mapping[str, FeatureSet] = field(default_factory=dict)
     vector: str = ""
     """sentences on the vectors of the encoder trained here"""
     inputs: list[Input] = field(default_factory=list)
@@ -86,7 +74,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
         items=_items(layout, params),
         features=features,
         pieces=pieces,
-        encoders=gather_encoders(run, names),
+        encoders=gather_encoders(layout, names),
         vector=statement.describe_vectors(outputs.records.get("pretrain"), layout, names),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],
@@ -164,49 +152,27 @@ def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -
     return pa.table({name: derived[name] if name in derived else items[name] for name in names})
 
 
-def gather_encoders(run: Run, names: Sequence[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets: those that encode, and those that are made of them with their parts.
+def gather_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSet]:
+    """Return the sets whose encoders a release carries: of `names`, their parts, and those that have their weights.
 
-    UserError if the features of such a set were made with other settings.
+    Third-party models and what is made of them are left to their publishers.
     """
-    from pipeline.features import registry
-    from pipeline.features.sets import FeatureSets
-
-    sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    linear = [n for n in names if n in sets.params.encoders and registry.kind(sets.encoders, n) == registry.LINEAR]
-    nodes = {name: cast("Linear", sets[name]) for name in linear}
-    parts = {name: [part.name for part in node.of] for name, node in nodes.items()}
-    released = encoders.gather(run.layout, dict.fromkeys([*names, *(part for some in parts.values() for part in some)]))
-    whole = [name for name, some in parts.items() if some and all(part in released for part in some)]
-    kept = {*names, *(part for name in whole for part in parts[name])}
-    released = {name: one for name, one in released.items() if name in kept}
-    return released | {name: _chained(nodes[name], released) for name in whole}
+    released: dict[str, FeatureSet] = {}
+    for name in names:
+        needed = _needed(layout, name)
+        if needed and all(map(_is_ours, needed)):
+            released |= {one.name: one for one in needed}
+    return released
 
 
-def _chained(node: Linear, released: Mapping[str, ReleasedEncoder]) -> ReleasedEncoder:
-    parts = [released[part.name].facts for part in node.of]
-    facts = Facts(
-        encoder=node.name,
-        reads=[modality for modality in ("image", "text") if any(modality in part.reads for part in parts)],
-        settings={"kind": node.kind, **node.own.model_dump(exclude={"of"}), **node.way._asdict()},
-        parts=[part.name for part in node.of],
-        packages={},
-        batch_size=parts[0].batch_size,
-        image_size=parts[0].image_size,
-        image_quality=parts[0].image_quality,
-        fingerprint=fingerprint.of(io.record(node.shards[0])),
-    )
-    return ReleasedEncoder(facts, [], partial(chain.write, fit=_fit(node)))
+def _needed(layout: Layout, name: str) -> list[FeatureSet]:
+    """Return a set after all that its encoder needs."""
+    own = FeatureSet.of(layout, name)
+    weights = [own.facts.weights] if own.facts.weights not in (None, name) else []
+    return [*(one for other in [*own.facts.parts, *filter(None, weights)] for one in _needed(layout, other)), own]
 
 
-def _fit(node: Linear) -> Fit:
-    """Fit the maps to all items again, which gives the same; UserError if the features are not those that they give."""
-    from pipeline.features.node import Items, shard
-
-    ids = io.read_table(node.layout.item_ids, schemas.ITEM_IDS)
-    fit = node.fitted(Items(ids, Texts(node.layout.items)))
-    there = io.matrix(shard(node.shards[0])["vector"])
-    given = fit([io.matrix(shard(part.shards[0])["vector"]) for part in node.of])
-    if given.shape != there.shape or np.abs(given - there).max() > CLOSE * max(1.0, float(np.abs(there).max())):
-        raise UserError(f"{node.folder}: made with other settings; run `alignrec encode {node.layout.dataset}`")
-    return fit
+def _is_ours(one: FeatureSet) -> bool:
+    """Return whether a release may carry an encoder: no third-party model but in packages, which it names."""
+    spec = ENCODERS.get(one.facts.network)
+    return one.facts.portable and (spec is None or spec.origin is None)

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline import io
-from pipeline.encode.base import Spec, foreign
+from pipeline.encode.base import Spec
 from pipeline.encode.origin import LOCAL, Origin, Pretrained, modalities, release
 from pipeline.errors import UserError
-from pipeline.release import encoder
 from pipeline.release import manifest as manifests
+from pipeline.release.encoder import Carried
 
 LIBRARY = "alignrec"
 
@@ -25,7 +25,8 @@ class ReleasedParams(Pretrained):
 def find(where: str, params: ReleasedParams) -> Origin:
     if params.folder is None:
         raise UserError(f"'{where}.model': no release folder '{params.model}'")
-    facts, manifest = encoder.facts(params.folder, params.encoder), manifests.load(params.folder)
+    shelf = Carried(params.folder)
+    facts, manifest = shelf.facts(params.encoder), shelf.manifest
     name = f"{manifest.dataset} {manifest.version}: {params.encoder}"
     revision = f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}"
     reads = modalities(where, params, facts.reads)
@@ -34,7 +35,7 @@ def find(where: str, params: ReleasedParams) -> Origin:
 
 
 def load(source: Origin, params: ReleasedParams) -> Any:
-    return encoder.load(source.folder, params.encoder).encoder
+    return Carried(source.folder).load(params.encoder).encoder
 
 
-RELEASED = Spec(foreign(load), ReleasedParams, origin=find, library=LIBRARY)
+RELEASED = Spec(load, ReleasedParams, origin=find, library=LIBRARY)

@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import orjson
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline import io
-from pipeline.errors import UserError, one_line
+from pipeline.config.part import Part, first_fault
+from pipeline.errors import UserError
 from pipeline.http.fetch import is_web_page
 from pipeline.release import contents
 from pipeline.release.contents import TABLES
@@ -41,26 +42,6 @@ Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 """within what every JSON reader keeps exactly"""
 
 Table = Literal[*TABLES]  # type: ignore[valid-type]
-
-
-class Part(BaseModel):
-    """A closed, typed, read-only part of a release's JSON files."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-    @classmethod
-    def read(cls, path: Path, max_bytes: int) -> Self:
-        """Read an untrusted file; UserError names the first key that breaks the schema."""
-        try:
-            return cls.model_validate(io.read_json(path, max_bytes))
-        except ValidationError as e:
-            raise UserError(f"{path}: {first_fault(e)}; fetch the release again") from None
-
-
-def first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_input=False, include_url=False)[0]
-    where = one_line(".".join(map(str, fault["loc"])) or "the file", 64)
-    return f"'{where}': {one_line(fault['msg'].lower(), 160)}"
 
 
 class Column(Part):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Licence
+from pipeline.encode.folder import FeatureSet
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
 from pipeline.release.contents import USER_VECTORS
@@ -99,12 +100,11 @@ def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Se
     if record is None or not ours or not layout.encoder.config.is_file():
         return ""
     settings = {key: value for key, value in record["params"].items() if key in Pretrain.model_fields}
-    encoded = io.record(io.shards(layout.features(ours[0]), "features")[0]).get("params", {})
     said = _say(
         "vectors",
         widths={name: io.width(layout.features(name)) for name in ours},
         own=Pretrain.model_validate(settings),
-        whitened=layout.encoder.whitening.is_file() and encoded.get("whiten", True),
+        whitened=layout.encoder.whitening.is_file() and FeatureSet.of(layout, ours[0]).facts.settings["whiten"],
         shape=io.read_json(layout.encoder.config),
     )
     return " ".join(said.split())

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.encode.quality import text_shares
 from pipeline.evaluation.evidence import collect
-from pipeline.features.quality import text_shares
 from pipeline.report.table import Table
 
 REASONS = 20  # reasons listed, most frequent first

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.features.registry import CEILINGS
+from pipeline.combine.names import CEILINGS
 from pipeline.items import categories
 from pipeline.report import probes
 from pipeline.report.outputs import Outputs

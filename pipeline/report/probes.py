@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipeline.combine.names import CEILINGS, PLANTED
 from pipeline.evaluation.evidence import collect
-from pipeline.features.registry import CEILINGS, PLANTED
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.report.table import BEST, BETTER, SAME, WORSE, Place, Table

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from pipeline import io
+from pipeline.encode.load import Loaded
 from pipeline.errors import UserError
 from pipeline.images.decode import normalise
 from pipeline.ops.linalg import unit_rows
-from pipeline.release import encoded, encoder
-from pipeline.release.encoder import Loaded
+from pipeline.release import encoded
+from pipeline.release.encoder import Carried
 from pipeline.release.read import Release
 from pipeline.release.verify import refuse_damaged
 from pipeline.report import content
@@ -28,7 +29,7 @@ class Nearest:
     """Answers queries, one at a time, so that a network takes memory once."""
 
     def __init__(self, release: Release) -> None:
-        self._release, self.encoders = release, encoder.names(release.folder)
+        self._release, self.encoders = release, Carried(release.folder).names
         if not self.encoders:
             raise UserError(
                 f"{release.folder}: no encoder in this release, so nothing can be asked; publish one with it"
@@ -44,7 +45,7 @@ class Nearest:
             needed = [f for f in release.manifest.files if f.feature_set == name or name in f.used_by]
             refuse_damaged(release.folder, needed)  # it was verified when the server began, which may be long ago
             vectors = io.matrix(release.features(name)["vector"])
-            self._loaded[name] = (encoder.load(release.folder, name), *unit_rows(vectors))
+            self._loaded[name] = (Carried(release.folder).load(name), *unit_rows(vectors))
         return self._loaded[name]
 
     def ask(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:

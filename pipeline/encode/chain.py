@@ -1,7 +1,7 @@
-"""Feature sets that linear algebra makes of others, as encoders of a release: the encoders of the parts, and the maps.
+"""Encoders of the feature sets that linear algebra makes of others: the encoders of the parts, and the maps.
 
-maps.safetensors has mean and map of every block, and of all blocks side by side where PCA brings them to one width
-(`last`); chain.json has the columns and the weight of each block.
+maps.safetensors has mean and map of every block that is mapped, and of all blocks side by side where PCA brings them to
+one width (`last`); chain.json has the columns and the weight of each block.
 
 Letters: B items, F and W widths.
 """
@@ -17,16 +17,17 @@ from pydantic import Field
 from safetensors.numpy import save
 
 from pipeline import io
+from pipeline.config.part import Part
 from pipeline.errors import UserError, one_line
 from pipeline.ops import arrays
 from pipeline.ops.joining import Block, Fit
 from pipeline.ops.whitening import Whitening
-from pipeline.release.manifest import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.encode.base import Encoder
+    from pipeline.encode.chunks import Reading
 
 MAPS, NAME = "maps.safetensors", "chain.json"
 MOST, LARGEST = 64, 1 << 16
@@ -41,6 +42,8 @@ class ChainBlock(Part):
     first: int = Field(ge=0)
     last: int = Field(ge=1, le=WIDEST)
     weight: float = Field(ge=0)
+    unit: bool = True
+    """whether its vectors are brought to length 1"""
 
 
 class Chain(Part):
@@ -50,7 +53,8 @@ class Chain(Part):
 
 
 def write(folder: Path, fit: Fit) -> None:
-    maps = {f"block-{i}": one for i, one in enumerate(fit.maps)} | ({"last": fit.last} if fit.last else {})
+    named = [*((f"block-{i}", one) for i, one in enumerate(fit.maps)), ("last", fit.last)]
+    maps = {name: one for name, one in named if one is not None}
     tensors, blocks = dict[str, np.ndarray](), list[ChainBlock]()
     for name, one in maps.items():
         tensors |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
@@ -58,7 +62,8 @@ def write(folder: Path, fit: Fit) -> None:
         columns = np.flatnonzero(block.columns)
         first, last = int(columns[0]), int(columns[-1]) + 1
         assert len(columns) == last - first, "the columns of a block are contiguous"
-        blocks.append(ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight)))
+        weight = float(block.weight)
+        blocks.append(ChainBlock(part=int(block.part), first=first, last=last, weight=weight, unit=block.unit))
     io.write_bytes(folder / MAPS, save(tensors))
     io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
 
@@ -72,20 +77,24 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
     if widths is None:
         widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MOST)]
     try:
-        maps = [_whitening(tensors, f"block-{i}", block.last - block.first) for i, block in enumerate(blocks)]
+        maps = [
+            _whitening(tensors, f"block-{i}", block.last - block.first) if f"block-{i}.map" in tensors else None
+            for i, block in enumerate(blocks)
+        ]
         for block in blocks:
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
                 raise UserError(f"a block of columns {block.first} to {block.last} of part {block.part}")
-        joined = sum(one.map.shape[1] for one in maps)
+        widths_of = zip(blocks, maps, strict=True)
+        joined = sum(b.last - b.first if one is None else one.map.shape[1] for b, one in widths_of)
         last = _whitening(tensors, "last", joined) if "last.map" in tensors else None
-        names = [f"block-{i}" for i in range(len(blocks))] + ["last"] * (last is not None)
+        names = [f"block-{i}" for i, one in enumerate(maps) if one is not None] + ["last"] * (last is not None)
         if unknown := tensors.keys() - {f"{name}.{of}" for name in names for of in ("mean", "map")}:
             raise UserError(f"an unknown map {one_line(min(unknown), 64)}")
     except UserError as e:
-        raise UserError(f"{folder}: no chain of this release's encoders: {e}; fetch the release again") from None
+        raise UserError(f"{folder}: no chain of these encoders: {e}; make or fetch it again") from None
     columns = [np.arange(widths[block.part]) for block in blocks]
     within = [(block.first <= own) & (own < block.last) for block, own in zip(blocks, columns, strict=True)]
-    return Fit([Block(b.part, own, b.weight) for b, own in zip(blocks, within, strict=True)], maps, last)
+    return Fit([Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)], maps, last)
 
 
 def _whitening(tensors: arrays.Tensors, name: str, rows: int) -> Whitening:
@@ -114,6 +123,11 @@ class ChainEncoder:
             shown, written = images if "image" in reads else None, texts if "text" in reads else None
             prepared.append(None if shown is None and written is None else encoder.prepare(shown, written))
         return Prepared(len(images or texts or ()), prepared)
+
+    def reading(self, texts: Sequence[str]) -> Reading | None:
+        """Count tokens as the first part does that reads texts and counts them."""
+        readers = (getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads)
+        return next((reading(texts) for reading in readers if reading is not None), None)
 
     def encode(self, prepared: Prepared) -> Tensor:
         import torch

@@ -6,8 +6,7 @@ of their counts. The map is fitted to items with train interactions and applied 
 Letters: U users, I items, n items of a shard, F and W widths.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy import linalg, sparse
@@ -15,10 +14,10 @@ from threadpoolctl import threadpool_limits
 
 import schemas
 from pipeline import io
+from pipeline.encode.folder import FeatureSet
 from pipeline.errors import UserError
-from pipeline.features.linear import Derived, Gathered, Map
-from pipeline.features.node import Items
 from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.linalg import right_vectors
 from pipeline.ops.whitening import Whitening
@@ -28,47 +27,43 @@ FACTORS = 128  # at most, fewer if train interactions have a lower rank; the wid
 RIDGE = 1.0  # added to every variance, as a share of the mean variance
 
 
-class Mapped(Gathered):
-    """A feature set's vectors, mapped to the factors of train interactions."""
+def fit_mapped(layout: Layout, part: FeatureSet, seed: int, cold: Sequence[int] | np.ndarray = ()) -> Whitening:
+    """Return the map of a set's vectors, fitted without the interactions of items `cold`, int [C].
 
-    Params = Derived
-    own: Derived
+    UserError if no item has both train interactions and a vector.
+    """
+    n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
+    rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+    user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
+    kept = (split == schemas.TRAIN) & ~np.isin(item, cold)
+    known = np.bincount(item[kept], minlength=n_items) > 0
+    known &= np.concatenate([x.any(axis=1) for x in part.vectors()])
+    if not known.any():
+        raise UserError(
+            f"no item of {layout.dataset} has both train interactions and a vector of {part.name}; leave it out"
+        )
+    targets = factors(user_item_matrix(user[kept], item[kept], n_items), FACTORS, seed)
 
-    def inputs(self) -> list[Path]:
-        return [*super().inputs(), self.layout.interactions]
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        start = 0
+        for x in part.vectors():
+            here = slice(start, start + len(x))
+            yield x[known[here]], targets[here][known[here]]
+            start += len(x)
 
-    def fitted(self, items: Items) -> Map:
-        own = self._fit(np.zeros(0, np.int64))
-        return lambda parts: whitening.applied(own, parts[0])
+    return ridge(pairs, RIDGE)
 
-    def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors, fitted without the interactions of items `cold`, int [C]: float32 [I, W]."""
-        own = self._fit(cold)
-        return np.concatenate([whitening.applied(own, x) for (x,) in self.parts()])
 
-    def _fit(self, cold: np.ndarray) -> Whitening:
-        n_items = len(io.read_table(self.layout.item_ids, schemas.ITEM_IDS))
-        rows = io.read_table(self.layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
-        user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
-        kept = (split == schemas.TRAIN) & ~np.isin(item, cold)
-        known = np.bincount(item[kept], minlength=n_items) > 0
-        known &= np.concatenate([x.any(axis=1) for (x,) in self.parts()])
-        if not known.any():
-            raise UserError(
-                f"'encoders.{self.name}': no item of {self.layout.dataset} has both train interactions and a vector of "
-                f"{self.own.of}; leave it out"
-            )
-        seed = seed_for(self.kind, self.layout.dataset, self.params.seed)
-        targets = factors(user_item_matrix(user[kept], item[kept], n_items), FACTORS, seed)
+def relearn(layout: Layout, name: str, cold: np.ndarray) -> np.ndarray:
+    """Return the vectors of a mapped set, fitted without the interactions of items `cold`, int [C]: float32 [I, W]."""
+    facts = FeatureSet.of(layout, name).facts
+    part = FeatureSet.of(layout, facts.parts[0])
+    own = fit_mapped(layout, part, map_seed(layout.dataset, int(facts.settings["seed"])), cold)
+    return np.concatenate([whitening.applied(own, x) for x in part.vectors()])
 
-        def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            start = 0
-            for (x,) in self.parts():
-                here = slice(start, start + len(x))
-                yield x[known[here]], targets[here][known[here]]
-                start += len(x)
 
-        return ridge(pairs, RIDGE)
+def map_seed(dataset: str, seed: int) -> int:
+    return seed_for("mapped", dataset, seed)
 
 
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:

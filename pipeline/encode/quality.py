@@ -53,9 +53,9 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
     return Shares(sums["read"] / sums["items"], sums["cut"] / sums["items"]) if sums["items"] else None
 
 
-def check_vectors(run: Run, name: str, file: Path | None = None, derived: bool = False) -> None:
+def check_vectors(run: Run, name: str, shards: Iterable[Path], file: Path | None = None, derived: bool = False) -> None:
     """Warn of equal or zero vectors; UserError if all are zero, unless `derived`: one vector, whitened, is zero."""
-    items, zero, equal = compare(_with_content(io.shards(run.layout.features(name), "features")))
+    items, zero, equal = compare(_with_content(shards))
     if items and zero == items and not derived:
         where = f"{file}: " if file else ""
         raise UserError(f"{where}all {items:,} items with content have a vector of zeros; correct it, or leave it out")

@@ -1,0 +1,1 @@
+"""Stage `combine`: feature sets that linear algebra makes of others, files of others, and controls. No torch."""

@@ -1,0 +1,89 @@
+"""Feature sets that others are compared with: random, shuffled, constant, and an upper bound, planted.
+
+A shopper of a generated catalogue picks an item of a theme (subcategory) or of a look (colour and shape), sometimes of
+the theme's category or the look's colour. A planted vector has an indicator of each. The product of two vectors is the
+chance that a shopper who picked one item picks the other, but for popularity, by the shares of sources/shoppers.py.
+
+Letters: I items, n of them, F width.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.encode.folder import FeatureSet, table
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.sources.base import PLANTED
+from pipeline.sources.shoppers import COARSE, MOTIVES
+
+WIDTH = 64  # without another feature set
+TOGETHER = 8  # shards per permutation of `shuffled`, which bounds memory
+Seed = int | Sequence[int]  # s and [s, 0] draw the same
+
+
+def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: int, seed: int) -> Iterator[pa.Table]:
+    """Yield the shards of a control, `rows` items each, as wide as another set if there is one."""
+    if name == "shuffled" and original is not None:
+        yield from _shuffled_rows(ids, original, rows, seed)
+        return
+    width = WIDTH if original is None else original.width
+    for number, start in enumerate(range(0, len(ids), rows)):
+        own = ids.slice(start, rows)
+        shape = len(own), width
+        vectors = np.ones(shape, np.float32) if name == "constant" else random(*shape, [seed, number])
+        yield table(own, vectors, *np.zeros((2, len(own)), bool))
+
+
+def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) -> Iterator[pa.Table]:
+    order = np.random.default_rng(seed).permutation(-(-len(ids) // rows))
+    groups = [np.sort(group) for group in np.array_split(order, -(-len(order) // TOGETHER))]
+    group_of = {shard: number for number, group in enumerate(groups) for shard in group.tolist()}
+    for shard, start in enumerate(range(0, len(ids), rows)):
+        number, own = group_of[shard], ids.slice(start, rows)
+        members = groups[number].tolist()
+        all_rows = pa.concat_tables(original.read(one) for one in members)
+        first = rows * members.index(shard)
+        taken = all_rows.take(shuffled(len(all_rows), [seed, number])[first : first + len(own)])
+        vectors = io.matrix(taken["vector"])
+        yield table(own, vectors, taken["has_image"], taken["has_text"])
+
+
+def random(items: int, width: int, seed: Seed) -> np.ndarray:
+    """Return independent N(0, 1), float32 [I, F]."""
+    return np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
+
+
+def shuffled(items: int, seed: Seed) -> np.ndarray:
+    """Return the item whose vector each item gets, int64 [I]: one random cycle, so no item keeps its own."""
+    order = np.random.default_rng(seed).permutation(items)
+    source = np.empty(items, np.int64)
+    source[order] = np.roll(order, 1)
+    return source
+
+
+def planted_halves(layout: Layout) -> dict[str, np.ndarray]:
+    """Return indicators of what texts say and of what images show: modality -> float32 [I, its width].
+
+    UserError if the source is not generated.
+    """
+    path = layout.raw / PLANTED
+    if not path.is_file():
+        raise UserError(f"{layout.dataset} is not generated; leave planted out")
+    known, ids = io.read_table(path, schemas.PLANTED), io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    row = {asin: i for i, asin in enumerate(known["asin"].to_pylist())}
+    place = np.array([row[asin] for asin in ids["asin"].to_pylist()], np.int64)
+    theme, look, _ = MOTIVES
+    text = [_indicators(known, "subcategory", theme), _indicators(known, "category", COARSE * theme)]
+    image = [_indicators(known, "look", look), _indicators(known, "colour", COARSE * look)]
+    return {"text": np.hstack(text)[place], "image": np.hstack(image)[place]}
+
+
+def _indicators(rows: pa.Table, column: str, weight: float) -> np.ndarray:
+    """Return an indicator of each value, float32 [n, values]; its square is the weight over the items with it."""
+    number = rows[column].to_numpy()
+    size = np.bincount(number)
+    return np.eye(len(size), dtype=np.float32)[number] * np.sqrt(weight / size[number]).astype(np.float32)[:, None]

@@ -1,0 +1,84 @@
+"""Linear, the feature set that trains no network: all parts reduced to one vector by PCA.
+
+Each block of columns is reduced, with a weight for those of images only (ops/joining.py). Validation chooses among
+WAYS; nothing is fitted to interactions.
+
+Letters: n items, F and W widths.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+import schemas
+from pipeline import io
+from pipeline.encode import quality
+from pipeline.encode.folder import FeatureSet
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops import joining, whitening
+from pipeline.ops.joining import IMAGE, POWER, Block, Fit
+
+DRAWS = 5  # of cold items: each item is cold in one
+K = 20
+
+
+class Way(NamedTuple):
+    """What validation chooses."""
+
+    power: float  # of the standard deviation that each direction of a part is divided by
+    image: float  # weight of image-only columns, compared with 1 for all others
+    reduced: bool  # whether PCA reduces all parts together to one width
+
+
+WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
+
+
+def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[Fit, Way]:
+    """Return the map that is best on validation, the first of WAYS without validation, fitted to all items.
+
+    UserError if no part distinguishes items.
+    """
+    kept = [quality.distinguishes(part.shards) for part in parts]
+    if not any(kept):
+        raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
+    scores = _scores(layout, parts, kept, width) if layout.interactions.is_file() else []
+    way = WAYS[int(np.argmax(scores)) if scores else 0]
+    chosen = [block for block in joining.blocks([part.spans for part in parts], way.image) if kept[block.part]]
+    return joining.fit(lambda: vectors(parts), chosen, width, way.power, way.reduced), way
+
+
+def vectors(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
+    """Yield the vectors of all parts, float32 [n, F] each, a shard at a time."""
+    yield from (list(shard) for shard in zip(*(part.vectors() for part in parts), strict=True))
+
+
+def _scores(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], width: int) -> list[float]:
+    """Return the score of each way: geometric mean of content neighbours' Recall among all, and among cold items.
+
+    Without validation there is none.
+    """
+    from pipeline.interactions import profiles  # loads SciPy
+
+    n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
+    rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+    user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
+    has, finds = ((user[split == part], item[split == part]) for part in (schemas.TRAIN, schemas.VALID))
+    warm = profiles.profiles(has, finds, profiles.asked(finds[0], n_items, 0), n_items)
+    if not len(warm.user):
+        return []
+    cold = profiles.cold_draws(has, finds, n_items, DRAWS)
+    whole = [block for block in joining.blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
+    columns = (np.concatenate([x[block.part][:, block.columns] for x in vectors(parts)]) for block in whole)
+    reduced = [whitening.processed(x, width, 0) for x in columns]  # directions, to be given any power
+    scores = []
+    for way in WAYS:
+        weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
+        own = [Block(i, np.ones(x.shape[1], bool), weights[i]) for i, x in enumerate(reduced)]
+        joined = joining.fit(lambda: [reduced], own, width, way.power, way.reduced)(reduced)
+        of_all = float(np.nanmean(warm.recalls(joined, K)))
+        of_cold = np.nanmean(profiles.cold_recalls(cold, joined, K), axis=1).mean() if cold else of_all
+        scores.append(round(float(np.sqrt(of_all * of_cold)), 6))
+    return scores

@@ -1,0 +1,146 @@
+"""Which feature sets a dataset has: their names, kinds, parts and settings, from the parameters alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.combine.params import Combine, Concat, Derived, Linear, Masked, Planted, Whitened
+from pipeline.config.base import Section, checked, known, nearest
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import MODALITIES, BEiT3, Encode, variant
+from pipeline.errors import UserError
+from pipeline.sources.base import Downloaded
+from pipeline.sources.feature_files import FEATURE
+
+CONCAT, LINEAR, MAPPED, MASKED, PLANTED = "concat", "linear", "mapped", "masked", "planted"
+KINDS: dict[str, type[Section]] = {
+    CONCAT: Concat,
+    "whitened": Whitened,
+    LINEAR: Linear,
+    MAPPED: Derived,
+    MASKED: Masked,
+    PLANTED: Planted,
+}
+CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))  # only for generated catalogues
+TEXT = "minilm"  # text encoder that imported features of images are concatenated with
+NOT_TRAINED = ("-raw", "-untrained", "-official")  # endings of sets that only measure others
+Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
+
+
+def definition(sets: Sets, name: str) -> Mapping[str, Any]:
+    """Return kind and settings of a combination; `<set>-image-masked` and `<set>-text-masked` may be empty."""
+    own = sets.get(name, {})
+    masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
+    if "kind" in own or name in KINDS or masked is None:
+        return {"kind": name} | dict(own)
+    return {"kind": MASKED, "of": name.removesuffix(variant("", masked)), "modality": masked} | dict(own)
+
+
+def kind_of(sets: Sets, name: str) -> str:
+    return str(definition(sets, name)["kind"])
+
+
+def settings_of(sets: Sets, name: str) -> Section:
+    """Return the settings of a combination; UserError for a kind, key or value that there is not."""
+    given = dict(definition(sets, name))
+    kind = given.pop("kind")
+    if kind not in KINDS:
+        if "kind" not in sets.get(name, {}):
+            raise UserError(f"'combine.sets.{name}.kind' is required{nearest(name, KINDS)}")
+        known([kind], KINDS, f"combine.sets.{name}.kind")
+    return checked(KINDS[kind], given, f"combine.sets.{name}")
+
+
+def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
+    """Return the parts of a feature set, in order; none if it is not made of others."""
+    if name in with_text(params, dataset):
+        return [TEXT, name.removeprefix(f"{TEXT}-")]
+    sets = params[Combine].sets
+    if name not in sets:
+        return []
+    of = getattr(settings_of(sets, name), "of", [])
+    if kind_of(sets, name) == LINEAR and not of:
+        return [*params[Encode].encoders, *imported(params, dataset)]
+    return [of] if isinstance(of, str) else list(of)
+
+
+def imported(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets that come with a dataset's source."""
+    source = params.source(dataset)
+    files = source.files() if isinstance(source, Downloaded) else {}
+    return [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+
+
+def with_text(params: Parameters, dataset: str) -> list[str]:
+    """Return the concatenations of MiniLM with the sets that come with the source, if MiniLM is encoded."""
+    return [f"{TEXT}-{name}" for name in imported(params, dataset) if TEXT in params[Encode].encoders]
+
+
+def made(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets of a dataset without controls, each after its parts."""
+    names = [*params[BEiT3].sets, *params[Encode].encoders, *imported(params, dataset)]
+    todo = [*with_text(params, dataset), *params[Combine].sets]
+    while todo:
+        ready = [name for name in todo if not {*parts_of(params, dataset, name)} & {*todo}]
+        if not ready:
+            raise UserError(f"'combine.sets': {' and '.join(todo)} are parts of one another; break the circle")
+        names += ready
+        todo = [name for name in todo if name not in ready]
+    return names
+
+
+def feature_sets(params: Parameters, dataset: str) -> list[str]:
+    """Return all feature sets of a dataset, each after its parts, the controls last."""
+    return [*made(params, dataset), *params[Combine].controls]
+
+
+def whole(params: Parameters, dataset: str, name: str) -> list[str]:
+    """Return a feature set with all its parts and their parts."""
+    return [name, *(one for part in parts_of(params, dataset, name) for one in whole(params, dataset, part))]
+
+
+def is_ceiling(sets: Sets, name: str) -> bool:
+    """Return whether a set is what the generator of a catalogue planted, whole or with a modality masked."""
+    own = definition(sets, name)
+    return own["kind"] == PLANTED or (own["kind"] == MASKED and own.get("of") == PLANTED)
+
+
+def is_control(sets: Sets, name: str) -> bool:
+    """Return whether a set only measures others: raw, not trained here, or planted."""
+    return is_ceiling(sets, name) or name.endswith(NOT_TRAINED)
+
+
+def is_partial(sets: Sets, name: str) -> bool:
+    """Return whether a set is a control, or another with a modality masked."""
+    masked = any(name.endswith(variant("", modality)) for modality in MODALITIES)
+    return masked or kind_of(sets, name) == MASKED or is_control(sets, name)
+
+
+def learns(params: Parameters, dataset: str, name: str) -> bool:
+    """Return whether a set or a part of it is fitted to train interactions."""
+    return any(kind_of(params[Combine].sets, one) == MAPPED for one in whole(params, dataset, name))
+
+
+def relearns(params: Parameters, dataset: str, name: str) -> bool:
+    """Return whether a set that learns can be fitted again without some interactions: no part learned."""
+    own = kind_of(params[Combine].sets, name) == MAPPED
+    return own and not any(learns(params, dataset, part) for part in parts_of(params, dataset, name))
+
+
+def check_names(params: Parameters, dataset: str) -> None:
+    """Raise UserError for unknown kinds, parts and circles, and two feature sets of one name."""
+    sets = params[Combine].sets
+    names = [*params[BEiT3].sets, *params[Encode].encoders, *imported(params, dataset), *with_text(params, dataset)]
+    for i, name in enumerate([*names, *sets, *params[Combine].controls]):
+        if name in [*names, *sets][:i]:
+            raise UserError(f"'{dataset}': two feature sets are called '{name}'; rename one")
+    for name in sets:
+        where, parts = f"combine.sets.{name}.of", parts_of(params, dataset, name)
+        if name in parts:
+            raise UserError(f"'{where}': it is a part of itself")
+        known(parts, [*names, *sets], where)
+        if PLANTED in parts and kind_of(sets, name) != MASKED:
+            raise UserError(f"'{where}': '{PLANTED}' is what the generator knows, and no feature; leave it out")
+    made(params, dataset)
+

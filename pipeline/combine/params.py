@@ -1,0 +1,61 @@
+"""Section `combine` of params.yaml."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Name, Positive, Section
+from pipeline.ops.joining import WIDTH
+
+
+class Combine(Section):
+    """Feature sets -> those that linear algebra makes of them, and controls."""
+
+    sets: dict[Name, dict[str, Any]] = {"minilm-cnn": {"kind": "concat", "of": ["minilm", "cnn"]}, "linear": {}}
+    """name -> its kind, a name in pipeline/combine/names.py, and keys of that kind's class"""
+    controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
+    """feature sets that a useful one must beat; shuffled permutes the rows of the first set"""
+    seed: int = 0
+
+
+class Concat(Section):
+    """Settings of kind `concat`: parts of length 1 each, side by side."""
+
+    of: Annotated[list[Name], Field(min_length=2)]
+    """feature sets, in order"""
+
+
+class Derived(Section):
+    """Settings of kind `mapped`: a feature set, mapped by ridge regression to factors of train interactions."""
+
+    of: Name
+    """a feature set"""
+
+
+class Whitened(Derived):
+    """Settings of kind `whitened`: a feature set, centred, reduced by PCA and whitened."""
+
+    width: Positive = 128
+    """directions kept at most, those of most variance"""
+
+
+class Linear(Section):
+    """Settings of kind `linear`: all parts reduced to one width; validation chooses how."""
+
+    of: list[Name] = []
+    """feature sets; none: those of `encode.encoders`, and those that come with the source"""
+    width: Positive = WIDTH
+    """directions kept at most, of each part and of all together"""
+
+
+class Masked(Section):
+    """Settings of kind `masked`: a feature set as if no item had a modality."""
+
+    of: Name
+    """a feature set"""
+    modality: Literal["image", "text"]
+    """masked modality of every item"""
+
+
+class Planted(Section):
+    """Settings of kind `planted`: what the generator of a catalogue knows, an upper bound."""

