@@ -17,29 +17,23 @@ def main(run: Run) -> None:
     from pipeline.sources import download
 
     source, raw, params = run.source, run.layout.raw, run.params[Download]
-    addresses: dict[str, list[str]] = {}
-    stored: dict[str, str] = {}
-    hashes: dict[str, str] = {}
+    rows: list[download.Row] = []
     code = SOURCES.source_files(source.kind)
     run.drop_altered(raw)
     if isinstance(source, Generated):
         run.resume(raw, code, source.model_dump())
-        stored = source.make(raw, lambda names: run.progress(names, unit="image"))
+        rows = download.listing(raw, source.make(raw, lambda names: run.progress(names, unit="image")), {})
     elif isinstance(source, Downloaded):
         addresses = source.files()
         earlier = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
-        expected = download.expectations(addresses, source.sha256, earlier)
         run.resume(raw, code, source.model_dump(), download.local_hashes(addresses, raw, earlier))
         if download.names_local_files(addresses) and _is_unaware(run.layout.root):
             run.warn(UNAWARE, recorded=False)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
-        stored, hashes, used = download.download(
-            run.layout.dataset, addresses, raw, expected, params.timeout, params.retries, bars
+        rows = download.download(
+            run.layout.dataset, addresses, raw, source.sha256, earlier, params.timeout, params.retries, bars
         )
-        addresses = download.sort_mirrors(addresses, used, earlier)
-    dims = source.dims() if isinstance(source, Downloaded) else {}
-    rows = download.listing(raw, stored, addresses, hashes, dims)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))

@@ -61,7 +61,6 @@ def compare(
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
     order: Order = None,
-    dim: Annotated[int | None, typer.Option("--dim", min=1, help="numbers of a row, of raw float32 files")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """compare feature sets: probes, paired tests, likeness, most changed items."""
@@ -74,7 +73,7 @@ def compare(
         check(settings, params)
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
-        comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order, dim)
+        comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     _show_comparison(comparison, folder / "index.html")
 
 

@@ -28,12 +28,12 @@ CHANGED = 12
 
 
 def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path,
-            order: Path | None = None, dim: int | None = None) -> dict[str, Any]:  # fmt: skip
+            order: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Compare feature sets, and write compare.json and index.html.
 
     Args:
         layout: of a dataset whose interactions stage has run.
-        specs, order, dim: see feature_set.read.
+        specs, order: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
 
     Returns:
@@ -41,7 +41,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
         on all items, zeros for those without a row.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order, dim) for spec in specs])
+    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
     from pipeline.compare import judge, page, similarity
     from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 

@@ -13,7 +13,6 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.sources import download
-from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors.matching import match
 
 FEWEST = 3
@@ -39,15 +38,13 @@ class FeatureSet:
     """bool [I], items that have a row; None: all"""
 
 
-def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None, dim: int | None = None,
-         ) -> FeatureSet:  # fmt: skip
+def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
     """Return the features that `spec` names; items without a row get zeros, see `there`.
 
     Args:
         spec: encoded feature set of the dataset; path of a file or folder, see docs/compare.md, `path:column` for one
-            of several columns of vectors; http(s) or hf://datasets/owner/name. `name=` in front renames it.
+            of several columns of vectors; http(s). `name=` in front renames it.
         order: mapping file for rows without identifiers, see identifiers.order.
-        dim: width of raw float32 files.
     """
     name, path = split_name(spec)
     where, column = _split_column(path)
@@ -61,8 +58,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         elif not where.exists():
             available = ", ".join(layout.feature_sets()) or "none"
             raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
-        raw = format_of(file.name) == FOLDER and not file.is_dir()
-        matched = match(file, asins, order, dim if raw else None, column=column)
+        matched = match(file, asins, order, column=column)
         counted = matched.counted(asins, "are left out")
         return FeatureSet(
             name or short_name(Path(column) if column else where),

@@ -11,7 +11,7 @@ from pipeline import io
 from pipeline.config.base import Mirrors, Name
 from pipeline.config.parameters import Source
 from pipeline.errors import UserError
-from pipeline.sources.feature_files import FEATURE, ORDERED, ROWS, PathOrFile, format_of
+from pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from pipeline.sources.lines import json_object
 from pipeline.sources.product import Product, as_list, as_text, json_lines, others
 
@@ -74,7 +74,7 @@ class Downloaded(Source):
     sha256: dict[str, str] = {}
     """role of a file -> hex digest that it must have"""
 
-    features: dict[Name, PathOrFile] = {}
+    features: dict[Name, Mirrors] = {}
     """feature set name -> its file; docs/compare.md has all formats"""
     feature_rows: Mirrors | None = None
     """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
@@ -82,16 +82,13 @@ class Downloaded(Source):
 
     def feature_files(self) -> dict[str, list[str]]:
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}
-        return {f"{FEATURE}{name}": given.file for name, given in self.features.items()} | rows
-
-    def dims(self) -> dict[str, int]:
-        return {f"{FEATURE}{name}": given.dim for name, given in self.features.items() if given.dim}
+        return {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()} | rows
 
     @model_validator(mode="after")
     def _order_is_known(self) -> Self:
         """Refuse files without identifiers where items have no numbers before they are read."""
-        for name, given in {} if self.has_split or self.feature_rows else self.features.items():
-            if format_of(given.file[0], given.dim) in ORDERED:
+        for name, mirrors in {} if self.has_split or self.feature_rows else self.features.items():
+            if format_of(mirrors[0]) == "npy":
                 raise ValueError(
                     f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row"
                 )
@@ -104,10 +101,6 @@ class Downloaded(Source):
 
 def raw_files(sources: Path) -> dict[str, Path]:
     return {row["role"]: sources.parent / row["name"] for row in io.read_json(sources)}
-
-
-def raw_dims(sources: Path) -> dict[str, int]:
-    return {row["role"]: row["dim"] for row in io.read_json(sources) if "dim" in row}
 
 
 def downloaded(sources: Path) -> dict[str, Path]:

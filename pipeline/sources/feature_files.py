@@ -1,11 +1,15 @@
-"""Feature files that come with a source: their parameters, their roles, and the formats of their names."""
+"""Feature files that come with a source: their roles, the formats of their names, and folders of them as one file."""
 
+import hashlib
 import re
-from typing import Annotated
+import zipfile
+from pathlib import Path
 
-from pydantic import BeforeValidator
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipeline.config.base import Mirrors, Positive, Section
+from pipeline import io
+from pipeline.errors import UserError
 
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 ROWS = "feature_rows"  # role of the mapping file that says which item each row of a file without identifiers is
@@ -25,13 +29,14 @@ ENDINGS = {
     ".b": "records",
     ".b.gz": "records",
 }  # ending of a name -> format, a name in pipeline/vectors/registry.py
-ORDERED = ("npy", "raw")  # formats whose rows never say which item they are
 FOLDER = "folder"  # format of a name without a known ending
-HUB = "hf://"
 
 
 def plain(column: str) -> str:
     return re.sub(r"[^a-z0-9]", "", column.lower())
+
+
+PLAIN = [plain(name) for name in NAMES]
 
 
 def rank(column: str) -> int:
@@ -39,27 +44,72 @@ def rank(column: str) -> int:
     return PLAIN.index(name) if (name := plain(column)) in PLAIN else -1
 
 
-PLAIN = [plain(name) for name in NAMES]
-
-
-def format_of(name: str, dim: int | None = None) -> str:
-    """Return the format of a file's name; without a known ending it is that of a folder, or raw if `dim` is given."""
-    if dim is not None:
-        return "raw"
-    if name.startswith(HUB):
-        return "parquet"
+def format_of(name: str) -> str:
     return next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), FOLDER)
 
 
-class FeatureFile(Section):
-    """A feature file; without `dim`, only a path or an address."""
-
-    file: Mirrors
-    """.npy, .npz, .pt, .parquet, JSON, image_features_*.b, a folder, or hf://datasets/owner/name"""
-    dim: Positive | None = None
-    """numbers of a row, for raw float32 without a header"""
+PER_ITEM = (".npy", ".json")  # endings in a folder with a file per item
+LARGEST = 32 << 20  # bytes of a file of one item
+BLOCK = 4096  # rows of a table at a time
 
 
-PathOrFile = Annotated[
-    FeatureFile, BeforeValidator(lambda raw: raw if isinstance(raw, (dict, FeatureFile)) else {"file": raw})
-]
+def members(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM)
+
+
+def read_member(path: Path) -> bytes:
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise UserError(f"{path}: not a plain file of at most {LARGEST:,} bytes, as one item's vector is")
+    return path.read_bytes()
+
+
+def parts(folder: Path) -> list[Path]:
+    found = members(folder) or sorted(folder.glob("*.parquet"))
+    if not found:
+        raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
+    return found
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return the sha256 of the names and contents of what `pack` reads."""
+    listed = [f"{io.sha256(file)}  {file.name}\n" for file in parts(folder)]
+    return hashlib.sha256("".join(listed).encode()).hexdigest()
+
+
+def packed_ending(folder: Path) -> str:
+    return ".zip" if members(folder) else ".parquet"
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Write a folder as one file, the same bytes for the same files: a zip of files per item, or one table."""
+    found = parts(folder)
+    if found[0].suffix == ".parquet":
+        _join(found, target)
+        return
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+        for file in found:
+            packed.writestr(zipfile.ZipInfo(file.name, (1980, 1, 1, 0, 0, 0)), read_member(file))
+
+
+def _join(tables: list[Path], target: Path) -> None:
+    """Write the identifiers and vectors of tables with the same columns as one table, BLOCK rows at a time."""
+    schema = _wanted(tables[0])
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for path in tables:
+            if not _wanted(path).equals(schema):
+                raise UserError(f"{path}: has other columns than {tables[0]}; name the files of one table")
+            for batch in pq.ParquetFile(path).iter_batches(BLOCK, columns=schema.names):
+                writer.write_batch(batch.cast(schema))
+
+
+def _wanted(path: Path) -> pa.Schema:
+    fields = [field.remove_metadata() for field in pq.read_schema(path)]
+    return pa.schema([f for f in fields if is_vector(f.type) or (not is_list(f.type) and rank(f.name) >= 0)])
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    return is_list(kind) and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))

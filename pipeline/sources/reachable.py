@@ -1,4 +1,4 @@
-"""Existence and size of files: one short request per address, several at a time."""
+"""Existence and size of files: one short request per address, all at a time."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import local
-from pipeline.sources.feature_files import HUB
-from pipeline.sources.many_files import hub_size, parts
+from pipeline.sources.feature_files import parts
 
 WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
-ASKED = 8  # requests at a time
 
 
 class Answer(NamedTuple):
@@ -25,22 +23,20 @@ class Answer(NamedTuple):
 
 def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
     """Start to ask for each file, at its addresses in order; return a function that waits for the answers."""
-    waiting, found = iter([*addresses.items()]), dict[str, Answer]()
+    found: dict[str, Answer] = {}
 
-    def work() -> None:
-        for key, mirrors in waiting:  # of a list, whose next is one thread's
-            faults: list[str] = []
-            for address in mirrors:
-                try:
-                    found[key] = Answer(key, address, _size(address, wait / len(mirrors)))
-                    break
-                except UserError as e:
-                    faults.append(one_line(e))
-            else:
-                found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
+    def look(key: str, mirrors: Sequence[str]) -> None:
+        faults: list[str] = []
+        for address in mirrors:
+            try:
+                found[key] = Answer(key, address, _size(address, wait / len(mirrors)))
+                return
+            except UserError as e:
+                faults.append(one_line(e))
+        found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
 
-    threads = [Thread(target=work, daemon=True) for _ in range(min(ASKED, len(addresses)))]  # the exit waits for none
-    deadline = time.monotonic() + wait * -(-len(addresses) // ASKED)
+    threads = [Thread(target=look, args=pair, daemon=True) for pair in addresses.items()]  # the exit waits for none
+    deadline = time.monotonic() + wait
     for thread in threads:
         thread.start()
 
@@ -54,8 +50,6 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
 
 
 def _size(address: str, wait: float) -> int | None:
-    if address.startswith(HUB):
-        return hub_size(address)
     if (path := local(address)) is not None:
         if path.is_dir():
             return sum(file.stat().st_size for file in parts(path))

@@ -1,4 +1,4 @@
-"""Arrays in files: .npy, raw float32 without a header, tensors of PyTorch, and image features of Amazon's 2014 data.
+"""Arrays in files: .npy, tensors of PyTorch, and image features of Amazon's 2014 data.
 
 Those are records of a 10-byte ASIN and 4096 float32, little-endian (jmcauley.ucsd.edu/data/amazon, "visual features"),
 read in blocks: a file of all products of a category is far larger than memory.
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.lines import unpacked
-from pipeline.vectors.base import Vectors, empty, gather, identified, vector
+from pipeline.vectors.base import Vectors, empty, gather
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -26,18 +26,8 @@ RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
 
 
-def npy(path: Path, dim: int | None = None) -> Vectors:
+def npy(path: Path) -> Vectors:
     return _rows(path, opened(path))
-
-
-def raw(path: Path, dim: int | None) -> Vectors:
-    """Open float32, little-endian, without a header, `dim` numbers a row, as AmazonReviews2023 writes it."""
-    if dim is None:
-        raise UserError(f"{path}: raw float32 needs its width; give `dim`, the numbers of a row")
-    size = path.stat().st_size
-    if not size or size % (4 * dim):
-        raise UserError(f"{path}: has {size:,} bytes, no multiple of 4 x dim = {4 * dim:,}; is dim right?")
-    return _rows(path, np.memmap(path, "<f4", "r", shape=(size // (4 * dim), dim)))
 
 
 def _rows(path: Path, array: np.ndarray) -> Vectors:
@@ -73,35 +63,26 @@ def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def torch(path: Path, dim: int | None = None) -> Vectors:
-    """Open a .pt file: a tensor [items, width], also in a dictionary of one; or identifier -> tensor [width]."""
+def torch(path: Path) -> Vectors:
+    """Open a .pt file: a tensor [items, width], also in a dictionary of one."""
     import torch  # slow
+
+    from pipeline.ops.arrays import is_plain
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises many kinds, pickle's and its own
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
-    if isinstance(held, dict) and len(held) == 1 and getattr(next(iter(held.values())), "ndim", 0) == 2:
+    if isinstance(held, dict) and len(held) == 1:
         held = next(iter(held.values()))
-    if isinstance(held, dict) and held and all(isinstance(value, torch.Tensor) for value in held.values()):
-        tensors = [_plain(path, tensor) for tensor in held.values()]
-        width = len(vector(path, 0, tensors[0], None))
-        return identified(path, [*map(str, held)], lambda _: enumerate(tensors), width)
     if not isinstance(held, torch.Tensor):
         raise UserError(f"{path}: holds {type(held).__name__}, expected one tensor [items, width]")
-    return _rows(path, _plain(path, held))
-
-
-def _plain(path: Path, tensor: Any) -> np.ndarray:
-    from pipeline.ops.arrays import is_plain
-
-    if not is_plain(tensor):
+    if not is_plain(held):
         raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
-    array: np.ndarray = tensor.detach().float().numpy()
-    return array
+    return _rows(path, held.detach().float().numpy())
 
 
-def records(path: Path, dim: int | None = None) -> Vectors:
+def records(path: Path) -> Vectors:
     """Open a .b file; the first record of an ASIN counts. UserError, with the offset, if a record is cut off."""
     names: list[str | None] = []
     seen: set[bytes] = set()

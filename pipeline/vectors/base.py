@@ -3,7 +3,7 @@
 No code in a file is run, and no memory is reserved beyond its size. Letters: N rows, F width.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,6 @@ def gather(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarra
                 out[at] = vector(path, row, value, width)
             at, number = at + 1, next(wanted, None)
     return out
-
-
-def identified(path: Path, names: Sequence[object], rows: Callable[[np.ndarray], Rows], width: int) -> Vectors:
-    """Return vectors whose rows are named; `rows` iterates over at least the rows of some numbers."""
-    ids = pa.table({"id": pa.array(names, pa.string())})
-    return Vectors(path, len(names), width, lambda n: gather(path, rows(n), n, width), ids)
 
 
 def empty(path: Path) -> UserError:

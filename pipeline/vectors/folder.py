@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
 from pipeline.http import archives
-from pipeline.sources.many_files import LARGEST, PER_ITEM, members, read_member
+from pipeline.sources.feature_files import LARGEST, PER_ITEM, members, read_member
 from pipeline.vectors import arrays
-from pipeline.vectors.base import Vectors, empty, identified, vector
+from pipeline.vectors.base import Vectors, empty, gather, vector
 from pipeline.vectors.tables import parquet
 
 Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
 
 
-def folder(path: Path, dim: int | None = None) -> Vectors:
+def folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = members(path)
@@ -28,7 +29,7 @@ def folder(path: Path, dim: int | None = None) -> Vectors:
     return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
 
 
-def archive(path: Path, dim: int | None = None) -> Vectors:
+def archive(path: Path) -> Vectors:
     """Open a .zip, as `download` packs a folder, or a .npz with an array per item."""
     packed = archives.open_zip(path)
 
@@ -45,9 +46,12 @@ def _open(path: Path, found: list[Member]) -> Vectors:
     if not found:
         raise empty(path)
     width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))
-    names = [Path(name).stem for name, _ in found]
+    ids = pa.table({"id": [Path(name).stem for name, _ in found]})
 
-    return identified(path, names, lambda rows: ((i, _vector(path, found[i])) for i in rows.tolist()), width)
+    def take(rows: np.ndarray) -> np.ndarray:
+        return gather(path, ((i, _vector(path, found[i])) for i in rows.tolist()), rows, width)
+
+    return Vectors(path, len(found), width, take, ids)
 
 
 def _vector(path: Path, member: Member) -> Any:

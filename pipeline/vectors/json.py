@@ -2,7 +2,6 @@
 
 import json as syntax
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.sources.feature_files import NAMES, rank
-from pipeline.sources.lines import LONGEST_LINE, opened
+from pipeline.sources.lines import LONGEST_LINE, lines, opened
 from pipeline.vectors.base import Vectors, empty, gather, vector
 
 Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
@@ -21,7 +20,7 @@ LONGEST = 1 << 29  # bytes of an array or of one object, which is read whole
 MAPPED = "id"  # name for the keys of an object identifier -> vector
 
 
-def json(path: Path, dim: int | None = None) -> Vectors:
+def json(path: Path) -> Vectors:
     """Open JSON or JSON lines, gzipped or not; UserError if a value is no vector, or has no identifier."""
     names: list[str | int] = []
     column, width = "", None
@@ -42,22 +41,19 @@ def json(path: Path, dim: int | None = None) -> Vectors:
 
 
 def _values(path: Path) -> Iterator[Named]:
-    with opened(path) as f:
-        head = f.peek(1)[:4096].lstrip()
-        if head.startswith(b"[") or (head.startswith(b"{") and not _is_line(path)):
+    if not _is_lines(path):
+        with opened(path) as f:
             yield from _document(path, f.read(LONGEST + 1))
-            return
-        for row, line in enumerate(iter(partial(f.readline, LONGEST_LINE + 1), b"")):
-            if line.strip():
-                yield _split(path, row, _parsed(path, row, line))
+        return
+    for row, line in enumerate(lines(path)):
+        if line.strip():
+            yield _split(path, row, _parsed(path, row, line))
 
 
-def _is_line(path: Path) -> bool:
-    """Return whether the first line is a whole object with an identifier: the file is JSON lines."""
-    with opened(path) as f:
-        first = next((line for line in iter(partial(f.readline, LONGEST_LINE + 1), b"") if line.strip()), b"")
+def _is_lines(path: Path) -> bool:
+    """Return whether the first line is a whole object with an identifier."""
     try:
-        value = orjson.loads(first)
+        value = orjson.loads(next((line for line in lines(path) if line.strip()), b""))
     except orjson.JSONDecodeError:
         return False
     return isinstance(value, dict) and any(rank(key) >= 0 for key in value)

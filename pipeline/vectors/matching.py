@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.items import identifiers
-from pipeline.sources.base import raw_dims, raw_files
+from pipeline.sources.base import raw_files
 from pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from pipeline.vectors.base import Vectors
 from pipeline.vectors.registry import opened, readable
@@ -60,7 +60,6 @@ def match(
     path: Path,
     asins: Sequence[str],
     order: Path | None = None,
-    dim: int | None = None,
     key: str = "--order",
     column: str | None = None,
 ) -> Matched:
@@ -69,11 +68,10 @@ def match(
     Args:
         asins: identifier of items 0 .. I-1.
         order: mapping file for formats without identifiers; see identifiers.order.
-        dim: width of raw float32.
         key: option or parameter that gives the mapping file, for messages.
         column: of vectors, in Parquet that has several.
     """
-    vectors = opened(path, dim, column)
+    vectors = opened(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
         found = identifiers.placed(path, vectors.ids, asins)
         how = f"rows matched by {found.column}"
@@ -99,20 +97,19 @@ class File(NamedTuple):
 
     path: Path
     order: Path | None = None  # mapping file for a format without identifiers; None: row i is item i
-    dim: int | None = None  # numbers of a row of raw float32
 
     @property
     def format(self) -> str:
-        return format_of(self.path.name, self.dim)
+        return format_of(self.path.name)
 
     def matched(self, asins: Sequence[str]) -> Matched:
-        return match(self.path, asins, self.order, self.dim, ROWS)
+        return match(self.path, asins, self.order, ROWS)
 
 
 def files(sources: Path) -> dict[str, File]:
-    raw, dims = raw_files(sources), raw_dims(sources)
+    raw = raw_files(sources)
     given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
-    return {role.removeprefix(FEATURE): File(path, raw.get(ROWS), dims.get(role)) for role, path in given.items()}
+    return {role.removeprefix(FEATURE): File(path, raw.get(ROWS)) for role, path in given.items()}
 
 
 def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:

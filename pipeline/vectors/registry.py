@@ -12,11 +12,10 @@ from pipeline.sources.feature_files import FOLDER, format_of
 from pipeline.vectors import tables
 from pipeline.vectors.base import Vectors
 
-READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
+READERS: Registry[Callable[[Path], Vectors]] = Registry(
     "readers",
     {
         "npy": "pipeline.vectors.arrays:npy",
-        "raw": "pipeline.vectors.arrays:raw",
         "torch": "pipeline.vectors.arrays:torch",
         "records": "pipeline.vectors.arrays:records",
         "parquet": "pipeline.vectors.tables:parquet",
@@ -24,17 +23,17 @@ READERS: Registry[Callable[[Path, int | None], Vectors]] = Registry(
         "zip": "pipeline.vectors.folder:archive",
         "folder": "pipeline.vectors.folder:folder",
     },
-)  # format -> what opens a path, given the width that raw numbers need
+)  # format -> what opens a path
 
 
-def opened(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
-    """Open a feature file by its ending, or as raw float32 of width `dim`; `column` has the vectors of Parquet."""
+def opened(path: Path, column: str | None = None) -> Vectors:
+    """Open a feature file by its ending; `column` has the vectors of Parquet."""
     with readable(path):
         if column is not None:
-            return tables.parquet(path, dim, column)
-        known, ending = format_of(path.name, dim), path.suffix[1:].lower()
+            return tables.parquet(path, column)
+        known, ending = format_of(path.name), path.suffix[1:].lower()
         is_added = known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys()
-        return READERS[ending if is_added else known](path, dim)
+        return READERS[ending if is_added else known](path)
 
 
 @contextmanager

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.sources.feature_files import rank
+from pipeline.sources.feature_files import is_vector, rank
 from pipeline.vectors.base import WIDEST, Vectors, empty
 
 BLOCK = 4096  # rows read at a time
 
 
-def parquet(path: Path, dim: int | None = None, column: str | None = None) -> Vectors:
+def parquet(path: Path, column: str | None = None) -> Vectors:
     """Open Parquet, a row an item, its rows in any order; by default its only column of vectors is read."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -44,11 +44,6 @@ def _choose(path: Path, schema: pa.Schema, wanted: str | None) -> str:
         hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
         raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
     return wanted or lists[0]
-
-
-def is_vector(kind: pa.DataType) -> bool:
-    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
 def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     ids[ITEMS - 1 - lacking] = "someone's"
     turned = VECTORS[::-1].copy()
     mapping = formats.mapping(tmp_path, ids)
-    features: dict[str, Any] = {"raw": {"file": str(formats.raw(tmp_path, turned)), "dim": 3}}
+    features: dict[str, Any] = {"pt": str(formats.tensor(tmp_path, turned))}
     for name in ("baby", "sports"):
         (tmp_path / name).mkdir()
         features[name] = str(formats.npy(tmp_path / name, turned))

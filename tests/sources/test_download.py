@@ -12,7 +12,7 @@ from webserver import Server, body, first, hang, ranged, serving, status
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.fetch import Progress, fetch
-from pipeline.sources.download import download, expectations, listing, local_hashes, names
+from pipeline.sources.download import download, expectations, local_hashes, names
 from stages.download import UNAWARE
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
@@ -136,15 +136,14 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        stored, hashes, _ = download("shop", addresses, raw, {}, 2, 0, quiet)
-        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {}, {})
+        rows = download("shop", addresses, raw, {}, [], 2, 0, quiet)
+        assert download("shop", addresses, raw, {}, rows, 2, 0, quiet) == rows
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
-    for known in (hashes, {}):
-        assert listing(raw, stored, addresses, known, {}) == [
-            {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
-            {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
-        ]
+    assert rows == [
+        {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
+        {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
+    ]
 
 
 def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:

@@ -66,11 +66,6 @@ def parquets(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
     return path
 
 
-def pt(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
-    torch.save(dict(zip(ids, torch.from_numpy(vectors).unbind(), strict=True)), folder / "theirs.pt")
-    return folder / "theirs.pt"
-
-
 IDENTIFIED: dict[str, Write] = {
     "JSON lines": jsonl,
     "JSON lines, gzipped": named("theirs.jsonl.gz", lambda rows: gzip.compress(lines(rows))),
@@ -81,7 +76,6 @@ IDENTIFIED: dict[str, Write] = {
     "npz": npz,
     "Parquet": parquet,
     "Parquet in a folder": parquets,
-    "pt, id to tensor": pt,
 }
 """formats that say which item a row is"""
 
@@ -91,18 +85,12 @@ def npy(folder: Path, vectors: np.ndarray) -> Path:
     return folder / "image_feat.npy"
 
 
-def raw(folder: Path, vectors: np.ndarray) -> Path:
-    path = folder / "All_Beauty.blair-base.feature"
-    vectors.astype("<f4").tofile(path)
-    return path
-
-
 def tensor(folder: Path, vectors: np.ndarray) -> Path:
     torch.save(torch.from_numpy(vectors), folder / "theirs.pt")
     return folder / "theirs.pt"
 
 
-ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {"npy": npy, "raw float32": raw, "pt": tensor}
+ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {"npy": npy, "pt": tensor}
 """formats whose rows have an order and no identifiers"""
 
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.sources import many_files
-from pipeline.sources.feature_files import ENDINGS, format_of
+from pipeline.sources.feature_files import ENDINGS, pack, packed_ending
 from pipeline.vectors.matching import match
 from pipeline.vectors.registry import READERS
 from tests.vectors import formats
@@ -30,8 +29,7 @@ def theirs() -> tuple[list[str], np.ndarray, list[int]]:
 
 
 def test_every_ending_has_a_reader() -> None:
-    assert {*ENDINGS.values(), "raw", "folder"} == READERS.keys()
-    assert format_of("hf://datasets/a/b") == "parquet"
+    assert {*ENDINGS.values(), "folder"} == READERS.keys()
 
 
 @pytest.mark.parametrize("name", formats.IDENTIFIED)
@@ -71,22 +69,22 @@ def test_a_value_that_is_not_finite_names_its_row_and_not_that_of_no_item(tmp_pa
 @pytest.mark.parametrize("name", formats.ORDERED)
 def test_without_identifiers_rows_are_in_order_or_in_that_of_a_mapping_file(tmp_path: Path, name: str) -> None:
     ids, vectors, lacking = theirs()
-    path, dim = formats.ORDERED[name](tmp_path, vectors), WIDTH if name == "raw float32" else None
-    plain = match(path, ASINS, None, dim)
+    path = formats.ORDERED[name](tmp_path, vectors)
+    plain = match(path, ASINS)
     assert np.array_equal(plain.rows(0, ITEMS), vectors)
     assert plain.how == "rows assumed to be in order of item_id: it holds no identifiers; --order gives another order"
-    matched = match(path, ASINS, formats.mapping(tmp_path, ids), dim)
+    matched = match(path, ASINS, formats.mapping(tmp_path, ids))
     expected = VECTORS.copy()
     expected[lacking] = 0
     assert np.array_equal(matched.rows(0, ITEMS), expected)
     assert (matched.identified, matched.unknown, matched.missing) == (False, 3, 3)
     assert matched.how == "rows in the order of i_id_mapping.csv"
     with pytest.raises(UserError, match=r"40 rows.*39 items"):
-        match(path, ASINS[1:], None, dim)
+        match(path, ASINS[1:])
     with pytest.raises(UserError, match=r"i_id_mapping\.csv names 39"):
-        match(path, ASINS, formats.mapping(tmp_path, ids[1:]), dim)
+        match(path, ASINS, formats.mapping(tmp_path, ids[1:]))
     with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
-        match(path, ASINS, formats.mapping(tmp_path, [f"X{i}" for i in range(ITEMS)]), dim)
+        match(path, ASINS, formats.mapping(tmp_path, [f"X{i}" for i in range(ITEMS)]))
 
 
 def test_a_larger_file_gives_its_part(tmp_path: Path) -> None:
@@ -136,19 +134,14 @@ def test_folders_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     (folder / f"{ASINS[1]}.npy").mkdir()
     with pytest.raises(UserError, match="not a plain file"):
         match(folder, ASINS).rows(0, ITEMS)
+    (tmp_path / "x.feature").write_bytes(VECTORS.tobytes())
     with pytest.raises(UserError, match="no folder, and its name has no ending of a known format"):
-        match(formats.raw(tmp_path, VECTORS), ASINS)
-
-
-@pytest.mark.parametrize(("dim", "said"), [(7, "no multiple of 4 x dim = 28"), (2, "100 rows, the dataset has 40")])
-def test_a_wrong_dim_is_one_line(tmp_path: Path, dim: int, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        match(formats.raw(tmp_path, VECTORS), ASINS, None, dim)
+        match(tmp_path / "x.feature", ASINS)
 
 
 def test_several_tensors_of_items_are_refused_and_code_is_never_run(tmp_path: Path) -> None:
     torch.save({"image": torch.ones(3, 2), "text": torch.ones(3, 2)}, tmp_path / "x.pt")
-    with pytest.raises(UserError, match=r"holds float32 \(3, 2\), expected a vector"):
+    with pytest.raises(UserError, match=r"holds dict, expected one tensor"):
         match(tmp_path / "x.pt", ASINS)
 
 
@@ -179,10 +172,10 @@ def test_a_folder_of_two_tables_is_refused(tmp_path: Path) -> None:
 def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: formats.Write) -> None:
     ids, vectors, _ = theirs()
     folder = write(tmp_path, ids, vectors)
-    packed = tmp_path / f"packed{many_files.packed_ending(folder)}"
-    many_files.pack(folder, packed)
+    packed = tmp_path / f"packed{packed_ending(folder)}"
+    pack(folder, packed)
     first = packed.read_bytes()
-    many_files.pack(folder, packed)
+    pack(folder, packed)
     assert packed.read_bytes() == first
     here, there = match(packed, ASINS), match(folder, ASINS)
     assert np.array_equal(here.rows(0, ITEMS), there.rows(0, ITEMS))

@@ -34,9 +34,9 @@ def compared(name: str, data: bytes) -> None:
     assert np.isfinite(read.vectors).all()
 
 
-def matched(name: str, dim: int | None = None) -> Callable[[bytes], None]:
+def matched(name: str) -> Callable[[bytes], None]:
     def one(data: bytes) -> None:
-        vectors = match(written(name, data), ASINS, None, dim).rows(0, len(ASINS))
+        vectors = match(written(name, data), ASINS).rows(0, len(ASINS))
         assert vectors.shape[0] == len(ASINS)
         assert np.isfinite(vectors).all()
 
@@ -95,7 +95,6 @@ def targets() -> dict[str, Target]:
         "npy": Target(lambda data: compared("f.npy", data), [npy_of(np.ones((6, 2), np.float32))], refused=NPY),
         "vectors-json": Target(matched("f.json"), encoded(JSONS), refused=encoded(JSON_VECTORS)),
         "vectors-zip": Target(matched("f.zip"), [zipped(**{a: np.ones(2) for a in ASINS}), zipped(A=np.ones((1, 3)))]),
-        "vectors-raw": Target(matched("f.feature", 2), [np.ones(12, np.float32).tobytes(), b"abc"]),
         "pth": Target(lambda data: compared("f.pth", data), [saved(torch.ones(6, 2))], refused=NO_FEATURES),
         "checkpoint": Target(
             lambda data: checkpoints.read_checkpoint(written("c.pth", data)),

@@ -19,7 +19,7 @@ AREAS = {
         *("inspect", "row-order", "itemid", "split-mapping", "image-features"),
     ],
     "arrays": [
-        *("npy", "vectors-json", "vectors-zip", "vectors-raw", "pth", "checkpoint", "safetensors", "compared-parquet"),
+        *("npy", "vectors-json", "vectors-zip", "pth", "checkpoint", "safetensors", "compared-parquet"),
         *("tokenizer", "parameters"),
     ],
     "images": ["image", "exif", "zip", "tar"],
