@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import alignrec
+from pipeline.combine.names import KINDS
 from pipeline.config.parameters import Parameters
 from pipeline.encode.registry import ENCODERS
-from pipeline.combine.names import KINDS
 from pipeline.models import MODELS
 from pipeline.sources.registry import SOURCES
 from stages.params import SECTIONS
@@ -182,8 +182,7 @@ def parameters() -> str:
     families: dict[str, Mapping[str, type]] = {
         "Sections": {"the whole file": Parameters} | SECTIONS,
         "Recommenders": {name: MODELS[name].Params for name in MODELS.built_in},
-        "Encoders": {name: ENCODERS[name].params for name in ENCODERS.built_in}
-        | KINDS,
+        "Encoders": {name: ENCODERS[name].params for name in ENCODERS.built_in} | KINDS,
         "Sources": {name: SOURCES[name] for name in SOURCES.built_in},
     }
     for heading, kinds in families.items():

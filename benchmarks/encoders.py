@@ -21,9 +21,7 @@ from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
 from pipeline.encode import batching
 from pipeline.encode.base import Encoder
-from pipeline.encode.params import Encode
 from pipeline.images.pixels import decoded
-from pipeline.layout import Layout
 
 CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}
 """case -> network in tests/networks.py, items, and characters of the longest text"""

@@ -118,6 +118,11 @@ class Layout:
         return self.root / "published"
 
     @property
+    def rows(self) -> Path:
+        """Folder of rows of earlier catalogues, see pipeline/encode/rows.py; safe to delete."""
+        return self.root / WORK / "rows"
+
+    @property
     def encoder(self) -> EncoderFiles:
         return EncoderFiles(self.folder("pretrain"))
 

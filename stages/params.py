@@ -155,7 +155,9 @@ def _made(params: Parameters) -> None:
             f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
         )
     if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
-        known(publish.features, {n: 0 for d in params.datasets for n in names.feature_sets(params, d)}, "publish.features")
+        known(
+            publish.features, {n: 0 for d in params.datasets for n in names.feature_sets(params, d)}, "publish.features"
+        )
 
 
 def _check_names(params: Parameters) -> None:

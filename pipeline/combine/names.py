@@ -143,4 +143,3 @@ def check_names(params: Parameters, dataset: str) -> None:
         if PLANTED in parts and kind_of(sets, name) != MASKED:
             raise UserError(f"'{where}': '{PLANTED}' is what the generator knows, and no feature; leave it out")
     made(params, dataset)
-

@@ -26,7 +26,7 @@ DEEPEST = 8  # sets that are made of one another
 class Shelf(Protocol):
     """Where feature sets and their encoders lie."""
 
-    trusted: bool  # whether third-party models that it names may be loaded
+    trusted: ClassVar[bool]  # whether third-party models that it names may be loaded
 
     def facts(self, name: str) -> Facts:
         """Return how a set was made; UserError if it is not there."""
@@ -104,13 +104,13 @@ def _load_other(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     spec = ENCODERS[facts.network]
     own = spec.params.model_validate(facts.settings)
     if spec.origin is None:
-        return spec.load(folder, own)  # type: ignore[no-any-return]
+        return spec.load(folder, own)
     if not shelf.trusted:
         raise UserError(f"{folder}: a release carries no encoder of kind '{facts.network}'; do not trust it")
     source = spec.origin(f"encoders.{facts.encoder}", own)
     if source.revision != (made := facts.model.get("revision")):
         raise UserError(f"{folder}: made by {source.model}, {made}, and {source.revision} is here; run `dvc repro`")
-    return spec.load(source, own)  # type: ignore[no-any-return]
+    return spec.load(source, own)
 
 
 def _load_chain(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:

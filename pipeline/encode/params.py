@@ -7,9 +7,7 @@ from pydantic import Field
 from pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
-BEiT3Set = Literal[
-    "beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"
-]
+BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
 
 TRAINED: tuple[str, ...] = get_args(BEiT3Set)
 

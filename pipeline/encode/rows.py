@@ -44,14 +44,15 @@ class Rows:
         return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
 
     def _read(self, places: np.ndarray, ids: pa.Table) -> pa.Table:
-        number, tables, order = np.searchsorted(self._first, places, side="right") - 1, [], []
+        number = np.searchsorted(self._first, places, side="right") - 1
+        tables, order = list[pa.Table](), list[np.ndarray]()
         for i in np.unique(number):
             at = np.flatnonzero(number == i)
             tables.append(pq.read_table(self._files[i]).take(places[at] - self._first[i]))
             order.append(at)
         rows = pa.concat_tables(tables, promote_options="default").take(np.argsort(np.concatenate(order)))
-        for at, name in enumerate(ids.column_names):
-            rows = rows.add_column(at, name, ids[name])
+        for column, name in enumerate(ids.column_names):
+            rows = rows.add_column(column, name, ids[name])
         return rows.drop_columns("key")
 
     def _write(self, rows: pa.Table) -> None:

@@ -83,6 +83,8 @@ def _describe(run: Run, name: str, home: str, items: Items, files: EncoderFiles)
         image_quality=images["quality"],
         fingerprint=space | {"weights": io.digest(files.present())} | shown,
         portable=name not in DRAWN,
+        spans=[],
+        model={},
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.beit3.inference import flops
 from pipeline.benchmark.params import Benchmark, Study
 from pipeline.benchmark.plan import entries
 from pipeline.benchmark.settings import model_settings
-from pipeline.combine.names import CEILINGS, defined, definition, kind, networks, reads_pretrained, whole
+from pipeline.combine.names import CEILINGS
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import BEiT3, Encode
 from pipeline.encode.registry import kind_of
