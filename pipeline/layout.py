@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from pipeline import io
 
+WORK = ".work"  # of the outputs: unfinished work
+
 
 class Named:
     """A file in a folder, and what lies there."""
@@ -61,25 +63,35 @@ class File:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..."""
+    """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..., or .../<item>/ of a matrix.
+
+    The stage that runs, with its item or none, has its files in `work` instead, until it ends.
+    """
 
     root: Path
     dataset: str
+    running: tuple[str, str] = ("", "")
 
-    def folder(self, stage: str) -> Path:
-        return self.root / stage / self.dataset
+    def folder(self, stage: str, item: str = "") -> Path:
+        if stage == self.running[0] and self.running[1] in ("", item):
+            return self.work(stage, item)
+        return self.out(stage, item)
 
-    def run_record(self, stage: str) -> Path:
+    def work(self, stage: str, item: str = "") -> Path:
+        """Folder of unfinished work, which neither git nor DVC sees; safe to delete."""
+        return self.root / WORK / stage / self.dataset / item
+
+    def out(self, stage: str, item: str = "") -> Path:
+        """Folder of what a stage has made, whole."""
+        return self.root / stage / self.dataset / item
+
+    def run_record(self, stage: str, item: str = "") -> Path:
         """Return the stage's run.json: rows, drops, parameters, versions, and the sha256 of each of its files."""
-        return self.folder(stage) / io.RECORD
+        return self.out(stage, item) / io.RECORD
 
-    def cost(self, stage: str) -> Path:
-        """Return the stage's cost.json: what its last run took on this machine. DVC ignores it."""
-        return self.folder(stage) / io.COST
-
-    def outputs(self, stage: str) -> list[Path]:
-        """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
-        return io.files_below(self.folder(stage))
+    def cost(self, stage: str, item: str = "") -> Path:
+        """Return the stage's cost.json: what its last run took on this machine."""
+        return self.work(stage, item) / io.COST
 
     # --- raw data and tables
     raw = File("download", "", "raw files as downloaded")
@@ -99,7 +111,7 @@ class Layout:
     def draw(self, number: int) -> Layout:
         """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
         path = self.folder("interactions") / f"draw-{number}.parquet"
-        return OtherSplit(self.root, self.dataset, path) if number else self
+        return OtherSplit(self.root, self.dataset, self.running, path) if number else self
 
     def draws(self) -> list[Layout]:
         """Return the paths of each draw of the split, the first one's being these."""
@@ -109,7 +121,7 @@ class Layout:
     visual_tokens = File(
         "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
     )  # absent without images, and with a published tokenizer
-    encoder_checkpoint = File("pretrain", "checkpoint.safetensors", "state of a killed pre-training")
+    encoder_checkpoint = File("pretrain", ".checkpoint.safetensors", "state of a killed pre-training")
     encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training")
     teacher_target = File("pretrain", ".scratch/target.npy", "joint target of the frozen teachers")
 
@@ -128,7 +140,7 @@ class Layout:
 
     def features(self, name: str) -> Path:
         """Folder of features-*.parquet of one feature set, table features(F)."""
-        return self.folder("encode") / name
+        return self.folder("encode", name)
 
     def feature_sets(self) -> list[str]:
         """Return the names of the feature sets that encode has written, sorted."""
@@ -145,7 +157,7 @@ class Layout:
 
     # --- recommender
     model = File("train", "model.safetensors", "parameters of the trained recommender")
-    checkpoint = File("train", "checkpoint.safetensors", "state of a killed training")
+    checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training")
     user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
     item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
 
@@ -187,7 +199,7 @@ class Layout:
 class OtherSplit(Layout):
     """The paths of a dataset with another split; all other files are the dataset's."""
 
-    split: Path
+    split: Path = Path()
 
     @property
     def interactions(self) -> Path:

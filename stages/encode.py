@@ -47,5 +47,6 @@ ENCODE = Stage(
     sections=("encoders", SOURCE),
     params=Encode,
     main=main,
+    resumes=True,
     loads=(SOURCES, ENCODERS, FEATURES),
 )

@@ -34,5 +34,6 @@ PRETRAIN = Stage(
     sections=FEATURE_SETS,
     params=Pretrain,
     main=main,
+    resumes=True,
     loads=(ENCODERS, FEATURES),
 )
