@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline import io
 
+WORK = ".work"  # of the outputs: unfinished work
 FEATURE_STAGES = ("encode", "beit3", "combine")  # which write feature sets
 
 
@@ -61,25 +62,35 @@ class File:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..."""
+    """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..., or .../<item>/ of a matrix.
+
+    The stage that runs, with its item or none, has its files in `work` instead, until it ends.
+    """
 
     root: Path
     dataset: str
+    running: tuple[str, str] = ("", "")
 
-    def folder(self, stage: str) -> Path:
-        return self.root / stage / self.dataset
+    def folder(self, stage: str, item: str = "") -> Path:
+        if stage == self.running[0] and self.running[1] in ("", item):
+            return self.work(stage, item)
+        return self.out(stage, item)
 
-    def run_record(self, stage: str) -> Path:
+    def work(self, stage: str, item: str = "") -> Path:
+        """Folder of unfinished work, which neither git nor DVC sees; safe to delete."""
+        return self.root / WORK / stage / self.dataset / item
+
+    def out(self, stage: str, item: str = "") -> Path:
+        """Folder of what a stage has made, whole."""
+        return self.root / stage / self.dataset / item
+
+    def run_record(self, stage: str, item: str = "") -> Path:
         """Return the stage's run.json: rows, drops, parameters, versions, and the sha256 of each of its files."""
-        return self.folder(stage) / io.RECORD
+        return self.out(stage, item) / io.RECORD
 
-    def cost(self, stage: str) -> Path:
-        """Return the stage's cost.json: what its last run took on this machine. DVC ignores it."""
-        return self.folder(stage) / io.COST
-
-    def outputs(self, stage: str) -> list[Path]:
-        """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
-        return io.files_below(self.folder(stage))
+    def cost(self, stage: str, item: str = "") -> Path:
+        """Return the stage's cost.json: what its last run took on this machine."""
+        return self.work(stage, item) / io.COST
 
     # --- raw data and tables
     raw = File("download", "", "raw files as downloaded")
@@ -99,7 +110,7 @@ class Layout:
     def draw(self, number: int) -> Layout:
         """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
         path = self.folder("interactions") / f"draw-{number}.parquet"
-        return OtherSplit(self.root, self.dataset, path) if number else self
+        return OtherSplit(self.root, self.dataset, self.running, path) if number else self
 
     def draws(self) -> list[Layout]:
         """Return the paths of each draw of the split, the first one's being these."""
@@ -109,7 +120,7 @@ class Layout:
     visual_tokens = File(
         "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
     )  # absent without images, and with a published tokenizer
-    encoder_checkpoint = File("pretrain", "checkpoint.safetensors", "state of a killed pre-training")
+    encoder_checkpoint = File("pretrain", ".checkpoint.safetensors", "state of a killed pre-training")
     encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training")
 
     @property
@@ -129,7 +140,7 @@ class Layout:
     def features(self, name: str) -> Path:
         """Folder of one feature set: features-*.parquet, table features(F), set.json and encoder/."""
         below = [self.folder(stage) / name for stage in ("beit3", "combine")]
-        return next((folder for folder in below if folder.is_dir()), self.folder("encode") / name)
+        return next((folder for folder in below if folder.is_dir()), self.folder("encode", name))
 
     def feature_sets(self) -> list[str]:
         """Return the names of the feature sets that are there, sorted."""
@@ -146,7 +157,7 @@ class Layout:
 
     # --- recommender
     model = File("train", "model.safetensors", "parameters of the trained recommender")
-    checkpoint = File("train", "checkpoint.safetensors", "state of a killed training")
+    checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training")
     user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
     item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
 
@@ -188,7 +199,7 @@ class Layout:
 class OtherSplit(Layout):
     """The paths of a dataset with another split; all other files are the dataset's."""
 
-    split: Path
+    split: Path = Path()
 
     @property
     def interactions(self) -> Path:

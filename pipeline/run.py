@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections import Counter
@@ -27,13 +28,18 @@ ALTERED = "was altered after it was made; it is made again"
 
 
 class Run:
-    """One run of one stage on one dataset. Stages read, write, count and show progress through it."""
+    """One run of one stage on one dataset, and one item of its matrix if it has more than datasets.
 
-    def __init__(self, stage: str, dataset: str, params: Parameters, root: Path, label: str = "") -> None:
-        self.stage, self.dataset, self.params = stage, dataset, params
-        self.layout = Layout(root, dataset)
-        self.label = label or f"{stage} {dataset}"
-        self.folder = self.layout.folder(stage)
+    Stages read, write, count and show progress through it; `folder` is that of their work.
+    """
+
+    def __init__(
+        self, stage: str, dataset: str, params: Parameters, root: Path, item: str = "", label: str = ""
+    ) -> None:
+        self.stage, self.dataset, self.item, self.params = stage, dataset, item, params
+        self.layout = Layout(root, dataset, (stage, item))
+        self.folder, self.out = self.layout.work(stage, item), self.layout.out(stage, item)
+        self.label = label or " ".join(filter(None, (stage, dataset, item)))
         self.source = params.source(dataset)
         self.rows_in = self.rows_out = 0
         self.drops: Counter[str] = Counter()
@@ -43,7 +49,7 @@ class Run:
         self.bars: list[tqdm] = []
         self.part: tuple[int, int] | None = None  # i of n, from 1, where other processes make the other parts
         self.measured: dict[str, Any] = {}  # what the run took, which no hash may see
-        self.kept = False  # whether the run found all that it makes, so that its record stays too
+        self.kept = False  # whether the work folder was complete, so that its record stays too
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
@@ -112,14 +118,12 @@ class Run:
         return exclusive(self.folder) if self.part else nullcontext()
 
     def drop_altered(self, folder: Path) -> None:
-        if not (folder / io.JOURNAL).is_file():
-            return
         for path in io.delete_unvouched(folder):
             self.warn(f"{path} {ALTERED}", recorded=False)
 
     def finished(self) -> bool:
-        files = recorded_files(self.layout, self.stage)
-        self.kept = files is not None and files == present_files(self.layout, self.stage)
+        files = recorded_files(self.folder)
+        self.kept = files is not None and files == present_files(self.folder)
         return self.kept
 
 
@@ -130,29 +134,30 @@ def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterato
         yield run
 
 
-def quoted_record(layout: Layout, stage: str) -> dict[str, Any]:
+def quoted_record(layout: Layout, stage: str, item: str = "") -> dict[str, Any]:
     """Return a stage's run.json for a page or a release that quotes it; UserError if it is not as it was written."""
-    if record := _written_record(layout, stage):
+    if record := _written_record(layout.out(stage, item)):
         return record
-    path = layout.run_record(stage)
-    raise UserError(f"{path} was edited; run `alignrec {stage} {layout.dataset}`, which makes it again")
+    again = " ".join(filter(None, (stage, layout.dataset, item)))
+    raise UserError(f"{layout.run_record(stage, item)} was edited; run `alignrec {again}`, which makes it again")
 
 
-def recorded_files(layout: Layout, stage: str) -> dict[str, str] | None:
-    return (_written_record(layout, stage) or {}).get("files")
+def recorded_files(folder: Path) -> dict[str, str] | None:
+    return (_written_record(folder) or {}).get("files")
 
 
-def _written_record(layout: Layout, stage: str) -> dict[str, Any] | None:
+def _written_record(folder: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(layout.run_record(stage).read_bytes())
+        record = json.loads((folder / io.RECORD).read_bytes())
         digest, files = record.pop("sha256"), record["files"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if isinstance(files, dict) and digest == record_digest(record) else None
 
 
-def present_files(layout: Layout, stage: str) -> dict[str, str]:
-    files, folder = layout.outputs(stage), layout.folder(stage)
+def present_files(folder: Path) -> dict[str, str]:
+    """Return path -> sha256 of the files that a stage makes; not of its record, hidden files and signatures."""
+    files = io.files_below(folder)
     return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
 
 
@@ -176,12 +181,12 @@ def recorded(run: Run) -> Iterator[None]:
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
     started = time.perf_counter()
-    with progress.heartbeat(f"{run.stage} {run.dataset}", run.bars), memory.watched() as own:
+    with progress.heartbeat(run.label, run.bars), memory.watched() as own:
         yield
     if run.kept:
+        _deliver(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
-    io.settle(run.folder)
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
@@ -189,9 +194,24 @@ def recorded(run: Run) -> Iterator[None]:
         "measured": run.measured,
     }
     record = _run_record(run)
-    io.write_json(run.layout.cost(run.stage), cost)
-    io.write_json(run.layout.run_record(run.stage), record | {"sha256": record_digest(record)})
+    io.write_json(run.folder / io.COST, cost)
+    io.write_json(run.folder / io.RECORD, record | {"sha256": record_digest(record)})
+    _deliver(run)
     print(progress.end_line(record | cost), flush=True)
+
+
+def _deliver(run: Run) -> None:
+    """Replace the out by a folder of links to the files of the work folder, whole at every moment."""
+    new, old = (run.folder.with_name(f".{run.folder.name}.{which}") for which in ("new", "old"))
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
+        io.link(path, new / path.relative_to(run.folder))
+    run.out.parent.mkdir(parents=True, exist_ok=True)
+    if run.out.exists():
+        run.out.rename(old)
+    new.rename(run.out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _run_record(run: Run) -> dict[str, Any]:
@@ -208,7 +228,7 @@ def _run_record(run: Run) -> dict[str, Any]:
         "params": section.facts(),
         "versions": versions(),
         "notes": run.notes | ({"warnings": run.warnings} if run.warnings else {}),
-        "files": present_files(run.layout, run.stage),
+        "files": present_files(run.folder),
     }
     return dict(json.loads(json.dumps(record, allow_nan=False)))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pipeline import parallel, progress
+from pipeline import io, parallel, progress
 from pipeline.config.base import Section
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -29,9 +31,16 @@ class Stage:
     loads: tuple[Registry[Any], ...] = ()  # registries of the parts that it loads by name
     check: Callable[[Run], None] | None = None  # looks at what it has lost, when it has run
     light: bool = False  # starts without torch: the settings of models and encoders were checked by `download`
+    resumes: bool = False  # goes on with unfinished work; what others left unfinished is deleted
+    per: str = ""  # what it runs for besides a dataset, such as "encoder": each of `<name>.<per>s` in params.yaml
 
     def before(self) -> list[str]:
         return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))
+
+    def folders(self, layout: Layout) -> list[Path]:
+        """Return the folders of what it has made: one, or one for each item of `per`."""
+        folder = layout.out(self.name)
+        return sorted(folder.glob("*/")) if self.per else [folder]
 
     def modules(self) -> list[str]:
         parts = [registry.module(name) for registry in self.loads for name in registry.built_in]
@@ -58,6 +67,8 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             check(run)
         if not parallel.rank():
             refuse_altered(run.layout, stage)
+        if not stage.resumes:
+            shutil.rmtree(run.folder)
         with recorded(run):
             stage.main(run)
             if stage.check:
@@ -67,24 +78,23 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
 def refuse_altered(layout: Layout, stage: Stage) -> None:
     """Hash the files that `stage` reads, so that disk corruption and edits do not spread; UserError names the first."""
     for earlier in stage.reads:
-        if fault := _fault(layout, earlier.name):
-            raise UserError(
-                f"{fault}, and {stage.name} reads it; run `alignrec {earlier.name} {layout.dataset}`, which makes it "
-                "again"
-            )
+        for folder in earlier.folders(layout):
+            if fault := _fault(folder, earlier.name):
+                again = " ".join([earlier.name, *folder.relative_to(layout.root / earlier.name).parts])
+                raise UserError(f"{fault}, and {stage.name} reads it; run `alignrec {again}`, which makes it again")
 
 
-def _fault(layout: Layout, stage: str) -> str:
-    files, present = recorded_files(layout, stage), present_files(layout, stage)
+def _fault(folder: Path, stage: str) -> str:
+    files, present = recorded_files(folder), present_files(folder)
     if files is None:
-        record = layout.run_record(stage)
-        ended = f"{record} was edited" if record.exists() else f"{layout.folder(stage)}: {stage} has not ended"
+        record = folder / io.RECORD
+        ended = f"{record} was edited" if record.exists() else f"{folder}: {stage} has not ended"
         return ended if present else ""  # a stage that cannot do without them says so
     name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
     if name is None:
         return ""
     what = "is gone" if name not in present else "is of no stage" if name not in files else "is not as it was made"
-    return f"{layout.folder(stage) / name} {what}"
+    return f"{folder / name} {what}"
 
 
 def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:

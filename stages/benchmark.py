@@ -33,5 +33,6 @@ BENCHMARK = Stage(
     sections=("train", "search", "interactions", *FEATURE_SETS),
     params=Benchmark,
     main=main,
+    resumes=True,
     loads=(SOURCES, MODELS),
 )

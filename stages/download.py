@@ -1,6 +1,7 @@
 """download: fetch the raw files of one dataset into outputs/download/<dataset>/ and list them with checksums."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline import io
 from pipeline.run import Run
@@ -24,9 +25,10 @@ def main(run: Run) -> None:
         run.resume(raw, code, source.model_dump())
         rows = download.listing(raw, source.make(raw, lambda names: run.progress(names, unit="image")), {})
     elif isinstance(source, Downloaded):
-        addresses = source.files()
-        earlier = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
-        run.resume(raw, code, source.model_dump(), download.local_hashes(addresses, raw, earlier))
+        listed = [path for path in (run.layout.sources, run.out / run.layout.sources.name) if path.exists()]
+        earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
+        addresses = download.with_copies(source.files(), run.out, earlier)
+        run.resume(raw, code, source.model_dump(), download.local_hashes(addresses))
         if download.names_local_files(addresses) and _is_unaware(run.layout.root):
             run.warn(UNAWARE, recorded=False)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
@@ -53,5 +55,6 @@ DOWNLOAD = Stage(
     sections=(SOURCE,),
     params=Download,
     main=main,
+    resumes=True,
     loads=(SOURCES,),
 )

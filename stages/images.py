@@ -98,5 +98,6 @@ IMAGES = Stage(
     sections=(SOURCE,),
     params=Images,
     main=main,
+    resumes=True,
     check=dropped_rows.images,
 )

@@ -30,5 +30,6 @@ STUDY = Stage(
     sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS),
     params=Study,
     main=main,
+    resumes=True,
     loads=(SOURCES, MODELS),
 )

@@ -77,4 +77,5 @@ TRAIN = Stage(
     sections=FEATURE_SETS,
     params=Released,
     main=main,
+    resumes=True,
 )

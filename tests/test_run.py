@@ -1,8 +1,10 @@
 """The harness: records, resumption, locks."""
 
+import errno
 import json
 import multiprocessing
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from pipeline import progress
 from pipeline.errors import UserError
 from pipeline.graph.params import Graph
-from pipeline.io import write_bytes
+from pipeline.io import files_below, write_bytes
 from pipeline.items.params import Items
 from pipeline.run import Run, running
 from pipeline.stage import Stage, perform
@@ -39,8 +41,9 @@ def test_a_run_leaves_a_record_and_ends_with_one_line(
     shown = capsys.readouterr()
     assert re.fullmatch(r"train shop: 5,000 rows in, 3 out, 4,997 too rare; \d+\.\d s\n", shown.out)
     assert shown.err == "warning: train shop: most are rare\n"
-    folder = tmp_path / "train/shop"
-    record, cost = (json.loads((folder / name).read_text()) for name in ("run.json", "cost.json"))
+    record, cost = (
+        json.loads((tmp_path / f).read_text()) for f in ("train/shop/run.json", ".work/train/shop/cost.json")
+    )
     assert (record["rows_in"], record["rows_out"], record["drops"]) == (5000, 3, {"too_rare": 4997})
     assert record["notes"] == {"mean": 7.5, "warnings": ["most are rare"]}
     assert record["params"]["lr"] == 5e-4
@@ -83,38 +86,86 @@ def nothing(_: Run) -> None:
     pass
 
 
-def graph(main: Callable[[Run], None], *reads: Stage) -> Stage:
-    return Stage("graph", does="", writes="", params=Graph, main=main, reads=reads)
+def graph(main: Callable[[Run], None], *reads: Stage, resumes: bool = False) -> Stage:
+    return Stage("graph", does="", writes="", params=Graph, main=main, reads=reads, resumes=resumes)
 
 
 def test_what_is_finished_keeps_its_record_until_a_file_or_its_grounds_change(tmp_path: Path, params: Params) -> None:
-    made = tmp_path / "graph/shop/made"
-    facts, work = {"k": 10}, list[int]()
+    out, work = tmp_path / "graph/shop", tmp_path / ".work/graph/shop"
+    facts, times = {"k": 10}, list[int]()
 
     def main(run: Run) -> None:
         run.resume(run.folder, [], dict(facts), modules=["pipeline.io"])
         if run.finished():
             return
-        work.append(1)
-        write_bytes(made, b"x")
+        times.append(1)
+        write_bytes(run.folder / "made", b"x")
 
-    def times() -> int:
-        perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
-        return len(work)
+    def again() -> tuple[int, list[str]]:
+        perform(Run("graph", "shop", params, tmp_path), graph(main, resumes=True), nothing)
+        return len(times), sorted(path.name for path in out.iterdir())
 
-    assert times() == 1
-    written = made.with_name("run.json").stat()
-    assert times() == 1
-    assert made.with_name("run.json").stat() == written
-    made.write_bytes(b"y")
-    assert times() == 2
-    edited(made.with_name("run.json"))
-    assert times() == 3
+    assert again() == (1, ["made", "run.json"])
+    record = (out / "run.json").read_bytes()
+    assert again()[0] == 1
+    shutil.rmtree(out)  # as DVC does
+    assert again() == (1, ["made", "run.json"])
+    (out / "other").write_text("x")
+    assert again() == (1, ["made", "run.json"])
+    for alter in (lambda: write_bytes(work / "made", b"y"), lambda: edited(work / "run.json")):
+        alter()
+        before = len(times)
+        assert again()[0] == before + 1
+        assert (out / "run.json").read_bytes() == record
     facts["k"] = 11
-    assert times() == 4
-    (made.with_name("other")).write_text("x")
-    assert times() == 4
-    assert not made.with_name("other").exists()
+    assert again()[0] == 4
+    write_bytes(work / "other", b"x")
+    assert again() == (5, ["made", "other", "run.json"])
+
+
+def test_an_out_appears_whole_and_what_serves_resuming_stays_behind(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, text = tmp_path / "graph/shop", "first"
+
+    def main(run: Run) -> None:
+        for name in ("a", "of/b", ".checkpoint", ".scratch/c"):
+            write_bytes(run.folder / name, text.encode())
+        assert not out.exists() or (out / "of/b").read_text() == "first"
+        if text == "killed":
+            raise KeyboardInterrupt
+
+    def again() -> None:
+        perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+
+    again()
+    assert files_below(tmp_path / "graph") == [out / "a", out / "of/b"]
+    assert (out / "a").samefile(tmp_path / ".work/graph/shop/a")
+    text = "killed"
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    assert (out / "a").read_text() == "first"
+    text = "second"
+    monkeypatch.setattr("os.link", unlinkable)
+    again()
+    assert [(out / name).read_text() for name in ("a", "of/b")] == ["second", "second"]
+    assert sorted(path.name for path in (tmp_path / ".work/graph").iterdir()) == [".shop.lock", "shop"]
+
+
+def unlinkable(*_: object) -> None:
+    raise OSError(errno.EXDEV, "another disk")
+
+
+def test_each_item_of_a_matrix_has_its_folder(tmp_path: Path, params: Params) -> None:
+    encode = Stage("graph", "", "", Graph, lambda run: write_bytes(run.folder / "made", run.item.encode()), per="set")
+    for item in ("a", "b"):
+        perform(Run("graph", "shop", params, tmp_path, item), encode, nothing)
+        assert (tmp_path / "graph/shop" / item / "made").read_text() == item
+    reader = Stage("items", "", "", Items, nothing, reads=(encode,))
+    perform(Run("items", "shop", params, tmp_path), reader, nothing)
+    (tmp_path / "graph/shop/b/made").unlink()
+    with pytest.raises(UserError, match=r"graph/shop/b/made is gone.* run `alignrec graph shop b`"):
+        perform(Run("items", "shop", params, tmp_path), reader, nothing)
 
 
 def edited(path: Path) -> None:
@@ -149,7 +200,7 @@ def test_a_stage_refuses_what_no_stage_wrote(
 def test_only_a_part_that_was_altered_is_made_again(
     tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts, making = [tmp_path / "graph/shop" / name for name in ("a", "b")], list[str]()
+    parts, making = [tmp_path / ".work/graph/shop" / name for name in ("a", "b")], list[str]()
 
     def main(run: Run) -> None:
         run.resume(run.folder, [], modules=["pipeline.io"])
@@ -157,9 +208,9 @@ def test_only_a_part_that_was_altered_is_made_again(
             making.append(part.name)
             write_bytes(part, b"as made")
 
-    perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+    perform(Run("graph", "shop", params, tmp_path), graph(main, resumes=True), nothing)
     parts[1].write_bytes(b"7.0")
-    perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+    perform(Run("graph", "shop", params, tmp_path), graph(main, resumes=True), nothing)
     assert (making, parts[1].read_bytes()) == (["a", "b", "b"], b"as made")
     assert f"{parts[1]} was altered" in capsys.readouterr().err
 
@@ -174,7 +225,7 @@ def _hold(params: Params, root: Path) -> None:
 def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: Params) -> None:
     other = multiprocessing.get_context("spawn").Process(target=_hold, args=(params, tmp_path))
     other.start()
-    folder = tmp_path / "graph" / "shop"
+    folder = tmp_path / ".work/graph/shop"
     while not (folder / "started").exists():
         time.sleep(0.01)
     with running("graph", "shop", params, tmp_path):

@@ -200,8 +200,8 @@ def write_study(layout: Layout) -> None:
 def ended(layout: Layout) -> None:
     """Write the records of all stages that have files, as if each had just ended."""
     for stage in STAGES:
-        if layout.outputs(stage):
-            write_record(layout, run_record(stage) | {"files": present_files(layout, stage)})
+        if files := present_files(layout.folder(stage)):
+            write_record(layout, run_record(stage) | {"files": files})
 
 
 def write_record(layout: Layout, record: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ from pipeline.io.features import (
     map_features, read_codes, read_features, read_vectors, shard, shards, width,
 )  # fmt: skip
 from pipeline.io.files import (
-    COST, COSTS, JOURNAL, KEY, RECORD, atomic, begin, begun, delete_unvouched, digest, files_below, flush,
-    journal, keep_only, made_by, mapped, present, read_json, scratch, settle, sha256, sha256s, write_bytes,
+    COST, JOURNAL, KEY, RECORD, atomic, begin, begun, delete_unvouched, digest, files_below, flush,
+    journal, keep_only, link, made_by, mapped, present, read_json, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip
 from pipeline.io.tables import (

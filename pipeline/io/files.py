@@ -18,8 +18,8 @@ from pipeline.errors import UserError
 
 # of a folder that resumes by itself: the key that it was begun with, and the sha256 of each file written there
 KEY, JOURNAL = ".key", ".sha256"
-RECORD, COST, COSTS = "run.json", "cost.json", "costs"  # of a stage: its record; its cost here, in all and by training
-UNLISTED = {KEY, JOURNAL, RECORD, COST, COSTS}  # names of files and folders that no journal lists
+RECORD, COST = "run.json", "cost.json"  # of a stage: its record; what it took here
+UNLISTED = {KEY, JOURNAL, RECORD, COST}  # names of files that no journal lists
 HELD_OTHERWISE = {".part", ".etag"}  # endings of begun downloads, which grow in place, so that no journal lists them
 
 
@@ -77,7 +77,7 @@ def journal(folder: Path) -> dict[Path, set[str]]:
 
 def delete_unvouched(folder: Path) -> list[Path]:
     """Delete files of a begun folder, not of begun ones in it, that its journal lacks; return the altered ones."""
-    listed = journal(folder)
+    listed = journal(folder) if (folder / JOURNAL).is_file() else {}
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
     known = [path for path in files if path in listed]
     altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]
@@ -90,28 +90,23 @@ def _list(path: Path, written: Path) -> None:
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
         return
     digest, listed = sha256(written), folder / JOURNAL
-    if (
-        listed.stat().st_nlink > 1
-    ):  # `dvc pull` leaves a read-only link into DVC's cache; what grows needs its own inode
-        write_bytes(listed, listed.read_bytes())
     with listed.open("a", encoding="utf-8") as f:  # start a new line, whatever a kill left of the last
         f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
 
 
-def settle(folder: Path) -> None:
-    """Rewrite the journals below a folder whose stage has ended: a line per file, sorted, so that equal runs agree."""
-    for path in sorted(folder.rglob(JOURNAL)):
-        listed = journal(path.parent)
-        present = sorted(file for file in listed if file.is_file())
-        digests = zip(present, sha256s(present), strict=True)
-        lines = [f"{digest}  {file.relative_to(path.parent)}" for file, digest in digests if digest in listed[file]]
-        write_bytes(path, "\n".join(lines).encode())
-
-
 def _begun_above(path: Path) -> Path | None:
     return next((f for f in path.parents if (f / JOURNAL).is_file() and (f / KEY).is_file()), None)
+
+
+def link(path: Path, to: Path) -> None:
+    """Make `to` a hard link, or where there are none a copy; nothing may write into a linked file."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copyfile(path, to)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -116,21 +116,25 @@ def listing(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> li
     ]
 
 
-def local_hashes(addresses: Mapping[str, list[str]], raw: Path, earlier: Sequence[Row]) -> dict[str, str]:
-    """Return path -> sha256 of the files and folders of this machine that a source names.
+def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequence[Row]) -> dict[str, list[str]]:
+    """Put copies in `made`, which `dvc pull` brings, in place of missing local files if `earlier` has their sha256."""
+    copies = {row["role"]: (made / row["name"], row["sha256"]) for row in earlier}
 
-    For a missing file, its copy in `raw` counts if it has the sha256 of `earlier`: `dvc pull` brings only copies.
-    """
-    copies = {row["role"]: (raw / row["name"], row["sha256"]) for row in earlier}
+    def there(role: str, address: str) -> str:
+        path, (copy, sha256) = local(address), copies.get(role, (made, ""))
+        gone = path is not None and not path.exists()
+        return str(copy) if gone and copy.is_file() and io.sha256(copy) == sha256 else address
+
+    return {role: [there(role, address) for address in several] for role, several in addresses.items()}
+
+
+def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return path -> sha256 of the local files and folders that a source names; UserError: one is missing."""
     found = {}
-    for role, path in ((role, path) for role, several in addresses.items() for path in map(local, several) if path):
-        copy, sha256 = copies.get(role, (path, ""))
-        if path.is_dir():
-            found[str(path)] = folder_sha256(path)
-        elif path.is_file() or (copy.is_file() and io.sha256(copy) == sha256):
-            found[str(path)] = io.sha256(path if path.is_file() else copy)
-        else:
+    for path in (path for several in addresses.values() for path in map(local, several) if path):
+        if not path.exists():
             raise UserError(MISSING.format(path))
+        found[str(path)] = folder_sha256(path) if path.is_dir() else io.sha256(path)
     return found
 
 
