@@ -48,13 +48,8 @@ class Stage:
 
 
 SOURCE = "sources"
-FEATURE_SETS = (
-    "encode.encoders",
-    "beit3.sets",
-    "combine.sets",
-    "combine.controls",
-    SOURCE,
-)  # what says which feature sets there are
+FEATURE_SETS = ("encode.encoders", "beit3.sets", "combine.sets", "combine.controls", SOURCE)
+"""what says which feature sets there are"""
 
 
 def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:

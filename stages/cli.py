@@ -37,7 +37,9 @@ def _main(
         raise typer.Exit
 
 
-def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
+def _perform(
+    stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None, item: str = ""
+) -> None:
     from importlib.metadata import version as installed
 
     from pipeline import waiting
@@ -54,7 +56,7 @@ def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[i
         )
     waiting.choose()
     with interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"):
-        run = Run(stage.name, dataset, settings, root)
+        run = Run(stage.name, dataset, settings, root, item)
         run.part = part
         perform(run, stage, lambda run: check(run.params, params))
 
@@ -67,9 +69,20 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 def encode(
-    dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
+    dataset: Dataset,
+    encoder: Annotated[str | None, typer.Argument(help="one of encode.encoders; all by default")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    part: Part = None,
 ) -> None:
-    _perform(STAGES["encode"], dataset, params, root, parted(part))
+    from pipeline.config.base import known
+    from pipeline.encode.params import Encode
+    from stages.params import read
+
+    encoders = read(params)[Encode].encoders
+    known([encoder] if encoder else [], encoders, "encode.encoders")
+    for name in [encoder] if encoder else encoders:
+        _perform(STAGES["encode"], dataset, params, root, parted(part), name)
 
 
 def images(

@@ -130,7 +130,8 @@ def is_shipped(folder: Path, file: Path) -> bool:
 
 
 def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
-    outs: list[dict[str, Any]] = [{_folder(stage.name): {"persist": True}}]
+    own_folder = _folder(stage.name) + (f"/${{item.{stage.per}}}" if stage.per else "")
+    outs: list[dict[str, Any]] = [{own_folder: {"persist": True}}]
     if stage.name == "report":
         outs.append({_folder("figures"): {"persist": True, "cache": False}})
     found = code.packages(*stage.modules()) if clone else []
@@ -139,8 +140,8 @@ def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
     sections = [f"{SOURCE}.${{item.dataset}}" if name == SOURCE else name for name in stage.sections]
     return {
         "desc": stage.does,
-        "matrix": {"dataset": "${datasets}"},
-        "cmd": f"alignrec {stage.name} ${{item.dataset}}",
+        "matrix": {"dataset": "${datasets}"} | ({stage.per: f"${{{stage.name}.{stage.per}s}}"} if stage.per else {}),
+        "cmd": f"alignrec {stage.name} ${{item.dataset}}" + (f" ${{item.{stage.per}}}" if stage.per else ""),
         **({"always_changed": True} if local and stage.name in LOCAL else {}),
         **({"deps": deps} if deps else {}),
         "params": [stage.name, *sections, *([] if clone else [PIN])],
