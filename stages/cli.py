@@ -103,8 +103,7 @@ def publish(
     release = Layout(root, dataset).release
     if sign is not None:
         signature.sign(release, sign)
-        for _ in check(release):
-            pass
+        check(release)
         say(f"signed: {release / signature.NAME}")
     if to is None:
         return

@@ -15,8 +15,16 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from pipeline.http.client import MAX_REDIRECTS, Transport, follow, open_client
-from pipeline.http.connections import Blocked, Unresolved, parse, within
+from pipeline.http.client import (
+    MAX_REDIRECTS,
+    Blocked,
+    Transport,
+    Unresolved,
+    follow,
+    open_client,
+    parse,
+    within,
+)  # fmt: skip
 from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, TransientError, retry, retry_after
 from pipeline.images.files import Fetched
 from pipeline.images.params import RATE

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
 from pipeline.errors import UserError
 from pipeline.http import archives, hub
-from pipeline.http.hub import Absent
-from pipeline.release.manifest import NAME as MANIFEST
-from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, hf_path, is_archive, path_of, scheme_of, web_address
+from pipeline.http.retries import Absent, TransientError, retry
+from pipeline.release import manifest as manifests
+from pipeline.remote.addresses import hf_path, is_archive, path_of, scheme_of, web_address
+
+BLOCK = 4 << 20  # bytes read at a time
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
+TRIES = 6  # of a small file, and in a row that bring little of a large one
+
+Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
 
 
 class Store(Protocol):
@@ -36,6 +43,47 @@ def store(address: str) -> Store:
     return Archive(path_of(address)) if is_archive(address) else Folder(path_of(address))
 
 
+def read_small(source: Store, name: str, limit: int) -> bytes:
+    """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
+
+    def read() -> bytes:
+        data = bytearray()
+        for block in source.read(name):
+            data += block
+            if len(data) > limit:
+                break
+        return bytes(data)
+
+    try:
+        return retry(read, TRIES)
+    except TransientError as e:
+        raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
+
+
+def is_released(source: Store, manifest: bytes) -> bool:
+    """Return whether a release is there; UserError if it is another one."""
+    try:
+        found = read_small(source, manifests.NAME, manifests.MAX_BYTES)
+    except Absent:
+        return False
+    if found != manifest:
+        raise UserError(f"{source.address}: this version is released with other content; raise publish.version")
+    return True
+
+
+class Meter:
+    """Counts the bytes of all threads, and stops them."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total, self.progress, self.done = total, progress, 0
+        self.lock, self.stopped = threading.Lock(), threading.Event()
+
+    def add(self, n: int) -> None:
+        with self.lock:
+            self.done += n
+            self.progress(self.done, self.total)
+
+
 class Folder:
     """A folder of this machine."""
 
@@ -52,7 +100,7 @@ class Folder:
                 while block := f.read(BLOCK):
                     yield block
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise Absent from None
+            raise Absent(f"{path}: no such file") from None
 
 
 class Archive:
@@ -61,15 +109,16 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.address = str(path)
         self.zip = archives.open_zip(path)
-        found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
-        self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
+        found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == manifests.NAME]
+        self.top = min(found, key=len, default=manifests.NAME).removesuffix(manifests.NAME)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        shown = f"{self.address}: {name}"
         try:
             member = self.zip.getinfo(self.top + name)
         except KeyError:
-            raise Absent from None
-        return archives.read_member(self.zip, member, f"{self.address}: {name}", start)
+            raise Absent(f"{shown}: no such file") from None
+        return archives.read_member(self.zip, member, shown, start)
 
 
 class Http:
@@ -83,22 +132,14 @@ class Http:
         self.client = open_client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        from pipeline.http.client import first_byte, request
-        from pipeline.http.connections import steady
+        from pipeline.http.client import first_byte, read_body, request
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
-        with request(self.client, url, f"{self.address}/{name}", start) as answer:
-            if answer.status_code == 416:
+        with request(self.client, url, f"{self.address}/{name}", start) as response:
+            if response.status_code == 416:
                 return
-            if (code := answer.status_code) in (404, 410):
-                raise Absent
-            if code in (401, 403):
-                hint = "are user and password, or the signature, right?"
-                raise UserError(f"{self.address}: access denied (HTTP {code}); {hint}")
-            if code not in (200, 206):
-                raise UserError(f"{self.address}/{name}: HTTP {code} {answer.reason_phrase}")
-            skip = start - first_byte(answer, start)
-            for block in steady(answer.iter_raw()):  # with a size it would buffer bytes, and lose them when cut off
+            skip = start - first_byte(response, start)
+            for block in read_body(response):
                 if skip < len(block):
                     yield block[skip:]
                 skip = max(0, skip - len(block))
@@ -113,9 +154,9 @@ class Hub:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = f"{self.base}/{name}"
-        with hub.errors(self.address):
+        with hub.translate_errors(self.address):
             size = int(self.fs.info(path)["size"])
         for at in range(start, size, BLOCK):
-            with hub.errors(self.address):
+            with hub.translate_errors(self.address):
                 block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
             yield block

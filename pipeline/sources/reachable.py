@@ -61,11 +61,9 @@ def _size(address: str, wait: float) -> int | None:
 
     try:
         with open_client(wait) as client, request(client, address, address) as response:
-            status, headers = response.status_code, response.headers
+            headers = response.headers
     except TransientError as e:
         raise UserError(f"{address}: {e}") from None
-    if not 200 <= status < 300:
-        raise UserError(f"{address}: HTTP {status}")
     if headers.get("content-type", "").startswith("text/html"):
         raise UserError(f"{address}: a web page")
     length = headers.get("content-length", "")

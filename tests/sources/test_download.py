@@ -77,8 +77,7 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Pat
         get(f"{server.address}/a", tmp_path / "e", retries=0)
 
 
-FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (DATA[:1000], "cut off"), (b"plain", "not gzip")]
-FAULTS += [(DATA[:1000] + b"x" * 50 + DATA[1050:], "damaged"), (b"", "not gzip")]
+FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (b"plain", "not gzip"), (b"", "not gzip")]
 
 
 @pytest.mark.parametrize(("data", "fault"), FAULTS)
