@@ -10,7 +10,6 @@ from pathlib import Path
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.http import hub
 from pipeline.http.retries import Absent, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
@@ -33,8 +32,8 @@ def _commit_once(release: Path, manifest: Manifest, target: str) -> None:
     """Commit the release on top of the head, unless it is there; TransientError if the head has moved meanwhile."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    with hub.translate_errors(target):
-        at = hub.file_system().resolve_path(hf_path(target))
+    with stores.hub_errors(target):
+        at = stores.Hub(target).fs.resolve_path(hf_path(target))
         head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
     root, place = f"hf://datasets/{at.repo_id}@{head}", f"{manifest.dataset}/{manifest.version}"
     base = f"{at.path_in_repo}/{place}".lstrip("/")
@@ -44,7 +43,7 @@ def _commit_once(release: Path, manifest: Manifest, target: str) -> None:
     contents: dict[str, Path | bytes] = {f"{base}/{name}": release / name for name in names}
     if not at.path_in_repo:
         contents |= _card_of_root(release, stores.Hub(root), base)
-    with hub.translate_errors(target):
+    with stores.hub_errors(target):
         added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in contents.items()]
         if not {f.sha256 for f in manifest.files} <= {add.upload_info.sha256.hex() for add in added}:
             raise UserError(f"{release}: changed while it was published; run again")

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import verify
-from pipeline.remote import hub
+from pipeline.remote import hub, s3
 from pipeline.remote.addresses import path_of, scheme_of, web_address
 from pipeline.remote.fetch import fetch
 from pipeline.remote.stores import Progress, is_released, store
@@ -43,8 +43,6 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
             if scheme == "file":
                 fetch(str(release), path_of(address), progress=progress)
             else:
-                from pipeline.remote import s3
-
                 s3.upload(release, manifest, address, progress)
     except TransientError as e:
         raise UserError(f"{destination.address}: {e}; run again to continue") from None

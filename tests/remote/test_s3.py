@@ -11,8 +11,7 @@ from webserver import Folder, listening
 
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
-from pipeline.remote.s3 import Bucket
-from pipeline.remote.stores import BLOCK, store
+from pipeline.remote.stores import BLOCK, Bucket, store
 
 ADDRESS = "s3://bucket/below"
 DATA = os.urandom(BLOCK + 70_000)

@@ -66,7 +66,7 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Pat
     answers = {"/a": first(2, status(503, Retry_After="0"), body(b"a")), "/b": status(403), "/c": hang}
     with serving(answers) as server:
         assert get(f"{server.address}/a", tmp_path / "a").read_bytes() == b"a"
-        with pytest.raises(UserError, match=r"/b: HTTP 403 Forbidden$"):
+        with pytest.raises(UserError, match=r"/b: access denied \(HTTP 403\)"):
             get(f"{server.address}/b", tmp_path / "b")
         with pytest.raises(UserError, match=r"/c: ReadTimeout.*after 1 tries"):
             get(f"{server.address}/c", tmp_path / "c", retries=0, timeout=0.2)
