@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 from webserver import body, first, serving, status
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io as tables
 from pipeline.errors import UserError
 from pipeline.images.files import candidates, open_files
 from pipeline.images.params import Images
-from stages.cli import app
 from stages.params import load
 
 LIMIT = 100_000

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from webserver import body, hang, serving
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.code import ROOT
 from pipeline.config import document
@@ -20,7 +21,6 @@ from pipeline.layout import Layout
 from pipeline.ops import device
 from pipeline.plan import estimate, size
 from pipeline.sources import reachable
-from stages.cli import app
 from stages.order import STAGES
 from stages.params import load
 

@@ -233,7 +233,7 @@ def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: 
     disk.mkdir()
     size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file()) + spare
     mount = f"mount -t tmpfs -o size={size} none {disk} || exit 99"
-    script = f"{mount}; {sys.executable} -m stages.cli fetch {published} --to {disk}/here"
+    script = f"{mount}; {sys.executable} -m alignrec fetch {published} --to {disk}/here"
     if not shutil.which("unshare"):
         pytest.skip("no unshare here to mount a small disk with")
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
