@@ -29,7 +29,8 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
         faults: list[str] = []
         for address in mirrors:
             try:
-                found[key] = Answer(key, address, _size(address, wait / len(mirrors)))
+                # half of the time is left to resolve names
+                found[key] = Answer(key, address, _size(address, wait / 2 / len(mirrors)))
                 return
             except UserError as e:
                 faults.append(one_line(e))
