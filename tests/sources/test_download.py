@@ -70,7 +70,7 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Pat
             get(f"{server.address}/b", tmp_path / "b")
         with pytest.raises(UserError, match=r"/c: ReadTimeout.*after 1 tries"):
             get(f"{server.address}/c", tmp_path / "c", retries=0, timeout=0.2)
-        with pytest.raises(UserError, match=r"/d: HTTP 404 Not Found$"):
+        with pytest.raises(UserError, match=r"/d: no such file \(HTTP 404\)$"):
             get(f"{server.address}/d", tmp_path / "d")
     assert server.asked == {"/a": 3, "/b": 1, "/c": 1, "/d": 1}
     with pytest.raises(UserError, match=r"ConnectError.*after 1 tries"):
