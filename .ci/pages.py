@@ -170,7 +170,7 @@ def python_api() -> str:
 
 def commands() -> str:
     """Return the page of commands, which typer writes."""
-    command = [sys.executable, "-m", "typer", "stages.cli", "utils", "docs", "--name", "alignrec"]
+    command = [sys.executable, "-m", "typer", "alignrec.commands.app", "utils", "docs", "--name", "alignrec"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
     return done.stdout.replace("# `alignrec`", "# Commands", 1)

@@ -177,8 +177,7 @@ def load(
     kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
     folder = addresses.path_of(address) if is_local else _fetch(address, features, kept)
     if is_local or key is not None:  # a fetch verifies everything but the signer
-        for _ in verify(folder, Path(key) if key else None):
-            pass
+        verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
     _known(info, features)
     return Release(folder, info)

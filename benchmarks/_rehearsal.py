@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from alignrec.commands.results import spent
 from benchmarks import RESULTS, _official, _raw2014
 from benchmarks._turns import short
 from pipeline.beit3 import vqkd
@@ -29,7 +30,6 @@ from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate
 from pipeline.versions import machine
 from stages.order import STAGES
-from stages.results import spent
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"

@@ -1,17 +1,7 @@
-"""The command `alignrec`, and `python -m stages`."""
+"""The command under its earlier place, until each environment is installed again."""
 
-import sys
-
-from pipeline import memory
+import runpy
 
 
 def main() -> None:
-    if not memory.has_addresses():
-        sys.exit(f"error: {memory.TOO_LITTLE}")
-    from stages.cli import app
-
-    app()
-
-
-if __name__ == "__main__":
-    main()
+    runpy.run_module("alignrec", run_name="__main__")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from stages.cli import app
+from alignrec.commands.app import app
 
 
 def alignrec(*arguments: str | Path, cwd: Path, **environment: str) -> Result:

@@ -21,7 +21,14 @@ os.fsync = lambda number: None  # type: ignore[assignment]
 """No test cuts the power: a killed process loses nothing that it wrote, and the disk takes 5 ms for each flush."""
 CONTEXT = multiprocessing.get_context("forkserver")
 OURS = [
-    *("stages.cli", "stages.pretrain", "stages.study", "stages.report", "stages.publish", "pipeline.serve.command"),
+    *(
+        "alignrec.commands.app",
+        "stages.pretrain",
+        "stages.study",
+        "stages.report",
+        "stages.publish",
+        "pipeline.serve.command",
+    ),
     *("pipeline.embed.command", "pipeline.pretrain.train", "pipeline.features.write"),
 ]
 THEIRS = [
@@ -123,7 +130,7 @@ def started(
 
 
 def command(*arguments: str) -> None:
-    from stages.cli import app
+    from alignrec.commands.app import app
 
     app([*arguments])
 

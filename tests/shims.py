@@ -74,8 +74,8 @@ def _main(name: str, arguments: list[str], folder: str, environment: dict[str, s
         from dvc.cli import main
 
         sys.exit(main(arguments))
+    from alignrec.__main__ import main as alignrec
     from pipeline.engine import Processes
-    from stages.__main__ import main as alignrec
 
     Processes.opened = here  # type: ignore[method-assign]
     alignrec()

@@ -11,8 +11,8 @@ import typer
 from commands import alignrec
 from toyproject import environment
 
+from alignrec.commands.arguments import parse_part
 from pipeline.errors import installing
-from stages.arguments import parted
 from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -76,8 +76,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 LOADED = """
 import sys
-from stages.arguments import parted
-from stages.cli import app
+from alignrec.commands.arguments import parse_part
+from alignrec.commands.app import app
 try:
     app({command!r})
 except SystemExit as end:
@@ -99,18 +99,17 @@ def test_commands_of_releases_start_without_slow_libraries(folder: Path, command
 
 def test_compare_needs_neither_torch_nor_faiss_and_a_stage_names_the_extra(folder: Path) -> None:
     toy.outputs(folder / "outputs")
-    absent = (
-        f"import sys; from stages.cli import app; sys.modules |= dict.fromkeys({HEAVY!r}); "  # importing one raises
-    )
-    done = python(absent + 'app(["compare", "shop", "beit3", "random"])', folder)
+    absent = f"sys.modules |= dict.fromkeys({HEAVY!r})"  # importing one raises
+    started = "import sys; from alignrec.commands.app import app; "
+    done = python(f'{started}{absent}; app(["compare", "shop", "beit3", "random"])', folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "outputs/compare/shop/index.html").exists()
-    done = python("import sys; sys.modules['faiss'] = None; from stages.cli import app; app(['graph', 'shop'])", folder)
+    done = python(f"import sys; sys.modules['faiss'] = None; {started}app(['graph', 'shop'])", folder)
     assert (done.returncode, done.stderr) == (1, f"error: faiss is not installed: {installing('cpu')}\n")
 
 
 def test_a_part_is_one_of_several() -> None:
     for given in ("3/2", "0/2", "2", "a/b", "1/-2"):
         with pytest.raises(typer.BadParameter, match=f"'{given}'"):
-            parted(given)
-    assert (parted("2/2"), parted(None)) == ((2, 2), None)
+            parse_part(given)
+    assert (parse_part("2/2"), parse_part(None)) == ((2, 2), None)

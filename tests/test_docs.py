@@ -12,10 +12,10 @@ import typer
 import yaml
 from commands import alignrec
 
+from alignrec.commands.app import app
 from pipeline.features.registry import kinds
 from pipeline.layout import Layout
 from stages import params
-from stages.cli import app
 
 HERE = Path(__file__)
 ROOT = HERE.parent.parent

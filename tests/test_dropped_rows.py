@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from alignrec.commands.app import app
 from pipeline.io import read_json
-from stages.cli import app
 
 USERS, ITEMS = 12, 10
 REVIEWS = [{"reviewerID": f"u{u}", "asin": f"A{i}", "overall": 5.0, "unixReviewTime": i, "reviewText": "x"}

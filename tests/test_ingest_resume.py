@@ -10,8 +10,8 @@ import pytest
 from processes import alignrec, started
 from typer.testing import CliRunner
 
+from alignrec.commands.app import app
 from pipeline.io import sha256
-from stages.cli import app
 
 STAGES = ("download", "interactions", "items", "images")
 PARAMS = """

@@ -13,8 +13,10 @@ import yaml
 from commands import alignrec
 from PIL import Image
 
+from alignrec.commands import new
+from alignrec.commands.own_data import describe_files
 from pipeline.errors import UserError
-from stages import new, project
+from stages import project
 from stages.order import STAGES
 from stages.params import read
 
@@ -144,7 +146,7 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
         new.check_target(*given)
     subprocess.run(["git", "checkout", "-q", "params.yaml"], check=True)
     new.check_target(*given)
-    text, _ = new.describe_files("mine", Path("ratings.csv"), Path("items.csv"), None, [])
+    text, _ = describe_files("mine", Path("ratings.csv"), Path("items.csv"), None, [])
     assert "wrote params.yaml, in place of the clone's own, which git keeps" in list(new.write("mine", text, given[1]))
     assert yaml.safe_load(Path("params.yaml").read_text())["datasets"] == ["mine"]
 

@@ -14,11 +14,11 @@ import typer
 import yaml
 from scripts import script
 
+from alignrec.commands.app import app
 from pipeline.code import ROOT
 from pipeline.encode.registry import ENCODERS
 from pipeline.models import MODELS
 from pipeline.sources.registry import SOURCES
-from stages.cli import app
 from stages.params import SECTIONS
 
 SITE = script("pages")

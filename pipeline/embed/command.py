@@ -37,7 +37,7 @@ from pipeline.errors import UserError, printable
 from pipeline.images.params import Images
 from pipeline.io import fingerprint
 from pipeline.items.texts import Texts
-from pipeline.layout import Layout
+from pipeline.layout import FEATURE_STAGES, Layout
 from pipeline.release import item_file
 from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.release.encoder import MOST_AT_A_TIME, Carried
@@ -77,7 +77,8 @@ def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> 
         return Chosen("inline", {"inline": {"kind": found["kind"], "model": found["model"]}}, encode, images)
     if name in sections or name in ENCODERS:
         return Chosen(name, sections, encode, images)
-    layouts = [Layout(root, dataset) for dataset in params.datasets]
+    datasets = sorted({path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")})
+    layouts = [Layout(root, dataset) for dataset in datasets]
     home = next((Project(layout) for layout in layouts if name in layout.feature_sets()), None)
     if home is None:
         sets = [one for layout in layouts for one in layout.feature_sets()]

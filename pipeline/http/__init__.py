@@ -1,1 +1,1 @@
-"""HTTP: permitted addresses and deadlines (connections), requests (client), files (fetch); the Hub, and archives."""
+"""HTTP: requests to permitted addresses (client), files (fetch); and archives."""

@@ -1,45 +1,82 @@
-"""Requests for a file on a web server, from any byte on.
+"""Requests for files on web servers, from any byte on: which addresses they may lead to, and how slow a server may be.
 
-The address is the user's and trusted. A redirect may not lead from https to http, nor to another host inside a private
-network or on this machine.
+The address that a user names is trusted. A redirect may not lead from https to http, nor to another host inside a
+private network or on this machine. Every name, of redirects too, is looked up once, checked, and connected to by
+number, so that no name becomes private between check and use.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import math
 import re
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, Self
 from urllib.request import getproxies
 
 import httpcore
 import httpx
 
 from pipeline.errors import UserError
-from pipeline.http.connections import Blocked, Guard, Unresolved, parse, within
-from pipeline.http.retries import RETRYABLE, TransientError, retry_after
+from pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 """identity: byte offsets are those of the file on the server"""
 MAX_REDIRECTS = 10
 IDLE = 64  # connections kept open for a next request
 RANGE = re.compile(r"bytes ([0-9]{1,18})-")
+HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
+HIGHEST_PORT = 65535
+LONGEST_ADDRESS = 16_384  # characters; httpx takes four times as many, and servers half
+LOOKUPS = 3  # tries to resolve a name
+NAMES = 4096  # whose numbers are kept
+WINDOW = 60.0  # seconds of waiting over which the rate is measured
+LEAST = 1000  # bytes a second
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA gives out; what lies outside is of special use
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
+_ISATAP = (0x00005EFE, 0x02005EFE)  # bits 32 to 63 from the end, before an IPv4 address (RFC 5214)
 
 
-class Transport(httpx.HTTPTransport):
-    """Connects by a Guard; a request's extension `named` is the host that the user named."""
+class Blocked(Exception):
+    """An address that must not be requested; the message says why."""
 
-    def __init__(self, named: Any = (), inner: httpcore.NetworkBackend | None = None) -> None:
-        super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE))
-        self.guard = Guard(named, inner)
-        self._pool._network_backend = self.guard  # httpx has no argument for it
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if named := request.extensions.get("named"):
-            self.guard.named.add(named)
-        with within(request.extensions["timeout"]["read"]):
-            return super().handle_request(request)
+class Unresolved(TransientError):
+    """No host has the name: it is wrong, or there is no network."""
+
+
+def is_public(address: str) -> bool:
+    """Return whether a numeric address is public, and not loopback, private, link-local, multicast or reserved."""
+    ip = ipaddress.ip_address(address.split("%")[0])  # without an interface name
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in _TRANSLATED:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        is_tunnel = ip.sixtofour or ip.teredo or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP  # to an IPv4 address
+        if is_tunnel or ip not in _GLOBAL_UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def parse(address: str | httpx.URL) -> httpx.URL:
+    """Return an http(s) address whose host is a name or a number, and whose port is one; else raise Blocked."""
+    try:
+        url = httpx.URL(address)
+        valid = HOST.fullmatch(url.raw_host) is not None and url.host != ""
+        for label in url.raw_host.lower().split(b"."):
+            valid = valid and (not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable())
+    except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
+        valid = False
+    if not valid or url.scheme not in ("http", "https") or not (url.port is None or 0 < url.port <= HIGHEST_PORT):
+        raise Blocked("not a valid http(s) address")
+    if len(str(url)) > LONGEST_ADDRESS:
+        raise Blocked(f"the address is longer than {LONGEST_ADDRESS:,} characters")
+    return url
 
 
 def open_client(
@@ -64,8 +101,9 @@ def request(
 ) -> Iterator[httpx.Response]:
     """Request bytes from `start` on, or all if the file no longer has `validator` (ETag or Last-Modified).
 
-    Yields the response, its body unread; the server may ignore `start`, see `first_byte`. TransientError: a retryable
-    status, or a cut connection. UserError: an invalid address, no such host, a forbidden redirect, a bad certificate.
+    Yields a response of status 200, 206 or 416 (no byte at `start`), its body unread; the server may ignore `start`,
+    see `first_byte`. TransientError: a retryable status, or a cut connection. Absent: no such file. UserError: another
+    status, an invalid address, no such host, a forbidden redirect, a bad certificate.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
@@ -73,8 +111,7 @@ def request(
         named = {"named": url.raw_host.decode("ascii")}
         response = follow(client, client.build_request("GET", url, headers=headers, extensions=named))
         try:
-            if response.status_code in RETRYABLE:
-                raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("Retry-After")))
+            _refuse_failure(response, label)
             yield response
         finally:
             response.close()
@@ -84,6 +121,18 @@ def request(
         if "CERTIFICATE_VERIFY_FAILED" in str(e):
             raise UserError(f"{label}: the server's certificate is not trusted") from None
         raise TransientError(type(e).__name__) from None
+
+
+def _refuse_failure(response: httpx.Response, label: str) -> None:
+    code = response.status_code
+    if code in RETRYABLE:
+        raise TransientError(f"HTTP {code}", retry_after(response.headers.get("Retry-After")))
+    if code in (404, 410):
+        raise Absent(f"{label}: no such file (HTTP {code})")
+    if code in (401, 403):
+        raise UserError(f"{label}: access denied (HTTP {code}); are user and password, or the signature, right?")
+    if code not in (200, 206, 416):
+        raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
 
 
 def follow(client: httpx.Client, request: httpx.Request) -> httpx.Response:
@@ -107,7 +156,7 @@ def follow(client: httpx.Client, request: httpx.Request) -> httpx.Response:
             raise Blocked("the server leads away from https; refused")
         if named not in (host, None) and _is_proxied():  # else the connection is checked
             with suppress(Unresolved):  # the proxy may know it
-                Guard().look_up(host, tries=1)
+                Guard().look_up(host)
     raise httpx.TooManyRedirects("too many redirects")
 
 
@@ -119,3 +168,106 @@ def first_byte(response: httpx.Response, start: int) -> int:
     if stated is None or int(stated[1]) > start:
         raise TransientError("the server answered with another range")
     return int(stated[1])
+
+
+def read_body(response: httpx.Response) -> Iterator[bytes]:
+    """Yield the body as it comes; TransientError if it comes at less than LEAST bytes a second."""
+    # in blocks of a fixed size, httpx would buffer bytes and lose them when the connection is cut
+    source, waited, received = response.iter_raw(), 0.0, 0
+    while True:
+        started = time.monotonic()
+        with within(WINDOW):  # a server may send other bytes than the body's, such as extensions of chunks
+            block = next(source, None)
+        if block is None:
+            return
+        waited += time.monotonic() - started
+        received += len(block)
+        if waited >= WINDOW:
+            if received < LEAST * waited:
+                raise TransientError(f"below {LEAST:,} B/s: giving up")
+            waited, received = 0.0, 0
+        yield block
+
+
+class Transport(httpx.HTTPTransport):
+    """Connects by a Guard; a request's extension `named` is the host that the user named."""
+
+    def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
+        super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE))
+        self.guard = Guard(named, inner)
+        self._pool._network_backend = self.guard  # httpx has no argument for it
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if named := request.extensions.get("named"):
+            self.guard.named.add(named)
+        with within(request.extensions["timeout"]["read"]):
+            return super().handle_request(request)
+
+
+class Guard(httpcore.NetworkBackend):
+    """Connects to public addresses, and to private ones of hosts that the user named."""
+
+    def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
+        self.named = {name.lower() for name in named}
+        self.look_up = lru_cache(NAMES)(self._look_up)
+        self._inner = inner or httpcore.SyncBackend()
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> _Stream:  # type: ignore[override]
+        *others, last = self.look_up(host)
+        for number in others:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return _Stream(self._inner.connect_tcp(number, port, _left(timeout), **options))
+        return _Stream(self._inner.connect_tcp(last, port, _left(timeout), **options))
+
+    def _look_up(self, host: str) -> list[str]:
+        """Return the numbers of a host; Blocked: one is not public, Unresolved: there are none."""
+        numbers = retry(lambda: _resolve(host), LOOKUPS)
+        if host not in self.named and not all(map(is_public, numbers)):
+            raise Blocked(f"{host} is inside a private network or this machine")
+        return numbers
+
+
+def _resolve(host: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Unresolved(f"name not resolved: {host}") from None
+    return [str(info[4][0]) for info in found]
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection that keeps to `within`."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+        self.write, self.close, self.get_extra_info = inner.write, inner.close, inner.get_extra_info  # type: ignore[method-assign]
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Self:
+        return type(self)(self._inner.start_tls(ssl_context, server_hostname, _left(timeout)))
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _left(timeout))
+
+
+_DEADLINE = threading.local()  # `at`: monotonic seconds, or absent
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Limit the time for which this thread connects and reads; beyond it httpx.ReadTimeout is raised.
+
+    httpx limits only the time between two bytes, so that a byte now and then never ends.
+    """
+    before = getattr(_DEADLINE, "at", math.inf)
+    _DEADLINE.at = min(before, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _DEADLINE.at = before
+
+
+def _left(timeout: float | None) -> float | None:
+    left = min(math.inf if timeout is None else timeout, getattr(_DEADLINE, "at", math.inf) - time.monotonic())
+    if left <= 0:
+        raise httpx.ReadTimeout("the answer takes too long")
+    return left if math.isfinite(left) else None

@@ -5,10 +5,10 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TypeVar
+
+from pipeline.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
@@ -16,6 +16,10 @@ SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII: Python's isdigit takes dig
 ENOUGH = 1 << 16  # new bytes of a try that count as progress
 
 Result = TypeVar("Result")
+
+
+class Absent(UserError):
+    """There is no such file."""
 
 
 class TransientError(Exception):
@@ -69,13 +73,6 @@ def pause(attempt: int, requested: float | None = None) -> float:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header (a number or a date, GMT where it has no zone), or None."""
-    if not value:
-        return None
-    if seconds := SECONDS.fullmatch(value):
-        return float(seconds[1])
-    try:
-        date = parsedate_to_datetime(value)
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
+    """Return the seconds of a Retry-After header; None if it is absent, a date, or invalid."""
+    seconds = SECONDS.fullmatch(value or "")
+    return float(seconds[1]) if seconds else None

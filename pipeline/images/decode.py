@@ -50,9 +50,9 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, pixels: int | None = None) -> Iterator[None]:
-        """Wait for room for some pixels, by default and at most all of it."""
-        pixels = self._all if pixels is None else min(pixels, self._all)
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait for room for some pixels, at most all of it."""
+        pixels = min(pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels

@@ -85,12 +85,8 @@ class Fetcher(ExitStack):
             return failed(fetched.status, fetched.reason)
         limits = params.size, params.quality, params.max_pixels
         try:
-            try:
-                with self._cores:
-                    decoded = normalise(fetched.data, *limits, self._room)
-            except MemoryError:  # once more, while no other is decoded
-                with self._room.taken():
-                    decoded = normalise(fetched.data, *limits)
+            with self._cores:
+                decoded = normalise(fetched.data, *limits, self._room)
         except MemoryError:
             raise UserError(
                 f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"

@@ -1,18 +1,15 @@
-"""Image files of this machine, read in place, of a folder or of a zip or tar archive. Their names are untrusted."""
+"""Image files of this machine, read in place, of a folder or a zip archive. Their names are untrusted."""
 
 import hashlib
 import os
 import posixpath
 import re
-import tarfile
-import threading
 import zipfile
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import orjson
@@ -20,7 +17,7 @@ import pyarrow as pa
 
 from pipeline import io
 from pipeline.config.parameters import Source
-from pipeline.errors import UserError, one_line
+from pipeline.errors import UserError
 from pipeline.http import archives
 from pipeline.http.fetch import local
 from pipeline.images.params import Images
@@ -29,10 +26,6 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.product import is_path
 
 ITEM = re.compile(r"\{(?:item|asin)\}")
-GZIP = b"\x1f\x8b"
-DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
-LONGEST_HEADER = 1 << 20  # bytes of a member's extended header in a tar
-BUFFER = 1 << 16  # bytes read at a time: an image has some ten thousand
 
 
 class Fetched(NamedTuple):
@@ -86,65 +79,28 @@ class Folder(Files):
             return Fetched(None, "unreachable", "not a readable file")
 
 
-class Archive(Files):
-    """Members of an archive, which is never unpacked."""
+class Zip(Files):
+    """Members of a zip archive, which is never unpacked."""
 
-    members: Mapping[str, Any]  # name -> where it is
+    def __init__(self, path: Path) -> None:
+        self._zip = archives.open_zip(path)
+        self._members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
     def has(self, address: str) -> bool:
-        return (name := _member(address)) is None or name in self.members
+        return (name := _member(address)) is None or name in self._members
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         if (name := _member(address)) is None:
             return Fetched(None, "blocked", "not a path inside the archive of the images")
-        return self.extract(self.members[name], max_bytes) if name in self.members else NO_FILE
-
-    @abstractmethod
-    def extract(self, member: Any, max_bytes: int) -> Fetched: ...
-
-
-class Zip(Archive):
-    """Members of a zip archive."""
-
-    def __init__(self, path: Path) -> None:
-        self._zip = archives.open_zip(path)
-        self.members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
-        self.close = self._zip.close  # type: ignore[method-assign]
-
-    def extract(self, member: zipfile.ZipInfo, max_bytes: int) -> Fetched:
+        if name not in self._members:
+            return NO_FILE
         try:
-            return _limited(archives.read_member(self._zip, member, "the archive"), max_bytes)
+            return _limited(archives.read_member(self._zip, self._members[name], "the archive"), max_bytes)
         except UserError as e:
             return Fetched(None, "unreachable", str(e)[:200])
 
-
-class Tar(Archive):
-    """Members of a tar archive, plain or gzipped; a gzipped one gets an index, so that any member is near."""
-
-    def __init__(self, path: Path) -> None:
-        with ExitStack() as stack:
-            self._file = stack.enter_context(_open_seekable(path))
-            try:
-                self.members = _places(self._file)
-            except (tarfile.TarError, OSError, EOFError, ValueError) as e:
-                raise UserError(
-                    f"{path}: not a readable zip, tar or tar.gz archive ({one_line(e, 100)}); unpack it and name the "
-                    "folder"
-                ) from None
-            self.close = stack.pop_all().close  # type: ignore[method-assign]
-        self._lock = threading.Lock()
-
-    def extract(self, member: tuple[int, int], max_bytes: int) -> Fetched:
-        first, size = member
-        if size > max_bytes:
-            return Fetched(None, "too_large", f"more than {max_bytes} bytes")
-        try:
-            with self._lock:
-                self._file.seek(first)
-                data = self._file.read(size)
-        except (OSError, EOFError, ValueError) as e:
-            return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
-        return Fetched(data) if len(data) == size else Fetched(None, "truncated", "the archive ends before it")
+    def close(self) -> None:
+        self._zip.close()
 
 
 def open_files(params: Images, start: Path | None) -> Files:
@@ -154,47 +110,9 @@ def open_files(params: Images, start: Path | None) -> Files:
         return Folder(start, params.outside)
     if not start.is_file():
         raise UserError(f"{start}: no such folder or archive of images; see images.folder in the parameters")
-    return Zip(start) if zipfile.is_zipfile(start) else Tar(start)
-
-
-def _open_seekable(path: Path) -> BinaryIO:
-    with path.open("rb") as file:
-        gzipped = file.read(2) == GZIP
-    if not gzipped:
-        return path.open("rb")
-    from indexed_gzip import IndexedGzipFile  # gzip's own file unpacks from the start to go back
-
-    spacing = max(DENSEST, path.stat().st_size // MOST_POINTS)
-    indexed: BinaryIO = IndexedGzipFile(filename=str(path), spacing=spacing, buffer_size=BUFFER, drop_handles=False)
-    return indexed
-
-
-def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Return name -> first byte and number of bytes of a tar archive's files; a hard link is where its file is."""
-    places: dict[str, tuple[int, int]] = {}
-    with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
-        while (member := tar.next()) is not None:
-            if member.isreg() and not member.issparse():
-                places[_plain(member.name)] = member.offset_data, member.size
-            elif member.islnk() and (linked := places.get(_plain(member.linkname))):
-                places[_plain(member.name)] = linked
-            tar.members = []  # TarFile would keep all
-        file.seek(tar.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends every archive; TarFile does not mind
-        raise ValueError("it is damaged, or ends too early")
-    return places
-
-
-class _Headers:
-    """A tar file whose headers are bounded in size."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.seek, self.tell, self._file = file.seek, file.tell, file
-
-    def read(self, size: int) -> bytes:
-        if size > LONGEST_HEADER:
-            raise ValueError(f"a header of {size:,} bytes")
-        return self._file.read(size)
+    if not zipfile.is_zipfile(start):
+        raise UserError(f"{start}: not a zip archive; unpack it, and name the folder in images.folder")
+    return Zip(start)
 
 
 def _limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:

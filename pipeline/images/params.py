@@ -30,7 +30,7 @@ class Images(Section):
     timeout: Rate = 20.0
     """seconds for one try"""
     folder: str | None = None
-    """folder, or zip, tar or tar.gz archive, that paths of images start from; by default the folder of the item file"""
+    """folder, or zip archive, that paths of images start from; by default the folder of the item file"""
     pattern: Annotated[list[Pattern], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)] = []
     """path or address of an item's image, such as images/{item}.jpg, or several; tried before the item's own"""
     outside: bool = False

@@ -64,10 +64,6 @@ def _header(parts: Parts, said: Statement, first: str, files: list[File]) -> str
 
     `first` is the feature set that it loads by default.
     """
-    configs: dict[str, list[str]] = {}
-    for file in files:
-        if file.table is not None:
-            configs.setdefault(contents.record_set(file.path, file.table), []).append(file.path)
     block = {
         "pretty_name": f"alignrec features: {said.dataset}",
         **said.header,
@@ -75,9 +71,9 @@ def _header(parts: Parts, said: Statement, first: str, files: list[File]) -> str
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [next((name for limit, name in SIZES if said.counts.items < limit), "1M<n<10M")],
         "configs": [
-            {"config_name": name, "data_files": [{"split": "train", "path": paths}]}
+            {"config_name": name, "data_files": [{"split": "train", "path": [file.path for file in of_table]}]}
             | ({"default": True} if name == f"features-{first}" else {})
-            for name, paths in configs.items()
+            for name, of_table in contents.record_sets(files).items()
         ],
     }
     return yaml.safe_dump(block, sort_keys=False, allow_unicode=True).strip()

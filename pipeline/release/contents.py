@@ -3,13 +3,18 @@
 Manifest, checks, card and Croissant all work from this list.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 import schemas
+
+if TYPE_CHECKING:
+    from pipeline.release.manifest import File
 
 
 class Table(NamedTuple):
@@ -30,38 +35,27 @@ def _fixed(schema: pa.Schema) -> Callable[[int], pa.Schema]:
 
 TABLES = {
     "items": Table(
-        "items.parquet",
-        "status of text and image, hashes of what was encoded, and the texts that are released",
+        "items.parquet", "status of text and image, hashes of what was encoded, and the texts that are released",
         _fixed(schemas.RELEASED_ITEMS),
     ),
-    "interactions": Table(
-        "interactions.parquet", "who bought what, with the split", _fixed(schemas.INTERACTIONS), numbered=""
-    ),
-    "users": Table("users.parquet", "identifiers of the users", _fixed(schemas.USERS), numbered="user"),
+    "interactions": Table("interactions.parquet", "who bought what, with the split", _fixed(schemas.INTERACTIONS), ""),
+    "users": Table("users.parquet", "identifiers of the users", _fixed(schemas.USERS), "user"),
     "features": Table("features/*/*.parquet", "one vector per item", schemas.features),
-    "features_half": Table("features-half/*/*.parquet", "the same in float16", None, numbered=""),
-    "edges": Table(
-        "graph/*/edges.parquet", "nearest items by cosine, itself first", _fixed(schemas.EDGES), numbered=""
-    ),
+    "features_half": Table("features-half/*/*.parquet", "the same in float16", None, ""),
+    "edges": Table("graph/*/edges.parquet", "nearest items by cosine, itself first", _fixed(schemas.EDGES), ""),
     "item_embeddings": Table(
         "embeddings/items.parquet", "the trained recommender's item vectors", schemas.item_embeddings
     ),
     "user_embeddings": Table(
-        "embeddings/users.parquet",
-        "the trained recommender's user vectors; score = dot product",
-        schemas.user_embeddings,
-        numbered="user",
+        "embeddings/users.parquet", "the trained recommender's user vectors; score = dot product",
+        schemas.user_embeddings, "user",
     ),
     "numbered_user_embeddings": Table(
-        "embeddings/users.parquet",
-        "the trained recommender's user vectors, by number; score = dot product",
-        schemas.numbered_user_embeddings,
-        numbered="user",
+        "embeddings/users.parquet", "the trained recommender's user vectors, by number; score = dot product",
+        schemas.numbered_user_embeddings, "user",
     ),
-    "semantic_ids": Table(
-        "semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids
-    ),
-    "tried": Table("tried/*.parquet", "candidates of a set that valid chose", None, numbered=""),
+    "semantic_ids": Table("semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids),
+    "tried": Table("tried/*.parquet", "candidates of a set that valid chose", None, ""),
 }  # fmt: skip
 OTHERS = {
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
@@ -79,9 +73,7 @@ PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry
 def description(path: str, table: str | None, used_by: list[str]) -> str:
     if used_by:
         return f"encoder of {', '.join(used_by)}"
-    if table is not None:
-        return TABLES[table].description
-    return OTHERS.get(path, "")
+    return OTHERS.get(path, "") if table is None else TABLES[table].description
 
 
 def feature_set(path: str) -> str | None:
@@ -90,7 +82,12 @@ def feature_set(path: str) -> str | None:
     return PurePosixPath(below[0]).stem if below and top in PER_SET else None
 
 
-def record_set(path: str, table: str) -> str:
-    """Return the name of a table's rows in Croissant and on the Hub, such as features-beit3."""
-    top, *folders = PurePosixPath(path).parent.parts or ("",)
-    return "-".join([top.replace("_", "-"), *folders]) if feature_set(path) else table
+def record_sets(files: Iterable[File]) -> dict[str, list[File]]:
+    """Return the files of each table, by its name in Croissant and on the Hub, such as features-beit3."""
+    found: dict[str, list[File]] = {}
+    for file in files:
+        if file.table is not None:
+            top, *folders = PurePosixPath(file.path).parent.parts or ("",)
+            name = "-".join([top.replace("_", "-"), *folders]) if feature_set(file.path) else file.table
+            found.setdefault(name, []).append(file)
+    return found

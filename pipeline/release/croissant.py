@@ -5,10 +5,8 @@ https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
 """
 
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -21,18 +19,16 @@ NAME = "croissant.json"
 CONTEXT = Path(__file__).with_name("croissant_context.json")
 FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
 VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
-HUB = "https://huggingface.co"
-TARGET = re.compile(r"hf://datasets/(?P<owner>[^/]+)/(?P<name>[^/@]+)(@(?P<revision>[^/]+))?(/(?P<prefix>.+?))?/?")
 
 
 def describe(said: Statement, files: list[File]) -> dict[str, Any]:
     publish, dataset = said.publish, said.dataset
     is_unlicensed = publish.licence is None and said.licence.header["license"] in ("unknown", "other")
     creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # or a person
-    date = publish.date and publish.date.isoformat()
-    published = {"url": publish.url and page(publish.url), "creator": creators, "datePublished": date}
+    published = {"url": publish.url, "creator": creators, "datePublished": publish.date and publish.date.isoformat()}
     terms = said.licence.address or said.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
+    tables = contents.record_sets(files)
     return {
         "@context": io.read_json(CONTEXT),
         "@type": "sc:Dataset",
@@ -58,66 +54,33 @@ def describe(said: Statement, files: list[File]) -> dict[str, Any]:
         "prov:wasGeneratedBy": [
             {"@type": "prov:Activity", "name": stage, "description": made} for stage in said.made_by
         ],
-        **describe_files(files, folder(publish.url, dataset, publish.version) if publish.url else ""),
-    }
-
-
-def describe_files(files: Iterable[File], base: str) -> dict[str, Any]:
-    """Return `distribution` and `recordSet`, with addresses below `base`, or relative ones if it is empty.
-
-    With absolute addresses each file of a table is a record set, as mlcroissant 1.1 concatenates only local files.
-    """
-    files, tables = list(files), dict[str, list[File]]()
-    for file in files:
-        if file.table is not None:
-            tables.setdefault(contents.record_set(file.path, file.table), []).append(file)
-    if base:
-        tables = {
-            name if len(of_table) == 1 else f"{name}-{number:05d}": [file]
-            for name, of_table in tables.items()
-            for number, file in enumerate(of_table)
-        }
-    sets = [
-        {
-            "@type": "cr:FileSet",
-            "@id": f"{name}-files",
-            "name": f"{name}-files",
-            "encodingFormat": "application/x-parquet",
-            "includes": [f.path for f in of_table],
-        }
-        for name, of_table in tables.items()
-        if len(of_table) > 1
-    ]
-    return {
-        "distribution": [_file(f, base) for f in files] + sets,
+        "distribution": [
+            *map(_file, files),
+            *(_file_set(name, of_table) for name, of_table in tables.items() if len(of_table) > 1),
+        ],
         "recordSet": [_records(name, of_table) for name, of_table in tables.items()],
     }
 
 
-def folder(url: str, dataset: str, version: str) -> str:
-    """Return the web address of a release's folder, which ends in /, from `publish.url`."""
-    place = f"{dataset}/{version}/"
-    if not (found := TARGET.fullmatch(url)):
-        return f"{url.rstrip('/')}/{place}"
-    prefix = f"{found['prefix']}/" if found["prefix"] else ""
-    revision = quote(found["revision"] or "main", safe="")
-    return f"{HUB}/datasets/{found['owner']}/{found['name']}/resolve/{revision}/{quote(prefix + place)}"
-
-
-def page(url: str) -> str:
-    found = TARGET.fullmatch(url)
-    return f"{HUB}/datasets/{found['owner']}/{found['name']}" if found else url
-
-
-def _file(file: File, base: str) -> dict[str, Any]:
+def _file(file: File) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file.path,
         "name": file.path,
-        "contentUrl": base + quote(file.path) if base else file.path,
+        "contentUrl": file.path,
         "contentSize": f"{file.bytes} B",
         "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
         "sha256": file.sha256,
+    }
+
+
+def _file_set(name: str, files: list[File]) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{name}-files",
+        "name": f"{name}-files",
+        "encodingFormat": FORMATS[".parquet"],
+        "includes": [f.path for f in files],
     }
 
 

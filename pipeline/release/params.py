@@ -42,9 +42,8 @@ class Publish(Section):
     source's"""
     creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_several)] | None = None
     """persons or organisations that made the release; a single one needs no brackets"""
-    url: Annotated[str, Field(pattern=r"^(https?://|hf://datasets/[^/]+/)[^/\s]\S*$")] | None = None
-    """where the release will be read: the target of `publish --to hf://`, or a web folder that holds
-    <dataset>/<version>/; file addresses in croissant.json are then absolute"""
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
+    """web page where the release will be found"""
     date: Annotated[datetime.date, Field(strict=False)] | None = None
     """day of publication, such as 2026-11-30"""
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None

@@ -46,8 +46,7 @@ class Release:
         self._tables = {f.path: f.table for f in self.manifest.files if f.table}
 
     def verified(self) -> Self:
-        for _ in verify(self.folder):
-            pass
+        verify(self.folder)
         return self
 
     @cached_property

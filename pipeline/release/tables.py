@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -31,14 +30,19 @@ HELD = 16 << 20
 CHANGED = "rows or columns are not as the manifest says"
 
 
-class Check(Protocol):
-    """A check of rows, of one table or of several, part by part."""
+class Check:
+    """A check of the rows of a table, in one file or several, part by part."""
+
+    def __init__(self, where: str, counts: Counts) -> None:
+        self.where, self.counts = where, counts
 
     def add(self, part: pa.Table, first: int) -> str:
         """Check the next rows, numbered from `first`; return a fault, which ends the reading, or an empty string."""
+        return ""
 
     def fault(self) -> str:
         """Return the fault of all rows together; empty if there is none."""
+        return ""
 
 
 def faults(folder: Path, manifest: Manifest) -> list[str]:
@@ -51,8 +55,7 @@ def faults(folder: Path, manifest: Manifest) -> list[str]:
         checks, numbered = list[Check](), contents.TABLES[file.table].numbered
         where = file.path.rpartition("/")[0] if file.table == "features" else file.path  # all files of a set
         if numbered:
-            count = counts.items if numbered == "item" else counts.users
-            checks.append(ids.setdefault(where, Ids(where, f"{numbered}_id", count, names[numbered])))
+            checks.append(ids.setdefault(where, Ids(where, counts, numbered, names[numbered])))
         if own := OWN.get(file.table):
             checks.append(others.setdefault(where, own(where, counts)))
         if fault := _table_fault(folder / file.path, file, counts, checks):
@@ -91,22 +94,16 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
         return " ".join(fault.split())  # Arrow's have several lines
 
 
-class References:
+class References(Check):
     """Ids of a table that are those of other tables."""
 
-    def __init__(self, path: str, counts: Counts) -> None:
-        self._path, self._items = path, counts.items
-        self._known = {"item_id": counts.items, "neighbour_id": counts.items, "user_id": counts.users}
-
     def add(self, part: pa.Table, first: int) -> str:
-        for column in (name for name in part.column_names if name in self._known):
-            wrong = np.flatnonzero(part[column].to_numpy() >= self._known[column])
-            if wrong.size:
-                what = "user" if column == "user_id" else "item"
-                return f"row {first + wrong[0]}: {column} {part[column][int(wrong[0])]} is no {what}"
-        return ""
-
-    def fault(self) -> str:
+        for column, what in (("item_id", "item"), ("neighbour_id", "item"), ("user_id", "user")):
+            if column in part.column_names:
+                known = self.counts.users if what == "user" else self.counts.items
+                wrong = np.flatnonzero(part[column].to_numpy() >= known)
+                if wrong.size:
+                    return f"row {first + wrong[0]}: {column} {part[column][int(wrong[0])]} is no {what}"
         return ""
 
 
@@ -132,26 +129,28 @@ class Names:
 
     @cached_property
     def repeated(self) -> str | None:
-        """The first name that occurs twice; frees the names, so that it comes after all comparisons."""
+        """A name that occurs twice; frees the names, so that it comes after all comparisons."""
         names, self._chunks = self._all, []
-        order, rows = pc.sort_indices(names), []  # 8 bytes a name, where a hash table takes ten times that
+        order = pc.sort_indices(names)  # 8 bytes a name, where a hash table takes ten times that
         for at in range(0, len(names) - 1, io.PART):
             some = names.take(order.slice(at, io.PART + 1))
-            same = pc.indices_nonzero(pc.equal(some.slice(0, len(some) - 1), some.slice(1))).to_numpy()
-            rows += order.slice(at).take(pa.array(same)).to_pylist()
-        return names[min(rows)].as_py() if rows else None
+            row = pc.index(pc.equal(some.slice(0, len(some) - 1), some.slice(1)), True).as_py()
+            if row >= 0:
+                return str(some[row])
+        return None
 
     @property
     def _all(self) -> pa.ChunkedArray:
         return pa.chunked_array(self._chunks, pa.string())
 
 
-class Ids:
-    """Ids of a table, in one or several files: dense, in order, each with the name that it has elsewhere."""
+class Ids(Check):
+    """Ids of a table: dense, in order, each with the name that it has elsewhere."""
 
-    def __init__(self, where: str, key: str, expected: int, names: Names) -> None:
-        self._where, self._key, self._expected, self._names = where, key, expected, names
-        self._rows, self._wrong, self._other, self._named = 0, "", "", False
+    def __init__(self, where: str, counts: Counts, numbered: str, names: Names) -> None:
+        super().__init__(where, counts)
+        self._key, self._expected = f"{numbered}_id", counts.items if numbered == "item" else counts.users
+        self._names, self._rows, self._wrong, self._other, self._named = names, 0, "", "", False
 
     def add(self, part: pa.Table, first: int) -> str:
         numbers, at, name = part[self._key].to_numpy(), self._rows, self._names.column
@@ -168,11 +167,11 @@ class Ids:
 
     def fault(self) -> str:
         if self._rows != self._expected:
-            return f"{self._where}: {self._rows} rows, expected {self._expected}"
+            return f"{self.where}: {self._rows} rows, expected {self._expected}"
         fault = self._wrong or self._other
         if not fault and self._named and (twice := self._names.repeated) is not None:
             fault = f": {self._names.column} {twice!r} is there twice"
-        return fault and f"{self._where}{fault}"
+        return fault and f"{self.where}{fault}"
 
 
 class Edges(References):
@@ -190,37 +189,37 @@ class Edges(References):
         wrong = np.flatnonzero(~(next_rank | ((item == item_before + 1) & (rank == 0))))
         if wrong.size and not self._fault:
             row = int(wrong[0])
-            self._fault = f"{self._path}, row {first + row}: rank {rank[row]} of item {item[row]} is not the next edge"
+            self._fault = f"{self.where}, row {first + row}: rank {rank[row]} of item {item[row]} is not the next edge"
             if item[row] > item_before[row] + 1:
-                self._fault = f"{self._path}: no edge of item {item_before[row] + 1}"
+                self._fault = f"{self.where}: no edge of item {item_before[row] + 1}"
         if len(part):
             self._last = int(item[-1]), int(rank[-1])
         return ""
 
     def fault(self) -> str:
         last = self._last[0] + 1
-        return self._fault or (f"{self._path}: no edge of item {last}" if last != self._items else "")
+        return self._fault or (f"{self.where}: no edge of item {last}" if last != self.counts.items else "")
 
 
-class Vectors:
+class Vectors(Check):
     """Whether a feature set has any vector that is not zero."""
 
-    def __init__(self, where: str, counts: Counts) -> None:
-        self._where, self._present = where, False
+    _present = False
 
     def add(self, part: pa.Table, first: int) -> str:
         self._present = self._present or bool(io.matrix(part["vector"]).any())
         return ""
 
     def fault(self) -> str:
-        return "" if self._present else f"{self._where}: every vector is zero; leave it out of publish.features"
+        return "" if self._present else f"{self.where}: every vector is zero; leave it out of publish.features"
 
 
-class SemanticIds:
+class SemanticIds(Check):
     """Items without codes say so; codes and suffix together are an item's own."""
 
-    def __init__(self, path: str, counts: Counts) -> None:
-        self._path, self._numbered = path, list[np.ndarray]()
+    def __init__(self, where: str, counts: Counts) -> None:
+        super().__init__(where, counts)
+        self._numbered: list[np.ndarray] = []
 
     def add(self, part: pa.Table, first: int) -> str:
         column, suffix = part["codes"].combine_chunks(), part["suffix"].combine_chunks()
@@ -237,10 +236,10 @@ class SemanticIds:
     def fault(self) -> str:
         every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
         twice = len(every) - len(np.unique(every, axis=0))
-        return f"{self._path}: {twice:,} items have the codes and suffix of another" if twice else ""
+        return f"{self.where}: {twice:,} items have the codes and suffix of another" if twice else ""
 
 
-OWN: dict[str, type[References | Vectors | SemanticIds]] = {
+OWN: dict[str, type[Check]] = {
     "interactions": References, "features": Vectors, "edges": Edges, "semantic_ids": SemanticIds
 }  # fmt: skip
 """kind of table -> what only its own rows can break"""

@@ -20,8 +20,8 @@ TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
 
 
-def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
-    """Check a release folder, yielding a line for each check that passed.
+def verify(folder: Path, key: Path | None = None) -> list[str]:
+    """Check a release folder; return a line for each check that passed.
 
     In order: the signature, if there is one; the manifest's schema and paths; that the folder holds its files and no
     other; their sizes and hashes; the tables' schemas, columns and rows; ids across tables; the networks
@@ -37,18 +37,19 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     raw = manifests.read(folder)
     signed = signature.check(folder, raw, key)
     manifest = manifests.parsed(folder, raw)
-    yield f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files"
     _refuse("not as the manifest lists them", _stray_files(folder, manifest))
     refuse_damaged(folder, manifest.files)
-    total = sum(f.bytes for f in manifest.files)
-    yield f"bytes and sha256 of every file agree ({total:,} bytes)"
     for check in (tables.faults, _mixed_sets, encoder.faults, _probe_faults):
         _refuse("not what the schemas say", [*check(folder, manifest)])
-    counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
-    yield f"{sum(f.table is not None for f in manifest.files)} tables keep their schemas; ids agree ({counts})"
-    if signed:
-        yield signed
-    yield f"release {hashlib.sha256(raw).hexdigest()}"
+    total, counts = sum(f.bytes for f in manifest.files), manifest.counts
+    return [
+        f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files",
+        f"bytes and sha256 of every file agree ({total:,} bytes)",
+        f"{sum(f.table is not None for f in manifest.files)} tables keep their schemas; ids agree "
+        f"({counts.items:,} items, {counts.users:,} users)",
+        *([signed] if signed else []),
+        f"release {hashlib.sha256(raw).hexdigest()}",
+    ]
 
 
 def _refuse(what: str, faults: list[str]) -> None:

@@ -14,8 +14,6 @@ from pipeline.release.manifest import NAME as MANIFEST
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 4 << 20  # bytes read at a time
-TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
 SAMPLE = "sample"  # the small release that the package carries, so that a first look needs no network
 SAMPLE_FILE = f"{SAMPLE}.zip"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
@@ -30,11 +28,11 @@ def locate(address: str) -> str:
 
 
 def is_archive(address: str) -> bool:
-    """Return whether an address names a zip file, of this machine or of a web server."""
-    if (scheme := scheme_of(address)) in ("http", "https"):
-        return web_address(address).path.lower().endswith(".zip")
+    """Return whether an address names a zip file of this machine."""
+    if scheme_of(address) != "file":
+        return False
     path = path_of(address)
-    return scheme == "file" and path.suffix.lower() == ".zip" and not path.is_dir()
+    return path.suffix.lower() == ".zip" and not path.is_dir()
 
 
 def scheme_of(address: str) -> str:
@@ -70,7 +68,7 @@ def hf_path(address: str) -> str:
 
 def web_address(address: str) -> httpx.URL:
     """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
-    from pipeline.http.connections import Blocked, parse
+    from pipeline.http.client import Blocked, parse
 
     parts = _split(address)
     try:

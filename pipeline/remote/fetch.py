@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,21 +17,16 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.fetch import fetch as download
 from pipeline.http.fetch import is_web_page
-from pipeline.http.hub import Absent
-from pipeline.http.retries import ENOUGH, TransientError, append, retry
+from pipeline.http.retries import ENOUGH, Absent, TransientError, append
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
-from pipeline.remote.addresses import TIMEOUT, is_archive, locate, scheme_of, web_address
-from pipeline.remote.stores import Archive, Store, store
-from pipeline.remote.transfer import Meter, Progress
+from pipeline.remote.addresses import locate
+from pipeline.remote.stores import TRIES, Meter, Progress, Store, read_small, store
 
 WORKERS = 8
-TRIES = 6  # in a row that bring little: less than ENOUGH, of a small file than a 64th
 MAX_LISTED = 5  # bad files named in an error
-TAMPERED = "tampered with, its sha256 is not the manifest's"
 
 
 def fetch(
@@ -44,7 +39,7 @@ def fetch(
     """Download a release, or one feature set of it, to a folder.
 
     Args:
-        address: of the release folder or a zip file of it; `sample` is the release in the package.
+        address: of the release folder, or the path of a zip file of it; `sample` is the release in the package.
         to: absent or empty, or this very release.
         encoder: only this feature set, its graph and its encoder; the manifest names the whole release in `part_of`.
         progress: see Progress.
@@ -56,43 +51,26 @@ def fetch(
     to = Path(os.path.abspath(to))
     work = work_of(to)
     with _exclusive(work, to):
-        source = _open(locate(address), work / "archive")
-        manifest = _select(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
-        if encoder is not None:  # the manifest of a part is another file
-            (work / signature.NAME).unlink(missing_ok=True)
+        source = store(locate(address))
+        manifest = _read_manifest(source, work, key, signed=True)
+        if encoder is not None:
+            manifest = _select(manifest, encoder, work)
         if not _is_complete(to, work / manifests.NAME):
             release = work / io.sha256(work / manifests.NAME)
             _download(source, manifest.files, release, progress)
-            for name in (manifests.NAME, signature.NAME):
-                if (work / name).exists():
-                    shutil.copyfile(work / name, release / name)
-            for _ in verify(release):
-                pass
+            for path in work.glob(f"{manifests.NAME}*"):  # and its signature
+                shutil.copyfile(path, release / path.name)
+            verify(release)
             release.rename(to)
-        for left in _unfinished(work):
-            shutil.rmtree(left)
+        for unfinished in _unfinished(work):
+            shutil.rmtree(unfinished)
     return to
-
-
-def _open(address: str, kept: Path) -> Store:
-    """Return read access to a release; a zip file of a web server is downloaded to the folder `kept` first."""
-    if scheme_of(address) == "file" or not is_archive(address):
-        return store(address)
-    shown, target = str(web_address(address).copy_with(userinfo=b"", query=None)), kept / "release.zip"
-    download(address, target, None, TIMEOUT, TRIES, lambda done, total: None)
-    try:
-        archive = Archive(target)
-    except UserError as e:
-        shutil.rmtree(kept)
-        raise UserError(str(e).replace(str(target), shown)) from None
-    archive.address = shown
-    return archive
 
 
 def look(address: str) -> tuple[Manifest, str]:
     """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _manifest(store(locate(address)), Path(folder))
+        manifest = _read_manifest(store(locate(address)), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
@@ -129,9 +107,9 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
+def _read_manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
     try:
-        data = _read_small(source, manifests.NAME, manifests.MAX_BYTES)
+        data = read_small(source, manifests.NAME, manifests.MAX_BYTES)
         io.write_bytes(work / manifests.NAME, data)
         if signed:
             _keep_signature(source, work)
@@ -146,39 +124,22 @@ def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool =
 def _keep_signature(source: Store, work: Path) -> None:
     """Keep the signature, if there is one: servers refuse access to missing files, or answer with a page."""
     (work / signature.NAME).unlink(missing_ok=True)
-    with suppress(Absent, UserError):
-        data = _read_small(source, signature.NAME, signature.MAX_BYTES)
+    with suppress(UserError):
+        data = read_small(source, signature.NAME, signature.MAX_BYTES)
         if len(data) <= signature.MAX_BYTES and not is_web_page(data):
             io.write_bytes(work / signature.NAME, data)
 
 
-def _read_small(source: Store, name: str, limit: int) -> bytes:
-    """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
-
-    def read() -> bytes:
-        data = bytearray()
-        for block in source.read(name):
-            data += block
-            if len(data) > limit:
-                break
-        return bytes(data)
-
-    try:
-        return retry(read, TRIES)
-    except TransientError as e:
-        raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
-
-
-def _select(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
-    if encoder is None:
-        return manifest
+def _select(manifest: Manifest, encoder: str, work: Path) -> Manifest:
+    """Replace the manifest in `work` by that of one feature set, and delete the signature, which is of the whole."""
     sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
     if encoder not in sets:
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
-    part = manifest.model_copy(update={"files": files, "part_of": manifest.part_of or io.sha256(kept)})
-    manifests.write(kept, part)
-    return manifests.load(kept.parent)
+    whole = manifest.part_of or io.sha256(work / manifests.NAME)
+    manifests.write(work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole}))
+    (work / signature.NAME).unlink(missing_ok=True)
+    return manifests.load(work)
 
 
 def _is_complete(to: Path, manifest: Path) -> bool:
@@ -186,35 +147,29 @@ def _is_complete(to: Path, manifest: Path) -> bool:
         return False
     if not (to / manifests.NAME).is_file() or (to / manifests.NAME).read_bytes() != manifest.read_bytes():
         raise UserError(f"{to}: holds something else; name another folder, or delete this one")
-    for _ in verify(to):
-        pass
+    verify(to)
     return True
 
 
 def _download(source: Store, files: list[File], release: Path, progress: Progress) -> None:
     release.mkdir(exist_ok=True)
     needed = sum(f.bytes for f in files)
-    kept = sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
+    lacking = needed - sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
     free = shutil.disk_usage(release).free
-    if needed - kept > free:
-        raise UserError(
-            f"{release.parent}: {needed - kept:,} bytes to download, but that disk has {free:,} free; make space"
-        )
+    if lacking > free:
+        raise UserError(f"{release.parent}: {lacking:,} bytes to download, but that disk has {free:,} free; make space")
     meter = Meter(needed, progress)
-    pool = ThreadPoolExecutor(WORKERS)
-    try:
-        jobs = [pool.submit(fetch_one, source, f, release / f.path, meter) for f in files]
-        faults = [fault for job in as_completed(jobs) if (fault := job.result())]
-        pool.shutdown()
-    except BaseException as e:
-        meter.stopped.set()
-        # after Ctrl-C, do not wait for a silent server
-        pool.shutdown(wait=not isinstance(e, KeyboardInterrupt), cancel_futures=True)
-        raise
+    with ThreadPoolExecutor(WORKERS) as pool:
+        try:
+            found = list(pool.map(lambda file: fetch_one(source, file, release / file.path, meter), files))
+        except BaseException:
+            meter.stopped.set()
+            raise
+    faults = sorted(filter(None, found))
     if faults:
         more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-        named = "; ".join(sorted(faults)[:MAX_LISTED]) + more
-        raise UserError(f"{source.address}: {named}. What is whole is kept; run again to fetch the rest")
+        listed = "; ".join(faults[:MAX_LISTED]) + more
+        raise UserError(f"{source.address}: {listed}. What is whole is kept; run again to fetch the rest")
 
 
 def fetch_one(source: Store, file: File, path: Path, meter: Meter) -> str | None:
@@ -247,5 +202,6 @@ def fetch_one(source: Store, file: File, path: Path, meter: Meter) -> str | None
     meter.add(-have)
     if resumed:  # the kept beginning may be of another file
         return fetch_one(source, file, path, meter)
-    fault = f"longer than the manifest's {file.bytes:,} bytes" if have > file.bytes else TAMPERED
-    return f"{file.path}: {fault}"
+    if have > file.bytes:
+        return f"{file.path}: longer than the manifest's {file.bytes:,} bytes"
+    return f"{file.path}: tampered with, its sha256 is not the manifest's"

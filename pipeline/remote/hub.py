@@ -1,107 +1,69 @@
-"""Uploads a release to a dataset repository of the Hugging Face Hub: one commit, on top of the head that was read.
+"""Commits a release to a dataset repository of the Hugging Face Hub, on top of the head that was read.
 
 The Hub refuses a commit if the head has moved, and keeps large files by their hash before it, so that an interrupted
 call does not send them again.
 """
 
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.http import hub
-from pipeline.http.hub import Absent
-from pipeline.http.retries import TransientError
+from pipeline.http.retries import Absent, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
+from pipeline.remote import stores
 from pipeline.remote.addresses import hf_path
-from pipeline.remote.transfer import AlreadyReleased, Progress
 
-TRIES = 5  # attempts while others move the head
+TRIES = 5  # while others move the head
 CARD = "README.md"
 
 
-def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
+def commit(release: Path, manifest: Manifest, target: str, progress: stores.Progress) -> None:
     """Publish to hf://datasets/owner/name[@revision][/prefix]; the Hub's client shows its own progress."""
-    address = f"{target.rstrip('/')}/{place}"
-    try:
-        for _ in range(TRIES):
-            if _commit(release, manifest, target, place):
-                total = sum(f.bytes for f in manifest.files)
-                progress(total, total)
-                return address
-    except Absent:
-        raise UserError(f"{target}: no such repository; create it on the Hub first, or {hub.HINT}") from None
-    except TransientError as e:
-        raise UserError(f"{address}: {e}; run again to continue") from None
-    raise UserError(f"{address}: others keep committing there; run again")
+    retry(lambda: _commit_once(release, manifest, target), TRIES)
+    total = sum(f.bytes for f in manifest.files)
+    progress(total, total)
 
 
-def _commit(release: Path, manifest: Manifest, target: str, place: str) -> bool:
-    """Commit the release on top of the head, unless it is there; False if the head has moved meanwhile."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+def _commit_once(release: Path, manifest: Manifest, target: str) -> None:
+    """Commit the release on top of the head, unless it is there; TransientError if the head has moved meanwhile."""
+    from huggingface_hub import CommitOperationAdd, HfApi
 
-    fs, api = hub.file_system(), HfApi()
-    with hub.errors(target):
-        at = fs.resolve_path(hf_path(target))
-        head = str(api.repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha)
-
-    def get(path: str) -> bytes | None:
-        try:
-            with hub.errors(target):
-                return bytes(fs.cat_file(f"datasets/{at.repo_id}@{head}/{path}"))
-        except Absent:
-            return None
-
-    base, whole = f"{at.path_in_repo}/{place}".lstrip("/"), (release / manifests.NAME).read_bytes()
-    released = get(f"{base}/{manifests.NAME}")
-    if released is not None:
-        if released != whole:
-            raise AlreadyReleased
-        return True
-    files = {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
-    files[f"{base}/{manifests.NAME}"] = whole
+    with stores.hub_errors(target):
+        at = stores.Hub(target).fs.resolve_path(hf_path(target))
+        head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
+    root, place = f"hf://datasets/{at.repo_id}@{head}", f"{manifest.dataset}/{manifest.version}"
+    base = f"{at.path_in_repo}/{place}".lstrip("/")
+    if stores.is_released(stores.Hub(f"{root}/{base}"), manifests.read(release)):
+        return
+    names = [manifests.NAME, *(f.path for f in (*manifest.files, *signature.files(release)))]
+    contents: dict[str, Path | bytes] = {f"{base}/{name}": release / name for name in names}
     if not at.path_in_repo:
-        card = (release / CARD).read_text(encoding="utf-8")
-        title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
-        root = get(CARD)
-        if root is None or title in root.decode("utf-8", errors="replace").splitlines():  # of an earlier version
-            files[CARD] = root_card(card, base).encode()
-    adds = _additions(release, manifest, base, files)
-    with hub.errors(target):
-        try:
-            api.create_commit(
-                at.repo_id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=at.revision,
-                parent_commit=head,
-            )  # fmt: skip
-        except HfHubHTTPError as e:
-            if e.response.status_code in (409, 412):
-                return False
-            raise
-    return True
+        contents |= _card_of_root(release, stores.Hub(root), base)
+    with stores.hub_errors(target):
+        added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in contents.items()]
+        if not {f.sha256 for f in manifest.files} <= {add.upload_info.sha256.hex() for add in added}:
+            raise UserError(f"{release}: changed while it was published; run again")
+        HfApi().create_commit(
+            at.repo_id, added, commit_message=f"Publish {place}", repo_type="dataset", revision=at.revision,
+            parent_commit=head,
+        )  # fmt: skip
 
 
-def _additions(release: Path, manifest: Manifest, base: str, files: Mapping[str, bytes]) -> list[Any]:
-    """Return what a commit adds: some files by content, and those of the manifest by path, held to their sha256."""
-    from huggingface_hub import CommitOperationAdd
-
-    adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-    for file in manifest.files:
-        adds.append(CommitOperationAdd(path_in_repo=f"{base}/{file.path}", path_or_fileobj=release / file.path))
-        if adds[-1].upload_info.sha256.hex() != file.sha256:
-            raise UserError(f"{release / file.path}: changed while it was published; run again")
-    return adds
-
-
-def root_card(card: str, base: str) -> str:
-    """Return the card for the root of the repository, where the Hub looks for it: data files below `base`."""
+def _card_of_root(release: Path, root: stores.Hub, base: str) -> dict[str, bytes]:
+    """Return the card for the root of the repository, where the Hub looks for it, unless another dataset has one."""
+    card = (release / CARD).read_text(encoding="utf-8")
+    title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
+    with suppress(Absent):
+        if title not in b"".join(root.read(CARD)).decode("utf-8", errors="replace").splitlines():
+            return {}
     _, block, text = card.split("---\n", 2)
     header = yaml.safe_load(block)
     for config in header.get("configs", []):
         for split in config["data_files"]:
             split["path"] = [f"{base}/{path}" for path in split["path"]]
-    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}"
+    header = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+    return {CARD: f"---\n{header}---\n{text}".encode()}

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from pipeline.errors import UserError
-from pipeline.http import archives, hub
-from pipeline.http.hub import Absent
-from pipeline.release.manifest import NAME as MANIFEST
-from pipeline.remote.addresses import BLOCK, CONNECT, TIMEOUT, hf_path, is_archive, path_of, scheme_of, web_address
+from pipeline.errors import UserError, installing
+from pipeline.http import archives
+from pipeline.http.retries import Absent, TransientError, retry
+from pipeline.release import manifest as manifests
+from pipeline.remote.addresses import hf_path, is_archive, path_of, s3_path, scheme_of, web_address
+
+BLOCK = 4 << 20  # bytes read at a time
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
+TRIES = 6  # of a small file, and in a row that bring little of a large one
+
+CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "fsspec"}
+"""packages whose exceptions are failures of the network or of the server"""
+TOKEN = "is HF_TOKEN, or the login of `hf auth login`, right?"
+LONGEST = timedelta(hours=1)  # of a request that makes progress
+IDENTITY = (
+    "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
+)  # fmt: skip
+"""variables that choose how requests are signed; without one of them they are anonymous"""
+KEYS = (
+    "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right? "
+    'eval "$(aws configure export-credentials --format env)" sets them from a profile'
+)
+OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
+
+Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
 
 
 class Store(Protocol):
@@ -26,14 +51,53 @@ class Store(Protocol):
 def store(address: str) -> Store:
     scheme = scheme_of(address)
     if scheme == "s3":
-        from pipeline.remote.s3 import Bucket
-
         return Bucket(address)
     if scheme == "hf":
         return Hub(address)
     if scheme in ("http", "https"):
         return Http(address)
     return Archive(path_of(address)) if is_archive(address) else Folder(path_of(address))
+
+
+def read_small(source: Store, name: str, limit: int) -> bytes:
+    """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
+
+    def read() -> bytes:
+        data = bytearray()
+        for block in source.read(name):
+            data += block
+            if len(data) > limit:
+                break
+        return bytes(data)
+
+    try:
+        return retry(read, TRIES)
+    except TransientError as e:
+        raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
+
+
+def is_released(source: Store, manifest: bytes) -> bool:
+    """Return whether a release is there; UserError if it is another one."""
+    try:
+        found = read_small(source, manifests.NAME, manifests.MAX_BYTES)
+    except Absent:
+        return False
+    if found != manifest:
+        raise UserError(f"{source.address}: this version is released with other content; raise publish.version")
+    return True
+
+
+class Meter:
+    """Counts the bytes of all threads, and stops them."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total, self.progress, self.done = total, progress, 0
+        self.lock, self.stopped = threading.Lock(), threading.Event()
+
+    def add(self, n: int) -> None:
+        with self.lock:
+            self.done += n
+            self.progress(self.done, self.total)
 
 
 class Folder:
@@ -52,7 +116,7 @@ class Folder:
                 while block := f.read(BLOCK):
                     yield block
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise Absent from None
+            raise Absent(f"{path}: no such file") from None
 
 
 class Archive:
@@ -61,15 +125,16 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.address = str(path)
         self.zip = archives.open_zip(path)
-        found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
-        self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
+        found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == manifests.NAME]
+        self.top = min(found, key=len, default=manifests.NAME).removesuffix(manifests.NAME)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        shown = f"{self.address}: {name}"
         try:
             member = self.zip.getinfo(self.top + name)
         except KeyError:
-            raise Absent from None
-        return archives.read_member(self.zip, member, f"{self.address}: {name}", start)
+            raise Absent(f"{shown}: no such file") from None
+        return archives.read_member(self.zip, member, shown, start)
 
 
 class Http:
@@ -83,22 +148,14 @@ class Http:
         self.client = open_client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        from pipeline.http.client import first_byte, request
-        from pipeline.http.connections import steady
+        from pipeline.http.client import first_byte, read_body, request
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
-        with request(self.client, url, f"{self.address}/{name}", start) as answer:
-            if answer.status_code == 416:
+        with request(self.client, url, f"{self.address}/{name}", start) as response:
+            if response.status_code == 416:
                 return
-            if (code := answer.status_code) in (404, 410):
-                raise Absent
-            if code in (401, 403):
-                hint = "are user and password, or the signature, right?"
-                raise UserError(f"{self.address}: access denied (HTTP {code}); {hint}")
-            if code not in (200, 206):
-                raise UserError(f"{self.address}/{name}: HTTP {code} {answer.reason_phrase}")
-            skip = start - first_byte(answer, start)
-            for block in steady(answer.iter_raw()):  # with a size it would buffer bytes, and lose them when cut off
+            skip = start - first_byte(response, start)
+            for block in read_body(response):
                 if skip < len(block):
                     yield block[skip:]
                 skip = max(0, skip - len(block))
@@ -108,14 +165,90 @@ class Hub:
     """A path in a dataset repository of the Hugging Face Hub, read in ranges."""
 
     def __init__(self, address: str) -> None:
-        self.fs, self.base = hub.file_system(), hf_path(address)
+        from huggingface_hub import HfFileSystem
+
+        self.fs: Any = HfFileSystem(skip_instance_cache=True)
+        self.base = hf_path(address)
         self.address = f"hf://{self.base}"
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = f"{self.base}/{name}"
-        with hub.errors(self.address):
+        with hub_errors(self.address):
             size = int(self.fs.info(path)["size"])
         for at in range(start, size, BLOCK):
-            with hub.errors(self.address):
+            with hub_errors(self.address):
                 block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
             yield block
+
+
+@contextmanager
+def hub_errors(address: str) -> Iterator[None]:
+    """Translate exceptions of the Hub's client into Absent, TransientError or a UserError.
+
+    Their messages are dropped, because clients put signed addresses and tokens into them.
+    """
+    try:
+        yield
+    except Exception as e:
+        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise UserError(f"{address}: access denied (HTTP {status}); {TOKEN}") from None
+        if status == 404 or isinstance(e, FileNotFoundError):
+            raise Absent(f"{address}: no such repository or file, or no access to it; {TOKEN}") from None
+        errno = e.errno if isinstance(e, OSError) else None
+        raise TransientError(type(e).__name__ if errno is None else os.strerror(errno)) from None
+
+
+class Bucket:
+    """The objects below an address; UserError: access denied, TransientError: a failure after obstore's retries."""
+
+    def __init__(self, address: str, silence: float = TIMEOUT) -> None:
+        try:
+            from obstore.exceptions import BaseError
+            from obstore.store import S3Store
+        except ImportError:
+            raise UserError(f"s3:// needs another package: {installing('s3')}") from None
+        path = s3_path(address)
+        self.address = f"s3://{path}"
+        bucket, _, prefix = path.partition("/")
+        config: Any = {} if any(map(os.environ.get, IDENTITY)) else {"skip_signature": True}
+        if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+            try:
+                config["aws_endpoint_url_s3"] = str(web_address(endpoint))
+            except UserError as e:
+                raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
+        try:
+            self.objects = S3Store(
+                bucket, prefix=prefix or None, config=config, disable_bulk_delete=True,  # which not every server knows
+                client_options={
+                    "allow_http": config.get("aws_endpoint_url_s3", "").startswith("http:"),
+                    "connect_timeout": timedelta(seconds=CONNECT), "read_timeout": timedelta(seconds=silence),
+                    "timeout": LONGEST,
+                },
+            )  # fmt: skip
+        except BaseError as e:
+            raise UserError(f"{self.address}: invalid settings ({type(e).__name__}); {KEYS}") from None
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        with self.translate_errors():
+            if start and start >= self.objects.head(name)["size"]:  # a range past the end would be refused
+                return
+            found = self.objects.get(name, options={"range": {"offset": start}} if start else {})
+            yield from map(bytes, found.stream(BLOCK))
+
+    @contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+        try:
+            yield
+        except FileNotFoundError:
+            raise Absent(f"{self.address}: no such bucket or object") from None
+        except (PermissionDeniedError, UnauthenticatedError) as e:
+            raise UserError(f"{self.address}: access denied ({type(e).__name__}); {KEYS}") from None
+        except BaseError as e:
+            if any(sign in str(e) for sign in OTHER_REGION):
+                raise UserError(f"{self.address}: the bucket is in another region; set AWS_REGION") from None
+            raise TransientError(type(e).__name__) from None  # its message may hold signed addresses

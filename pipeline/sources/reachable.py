@@ -29,7 +29,8 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
         faults: list[str] = []
         for address in mirrors:
             try:
-                found[key] = Answer(key, address, _size(address, wait / len(mirrors)))
+                # half of the time is left to resolve names
+                found[key] = Answer(key, address, _size(address, wait / 2 / len(mirrors)))
                 return
             except UserError as e:
                 faults.append(one_line(e))
@@ -61,11 +62,9 @@ def _size(address: str, wait: float) -> int | None:
 
     try:
         with open_client(wait) as client, request(client, address, address) as response:
-            status, headers = response.status_code, response.headers
+            headers = response.headers
     except TransientError as e:
         raise UserError(f"{address}: {e}") from None
-    if not 200 <= status < 300:
-        raise UserError(f"{address}: HTTP {status}")
     if headers.get("content-type", "").startswith("text/html"):
         raise UserError(f"{address}: a web page")
     length = headers.get("content-length", "")

@@ -8,6 +8,7 @@ import pytest
 import toy
 from typer.testing import CliRunner
 
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.compare import leaderboard
 from pipeline.errors import UserError
@@ -15,7 +16,6 @@ from pipeline.release import manifest
 from pipeline.report import published
 from pipeline.run import running
 from stages import publish
-from stages.cli import app
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.compare import similarity
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.layout import Layout
-from stages.cli import app
 
 ITEMS, WIDTH = 300, 24
 

@@ -18,6 +18,7 @@ from processes import started
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.embed import command as embedding
 from pipeline.embed.prepare import Table
@@ -28,7 +29,6 @@ from pipeline.release import encoded
 from pipeline.release.encoded import image_sha256, text_sha256
 from pipeline.release.encoder import Facts
 from pipeline.release.item_file import DEFAULT
-from stages.cli import app
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
-from stages.cli import app
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import networks

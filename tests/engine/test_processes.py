@@ -117,7 +117,7 @@ def after(code: str, **given: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("first", "given", "left"),
     [
-        ("stages.cli", {}, ["PASSIVE", None]),
+        ("alignrec.commands.app", {}, ["PASSIVE", None]),
         ("alignrec", {}, ["PASSIVE", None]),
         ("pipeline.engine", {"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
         ("pipeline.engine", {"GOMP_SPINCOUNT": "77"}, ["PASSIVE", "77"]),

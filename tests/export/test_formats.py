@@ -20,6 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.compare.similarity import neighbours
 from pipeline.errors import UserError
@@ -32,7 +33,6 @@ from pipeline.items.parse import clean
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import download, interactions, items
-from stages.cli import app
 from stages.params import Params
 
 SPLITS = ("train", "valid", "test")

@@ -14,6 +14,7 @@ import toy
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export import content as contents
@@ -21,7 +22,6 @@ from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import write
 from pipeline.layout import Layout
-from stages.cli import app
 
 EMPTY = 4
 """the item without content, which no export holds; later ones move up"""

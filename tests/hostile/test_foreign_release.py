@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from webserver import body, serving
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export.content import of_release
@@ -29,7 +30,6 @@ from pipeline.release import manifest, signature, verify
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
 from stages import publish
-from stages.cli import app
 
 TABLE = "features/beit3/features-00000.parquet"
 EDGES = "graph/beit3/edges.parquet"

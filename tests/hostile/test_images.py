@@ -1,8 +1,6 @@
 """Hostile images: each ends with a status, within bounds of time and memory."""
 
-import gzip
 import io
-import tarfile
 import threading
 import time
 import tracemalloc
@@ -87,21 +85,6 @@ def test_too_little_memory_for_one_image_is_said_and_no_status(
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", nothing)
     with pytest.raises(UserError, match=r"a\.jpg: not enough memory"):
         fetched(tmp_path, ["a.jpg"])
-
-
-def header(name: str, size: int, kind: bytes) -> bytes:
-    made = tarfile.TarInfo(name)
-    made.size, made.type = size, kind
-    return made.tobuf(tarfile.USTAR_FORMAT)
-
-
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME], ids=["pax", "long name"])
-def test_a_header_of_a_tar_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
-    size = 64 << 20
-    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as f:
-        f.write(header("long", size, kind) + bytes(size) + header("a.png", 0, tarfile.REGTYPE) + bytes(1024))
-    with pytest.raises(UserError, match=r"a\.tar\.gz.*67,108,864"):
-        files.open_files(Images(), tmp_path / "a.tar.gz")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from webserver import Answer, Handler, body, drip, first, hang, serving, status
 
 from pipeline.errors import UserError
-from pipeline.http import client, connections
-from pipeline.http.connections import is_public
+from pipeline.http import client
+from pipeline.http.client import is_public
 from pipeline.http.fetch import fetch
 from pipeline.http.retries import retry_after
 from pipeline.images import crawler, fetcher
@@ -22,17 +22,14 @@ from pipeline.release.manifest import File
 from pipeline.remote import fetch as fetch_module
 from pipeline.remote import stores
 from pipeline.remote.fetch import fetch as fetch_release
-from pipeline.remote.transfer import Meter
+from pipeline.remote.stores import Meter
 
 FAST = Images(timeout=20, private_hosts=["127.0.0.1"], max_bytes=200_000)
 
 RETRY_AFTER: dict[str, float | None] = {
     **dict.fromkeys(("3", " 3 "), 3.0),
     **dict.fromkeys(("²", "٣", "9" * 5000, "-5", "1e9", "inf", "\x00"), None),
-    **dict.fromkeys((f"Wed, 21 Oct 2015 07:28:00{zone}" for zone in (" GMT", "")), 0.0),
-    **dict.fromkeys((f"Mon, 01 Jan 0001 00:00:00 {zone}" for zone in ("-0000", "+2359")), 0.0),
-    **dict.fromkeys((f"Wed, 21 Oct 2015 07:28:00 +{zone}" for zone in ("9999", "9" * 20)), None),
-    "Wed, 21 Oct 99999 07:28:00 GMT": None,
+    "Wed, 21 Oct 2015 07:28:00 GMT": None,
 }
 
 PRIVATE = [
@@ -40,8 +37,9 @@ PRIVATE = [
     *("::", "::1", "fc00::1", "fe80::1%eth0", "ff02::1", "fec0::1", "::127.0.0.1", "::ffff:127.0.0.1"),
     *("::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1::1", "64:ff9b:1::8.8.8.8", "2002:7f00:1::"),
     *("2600::5efe:127.0.0.1", "2600::200:5efe:10.0.0.1", "100::1", "5f00::1", "4000::1", "2001:db8::1"),
+    *("::ffff:8.8.8.8", "2002:808:808::", "2600::5efe:8.8.8.8"),  # tunnels
 ]
-PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::", "2600::5efe:8.8.8.8"]
+PUBLIC = ["8.8.8.8", "2606:4700::1111", "64:ff9b::8.8.8.8"]
 
 ADDRESSES: dict[str, str] = {
     **dict.fromkeys((f"http://127.0.0.1:{port}/x" for port in ("70000", "0", "-1", "9" * 40)), "blocked"),
@@ -155,9 +153,9 @@ STUCK: dict[str, Answer] = {
 @pytest.mark.parametrize("answer", STUCK.values(), ids=STUCK)
 def test_an_answer_that_never_ends_is_given_up(answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "getproxies", dict)
-    monkeypatch.setattr(connections, "WINDOW", 1.0)
+    monkeypatch.setattr(client, "WINDOW", 1.0)
     monkeypatch.setattr(stores, "TIMEOUT", 1.0)
-    monkeypatch.setattr(fetch_module, "TRIES", 1)
+    monkeypatch.setattr(stores, "TRIES", 1)
     started = time.monotonic()
     with serving({"/x": answer, "/manifest.json": answer}) as server:
         with pytest.raises(UserError):

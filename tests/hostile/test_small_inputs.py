@@ -15,12 +15,12 @@ import typer
 from processes import started
 from typer.testing import CliRunner
 
+from alignrec.commands import terminal
+from alignrec.commands.app import app
 from pipeline import memory
 from pipeline.errors import UserError
 from pipeline.sources.delimited import column_names
 from pipeline.sources.lines import json_object, lines
-from stages import terminal
-from stages.cli import app
 
 ROWS = "user,item\n" + "".join(f"u{i % 9},i{i % 7}\n" for i in range(200))
 
@@ -100,7 +100,7 @@ def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, command: s
     [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
 )
 def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
-    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "stages", *command]
+    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "alignrec", *command]
     done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: {memory.TOO_LITTLE}\n"

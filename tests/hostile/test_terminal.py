@@ -16,14 +16,15 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands import terminal
+from alignrec.commands.app import app
 from pipeline import io as files
 from pipeline.errors import UserError, printable
 from pipeline.export import content as exported
 from pipeline.export import write
 from pipeline.layout import Layout
 from pipeline.run import running
-from stages import publish, terminal
-from stages.cli import app
+from stages import publish
 
 TEXTS = {
     "plain": "plain",
@@ -99,7 +100,7 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
 
 
 def alignrec(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "stages.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "alignrec", *map(str, arguments)]
 
 
 @pytest.mark.parametrize("lines", [0, 1])

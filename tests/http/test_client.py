@@ -11,8 +11,7 @@ from webserver import Answer, Handler, body, cut, serving, status
 
 from pipeline.errors import UserError
 from pipeline.http import retries
-from pipeline.http.client import first_byte, open_client, request
-from pipeline.http.connections import Blocked, Guard
+from pipeline.http.client import Blocked, Guard, first_byte, open_client, request
 from pipeline.http.retries import TransientError, append, retry
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from webserver import body, hang, serving
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.code import ROOT
 from pipeline.config import document
@@ -20,7 +21,6 @@ from pipeline.layout import Layout
 from pipeline.ops import device
 from pipeline.plan import estimate, size
 from pipeline.sources import reachable
-from stages.cli import app
 from stages.order import STAGES
 from stages.params import load
 
@@ -147,7 +147,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
             "lost": [str(tmp_path / "there")],
             "odd": ["gopher://x/file"],
         }
-        answers = reachable.ask(asked, 3.0)()
+        answers = reachable.ask(asked, 6.0)()
     found = {answer.key: answer for answer in answers}
     assert [found[key].size for key in ("answers", "here", "mirror")] == [1234, 5, 1234]
     assert found["mirror"].address == f"{at}/file"

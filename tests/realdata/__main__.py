@@ -54,7 +54,7 @@ def main(names: list[str]) -> None:
 
 
 def run(case: Case) -> None:
-    alignrec = [sys.executable, "-m", "stages.cli"]
+    alignrec = [sys.executable, "-m", "alignrec"]
     for stage in STAGES_OF.get(case.name, STAGES):
         case.adopt(stage)
         where = ["--params", case.params, "--root", case.layout.root]

@@ -11,13 +11,13 @@ import toy
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release.read import Release, unpacked
 from pipeline.run import running
 from stages import probe
-from stages.cli import app
 from stages.params import Params, of_release
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"

@@ -9,10 +9,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.release import verify
-from stages.cli import app
 
 
 def command(layout: Layout, *args: object) -> tuple[int, list[str]]:

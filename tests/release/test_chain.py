@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import alignrec
 import schemas
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.release import attest, encoder, manifest, verify
 from pipeline.run import running
 from stages import encode, publish
-from stages.cli import app
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import releases
 import toy
-from webserver import Folder, listening
 
 import schemas
 from pipeline import io
@@ -51,14 +50,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A web folder: its address and path."""
-    folder = tmp_path_factory.mktemp("web")
-    with listening(Folder(folder)) as server:
-        yield server.address, folder
-
-
 def described(release: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((release / croissant.NAME).read_text())
     return content
@@ -73,21 +64,13 @@ def plain(value: Any) -> Any:
 
 def compare(dataset: Any, release: Path) -> None:
     """Compare the records of every set with the rows of the Parquet files."""
-    found: dict[str, pa.Table] = {}
-    for file in manifest.load(release).files:
-        if file.table:
-            rows = pq.read_table(release / file.path, partitioning=None)
-            name = contents.record_set(file.path, str(file.table))
-            found[name] = pa.concat_tables([found[name], rows], promote_options="default") if name in found else rows
-    read: dict[str, list[Any]] = {name: [] for name in found}
-    for records in sorted(dataset.metadata.record_sets, key=lambda one: one.uuid):
-        name = records.uuid if records.uuid in found else records.uuid.rpartition("-")[0]
-        for record in dataset.records(records.uuid):
-            read[name].append({key.rpartition("/")[2]: value for key, value in record.items()})
-    for name, rows in found.items():
-        assert len(read[name]) == len(rows), name
-        for ours, theirs in zip(rows.to_pylist(), read[name], strict=True):
-            assert ours == {column: plain(value) for column, value in theirs.items()}, name
+    for name, files in contents.record_sets(manifest.load(release).files).items():
+        tables = [pq.read_table(release / file.path, partitioning=None) for file in files]
+        rows = pa.concat_tables(tables, promote_options="default").to_pylist()
+        records = list(dataset.records(name))
+        assert len(records) == len(rows), name
+        for ours, theirs in zip(rows, records, strict=True):
+            assert ours == {column.rpartition("/")[2]: plain(value) for column, value in theirs.items()}, name
 
 
 def test_reviewers_terms_are_there_from_the_facts_of_the_manifest(release: Path) -> None:
@@ -105,31 +88,17 @@ def test_reviewers_terms_are_there_from_the_facts_of_the_manifest(release: Path)
 
 
 @pytest.mark.filterwarnings("ignore::Warning")  # the library's own, of its dependencies
-def test_a_release_with_the_keys_is_read_without_a_warning_from_the_json_file_alone(
-    web: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_record_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")
-    address, folder = web
-    release = published(tmp_path, url=address, **KEYS)
-    (folder / "shop").mkdir()
-    (folder / "shop/0.1.0").symlink_to(release)
-    alone = tmp_path / "alone/croissant.json"
-    io.write_bytes(alone, (release / croissant.NAME).read_bytes())
-    caplog.clear()
-    dataset = mlcroissant.Dataset(alone)
+    release = published(tmp_path, url="https://shop.example/data", **KEYS)
+    dataset = mlcroissant.Dataset(release / croissant.NAME)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == []
-    assert dataset.metadata.url == address
+    assert dataset.metadata.url == "https://shop.example/data"
     assert [one.name for one in dataset.metadata.creators] == ["The shop's group"]
     assert dataset.metadata.date_published.date().isoformat() == "2026-11-28"
     assert dataset.metadata.data_limitations
     assert dataset.metadata.personal_sensitive_information
     compare(dataset, release)
-
-
-@pytest.mark.filterwarnings("ignore::Warning")
-def test_every_record_of_a_folder_is_that_of_the_parquet(release: Path) -> None:
-    mlcroissant = pytest.importorskip("mlcroissant")
-    compare(mlcroissant.Dataset(release / croissant.NAME), release)
 
 
 def test_every_file_is_listed_with_its_hash_and_every_column_with_its_meaning(release: Path) -> None:

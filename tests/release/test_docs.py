@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from alignrec.commands.app import app
 from pipeline.code import ROOT
-from stages.cli import app
 
 TEXT = (ROOT / "docs/release.md").read_text()
 

@@ -27,7 +27,7 @@ class Absent:
         if name.partition(".")[0] in absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-from stages.cli import app
+from alignrec.commands.app import app
 sys.exit(any([app(arguments, standalone_mode=False) for arguments in commands]))
 """
 
@@ -115,7 +115,7 @@ def test_comparing_needs_scipy_alone(release: Path, absent: set[str], tmp_path: 
 
 def python(absent: set[str], cwd: Path, code: str) -> list[str]:
     """Return the lines that code prints in a process that lacks modules."""
-    script = f"absent = {absent!r}\n{REFUSING.partition('from stages')[0]}{code}"
+    script = f"absent = {absent!r}\n{REFUSING.partition('from alignrec')[0]}{code}"
     done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

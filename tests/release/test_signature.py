@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from alignrec.commands.app import app
 from pipeline.errors import UserError
 from pipeline.release import signature, verify
 from pipeline.remote.fetch import fetch
 from pipeline.remote.push import push
-from stages.cli import app
 
 pytestmark = pytest.mark.skipif(
     shutil.which("ssh-keygen") is None, reason="no ssh-keygen: apt-get install openssh-client"

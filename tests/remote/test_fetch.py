@@ -17,7 +17,7 @@ from webserver import Folder, listening
 from pipeline.errors import UserError
 from pipeline.io import sha256
 from pipeline.release import manifest, verify
-from pipeline.remote import fetch as module
+from pipeline.remote import stores
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
 from stages import publish
@@ -67,16 +67,6 @@ def test_from_a_zip_file(published: Path, tmp_path: Path, top: str) -> None:
     fetch(archive, tmp_path / "b", encoder="minilm-cnn")
     assert set(content(tmp_path / "b")) == {n for n in content(published) if "/beit3/" not in n}
     assert left(tmp_path) == ["a", "b", "shop-0.1.0.zip"]
-
-
-def test_from_a_zip_file_of_a_web_server(server: Folder, published: Path, tmp_path: Path) -> None:
-    shutil.make_archive(str(server.folder / "shop"), "zip", published)
-    assert content(fetch(f"{server.address}/shop.zip?key=1", tmp_path / "a")) == content(published)
-    (server.folder / "none.zip").write_bytes(b"no zip")
-    with pytest.raises(UserError, match=r"none\.zip: not readable as a zip file") as e:
-        fetch(f"{server.address}/none.zip?key=1", tmp_path / "b")
-    assert "key" not in str(e.value)
-    assert left(tmp_path) == ["a"]
 
 
 BAD_ZIPS = {
@@ -206,7 +196,7 @@ def test_a_hostile_path_is_refused_before_any_file(server: Folder, tmp_path: Pat
 
 def test_no_release_there_and_no_server_there(published: Path, server: Folder, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "TRIES", 3)
+    monkeypatch.setattr(stores, "TRIES", 3)
     absent = dict.fromkeys((f"{server.address}/nothing", str(published.parent)), r"no manifest\.json there")
     for address, says in (absent | {"http://127.0.0.1:9": "cannot be reached", "ftp://host/release": "'ftp'"}).items():
         with pytest.raises(UserError, match=says):
@@ -243,7 +233,7 @@ def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: 
     disk.mkdir()
     size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file()) + spare
     mount = f"mount -t tmpfs -o size={size} none {disk} || exit 99"
-    script = f"{mount}; {sys.executable} -m stages.cli fetch {published} --to {disk}/here"
+    script = f"{mount}; {sys.executable} -m alignrec fetch {published} --to {disk}/here"
     if not shutil.which("unshare"):
         pytest.skip("no unshare here to mount a small disk with")
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)

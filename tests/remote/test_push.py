@@ -16,13 +16,12 @@ from commands import alignrec
 from hub import Hub, hub
 
 from pipeline.errors import UserError, installing
+from pipeline.io import sha256
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
-from pipeline.remote import fetch as fetching
+from pipeline.remote import stores
 from pipeline.remote.fetch import fetch
-from pipeline.remote.hub import root_card
 from pipeline.remote.push import push
-from pipeline.remote.s3 import Version
 from pipeline.run import running
 from stages import publish
 from tests.remote.test_fetch import content
@@ -125,37 +124,33 @@ def below(names: Iterable[str]) -> list[str]:
 Stored = Callable[[str], dict[str, str]]
 
 
-def begun(release: Path, target: str) -> Version:
-    """Leave what a publisher leaves who is killed in the middle."""
-    version = Version(f"{target}/shop/0.1.0", (release / "manifest.json").read_bytes())
-    version.claim()
-    for file in manifests.load(release).files[:3]:
-        version.put_file(file, release / file.path)
-    return version
+@pytest.fixture
+def begun(s3: Any, release: Path, bucket: str) -> str:
+    """Leave what a publisher leaves who is killed in the middle; return a key that it has sent."""
+    claim = sha256(release / "manifest.json").encode()
+    s3.put_object(Bucket=bucket, Key="below/shop/0.1.0.sha256", Body=claim)
+    first = manifests.load(release).files[0]
+    key, body = f"below/shop/0.1.0/{first.path}", (release / first.path).read_bytes()
+    s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata={"sha256": first.sha256, "sent": "before"})
+    return key
 
 
 def test_an_interrupted_publisher_leaves_nothing_visible_and_continues(
-    s3: Any, stored: Stored, release: Path, bucket: str, target: str, tmp_path: Path
+    s3: Any, stored: Stored, release: Path, bucket: str, target: str, begun: str, tmp_path: Path
 ) -> None:
-    begun(release, target)
-    first = manifests.load(release).files[0]
-    key = f"below/shop/0.1.0/{first.path}"
-    body = (release / first.path).read_bytes()
-    s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata={"sha256": first.sha256, "sent": "before"})
     with pytest.raises(UserError, match=r"no manifest\.json there"):
         fetch(f"{target}/shop/0.1.0", tmp_path / "here")
     push(release, target)
-    assert s3.head_object(Bucket=bucket, Key=key)["Metadata"]["sent"] == "before", "what is there is not sent again"
-    assert below(stored(bucket)) == [f"shop/0.1.0/{n}" for n in content(release)]
+    assert s3.head_object(Bucket=bucket, Key=begun)["Metadata"]["sent"] == "before", "what is there is not sent again"
+    assert below(stored(bucket)) == ["shop/0.1.0.sha256", *(f"shop/0.1.0/{n}" for n in content(release))]
 
 
 def test_other_content_waits_for_a_publisher_at_work(
-    s3: Any, release: Path, other: Path, bucket: str, target: str
+    s3: Any, release: Path, other: Path, bucket: str, target: str, begun: str
 ) -> None:
-    begun(release, target)
-    with pytest.raises(UserError, match=r"another publisher.*delete s3://bucket\d+/below/shop/0\.1\.0\.publishing"):
+    with pytest.raises(UserError, match=r"another publisher.*delete s3://bucket\d+/below/shop/0\.1\.0\.sha256"):
         push(other, target)
-    s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.publishing")
+    s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.sha256")
     push(other, target)
     with pytest.raises(UserError, match="released with other content"):
         push(release, target)
@@ -164,10 +159,11 @@ def test_other_content_waits_for_a_publisher_at_work(
 def test_a_publisher_whose_claim_was_deleted_releases_nothing(
     s3: Any, stored: Stored, release: Path, bucket: str, target: str
 ) -> None:
-    version = begun(release, target)
-    s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.publishing")
+    def lose(done: int, total: int) -> None:
+        s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.sha256")
+
     with pytest.raises(UserError, match="our claim was deleted"):
-        version.release()
+        push(release, target, lose)
     assert "below/shop/0.1.0/manifest.json" not in stored(bucket)
 
 
@@ -191,7 +187,6 @@ def test_of_two_at_once_one_wins_whole(
     assert len(won) + len(lost) == 3
     fetch(won[0], tmp_path / "here")
     assert content(tmp_path / "here") in (content(release), content(other))
-    assert "below/shop/0.1.0.publishing" not in stored(bucket)
 
 
 def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
@@ -232,6 +227,9 @@ def test_the_command_sends_to_the_hub_in_one_commit_and_fetches_from_it(hf: Hub,
     assert done.stdout == f"published: alignrec fetch {TARGET}/shop/0.1.0\n"
     assert len(hf.dataset.commits) == 2
     assert set(hf.dataset.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
+    header = yaml.safe_load(hf.dataset.files["README.md"].decode().split("---\n")[1])
+    paths = {p for c in header["configs"] for s in c["data_files"] for p in s["path"]}
+    assert paths <= set(hf.dataset.files), "the card at the root names data files of the version"
     alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", "here", cwd=tmp_path)
     assert content(tmp_path / "here") == content(release)
 
@@ -262,23 +260,14 @@ def test_a_root_card_of_another_dataset_stays(hf: Hub, release: Path) -> None:
 def test_a_wrong_token_and_a_wrong_repository_are_said_without_the_token(
     hf: Hub, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"hf://datasets/owner/nothere: no such repository"):
+    with pytest.raises(UserError, match=r"hf://datasets/owner/nothere: no such repository or file"):
         push(release, "hf://datasets/owner/nothere")
     with pytest.raises(UserError, match="write hf://datasets/owner/name"):
         push(release, "hf://datasets/owner")
     push(release, TARGET)
     monkeypatch.setenv("HF_TOKEN", "hf_wrongtoken")
-    monkeypatch.setattr(fetching, "TRIES", 1)
+    monkeypatch.setattr(stores, "TRIES", 1)
     for act in (lambda: push(release, TARGET), lambda: fetch(f"{TARGET}/shop/0.1.0", tmp_path / "here")):
         with pytest.raises(UserError, match="HF_TOKEN") as e:
             act()
         assert "hf_wrongtoken" not in str(e.value)
-
-
-def test_the_root_card_points_to_the_version(release: Path) -> None:
-    card = (release / "README.md").read_text()
-    block = yaml.safe_load(root_card(card, "shop/0.1.0").split("---\n")[1])
-    paths = [p for c in block["configs"] for s in c["data_files"] for p in s["path"]]
-    assert {p.removeprefix("shop/0.1.0/") for p in paths} <= set(content(release))
-    assert all(p.startswith("shop/0.1.0/") for p in paths)
-    assert block["license"] == "cc-by-sa-4.0"

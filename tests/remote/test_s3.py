@@ -11,9 +11,7 @@ from webserver import Folder, listening
 
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
-from pipeline.remote.addresses import BLOCK
-from pipeline.remote.s3 import Bucket
-from pipeline.remote.stores import store
+from pipeline.remote.stores import BLOCK, Bucket, store
 
 ADDRESS = "s3://bucket/below"
 DATA = os.urandom(BLOCK + 70_000)
@@ -62,7 +60,7 @@ def test_requests_are_signed_by_keys_of_variables_or_anonymous(
 
 def test_half_a_key_is_one_line(environment: Callable[..., None]) -> None:
     environment(ACCESS_KEY_ID="key")
-    with pytest.raises(UserError, match="Missing SecretAccessKey"):
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY right"):
         store(ADDRESS)
 
 

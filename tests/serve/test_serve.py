@@ -18,6 +18,7 @@ from PIL import Image
 from processes import alignrec
 from typer.testing import CliRunner
 
+from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.release import encoded, manifest
@@ -25,7 +26,6 @@ from pipeline.release.encoder import load
 from pipeline.release.read import Release
 from pipeline.serve import nearest as nearest_module
 from pipeline.serve.nearest import BYTES, CHARACTERS, Nearest, Refused
-from stages.cli import app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction

@@ -66,19 +66,18 @@ def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Pat
     answers = {"/a": first(2, status(503, Retry_After="0"), body(b"a")), "/b": status(403), "/c": hang}
     with serving(answers) as server:
         assert get(f"{server.address}/a", tmp_path / "a").read_bytes() == b"a"
-        with pytest.raises(UserError, match=r"/b: HTTP 403 Forbidden$"):
+        with pytest.raises(UserError, match=r"/b: access denied \(HTTP 403\)"):
             get(f"{server.address}/b", tmp_path / "b")
         with pytest.raises(UserError, match=r"/c: ReadTimeout.*after 1 tries"):
             get(f"{server.address}/c", tmp_path / "c", retries=0, timeout=0.2)
-        with pytest.raises(UserError, match=r"/d: HTTP 404 Not Found$"):
+        with pytest.raises(UserError, match=r"/d: no such file \(HTTP 404\)$"):
             get(f"{server.address}/d", tmp_path / "d")
     assert server.asked == {"/a": 3, "/b": 1, "/c": 1, "/d": 1}
     with pytest.raises(UserError, match=r"ConnectError.*after 1 tries"):
         get(f"{server.address}/a", tmp_path / "e", retries=0)
 
 
-FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (DATA[:1000], "cut off"), (b"plain", "not gzip")]
-FAULTS += [(DATA[:1000] + b"x" * 50 + DATA[1050:], "damaged"), (b"", "not gzip")]
+FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (b"plain", "not gzip"), (b"", "not gzip")]
 
 
 @pytest.mark.parametrize(("data", "fault"), FAULTS)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from alignrec.commands.new import check_target, write
+from alignrec.commands.own_data import describe_files
 from pipeline.errors import UserError
-from stages.new import check_target, describe_files, write
 from stages.params import load
 
 

@@ -13,7 +13,7 @@ import httpx
 
 import schemas
 from pipeline.http import client
-from pipeline.http.connections import Blocked, parse
+from pipeline.http.client import Blocked, parse
 from pipeline.http.fetch import is_web_page, local
 from pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
 from pipeline.images import crawler

@@ -22,7 +22,7 @@ AREAS = {
         *("npy", "vectors-json", "vectors-zip", "pth", "checkpoint", "safetensors", "compared-parquet"),
         *("tokenizer", "parameters"),
     ],
-    "images": ["image", "exif", "zip", "tar"],
+    "images": ["image", "exif", "zip"],
     "network": [
         *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
         "image-answer",

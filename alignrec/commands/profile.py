@@ -1,46 +1,42 @@
 """`alignrec profile`: writes a profile into params.yaml, where DVC and git see what changed."""
 
 import io as text_io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from alignrec.commands.arguments import PARAMS
+from alignrec.commands.terminal import say
 from pipeline import io
 from pipeline.config import document
 from pipeline.config.base import nearest
 from pipeline.errors import UserError
-from stages import params, project
+from stages import project
+from stages.params import load
 
 FOLDER = Path("profiles")
 
 
-def write(name: str, to: Path) -> Iterator[str]:
-    """Write a profile, by name in profiles/ or path, into a parameter file with its comments; yield what changed.
-
-    A profile with `extends` is merged into the file that it names; another one is a whole parameter file. Nothing is
-    written if the parameters are refused.
-    """
+def profile(
+    name: Annotated[str, typer.Argument(help="a profile in profiles/, without .yaml, or a path")],
+    to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
+) -> None:
+    """write a profile into params.yaml, where git and DVC show what it changes."""
     path = _find(name)
+    load(path)  # refuses what is wrong, before anything is written
     over = document.read(path)
-    if isinstance(over, dict) and document.EXTENDS in over:
-        document.read_extended(path)  # refuses what it extends, if that is no whole parameter file
+    if document.EXTENDS in over:
         base = path.parent / over.pop(document.EXTENDS)
         text, changed = _merge(base.read_text(encoding="utf-8"), over)
     else:
-        text, changed = path.read_text(encoding="utf-8"), list(over) if isinstance(over, dict) else []
-    scratch = to.with_name(f".{to.name}.profile")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        params.check(params.read(scratch), path)
-    except UserError as e:
-        raise UserError(str(e).replace(str(scratch), str(path))) from None
-    finally:
-        scratch.unlink(missing_ok=True)
+        text, changed = path.read_text(encoding="utf-8"), list(over)
     io.write_bytes(to, text.encode())
-    yield f"wrote {to}: {', '.join(changed) or 'nothing changed'}"
-    if to == project.PARAMS:
-        yield from project.begin(Path())
-    yield f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back"
+    say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
+    for line in project.begin(Path()) if to == PARAMS else ():
+        say(line)
+    say(f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back")
 
 
 def _find(name: str) -> Path:
@@ -51,6 +47,7 @@ def _find(name: str) -> Path:
 
 
 def _merge(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return a parameter file with some keys replaced and its comments kept, and those keys."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

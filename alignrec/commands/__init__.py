@@ -1,0 +1,1 @@
+"""The commands of `alignrec`: a file per family, and what they share."""

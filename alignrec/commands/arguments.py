@@ -1,0 +1,78 @@
+"""Arguments and options that several commands share; a dataset or a release folder as one argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release.read import Release, unpacked
+from stages.params import of_release, read
+
+
+def _complete_dataset(incomplete: str) -> list[str]:
+    try:
+        return [name for name in read(Path("params.yaml")).sources if name.startswith(incomplete)]
+    except UserError:
+        return []
+
+
+Dataset = Annotated[
+    str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_complete_dataset)
+]
+DatasetOrRelease = Annotated[
+    str, typer.Argument(help="a dataset, or a release folder", autocompletion=_complete_dataset)
+]
+OneOrAll = Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")]
+ReleaseFolder = Annotated[Path, typer.Argument(help="a release folder")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
+Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
+Key = Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")]
+Json = Annotated[Path | None, typer.Option("--json", help="also write the result here")]
+Order = Annotated[
+    Path | None, typer.Option("--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)")
+]
+Part = Annotated[
+    str | None, typer.Option("--part", metavar="I/N", help="make the files of part I of N, as a job array does")
+]
+PARAMS, ROOT = Path("params.yaml"), Path("outputs")
+
+
+def parse_part(given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    part, _, parts = given.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise typer.BadParameter(
+            f"'{given}' is no part; give I/N, such as 3/8, with I from 1 to N", param_hint="--part"
+        )
+    return int(part), int(parts)
+
+
+def is_release(name: str) -> bool:
+    """Return whether an argument names a release folder rather than a dataset; UserError for any other path."""
+    if (Path(name) / "manifest.json").exists():
+        return True
+    if Path(name).name != name:  # a dataset has a plain name
+        raise UserError(f"{name}: no release folder: there is no manifest.json in it")
+    return False
+
+
+@contextmanager
+def open_layout(name: str, root: Path, *needs: str) -> Iterator[Layout]:
+    """Yield the outputs of a dataset, or the tables of a release laid out like them; UserError without `needs`."""
+    if not is_release(name):
+        yield Layout(root, name)
+        return
+    with unpacked(Release(Path(name)).verified(), needs) as layout:
+        yield layout
+
+
+def settings_of(name: str, params: Path) -> Parameters:
+    return of_release(Release(Path(name)), params) if is_release(name) else read(params, name)

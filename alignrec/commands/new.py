@@ -1,0 +1,95 @@
+"""`alignrec new`: writes a parameter file for local files or an Amazon category, and makes the folder a project."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignrec.commands.arguments import PARAMS
+from alignrec.commands.terminal import say
+from pipeline import io
+from pipeline.config.base import known
+from pipeline.errors import UserError
+from pipeline.sources.amazon import KIND, SIZES, vintages
+from stages import project
+from stages.params import read
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
+datasets: [{name}]
+sources:
+  {name}: {{kind: {kind}, category: {category}}}
+encode: {{encoders: [minilm, cnn, descriptors, tfidf]}}
+"""
+
+
+def new(
+    name: Annotated[
+        str | None, typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml as it is")
+    ] = None,
+    interactions: Annotated[
+        Path | None, typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
+    images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
+    amazon: Annotated[int | None, typer.Option(help="in place of files: 2014, 2018 or 2023, year of the data")] = None,
+    category: Annotated[str | None, typer.Option(help="Amazon category, as its publisher spells it")] = None,
+    to: Annotated[Path, typer.Option(help="file to write")] = PARAMS,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
+) -> None:
+    """make this folder a project: dvc.yaml, git, DVC, and params.yaml for your files, unless you wrote it yourself."""
+    if name is None:
+        read(PARAMS)
+        for line in project.begin(Path()):
+            say(line)
+        return
+    if (interactions is None) == (amazon is None):
+        raise typer.BadParameter("give either --interactions, or --amazon with --category")
+    check_target(name, to, force)
+    if interactions is not None:
+        from alignrec.commands.own_data import describe_files  # loads DuckDB
+
+        text, seen = describe_files(name, interactions, items, images, column or [])
+    else:
+        text, seen = describe_category(name, str(amazon), category)
+    for line in [*seen, *write(name, text, to)]:
+        say(line)
+
+
+def check_target(name: str, to: Path, force: bool) -> None:
+    if not NAME.fullmatch(name):
+        raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
+    if to.exists() and not force and not _is_shipped(to):
+        raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
+
+
+def _is_shipped(path: Path) -> bool:
+    return path == PARAMS and project.is_shipped(Path(), path)
+
+
+def write(name: str, text: str, to: Path) -> Iterator[str]:
+    """Write the text of a parameter file; yield what was done and what comes next."""
+    shipped = _is_shipped(to)
+    io.write_bytes(to, text.encode())
+    yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
+    if to == PARAMS:
+        yield from project.begin(Path())
+        yield "next: dvc repro; `alignrec plan` estimates how long it takes"
+    else:
+        yield f"next: alignrec download {name} --params {to}"
+
+
+def describe_category(name: str, year: str, category: str | None) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for an Amazon category, and a line on its size."""
+    known([year], vintages(), "--amazon")
+    published = vintages()[year]["categories"]
+    if category is None:
+        raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
+    known([category], published, "--category")
+    kind = KIND.format(year)
+    size = SIZES.get((kind, category)) or "of a size that is known once it is downloaded"
+    text = AMAZON.format(name=name, kind=kind, category=category, year=year)
+    return text, [f"{category} of {year}: {size}"]

@@ -1,0 +1,108 @@
+"""`alignrec plan`: hours, memory, disk and downloads of each stage, before anything runs."""
+
+import os
+import shutil
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
+from alignrec.commands.terminal import say, show
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.http.fetch import local
+from pipeline.images.params import Images
+from pipeline.layout import Layout
+from pipeline.plan import size
+from pipeline.pretrain.params import Pretrain
+from pipeline.report.table import Table
+from pipeline.report.terminal import Drawn
+from pipeline.sources import reachable
+from pipeline.sources.base import Downloaded
+from pipeline.sources.download import keys
+from stages.params import load, read
+
+BUSY = 0.7  # processes per core, above which other programs slow the measurement down
+
+
+def plan(
+    dataset: OneOrAll = None,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
+) -> None:
+    """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be found."""
+    faults = []
+    for name in [dataset] if dataset else read(params).datasets:
+        faults += show_plan(load(params, name), Layout(root, name), ask)
+    if faults:
+        raise typer.Exit(1)
+
+
+def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
+    """Print the estimates of a dataset and return its faults: files that cannot be found, local ones without `ask`."""
+    addresses = {key: own for key, own in _addresses(params, layout.dataset).items() if ask or local(own[0])}
+    waiting = f"asking for {len(addresses)} files, at most {reachable.WAIT:g} s; timing a matrix product"
+    say(f"{layout.dataset}: {waiting}", err=True)
+    asked, counted, faults = reachable.ask(addresses), None, []
+    try:
+        counted = size.measure(params, layout)
+    except UserError as e:
+        faults.append(str(e))
+    from pipeline.ops.device import gemm_rate  # loads torch, while addresses are asked
+
+    gemm, answers = gemm_rate("float32"), asked()
+    faults = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in answers if a.fault] + faults
+    say(f"{layout.dataset}: {counted}" if counted else layout.dataset)
+    if counted:
+        raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
+        show_estimates(params, layout, counted, gemm, raw)
+    if answers:
+        rows = [[a.key, "not found" if a.fault else amount(a.size), a.address] for a in answers]
+        show(Drawn(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
+    for fault in dict.fromkeys(faults):
+        say(f"error: {fault}", err=True)
+    return faults
+
+
+def _addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
+    """Return key of the parameter file -> addresses of that file, the preferred one first."""
+    source, weights = params.source(dataset), params[Pretrain]
+    files = source.files() if isinstance(source, Downloaded) else {}
+    own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
+    found = {keys(dataset, [role]): mirrors for role, mirrors in files.items()}
+    return found | {key: [address] for key, address in own.items() if address}
+
+
+def show_estimates(params: Parameters, layout: Layout, counted: size.Size, gemm: float, raw: float) -> None:
+    from pipeline.combine.names import feature_sets
+    from pipeline.plan import estimate  # loads torch
+
+    images, sets = params[Images], feature_sets(params, layout.dataset)
+    remote = isinstance(params.source(layout.dataset), Downloaded) and not (images.folder or images.pattern)
+    taken = estimate.stages(estimate.Plan(params, counted, sets, gemm, remote, raw))
+    seconds, memory, disk, _ = zip(*taken.values(), strict=True)
+    shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
+    rows = [[name, duration(s), amount(m), amount(d), basis] for name, (s, m, d, basis) in shown.items()]
+    show(Drawn(Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows), unbroken=[0]))
+    there = next(folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists())
+    if sum(disk) > (free := shutil.disk_usage(there).free):
+        say(f"too little disk: {amount(sum(disk))} are needed, {amount(free)} are free in {there}")
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for stage, of in taken.items():
+        if of.memory > installed:
+            say(f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(installed)}")
+    busy = " on a busy machine" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
+    say(f"computed for {gemm / 1e12:.2f} TFLOP/s, measured now{busy}")
+    say("assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def amount(count: float | None) -> str:
+    return "size unknown" if count is None else decimal(int(count))

@@ -1,0 +1,158 @@
+"""Commands for releases: verify, fetch, export, embed, serve."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from alignrec.commands.arguments import PARAMS, ROOT, Key, Order, ParamsFile, ReleaseFolder, Root, settings_of
+from alignrec.commands.terminal import bytes_bar, interruptible, say
+from pipeline import io
+from pipeline.config.base import checked
+from pipeline.config.parameters import Parameters
+from pipeline.layout import Layout
+from pipeline.release import verify as verify_release
+from pipeline.release.read import Release
+from pipeline.sources.registry import SOURCES
+from stages.params import Params, read
+
+MOST_REASONS = 3  # reasons of rejects on the terminal
+
+
+def verify(
+    folder: ReleaseFolder,
+    key: Key = None,
+    data: Annotated[str | None, typer.Option(help="recompute vectors: a dataset, or items as for `embed`")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of image files, for items in --data")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="rows of --data to recompute")] = 200,
+    encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
+    json_to: Annotated[Path | None, typer.Option("--json", help="also write what --data gave here")] = None,
+    root: Root = ROOT,
+) -> None:
+    """check every file of a release and its signature; with --data also its vectors. Exit code 1 if they differ."""
+    for line in verify_release(folder, key):
+        say(line)
+    if data is None:
+        return
+    from pipeline.release import attest  # loads torch, which a damaged release need not wait for
+
+    outcome = attest.attest(folder, attest.inputs(data, images, root), sample, encoder or [])
+    for line in attest.lines(outcome, folder):
+        say(line)
+    if json_to:
+        io.write_json(json_to, outcome)
+    if not outcome["agrees"]:
+        raise typer.Exit(1)
+
+
+def fetch(
+    address: Annotated[
+        str,
+        typer.Argument(help="of a release: a path, a zip file of it, https://, s3://, ...; sample: the package's own"),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
+    encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
+    key: Key = None,
+) -> None:
+    """fetch a release, every byte checked before it appears."""
+    from pipeline.remote import fetch as remote
+
+    kept = f"what was downloaded is kept in {remote.work_of(Path(os.path.abspath(to)))}"
+    with interruptible(kept), bytes_bar("fetch") as progress:
+        folder = remote.fetch(address, to, encoder, progress, key)
+    say(f"release {io.sha256(folder / 'manifest.json')}")
+    say(f"fetched: {to}")
+
+
+def export(
+    what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
+    form: Annotated[
+        str, typer.Option("--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="folder to make")],
+    features: Annotated[
+        list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
+    ] = None,
+    zero_rows: Annotated[
+        str, typer.Option("--zero-rows", help="rows of items without content: drawn at random, or drop the items")
+    ] = "drawn",
+    order: Order = None,
+    root: Root = ROOT,
+) -> None:
+    """export a dataset or release in the format of another tool."""
+    from pipeline.export import content
+    from pipeline.export.rows import arranged
+    from pipeline.export.write import wants_codes, write
+
+    coded = wants_codes(form)
+    if (Path(what) / "manifest.json").exists():
+        found = content.of_release(Path(what), features or [], coded)
+    else:
+        found = content.of_dataset(Layout(root, what), features or [], coded)
+    exported = arranged(found, zero_rows, order)
+    with interruptible(f"{to} is not there yet"):
+        notes = write(exported, form, to)
+    filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]
+    for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
+        say(line)
+
+
+def embed(
+    items: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines, one item per row")],
+    encoder: Annotated[str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")],
+    to: Annotated[Path, typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes")],
+    release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="column of identifiers: asin, item, item_id or id")] = None,
+    text: Annotated[str | None, typer.Option(help="columns of text, such as title,description")] = None,
+    image: Annotated[str | None, typer.Option(help="column of images: bytes, or paths in --images")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of image files; that of the table by default")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+) -> None:
+    """encode any table with any encoder, or new items with the encoder of a release."""
+    if release is not None:
+        Release(release).verified()
+    from pipeline.embed import command  # load torch, which a damaged release need not wait for
+    from pipeline.embed.prepare import DATASET, Table
+    from pipeline.encode.params import Encode
+    from pipeline.release.item_file import Columns
+
+    settings = _settings(DATASET, params if release is None else None)
+    own = settings[Encode].model_copy(update={"engine": engine})
+    if release is not None:
+        chosen = command.of_release(release, encoder, own)
+    else:
+        chosen = command.of_parameters(encoder, settings, own, root)
+    named = tuple(name for name in (text or "").split(",") if name)
+    table = Table(items, images or (items.parent if image else None), Columns(id_, named, image))
+    with interruptible(f"items encoded so far are kept next to {to}"):
+        summary = command.embed(table, chosen, settings, to)
+    say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
+    if summary.rejects:
+        reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]
+        reasons += ["..."] * (len(summary.rejected) > MOST_REASONS)
+        say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")
+
+
+def _settings(dataset: str, path: Path | None) -> Parameters:
+    own = {"datasets": [dataset], "sources": {dataset: SOURCES["tabular"].model_construct(kind="tabular")}}
+    return read(path).model_copy(update=own) if path and path.exists() else checked(Params, own)
+
+
+def serve(
+    release: ReleaseFolder,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; only this machine reaches the default")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free")] = 8000,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+) -> None:
+    """serve the page of a release with a search box: text or image in, nearest items out."""
+    opened = Release(release).verified()
+    settings = settings_of(str(release), params)
+    from pipeline.serve import command  # loads torch, which a damaged release need not wait for
+
+    command.serve(opened, settings, opened.beside(root).images, host, port, say)

@@ -1,0 +1,126 @@
+"""Commands that show and compare results: summary, compare, diff, leaderboard."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import schemas
+from alignrec.commands.arguments import (
+    PARAMS,
+    ROOT,
+    DatasetOrRelease,
+    Json,
+    OneOrAll,
+    Order,
+    ParamsFile,
+    Root,
+    open_layout,
+    settings_of,
+)
+from alignrec.commands.terminal import say, show
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release.read import Release
+from stages.order import STAGES
+from stages.params import check, read
+
+
+def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
+    """summarise the last runs: time, results, report and release."""
+    from pipeline.report import terminal, verdict
+    from pipeline.report.outputs import Outputs
+
+    settings = read(params)
+    for name in [dataset] if dataset else settings.datasets:
+        layout = Layout(root, name)
+        records = {stage: spent(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
+        if not records:
+            raise UserError(
+                f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
+                "`dvc repro`"
+            )
+        show(terminal.stages(name, records.values()))
+        if layout.results.exists():
+            show(*terminal.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        released = records.get("train", {}).get("params", {}).get("features", "")
+        outputs = Outputs(layout, settings.source(name).kind, released)
+        if line := verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests):
+            say(line)
+        made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
+        for what, path in made.items():
+            say(f"{what}: {path if path.exists() else 'not made yet'}")
+
+
+def spent(layout: Layout, stage: str) -> dict[str, Any]:
+    record: dict[str, Any] = io.read_json(layout.run_record(stage))
+    return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
+
+
+def compare(
+    dataset: DatasetOrRelease,
+    sets: Annotated[
+        list[str], typer.Argument(help="our encoders, or third-party files, see docs/compare.md; name=path renames")
+    ],
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
+    order: Order = None,
+    to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
+) -> None:
+    """compare feature sets: probes, paired tests, likeness, most changed items."""
+    from pipeline.compare import command
+    from pipeline.report import comparison, terminal
+
+    settings = settings_of(dataset, params)
+    if train:
+        check(settings, params)
+    with open_layout(dataset, root, "interactions") as layout:
+        folder = to or Layout(root, layout.dataset).folder("compare")
+        found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
+    for name, source in found["sources"].items():
+        say(f"{name}: {source}")
+    for table in [*comparison.judged(found), *comparison.shapes(found), *comparison.verdicts(found)]:
+        show(terminal.Drawn(table))
+    headline = comparison.headline(found)
+    for line in [*comparison.remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
+        say(line)
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="the older release folder")],
+    b: Annotated[Path, typer.Argument(help="the newer release folder")],
+    json_to: Json = None,
+    page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
+    root: Root = ROOT,
+) -> None:
+    """compare two releases: schema, rows, values, and the version that the change deserves."""
+    Release(a).verified()
+    Release(b).verified()
+    from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
+
+    differences = releases.diff(a, b, changed=5)
+    for line in releases.lines(differences):
+        say(line)
+    if json_to:
+        io.write_json(json_to, differences)
+    if page_to:
+        from pipeline.compare import page
+
+        release = Release(b)
+        text = page.changes_html(a, b, differences, release.beside(root).images, release.manifest.kind)
+        io.write_bytes(page_to, text.encode())
+        say(f"page: {page_to}")
+
+
+def leaderboard(
+    releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
+    to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
+) -> None:
+    """write a page with the benchmarks of releases, next to published figures."""
+    from pipeline.compare import leaderboard as board
+
+    io.write_bytes(to, board.html([board.read(folder) for folder in releases or []]).encode())
+    say(f"page: {to}")

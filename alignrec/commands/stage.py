@@ -1,0 +1,137 @@
+"""A command for each stage: on a dataset; `images`, `encode`, `probe` and `publish` have options of their own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignrec.commands.arguments import (
+    PARAMS,
+    ROOT,
+    Dataset,
+    DatasetOrRelease,
+    ParamsFile,
+    Part,
+    Root,
+    is_release,
+    open_layout,
+    parse_part,
+    settings_of,
+)
+from alignrec.commands.terminal import bytes_bar, interruptible, say, show
+from pipeline import io, waiting
+from pipeline.config.base import known
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import signature, verify
+from pipeline.run import Run, running
+from pipeline.stage import Stage, perform
+from stages import images as image_stage
+from stages import probe as probe_stage
+from stages.order import STAGES
+from stages.params import check, read
+
+
+def perform_stage(
+    stage: Stage, dataset: str, params: Path, root: Path, part: str | None = None, item: str = ""
+) -> None:
+    settings = read(params, dataset)
+    if settings.alignrec not in (None, here := version("alignrec")):
+        raise UserError(
+            f"{params}: 'alignrec': made with {settings.alignrec}, and {here} is installed; install that release, or "
+            f"write {here} there, and `dvc repro` makes all again"
+        )
+    waiting.choose()
+    with interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"):
+        run = Run(stage.name, dataset, settings, root, item)
+        run.part = parse_part(part)
+        perform(run, stage, lambda run: check(run.params, params))
+
+
+def encode(
+    dataset: Dataset,
+    encoder: Annotated[str | None, typer.Argument(help="one of encode.encoders; by default each of them")] = None,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    part: Part = None,
+) -> None:
+    encoders = read(params)[Encode].encoders
+    known([encoder] if encoder else [], encoders, "encode.encoders")
+    for name in [encoder] if encoder else encoders:
+        perform_stage(STAGES["encode"], dataset, params, root, part, name)
+
+
+def images(
+    dataset: Dataset,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
+    part: Part = None,
+) -> None:
+    stage = replace(STAGES["images"], main=partial(image_stage.main, retry_failed=retry_failed))
+    perform_stage(stage, dataset, params, root, part)
+
+
+def publish(
+    dataset: Dataset,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    to: Annotated[str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
+    ] = None,
+) -> None:
+    if to is None and sign is None:
+        return perform_stage(STAGES["publish"], dataset, params, root)
+    release = Layout(root, dataset).release
+    if sign is not None:
+        signature.sign(release, sign)
+        verify(release)
+        say(f"signed: {release / signature.NAME}")
+    if to is not None:
+        from pipeline.remote.push import push
+
+        unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
+        with interruptible(unseen), bytes_bar("publish") as progress:
+            where = push(release, to, progress)
+        say(f"published: alignrec fetch {where}")
+
+
+def probe(
+    dataset: DatasetOrRelease,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
+) -> None:
+    released = is_release(dataset)
+    if to is not None and not released:
+        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
+    from pipeline.report import probes, terminal
+
+    if released:
+        with open_layout(dataset, root, "interactions") as layout:
+            with running("probe", layout.dataset, settings_of(dataset, params), layout.root) as run:
+                probe_stage.main(run)
+            figures = io.read_json(layout.probes)
+    else:
+        perform_stage(STAGES["probe"], dataset, params, root)
+        figures = io.read_json(Layout(root, dataset).probes)
+    for table in [probes.headline(figures)] if released else probes.ceiling(figures):
+        show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
+    if to is not None:
+        io.write_json(to, figures)
+
+
+OWN: dict[str, Callable[..., None]] = {"images": images, "encode": encode, "probe": probe, "publish": publish}
+
+
+def command_of(stage: Stage) -> Callable[..., None]:
+    def command(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
+        perform_stage(stage, dataset, params, root)
+
+    return OWN.get(stage.name, command)
