@@ -63,6 +63,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             refuse_altered(run.layout, stage)
         if not stage.resumes:
             shutil.rmtree(run.folder)
+            run.folder.mkdir()
         with recorded(run):
             stage.main(run)
             if stage.check:
