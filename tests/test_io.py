@@ -113,13 +113,3 @@ def test_a_fault_in_a_slice_is_named_by_its_row_in_the_file(tmp_path: Path) -> N
     pq.write_table(pa.table({"other": pa.array([], pa.int32())}), path)
     with pytest.raises(schemas.ContractError, match="has no column 'item_id'"):
         list(io.read_slices(path, schema, None, 10))
-
-
-def test_a_journal_that_dvc_linked_into_its_cache_is_not_written_there(tmp_path: Path) -> None:
-    io.begin(tmp_path / "set", "key")
-    cached = tmp_path / "cached"
-    cached.hardlink_to(tmp_path / "set" / io.JOURNAL)
-    cached.chmod(0o444)
-    io.write_bytes(tmp_path / "set/a", b"x")
-    assert cached.read_bytes() == b""
-    assert [path.name for path in io.journal(tmp_path / "set")] == ["a"]

@@ -53,9 +53,8 @@ def swept(root: Path) -> None:
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A shop whose two sweeps have been run."""
-    layout = shops.outputs(tmp_path_factory.mktemp("shop"))
-    swept(layout.root)
-    return layout
+    swept(root := shops.outputs(tmp_path_factory.mktemp("shop")).root)
+    return Layout(root, "shop", ("study", ""))
 
 
 def rows(layout: Layout) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def run(root: Path, given: Params) -> dict[str, bytes]:
 
 
 def made(root: Path) -> dict[str, bytes]:
-    return featured.files(Layout(root, "shop"))
+    return featured.files(Layout(root, "shop", ("encode", "")))
 
 
 def vectors(root: Path, name: str) -> np.ndarray:
@@ -76,7 +76,7 @@ def vectors(root: Path, name: str) -> np.ndarray:
 
 
 def times(root: Path) -> dict[str, int]:
-    layout = Layout(root, "shop")
+    layout = Layout(root, "shop", ("encode", ""))
     return {n: io.shard(layout.features(n), "features", 0).stat().st_mtime_ns for n in layout.feature_sets()}
 
 

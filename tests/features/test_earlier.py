@@ -156,7 +156,7 @@ def killed(layout: Layout, given: Params, at: int) -> bool:
 @pytest.mark.parametrize("when", ["before", "after-a-kill", "its-mark"])
 def test_rows_of_a_damaged_file_are_not_taken_over(shop: Layout, model: Path, when: str, tmp_path: Path) -> None:
     items, given = CHANGES["two-at-the-front"][0], params(model, reuse=True)
-    folder = shop.features("net")
+    folder = shop.work("encode") / "net"
     catalogue(shop.root, items)
     damaged = io.shard(folder, "features", 1)
     if when != "before":

@@ -423,7 +423,7 @@ def part(number: int, params: Params, root: Path) -> list[str]:
     going = Run("images", "shop", params, root)
     going.part = number, 2
     perform(going, stage.IMAGES, lambda _: None)
-    return [path.name for path in files.shards(root / "images/shop", "images")]
+    return [path.name for path in files.shards(going.folder, "images")]
 
 
 def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) -> None:
