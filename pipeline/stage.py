@@ -48,7 +48,7 @@ class Stage:
 
 
 SOURCE = "sources"
-FEATURE_SETS = ("encode.encoders", "beit3.sets", "combine.sets", "combine.controls", SOURCE)
+FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)
 """what says which feature sets there are"""
 
 

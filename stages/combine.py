@@ -23,7 +23,7 @@ COMBINE = Stage(
     reads=(DOWNLOAD, INTERACTIONS, ITEMS, ENCODE, BEIT3),
     resumes=True,
     light=True,
-    sections=("encode.encoders", "encode.shard_rows", "beit3.sets", SOURCE),
+    sections=("encode", "beit3", SOURCE),
     params=Combine,
     main=main,
 )

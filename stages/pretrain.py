@@ -31,7 +31,7 @@ PRETRAIN = Stage(
     writes="`encoder.safetensors`, `config.json`, `tokenizer.spm`, `history.json`",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE),
     resumes=True,
-    sections=("beit3.sets",),
+    sections=("beit3",),
     params=Pretrain,
     main=main,
 )
