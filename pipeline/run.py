@@ -128,8 +128,8 @@ class Run:
 
 
 @contextmanager
-def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterator[Run]:
-    run = Run(stage, dataset, params, root)
+def running(stage: str, dataset: str, params: Parameters, root: Path, item: str = "") -> Iterator[Run]:
+    run = Run(stage, dataset, params, root, item)
     with locked(run), recorded(run):
         yield run
 

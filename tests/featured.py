@@ -1,25 +1,32 @@
-"""Feature sets of a small shop, as the stage `encode` makes them."""
+"""Feature sets of a small shop, as the stages `encode` and `combine` make them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import toy
 
 from pipeline import io
+from pipeline.encode.params import Encode
 from pipeline.layout import Layout
 from pipeline.run import running
-from stages.encode import main
+from stages import combine, encode
 from stages.params import Params
 
 
-def params(*names: str, **encoders: dict[str, Any]) -> Params:
-    return toy.params(encode={"encoders": list(names), "controls": [], "shard_rows": 4}, encoders=encoders)
+def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[str, Any]) -> Params:
+    """Return parameters with encoders `names`, and combinations `sets`."""
+    own = {"encode": {"encoders": list(names), "shard_rows": 4}, "combine": {"sets": sets or {}, "controls": []}}
+    return toy.params(**own, beit3={"sets": []}, encoders=encoders)
 
 
 def stage(layout: Layout, given: Params) -> dict[str, bytes]:
-    """Run the stage; return the files of each feature set."""
-    with running("encode", layout.dataset, given, layout.root) as run:
-        main(run)
+    """Run the stages; return the files of each feature set."""
+    for name in given[Encode].encoders:
+        with running("encode", layout.dataset, given, layout.root, name) as run:
+            encode.main(run)
+    with running("combine", layout.dataset, given, layout.root) as run:
+        combine.main(run)
     return files(layout)
 
 

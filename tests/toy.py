@@ -16,6 +16,7 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
+from pipeline.encode.folder import SET, Facts
 from pipeline.layout import Layout
 from pipeline.run import present_files, record_digest
 from stages.order import STAGES
@@ -108,6 +109,7 @@ def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[s
     table = {"item_id": pa.array(range(n), pa.int32()), "asin": asins} | known | {"vector": io.vectors(vectors)}
     path = io.shard(layout.features(name), "features", 0)
     io.write_table(pa.table(table), path, schemas.features(width), record("encode"))
+    io.write_json(layout.features(name) / SET, facts(name).model_dump())
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, 2)
@@ -117,6 +119,13 @@ def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[s
     columns = [item, near.reshape(-1), rank, np.take_along_axis(cosine, near, 1).reshape(-1)]
     edges = pa.table(columns, schemas.EDGES.names).cast(schemas.EDGES)
     io.write_table(edges, layout.edges(name), schemas.EDGES, record("graph"))
+
+
+def facts(name: str) -> Facts:
+    """Return what set.json says of a set of the shop, which cannot encode new items."""
+    images = {"batch_size": 64, "image_size": 256, "image_quality": 90, "packages": {}}
+    own: dict[str, Any] = {"encoder": name, "kind": name, "reads": ["image", "text"], "parts": [], "portable": False}
+    return Facts.model_validate(own | images | {"settings": {"whiten": True}})
 
 
 def write_recommender(layout: Layout) -> None:

@@ -12,14 +12,15 @@ from featured import params, stage, vectors
 
 import schemas
 from pipeline import io
+from pipeline.combine import mapped
 from pipeline.errors import UserError
-from pipeline.features import mapped
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
 
 USERS, ITEMS = 60, 40
 RNG = np.random.default_rng(0)
 MATRIX = RNG.random((USERS, ITEMS)) < 0.2
+NEAR = {"near": {"kind": "mapped", "of": "minilm"}}
 MATRIX[:, :3] = False  # items without train interactions
 
 
@@ -62,9 +63,9 @@ def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothi
 
 
 def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing(tmp_path: Path) -> None:
-    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm"}}
+    layout = toy.outputs(tmp_path)
     train(layout, pairs := [(0, 0), (0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 0), (3, 3)])
-    stage(layout, params("near", "minilm", **given))
+    stage(layout, params("minilm", sets=NEAR))
     x, first = vectors(layout, "minilm"), vectors(layout, "near")
     known = [0, 1, 3, 5]
     targets = mapped.factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0)[known]
@@ -79,5 +80,5 @@ def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing
 def test_without_train_interactions_there_is_nothing_to_map_to(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     train(layout, [(0, 0), (0, 1)], schemas.TEST)
-    with pytest.raises(UserError, match=r"'encoders\.near'"):
-        stage(layout, params("minilm", "near", near={"kind": "mapped", "of": "minilm"}))
+    with pytest.raises(UserError, match="near: no item of shop"):
+        stage(layout, params("minilm", sets=NEAR))

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import toy
-from featured import stage, vectors
+from featured import params, stage, vectors
 
 import schemas
 from pipeline import io
+from pipeline.combine.linear import WAYS, Way
+from pipeline.encode import chain
+from pipeline.encode.folder import ENCODER, FeatureSet
 from pipeline.errors import UserError
-from pipeline.features.linear import WAYS, Way
 from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import Block
 from pipeline.ops.linalg import unit_rows
-from pipeline.run import running
-from stages.encode import main
-from stages.params import Params, for_dataset
+from stages.params import Params
 from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data
 
 RNG = np.random.default_rng(0)
@@ -29,11 +28,6 @@ TEXT = (RNG.normal(size=(50, 6)) * [9, 4, 3, 1, 1, 0.2] + 2).astype(np.float32)
 BOTH = RNG.normal(size=(50, 8)).astype(np.float32)
 BOTH[:5, 5:] = 0  # items without an image
 COLUMNS = np.arange(8) < 5
-
-
-def params(*names: str, **encoders: dict[str, Any]) -> Params:
-    encode = {"encoders": list(names), "controls": [], "shard_rows": 4}
-    return for_dataset(toy.params(encode=encode, encoders=encoders), "shop")
 
 
 def relaxed(x: np.ndarray, width: int, power: float) -> np.ndarray:
@@ -61,14 +55,18 @@ def test_it_is_the_parts_relaxed_side_by_side_and_brought_to_one_width() -> None
 
 def test_it_is_written_whole_and_with_its_image_masked(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    stage(layout, params("linear", "linear-image-masked", "tfidf", "minilm-cnn", linear={"width": 3}))
+    stage(layout, params("tfidf", "cnn", sets={"linear": {"width": 3}, "linear-image-masked": {}}))
     rows = io.read_features(layout.features("linear"))
     assert rows["vector"].type.list_size == 3
     assert rows["has_image"].to_pylist() == [c is not None for c in toy.COLOURS]
     assert rows["has_text"].to_pylist() == [bool(t) for t in toy.TITLES]
     nothing = [i for i, c in enumerate(toy.COLOURS) if c is None and not toy.TITLES[i]]
     assert not vectors(layout, "linear")[nothing].any()
+    masked = vectors(layout, "linear-image-masked")
     assert not io.read_features(layout.features("linear-image-masked"))["has_image"].to_numpy().any()
+    fit = chain.read(layout.features("linear") / ENCODER, [vectors(layout, name).shape[1] for name in ("tfidf", "cnn")])
+    expected = fit([vectors(layout, "tfidf"), np.zeros_like(vectors(layout, "cnn"))])
+    np.testing.assert_allclose(masked, expected, atol=1e-6)
 
 
 ASINS = [f"A{i}" for i in range(ITEMS)]
@@ -95,14 +93,21 @@ def shop(root: Path) -> Layout:
     return layout
 
 
-def by_valid(root: Path, without: int | None = None) -> tuple[list[float], np.ndarray]:
-    """Return what each way scored on validation, and the vectors, without a part of the split."""
+def by_valid(root: Path, without: int | None = None) -> tuple[Way, np.ndarray]:
+    """Return the way that validation chose, and the vectors, without a part of the split."""
     layout, rows = shop(root), data().interactions
     kept = rows.filter(rows["split"].to_numpy() != without)
     io.write_table(kept, layout.interactions, schemas.INTERACTIONS)
-    encode = {"encoders": ["tfidf", "linear"], "controls": [], "shard_rows": 128}
-    stage(layout, toy.params(encode=encode, encoders={"linear": {"of": ["tfidf", "noise"], "width": 8}}))
-    return io.read_json(layout.features("linear") / "tried.json"), vectors(layout, "linear")
+    stage(layout, given())
+    chosen = FeatureSet.of(layout, "linear").facts.settings
+    return Way(*(chosen[key] for key in Way._fields)), vectors(layout, "linear")
+
+
+def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
+    source = {"kind": "mmrec", "interactions": "x.inter", "features": {"noise": "noise.npy"}}
+    sets = {"sets": {"linear": {"of": list(of), "width": 8}}, "controls": []}
+    own = {"encode": {"encoders": ["tfidf"], "shard_rows": 128}, "combine": sets, "beit3": {"sets": []}}
+    return Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, **own})
 
 
 def as_given(root: Path, way: Way) -> np.ndarray:
@@ -113,11 +118,11 @@ def as_given(root: Path, way: Way) -> np.ndarray:
 
 
 def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:
-    scores, made = by_valid(tmp_path / "open")
-    assert len(scores) == len(WAYS)
-    np.testing.assert_allclose(made, as_given(tmp_path / "open", WAYS[int(np.argmax(scores))]), atol=1e-5)
+    way, made = by_valid(tmp_path / "open")
+    assert way in WAYS
+    np.testing.assert_allclose(made, as_given(tmp_path / "open", way), atol=1e-5)
     again, unseen = by_valid(tmp_path / "untested", without=schemas.TEST)
-    assert again == scores
+    assert again == way
     np.testing.assert_array_equal(made, unseen)
 
 
@@ -126,17 +131,14 @@ def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) ->
     items = io.read_table(layout.items, schemas.ITEMS)
     same = items.set_column(items.column_names.index("text"), "text", pa.array(["red apple"] * ITEMS))
     io.write_table(same, layout.items, schemas.ITEMS)
-    encode = {"encoders": ["tfidf", "linear"], "controls": [], "shard_rows": 128}
-    given = toy.params(encode=encode, encoders={"linear": {"of": ["tfidf", "noise"], "width": 8}})
-    with running("encode", "shop", given, tmp_path) as run:
-        main(run)
-        assert "linear: made without tfidf, whose vectors are all the same" in run.warnings
+    stage(layout, given())
+    warnings = io.read_json(layout.run_record("combine"))["notes"]["warnings"]
+    assert "linear: made without tfidf, whose vectors are all the same" in warnings
     assert np.linalg.matrix_rank(vectors(layout, "linear")) > 1
-    nothing = toy.params(encode=encode, encoders={"linear": {"of": ["tfidf"]}})
-    with pytest.raises(UserError, match=r"'encoders\.linear': none of tfidf"):
-        stage(layout, nothing)
+    with pytest.raises(UserError, match="linear: none of tfidf distinguishes items"):
+        stage(layout, given(("tfidf",)))
 
 
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no encoder to build on"):
-        stage(toy.outputs(tmp_path), params("linear"))
+        stage(toy.outputs(tmp_path), params(sets={"linear": {}}))

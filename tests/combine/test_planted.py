@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import toy
+from featured import params, stage, vectors
 
 import schemas
 from pipeline import io
+from pipeline.combine.controls import planted_halves
 from pipeline.errors import UserError
-from pipeline.features.node import Items, Node
-from pipeline.features.registry import at_hand, is_control
-from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.sources.base import PLANTED
 from pipeline.sources.shoppers import COARSE, MOTIVES
@@ -29,43 +27,38 @@ def shop(root: Path) -> Layout:
     asins = [f"A{i}" for i in range(4)]
     columns = {name: pa.array(values, pa.int32()) for name, values in ROWS.items()}
     io.write_table(pa.table({"asin": asins} | columns), layout.raw / PLANTED, schemas.PLANTED)
+    io.write_json(layout.sources, [])
     kept = pa.table({"item_id": pa.array([0, 1, 2], pa.int32()), "asin": ["A3", "A0", "A2"]})
     io.write_table(kept, layout.item_ids, schemas.ITEM_IDS)
     return layout
 
 
-def rows(layout: Layout, name: str = "planted") -> tuple[Node, np.ndarray, Items]:
-    node = FeatureSets(layout, toy.params(encode={"encoders": [name], "controls": []}).encode, {})[name]
-    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    items = Items(ids, pa.chunked_array([["", "", ""]]), None)  # type: ignore[arg-type]
-    return node, io.matrix(node.rows(items)(0, 3)["vector"]), items
-
-
 def test_products_are_the_chances_of_a_shopper_who_has_picked_one_item_to_pick_the_other(tmp_path: Path) -> None:
-    _, x, _ = rows(shop(tmp_path))
+    x = np.hstack([*planted_halves(shop(tmp_path)).values()])
     theme, look, _ = MOTIVES
     a0_a2 = COARSE * theme / 3 + look / 2 + COARSE * look / 3  # a category of three, a look of two, a colour of three
     a3_a0 = COARSE * look / 3
     np.testing.assert_allclose((x @ x.T)[[1, 0, 0], [2, 1, 2]], [a0_a2, a3_a0, a3_a0], rtol=1e-5)
 
 
-def test_it_is_a_control_and_never_part_of_another_set() -> None:
-    names = ["tfidf", "planted", "planted-image-masked"]
-    assert [name for name in names if is_control({}, name)] == names[1:]
-    assert at_hand({}, names) == ["tfidf"]
-
-
-def test_a_source_that_is_not_generated_has_none(tmp_path: Path) -> None:
+def test_its_halves_stand_apart_and_a_source_that_is_not_generated_has_none(tmp_path: Path) -> None:
     layout = shop(tmp_path)
+    stage(layout, params(sets={"planted": {}, "planted-image-masked": {}}))
+    whole, text = vectors(layout, "planted"), planted_halves(layout)["text"]
+    np.testing.assert_array_equal(vectors(layout, "planted-image-masked")[:, : text.shape[1]], text)
+    assert not vectors(layout, "planted-image-masked")[:, text.shape[1] :].any()
+    assert whole[:, text.shape[1] :].any()
     (layout.raw / PLANTED).unlink()
-    with pytest.raises(UserError, match=r"'encoders\.planted'"):
-        rows(layout)
+    with pytest.raises(UserError, match="shop is not generated; leave planted out"):
+        planted_halves(layout)
 
 
 GIVEN = """
 datasets: [shop, files]
 sources: {shop: {kind: sample}, files: {kind: tabular, interactions: a.csv, items: b.csv}}
-encode: {encoders: [tfidf, linear, planted, planted-image-masked]}
+encode: {encoders: [tfidf]}
+beit3: {sets: []}
+combine: {sets: {linear: {}, planted: {}, planted-image-masked: {}}}
 """
 
 
@@ -73,20 +66,21 @@ def test_only_a_generated_dataset_has_it_and_it_is_neither_trained_on_nor_releas
     path = tmp_path / "params.yaml"
     path.write_text(GIVEN)
     of_shop, of_files = (read(path, name) for name in ("shop", "files"))
-    assert of_shop.encode.encoders == ["tfidf", "linear", "planted", "planted-image-masked"]
-    assert of_files.encode.encoders == of_shop.publish.features == ["tfidf", "linear"]
+    assert [*of_shop.combine.sets] == ["linear", "planted", "planted-image-masked"]
+    assert [*of_files.combine.sets] == ["linear"]
+    assert of_shop.publish.features == ["tfidf", "linear"]
     assert of_shop.benchmark.features == ["tfidf", "linear", "random", "shuffled", "constant"]
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("publish: {features: [planted-image-masked]}", "'publish.features': 'planted-image-masked' is what the gen"),
-        ("encoders: {linear: {of: [tfidf, planted]}}", "'encoders.linear.of': 'planted' is what the generator knows"),
+        (GIVEN + "publish: {features: [planted-image-masked]}", "'publish.features': 'planted-image-masked' is what"),
+        (GIVEN.replace("linear: {}", "linear: {of: [planted]}"), "'combine.sets.linear.of': 'planted' is what the gen"),
     ],
 )
 def test_naming_it_as_a_feature_is_refused(tmp_path: Path, given: str, said: str) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(GIVEN + given)
+    path.write_text(given)
     with pytest.raises(UserError, match=re.escape(said)):
         read(path)

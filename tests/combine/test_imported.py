@@ -4,63 +4,39 @@ import json
 from pathlib import Path
 from typing import Any
 
+import featured
 import numpy as np
-import pyarrow as pa
+import toy
 import yaml
 from commands import alignrec
 
 import schemas
 from pipeline import io
-from pipeline.encode.params import Encode
-from pipeline.features import imported
-from pipeline.features.node import Items, Maker, Node
-from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
+from pipeline.ops.linalg import unit_rows
 from pipeline.vectors.arrays import WIDTH
+from stages.params import Params
 from tests.vectors import formats
 from tests.vectors.test_records import record, write
 
 
-def listed(layout: Layout, raw: dict[str, Path]) -> Layout:
-    """Write sources.json, as the stage download does."""
-    rows = [{"role": role, "name": str(path.resolve())} for role, path in raw.items()]
-    io.write_json(layout.sources, rows)
-    return layout
-
-
-def sets(layout: Layout, raw: dict[str, Path]) -> dict[str, Node]:
-    params = Encode(encoders=["minilm"])
-    found = FeatureSets.of(listed(layout, raw), params, {})
-    return {name: found[name] for name in found.imports}
-
-
-def maker(node: Node, ids: pa.Table) -> Maker:
-    return node.rows(Items(ids, pa.chunked_array([[""] * len(ids)])))
-
-
 def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
-    layout, asins = Layout(tmp_path, "toy"), ["B000000000", "B000000001", "B000000002"]
-    ids = pa.table([pa.array(range(3), pa.int32()), pa.array(asins)], names=schemas.ITEM_IDS.names)
-    path = write(tmp_path / "image_features_Toy.b", record(asins[2], 2), record(asins[0], 1))
-    text = ids.append_column("has_image", pa.array([False] * 3)).append_column(
-        "has_text", pa.array([True, True, False])
-    )
-    text = text.append_column("vector", io.vectors(np.array([[3.0, 4], [0, 2], [0, 0]])))
-    io.write_table(text, io.shard(layout.features("minilm"), "features", 0), schemas.features(2))
-
-    assert imported.imports(listed(layout, {"feature:cnn": path}).sources, []).keys() == {"cnn"}
-    nodes = sets(layout, {"feature:cnn": path})
-    assert nodes.keys() == {"cnn", "minilm-cnn"}
-    made = {name: maker(node, ids)(0, 3) for name, node in nodes.items()}
-    assert made["cnn"]["has_image"].to_pylist() == made["minilm-cnn"]["has_image"].to_pylist() == [True, False, True]
-    assert made["minilm-cnn"]["has_text"].to_pylist() == [True, True, False]
-    schemas.check(made["cnn"], schemas.features(WIDTH))
-    schemas.check(made["minilm-cnn"], schemas.features(2 + WIDTH))
-    joined = io.matrix(made["minilm-cnn"]["vector"])
-    np.testing.assert_allclose(joined[:, :2], [[0.6, 0.8], [0, 1], [0, 0]], atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(joined[:, 2:], axis=1), [1, 0, 1], atol=1e-5)
-    second = maker(nodes["minilm-cnn"], ids)(1, 3)
-    assert second.equals(made["minilm-cnn"].slice(1))
+    layout = toy.outputs(tmp_path)
+    layout.raw.mkdir(exist_ok=True)
+    path = write(layout.raw / "image_features_Toy.b", record("A2", 2), record("A0", 1))
+    io.write_json(layout.sources, [{"role": "feature:ours", "name": path.name}])
+    given = featured.params("minilm", sets={"white": {"kind": "whitened", "of": "ours", "width": 2}})
+    source = {"kind": "mmrec", "interactions": "x.inter", "features": {"ours": "image_features_Toy.b"}}
+    made = featured.stage(layout, Params.model_validate(given.model_dump() | {"sources": {"shop": source}}))
+    assert {"ours", "minilm", "minilm-ours", "white"} <= made.keys()
+    pictured = [True, False, True, False, False, False]
+    for name in ("ours", "minilm-ours"):
+        assert io.read_features(layout.features(name))["has_image"].to_pylist() == pictured
+    joined, text = featured.vectors(layout, "minilm-ours"), featured.vectors(layout, "minilm")
+    assert joined.shape[1] == text.shape[1] + WIDTH
+    np.testing.assert_allclose(joined[:, : text.shape[1]], unit_rows(text)[0], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, text.shape[1] :], axis=1), pictured, atol=1e-5)
+    assert io.read_json(layout.run_record("combine"))["drops"] == {"ours: item without a vector": 4}
 
 
 ITEMS = 20
@@ -76,7 +52,8 @@ def shop(folder: Path, features: dict[str, Any], **source: str) -> Layout:
     given = {"kind": "tabular", "interactions": "ratings.csv", "items": "items.jsonl", "features": features, **source}
     params = {
         "datasets": ["shop"], "sources": {"shop": given}, "interactions": {"user_core": 1, "item_core": 1},
-        "benchmark": {"ks": [5]}, "encode": {"encoders": [], "controls": ["random"]}, "train": {"features": "a"},
+        "benchmark": {"ks": [5]}, "encode": {"encoders": ["minilm"]},
+        "beit3": {"sets": []}, "combine": {"sets": {}, "controls": ["random"]}, "train": {"features": "a"},
     }  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return Layout(folder / "outputs", "shop")
@@ -118,13 +95,12 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     for name in features:
         assert noted[name]["rows_of_no_item"] == noted[name]["items_without_a_row"] == 1, name
         assert noted[name]["such_as"] == '"someone\'s"', name
-    for stage in ("images", "encode"):
-        run(tmp_path, stage)
+    run(tmp_path, "images", "encode", "combine")
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     expected = np.array([VECTORS[ASINS.index(a)] if a != ASINS[lacking] else np.zeros(3) for a in asins], np.float32)
     for name in features:
         assert np.array_equal(io.matrix(io.read_features(layout.features(name))["vector"]), expected), name
-    drops = json.loads(layout.run_record("encode").read_text())["drops"]
+    drops = json.loads(layout.run_record("combine").read_text())["drops"]
     assert {drops[f"{name}: item without a vector"] for name in features} == {1}
 
 

@@ -1,0 +1,124 @@
+"""Concatenations, whitened and masked sets, controls: their rows, what encodes a new item, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from featured import params, stage, vectors
+
+import schemas
+from pipeline import io
+from pipeline.combine import names
+from pipeline.encode import batching, chain
+from pipeline.encode.folder import ENCODER, FeatureSet
+from pipeline.encode.load import Project, load
+from pipeline.errors import UserError
+from pipeline.ops import whitening
+from pipeline.ops.linalg import unit_rows
+from stages.params import read
+
+BOTH = {"both": {"kind": "concat", "of": ["minilm", "cnn"]}}
+WHITE = {"kind": "whitened", "of": "minilm"}
+
+
+def test_parts_stand_side_by_side_each_of_length_one_and_a_masked_one_is_zero(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    stage(layout, params("minilm", "cnn", sets=BOTH | {"both-image-masked": {}, "both-text-masked": {}}))
+    text, image = (unit_rows(vectors(layout, name))[0] for name in ("minilm", "cnn"))
+    np.testing.assert_allclose(vectors(layout, "both"), np.hstack([text, image]), atol=1e-6)
+    np.testing.assert_allclose(vectors(layout, "both-image-masked"), np.hstack([text, 0 * image]), atol=1e-6)
+    np.testing.assert_allclose(vectors(layout, "both-text-masked"), np.hstack([0 * text, image]), atol=1e-6)
+    assert not any(io.read_features(layout.features("both-image-masked"))["has_image"].to_pylist())
+    spans = FeatureSet.of(layout, "both").spans
+    assert [(span.reads, span.width) for span in spans] == [(["text"], 384), (["image"], 1280)]
+
+
+def test_a_whitened_set_is_the_other_after_processing_and_is_made_again_with_its_settings(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    first = stage(layout, params("minilm", sets={"white": WHITE | {"width": 2}}))
+    raw = vectors(layout, "minilm")
+    expected = whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), 2), raw)
+    np.testing.assert_array_equal(vectors(layout, "white"), expected)
+    again = stage(layout, params("minilm", sets={"white": WHITE | {"width": 1}}))
+    assert again["minilm"] == first["minilm"]
+    assert vectors(layout, "white").shape == (6, 1)
+
+
+def test_what_is_saved_encodes_an_item_as_the_set_has_it(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    sets = BOTH | {"linear": {"of": ["both", "tfidf"], "width": 3}, "white": {"kind": "whitened", "of": "both"}}
+    stage(layout, params("minilm", "cnn", "tfidf", sets=sets))
+    images = io.read_table(layout.images / "images-00000.parquet", schemas.IMAGES)["image"].to_pylist()
+    for name in ("both", "linear", "white", "tfidf"):
+        encoder = load(Project(layout), name).encoder
+        made = batching.encode(encoder, toy.TITLES, images, 64)
+        np.testing.assert_allclose(made.vectors, vectors(layout, name), atol=1e-4, err_msg=name)
+
+
+def test_a_set_that_is_named_no_more_is_deleted(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    stage(layout, params("minilm", "cnn", sets=BOTH))
+    stage(layout, params("minilm", "cnn", sets={"other": BOTH["both"]}))
+    assert not layout.features("both").exists()
+    assert layout.features("other").is_dir()
+
+
+def test_a_set_that_fails_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    given = params("minilm", sets={"minilm-image-masked": {}, "white": WHITE})
+    with pytest.raises(UserError, match="1 of 2 feature sets failed: minilm-image-masked: minilm reads only texts"):
+        stage(layout, given)
+    assert (layout.work("combine") / "white" / ENCODER / chain.NAME).is_file()
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ("a: {kind: concat, of: [b, tfidf]}, b: {kind: whitened, of: a}", "a and b are parts of one another"),
+        ("a: {kind: whitened, of: a}", "'combine.sets.a.of': it is a part of itself"),
+        ("a: {}", "'combine.sets.a.kind' is required"),
+        ("a: {kind: concatt, of: [tfidf]}", "'combine.sets.a.kind': no 'concatt'; did you mean 'concat'?"),
+        ("a: {kind: whitened, of: tfidff}", "'combine.sets.a.of': no 'tfidff'; did you mean 'tfidf'?"),
+        ("tfidf: {kind: whitened, of: tfidf}", "two feature sets are called 'tfidf'"),
+        ("linear: {widht: 3}", "unknown key 'combine.sets.linear.widht'; did you mean 'width'?"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_that_names_the_key(tmp_path: Path, sets: str, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    head = "datasets: [shop]\nsources: {shop: {kind: sample}}\nencode: {encoders: [tfidf]}\nbeit3: {sets: []}\n"
+    path.write_text(f"{head}combine: {{sets: {{{sets}}}}}\n")
+    with pytest.raises(UserError) as e:
+        read(path)
+    assert said in str(e.value)
+
+
+def test_sets_come_after_their_parts_and_linear_is_of_all_encoders() -> None:
+    given = params("minilm", "cnn", sets={"linear": {"of": ["both"]}, "open": {"kind": "linear"}} | BOTH)
+    made = names.made(given, "shop")
+    assert made.index("both") < made.index("linear")
+    assert names.parts_of(given, "shop", "open") == ["minilm", "cnn"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"parts": ["white"]}, "made of itself, by white -> white"),
+        ({"parts": ["nothing"]}, "no feature set 'nothing' of shop"),
+        ({"kind": "new", "parts": []}, "encoder 'new' is unknown here"),
+        ({"weights": "minilm"}, "names both weights and parts"),
+        ({"format": 2}, "'format'"),
+    ],
+)
+def test_an_edited_set_is_refused_in_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    layout = toy.outputs(tmp_path)
+    stage(layout, params("minilm", sets={"white": WHITE}))
+    path = layout.features("white") / "set.json"
+    io.write_json(path, io.read_json(path) | changed)
+    with pytest.raises(UserError) as e:
+        load(Project(layout), "white")
+    assert said in str(e.value)
+    assert "\n" not in str(e.value)
