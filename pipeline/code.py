@@ -19,7 +19,6 @@ HARNESS = {
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
     *(ROOT / "pipeline").glob("*/params.py"),
-    ROOT / "pipeline" / "pretrain" / "frozen.py",  # which loads encoders by name
     ROOT / "pipeline" / "release" / "kind.py",  # whose encoders are keyed by the sha256 of their release
 } - {ROOT / "pipeline" / "models" / "params.py"}  # its defaults are a recommender's
 """files that do not shape results; the values of parameters are part of a stage's key by themselves"""

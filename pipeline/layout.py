@@ -60,6 +60,13 @@ class File:
         return layout.folder(self.stage) / self.name
 
 
+class Unfinished(File):
+    """A path in the work folder of a stage, which its out never has."""
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
+        return layout.work(self.stage) / self.name
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..., or .../<item>/ of a matrix.
@@ -120,8 +127,8 @@ class Layout:
     visual_tokens = File(
         "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
     )  # absent without images, and with a published tokenizer
-    encoder_checkpoint = File("pretrain", ".checkpoint.safetensors", "state of a killed pre-training")
-    encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training")
+    encoder_checkpoint = Unfinished("pretrain", ".checkpoint.safetensors", "state of a killed pre-training")
+    encoder_scratch = Unfinished("pretrain", ".scratch", "decoded images and ids during pre-training")
 
     @property
     def published(self) -> Path:
@@ -157,7 +164,7 @@ class Layout:
 
     # --- recommender
     model = File("train", "model.safetensors", "parameters of the trained recommender")
-    checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training")
+    checkpoint = Unfinished("train", ".checkpoint.safetensors", "state of a killed training")
     user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
     item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
 

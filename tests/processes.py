@@ -29,7 +29,7 @@ OURS = [
         "stages.publish",
         "pipeline.serve.command",
     ),
-    *("pipeline.embed.command", "pipeline.pretrain.train", "pipeline.features.write"),
+    *("pipeline.embed.command", "pipeline.pretrain.train", "pipeline.encode.write"),
 ]
 THEIRS = [
     "pytest",

@@ -14,7 +14,7 @@ from pipeline import code
 
 ORDER = [
     *("io", "config", "ops", "engine", "http", "sources", "interactions", "items", "vectors", "images", "beit3"),
-    *("encode", "features", "pretrain", "graph", "models", "evaluation", "train", "probe", "semantic_ids"),
+    *("encode", "pretrain", "combine", "graph", "models", "evaluation", "train", "probe", "semantic_ids"),
     *("benchmark", "report", "release", "remote", "export", "compare", "embed"),
     *("serve", "plan"),
 ]

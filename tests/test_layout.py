@@ -14,7 +14,7 @@ from stages.order import STAGES
 
 def test_every_file_lies_in_a_stages_folder_of_its_dataset() -> None:
     layout = Layout(Path("outputs"), "shop")
-    folders = {layout.folder(stage) for stage in STAGES}
+    folders = {of(stage) for stage in STAGES for of in (layout.folder, layout.work)}
     named = {name for name, kind in vars(Layout).items() if isinstance(kind, property | File)}
     assert len(named) > 20
     for name in named - {"published", "encoder"}:

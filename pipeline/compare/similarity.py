@@ -1,7 +1,7 @@
 """Shapes and similarity of feature sets, items whose neighbours change most, and sets in a doubtful order of rows.
 
 The rows of a file without identifiers seem to lie in another order than the items if three things hold: two other sets
-share many more neighbours than chance; this set shares with both no more than if its rows were permuted; and its
+share many more neighbours than chance; this set shares no more than by chance with any set in a known order; and its
 neighbours are nearer than in noise of the same covariance (a random control has no order to be wrong). Zero rows do
 not count. No I x I matrix is held.
 
@@ -10,11 +10,9 @@ I items, R of them whose neighbours are known, F and G feature widths, K neighbo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,9 +24,8 @@ from pipeline.probe.questions import sample
 from pipeline.seeds import seed_for
 
 NEIGHBOURS = 10
-PERMUTATIONS = 20
-BY_CHANCE = 3.0
-"""threshold of chance, in standard deviations over permuted rows"""
+BY_CHANCE = 4.0
+"""threshold of chance, in standard deviations of independent draws"""
 MANY = 3.0
 """threshold of many shared neighbours, as a multiple of chance"""
 ENOUGH = 10
@@ -99,97 +96,76 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
     return {"sets": rounded, "pairs": pairs, "order": doubtful(sets, rows, near, others)}
 
 
-@dataclass(frozen=True, eq=False)
-class _Set:
-    """A feature set and its neighbours."""
+class _Rows(NamedTuple):
+    """What is known of the order of rows of a feature set."""
 
-    features: FeatureSet
-    rows: np.ndarray
-    """int [R], ascending"""
+    name: str
+    identified: bool
     near: np.ndarray
     """int [R, K]"""
+    directed: np.ndarray
+    """bool [R], rows that are not zero"""
+    is_structured: bool
 
-    @cached_property
-    def directed(self) -> np.ndarray:
-        return np.asarray(self.features.vectors.any(axis=1))
+    def share(self, other: _Rows) -> float:
+        """Return the fraction of common neighbours."""
+        both = self.directed & other.directed
+        return float(overlap(self.near, other.near)[both].mean()) if both.any() else 0.0
 
-    @cached_property
-    def is_structured(self) -> bool:
-        vectors, rng = self.features.vectors, np.random.default_rng(seed_for("compare", "noise"))
-        n = min(len(vectors), LOOKED_AT)
-        rows = vectors[np.sort(rng.choice(len(vectors), n, replace=False))]
-        centred = rows - rows.mean(axis=0)
-        noise = rng.standard_normal((n, n), np.float32) @ centred
-        return _mean_distance(centred) < NEARER * _mean_distance(noise)
+    def is_by_chance(self, other: _Rows, chance: float) -> bool:
+        compared = max(1, int((self.directed & other.directed).sum())) * self.near.shape[1]
+        return self.share(other) <= min(MANY * chance, chance + BY_CHANCE * (chance / compared) ** 0.5)
 
-    @property
-    def chance(self) -> float:
-        return self.near.shape[1] / max(len(self.directed) - 1, 1)
-
-    def share(self, other: _Set, place: np.ndarray | None = None) -> float:
-        """Return the fraction of common neighbours, with row i of this set moved to place[i] if given."""
-        near, directed = self.near, self.directed
-        if place is not None:
-            near, directed = np.empty_like(near), np.empty_like(directed)
-            near[np.searchsorted(self.rows, place[self.rows])], directed[place] = place[self.near], self.directed
-        both = (directed & other.directed)[self.rows]
-        return float(overlap(near, other.near)[both].mean()) if both.any() else 0.0
-
-    def is_by_chance(self, other: _Set) -> bool:
-        actual, rng = self.share(other), np.random.default_rng(seed_for("compare", "order"))
-        if actual >= MANY * self.chance:
-            return False
-        shares = []
-        for _ in range(PERMUTATIONS):
-            place = np.arange(len(self.directed))
-            for part in (self.rows, np.delete(place, self.rows)):  # rows that were searched stay among themselves
-                place[part] = part[rng.permutation(len(part))]
-            shares.append(self.share(other, place))
-        return bool(actual <= np.mean(shares) + BY_CHANCE * np.std(shares, ddof=1))
-
-    def is_like(self, other: _Set) -> bool:
+    def is_like(self, other: _Rows, chance: float) -> bool:
         shared = self.share(other)
-        many = shared >= MANY * self.chance and shared * self.near.size >= ENOUGH
+        many = shared >= MANY * chance and shared * self.near.size >= ENOUGH
         return many and self.is_structured and other.is_structured
 
 
 def doubtful(
     sets: Sequence[FeatureSet],
     rows: np.ndarray,
-    neighbours: Mapping[str, np.ndarray],
+    near: Mapping[str, np.ndarray],
     others: Iterable[FeatureSet] = (),
 ) -> list[dict[str, Any]]:
     """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
 
-    `neighbours` are those of `rows`, ascending; `others` are more sets of the same items, read only as needed.
+    `near` are the neighbours of `rows`, ascending; `others` are more sets of the same items, read only if needed.
     """
-    found, spare = [], iter(others)
-    known = {g.name: _Set(g, rows, neighbours[g.name]) for g in sets}
-    for name, one in [(name, g) for name, g in known.items() if not g.features.identified]:
-        rest = [g for g in known.values() if g is not one]
-        sure = [g for g in rest if g.features.identified] or rest
-        if not all(one.is_by_chance(other) for other in sure) or not one.is_structured:
+    found, spare, names = [], iter(others), {g.name for g in sets}
+    k = near[sets[0].name].shape[1]
+    chance = k / max(len(sets[0].vectors) - 1, 1)
+    known = [_describe(g, rows, near[g.name]) for g in sets]
+    for one in [g for g in known if not g.identified and g.is_structured]:
+        if _is_foreign(one, known, chance):
+            known += [_describe(g, rows, neighbours(g.vectors, k, rows)) for g in spare if g.name not in names]
+        if not _is_foreign(one, known, chance):
             continue
-        for a, b in _alike(one, known, spare):
-            if one.is_by_chance(a) and one.is_by_chance(b):
-                shares = {other.features.name: round(one.share(other), 6) for other in (a, b)}
-                doubt = {"features": name, "neighbours": one.near.shape[1], "overlap": shares}
-                found.append(doubt | {"shared": round(a.share(b), 6), "chance": round(one.chance, 6)})
-                break
+        some = any(g.identified for g in known)
+        pairs = combinations([g for g in known if g is not one and one.is_by_chance(g, chance)], 2)
+        witnesses = (pair for pair in pairs if pair[0].identified or pair[1].identified or not some)
+        if pair := next((pair for pair in witnesses if pair[0].is_like(pair[1], chance)), None):
+            shares = {other.name: round(one.share(other), 6) for other in pair}
+            shared = round(pair[0].share(pair[1]), 6)
+            found.append({"features": one.name, "neighbours": k, "overlap": shares, "shared": shared})
+            found[-1]["chance"] = round(chance, 6)
     return found
 
 
-def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> Iterator[tuple[_Set, _Set]]:
-    """Yield pairs of other sets that are alike, one of them with identifiers if any set has them."""
-    some = any(other.features.identified for other in known.values())
-    given = [other for other in known.values() if other is not one]
-    pairs = ((a, b) for a, b in combinations(given, 2) if not some or a.features.identified or b.features.identified)
-    yield from ((a, b) for a, b in pairs if a.is_like(b))
-    for more in spare:
-        if more.name not in known:
-            other = known[more.name] = _Set(more, one.rows, neighbours(more.vectors, one.near.shape[1], one.rows))
-            yield from ((a, other) for a in given if a.is_like(other))
-            given.append(other)
+def _is_foreign(one: _Rows, known: Sequence[_Rows], chance: float) -> bool:
+    """Return whether a set shares no more than by chance with those that have identifiers, or else with all others."""
+    rest = [other for other in known if other is not one]
+    return all(one.is_by_chance(other, chance) for other in [g for g in rest if g.identified] or rest)
+
+
+def _describe(features: FeatureSet, rows: np.ndarray, near: np.ndarray) -> _Rows:
+    vectors, rng = features.vectors, np.random.default_rng(seed_for("compare", "noise"))
+    n = min(len(vectors), LOOKED_AT)
+    drawn = vectors[np.sort(rng.choice(len(vectors), n, replace=False))]
+    centred = drawn - drawn.mean(axis=0)
+    noise = rng.standard_normal((n, n), np.float32) @ centred
+    is_structured = _mean_distance(centred) < NEARER * _mean_distance(noise)
+    return _Rows(features.name, features.identified, near, vectors[rows].any(axis=1), is_structured)
 
 
 def _mean_distance(features: np.ndarray) -> float:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import httpx
 
@@ -86,8 +86,8 @@ class Crawler:
     def __init__(self, timeout: float, max_bytes: int, private_hosts: Sequence[str]) -> None:
         self.timeout, self.max_bytes = timeout, max_bytes
         self._client = open_client(timeout, timeout / 2, Transport(private_hosts))
-        self._hosts: OrderedDict[str, _Host] = OrderedDict()  # least recently used first
-        self._lock, self._stopped = threading.Lock(), False
+        self._host = lru_cache(HOSTS)(lambda server: _Host())
+        self._stopped = False
 
     def stop(self) -> None:
         """Let requests that are not under way fail."""
@@ -106,7 +106,7 @@ class Crawler:
             return Fetched(None, *e.args)
 
     def _try(self, url: httpx.URL) -> bytes:
-        host = self._host(url)
+        host = self._host((url.scheme, url.netloc))
         with host.slots:
             if host.given_up is None:
                 host.take_turn()
@@ -115,15 +115,6 @@ class Crawler:
             if self._stopped:
                 raise Failure("unreachable", "stopped")
             return self._request(host, url)
-
-    def _host(self, url: httpx.URL) -> _Host:
-        key = f"{url.scheme}://{url.netloc.decode('ascii')}"
-        with self._lock:
-            host = self._hosts.setdefault(key, _Host())
-            self._hosts.move_to_end(key)
-            if len(self._hosts) > HOSTS:
-                self._hosts.popitem(last=False)
-        return host
 
     def _request(self, host: _Host, url: httpx.URL) -> bytes:
         request = self._client.build_request("GET", url, headers={"Accept": "image/*"})

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from threading import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow as pa
 import torch
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.images.crawler import Crawler
 from pipeline.images.decode import Decoded, Room, failed, normalise
@@ -26,7 +25,6 @@ SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it 
 WINDOW = 64  # items under way at a time; bounds memory
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
 BLOCK = 1024  # items between two saves
-NEAR = 4  # bits of 64 by which hashes of one image differ at most after resizing and recompressing
 # names of Amazon's "no image available" files
 PLACEHOLDER = re.compile(r"/(no-img|no-image|no_image|noimage|01RmK%2BJ4pJL|01RmK\+J4pJL)[-._]", re.IGNORECASE)
 
@@ -42,7 +40,7 @@ Keep = Callable[[str, str, list[str]], bool]  # (status, address, the item's pre
 
 
 class Fetcher(ExitStack):
-    """Fetches images in threads and normalises them, one per core; keeps connections from call to call.
+    """Fetches and normalises images in threads; keeps connections from call to call.
 
     Pillow decodes, shrinks and encodes without holding Python's lock: processes were slower.
     """
@@ -51,9 +49,8 @@ class Fetcher(ExitStack):
         super().__init__()
         self.params, self.files = params, files
         self._web = self.enter_context(closing(Crawler(params.timeout, params.max_bytes, params.private_hosts)))
-        self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
-        self._known_phashes = [int(known, 16) for known in params.placeholders if len(known) == 16]
-        self._room, self._cores = Room(params.max_pixels), Semaphore(engine.CORES)
+        self._placeholders = {known.lower() for known in params.placeholders}
+        self._room = Room(params.max_pixels)
         one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # torch would start more in each
         self._pool = ThreadPoolExecutor(WINDOW, **one_thread)
         self.callback(self._pool.shutdown, cancel_futures=True)
@@ -83,18 +80,13 @@ class Fetcher(ExitStack):
         fetched = self.files.read(url, params.max_bytes) if is_path(url) else self._web.get(url)
         if fetched.data is None:
             return failed(fetched.status, fetched.reason)
-        limits = params.size, params.quality, params.max_pixels
         try:
-            with self._cores:
-                decoded = normalise(fetched.data, *limits, self._room)
+            decoded = normalise(fetched.data, params.size, params.quality, params.max_pixels, self._room)
         except MemoryError:
             raise UserError(
                 f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
             ) from None
-        phash = decoded.phash
-        if decoded.sha256 in self._known_sha256 or (
-            phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
-        ):
+        if decoded.sha256 in self._placeholders:
             return failed("placeholder", "one of images.placeholders", decoded.sha256)
         return decoded
 
@@ -152,7 +144,7 @@ def duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
     `shared` has the images of more than SHARED_ABOVE items, most frequent first: candidates for images.placeholders.
     """
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
-    batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())
+    batches = (batch for table in images for batch in table.cast(kind).to_batches())
     with connected() as db:
         db.register("fetched", pa.RecordBatchReader.from_batches(kind, batches))
         db.execute(

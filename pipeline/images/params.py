@@ -1,23 +1,13 @@
 """Section `images` of params.yaml."""
 
-import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from pipeline.config.base import Positive, Rate, Section
+from pipeline.config.base import Positive, Rate, Section, Sha256
 
 RATE = 50.0  # requests a second to one host, at most
-PATTERN = re.compile(r"[^{}]*(?:\{(?:item|asin)\}[^{}]*)+")
-
-
-def _with_item(pattern: str) -> str:
-    if not PATTERN.fullmatch(pattern):
-        raise ValueError("expected {item} or {asin}, and no other braces, as in images/{item}.jpg")
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_with_item)]  # has the item's identifier in place of {item} or {asin}
+Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # {item} is the item's identifier
 
 
 class Images(Section):
@@ -37,8 +27,8 @@ class Images(Section):
     """read images outside the folder too, where paths or links lead there; for data that you made yourself"""
     private_hosts: list[str] = []
     """hosts of private networks or of this machine, by name or number, that may be requested; others are refused"""
-    placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
-    """images that say there is none: sha256 of their bytes or, for all that look alike, phash in hexadecimal"""
+    placeholders: list[Sha256] = []
+    """sha256 of images that say there is none; run.json lists those of many items"""
     max_bytes: Positive = 20_000_000
     """a larger download is refused"""
     max_pixels: Positive = 100_000_000

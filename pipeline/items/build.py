@@ -35,6 +35,8 @@ class Products:
         self._lines: defaultdict[int, bytearray] = defaultdict(bytearray)  # of each part, a product a line
         self._held = 0
         self._places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # of each part, start and size
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
 
     def add(self, item: int, product: Product) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import cast
 
 from pipeline.errors import UserError, installing, one_line
 from pipeline.serve.nearest import BYTES, Nearest, Refused
@@ -22,9 +21,7 @@ except ModuleNotFoundError as e:
 
 WAITING = 8  # questions that may wait for their turn; more are turned away. One waits when it is there in full
 BODY = 15  # seconds until a question must be there
-HEADERS = 5.0  # seconds until a connection must have asked in full, from when it was made or last answered
-ANSWER = 120.0  # seconds until it must have taken its answer
-HELD = 64  # connections of all, see uvicorn's `limit_concurrency`
+HEADERS = 5.0  # seconds until a connection must have sent its request; it has one, see SAFE
 LOG = logging.getLogger("uvicorn.error")
 OURS = "x-alignrec"
 """header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
@@ -34,6 +31,7 @@ SAFE = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "frame-ancestors 'none'",
     "Cache-Control": "no-store",
+    "Connection": "close",
 }
 
 
@@ -50,7 +48,7 @@ def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlett
         name, text = (request.query_params.get(key, "") for key in ("encoder", "text"))
         try:
             async with asyncio.timeout(BODY):
-                image = await _body(request)
+                image = await _read_body(request)
             if waiting.locked():
                 return _refused("too many questions at a time; ask again", 503)
             async with waiting:
@@ -78,7 +76,7 @@ def _refused(why: str, status: int) -> JSONResponse:
     return JSONResponse({"error": why}, status, headers=SAFE)
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -87,46 +85,13 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-class Patient(H11Protocol):
-    """HTTP with a deadline for requests and answers."""
-
-    patience: asyncio.TimerHandle | None = None
-    since = 0.0  # when it began to wait, on the loop's clock
-
-    @property
-    def asked(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+class Impatient(H11Protocol):
+    """HTTP that closes a connection if no request has come within HEADERS seconds."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait; with too many connections those that have not asked in full make way, the oldest first."""
         super().connection_made(transport)
-        others = (cast(Patient, one) for one in self.connections if one is not self)
-        idle = sorted((one for one in others if not one.asked or one.cycle.more_body), key=lambda one: one.since)
-        for one in idle[: max(0, len(self.connections) - HELD + 1)]:
-            one.give_up()
-        self._wait()
+        self.loop.call_later(HEADERS, self._close_idle)
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.patience:
-            self.patience.cancel()
-        super().connection_lost(exc)
-
-    def give_up(self) -> None:
-        self.connections.discard(self)
-        self.transport.abort()
-
-    def _wait(self) -> None:
-        if self.patience:
-            self.patience.cancel()
-        self.since = self.loop.time()
-        self.patience = self.loop.call_later(HEADERS, self._expire)
-
-    def _expire(self) -> None:
-        if self.asked and self.loop.time() - self.since < ANSWER:
-            self.patience = self.loop.call_later(HEADERS, self._expire)
-        else:
-            self.give_up()
+    def _close_idle(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()

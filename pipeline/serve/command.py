@@ -18,6 +18,7 @@ from pipeline.serve.nearest import CHARACTERS, Nearest
 from pipeline.train.params import Released
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+HELD = 512  # connections
 SHUTDOWN = 2  # seconds that answers under way have when the server ends
 
 
@@ -43,7 +44,7 @@ def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
     """Serve a release until the process is interrupted, at any free port if it is 0."""
-    from pipeline.serve.app import HELD, Patient, application  # names the extra, where it is not installed
+    from pipeline.serve.app import Impatient, application  # names the extra, where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))
     import uvicorn
@@ -64,7 +65,7 @@ def serve(
         hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
         config = uvicorn.Config(
             application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
-            date_header=False, http=Patient, ws="none", limit_concurrency=HELD, timeout_keep_alive=5,
+            date_header=False, http=Impatient, ws="none", limit_concurrency=HELD,
             timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=1 << 14,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])

@@ -6,6 +6,7 @@ from typing import Any
 
 import featured
 import numpy as np
+import pyarrow as pa
 import toy
 import yaml
 from commands import alignrec
@@ -22,8 +23,10 @@ from tests.vectors.test_records import record, write
 
 def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
+    asins = [f"B{i:09}" for i in range(toy.ITEMS)]
+    io.write_table(pa.table({"item_id": toy.ITEM_ID, "asin": asins}), layout.item_ids, schemas.ITEM_IDS)
     layout.raw.mkdir(exist_ok=True)
-    path = write(layout.raw / "image_features_Toy.b", record("A2", 2), record("A0", 1))
+    path = write(layout.raw / "image_features_Toy.b", record(asins[2], 2), record(asins[0], 1))
     io.write_json(layout.sources, [{"role": "feature:ours", "name": path.name}])
     given = featured.params("minilm", sets={"white": {"kind": "whitened", "of": "ours", "width": 2}})
     source = {"kind": "mmrec", "interactions": "x.inter", "features": {"ours": "image_features_Toy.b"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.run import Run
+from pipeline.run import Run, present_files
 from pipeline.stage import perform
 from stages.order import STAGES
 from stages.params import Params, load
@@ -87,6 +88,7 @@ class Stage:
 
     def __init__(self, name: str, params: Params, layout: Layout) -> None:
         self.name, self.params, self.layout = name, params, layout
+        self.work = Layout(layout.root, layout.dataset, (name, ""))
         toy.ended(layout)
         self.ran()
         self.whole = self.files()
@@ -96,10 +98,12 @@ class Stage:
         perform(run, STAGES[self.name], lambda _: None)
 
     def files(self) -> dict[str, str]:
-        return {str(path): io.sha256(path) for path in self.layout.outputs(self.name)}
+        return present_files(self.layout.out(self.name))
 
     def unended(self) -> None:
-        self.layout.run_record(self.name).unlink()
+        """Forget its record, and let DVC delete what it had made."""
+        (self.work.folder(self.name) / io.RECORD).unlink()
+        shutil.rmtree(self.layout.out(self.name))
 
 
 def download(root: Path) -> Stage:
@@ -208,7 +212,7 @@ PAIRS = [
 def test_what_was_damaged_is_made_again(stages: Callable[[str], Stage], artefact: str, damage: str) -> None:
     name, find = ARTEFACTS[artefact]
     stage = stages(name)
-    path = find(stage.layout)
+    path = find(stage.work)
     DAMAGES[damage](path)
     stage.unended()
     stage.ran()
@@ -221,7 +225,7 @@ def test_and_where_the_stage_had_ended_too(
 ) -> None:
     name, find = ARTEFACTS[artefact]
     stage = stages(name)
-    path = find(stage.layout)
+    path = find(stage.work)
     other_values(path)
     stage.ran()
     assert ("was altered" in capsys.readouterr().err) == (name != "graph")  # whose files are written each time
@@ -242,7 +246,7 @@ def test_a_damaged_checkpoint_is_dropped(
         save(self, tensors, state)
         raise KeyboardInterrupt
 
-    (stage.layout.folder(name) / io.KEY).unlink()  # so that it begins again
+    (stage.work.folder(name) / io.KEY).unlink()  # so that it begins again
     monkeypatch.setattr(Checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         stage.ran()
@@ -284,7 +288,7 @@ def test_what_the_page_and_the_release_quote_is_hashed(tmp_path: Path, name: str
     layout = toy.outputs(tmp_path)
     toy.ended(layout)
     stage = STAGES[name]
-    read = [(earlier.name, path) for earlier in stage.reads for path in layout.outputs(earlier.name)]
+    read = [(earlier.name, path) for earlier in stage.reads for path in io.files_below(layout.out(earlier.name))]
     records = [(earlier, layout.run_record(earlier)) for earlier in stage.before()]
     quoted = [*read, *((earlier, path) for earlier, path in records if path.exists())]
     assert (("download", layout.sources) in quoted) == (name == "publish")

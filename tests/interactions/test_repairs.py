@@ -24,7 +24,7 @@ def stage(root: Path, data: bytes, name: str = "r.csv", **source: object) -> Lay
     layout = Layout(root, "shop")
     layout.raw.mkdir(parents=True, exist_ok=True)
     (layout.raw / name).write_bytes(data)
-    io.write_json(layout.sources, listing(layout.raw, {"interactions": name}, {}, {}, {}))
+    io.write_json(layout.sources, listing(layout.raw, {"interactions": name}, {}))
     made = {"kind": "tabular", "interactions": [name], **source}
     params = Params.model_validate(
         {"datasets": ["shop"], "sources": {"shop": made}, "interactions": {"user_core": 1, "item_core": 1}}
