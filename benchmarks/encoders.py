@@ -21,7 +21,7 @@ from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
 from pipeline.encode import batching
 from pipeline.encode.base import Encoder
-from pipeline.encode.write import find_network
+from pipeline.encode.network import find_network
 from pipeline.images.pixels import decoded
 
 CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}

@@ -30,9 +30,10 @@ from pipeline.encode import batching
 from pipeline.encode.base import Encoder
 from pipeline.encode.batching import Items
 from pipeline.encode.load import Project, load, refuse_absent
+from pipeline.encode.network import find_network, settings_facts
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, Encoders
-from pipeline.encode.write import find_network, settings_facts, write_features, write_set
+from pipeline.encode.write import write_features, write_set
 from pipeline.errors import UserError, printable
 from pipeline.images.params import Images
 from pipeline.io import fingerprint

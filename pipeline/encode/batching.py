@@ -22,6 +22,8 @@ import schemas
 from pipeline import engine, io
 from pipeline.encode.base import Encoder
 from pipeline.encode.chunks import Reader, Reading
+from pipeline.encode.folder import table
+from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
@@ -121,6 +123,27 @@ def encode(
     out, halved = _compute(encoder, len(texts), prepared, prepare, done)
     done(int((~has_image & ~has_text).sum()))
     return Encoded(out, has_image, has_text, halved, reading)
+
+
+def encode_rows(encoder: Encoder, content: pa.Table, own: Encode, done: Callable[[int], object] = int) -> pa.Table:
+    """Encode what `Items.read` read, n items.
+
+    Returns:
+        Schema features(F), `read` and `there`, see `Reading`, null for items without text, and `halved`, whether memory
+        ran out.
+    """
+    made = encode(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
+    rows = _append_reading(table(content, made.vectors, made.has_image, made.has_text), made.reading)
+    return rows.append_column("halved", pa.array(made.halved))
+
+
+def _append_reading(rows: pa.Table, reading: Reading | None) -> pa.Table:
+    texts = rows["has_text"].to_numpy()
+    for name, numbers in reading._asdict().items() if reading else ():
+        of_all = np.zeros(len(rows), np.int64)
+        of_all[texts] = numbers
+        rows = rows.append_column(name, pa.array(of_all, mask=~texts))
+    return rows
 
 
 def _compute(

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.encode.batching import encode_rows
+from pipeline.encode.network import Network
 from pipeline.encode.params import Encode
 from pipeline.engine import cluster
-
-if TYPE_CHECKING:
-    from pipeline.encode.write import Network
 
 Shard = tuple[int, int]  # first and last + 1 item
 
@@ -47,8 +45,6 @@ def _read(read: Callable[[int, int], pa.Table], shard: Shard) -> pa.Table:
 
 
 def _worker(network: Network, own: Encode, files: dict[str, np.ndarray]) -> cluster.Work[Shard]:
-    from pipeline.encode.write import encode_rows
-
     with TemporaryDirectory(prefix="alignrec-") as folder:
         home = Path(folder, network.folder.name)
         for path, content in files.items():

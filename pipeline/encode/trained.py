@@ -12,8 +12,9 @@ from pipeline.encode import beit3, mini
 from pipeline.encode.base import Encoder
 from pipeline.encode.batching import Items
 from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
+from pipeline.encode.network import image_facts
 from pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
-from pipeline.encode.write import image_facts, write_features
+from pipeline.encode.write import write_features
 from pipeline.layout import EncoderFiles
 from pipeline.run import Run
 from pipeline.seeds import seed_for
