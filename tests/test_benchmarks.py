@@ -130,4 +130,3 @@ def test_epochs_are_taken_by_turns_until_none_gets_better_and_the_time_is_that_o
         Split(2, 3, pairs, pairs, pairs), {"ours": turns["a"], "recbole": turns["b"]}, 0.285, draws, {}
     )
     assert (m.figure("ours"), m.figure("recbole"), m.ratio("ours").median) == (180, 360, 2)
-    assert m.details["minutes_cpu_minutes_recall"]["ours"][:2] == [(1.0, 2.0, 0.1), (2.0, 4.0, 0.3)]
