@@ -39,7 +39,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def content(layout: Layout) -> ExportContent:
-    return rows.arranged(contents.of_dataset(layout, [], coded=True), "drawn", None)
+    return rows.arranged(contents.of_dataset(layout, [], coded=True), None)
 
 
 def test_index_texts_and_sequences_are_those_of_the_dataset(
