@@ -17,26 +17,6 @@ def names(module: str) -> set[str]:
 
 
 TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "report/table")
-CLOSURES = [
-    ("stages.interactions", [], ["pipeline/config/__init__.py"]),
-    ("stages.train", ["pipeline/models/alignrec.py"], ["pipeline/models/bm3.py", "pipeline/stage.py"]),
-    ("stages.report", ["pipeline/report/page.html", "pipeline/report/base.html"], ["pipeline/release/card.md"]),
-    ("stages.publish", ["pipeline/release/card.md"], []),
-    ("stages.benchmark", [], ["pipeline/benchmark/tail.py"]),
-    ("stages.graph", ["pipeline/graph/edges.py"], []),  # imported in a function
-    (
-        "stages.pretrain",
-        ["pipeline/beit3/network.py"],
-        [*(f"pipeline/{name}.py" for name in ("pretrain/frozen", "beit3/inference", "ops/sparse"))],
-    ),
-]
-
-
-@pytest.mark.parametrize(("module", "inside", "outside"), CLOSURES)
-def test_closure_follows_imports_but_not_the_harness(module: str, inside: list[str], outside: list[str]) -> None:
-    used = names(module)
-    assert {*inside} <= used
-    assert not {*outside} & used
 
 
 def test_little_depends_on_what_does_not_shape_it() -> None:
