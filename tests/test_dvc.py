@@ -18,15 +18,37 @@ SHOP = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 
 def test_dvc_yaml_is_what_the_stages_say() -> None:
-    assert project.dvc_yaml(read(shipped.root() / "params.yaml"), clone=True) == TEXT
+    assert project.dvc_yaml(read(shipped.root() / "params.yaml")) == TEXT
     assert list(DVC) == list(STAGES)
     assert all(set(stage) <= {"desc", "matrix", "cmd", "deps", "params", "outs"} for stage in DVC.values())
+    assert all(path.startswith("outputs/") for stage in DVC.values() for path in stage.get("deps", []))
+
+
+def test_code_json_has_the_code_of_each_stage() -> None:
+    assert json.loads((ROOT / "code.json").read_text()) == project.code_json(), "stale: run `make init`"
+    assert [stage["params"][-1] for stage in DVC.values()] == [{"code.json": [name]} for name in DVC]
+
+
+def test_what_may_not_be_passed_on_is_not_pushed_and_copies_of_local_files_stay(tmp_path: Path) -> None:
+    sources = {"a": {"kind": "amazon2014", "category": "Baby"}, "b": {"kind": "tabular", "interactions": "r.csv"}}
+    for names, options in (
+        (["a"], {"push": False}),
+        (["b"], {"persist": True}),
+        (["a", "b"], {"push": False, "persist": True}),
+    ):
+        plan = yaml.safe_load(project.dvc_yaml(Params.model_validate({"datasets": names, "sources": sources})))[
+            "stages"
+        ]
+        assert [stage for stage in plan if isinstance(plan[stage]["outs"][0], dict)] == ["download", "images"]
+        assert plan["images"]["outs"] == [{"outputs/images/${item.dataset}": options}]
+        assert plan["images"].get("always_changed", False) == ("persist" in options)
 
 
 def test_every_section_is_in_the_parameter_file_and_read_by_a_stage() -> None:
-    read_by = {name for stage in DVC.values() for name in stage["params"]}
+    read_by = {name.split(".")[0] for stage in DVC.values() for name in stage["params"] if isinstance(name, str)}
     shown = yaml.safe_load(project.SECTIONS.read_text())
-    assert read_by == {*shown, "sources.${item.dataset}"}
+    assert read_by == {*shown, "sources"}
+    assert {name for name in DVC if "train.features" in DVC[name]["params"]} == {"probe", "report", "publish"}
     assert {*shown} <= yaml.safe_load((shipped.root() / "params.yaml").read_text()).keys()
     kinds = SECTIONS | {"train": MODELS["alignrec"].Params}
     for name, keys in shown.items():
