@@ -104,7 +104,7 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     order = tmp_path / "order.csv"
     order.write_text("asin\titemID\n" + "".join(f"A{i}\t{i}\n" for i in range(toy.ITEMS)))
     assert said("--order", order) == (
-        "items without content are left out, which leaves gaps in the given order; omit --order"
+        "items without a semantic ID are left out, which leaves gaps in the given order; omit --order"
     )
     table = content.interactions
     assert table is not None
