@@ -53,7 +53,7 @@ def read(path: Path, dataset: str = "") -> Parameters:
     raw = document.read_extended(path)
     try:
         params = checked(Params, raw)
-        _names(params)
+        _check_names(params)
         return for_dataset(params, dataset) if dataset else params
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
@@ -65,13 +65,8 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     Without a file of items only the controls are encoded; ceilings need a generated dataset.
     """
     source, encode = params.source(dataset), params[Encode]
-    wanted = encode.encoders
-    if (
-        "encoders" not in encode.model_fields_set
-        and isinstance(source, Downloaded)
-        and "metadata" not in source.files()
-    ):
-        wanted = []
+    has_items = not isinstance(source, Downloaded) or "metadata" in source.files()
+    wanted = encode.encoders if has_items or "encoders" in encode.model_fields_set else []
     if not isinstance(source, Generated):
         wanted = [name for name in wanted if not encoders.is_ceiling(params.encoders, name)]
     if wanted != encode.encoders:
@@ -91,8 +86,8 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         Benchmark: [*judged, *encode.controls],
         Publish: [name for name in ours if name == trained or not encoders.is_control(params.encoders, name)],
     }
-    open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
-    return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))
+    absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
+    return params.having(*(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent))
 
 
 def of_release(release: Release, path: Path) -> Parameters:
@@ -104,10 +99,10 @@ def of_release(release: Release, path: Path) -> Parameters:
     declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
-    made_by = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}
     recorded = {  # an older version may have had other keys
-        name: {key: value for key, value in params.items() if key in SECTIONS[name].model_fields}
-        for name, params in made_by.items()
+        name: {key: value for key, value in made.params.items() if key in SECTIONS[name].model_fields}
+        for name, made in manifest.made_by.items()
+        if name in RECORDED
     }
     try:
         return checked(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
@@ -144,11 +139,26 @@ def load(path: Path, dataset: str = "") -> Parameters:
     return params
 
 
-def _made(params: Parameters) -> None:
-    benchmark, publish = params[Benchmark], params[Publish]
+def _check_names(params: Parameters) -> None:
+    """Raise UserError for the first name of a dataset, feature set or recommender that there is not."""
+    for dataset in params.datasets:
+        params.source(dataset)
+    encode, benchmark, publish = params[Encode], params[Benchmark], params[Publish]
+    made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
+    encoders.check_names(params.encoders, encode.encoders, [name for name in made if name not in encode.controls])
+    encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
+    if not params[Pretrain].init and OFFICIAL in (encoders.kind(params.encoders, name) for name in made):
+        raise UserError(
+            f"'encode.encoders': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too"
+        )
+    known(benchmark.models, MODELS, "benchmark.models")
+    known(benchmark.overrides, MODELS, "benchmark.overrides")
+    known(params[Search].spaces, MODELS, "search.spaces")
+    judged = benchmark.features if "features" in benchmark.model_fields_set else []
+    if benchmark.control is not None:
+        known([benchmark.control], judged or made, "benchmark.control")
     named = {"train.features": [params[Released].features] if "features" in params[Released].model_fields_set else []}
-    named["semantic_ids.features"] = params[SemanticIds].features
-    named["benchmark.features"] = benchmark.features if "features" in benchmark.model_fields_set else []
+    named |= {"semantic_ids.features": params[SemanticIds].features, "benchmark.features": judged}
     for ablation, changed in benchmark.ablations.items():
         named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
     for dataset in params.datasets:
@@ -160,23 +170,3 @@ def _made(params: Parameters) -> None:
         )
     if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
         known(publish.features, {n: 0 for d in params.datasets for n in feature_sets(params, d)}, "publish.features")
-
-
-def _names(params: Parameters) -> None:
-    for dataset in params.datasets:
-        params.source(dataset)
-    controls = params[Encode].controls
-    made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
-    encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
-    encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
-    if not params[Pretrain].init and OFFICIAL in (encoders.kind(params.encoders, name) for name in made):
-        raise UserError(
-            f"'encode.encoders': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too"
-        )
-    known(params[Benchmark].models, MODELS, "benchmark.models")
-    known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
-    if (control := params[Benchmark].control) is not None:
-        judged = params[Benchmark].features if "features" in params[Benchmark].model_fields_set else made
-        known([control], judged, "benchmark.control")
-    known(params[Search].spaces, MODELS, "search.spaces")
-    _made(params)
